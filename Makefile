@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_DIR ?= runs/demo
+
+.PHONY: run test test-slow check format clean
+
+run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
+	$(BIN)/detpipe run dataset=demo run_dir=$(RUN_DIR)
+
+test: .venv/.dev  ## the whole suite but the tests marked slow
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/.dev  ## the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/.dev  ## the one list of format, lint and type checks, for people, hooks and CI
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights]'
+	touch $@
+
+.venv/.dev: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,dev]'
+	touch $@ .venv/.run
+
+clean:
+	rm -rf .venv build dist *.egg-info runs

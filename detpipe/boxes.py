@@ -1,0 +1,97 @@
+"""The geometry of boxes: the only place of these formulas.
+
+N, M: numbers of boxes. A box is x1 y1 x2 y2, float32, pixels, a half-open rectangle: width = x2 - x1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.structures import Float32Array, Int64Array
+
+MAX_LOG_SCALE = math.log(1000.0 / 16)
+"""Decoding a scale beyond this gives this: no exp overflow from a regressor gone wild (Detectron's bound)."""
+
+
+def area(boxes: Float32Array) -> Float32Array:
+    """Pixels of each box. (N, 4) -> (N,) float32; N = 0 gives (0,)."""
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), dtype=np.float32)
+
+
+def clip(boxes: Float32Array, image_size: tuple[int, int]) -> Float32Array:
+    """The part of each box inside the image. (N, 4), (height, width) -> (N, 4); one outside becomes empty."""
+    height, width = image_size
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    return np.clip(boxes, np.float32(0), limits).astype(np.float32, copy=False)
+
+
+def intersection(a: Float32Array, b: Float32Array) -> Float32Array:
+    """Shared pixels of each pair. (N, 4), (M, 4) -> (N, M) float32; an empty side gives an empty matrix."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    width_height = np.clip(bottom_right - top_left, 0, None)
+    return np.asarray(width_height[..., 0] * width_height[..., 1], dtype=np.float32)
+
+
+def iou(a: Float32Array, b: Float32Array) -> Float32Array:
+    """Intersection over union of each pair. (N, 4), (M, 4) -> (N, M) float32 in [0, 1]; two empty boxes give 0."""
+    shared = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def overlap_of_first(a: Float32Array, b: Float32Array) -> Float32Array:
+    """The share of each box of `a` that lies in each of `b`: COCO's overlap with a crowd. (N, 4), (M, 4) -> (N, M)."""
+    shared = intersection(a, b)
+    own = np.broadcast_to(area(a)[:, None], shared.shape)
+    return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+
+
+def rank(boxes: Float32Array, scores: Float32Array) -> Int64Array:
+    """The order from high to low score, ties by x1 y1 x2 y2: it doesn't depend on the order given. -> (N,) int64."""
+    keys = (boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], -scores.astype(np.float64))
+    return np.lexsort(keys).astype(np.int64)
+
+
+def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Array:
+    """Greedy non-maximum suppression: drops a box with IoU > threshold to a better one that stays.
+
+    (N, 4), (N,) -> (kept,) int64, indices from high to low score, ties by the box; N = 0 gives (0,).
+    """
+    # Imported here: torch takes seconds to import, and a worker that only proposes never needs it.
+    import torch
+    from torchvision.ops import nms as torchvision_nms
+
+    order = rank(boxes, scores)
+    # Descending ranks stand in for scores, so that torchvision's sort can't order ties in its own way.
+    ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
+    kept = torchvision_nms(torch.from_numpy(np.ascontiguousarray(boxes[order])), ranks, threshold)
+    return np.asarray(order[kept.numpy()], dtype=np.int64)
+
+
+def encode(boxes: Float32Array, targets: Float32Array) -> Float32Array:
+    """Deltas that move each box onto its target (R-CNN, Girshick et al. 2014, appendix C, eq. 6-9).
+
+    (N, 4), (N, 4) -> (N, 4): dx, dy in widths and heights of the box, dw, dh as log ratios.
+    Raises ValueError for a box or target without area: its deltas don't exist.
+    """
+    if len(boxes) and min(float(area(boxes).min()), float(area(targets).min())) <= 0:
+        raise ValueError("encode: wanted boxes and targets with an area, got an empty one; drop it before")
+    size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
+    target_size, target_centre = targets[:, 2:] - targets[:, :2], (targets[:, 2:] + targets[:, :2]) / 2
+    deltas = np.concatenate([(target_centre - centre) / size, np.log(target_size / size)], axis=1)
+    return np.asarray(deltas, dtype=np.float32)
+
+
+def decode(boxes: Float32Array, deltas: npt.NDArray[np.floating]) -> Float32Array:
+    """Boxes moved by their deltas: the inverse of `encode` (R-CNN, appendix C, eq. 1-4).
+
+    (N, 4), (N, 4) -> (N, 4). Log scales are bounded by MAX_LOG_SCALE from above; the result is not clipped.
+    """
+    size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
+    new_centre = centre + deltas[:, :2] * size
+    new_size = size * np.exp(np.minimum(deltas[:, 2:], MAX_LOG_SCALE))
+    return np.concatenate([new_centre - new_size / 2, new_centre + new_size / 2], axis=1).astype(np.float32)

@@ -1,0 +1,18 @@
+"""Fixtures that every folder of tests uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and Caffe files; a test that needs it is skipped where it is not."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("DETPIPE_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found: {folder} (set DETPIPE_DATA)")
+    return folder
