@@ -28,9 +28,7 @@ def _check(owner: object, name: str, shape: tuple[int, ...], dtype: type) -> Non
     what = f"{type(owner).__name__}.{name}"
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{what}: wanted a numpy array, got {type(value).__name__}")
-    fits = value.ndim == len(shape) and all(
-        want in (-1, got) for want, got in zip(shape, value.shape, strict=True)
-    )
+    fits = value.ndim == len(shape) and all(want in (-1, got) for want, got in zip(shape, value.shape, strict=True))
     if not fits or value.dtype != dtype:
         want = f"({', '.join('N' if s == -1 else str(s) for s in shape)}) {np.dtype(dtype)}"
         raise ValueError(f"{what}: wanted {want}, got {value.shape} {value.dtype}")
@@ -63,7 +61,7 @@ class GroundTruth:
 
     boxes: (N, 4) float32. labels: (N,) int64 in 1..K. difficult: (N,) bool, ignored by VOC's metrics.
     crowd: (N,) bool, a group of objects, ignored by every metric and by training.
-    areas: (N,) float32, pixels; COCO sorts objects into small, medium and large by the mask's area, others by the box's.
+    areas: (N,) float32, pixels; COCO sorts objects into small, medium and large by the mask's area, else the box's.
     """
 
     boxes: Float32Array
@@ -84,9 +82,7 @@ class GroundTruth:
         ):
             _check(self, name, (n,), dtype)
         if n and self.labels.min() < 1:
-            raise ValueError(
-                f"GroundTruth.labels: wanted 1..K (0 is background), got {int(self.labels.min())}"
-            )
+            raise ValueError(f"GroundTruth.labels: wanted 1..K (0 is background), got {int(self.labels.min())}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -132,7 +128,7 @@ class Proposals:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, best first: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64 in 1..K."""
+    """What was found in one image, best first: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64 1..K."""
 
     boxes: Float32Array
     scores: Float32Array
@@ -176,17 +172,13 @@ class Dataset:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"{self.name}: a class name stands twice in {list(self.classes)}")
         if len(self.category_ids) != len(self.classes):
-            raise ValueError(
-                f"{self.name}: {len(self.classes)} classes but {len(self.category_ids)} category ids"
-            )
+            raise ValueError(f"{self.name}: {len(self.classes)} classes but {len(self.category_ids)} category ids")
         ids = {record.image_id for record in self.records}
         if len(ids) != len(self.records):
             raise ValueError(f"{self.name}: an image id stands twice")
         if self.ground_truth is not None and ids - self.ground_truth.keys():
             missing = sorted(map(str, ids - self.ground_truth.keys()))
-            raise ValueError(
-                f"{self.name}: no ground truth for {missing[:3]}; give an empty one for an empty image"
-            )
+            raise ValueError(f"{self.name}: no ground truth for {missing[:3]}; give an empty one for an empty image")
 
     def __len__(self) -> int:
         return len(self.records)

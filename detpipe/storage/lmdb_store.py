@@ -1,0 +1,168 @@
+"""Bytes by key in an LMDB: written in transactions into a map that grows, read lazily in every process.
+
+The habits are those of Caffe's db_lmdb.cpp: batches of 1000 puts, kept so that they can be put again after the map
+was full, and a map that doubles.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import lmdb
+
+MAX_KEY = 511
+"""Bytes of a key: LMDB's compiled-in limit."""
+
+
+class DatabaseError(ValueError):
+    """A database that is not there, not whole, or not an LMDB."""
+
+
+class LmdbWriter:
+    """Puts go into a batch; the batch goes to disk in one transaction. What was committed survives a kill.
+
+    path: the folder of data.mdb, made where it is not there; an existing database is continued.
+    map_size: bytes to start with; doubled whenever the map is full, so that it needs no guess.
+    transaction: puts per commit.
+    """
+
+    def __init__(self, path: Path, *, map_size: int = 1 << 24, transaction: int = 1000) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._transaction = transaction
+        self._batch: dict[bytes, bytes] = {}
+        try:
+            self._env = lmdb.open(str(path), map_size=map_size, subdir=True)
+            info = self._env.info()
+            # A database that was left almost full: LMDB opens it with its old size, and grows on the first commit.
+            self._map_size = max(int(info["map_size"]), map_size)
+        except lmdb.Error as error:
+            raise DatabaseError(f"{path}: wanted an LMDB to write to, got: {error}; delete the folder") from error
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Take one record; it is on disk after the next commit. Raises ValueError for a key LMDB can't hold."""
+        if not 0 < len(key) <= MAX_KEY:
+            raise ValueError(f"{self.path}: wanted a key of 1 to {MAX_KEY} bytes, got {len(key)}: {key[:80]!r}…")
+        self._batch[key] = value
+        if len(self._batch) >= self._transaction:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put the batch on disk. A full map doubles and takes the batch again; a full disk raises OSError.
+
+        After an OSError the database holds all earlier commits, and the same command can go on from there.
+        """
+        if not self._batch:
+            return
+        while True:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key, value in self._batch.items():
+                        transaction.put(key, value)
+                break
+            except lmdb.MapFullError:
+                self._map_size *= 2
+                self._env.set_mapsize(self._map_size)
+            except lmdb.Error as error:
+                raise OSError(
+                    f"{self.path}: could not write {len(self._batch)} records: {error}; "
+                    "is the disk full? What was committed before is safe: make room and run the same command again"
+                ) from error
+        self._batch.clear()
+
+    def __contains__(self, key: bytes) -> bool:
+        if key in self._batch:
+            return True
+        with self._env.begin() as transaction:
+            return transaction.get(key) is not None
+
+    def __len__(self) -> int:
+        """Records on disk; those of the running batch don't count."""
+        return int(self._env.stat()["entries"])
+
+    def close(self) -> None:
+        """Commit and close."""
+        try:
+            self.commit()
+        finally:
+            self._env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or not issubclass(kind, OSError):
+            self.close()
+        else:  # The disk is full: another try at the batch would hide the first error behind a second.
+            self._env.close()
+
+
+class LmdbReader:
+    """Reads by key or in key order. Picklable: each process opens the database itself on its first use.
+
+    (An LMDB handle must not cross a fork: pytorch/vision #689.)
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "data.mdb").is_file():
+            raise DatabaseError(f"{path}: wanted an LMDB folder with data.mdb, found none; run the stage that makes it")
+        self.path = path
+        self._env: Any = None
+        self._owner = 0
+
+    def _open(self) -> Any:
+        if self._env is None or self._owner != os.getpid():
+            try:
+                self._env = lmdb.open(str(self.path), readonly=True, lock=False, subdir=True)
+            except lmdb.Error as error:
+                raise DatabaseError(f"{self.path}: wanted an LMDB, got: {error}; make it again") from error
+            self._owner = os.getpid()
+        return self._env
+
+    def get(self, key: bytes) -> bytes:
+        """The value of `key`. Raises KeyError with the database's path where there is none."""
+        with self._open().begin() as transaction:
+            value = transaction.get(key)
+        if value is None:
+            raise KeyError(f"{self.path}: no record {key!r}")
+        return bytes(value)
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys in byte order."""
+        with self._open().begin() as transaction, transaction.cursor() as cursor:
+            yield from (bytes(key) for key in cursor.iternext(keys=True, values=False))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All records in the byte order of their keys."""
+        with self._open().begin() as transaction, transaction.cursor() as cursor:
+            yield from ((bytes(key), bytes(value)) for key, value in cursor)
+
+    def __contains__(self, key: bytes) -> bool:
+        with self._open().begin() as transaction:
+            return transaction.get(key) is not None
+
+    def __len__(self) -> int:
+        return int(self._open().stat()["entries"])
+
+    def close(self) -> None:
+        """Give the map back; a later read opens it again."""
+        if self._env is not None and self._owner == os.getpid():
+            self._env.close()
+        self._env = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_env": None, "_owner": 0}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

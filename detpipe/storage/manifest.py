@@ -1,0 +1,192 @@
+"""What made an artefact: the stage, its settings, the digests of its inputs; and what follows for a second run.
+
+Same key and complete: nothing to do. Same key and not complete: go on. Another key: refuse, naming the setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from detpipe.storage.atomic import write_json
+
+Settings = dict[str, Any]
+
+
+class ArtefactError(ValueError):
+    """An artefact that is missing, unfinished, or made with other settings."""
+
+
+class State(enum.Enum):
+    """What a stage finds in place of its artefact."""
+
+    NEW = "new"
+    PARTIAL = "partial"
+    COMPLETE = "complete"
+
+
+@dataclass(kw_only=True)
+class Manifest:
+    """The key of an artefact (stage, settings, inputs) and what is known of its making.
+
+    inputs: name -> digest. bad: what was left out, "file: reason". summary: numbers for people.
+    seconds: of the runs that ended by themselves or by a signal; a killed run's time is lost.
+    """
+
+    stage: str
+    settings: Settings
+    inputs: dict[str, str]
+    complete: bool = False
+    seconds: float = 0.0
+    summary: dict[str, Any] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+    detpipe: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the key, by which a later stage names this artefact among its inputs."""
+        return digest_of([self.stage, self.settings, self.inputs])
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON has it: dataclasses as mappings, enums as their values, tuples as lists, paths as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest_of(value: Any) -> str:
+    """Hex digest (blake2b, 128 bits) of a plain value; equal values give equal digests in every process."""
+    text = json.dumps(plain(value), sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def manifest_path(artefact: Path) -> Path:
+    """Where the manifest of an artefact stands: inside a folder, beside a file."""
+    return artefact / "manifest.json" if artefact.suffix != ".json" else artefact.with_suffix(".manifest.json")
+
+
+def read_manifest(artefact: Path) -> Manifest:
+    """The manifest of a complete artefact. Raises ArtefactError where it is missing, unfinished or unreadable."""
+    manifest = _read(artefact)
+    if manifest is None:
+        raise ArtefactError(f"{artefact}: not there; run the stage that makes it first")
+    if not manifest.complete:
+        raise ArtefactError(f"{artefact}: not finished; run `detpipe {manifest.stage}` again, it goes on where it was")
+    return manifest
+
+
+def _read(artefact: Path) -> Manifest | None:
+    path = manifest_path(artefact)
+    if not path.is_file():
+        return None
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ArtefactError(f"{path}: wanted a manifest, got: {error}; overwrite=true makes it anew") from error
+
+
+class Artefact:
+    """One stage's output on disk: `begin` says what there is, `finish` seals it.
+
+    path: a folder, or a file ending in .json. settings: everything that changes the content, and nothing else.
+    """
+
+    def __init__(self, path: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.path = path
+        # Through JSON and back, so that a key compares equal to one that was read from disk.
+        self.manifest = Manifest(
+            stage=stage,
+            settings=json.loads(json.dumps(plain(settings))),
+            inputs=dict(inputs),
+            detpipe=package_version(),
+        )
+
+    def begin(self, *, overwrite: bool) -> State:
+        """NEW after making room, PARTIAL to go on, COMPLETE to do nothing.
+
+        Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it.
+        """
+        found = None if overwrite else _read(self.path)
+        if found is None:
+            if self.path.exists() and not overwrite and self.path.suffix == ".json":
+                raise ArtefactError(f"{self.path}: exists, but has no manifest; move it, or give overwrite=true")
+            self._remove()
+            self._write()
+            return State.NEW
+        if found.digest != self.manifest.digest:
+            raise ArtefactError(
+                f"{self.path}: made with other settings: {'; '.join(differences(found, self.manifest))}. "
+                "Give overwrite=true to make it anew, or another run_dir"
+            )
+        self.manifest = found
+        return State.COMPLETE if found.complete else State.PARTIAL
+
+    def pause(self, seconds: float) -> None:
+        """Count the time of a run that a signal ended."""
+        self.manifest.seconds += seconds
+        self._write()
+
+    def finish(self, *, seconds: float, summary: Mapping[str, Any], bad: Sequence[str] = ()) -> Manifest:
+        """Seal the artefact: all of it is on disk."""
+        self.manifest.seconds = round(self.manifest.seconds + seconds, 3)
+        self.manifest.summary = dict(summary)
+        self.manifest.bad = list(bad)
+        self.manifest.complete = True
+        self._write()
+        return self.manifest
+
+    def _write(self) -> None:
+        write_json(manifest_path(self.path), dataclasses.asdict(self.manifest))
+
+    def _remove(self) -> None:
+        # The manifest first: a kill between the two leaves something that no run takes for an artefact.
+        manifest_path(self.path).unlink(missing_ok=True)
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def differences(old: Manifest, new: Manifest) -> list[str]:
+    """The keys in which two manifests differ, as "name: old -> new", at most five."""
+    before, after = _flat(old), _flat(new)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    lines = [f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}" for name in names[:5]]
+    return lines + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
+
+
+def _flat(manifest: Manifest) -> dict[str, Any]:
+    flat: dict[str, Any] = {f"input {name}": digest for name, digest in manifest.inputs.items()}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value
+
+    walk("", manifest.settings)
+    return flat
+
+
+def package_version() -> str:
+    """detpipe's own version, or "unknown" in a tree that was never installed."""
+    try:
+        return version("detpipe")
+    except PackageNotFoundError:
+        return "unknown"
