@@ -1,0 +1,147 @@
+"""COCO's result files: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}]; reader and writer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detpipe import boxes as box_ops
+from detpipe.storage.atomic import replaced
+from detpipe.structures import Dataset, Detections, ImageId
+
+_LARGEST = 1e30
+
+
+class ResultFileError(ValueError):
+    """A file that is no list of COCO results, or not of this data set."""
+
+
+def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, Detections]) -> None:
+    """Write the detections, whole or not at all; the same detections give the same bytes.
+
+    One line a detection, in the order of the images, then best first; bbox to 2 decimals, score to 6 digits.
+    detections: from image id; an image that isn't there has none. Raises ValueError for an image or a label that the
+    data set doesn't have.
+    """
+    strangers = detections.keys() - {record.image_id for record in dataset.records}
+    if strangers:
+        raise ValueError(f"{dataset.name}: wanted detections of its own images, got {sorted(map(str, strangers))[:3]}")
+    with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        separator = "["
+        for record in dataset.records:
+            found = detections.get(record.image_id)
+            if found is None:
+                continue
+            if len(found) and not 1 <= found.labels.min() <= found.labels.max() <= len(dataset.classes):
+                raise ValueError(
+                    f"{record.image_id}: wanted labels 1..{len(dataset.classes)}, got {found.labels.max()}"
+                )
+            for box, score, label in zip(
+                found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+            ):
+                x1, y1, x2, y2 = box
+                line = {
+                    "image_id": record.image_id,
+                    "category_id": dataset.category_ids[label - 1],
+                    "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
+                    "score": float(f"{score:.6g}"),
+                }
+                file.write(f"{separator}\n{json.dumps(line, allow_nan=False)}")
+                separator = ","
+        file.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, Detections]:
+    """Read detections that this program or another made; each image of the data set is a key, sorted best first.
+
+    An image_id may be the data set's own, the same number as a string or the other way round, the image's file name or
+    its stem. Raises FileNotFoundError, or ResultFileError that names the file and the first result that doesn't fit: an
+    image or category that the data set doesn't have, a box that is not four finite numbers with width and height
+    from 0 up, a score that is no finite number. An empty list gives empty Detections.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: wanted a file of detections, there is none") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultFileError(f"{path}: wanted COCO results in JSON, can't read it: {error}") from error
+    if not isinstance(content, list):
+        raise ResultFileError(f"{path}: wanted a list of COCO results, got a {type(content).__name__} of JSON")
+    reader = _ResultReader.of(dataset)
+    rows: dict[ImageId, list[tuple[float, float, float, float, float, int]]] = {
+        record.image_id: [] for record in dataset.records
+    }
+    for number, result in enumerate(content):
+        try:
+            image_id, row = reader.read(result)
+        except ValueError as error:
+            raise ResultFileError(f"{path}: result {number}: {error}") from error
+        rows[image_id].append(row)
+    return {image_id: _to_detections(found) for image_id, found in rows.items()}
+
+
+@dataclass(frozen=True)
+class _ResultReader:
+    """Reads one result. image_ids: from each way to name an image to its id. labels: from category id to label."""
+
+    dataset: Dataset
+    image_ids: Mapping[ImageId, ImageId]
+    labels: Mapping[int, int]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> _ResultReader:
+        labels = {number: label for label, number in enumerate(dataset.category_ids, start=1)}
+        return cls(dataset, _names_of_images(dataset), labels)
+
+    def read(self, result: object) -> tuple[ImageId, tuple[float, float, float, float, float, int]]:
+        """The image's id and (x1, y1, x2, y2, score, label)."""
+        if not isinstance(result, dict):
+            raise ValueError(f"wanted an object with image_id, category_id, bbox, score, got {result!r}")
+        lacking = {"image_id", "category_id", "bbox", "score"} - result.keys()
+        if lacking:
+            raise ValueError(f"wanted image_id, category_id, bbox and score, {', '.join(sorted(lacking))} is not there")
+        name, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
+        if not isinstance(name, int | str) or isinstance(name, bool) or name not in self.image_ids:
+            own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
+            raise ValueError(f"image_id {name!r}: wanted an image of {self.dataset.name} ({own}, ...)")
+        if not isinstance(category, int) or isinstance(category, bool) or category not in self.labels:
+            known = dict(zip(self.dataset.category_ids, self.dataset.classes, strict=True))
+            raise ValueError(f"category_id {category!r}: wanted one of {known}")
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
+            raise ValueError(f"bbox {box!r}: wanted [x, y, width, height], four finite numbers")
+        if box[2] < 0 or box[3] < 0:
+            raise ValueError(f"bbox {box!r}: wanted width and height from 0 up; are these corners?")
+        if not _is_finite(score):
+            raise ValueError(f"score {score!r}: wanted a finite number")
+        x, y, width, height = box
+        return self.image_ids[name], (x, y, x + width, y + height, score, self.labels[category])
+
+
+def _is_finite(value: object) -> bool:
+    """A number that float32 can hold, and the sum of two as well. NaN is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _names_of_images(dataset: Dataset) -> dict[ImageId, ImageId]:
+    """Each way to name an image -> its id; of a way that fits several images only the exact id counts."""
+    aliases: dict[ImageId, set[ImageId]] = {}
+    for record in dataset.records:
+        ways: set[ImageId] = {str(record.image_id), record.path.name, record.path.stem}
+        text = str(record.image_id)
+        if text.isascii() and text.isdigit() and len(text) < 19:
+            ways.add(int(text))
+        for way in ways:
+            aliases.setdefault(way, set()).add(record.image_id)
+    names = {way: next(iter(ids)) for way, ids in aliases.items() if len(ids) == 1}
+    return names | {record.image_id: record.image_id for record in dataset.records}
+
+
+def _to_detections(rows: list[tuple[float, float, float, float, float, int]]) -> Detections:
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    boxes, scores = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
+    order = box_ops.rank(boxes, scores)
+    return Detections(boxes[order], scores[order], table[order, 5].astype(np.int64))

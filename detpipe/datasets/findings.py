@@ -1,0 +1,72 @@
+"""Faults of a data set: what they are called and how much they matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(Enum):
+    """How much a fault matters.
+
+    ERROR: an image can't be used and is left out. WARNING: it is used, but an object is dropped or changed, or
+    results may mislead. INFO: worth knowing, handled.
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+SEVERITY: Mapping[str, Severity] = {
+    # The image is left out.
+    "broken_image": Severity.ERROR,
+    "truncated_image": Severity.ERROR,
+    "missing_image": Severity.ERROR,
+    "missing_annotation": Severity.ERROR,
+    "broken_annotation": Severity.ERROR,
+    "list_entry_without_files": Severity.ERROR,
+    "too_many_bad": Severity.ERROR,
+    # Objects are dropped or changed.
+    "zero_area_box": Severity.WARNING,
+    "box_out_of_bounds": Severity.WARNING,
+    "swapped_corners": Severity.WARNING,
+    "zero_based_boxes": Severity.WARNING,
+    # Boxes may not belong to these pixels, or scores may mislead.
+    "size_mismatch": Severity.WARNING,
+    "exif_rotation": Severity.WARNING,
+    "filename_mismatch": Severity.WARNING,
+    "duplicate_image": Severity.WARNING,
+    "split_overlap": Severity.WARNING,
+    "untrained_class": Severity.WARNING,
+    "unused_image": Severity.WARNING,
+    "orphan_annotation": Severity.WARNING,
+    # Handled.
+    "wrong_extension": Severity.INFO,
+    "alpha_channel": Severity.INFO,
+    "greyscale": Severity.INFO,
+    "empty_image": Severity.INFO,
+    "crowd": Severity.INFO,
+    "unknown_class": Severity.INFO,
+    "duplicate_list_entry": Severity.INFO,
+}
+"""Every kind of fault and its severity; docs and `detpipe check` show this table's names."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: its kind (a key of SEVERITY), its severity, the file it is in, and what was found."""
+
+    kind: str
+    severity: Severity
+    file: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.detail}"
+
+
+def finding(kind: str, file: object, detail: str) -> Finding:
+    """A Finding with the severity of its kind."""
+    return Finding(kind, SEVERITY[kind], str(file), detail)

@@ -1,0 +1,314 @@
+"""PASCAL VOC folders: Annotations/*.xml, JPEGImages, ImageSets/Main; reader and writers.
+
+VOC counts pixels from 1 and includes the last one; this is the only file that adds or takes that 1:
+a box of the file (xmin, ymin, xmax, ymax) is (xmin - 1, ymin - 1, xmax, ymax) in the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from defusedxml.ElementTree import parse as parse_xml
+
+from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.image_file import IMAGE_SUFFIXES
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, ImageLists, divide
+from detpipe.storage.atomic import replaced, write_bytes
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
+
+logger = logging.getLogger(__name__)
+
+
+class BrokenAnnotationError(ValueError):
+    """A VOC annotation that can't be read."""
+
+
+@dataclass(frozen=True)
+class VocAnnotation:
+    """One XML file. filename: as it says, or "". stated_size: (height, width) or None where it doesn't say.
+
+    objects: boxes in the program's numbers, corners in order; not clipped. notes: what was mended or looks odd.
+    """
+
+    filename: str
+    stated_size: tuple[int, int] | None
+    objects: tuple[RawObject, ...]
+    notes: tuple[Finding, ...]
+
+
+@dataclass(kw_only=True)
+class VocSource(DatasetSource):
+    """A folder in VOC's layout; also a flat folder with images and XML files side by side."""
+
+    root: str
+    """The folder that holds Annotations and JPEGImages (VOCdevkit/VOC2007, say)."""
+    train: str = DEFAULT_TRAIN
+    """The list in ImageSets/Main to train on."""
+    val: str | None = None
+    """The list to validate on; none by default."""
+    test: str = DEFAULT_TEST
+    """The list to test on."""
+    split_seed: int = 0
+    """Seed of the split where lists lack."""
+    test_share: float = 0.2
+    """Share of the images that become test where lists lack."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share: wanted a share between 0 and 1, got {self.test_share}")
+
+    def has(self, split: Split) -> bool:
+        return split is not Split.VAL or self.val is not None
+
+    def title(self, split: Split) -> str:
+        return f"{Path(self.root).name} {split.value}"
+
+    def entries(self, split: Split) -> list[Entry]:
+        return [self._entry(name) for name in self._division.names.get(split, ())]
+
+    def known_classes(self) -> list[str]:
+        used = dict.fromkeys(name for names in self._division.names.values() for name in names)
+        parsed = (self._annotations.get(name) for name in used)
+        return sorted({one.name for xml in parsed if isinstance(xml, VocAnnotation) for one in xml.objects})
+
+    def strays(self) -> list[Finding]:
+        """Images without XML that no list names, and list entries that stand twice."""
+        used = {name for names in self._division.names.values() for name in names}
+        pictured = {path for name in used if (path := self._image_of(name)) is not None}
+        found = [
+            finding("missing_annotation", path, "image without XML; left out of training and testing")
+            for name, path in sorted(self._folder.images_by_stem.items())
+            if name not in used and name not in self._folder.annotations and path not in pictured
+        ]
+        for name in filter(None, (self.train, self.val, self.test)):
+            lines = self._folder.lists.lines(name) or []
+            twice = len(lines) - len(set(lines))
+            if twice:
+                detail = f"{twice} names stand more than once in the list; each is used once"
+                found.append(finding("duplicate_list_entry", self._folder.lists.folder / f"{name}.txt", detail))
+        return found
+
+    @functools.cached_property
+    def _folder(self) -> _Folder:
+        return _Folder.scan(Path(self.root))
+
+    @functools.cached_property
+    def _division(self) -> Division:
+        division = divide(
+            self._folder.lists,
+            sorted(self._folder.annotations),
+            train=self.train,
+            val=self.val,
+            test=self.test,
+            seed=self.split_seed,
+            share=self.test_share,
+        )
+        logger.info("%s: %s", self.root, division.rule)
+        return division
+
+    @functools.cached_property
+    def _annotations(self) -> dict[str, VocAnnotation | Finding]:
+        """Each annotation by the stem of its file, read once; a Finding where it can't be read."""
+        parsed: dict[str, VocAnnotation | Finding] = {}
+        for name, path in self._folder.annotations.items():
+            try:
+                parsed[name] = read_voc_annotation(path)
+            except BrokenAnnotationError as error:
+                parsed[name] = finding("broken_annotation", path, str(error).removeprefix(f"{path}: "))
+        return parsed
+
+    def _image_of(self, name: str) -> Path | None:
+        annotation = self._annotations.get(name)
+        return self._folder.image(name, annotation.filename if isinstance(annotation, VocAnnotation) else "")
+
+    def _entry(self, name: str) -> Entry:
+        annotation, image = self._annotations.get(name), self._image_of(name)
+        origin = self._folder.annotations.get(name, image or self._folder.lists.folder / name)
+        if isinstance(annotation, Finding):
+            return Entry(name, image, origin, fault=annotation)
+        if annotation is None:
+            kind = "list_entry_without_files" if image is None else "missing_annotation"
+            what = "neither image nor XML for this name of a list" if image is None else "image without XML"
+            return Entry(name, image, origin, fault=finding(kind, origin, what))
+        notes = list(annotation.notes)
+        if image is None:
+            named = f"{annotation.filename!r} or " if annotation.filename else ""
+            fault = finding("missing_image", origin, f"no image {named}{name} with a usual suffix")
+            return Entry(name, None, origin, annotation.objects, annotation.stated_size, fault, tuple(notes))
+        if image.stem != name:
+            detail = f"says {annotation.filename!r}, not its own name; that image is used"
+            notes.append(finding("filename_mismatch", origin, detail))
+        return Entry(name, image, origin, annotation.objects, annotation.stated_size, None, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What is in a VOC folder: XML files by stem, images by name and by stem, lists."""
+
+    annotations: Mapping[str, Path]
+    images_by_name: Mapping[str, Path]
+    images_by_stem: Mapping[str, Path]
+    lists: ImageLists
+
+    @classmethod
+    def scan(cls, root: Path) -> _Folder:
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: wanted a VOC folder, there is no such folder; set dataset.root")
+        annotation_folder = root / "Annotations" if (root / "Annotations").is_dir() else root
+        annotations = {p.stem: p for p in sorted(annotation_folder.iterdir()) if p.suffix.lower() == ".xml"}
+        if not annotations:
+            there = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
+            raise FileNotFoundError(
+                f"{root}: wanted a VOC folder with Annotations/*.xml and JPEGImages, it has: {there}; set dataset.root"
+            )
+        image_folder = next((root / n for n in ("JPEGImages", "images", "Images") if (root / n).is_dir()), root)
+        images = [p for p in sorted(image_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        # Of images that differ only in the suffix the likeliest stands last, so that it stays in the dict.
+        images.sort(key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()), reverse=True)
+        by_stem = {path.stem: path for path in images}
+        lists = ImageLists(root / "ImageSets" / "Main", annotations.keys() | by_stem.keys())
+        return cls(annotations, {path.name: path for path in images}, by_stem, lists)
+
+    def image(self, name: str, filename: str) -> Path | None:
+        """The image by the <filename> of its annotation, else by that name or its own with any usual suffix."""
+        # A path of any system in <filename>: only its last part counts.
+        named = PureWindowsPath(filename)
+        found = self.images_by_name.get(named.name) or self.images_by_stem.get(named.stem)
+        return found or self.images_by_stem.get(named.name) or self.images_by_stem.get(name)
+
+
+def read_voc_annotation(path: Path) -> VocAnnotation:
+    """Read one XML file; of its tags only the objects' name and bndbox are needed.
+
+    Corners in the wrong order are swapped, 0 where VOC counts from 1 is taken as 1 (the first pixel), and equal corners
+    (a click) are an empty box; each is noted. Raises BrokenAnnotationError that names the file and what was wanted.
+    """
+    try:
+        root = parse_xml(path).getroot()
+    # ValueError: what defusedxml raises on entities, and expat on unknown encodings.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BrokenAnnotationError(f"{path}: wanted a VOC annotation in XML, can't read it: {error}") from error
+    if root is None or root.tag != "annotation":
+        raise BrokenAnnotationError(f"{path}: wanted <annotation>, got {'nothing' if root is None else root.tag!r}")
+    try:
+        raw = [_parse_object(element) for element in root.findall("object")]
+    except ValueError as error:
+        raise BrokenAnnotationError(f"{path}: {error}") from error
+    corners = [corner for _, _, corner in raw]
+    notes = []
+    swapped = sum(x1 > x2 or y1 > y2 for x1, y1, x2, y2 in corners)
+    if swapped:
+        notes.append(finding("swapped_corners", path, f"{swapped} boxes with xmin > xmax or ymin > ymax; swapped"))
+    if any(0 <= value < 1 for corner in corners for value in corner):
+        notes.append(finding("zero_based_boxes", path, "a coordinate is 0, but VOC counts from 1; taken as 1"))
+    return VocAnnotation(
+        filename=_text(root, "filename"),
+        stated_size=_parse_size(root),
+        objects=tuple(RawObject(name, _half_open(corner), difficult) for name, difficult, corner in raw),
+        notes=tuple(notes),
+    )
+
+
+Corners = tuple[float, float, float, float]
+
+
+def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners]:
+    """Name, difficult, and (xmin, ymin, xmax, ymax) as they stand in the file."""
+    name = _text(element, "name")
+    box = element.find("bndbox")
+    if not name or box is None:
+        raise ValueError(f"wanted <name> and <bndbox> in each <object>, one lacks {name or '<name>'}")
+    xmin, ymin, xmax, ymax = (
+        read_number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return name, _text(element, "difficult").lower() in ("1", "true"), (xmin, ymin, xmax, ymax)
+
+
+def _half_open(corners: Corners) -> Corners:
+    """The program's box of VOC's inclusive corners that count from 1."""
+    (xmin, xmax), (ymin, ymax) = sorted(corners[0::2]), sorted(corners[1::2])
+    # By VOC's rule a click is one pixel, but nobody means one: it stays without area.
+    first = 1 if xmin < xmax and ymin < ymax else 0
+    return _take_one(xmin, first), _take_one(ymin, first), xmax, ymax
+
+
+def _take_one(value: float, first: int) -> float:
+    return max(0.0, value - first) if 0 <= value < 1 else value - first
+
+
+def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """(height, width) of <size>; None where it isn't there or no numbers."""
+    height, width = _text(root, "size/height"), _text(root, "size/width")
+    try:
+        return round(float(height)), round(float(width))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _text(element: ElementTree.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def write_voc_annotation(
+    path: Path, filename: str, image_size: tuple[int, int], truth: GroundTruth, classes: Sequence[str]
+) -> None:
+    """Write the objects of one image as VOC XML, so that `read_voc_annotation` gives the same boxes.
+
+    image_size: (height, width). classes: in label order. VOC knows no crowds: they are written as difficult, which
+    metrics ignore, too. Raises ValueError for a box not larger than a pixel each way: VOC's numbers can't say it.
+    """
+    root = ElementTree.Element("annotation")
+    _add(root, "filename", filename)
+    size = _add(root, "size")
+    for tag, pixels in (("width", image_size[1]), ("height", image_size[0]), ("depth", 3)):
+        _add(size, tag, str(pixels))
+    for box, label, ignored in zip(truth.boxes, truth.labels, truth.difficult | truth.crowd, strict=True):
+        x1, y1, x2, y2 = (float(value) for value in box)
+        if x2 - x1 <= 1 or y2 - y1 <= 1:
+            raise ValueError(f"{path}: wanted boxes larger than a pixel each way, got {box.tolist()}; drop it before")
+        one = _add(root, "object")
+        _add(one, "name", classes[int(label) - 1])
+        _add(one, "difficult", str(int(ignored)))
+        corners = _add(one, "bndbox")
+        for tag, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
+            _add(corners, tag, str(int(value)) if value.is_integer() else repr(value))
+    ElementTree.indent(root, "\t")
+    write_bytes(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
+    child = ElementTree.SubElement(parent, tag)
+    child.text = text
+    return child
+
+
+def write_voc_results(folder: Path, dataset: Dataset, detections: Mapping[ImageId, Detections]) -> None:
+    """Write VOC's comp4_det_test_<class>.txt for each class: lines of id, score, xmin, ymin, xmax, ymax.
+
+    detections: from image id; an image that isn't there has none. A class without detections gets an empty file. The
+    lines stand in the order of the images, then best first. Raises ValueError for a class name that is no file name,
+    and for an image that the data set doesn't have.
+    """
+    strangers = detections.keys() - {record.image_id for record in dataset.records}
+    if strangers:
+        raise ValueError(f"{dataset.name}: wanted detections of its own images, got {sorted(map(str, strangers))[:3]}")
+    for label, name in enumerate(dataset.classes, start=1):
+        if "/" in name or "\\" in name or "\0" in name:
+            raise ValueError(f"class {name!r}: wanted a name that can stand in a file name; rename the class")
+        with replaced(folder / f"comp4_det_test_{name}.txt") as scratch, scratch.open("w", encoding="utf-8") as file:
+            for record in dataset.records:
+                found = detections.get(record.image_id)
+                if found is None:
+                    continue
+                mine = found.labels == label
+                for (x1, y1, x2, y2), score in zip(
+                    found.boxes[mine].tolist(), found.scores[mine].tolist(), strict=True
+                ):
+                    file.write(f"{record.image_id} {score:.6g} {x1 + 1:.2f} {y1 + 1:.2f} {x2:.2f} {y2:.2f}\n")

@@ -1,0 +1,214 @@
+"""coco: instances as they come, with gaps, crowds, empty images and faults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from detpipe.datasets.coco import CocoFileError, CocoSource
+from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.structures import Dataset
+
+CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": " cat "}]
+
+
+def image(number: int, name: str = "") -> dict[str, Any]:
+    return {"id": number, "file_name": name or f"{number}.jpg"}
+
+
+def annotation(image_id: object, box: object = (1, 2, 10, 11), category: object = 3, **more: object) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category, "bbox": list(box) if isinstance(box, tuple) else box, **more}
+
+
+def source_of(
+    folder: Path,
+    content: object,
+    files: tuple[str, ...] = ("1.jpg", "2.jpg"),
+    split: str = "test",
+    **settings: Any,
+) -> CocoSource:
+    images = folder / f"{split} images"
+    for file in files:
+        (images / file).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(images / file), np.zeros((20, 30, 3), np.uint8))
+    path = folder / f"{split}.json"
+    path.write_text(json.dumps(content))
+    return CocoSource(**{f"{split}_json": str(path), f"{split}_images": str(images), "max_bad": 1.0, **settings})
+
+
+def load(folder: Path, content: object, **settings: Any) -> Dataset:
+    return source_of(folder, content, **settings).load(Split.TEST)
+
+
+def test_ids_may_have_gaps(tmp_path: Path) -> None:
+    content = {
+        "images": [image(2), image(1)],
+        "annotations": [annotation(1), annotation(1, category=7)],
+        "categories": CATEGORIES,
+    }
+    dataset = load(tmp_path, content)
+    assert (dataset.classes, dataset.category_ids) == (("cat", "dog"), (3, 7))
+    assert [record.image_id for record in dataset.records] == [2, 1]
+    assert dataset.records[0].image_size == (20, 30)
+    assert dataset.ground_truth[1].labels.tolist() == [1, 2]
+    np.testing.assert_array_equal(dataset.ground_truth[1].boxes, [[1, 2, 11, 13]] * 2)
+    assert len(dataset.ground_truth[2]) == 0
+
+
+def test_chosen_classes_keep_their_ids(tmp_path: Path) -> None:
+    content = {
+        "images": [image(1)],
+        "annotations": [annotation(1), annotation(1, category=7)],
+        "categories": CATEGORIES,
+    }
+    dataset = load(tmp_path, content, classes=["ant", "dog"])
+    assert (dataset.classes, dataset.category_ids) == (("ant", "dog"), (1, 7))
+    assert dataset.ground_truth[1].labels.tolist() == [2]
+
+
+def test_crowds_and_areas(tmp_path: Path) -> None:
+    content = {
+        "images": [image(1)],
+        "annotations": [annotation(1, area=12.5), annotation(1, iscrowd=1), annotation(1, area=0)],
+        "categories": CATEGORIES,
+    }
+    truth = load(tmp_path, content).ground_truth[1]
+    assert truth.crowd.tolist() == [False, True, False]
+    assert truth.areas.tolist() == [12.5, 110, 110]
+
+
+def test_boxes_are_made_sound(tmp_path: Path) -> None:
+    boxes = [(-5, -5, 10, 10), (20, 10, 100, 100), (5, 5, 0, 4), (5, 5, -3, 4), (50, 50, 4, 4)]
+    content = {"images": [image(1)], "annotations": [annotation(1, box) for box in boxes], "categories": CATEGORIES}
+    np.testing.assert_array_equal(load(tmp_path, content).ground_truth[1].boxes, [[0, 0, 5, 5], [20, 10, 30, 20]])
+
+
+def test_classes_come_from_all_files_and_ids_from_the_own(tmp_path: Path) -> None:
+    first = {"images": [image(1)], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+    second = {"images": [image(1)], "categories": [{"id": 5, "name": "dog"}, {"id": 1, "name": "eel"}]}
+    train = source_of(tmp_path, first, split="train")
+    source = source_of(tmp_path, second, train_json=train.train_json, train_images=train.train_images)
+    train_set, test_set = source.load(Split.TRAIN), source.load(Split.TEST)
+    assert train_set.classes == test_set.classes == ("cat", "eel", "dog")
+    assert train_set.category_ids == (1, 3, 2)
+    assert test_set.category_ids == (2, 1, 5)
+
+
+def test_two_ids_of_one_name_are_one_class(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "cat"}]
+    content = {
+        "images": [image(1)],
+        "annotations": [annotation(1, category=0), annotation(1, category=1)],
+        "categories": categories,
+    }
+    dataset = load(tmp_path, content)
+    assert (dataset.classes, dataset.category_ids) == (("cat",), (0,))
+    assert dataset.ground_truth[1].labels.tolist() == [1, 1]
+
+
+def test_without_annotations_there_is_no_ground_truth(tmp_path: Path) -> None:
+    dataset = load(tmp_path, {"images": [image(1)], "categories": CATEGORIES})
+    assert dataset.ground_truth is None
+    assert dataset.classes == ("cat", "dog")
+    empty = load(tmp_path, {"images": [image(1)], "annotations": [], "categories": CATEGORIES})
+    assert len(empty.ground_truth[1]) == 0
+
+
+def test_images_in_subfolders_and_of_other_machines(tmp_path: Path) -> None:
+    content = {"images": [image(1, "a/1.jpg"), image(2, "/home/x/2.jpg")], "categories": CATEGORIES}
+    records = load(tmp_path, content, files=("a/1.jpg", "2.jpg")).records
+    assert [record.path.parent.name for record in records] == ["a", "test images"]
+
+
+@pytest.mark.parametrize(
+    ("one", "reason"),
+    [
+        (annotation(2, category=99), "wanted a category_id of the file's categories, got 99"),
+        (annotation(2, box=[1, 2, 3]), r"wanted bbox \[x, y, width, height\], got \[1, 2, 3\]"),
+        (annotation(2, box=None), "wanted bbox .* got None"),
+        (annotation(2, box=[1, 2, 3, float("nan")]), "bbox: wanted a finite number"),
+        (annotation(2, box=[1, 2, 3, 10**400]), "bbox: wanted a number"),
+    ],
+)
+def test_a_wrong_annotation_spoils_its_image_only(tmp_path: Path, one: dict[str, Any], reason: str) -> None:
+    content = {"images": [image(1), image(2)], "annotations": [annotation(1), one], "categories": CATEGORIES}
+    dataset = load(tmp_path, content)
+    assert [record.image_id for record in dataset.records] == [1]
+    assert len(dataset.bad) == 1
+    with pytest.raises(TooManyBadError, match=rf"2\.jpg: .*{reason}"):
+        load(tmp_path, content, max_bad=0.1)
+
+
+def test_missing_images_and_names_are_bad(tmp_path: Path) -> None:
+    content = {"images": [image(1), image(3), {"id": 4}, image(5, ".")], "categories": CATEGORIES}
+    bad = load(tmp_path, content).bad
+    assert "3.jpg: no such file, named in test.json" in bad[0]
+    assert "image 4 has no file_name" in bad[1]
+    assert len(bad) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "wanted a COCO file"),
+        ({"annotations": []}, r"wanted a COCO file.*\['annotations'\]"),
+        ({"images": {}, "categories": []}, "the split has none"),
+        ({"images": [1]}, 'wanted "images" to be a list of objects'),
+        ({"images": [{"file_name": "1.jpg"}]}, r"images\[0\].id: wanted a whole number or a string, got None"),
+        ({"images": [image(1), image(1)]}, "wanted each image id once, 1 stands twice"),
+        ({"images": [image(1)], "categories": [{"id": "a", "name": "cat"}]}, "wanted each category"),
+        ({"images": [image(1)], "categories": [CATEGORIES[0], CATEGORIES[0]]}, "7 stands twice"),
+        ({"images": [image(1)], "annotations": [{}]}, r"annotations\[0\].image_id"),
+    ],
+)
+def test_what_is_no_coco_file(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"test\.json.*{message}"):
+        load(tmp_path, content)
+
+
+def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
+    source = source_of(tmp_path, {})
+    Path(str(source.test_json)).write_text("{")
+    with pytest.raises(CocoFileError, match=r"test\.json: wanted JSON"):
+        source.load(Split.TEST)
+    with pytest.raises(FileNotFoundError, match=r"none\.json: wanted a COCO JSON file"):
+        CocoSource(test_json=str(tmp_path / "none.json"), test_images=".").load(Split.TEST)
+    with pytest.raises(FileNotFoundError, match="wanted the folder of the images"):
+        CocoSource(test_json=source.test_json, test_images=str(tmp_path / "none")).load(Split.TEST)
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wanted a COCO file; set"):
+        CocoSource()
+    with pytest.raises(ValueError, match="wanted train_images with train_json"):
+        CocoSource(train_json="a.json")
+    source = source_of(tmp_path, {"images": [image(1)]})
+    assert [source.has(split) for split in Split] == [False, False, True]
+    with pytest.raises(ValueError, match="wanted a train split"):
+        source.load(Split.TRAIN)
+
+
+def test_annotations_of_no_image_are_strays(tmp_path: Path) -> None:
+    content = {"images": [image(1)], "annotations": [annotation(1), annotation(9)], "categories": CATEGORIES}
+    assert [one.kind for one in source_of(tmp_path, content).strays()] == ["orphan_annotation"]
+
+
+def test_real_files(shared_data: Path) -> None:
+    train, test = shared_data / "coco_train", shared_data / "coco_val"
+    source = CocoSource(
+        train_json=str(train / "instances.json"),
+        train_images=str(train / "images"),
+        test_json=str(test / "instances.json"),
+        test_images=str(test / "images"),
+    )
+    for split, expected in ((Split.TRAIN, (317, 2650, 28)), (Split.TEST, (164, 1560, 17))):
+        dataset = source.load(split)
+        truths = dataset.ground_truth.values()
+        assert (len(dataset), sum(map(len, truths)), sum(int(one.crowd.sum()) for one in truths)) == expected
+        assert (len(dataset.classes), dataset.category_ids[-1], dataset.classes[-1]) == (80, 90, "toothbrush")
+        assert dataset.bad == ()

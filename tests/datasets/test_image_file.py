@@ -1,0 +1,189 @@
+"""image_file: one decoder, one rule for rotation, one for truncation."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detpipe.datasets.image_file import (
+    BrokenImageError,
+    TruncatedImageError,
+    file_digest,
+    image_size,
+    read_header,
+    read_image,
+)
+
+PIXELS = np.zeros((16, 48, 3), np.uint8)
+PIXELS[:8, :16], PIXELS[:8, 32:], PIXELS[8:, 32:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def saved(path: Path, pixels: np.ndarray = PIXELS, kind: str = "PNG", orientation: int | None = None) -> Path:
+    options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    if orientation is not None:
+        exif = PIL.Image.Exif()
+        exif[274] = orientation
+        options["exif"] = exif
+    PIL.Image.fromarray(pixels).save(path, kind, **options)
+    return path
+
+
+def test_reads_rgb(tmp_path: Path) -> None:
+    image = read_image(saved(tmp_path / "a.png"))
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    np.testing.assert_array_equal(image, PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_is_upright_as_pillow_turns_it(tmp_path: Path, kind: str, orientation: int) -> None:
+    path = saved(tmp_path / "a.img", kind=kind, orientation=orientation)
+    image = read_image(path)
+    with PIL.Image.open(path) as opened:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() < 3
+    assert image_size(path) == image.shape[:2]
+    assert read_header(path).orientation == orientation
+
+
+def test_odd_exif_leaves_the_image_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(PIXELS).save(path, exif=b"Exif\x00\x00nonsense")
+    assert read_image(path).shape == PIXELS.shape
+    assert read_image(saved(path, kind="JPEG", orientation=77)).shape == PIXELS.shape
+
+
+def test_grey_becomes_three_channels(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", PIXELS[..., 0])
+    np.testing.assert_array_equal(read_image(path), np.repeat(PIXELS[..., :1], 3, axis=2))
+    assert read_header(path).is_grey
+    assert not read_header(saved(tmp_path / "b.png")).is_grey
+
+
+def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
+    alpha = np.full((*PIXELS.shape[:2], 1), 7, np.uint8)
+    path = saved(tmp_path / "a.png", np.concatenate([PIXELS, alpha], axis=2))
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+    assert read_header(path).has_alpha
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    deep = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 1], deep >> 8)
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "1", "CMYK"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.img"
+    PIL.Image.fromarray(PIXELS).convert(mode).save(path, "JPEG" if mode == "CMYK" else "PNG")
+    assert read_image(path).shape == (16, 48, 3)
+    assert image_size(path) == (16, 48)
+
+
+def test_png_inside_jpg_is_read_by_content(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", kind="PNG")
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+    assert read_header(path).format == "PNG"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("cut", [1, 2, 20, 0.3, 0.6])
+def test_truncated_is_broken_for_decoder_and_header(tmp_path: Path, kind: str, cut: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a b ü.img", noise, kind)
+    data = path.read_bytes()
+    path.write_bytes(data[: -int(cut if cut >= 1 else cut * len(data))])
+    for read in (read_image, image_size):
+        with pytest.raises(TruncatedImageError, match=r"a b ü\.img: wanted an image file, got a truncated one"):
+            read(path)
+
+
+def test_end_marker_of_a_thumbnail_is_not_the_end(tmp_path: Path) -> None:
+    thumbnail = io.BytesIO()
+    PIL.Image.fromarray(PIXELS).save(thumbnail, "JPEG")
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(PIXELS).save(path, exif=b"Exif\x00\x00" + thumbnail.getvalue())
+    assert image_size(path) == (16, 48)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(TruncatedImageError):
+        image_size(path)
+
+
+def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", kind="JPEG")
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert read_image(path).shape == PIXELS.shape
+
+
+@pytest.mark.parametrize("kind", ["BMP", "WEBP", "TIFF"])
+def test_other_truncated_formats_do_not_decode(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path / "a.img", kind=kind)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(BrokenImageError, match=r"a\.img"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    for read in (read_image, image_size):
+        with pytest.raises(
+            BrokenImageError, match=r"a\.jpg: wanted an image file, got .*; export or download it again"
+        ):
+            read(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.binary(max_size=80), start=st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"BM", b"II*\0", b"P6 "])
+)
+def test_any_bytes_give_an_image_or_the_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "a.jpg"
+    path.write_bytes(start + data)
+    with contextlib.suppress(BrokenImageError):
+        assert read_image(path).shape[:2] == image_size(path)
+
+
+def test_a_large_header_gives_no_warning_and_a_huge_one_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    PIL.Image.new("1", (10_000, 9_500)).save(path)  # above Pillow's warning, 89 megapixels
+    assert image_size(path) == (9_500, 10_000)
+    PIL.Image.new("1", (20_000, 9_500)).save(path)
+    with pytest.raises(BrokenImageError, match="huge"):
+        image_size(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    for read in (read_image, image_size, file_digest):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "none.jpg")
+
+
+def test_digest_is_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_digest(tmp_path / "a") == hashlib.blake2b(b"abc", digest_size=16).digest()
+    (tmp_path / "a").write_bytes(b"")
+    assert file_digest(tmp_path / "a") == hashlib.blake2b(b"", digest_size=16).digest()
+
+
+def test_header_agrees_with_decoder_on_real_images(shared_data: Path) -> None:
+    paths = [*sorted((shared_data / "raccoon/JPEGImages").iterdir())[:40], shared_data / "caffe/datum_lmdb_sujack1"]
+    paths[-1] = next(paths[-1].rglob("cr4.jpg"))  # an RGBA PNG inside .jpg
+    for path in paths:
+        assert read_image(path).shape[:2] == image_size(path)

@@ -1,0 +1,62 @@
+"""image_list: images and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split, TooManyBadError
+
+
+def folder_of(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(cv2.imencode(Path(name).suffix.lower(), np.zeros((20, 30, 3), np.uint8))[1].tobytes())
+    return root
+
+
+def ids(root: Path) -> list[object]:
+    return [record.image_id for record in ImageFolderSource(root=str(root)).load(Split.TEST).records]
+
+
+def test_images_of_all_folders_by_stem(tmp_path: Path) -> None:
+    folder_of(tmp_path, "b.jpg", "sub/a.PNG", ".cache/hidden.jpg")
+    (tmp_path / "notes.txt").write_text("no image")
+    dataset = ImageFolderSource(root=str(tmp_path), classes=["cat"]).load(Split.TEST)
+    assert [record.image_id for record in dataset.records] == ["b", "a"]
+    assert dataset.ground_truth is None
+    assert (dataset.classes, dataset.category_ids) == (("cat",), (1,))
+    assert dataset.records[0].image_size == (20, 30)
+
+
+def test_equal_stems_get_paths(tmp_path: Path) -> None:
+    assert ids(folder_of(tmp_path / "1", "x/a.jpg", "y/a.jpg", "b.jpg")) == ["b", "x/a", "y/a"]
+    assert ids(folder_of(tmp_path / "2", "a.jpg", "a.png")) == ["a.jpg", "a.png"]
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    assert ids(folder_of(tmp_path, "a.jpg") / "a.jpg") == ["a"]
+    (tmp_path / "b.txt").write_text("no image")
+    with pytest.raises(TooManyBadError, match=r"b\.txt: wanted an image file"):
+        ids(tmp_path / "b.txt")
+
+
+def test_broken_images_are_listed(tmp_path: Path) -> None:
+    folder_of(tmp_path, "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"")
+    dataset = ImageFolderSource(root=str(tmp_path), max_bad=0.5).load(Split.TEST)
+    assert len(dataset) == 1
+    assert "b.jpg" in dataset.bad[0]
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is neither"):
+        ids(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"wanted images \(\.jpg"):
+        ids(tmp_path)
+    with pytest.raises(ValueError, match="wanted a train split"):
+        ImageFolderSource(root=str(tmp_path)).load(Split.TRAIN)
