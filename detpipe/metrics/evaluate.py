@@ -1,0 +1,115 @@
+"""All metrics of one data set's detections, as JSON and as a table."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detpipe.metrics.coco_ap import CocoResult, coco_ap
+from detpipe.metrics.voc_ap import VocMethod, VocResult, precision_recall, summarize
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """What `evaluate` found. voc07, voc10: at IoU 0.5. coco: the twelve numbers."""
+
+    voc07: VocResult
+    voc10: VocResult
+    coco: CocoResult
+
+    def to_json(self, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """The content of metrics.json; a number that doesn't exist (NaN) is None. seconds: of each stage."""
+        return {
+            "voc07": {"map": _or_none(self.voc07.map), "per_class": _all_or_none(self.voc07.per_class)},
+            "voc10": {"map": _or_none(self.voc10.map), "per_class": _all_or_none(self.voc10.per_class)},
+            "coco": _all_or_none(self.coco.numbers),
+            "seconds": dict(seconds),
+        }
+
+    def to_text(self) -> str:
+        """A table for the terminal: a line a class, their mean, then COCO's numbers; "-" where there is none."""
+        names = [*self.voc10.per_class, "mean of the classes"]
+        width = max(map(len, names))
+        head = f"{'class':<{width}}  {'objects':>7}  {'VOC07':>6}  {'VOC10':>6}  {'COCO':>6}"
+        rule = "-" * len(head)
+        lines = [head, rule]
+        for name, objects in self.voc10.objects.items():
+            values = (self.voc07.per_class[name], self.voc10.per_class[name], self.coco.per_class[name])
+            lines.append(_row(f"{name:<{width}}", objects, values))
+        means = (self.voc07.map, self.voc10.map, self.coco.numbers["AP"])
+        lines += [rule, _row(f"{names[-1]:<{width}}", sum(self.voc10.objects.values()), means), ""]
+        numbers = [f"{name:<5} {_text(value)}" for name, value in self.coco.numbers.items()]
+        lines += ["COCO  " + "   ".join(numbers[:6]), "      " + "   ".join(numbers[6:])]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_dets: int = 100) -> Metrics:
+    """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set.
+
+    detections: an image without an entry has none. max_dets: the most that the detector kept of an image, or that a
+    result file may hold; images that reach it are counted in a warning, because more detections might raise the AP.
+    Detections of images that the data set doesn't have are left out with a warning that counts and names them.
+    Raises ValueError where the data set has no annotations, where no detection is of any of its images, and for
+    labels beyond 1..K.
+    """
+    if dataset.ground_truth is None:
+        raise ValueError(f"{dataset.name}: has no annotations to measure against; evaluate needs a list with boxes")
+    ground_truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
+    known = _known(dataset, ground_truth, detections)
+    _warn_of_full_images(known, max_dets)
+    curves = precision_recall(ground_truth, known, dataset.classes)
+    return Metrics(
+        voc07=summarize(curves, VocMethod.VOC07),
+        voc10=summarize(curves, VocMethod.VOC10),
+        coco=coco_ap(ground_truth, known, dataset.classes),
+    )
+
+
+def _known(
+    dataset: Dataset, ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]
+) -> dict[ImageId, Detections]:
+    """The detections of the data set's images; the data set may have left a bad image out, so others are no error."""
+    known = {image_id: found for image_id, found in detections.items() if image_id in ground_truth}
+    others = sorted(str(image_id) for image_id in detections.keys() - ground_truth.keys())
+    if others and not known:
+        some = next(iter(ground_truth), None)
+        raise ValueError(
+            f"{dataset.name}: none of the {len(others)} images with detections is in it (they have {others[0]!r}, it "
+            f"has {some!r}); give the data set that the detections were made for"
+        )
+    if others:
+        log.warning("%s: left out detections of %d images it doesn't have: %s", dataset.name, len(others), others[:3])
+    return known
+
+
+def _warn_of_full_images(detections: Mapping[ImageId, Detections], max_dets: int) -> None:
+    full = sum(len(found) >= max_dets for found in detections.values())
+    if full:
+        log.warning(
+            "%d of %d images have max_dets = %d detections or more; objects may be missed for that, raise max_dets",
+            full,
+            len(detections),
+            max_dets,
+        )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _all_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _or_none(value) for name, value in values.items()}
+
+
+def _text(value: float) -> str:
+    return f"{'-':>6}" if math.isnan(value) else f"{value:6.3f}"
+
+
+def _row(name: str, objects: int, values: tuple[float, float, float]) -> str:
+    return f"{name}  {objects:>7}  " + "  ".join(map(_text, values))

@@ -1,0 +1,47 @@
+"""The score from which detections are worth showing: where precision and recall balance best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from detpipe.metrics.matching import match_detections
+from detpipe.structures import Detections, GroundTruth, ImageId
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Precision and recall, all classes together, of the detections with at least this score."""
+
+    score: float
+    precision: float
+    recall: float
+
+
+def best_f1(
+    ground_truth: Mapping[ImageId, GroundTruth],
+    detections: Mapping[ImageId, Detections],
+    *,
+    iou_threshold: float = 0.5,
+) -> OperatingPoint | None:
+    """The score with the greatest F1 = 2 PR / (P + R), the higher one of equals; None where nothing was found.
+
+    Matching, difficult objects and crowds as in `match_detections`; detections of other images aren't looked at.
+    """
+    pairs = [(gt, detections[image_id]) for image_id, gt in ground_truth.items() if image_id in detections]
+    matches = [match_detections(gt, found, iou_threshold=iou_threshold) for gt, found in pairs]
+    objects = sum(int((~gt.difficult & ~gt.crowd).sum()) for gt in ground_truth.values())
+    if not any(match.true_positive.any() for match in matches):
+        return None
+    counted = ~np.concatenate([match.ignored for match in matches])
+    scores = np.concatenate([found.scores for _, found in pairs])[counted]
+    right = np.concatenate([match.true_positive for match in matches])[counted]
+    order = np.argsort(-scores.astype(np.float64), kind="stable")
+    scores, hits = scores[order], np.cumsum(right[order])
+    shown = np.arange(1, len(scores) + 1)
+    # F1 = 2 hits / (shown + objects). A score can't cut between equal scores.
+    f1 = np.where(np.append(scores[1:] < scores[:-1], True), 2 * hits / (shown + objects), -1.0)
+    best = int(f1.argmax())
+    return OperatingPoint(float(scores[best]), float(hits[best] / shown[best]), float(hits[best] / objects))

@@ -1,0 +1,233 @@
+"""Pickles of numbers from strangers, read without running anything of theirs.
+
+A pickle can name any function and have it called. Here a name is only looked up in a short list, and what stands there
+are stand-ins of this file: no numpy function sees the pickle's data before it was checked.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import struct
+from collections import OrderedDict
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class UnsafePickleError(ValueError):
+    """A pickle that wants more than containers, numbers and arrays, or that is no whole pickle."""
+
+
+def load_numbers(path: Path) -> Any:
+    """What a pickle holds: dicts, lists, tuples, sets, strings, numbers, None, and numpy arrays of numbers.
+
+    Detectron2's BoxMode comes as an int, MMEngine's InstanceData as a dict. Strings of Python 2 are read as Latin-1.
+    Raises FileNotFoundError, or UnsafePickleError, which names the class that was wanted, for anything else.
+    """
+    with path.open("rb") as file:
+        try:
+            return _plain(_NumbersUnpickler(file, encoding="latin1").load())
+        except UnsafePickleError as error:
+            raise UnsafePickleError(f"{path}: {error}") from error
+        except _NO_PICKLE as error:
+            raise UnsafePickleError(f"{path}: wanted a pickle of numbers, got a broken one: {error}") from error
+
+
+# What the unpickler raises for bytes that are no pickle, or stop before its end.
+_NO_PICKLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+)
+
+
+class _StandIn:
+    """The base of what may be called. Each takes its state itself, so that no attribute of a class can be replaced."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise UnsafePickleError(f"wanted no state for {type(self).__name__}, got {state!r:.40}")
+
+
+class _Dtype(_StandIn):
+    """numpy.dtype: a plain type of number, or object for an array of arrays."""
+
+    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:  # noqa: ARG002
+        if not isinstance(name, str) or name.lstrip("<>=|") not in _NUMBER_TYPES:
+            raise UnsafePickleError(f"wanted arrays of numbers, got the dtype {name!r:.40}")
+        self.name, self.order = name.lstrip("<>=|"), "="
+
+    def __setstate__(self, state: Any) -> None:
+        # (version, byte order, ...); the rest is for structures, strings and dates.
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise UnsafePickleError(f"wanted the state of a number's dtype, got {state!r:.60}")
+        self.order = state[1]
+
+    def numpy(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.name) if self.order in "<>" else np.dtype(self.name)
+
+
+_NUMBER_TYPES = frozenset(
+    {"O", "O8", "b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8"}
+)
+
+
+class _Array(_StandIn):
+    """numpy.ndarray: made empty by numpy's _reconstruct, then given its state."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: Any = []
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnsafePickleError(f"wanted the state of an array, got {state!r:.60}")
+        _, shape, dtype, is_fortran, data = state
+        if isinstance(dtype, _Dtype) and dtype.name.startswith("O"):
+            if not isinstance(data, list):
+                raise UnsafePickleError("wanted an array of arrays as a list")
+            self.value = data
+        else:
+            self.value = _array(data, dtype, shape, "F" if is_fortran else "C")
+
+
+class _Buffer(_StandIn):
+    """numpy's _frombuffer, of pickle's protocol 5."""
+
+    def __init__(self, data: Any, dtype: Any, shape: Any, order: Any = "C") -> None:
+        self.value = _array(data, dtype, shape, order)
+
+
+class _Scalar(_StandIn):
+    """numpy's scalar."""
+
+    def __init__(self, dtype: Any, data: Any) -> None:
+        self.value = _array(data, dtype, (), "C")[()]
+
+
+class _Bytes(_StandIn):
+    """_codecs.encode, with which protocol 2 writes bytes as Latin-1."""
+
+    def __new__(cls, text: str, encoding: str = "latin1") -> Any:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise UnsafePickleError(f"wanted bytes as Latin-1, got {encoding!r:.40}")
+        return text.encode("latin1")
+
+
+class _EmptyBytes(_StandIn):
+    """bytes(), with which protocol 2 writes no bytes."""
+
+    def __new__(cls) -> Any:
+        return b""
+
+
+class _InstanceData(_StandIn):
+    """MMEngine's container of arrays by name."""
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise UnsafePickleError(f"wanted InstanceData as a dict, got {state!r:.60}")
+        self.value = {name: value for name, value in state.items() if not str(name).startswith("_")}
+
+
+class BoxMode(IntEnum):
+    """Detectron2's BoxMode (structures/boxes.py): what the four numbers of a box are."""
+
+    XYXY_ABS = 0
+    XYWH_ABS = 1
+    XYXY_REL = 2
+    XYWH_REL = 3
+    XYWHA_ABS = 4
+
+
+class _BoxMode(_StandIn):
+    def __new__(cls, value: int) -> Any:
+        return int(BoxMode(value))
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    """A checked copy of raw bytes as an array. The shape must take all of the bytes: no memory out of nothing."""
+    if isinstance(data, str):  # Python 2
+        data = data.encode("latin1")
+    sizes_fit = isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
+    if not isinstance(dtype, _Dtype) or dtype.name.startswith("O") or not sizes_fit or len(shape) > 8:
+        raise UnsafePickleError(f"wanted an array of numbers, got dtype {dtype!r:.40} and shape {shape!r:.40}")
+    if not isinstance(data, (bytes, bytearray)) or order not in ("C", "F"):
+        raise UnsafePickleError(f"wanted the bytes of an array, got {type(data).__name__} in order {order!r:.10}")
+    kind = dtype.numpy()
+    if math.prod(shape) * kind.itemsize != len(data):
+        raise UnsafePickleError(f"wanted {shape} numbers of {kind.itemsize} bytes, got {len(data)} bytes")
+    return np.frombuffer(data, dtype=kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
+
+
+_ADMITTED: dict[tuple[str, str], type] = {
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): _EmptyBytes,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _Bytes,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "scalar"): _Scalar,
+    ("numpy._core.multiarray", "scalar"): _Scalar,
+    ("numpy.core.numeric", "_frombuffer"): _Buffer,
+    ("numpy._core.numeric", "_frombuffer"): _Buffer,
+    ("detectron2.structures.boxes", "BoxMode"): _BoxMode,
+    ("mmengine.structures.instance_data", "InstanceData"): _InstanceData,
+    ("mmengine.data.instance_data", "InstanceData"): _InstanceData,
+}
+
+
+class _NumbersUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        try:
+            # Protocol 2 and Python 2 write the builtins' old name.
+            return _ADMITTED[module.replace("__builtin__", "builtins"), name]
+        except KeyError:
+            raise UnsafePickleError(
+                f"wanted a pickle of lists, dicts, numbers and numpy arrays, got one that calls {module}.{name}; "
+                "if you trust its maker, load it yourself, turn tensors and objects into numpy arrays, save it again"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise UnsafePickleError(f"wanted a pickle that stands alone, got a reference {pid!r:.40}")
+
+
+def _plain(value: Any) -> Any:
+    """The value with its stand-ins replaced by what they hold; containers are copied, shared ones once."""
+    return _plain_within(value, 0, {})
+
+
+def _plain_within(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """done: from the id of a container to its copy, None while it is under way."""
+    if isinstance(value, _StandIn) and hasattr(value, "value"):
+        return _plain_within(value.value, depth + 1, done)
+    if isinstance(value, (_StandIn, type)):
+        raise UnsafePickleError(f"wanted data, got {value!r:.60}")
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if id(value) not in done:
+        if depth > 50:
+            raise UnsafePickleError("wanted lists in lists, got them more than 50 deep")
+        done[id(value)] = None
+        if isinstance(value, dict):
+            done[id(value)] = {key: _plain_within(item, depth + 1, done) for key, item in value.items()}
+        else:
+            done[id(value)] = type(value)(_plain_within(item, depth + 1, done) for item in value)
+    if done[id(value)] is None:
+        raise UnsafePickleError("wanted lists in lists, got one that holds itself")
+    return done[id(value)]
