@@ -1,0 +1,165 @@
+"""Boxes on pictures: solid what was found, dashed what is there."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+
+from detpipe.boxes import clip
+from detpipe.structures import Detections, Float32Array, GroundTruth, Image
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0..255."""
+
+RED, GREEN = (226, 61, 61), (38, 166, 91)
+_PALETTE = (
+    (230, 70, 70), (47, 158, 90), (66, 110, 230), (240, 140, 30), (150, 70, 200),
+    (20, 165, 185), (225, 80, 170), (150, 110, 60), (125, 140, 20), (90, 105, 125),
+)  # fmt: skip
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def class_colour(label: int) -> Colour:
+    """The colour of label 1..K everywhere in a report: ten chosen ones, then hues a golden section apart."""
+    if label <= len(_PALETTE):
+        return _PALETTE[label - 1]
+    red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.55 + 0.35 * (label % 3) / 2, 0.85)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def draw_boxes(
+    image: Image,
+    boxes: Float32Array,
+    captions: Sequence[str] = (),
+    colours: Sequence[Colour] = (),
+    *,
+    dashed: bool = False,
+) -> Image:
+    """A copy of the image with a frame around each box, line and letters in proportion to the image.
+
+    boxes: (N, 4), pixels of this image, the most important first: it is drawn last, above the others. What lies outside
+    the image is cut off. captions: one a box, any text, or none at all; "" draws no caption. colours: one a box, or
+    none for red. dashed: ground truth. N = 0 gives an unchanged copy. Raises ValueError where the numbers differ.
+    """
+    for what, given in (("captions", captions), ("colours", colours)):
+        if given and len(given) != len(boxes):
+            raise ValueError(f"draw_boxes: wanted {len(boxes)} {what}, one a box, or none, got {len(given)}")
+    picture = PIL.Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture, "RGBA")
+    height, width = image.shape[:2]
+    line = max(1, round((height + width) / 300))
+    font = _font(max(11, round((height + width) / 52)))
+    frames = clip(boxes, (height, width)).round().astype(int).tolist()
+    colours = colours or [RED] * len(boxes)
+    for frame, colour in reversed(list(zip(frames, colours, strict=True))):
+        _frame(canvas, frame, colour, line, dashed)
+    for frame, colour, caption in reversed(list(zip(frames, colours, captions or [""] * len(boxes), strict=True))):
+        _caption(canvas, frame, _one_line(caption), colour, font, (height, width))
+    return np.array(picture)
+
+
+def draw_detections(image: Image, detections: Detections, classes: Sequence[str], *, min_score: float = 0.0) -> Image:
+    """A copy with the detections of at least min_score, each with its class's colour, name and score."""
+    shown = detections.scores >= min_score
+    labels = detections.labels[shown].tolist()
+    scores = detections.scores[shown].tolist()
+    captions = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    return draw_boxes(image, detections.boxes[shown], captions, [class_colour(label) for label in labels])
+
+
+def draw_ground_truth(image: Image, ground_truth: GroundTruth, classes: Sequence[str], *, names: bool = True) -> Image:
+    """A copy with the objects dashed, each in its class's colour; names says whether the class is written at it."""
+    labels = ground_truth.labels.tolist()
+    captions = [classes[label - 1] for label in labels] if names else []
+    return draw_boxes(image, ground_truth.boxes, captions, [class_colour(label) for label in labels], dashed=True)
+
+
+def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) -> Image:
+    """The images side by side, row after row, each shrunk or enlarged to fit a cell of (height, width), on grey.
+
+    Raises ValueError for no images, and for a cell or columns without extent.
+    """
+    height, width = cell
+    if not images or columns < 1 or min(cell) < 1:
+        raise ValueError(f"contact_sheet: wanted images, columns and a cell, got {len(images)}, {columns} and {cell}")
+    sheet = np.full((height * -(-len(images) // columns), width * columns, 3), 40, dtype=np.uint8)
+    for index, image in enumerate(images):
+        scale = min(height / image.shape[0], width / image.shape[1])
+        small = resize(image, scale)[:height, :width]
+        top = index // columns * height + (height - small.shape[0]) // 2
+        left = index % columns * width + (width - small.shape[1]) // 2
+        sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return sheet
+
+
+def resize(image: Image, scale: float) -> Image:
+    """The image times scale, at least 1 pixel high and wide."""
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans: matplotlib brings it, and it has most of the world's alphabets; what it lacks is drawn as a box."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf", size)
+
+
+def _one_line(text: str) -> str:
+    """What FreeType can draw: no lone surrogates (file names have them), no line breaks or other controls."""
+    return "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode("utf-8")).strip()
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, or as much of its start as fits with an ellipsis, or "" where not even one letter does."""
+    if font.getlength(text) <= width:
+        return text
+    text = text[:width]  # no letter is narrower than a pixel
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…" if text else ""
+
+
+def _frame(canvas: ImageDraw.ImageDraw, frame: list[int], colour: Colour, line: int, dashed: bool) -> None:
+    """A line along the inside of the frame, with a thin dark edge that keeps it visible on any background."""
+    left, top, right, bottom = frame
+    dash = line * 5 if dashed else max(right - left, bottom - top, 1)
+    step = line * 9 if dashed else dash
+    edges = [(x, y, min(x + dash, right), y + line) for y in (top, bottom - line) for x in range(left, right, step)]
+    edges += [(x, y, x + line, min(y + dash, bottom)) for x in (left, right - line) for y in range(top, bottom, step)]
+    for grow, fill in ((1, (0, 0, 0, 90)), (0, (*colour, 255))):
+        for x1, y1, x2, y2 in edges:
+            # PIL's rectangle includes its last pixel.
+            corners = (x1 - grow, y1 - grow, max(x2 - 1, x1) + grow, max(y2 - 1, y1) + grow)
+            canvas.rectangle(corners, fill=fill)
+
+
+def _caption(
+    canvas: ImageDraw.ImageDraw,
+    frame: list[int],
+    text: str,
+    colour: Colour,
+    font: ImageFont.FreeTypeFont,
+    image_size: tuple[int, int],
+) -> None:
+    """The text on a plate of the class's colour above the frame, or inside where there is no room above."""
+    height, width = image_size
+    pad = max(2, int(font.size) // 5)
+    text = _fit(text, font, max(0, width - 2 * pad))
+    if not text:
+        return
+    ascent, descent = font.getmetrics()
+    plate_width, plate_height = int(font.getlength(text)) + 2 * pad, ascent + descent + pad // 2
+    left = max(0, min(frame[0], width - plate_width))
+    top = frame[1] - plate_height if frame[1] >= plate_height else max(0, min(frame[1], height - plate_height))
+    canvas.rectangle((left, top, left + plate_width - 1, top + plate_height - 1), fill=(*colour, 225))
+    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 150
+    canvas.text((left + pad, top), text, fill=(255, 255, 255, 255) if dark else (15, 15, 15, 255), font=font)
