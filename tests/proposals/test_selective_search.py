@@ -200,7 +200,7 @@ def test_without_srand_the_order_is_the_papers(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(module, "_seed_rand", lambda seed: None)
     first = search(drawn())
     assert same(first, search(drawn()))
-    assert same(first, SelectiveSearch(order="paper")(drawn()))
+    assert same(first, SelectiveSearch(preset="opencv_fast", order="paper")(drawn()))
 
 
 def test_real_photograph(shared_data: Path):
