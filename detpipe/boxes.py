@@ -40,14 +40,16 @@ def iou(a: Float32Array, b: Float32Array) -> Float32Array:
     """Intersection over union of each pair. (N, 4), (M, 4) -> (N, M) float32 in [0, 1]; two empty boxes give 0."""
     shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    ratio: Float32Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
 
 
 def overlap_of_first(a: Float32Array, b: Float32Array) -> Float32Array:
     """The share of each box of `a` that lies in each of `b`: COCO's overlap with a crowd. (N, 4), (M, 4) -> (N, M)."""
     shared = intersection(a, b)
     own = np.broadcast_to(area(a)[:, None], shared.shape)
-    return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+    ratio: Float32Array = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+    return ratio
 
 
 def rank(boxes: Float32Array, scores: Float32Array) -> Int64Array:
@@ -68,7 +70,9 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Arr
     order = rank(boxes, scores)
     # Descending ranks stand in for scores, so that torchvision's sort can't order ties in its own way.
     ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
-    kept = torchvision_nms(torch.from_numpy(np.ascontiguousarray(boxes[order])), ranks, threshold)
+    # An IoU is float32, so the threshold is made one: else an IoU of exactly 0.3 counts as more than 0.3.
+    bound = float(np.float32(threshold))
+    kept = torchvision_nms(torch.from_numpy(np.ascontiguousarray(boxes[order])), ranks, bound)
     return np.asarray(order[kept.numpy()], dtype=np.int64)
 
 

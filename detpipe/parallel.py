@@ -55,12 +55,15 @@ def ordered_map(
         for item in items:
             window.append((item, pool.submit(function, item)))
             if len(window) >= 4 * count:
-                yield window.popleft()[1].result()
+                yield window[0][1].result()
+                window.popleft()
         while window:
             yield window[0][1].result()
             window.popleft()
     except BrokenProcessPool as error:
-        under_way = ", ".join(describe(item) for item, _ in list(window)[:count])
+        # Those before the first unfinished item are done and only wait for their turn.
+        unfinished = [item for item, future in window if not future.done() or future.exception() is not None]
+        under_way = ", ".join(describe(item) for item in unfinished[:count])
         raise WorkerDiedError(f"a worker process was killed, perhaps at one of: {under_way}; see memory") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -22,6 +22,23 @@ class DatabaseError(ValueError):
     """A database that is not there, not whole, or not an LMDB."""
 
 
+def _open(path: Path, **options: Any) -> Any:
+    """The LMDB environment in a folder. Raises DatabaseError where it is none, or data.mdb was cut short."""
+    try:
+        env = lmdb.open(str(path), subdir=True, **options)
+    except lmdb.Error as error:
+        raise DatabaseError(
+            f"{path}: wanted an LMDB, got: {error}; close it where this process has it open, or make it again"
+        ) from error
+    # LMDB maps the file as it says it is: a read behind the end of an unfinished copy would kill the process (SIGBUS).
+    wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    size = (path / "data.mdb").stat().st_size
+    if size < wanted:
+        env.close()
+        raise DatabaseError(f"{path}: wanted {wanted} bytes of data.mdb, got {size}: cut short; copy or make it again")
+    return env
+
+
 class LmdbWriter:
     """Puts go into a batch; the batch goes to disk in one transaction. What was committed survives a kill.
 
@@ -35,13 +52,9 @@ class LmdbWriter:
         self.path = path
         self._transaction = transaction
         self._batch: dict[bytes, bytes] = {}
-        try:
-            self._env = lmdb.open(str(path), map_size=map_size, subdir=True)
-            info = self._env.info()
-            # A database that was left almost full: LMDB opens it with its old size, and grows on the first commit.
-            self._map_size = max(int(info["map_size"]), map_size)
-        except lmdb.Error as error:
-            raise DatabaseError(f"{path}: wanted an LMDB to write to, got: {error}; delete the folder") from error
+        self._env = _open(path, map_size=map_size)
+        # A database that was left almost full: LMDB opens it with its old size, and grows on the first commit.
+        self._map_size = max(int(self._env.info()["map_size"]), map_size)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Take one record; it is on disk after the next commit. Raises ValueError for a key LMDB can't hold."""
@@ -118,10 +131,8 @@ class LmdbReader:
 
     def _open(self) -> Any:
         if self._env is None or self._owner != os.getpid():
-            try:
-                self._env = lmdb.open(str(self.path), readonly=True, lock=False, subdir=True)
-            except lmdb.Error as error:
-                raise DatabaseError(f"{self.path}: wanted an LMDB, got: {error}; make it again") from error
+            self.close()  # After a fork it is the parent's, and LMDB opens no second one in the same process.
+            self._env = _open(self.path, readonly=True, lock=False)
             self._owner = os.getpid()
         return self._env
 
@@ -152,7 +163,7 @@ class LmdbReader:
 
     def close(self) -> None:
         """Give the map back; a later read opens it again."""
-        if self._env is not None and self._owner == os.getpid():
+        if self._env is not None:
             self._env.close()
         self._env = None
 

@@ -122,8 +122,10 @@ class Artefact:
         Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it.
         """
         found = None if overwrite else _read(self.path)
+        if found is not None and found.complete and not self.path.exists():
+            found = None  # The file was deleted, its manifest beside it was not.
         if found is None:
-            if self.path.exists() and not overwrite and self.path.suffix == ".json":
+            if not overwrite and self._is_foreign():
                 raise ArtefactError(f"{self.path}: exists, but has no manifest; move it, or give overwrite=true")
             self._remove()
             self._write()
@@ -153,28 +155,43 @@ class Artefact:
     def _write(self) -> None:
         write_json(manifest_path(self.path), dataclasses.asdict(self.manifest))
 
+    def _is_foreign(self) -> bool:
+        """Whether something without a manifest stands here that no run of this stage can have left."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        # A run that was killed before its manifest stood leaves an empty folder, or the manifest's scratch file in it.
+        scratch = f".{manifest_path(self.path).name}."
+        return any(not child.name.startswith(scratch) for child in self.path.iterdir())
+
     def _remove(self) -> None:
-        # The manifest first: a kill between the two leaves something that no run takes for an artefact.
-        manifest_path(self.path).unlink(missing_ok=True)
+        # A kill on the way must not leave half of an artefact under its name: a folder is renamed before it is
+        # deleted; of a file the manifest goes last, and says nothing without its file.
+        trash = self.path.with_name(f".{self.path.name}.deleted")
+        if trash.exists():
+            shutil.rmtree(trash)
         if self.path.is_dir():
-            shutil.rmtree(self.path)
+            self.path.rename(trash)
+            shutil.rmtree(trash)
         else:
             self.path.unlink(missing_ok=True)
+        manifest_path(self.path).unlink(missing_ok=True)
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
     """The keys in which two manifests differ, as "name: old -> new", at most five."""
     before, after = _flat(old), _flat(new)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    # "none", not None: a setting that is null differs from one that an older version didn't have.
+    names = sorted(n for n in before.keys() | after.keys() if before.get(n, "none") != after.get(n, "none"))
     lines = [f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}" for name in names[:5]]
     return lines + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
 
 
 def _flat(manifest: Manifest) -> dict[str, Any]:
     flat: dict[str, Any] = {f"input {name}": digest for name, digest in manifest.inputs.items()}
+    flat["stage"] = manifest.stage
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or not prefix):
             for key, item in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, item)
         else:

@@ -1,0 +1,65 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from detpipe.storage.atomic import replaced, write_bytes, write_json, write_text
+
+
+def test_round_trips(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "new" / "folder" / "a.bin", b"")
+    write_text(tmp_path / "a.txt", "Grüße\n")
+    write_json(tmp_path / "a.json", {"name": "Käfer", "boxes": []})
+    assert (tmp_path / "new" / "folder" / "a.bin").read_bytes() == b""
+    assert (tmp_path / "a.txt").read_bytes() == "Grüße\n".encode()
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "Käfer", "boxes": []}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_what_stood_there_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replaced(path) as scratch:
+            scratch.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replaced(path) as scratch:
+        scratch.write_text("half")
+        assert not path.exists()
+        assert scratch.parent == path.parent  # a rename across file systems would be a copy
+    assert path.read_text() == "half"
+
+
+def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "")
+    (tmp_path / "b").write_text("")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+
+
+def test_nan_is_no_json_and_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", [float("nan")])
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]
+
+
+def test_a_file_name_that_is_no_utf8_comes_back_as_it_was(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, as old archives have it
+    write_json(tmp_path / "a.json", {"bad": [name]})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"bad": [name]}

@@ -1,0 +1,281 @@
+"""The LMDB store: growth, kills, full disks, forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader, LmdbWriter
+
+KB = 1024
+
+
+def fill(path: Path, count: int = 20, **options: Any) -> Path:
+    with LmdbWriter(path, **options) as writer:
+        for number in range(count):
+            writer.put(b"%04d" % number, b"value %d" % number)
+    return path
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_round_trip_in_key_order(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db") as writer:
+        for key in (b"b", b"c", b"a"):
+            writer.put(key, key * 2)
+    with LmdbReader(tmp_path / "db") as reader:
+        assert list(reader.items()) == [(b"a", b"aa"), (b"b", b"bb"), (b"c", b"cc")]
+        assert list(reader.keys()) == [b"a", b"b", b"c"]
+        assert reader.get(b"b") == b"bb"
+        assert b"c" in reader
+        assert b"d" not in reader
+        assert len(reader) == 3
+
+
+def test_no_records(tmp_path: Path) -> None:
+    with LmdbReader(fill(tmp_path / "db", 0)) as reader:
+        assert len(reader) == 0
+        assert list(reader.items()) == list(reader.keys()) == []
+
+
+def test_a_tiny_map_grows_many_times_and_loses_nothing(tmp_path: Path) -> None:
+    values = {b"%05d" % number: os.urandom(1 + 37 * number % 3000) for number in range(1500)}
+    with LmdbWriter(tmp_path / "db", map_size=64 * KB, transaction=50) as writer:
+        for key, value in values.items():
+            writer.put(key, value)
+        writer.put(b"huge", bytes(3_000_000))
+    with LmdbReader(tmp_path / "db") as reader:
+        assert dict(reader.items()) == {**values, b"huge": bytes(3_000_000)}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=8), st.binary(max_size=20_000)), max_size=30), st.integers(1, 7)
+)
+def test_any_records_in_any_transactions(records: list[tuple[bytes, bytes]], transaction: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        with LmdbWriter(Path(folder), map_size=64 * KB, transaction=transaction) as writer:
+            for key, value in records:
+                writer.put(key, value)
+        with LmdbReader(Path(folder)) as reader:
+            assert list(reader.items()) == sorted(dict(records).items())
+
+
+def test_an_existing_database_is_continued(tmp_path: Path) -> None:
+    fill(tmp_path / "db", 20)
+    with LmdbWriter(tmp_path / "db", map_size=64 * KB) as writer:
+        assert len(writer) == 20
+        assert b"0019" in writer
+        writer.put(b"9999", b"")
+        assert b"9999" in writer  # although not yet on disk
+        assert len(writer) == 20
+    with LmdbReader(tmp_path / "db") as reader:
+        assert len(reader) == 21
+
+
+def test_a_full_transaction_is_on_disk_at_once(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db", transaction=3) as writer:
+        for number in range(5):
+            writer.put(b"%d" % number, b"")
+        assert len(writer) == 3
+        writer.commit()
+        assert len(writer) == 5
+
+
+@pytest.mark.parametrize("key", [b"", bytes(MAX_KEY + 1)])
+def test_a_key_that_lmdb_cannot_hold_is_refused_at_once(tmp_path: Path, key: bytes) -> None:
+    with LmdbWriter(tmp_path / "db") as writer:
+        writer.put(b"k" * MAX_KEY, b"")
+        with pytest.raises(ValueError, match="wanted a key of 1 to 511 bytes"):
+            writer.put(key, b"")
+    with LmdbReader(tmp_path / "db") as reader:
+        assert len(reader) == 1
+
+
+def test_kill_9_loses_nothing_that_was_committed(tmp_path: Path) -> None:
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from detpipe.storage.lmdb_store import LmdbWriter
+        writer = LmdbWriter(Path(sys.argv[1]), map_size=65536, transaction=10)
+        for number in range(537):
+            writer.put(b"%04d" % number, b"x" * 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert python(code, tmp_path / "db").returncode == -signal.SIGKILL
+    with LmdbReader(tmp_path / "db") as reader:
+        assert list(reader.keys()) == [b"%04d" % number for number in range(530)]
+    with LmdbWriter(tmp_path / "db", transaction=10) as writer:
+        for number in range(530, 600):
+            writer.put(b"%04d" % number, b"x" * 1000)
+        assert len(writer) == 600
+
+
+def test_a_full_disk_is_an_oserror_and_keeps_earlier_commits(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for the end of the disk: write() fails where the file would pass it.
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from detpipe.storage.lmdb_store import LmdbWriter
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        put = 0
+        try:
+            with LmdbWriter(Path(sys.argv[1]), map_size=65536, transaction=10) as writer:
+                for put in range(10000):
+                    writer.put(b"%05d" % put, b"x" * 1000)
+        except OSError as error:
+            print(put, error)
+            sys.exit(3)
+    """
+    done = python(code, tmp_path / "db")
+    assert done.returncode == 3, done.stderr
+    last, _, words = done.stdout.partition(" ")
+    assert "could not write 10 records" in words
+    assert "make room and run the same command again" in words
+    with LmdbReader(tmp_path / "db") as reader:
+        assert list(reader.keys()) == [b"%05d" % number for number in range(int(last) // 10 * 10)]
+        assert len(reader) > 300
+    with LmdbWriter(tmp_path / "db") as writer:  # there is room again
+        writer.put(b"99999", b"")
+
+
+def test_the_batch_outlives_a_failed_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = LmdbWriter(fill(tmp_path / "db", 5))
+    environment = writer._env
+
+    class FullDisk:
+        def __getattr__(self, name: str) -> Any:
+            if name == "begin":
+                raise lmdb.Error("mdb_txn_commit: No space left on device")
+            return getattr(environment, name)
+
+    monkeypatch.setattr(writer, "_env", FullDisk())
+    writer.put(b"new", b"1")
+    with pytest.raises(OSError, match="is the disk full") as caught:
+        writer.commit()
+    assert str(tmp_path / "db") in str(caught.value)
+    monkeypatch.undo()
+    writer.close()
+    with LmdbReader(tmp_path / "db") as reader:
+        assert reader.get(b"new") == b"1"
+        assert len(reader) == 6
+
+
+def test_an_error_in_the_block_keeps_what_was_put(tmp_path: Path) -> None:
+    def fail() -> None:
+        with LmdbWriter(tmp_path / "db") as writer:
+            writer.put(b"a", b"1")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with LmdbReader(tmp_path / "db") as reader:
+        assert reader.get(b"a") == b"1"
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with LmdbReader(fill(tmp_path / "db")) as reader, pytest.raises(KeyError, match="no record b'nope'"):
+        reader.get(b"nope")
+
+
+def test_a_missing_database_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="found none; run the stage"):
+        LmdbReader(tmp_path / "db")
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 1000])
+def test_what_is_no_lmdb_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.mdb").write_bytes(content)
+    with pytest.raises(DatabaseError, match="wanted an LMDB"):
+        len(LmdbReader(tmp_path))
+    if content:  # An empty file is what a kill at the very start leaves; a writer begins anew there.
+        with pytest.raises(DatabaseError, match="wanted an LMDB"):
+            LmdbWriter(tmp_path)
+
+
+def test_an_unfinished_copy_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from pathlib import Path
+        from detpipe.storage.lmdb_store import DatabaseError, LmdbReader, LmdbWriter
+        for open_database in (lambda path: list(LmdbReader(path).items()), LmdbWriter):
+            try:
+                open_database(Path(sys.argv[1]))
+            except DatabaseError as error:
+                print(error)
+    """
+    fill(tmp_path / "db", 5000)
+    file = tmp_path / "db" / "data.mdb"
+    os.truncate(file, file.stat().st_size // 2)
+    done = python(code, tmp_path / "db")
+    assert (done.returncode, done.stdout.count("cut short")) == (0, 2), done
+
+
+def test_the_reader_opens_on_first_use_and_again_after_close(tmp_path: Path) -> None:
+    reader = LmdbReader(fill(tmp_path / "db"))
+    assert reader._env is None
+    assert len(reader) == 20
+    reader.close()
+    assert reader._env is None
+    assert len(reader) == 20
+    reader.close()
+    reader.close()
+
+
+def test_a_second_reader_of_one_process_is_told_so(tmp_path: Path) -> None:
+    with LmdbReader(fill(tmp_path / "db")) as first:
+        assert len(first) == 20
+        with pytest.raises(DatabaseError, match="close it where this process has it open"):
+            len(LmdbReader(tmp_path / "db"))
+
+
+def test_pickling_drops_the_handle(tmp_path: Path) -> None:
+    reader = LmdbReader(fill(tmp_path / "db"))
+    len(reader)
+    copy = pickle.loads(pickle.dumps(reader))
+    assert copy._env is None
+    reader.close()
+    assert copy.get(b"0007") == b"value 7"
+    copy.close()
+
+
+def read_in_child(reader: LmdbReader, results: Any) -> None:
+    results.put((os.getpid(), reader.get(b"0007"), len(list(reader.items()))))
+    reader.close()
+    results.put(len(reader))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("opened", [False, True])
+def test_every_process_opens_its_own(tmp_path: Path, method: str, opened: bool) -> None:
+    reader = LmdbReader(fill(tmp_path / "db"))
+    if opened:
+        assert len(reader) == 20
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=read_in_child, args=(reader, results))
+    child.start()
+    process, value, count = results.get(timeout=30)
+    assert process != os.getpid()
+    assert (value, count, results.get(timeout=30)) == (b"value 7", 20, 20)
+    child.join()
+    assert child.exitcode == 0
+    assert reader.get(b"0019") == b"value 19"  # the parent's own is as it was
+    reader.close()

@@ -1,0 +1,227 @@
+"""Manifests: a stage that is done does nothing, one that was killed goes on, another key is refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detpipe.storage.manifest import (
+    Artefact,
+    ArtefactError,
+    Manifest,
+    State,
+    differences,
+    digest_of,
+    manifest_path,
+    package_version,
+    plain,
+    read_manifest,
+)
+
+
+class Colour(enum.Enum):
+    red = "r"
+
+
+@dataclass
+class Inner:
+    sides: tuple[int, ...] = (1, 2)
+    colour: Colour = Colour.red
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    path: Path = Path("a/b")
+    none: int | None = None
+
+
+def artefact(path: Path, *, inputs: dict[str, str] | None = None, **settings: Any) -> Artefact:
+    return Artefact(path, stage="crop", settings={"size": 64, **settings}, inputs=inputs or {"proposals": "abc"})
+
+
+@pytest.fixture(params=["crops.lmdb", "detections.json"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(request.param)
+
+
+def make_content(path: Path) -> Path:
+    """Something that a stage left: a file in a folder, or the file."""
+    file = path if path.suffix == ".json" else path / "data.mdb"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("content")
+    return file
+
+
+def test_begin_finish_and_a_second_run(path: Path) -> None:
+    stage = artefact(path)
+    assert stage.begin(overwrite=False) is State.NEW
+    make_content(path)
+    with pytest.raises(ArtefactError, match="not finished; run `detpipe crop` again"):
+        read_manifest(path)
+    stage.finish(seconds=1.5, summary={"crops": 3}, bad=["a.jpg: broken"])
+    manifest = read_manifest(path)
+    assert (manifest.complete, manifest.seconds, manifest.summary, manifest.bad) == (
+        True,
+        1.5,
+        {"crops": 3},
+        ["a.jpg: broken"],
+    )
+    assert manifest.detpipe == package_version()
+    assert manifest.digest == stage.manifest.digest
+    again = artefact(path)
+    assert again.begin(overwrite=False) is State.COMPLETE
+    assert again.manifest.summary == {"crops": 3}
+
+
+def test_a_killed_run_goes_on_and_its_time_adds_up(path: Path) -> None:
+    first = artefact(path)
+    first.begin(overwrite=False)
+    file = make_content(path)
+    first.pause(2.0)
+    second = artefact(path)
+    assert second.begin(overwrite=False) is State.PARTIAL
+    assert file.read_text() == "content"
+    assert second.finish(seconds=1.0, summary={}).seconds == 3.0
+
+
+def test_another_key_is_refused_by_name_and_loses_nothing(path: Path) -> None:
+    artefact(path, nested={"k": 1}).begin(overwrite=False)
+    file = make_content(path)
+    for other, words in (
+        (artefact(path, nested={"k": 2}), r"nested\.k: 1 -> 2\. Give overwrite=true"),
+        (artefact(path, nested={"k": 1}, inputs={"proposals": "abd"}), "input proposals: abc -> abd"),
+        (artefact(path), r"nested\.k: 1 -> none"),
+        (artefact(path, nested={"k": 1, "new": None}), r"nested\.new: none -> None"),
+        (artefact(path, nested={"k": 1}, empty={}), r"empty: none -> \{\}"),
+    ):
+        with pytest.raises(ArtefactError, match=words):
+            other.begin(overwrite=False)
+    assert file.read_text() == "content"
+
+
+def test_another_stage_is_refused_by_name(path: Path) -> None:
+    artefact(path).begin(overwrite=False)
+    other = Artefact(path, stage="propose", settings={"size": 64}, inputs={"proposals": "abc"})
+    with pytest.raises(ArtefactError, match="stage: crop -> propose"):
+        other.begin(overwrite=False)
+
+
+def test_overwrite_removes_what_was_there(path: Path) -> None:
+    artefact(path).begin(overwrite=False)
+    file = make_content(path)
+    assert artefact(path, other=1).begin(overwrite=True) is State.NEW
+    assert not file.exists()
+    assert sorted(path.parent.iterdir()) == [path if path.suffix == ".lmdb" else manifest_path(path)]
+
+
+def test_what_has_no_manifest_is_not_ours_to_delete(path: Path) -> None:
+    file = make_content(path)
+    with pytest.raises(ArtefactError, match="exists, but has no manifest; move it"):
+        artefact(path).begin(overwrite=False)
+    assert file.read_text() == "content"
+    assert artefact(path).begin(overwrite=True) is State.NEW
+    assert not file.exists()
+
+
+def test_a_kill_before_the_manifest_stood_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "crops.lmdb"
+    path.mkdir()
+    (path / ".manifest.json.x8f2.part").write_text("{")
+    assert artefact(path).begin(overwrite=False) is State.NEW
+    assert [child.name for child in path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("point", [0, 1, 2])
+def test_a_kill_while_the_old_one_is_removed(path: Path, point: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever call is the last, the next run finds a whole artefact or none."""
+    stage = artefact(path)
+    stage.begin(overwrite=False)
+    file = make_content(path)
+    stage.finish(seconds=0, summary={})
+    calls = 0
+
+    def dies(owner: Any, name: str) -> None:
+        call = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > point:
+                raise KeyboardInterrupt
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    dies(Path, "rename")
+    dies(Path, "unlink")
+    dies(shutil, "rmtree")
+    with contextlib.suppress(KeyboardInterrupt):  # a file is gone after two calls, a folder after three
+        artefact(path).begin(overwrite=True)
+    monkeypatch.undo()
+    state = artefact(path).begin(overwrite=False)
+    assert (state is State.COMPLETE) == file.exists()
+    assert artefact(path, other=1).begin(overwrite=True) is State.NEW
+    assert not [child for child in path.parent.iterdir() if child.name.endswith(".deleted")]
+
+
+def test_a_deleted_file_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "detections.json"
+    stage = artefact(path)
+    stage.begin(overwrite=False)
+    make_content(path)
+    stage.finish(seconds=1, summary={})
+    path.unlink()
+    assert artefact(path).begin(overwrite=False) is State.NEW
+
+
+def test_a_missing_artefact_is_named(path: Path) -> None:
+    with pytest.raises(ArtefactError, match="not there; run the stage"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', '{"stage": "crop"}', '{"unknown": 1}', "\udcff"])
+def test_an_unreadable_manifest_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "crops.lmdb"
+    path.mkdir()
+    (path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ArtefactError, match=r"manifest\.json: wanted a manifest"):
+        read_manifest(path)
+    with pytest.raises(ArtefactError, match="overwrite=true"):
+        artefact(path).begin(overwrite=False)
+    assert artefact(path).begin(overwrite=True) is State.NEW
+
+
+def test_plain_is_json() -> None:
+    value = plain(Outer())
+    assert value == {"inner": {"sides": [1, 2], "colour": "r"}, "path": "a/b", "none": None}
+    assert json.loads(json.dumps(value)) == value
+    assert plain({}) == {}
+    assert plain({1: (Path("x"),)}) == {"1": ["x"]}
+
+
+def test_digest_is_of_the_value() -> None:
+    assert digest_of({"a": 1, "b": (1, 2)}) == digest_of({"b": [1, 2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 1.5})
+    assert len(digest_of([])) == 32
+    # Known forever: an artefact of an older version must keep its key.
+    assert digest_of({"b": [1, "é"], "a": None}) == "94215e9219b30a5005f2265135d109ac"
+
+
+def test_a_dataclass_as_settings_survives_the_disk(path: Path) -> None:
+    artefact(path, outer=Outer()).begin(overwrite=False)
+    assert artefact(path, outer=Outer()).begin(overwrite=False) is State.PARTIAL
+
+
+def test_differences_are_at_most_five_lines() -> None:
+    old = Manifest(stage="crop", settings={f"k{n}": 0 for n in range(8)}, inputs={})
+    new = Manifest(stage="crop", settings={f"k{n}": 1 for n in range(8)}, inputs={})
+    assert differences(old, old) == []
+    assert differences(old, new) == [*(f"k{n}: 0 -> 1" for n in range(5)), "and 3 more"]

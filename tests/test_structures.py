@@ -1,0 +1,111 @@
+"""The structures refuse what has another shape, dtype or order, and say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
+
+BOXES = np.array([[0, 0, 4, 4], [1, 1, 3, 5]], dtype=np.float32)
+SCORES = np.array([0.9, 0.2], dtype=np.float32)
+LABELS = np.array([1, 2], dtype=np.int64)
+
+
+def test_empty_ones_have_the_usual_shapes() -> None:
+    truth = GroundTruth.from_boxes([], [])
+    assert (truth.boxes.shape, truth.labels.shape, truth.areas.dtype) == ((0, 4), (0,), np.float32)
+    none = np.zeros(0, dtype=np.float32)
+    assert len(Proposals(truth.boxes, none)) == len(Detections(truth.boxes, none, truth.labels)) == len(truth) == 0
+    assert len(Proposals(truth.boxes, none).top(5)) == 0
+    assert len(truth[truth.crowd]) == 0
+
+
+def test_from_boxes_makes_plain_objects() -> None:
+    truth = GroundTruth.from_boxes([[0, 0, 4, 4], [1, 1, 3, 5]], [1, 2])
+    assert truth.areas.tolist() == [16, 8]
+    assert not truth.difficult.any()
+    assert not truth.crowd.any()
+    assert truth.labels.dtype == np.int64
+
+
+def test_indexing_takes_every_field() -> None:
+    truth = GroundTruth(BOXES, LABELS, np.array([True, False]), np.array([False, True]), np.array([5, 6], np.float32))
+    second = truth[np.array([1])]
+    assert second.boxes.tolist() == [[1, 1, 3, 5]]
+    assert (second.labels[0], second.difficult[0], second.crowd[0], second.areas[0]) == (2, False, True, 6)
+    assert len(truth[truth.difficult]) == 1
+
+
+def test_top_keeps_the_best() -> None:
+    proposals = Proposals(BOXES, SCORES)
+    assert proposals.top(1).boxes.tolist() == [[0, 0, 4, 4]]
+    assert len(proposals.top(10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "words"),
+    [
+        (BOXES.astype(np.float64), SCORES, r"Proposals.boxes: wanted \(N, 4\) float32, got \(2, 4\) float64"),
+        (BOXES[:, :3], SCORES, r"got \(2, 3\)"),
+        (BOXES, SCORES[:1], r"Proposals.scores: wanted \(2\) float32, got \(1,\)"),
+        (BOXES, SCORES[::-1].copy(), "high to low"),
+        (BOXES, np.array([0.5, np.nan], np.float32), "NaN"),
+        (np.array([[0, 0, np.inf, 1]], np.float32), SCORES[:1], "finite"),
+        (np.array([[4, 0, 2, 1]], np.float32), SCORES[:1], "x1 <= x2"),
+        (BOXES.tolist(), SCORES, "numpy array, got list"),
+    ],
+)
+def test_refused(boxes: Any, scores: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Proposals(boxes, scores)
+
+
+def test_detections_check_labels_too() -> None:
+    with pytest.raises(ValueError, match=r"Detections.labels: wanted \(2\) int64, got \(2,\) int32"):
+        Detections(BOXES, SCORES, LABELS.astype(np.int32))
+    with pytest.raises(ValueError, match="high to low"):
+        Detections(BOXES, SCORES[::-1].copy(), LABELS)
+
+
+def test_ground_truth_has_no_background() -> None:
+    with pytest.raises(ValueError, match="0 is background"):
+        GroundTruth.from_boxes(BOXES, [0, 1])
+    with pytest.raises(ValueError, match=r"GroundTruth\.labels"):
+        GroundTruth.from_boxes(BOXES, [1])
+
+
+def dataset(**changes: Any) -> Dataset:
+    records = (ImageRecord("a", Path("a.jpg"), (4, 6)), ImageRecord("b", Path("b.jpg"), (4, 6)))
+    empty = GroundTruth.from_boxes([], [])
+    values: dict[str, Any] = {
+        "name": "toy",
+        "classes": ("cat", "dog"),
+        "category_ids": (1, 2),
+        "records": records,
+        "ground_truth": {"a": empty, "b": empty},
+    }
+    return Dataset(**{**values, **changes})
+
+
+def test_dataset() -> None:
+    assert len(dataset()) == 2
+    assert len(dataset(records=(), ground_truth={})) == 0
+    assert dataset(ground_truth=None).ground_truth is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": ("cat", "cat")}, "class name stands twice"),
+        ({"category_ids": (1,)}, "2 classes but 1 category ids"),
+        ({"records": (ImageRecord("a", Path("a.jpg"), (4, 6)),) * 2}, "image id stands twice"),
+        ({"ground_truth": {"a": GroundTruth.from_boxes([], [])}}, r"no ground truth for \['b'\]"),
+    ],
+)
+def test_dataset_refuses(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dataset(**changes)
