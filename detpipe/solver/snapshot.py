@@ -1,0 +1,56 @@
+"""Snapshots: the state of a training after an iteration, from which it goes on to the same bytes as an unbroken one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detpipe.storage.atomic import replaced
+
+_NAME = re.compile(r"iter_(\d+)\.pt")
+
+
+class SnapshotError(ValueError):
+    """A snapshot that can't be read, or belongs to another training."""
+
+
+def snapshot_path(folder: Path, iteration: int) -> Path:
+    """The file of the snapshot after `iteration` iterations."""
+    return folder / f"iter_{iteration:07d}.pt"
+
+
+def find_snapshots(folder: Path) -> list[Path]:
+    """The snapshots in `folder`, oldest first; a folder that is not there has none."""
+    found = [(int(match[1]), path) for path in folder.glob("iter_*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Write `state` whole or not at all, then delete all but the `keep` newest. Returns the path.
+
+    state: tensors, numbers, strings and containers of them: what torch.load(weights_only=True) gives back.
+    """
+    path = snapshot_path(folder, iteration)
+    with replaced(path) as scratch:
+        torch.save(state, scratch)
+    for old in find_snapshots(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_snapshot(path: Path) -> dict[str, Any]:
+    """The state in a snapshot, on the CPU. Raises SnapshotError naming the file where it can't be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+        # Its own words advise to load the file with weights_only=False, which would run what is in it.
+        raise SnapshotError(
+            f"{path}: wanted a snapshot, got a file that can't be read ({type(error).__name__}); "
+            "delete it to go on from the one before"
+        ) from error
+    if not isinstance(state, dict) or "iteration" not in state:
+        raise SnapshotError(f"{path}: wanted a snapshot of detpipe's solver, got another file; delete it")
+    return state

@@ -1,0 +1,53 @@
+"""Who learns how fast, and who decays."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from detpipe.solver.parameter_groups import parameter_groups
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+
+def by_name(network: Network) -> dict[str, tuple[float, float]]:
+    groups = parameter_groups(network, new_modules=[network.head], new_lr_mult=10, weight_decay=0.01)
+    parameters = dict(network.named_parameters())
+    for group in groups:
+        assert all(parameters[name] is p for name, p in zip(group["names"], group["params"], strict=True))
+    return {name: (group["lr_mult"], group["weight_decay"]) for group in groups for name in group["names"]}
+
+
+def test_new_layers_learn_faster_and_only_weights_decay() -> None:
+    assert by_name(Network()) == {
+        "conv.weight": (1, 0.01),
+        "conv.bias": (1, 0),
+        "norm.weight": (1, 0),
+        "norm.bias": (1, 0),
+        "head.weight": (10, 0.01),
+        "head.bias": (10, 0),
+    }
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    network = Network()
+    network.conv.requires_grad_(False)
+    network.norm.requires_grad_(False)
+    assert set(by_name(network)) == {"head.weight", "head.bias"}
+
+
+def test_the_order_is_stable() -> None:
+    assert list(by_name(Network())) == list(by_name(Network()))
+
+
+def test_nothing_to_train() -> None:
+    network = Network()
+    network.requires_grad_(False)
+    with pytest.raises(ValueError, match="everything is frozen"):
+        by_name(network)

@@ -1,0 +1,69 @@
+"""Batches made ahead: in order, no more than `depth`, with errors at their turn and the waiting counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from detpipe.solver.prefetch import Prefetcher
+
+
+def test_in_order() -> None:
+    batches = Prefetcher(lambda index: index * index, 3, 9, depth=2)
+    assert list(batches) == [9, 16, 25, 36, 49, 64]
+    batches.close()
+
+
+@pytest.mark.parametrize("stop", [5, 4])
+def test_nothing_to_make(stop: int) -> None:
+    batches = Prefetcher(lambda index: index, 5, stop)
+    assert list(batches) == []
+    batches.close()
+
+
+def test_no_more_than_depth_ahead() -> None:
+    made: list[int] = []
+    batches = Prefetcher(lambda index: made.append(index) or index, 0, 100, depth=3)
+    stream = iter(batches)
+    assert next(stream) == 0
+    time.sleep(0.2)
+    assert len(made) <= 5  # taken, three in the queue, one in the maker's hand
+    batches.close()
+    assert len(made) <= 5
+
+
+def test_an_error_comes_at_its_batchs_turn() -> None:
+    def make(index: int) -> int:
+        if index == 2:
+            raise ValueError("batch 2 is bad")
+        return index
+
+    batches = Prefetcher(make, 0, 5)
+    stream = iter(batches)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ValueError, match="batch 2 is bad"):
+        next(stream)
+    batches.close()
+
+
+def test_waiting_is_counted() -> None:
+    slow = Prefetcher(lambda index: time.sleep(0.05), 0, 4)
+    assert list(slow) == [None] * 4
+    assert slow.waited > 0.1
+    slow.close()
+    fast = Prefetcher(lambda index: index, 0, 4)
+    time.sleep(0.2)
+    assert list(fast) == [0, 1, 2, 3]
+    assert fast.waited < 0.1
+    fast.close()
+
+
+def test_close_ends_the_thread_and_may_be_repeated() -> None:
+    before = threading.active_count()
+    batches = Prefetcher(lambda index: index, 0, 1_000_000, depth=1)
+    assert threading.active_count() == before + 1
+    batches.close()
+    batches.close()
+    assert threading.active_count() == before

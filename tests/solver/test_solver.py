@@ -1,0 +1,466 @@
+"""The solver: updates against their formulas (as Caffe's test_gradient_based_solver.cpp), and resumes to the byte."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detpipe.solver.interrupt import Interrupted
+from detpipe.solver.lr_policy import LrPolicy, Policy
+from detpipe.solver.parameter_groups import parameter_groups
+from detpipe.solver.prefetch import Prefetcher
+from detpipe.solver.snapshot import SnapshotError, find_snapshots
+from detpipe.solver.solver import DivergedError, Optimizer, Solver, SolverConfig
+from detpipe.solver.training_log import read_log
+
+Batch = tuple[Tensor, Tensor]
+Array = npt.NDArray[np.float64]
+
+FIXED = LrPolicy(policy=Policy.fixed)
+WIDTH = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small spend their time on waking threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw_batch(number: int, *, seed: int = 7, size: int = 8) -> Batch:
+    """Batch `number` of a noisy linear problem: (size, 4) and (size, 1)."""
+    generator = torch.Generator().manual_seed(1000 * seed + number)
+    x = torch.randn(size, WIDTH, generator=generator)
+    t = x @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]]) + 0.3 + 0.1 * torch.randn(size, 1, generator=generator)
+    return x, t
+
+
+class DropoutNetwork(nn.Module):
+    """All that a resume has to bring back: weights, running statistics, dropout's random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.hidden = nn.Linear(WIDTH, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.dropout(torch.relu(self.norm(self.hidden(x)))))
+        return y
+
+
+@dataclass
+class Training:
+    """One training of a network on the linear problem."""
+
+    folder: Path
+    network: nn.Module
+    config: SolverConfig
+    key: str = "key"
+    seed: int = 0
+    max_iter: int | None = None
+    make_batch: Callable[[int], Batch] = draw_batch
+    on_batch: Callable[[int], None] = lambda number: None
+    groups: list[dict[str, Any]] | None = None
+    batches: int = field(default=0, init=False)
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        self.on_batch(self.batches)
+        self.batches += 1
+        x, t = batch
+        error = self.network(x) - t
+        return {"loss": error.square().mean() / 2, "largest": error.abs().max()}
+
+    def validate(self) -> Mapping[str, float]:
+        assert not self.network.training
+        x, t = self.make_batch(10_000)
+        with torch.no_grad():
+            return {"val_loss": float(F.mse_loss(self.network(x), t))}
+
+    def run(self) -> dict[str, float]:
+        groups = self.groups or parameter_groups(
+            self.network, new_modules=[], new_lr_mult=1, weight_decay=self.config.weight_decay
+        )
+        return Solver(
+            config=self.config,
+            max_iter=self.config.max_iter if self.max_iter is None else self.max_iter,
+            module=self.network,
+            groups=groups,
+            make_batch=self.make_batch,
+            loss=self.loss,
+            validate=self.validate,
+            folder=self.folder,
+            key=self.key,
+            seed=self.seed,
+        ).run()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The log without its columns of time."""
+        timing = {"examples_per_second", "waiting"}
+        return [{k: v for k, v in row.items() if k not in timing} for row in read_log(self.folder / "log.jsonl")]
+
+    def state(self) -> dict[str, bytes]:
+        return {name: tensor.numpy().tobytes() for name, tensor in self.network.state_dict().items()}
+
+
+def config(**values: Any) -> SolverConfig:
+    return SolverConfig(
+        **{"max_iter": 40, "base_lr": 0.01, "display": 5, "test_interval": 10, "snapshot": 10, **values}
+    )
+
+
+def linear() -> nn.Linear:
+    torch.manual_seed(5)
+    return nn.Linear(WIDTH, 1).double()
+
+
+def doubles(number: int) -> Batch:
+    x, t = draw_batch(number)
+    return x.double(), t.double()
+
+
+def gradient(w: Array, b: Array, batches: list[Batch]) -> tuple[Array, Array]:
+    """Of the mean over batches of |x w + b - t|^2 / 2, mean over the batch."""
+    parts_w, parts_b = [], []
+    for x, t in batches:
+        error = x.numpy() @ w + b - t.numpy()
+        parts_w.append(x.numpy().T @ error / len(x))
+        parts_b.append(error.mean(axis=0))
+    return np.mean(parts_w, axis=0), np.mean(parts_b, axis=0)
+
+
+# --- The update against its formula -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iter_size", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_sgd_is_its_formula(tmp_path: Path, momentum: float, weight_decay: float, iter_size: int) -> None:
+    """v = momentum v + (gradient + decay w), w = w - lr v, with lr by policy and group; biases don't decay."""
+    network, steps = linear(), 6
+    w, b = network.weight.detach().numpy().T.copy(), network.bias.detach().numpy().copy()
+    groups = [
+        {"params": [network.weight], "names": ["weight"], "lr_mult": 1.0, "weight_decay": weight_decay},
+        {"params": [network.bias], "names": ["bias"], "lr_mult": 10.0, "weight_decay": 0.0},
+    ]
+    policy = LrPolicy(policy=Policy.inv, gamma=0.5, power=0.75)
+    settings = config(
+        type=Optimizer.sgd, momentum=momentum, weight_decay=weight_decay, iter_size=iter_size, lr=policy, max_iter=steps
+    )
+    Training(tmp_path, network, settings, make_batch=doubles, groups=groups).run()
+    v_w, v_b = np.zeros_like(w), np.zeros_like(b)
+    for step in range(steps):
+        g_w, g_b = gradient(w, b, [doubles(step * iter_size + part) for part in range(iter_size)])
+        v_w, v_b = momentum * v_w + g_w + weight_decay * w, momentum * v_b + g_b
+        lr = 0.01 * (1 + 0.5 * step) ** -0.75
+        w, b = w - lr * v_w, b - 10 * lr * v_b
+    np.testing.assert_allclose(network.weight.detach().numpy().T, w, rtol=1e-10)
+    np.testing.assert_allclose(network.bias.detach().numpy(), b, rtol=1e-10)
+
+
+def test_adamw_is_its_formula(tmp_path: Path) -> None:
+    """Loshchilov & Hutter 2019, algorithm 2, with beta 0.8 and 0.999, eps 1e-8: decay beside the moments."""
+    network, steps, decay, beta1, beta2 = linear(), 6, 0.1, 0.8, 0.999
+    w, b = network.weight.detach().numpy().T.copy(), network.bias.detach().numpy().copy()
+    settings = config(type=Optimizer.adamw, momentum=beta1, weight_decay=decay, lr=FIXED, max_iter=steps)
+    Training(tmp_path, network, settings, make_batch=doubles).run()
+    moments = [np.zeros_like(p) for p in (w, w, b, b)]
+    for step in range(1, steps + 1):
+        for which, g in enumerate(gradient(w, b, [doubles(step - 1)])):
+            moments[2 * which] = beta1 * moments[2 * which] + (1 - beta1) * g
+            moments[2 * which + 1] = beta2 * moments[2 * which + 1] + (1 - beta2) * g**2
+        (move_w, move_b) = (
+            (moments[2 * which] / (1 - beta1**step)) / (np.sqrt(moments[2 * which + 1] / (1 - beta2**step)) + 1e-8)
+            for which in (0, 1)
+        )
+        w, b = w - 0.01 * move_w - 0.01 * decay * w, b - 0.01 * move_b
+    np.testing.assert_allclose(network.weight.detach().numpy().T, w, rtol=1e-9)
+    np.testing.assert_allclose(network.bias.detach().numpy(), b, rtol=1e-9)
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
+    def large(number: int) -> Batch:
+        parts = [doubles(4 * number + part) for part in range(4)]
+        return torch.cat([x for x, _ in parts]), torch.cat([t for _, t in parts])
+
+    small, big = linear(), linear()
+    Training(tmp_path / "a", small, config(iter_size=4, max_iter=10), make_batch=doubles).run()
+    Training(tmp_path / "b", big, config(max_iter=10), make_batch=large).run()
+    torch.testing.assert_close(small.state_dict(), big.state_dict(), rtol=1e-9, atol=1e-12)
+
+
+def test_clipping_bounds_the_length_of_the_gradient(tmp_path: Path) -> None:
+    network = linear()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    settings = config(
+        type=Optimizer.sgd, momentum=0.0, weight_decay=0.0, lr=FIXED, base_lr=1.0, max_iter=1, clip_gradients=0.125
+    )
+    Training(tmp_path, network, settings, make_batch=doubles).run()
+    moved = torch.cat([(network.state_dict()[name] - tensor).ravel() for name, tensor in before.items()])
+    assert float(moved.norm()) == pytest.approx(0.125, rel=1e-5)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    network = nn.Linear(WIDTH, 1)
+    training = Training(tmp_path, network, config(max_iter=300, base_lr=0.05, weight_decay=0.0))
+    training.run()
+    np.testing.assert_allclose(network.weight.detach().numpy(), [[1, -2, 0.5, 0]], atol=0.1)
+    assert training.rows()[-1]["val_loss"] < 0.05
+
+
+# --- Resuming -----------------------------------------------------------------------------------------------------
+
+
+class PowerCutError(Exception):
+    """Ends a training as a kill would: nothing is saved."""
+
+
+def cut_at(batch: int) -> Callable[[int], None]:
+    def cut(number: int) -> None:
+        if number == batch:
+            raise PowerCutError
+
+    return cut
+
+
+def signal_at(batch: int, number: signal.Signals) -> Callable[[int], None]:
+    def send(now: int) -> None:
+        if now == batch:
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+RULES = [
+    {"type": Optimizer.adamw},
+    {"type": Optimizer.sgd, "momentum": 0.9, "clip_gradients": 1.0},
+    {"type": Optimizer.adamw, "iter_size": 2, "lr": LrPolicy(policy=Policy.poly, warmup_iter=15)},
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path: Path, rule: dict[str, Any]) -> None:
+    unbroken = Training(tmp_path / "unbroken", DropoutNetwork(), config(**rule))
+    unbroken.run()
+    settings, per_iteration = config(**rule), rule.get("iter_size", 1)
+    for kill in (3, 17, 28):  # before the first snapshot, and after two of them
+        killed = Training(tmp_path / "killed", DropoutNetwork(), settings)
+        done = max([int(path.stem[5:]) for path in find_snapshots(tmp_path / "killed" / "snapshots")], default=0)
+        killed.on_batch = cut_at((kill - done) * per_iteration)
+        with pytest.raises(PowerCutError):
+            killed.run()
+    torch.rand(17)  # the global generator is elsewhere than in an unbroken run
+    resumed = Training(tmp_path / "killed", DropoutNetwork(), settings)
+    summary = resumed.run()
+    assert resumed.batches == 20 * per_iteration
+    assert summary["iterations"] == 40
+    assert resumed.state() == unbroken.state()
+    assert resumed.rows() == unbroken.rows()
+    assert [row["iteration"] for row in resumed.rows()] == [5, 10, 15, 20, 25, 30, 35, 40]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rule", RULES[:2])
+def test_a_signal_saves_after_the_running_iteration(
+    tmp_path: Path, number: signal.Signals, rule: dict[str, Any]
+) -> None:
+    unbroken = Training(tmp_path / "unbroken", DropoutNetwork(), config(**rule))
+    unbroken.run()
+    settings = config(**rule, snapshot=0)
+    stopped = Training(tmp_path / "stopped", DropoutNetwork(), settings, on_batch=signal_at(12, number))
+    with pytest.raises(Interrupted, match=rf"{number.name}: snapshot written to .*iter_0000013\.pt"):
+        stopped.run()
+    resumed = Training(tmp_path / "stopped", DropoutNetwork(), settings)
+    resumed.run()
+    assert resumed.batches == 27
+    assert resumed.state() == unbroken.state()
+    assert resumed.rows() == unbroken.rows()
+
+
+def test_a_signal_at_the_last_iteration(tmp_path: Path) -> None:
+    settings = config(max_iter=5)
+    stopped = Training(tmp_path, DropoutNetwork(), settings, on_batch=signal_at(4, signal.SIGINT))
+    with pytest.raises(Interrupted):
+        stopped.run()
+    resumed = Training(tmp_path, DropoutNetwork(), settings)
+    assert resumed.run()["iterations"] == 5
+    assert resumed.batches == 0
+    assert resumed.state() == stopped.state()
+    assert resumed.rows() == stopped.rows()
+
+
+def test_another_seed_is_another_training(tmp_path: Path) -> None:
+    one = Training(tmp_path / "one", DropoutNetwork(), config(max_iter=3), seed=1)
+    two = Training(tmp_path / "two", DropoutNetwork(), config(max_iter=3), seed=2)
+    one.run()
+    two.run()
+    assert one.state() != two.state()
+
+
+def test_a_snapshot_of_another_training_is_refused(tmp_path: Path) -> None:
+    first = Training(tmp_path, DropoutNetwork(), config(), on_batch=cut_at(15))
+    with pytest.raises(PowerCutError):
+        first.run()
+    with pytest.raises(SnapshotError, match=r"iter_0000010\.pt: belongs to another training; delete"):
+        Training(tmp_path, DropoutNetwork(), config(), key="other").run()
+
+
+def test_a_broken_snapshot_is_named_and_the_one_before_serves(tmp_path: Path) -> None:
+    unbroken = Training(tmp_path / "unbroken", DropoutNetwork(), config())
+    unbroken.run()
+    first = Training(tmp_path / "broken", DropoutNetwork(), config(), on_batch=cut_at(25))
+    with pytest.raises(PowerCutError):
+        first.run()
+    newest = find_snapshots(tmp_path / "broken" / "snapshots")[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.raises(SnapshotError, match="iter_0000020") as caught:
+        Training(tmp_path / "broken", DropoutNetwork(), config()).run()
+    assert "delete it to go on from the one before" in str(caught.value)
+    newest.unlink()
+    resumed = Training(tmp_path / "broken", DropoutNetwork(), config())
+    resumed.run()
+    assert resumed.batches == 30
+    assert resumed.state() == unbroken.state()
+    assert resumed.rows() == unbroken.rows()
+
+
+def test_watching_closer_does_not_change_the_training(tmp_path: Path) -> None:
+    one = Training(tmp_path / "one", DropoutNetwork(), config())
+    two = Training(tmp_path / "two", DropoutNetwork(), config(display=1, test_interval=3, snapshot=7))
+    one.run()
+    two.run()
+    assert one.state() == two.state()
+
+
+def test_old_snapshots_go(tmp_path: Path) -> None:
+    Training(tmp_path, DropoutNetwork(), config(snapshot=5, snapshot_keep=3)).run()
+    names = [path.name for path in find_snapshots(tmp_path / "snapshots")]
+    assert names == ["iter_0000025.pt", "iter_0000030.pt", "iter_0000035.pt"]
+
+
+# --- What else can happen -----------------------------------------------------------------------------------------
+
+
+def test_a_diverged_training_is_an_error_of_its_own(tmp_path: Path) -> None:
+    settings = config(type=Optimizer.sgd, lr=FIXED, base_lr=1e100, snapshot=0)
+    with pytest.raises(DivergedError, match=r"iteration 5: the loss is (nan|inf); lower solver\.base_lr"):
+        Training(tmp_path, linear(), settings, make_batch=doubles).run()
+
+
+def test_an_unreadable_batch_ends_the_training_and_its_thread(tmp_path: Path) -> None:
+    def make(number: int) -> Batch:
+        if number == 12:
+            raise ValueError("crop 12 is corrupt")
+        return draw_batch(number)
+
+    with pytest.raises(ValueError, match="crop 12 is corrupt"):
+        Training(tmp_path, DropoutNetwork(), config(), make_batch=make).run()
+    assert find_snapshots(tmp_path / "snapshots")[-1].name == "iter_0000010.pt"
+
+
+def test_no_iterations_save_the_network_as_it_is(tmp_path: Path) -> None:
+    training = Training(tmp_path, DropoutNetwork(), config(max_iter=0))
+    before = training.state()
+    summary = training.run()
+    assert (summary["iterations"], summary["examples_per_second"]) == (0, 0)
+    assert training.state() == before
+    assert training.rows() == []
+
+
+def test_the_log_holds_rate_losses_and_validation(tmp_path: Path) -> None:
+    policy = LrPolicy(policy=Policy.step, gamma=0.1, stepsize=7)
+    training = Training(tmp_path, DropoutNetwork(), config(max_iter=12, lr=policy, base_lr=0.5))
+    summary = training.run()
+    rows = training.rows()
+    assert [row["iteration"] for row in rows] == [5, 10, 12]
+    # The rate of the iteration that was just done: numbers 4, 9 and 11.
+    assert [row["lr"] for row in rows] == pytest.approx([0.5, 0.05, 0.05])
+    assert [set(row) - {"iteration", "lr"} for row in rows] == [
+        {"loss", "largest"},
+        {"loss", "largest", "val_loss"},
+        {"loss", "largest", "val_loss"},
+    ]
+    assert (tmp_path / "log.csv").read_text().startswith("iteration,lr,loss,largest,")
+    assert set(summary) == {"iterations", "seconds", "examples_per_second", "waiting"}
+    assert 0 <= summary["waiting"] <= 1
+    assert all(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+
+
+def test_groups_that_do_not_learn_are_logged_all_the_same(tmp_path: Path) -> None:
+    network = linear()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    groups = parameter_groups(network, new_modules=[network], new_lr_mult=0.0, weight_decay=0.0)
+    training = Training(tmp_path, network, config(max_iter=5, lr=FIXED), groups=groups, make_batch=doubles)
+    training.run()
+    assert training.rows()[0]["lr"] == pytest.approx(0.01)
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
+
+
+def test_waiting_for_data_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: Prefetcher[Batch]) -> Any:
+        self.waited += 1000
+        return original(self)
+
+    original = Prefetcher.__iter__
+    monkeypatch.setattr(Prefetcher, "__iter__", slow)
+    assert Training(tmp_path, DropoutNetwork(), config(max_iter=2)).run()["waiting"] > 1
+
+
+@pytest.mark.parametrize(
+    ("values", "examples", "iterations"),
+    [
+        ({"max_iter": 7}, 1000, 7),
+        ({"epochs": 2, "batch_size": 10}, 100, 20),
+        ({"epochs": 2, "batch_size": 10, "iter_size": 3}, 100, 7),
+        ({"epochs": 0.5, "batch_size": 64}, 1, 1),
+        ({"epochs": 0}, 100, 0),
+        ({"epochs": 3}, 0, 0),
+    ],
+)
+def test_epochs_become_iterations(values: dict[str, Any], examples: int, iterations: int) -> None:
+    assert SolverConfig(**values).iterations(examples) == iterations
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_iter": -1},
+        {"batch_size": 0},
+        {"iter_size": 0},
+        {"display": 0},
+        {"snapshot_keep": 0},
+        {"snapshot": -1},
+        {"test_interval": -1},
+        {"weight_decay": -0.1},
+        {"new_lr_mult": -1},
+        {"momentum": 1.0},
+        {"clip_gradients": 0.0},
+        {"epochs": -1},
+        {"base_lr": 0.0},
+        {"base_lr": math.nan},
+    ],
+)
+def test_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"solver\.{next(iter(values))}: wanted"):
+        SolverConfig(**values)
+
+
+def test_settings_can_be_replaced() -> None:
+    assert replace(config(), max_iter=3).max_iter == 3

@@ -1,0 +1,44 @@
+"""The training log: rows in order, cut back to the snapshot on a resume, and the same rows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from detpipe.solver.training_log import TrainingLog, as_csv, read_log
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "new", resume_at=0)
+    log.append({"iteration": 1, "loss": 0.5})
+    log.append({"iteration": 2, "loss": 0.25, "val_loss": 1.0})
+    assert read_log(log.path) == [{"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.25, "val_loss": 1.0}]
+    rows = list(csv.DictReader(io.StringIO(log.write_csv().read_text())))
+    assert rows == [
+        {"iteration": "1", "loss": "0.5", "val_loss": ""},
+        {"iteration": "2", "loss": "0.25", "val_loss": "1.0"},
+    ]
+
+
+def test_a_resume_cuts_off_what_came_after_its_snapshot(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, resume_at=0)
+    for iteration in (10, 20, 30):
+        log.append({"iteration": iteration})
+    with log.path.open("a") as file:
+        file.write('{"iteration": 4')  # as a kill leaves it
+    assert [row["iteration"] for row in read_log(log.path)] == [10, 20, 30]
+    again = TrainingLog(tmp_path, resume_at=20)
+    again.append({"iteration": 30})
+    assert [row["iteration"] for row in read_log(again.path)] == [10, 20, 30]
+
+
+def test_a_new_training_starts_an_empty_log(tmp_path: Path) -> None:
+    TrainingLog(tmp_path, resume_at=0).append({"iteration": 5})
+    assert read_log(TrainingLog(tmp_path, resume_at=0).path) == []
+
+
+def test_nothing(tmp_path: Path) -> None:
+    assert read_log(tmp_path / "log.jsonl") == []
+    assert as_csv([]) == ""
+    assert TrainingLog(tmp_path, resume_at=0).write_csv().read_text() == ""
