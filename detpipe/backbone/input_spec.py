@@ -1,0 +1,94 @@
+"""What a network wants to see: the size, order and scale of its input.
+
+N: images, H, W: height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import torch
+
+
+class ChannelOrder(StrEnum):
+    """The order of colours that a network was trained with (Caffe's models: BGR)."""
+
+    RGB = "RGB"
+    BGR = "BGR"
+
+
+class Interpolation(StrEnum):
+    """How images were resized when the network was trained."""
+
+    nearest = "nearest"
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+    area = "area"
+    lanczos = "lanczos"
+
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input of a network, stored beside its weights.
+
+    size: (height, width) in pixels. mean, std: in units of 0..255, in the network's channel order.
+    """
+
+    size: tuple[int, int]
+    mean: Triple
+    std: Triple
+    channel_order: ChannelOrder = ChannelOrder.RGB
+    interpolation: Interpolation = Interpolation.bilinear
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"InputSpec.size: wanted (height, width) of at least 1 pixel, got {self.size}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise ValueError(f"InputSpec: wanted 3 means and 3 stds, got {self.mean} and {self.std}")
+        if min(self.std) <= 0:
+            raise ValueError(f"InputSpec.std: wanted numbers above 0, got {self.std}")
+
+    def to_input(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised input of the network: (value - mean) / std in its channel order.
+
+        images: (N, H, W, 3) uint8 RGB, of any size. Returns (N, 3, H, W) float32 on the same device, in
+        channels_last memory; N = 0 gives (0, 3, H, W). Raises ValueError for another shape or dtype.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
+            raise ValueError(f"to_input: wanted (N, H, W, 3) uint8 RGB, got {tuple(images.shape)} {images.dtype}")
+        if self.channel_order is ChannelOrder.BGR:
+            images = images.flip(-1)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
+        std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
+        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> InputSpec:
+        """The inverse of `to_json`. Raises ValueError where a field is missing, unknown or of another kind."""
+        try:
+            values = json.loads(text)
+            height, width = (int(length) for length in values.pop("size"))
+            return cls(
+                size=(height, width),
+                mean=_triple(values.pop("mean")),
+                std=_triple(values.pop("std")),
+                channel_order=ChannelOrder(values.pop("channel_order")),
+                interpolation=Interpolation(values.pop("interpolation")),
+                **values,
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"wanted the JSON of an InputSpec, got {text[:200]!r} ({error})") from error
+
+
+def _triple(values: list[float]) -> Triple:
+    first, second, third = (float(value) for value in values)
+    return first, second, third

