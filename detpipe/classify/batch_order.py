@@ -1,0 +1,51 @@
+"""Which examples make up batch number i: a pure function of (seed, i), so that a resumed training needs no state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detpipe.structures import Int64Array
+
+
+class BalancedOrder:
+    """Batches with a fixed share of foreground (R-CNN, section 2.3: 32 of 128), each kind in passes of its own.
+
+    A pass goes once over all examples of a kind in an order of its own; a kind of which there are none leaves its
+    place to the other.
+    """
+
+    def __init__(self, labels: Int64Array, *, batch_size: int, fg_share: float, seed: int) -> None:
+        """labels: (N,), 0 is background. Raises ValueError for N = 0."""
+        if not len(labels):
+            raise ValueError("wanted at least one crop to train on, got none: has the training set no objects?")
+        foreground, background = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
+        n_foreground = round(batch_size * fg_share)
+        if not len(foreground):
+            n_foreground = 0
+        elif not len(background):
+            n_foreground = batch_size
+        self._kinds = ((foreground, n_foreground, 0), (background, batch_size - n_foreground, 1))
+        self._seed = seed
+        self._passes: dict[tuple[int, int], Int64Array] = {}
+
+    def __call__(self, batch: int) -> Int64Array:
+        """Places of the examples of a batch: (batch_size,) int64, foreground first."""
+        return np.concatenate([self._take(kind, batch) for kind in self._kinds])
+
+    def _take(self, kind: tuple[Int64Array, int, int], batch: int) -> Int64Array:
+        pool, count, stream = kind
+        positions = np.arange(batch * count, (batch + 1) * count)
+        if not count:
+            return positions
+        turns, within = np.divmod(positions, len(pool))
+        return np.concatenate(
+            [pool[self._pass(stream, int(turn), len(pool))[within[turns == turn]]] for turn in np.unique(turns)]
+        )
+
+    def _pass(self, stream: int, turn: int, size: int) -> Int64Array:
+        """The order of one pass; the two newest of a kind are kept, because a batch can end one and begin the next."""
+        if (stream, turn) not in self._passes:
+            self._passes.pop((stream, turn - 2), None)
+            generator = np.random.default_rng((self._seed, stream, turn))
+            self._passes[stream, turn] = generator.permutation(size)
+        return self._passes[stream, turn]

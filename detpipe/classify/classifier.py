@@ -1,0 +1,176 @@
+"""The region classifier of R-CNN: a backbone, a softmax head and a class-wise box regressor; saved and loaded whole.
+
+N: regions, S: side of a crop, K: classes, D: feature width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.classify.crop import CropConfig, CropMode, Encoding
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.softmax import SoftmaxHead
+from detpipe.storage.atomic import replaced, write_json
+from detpipe.storage.manifest import plain
+
+
+class BoxRegression(enum.Enum):
+    """How boxes are moved onto objects: not, with the classes in one training, or by ridge regression after it."""
+
+    none = "none"
+    joint = "joint"
+    ridge = "ridge"
+
+
+class ClassifierError(ValueError):
+    """A classifier folder that is not there, not whole, or made for other classes."""
+
+
+@dataclass(kw_only=True)
+class HeadConfig:
+    """What stands on the backbone, and what of the backbone learns."""
+
+    box_regression: BoxRegression = BoxRegression.joint
+    """How boxes are refined."""
+    box_loss_weight: float = 1.0
+    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
+    ridge: float = 1000.0
+    """ridge: the regularisation."""
+    ridge_iou: float = 0.6
+    """ridge: regions that overlap their object by more than this teach the regression (R-CNN, appendix C)."""
+    dropout: float = 0.2
+    """Share of features dropped in training."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    flip: bool = True
+    """Mirror half of the training crops."""
+    freeze_stages: int = 3
+    """Stages of the backbone, from the stem up, that keep their weights."""
+    freeze_depthwise: bool = False
+    """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
+    freeze_batch_norm: bool = True
+    """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
+            raise ValueError("head: wanted dropout and label_smoothing in [0, 1)")
+
+
+class RegionClassifier(nn.Module):
+    """(N, S, S, 3) uint8 RGB crops -> logits (N, K + 1) and deltas (N, K, 4), by one network.
+
+    New layers start from `seed`; the backbone's weights are the caller's.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int, *, box_regression: bool, dropout: float, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.backbone = backbone
+        self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
+        self.dropout = nn.Dropout(dropout)
+        self.head = SoftmaxHead(backbone.feature_width, n_classes, generator=generator)
+        self.box_regressor = (
+            BoxRegressor(backbone.feature_width, n_classes, generator=generator) if box_regression else None
+        )
+
+    def features(self, crops: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 -> (N, D)."""
+        features: Tensor = self.backbone(self.backbone.spec.to_input(crops))
+        return features
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, K + 1), and deltas (N, K, 4) or None without regression; see BoxRegressor for their units."""
+        features = self.dropout(self.features(crops))
+        return self.head(features), self.box_regressor(features) if self.box_regressor is not None else None
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What makes a classifier's weights usable: its classes in label order, its backbone, how it was shown regions."""
+
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    backbone: BackboneConfig
+    crops: CropConfig
+    box_regression: bool
+
+
+def save_classifier(folder: Path, network: RegionClassifier, spec: ClassifierSpec) -> None:
+    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replaced(folder / "weights.safetensors") as scratch:
+        save_file(state, scratch)
+    write_json(folder / "classifier.json", plain(spec))
+
+
+def load_spec(folder: Path) -> ClassifierSpec:
+    """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
+    path = folder / "classifier.json"
+    if not path.is_file():
+        raise ClassifierError(
+            f"{folder}: wanted a trained classifier, found no classifier.json; run `detpipe train-cls`"
+        )
+    try:
+        return _spec(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClassifierError(f"{path}: wanted a classifier's description, got: {error}; train it again") from error
+
+
+def load_classifier(folder: Path) -> tuple[RegionClassifier, ClassifierSpec]:
+    """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
+    spec = load_spec(folder)
+    network = build_classifier(spec, dropout=0.0, seed=0, pretrained=False)
+    try:
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ClassifierError(f"{folder / 'weights.safetensors'}: wanted this classifier's weights: {error}") from error
+    return network.eval(), spec
+
+
+def build_classifier(spec: ClassifierSpec, *, dropout: float, seed: int, pretrained: bool) -> RegionClassifier:
+    """The network of a spec, its backbone with its own weights or, where others will follow, with none."""
+    config = spec.backbone if pretrained else dataclasses.replace(spec.backbone, weights="none", download=False)
+    # weights=none draws from the global generator: it is lent for that, so that the weights are those of the seed.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = create_backbone(config)
+    return RegionClassifier(backbone, len(spec.classes), box_regression=spec.box_regression, dropout=dropout, seed=seed)
+
+
+def check_classes(spec: ClassifierSpec, classes: Sequence[str], where: str) -> None:
+    """Raise ClassifierError unless the classes are those of the classifier, in the same order."""
+    if tuple(classes) != spec.classes:
+        unknown = sorted(set(classes) - set(spec.classes))
+        detail = f"it doesn't know {unknown}" if unknown else "the order or number is another"
+        raise ClassifierError(
+            f"{where} has the classes {list(classes)}, the classifier {list(spec.classes)}: {detail}; "
+            "give dataset.classes=[...] as it was trained, or train it on this data set"
+        )
+
+
+def crop_config(values: dict[str, Any]) -> CropConfig:
+    """A CropConfig from the JSON of a manifest. Raises ValueError, KeyError or TypeError where it is none."""
+    return CropConfig(**{**values, "mode": CropMode(values["mode"]), "encoding": Encoding(values["encoding"])})
+
+
+def _spec(values: dict[str, Any]) -> ClassifierSpec:
+    return ClassifierSpec(
+        classes=tuple(str(name) for name in values["classes"]),
+        category_ids=tuple(int(number) for number in values["category_ids"]),
+        backbone=BackboneConfig(**values["backbone"]),
+        crops=crop_config(values["crops"]),
+        box_regression=bool(values["box_regression"]),
+    )

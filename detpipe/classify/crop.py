@@ -1,0 +1,117 @@
+"""Regions cut out of an image and brought to the network's size (R-CNN, Girshick et al. 2014, appendix A).
+
+R: regions. S: side of a crop in pixels. Images and crops are uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.structures import Float32Array, Image
+
+REFERENCE_SIDE = 227
+"""R-CNN's crop, in whose pixels context_pad is given."""
+
+
+class CropMode(enum.Enum):
+    """R-CNN's crop_mode: warp stretches the box to a square; square cuts the tightest square around it."""
+
+    warp = "warp"
+    square = "square"
+
+
+class Encoding(enum.Enum):
+    """How a crop is stored: jpeg is ten times smaller, raw is exact and needs no decoding."""
+
+    jpeg = "jpeg"
+    raw = "raw"
+
+
+@dataclass(kw_only=True)
+class CropConfig:
+    """How regions are cut out and stored."""
+
+    size: int = 128
+    """Side of a crop in pixels, which is also the network's input."""
+    mode: CropMode = CropMode.warp
+    """How a box becomes a square."""
+    context_pad: int = 16
+    """Context around the box, in pixels of a crop of 227 (R-CNN's unit), whatever `size` is."""
+    fill: list[int] = field(default_factory=lambda: [127, 127, 127])
+    """RGB outside of the image: the network's mean, which is 0 after normalisation."""
+    encoding: Encoding = Encoding.jpeg
+    """How crops are stored."""
+    jpeg_quality: int = 95
+    """OpenCV's JPEG quality, 1 to 100."""
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ValueError(f"crops.size: wanted at least 8 pixels, got {self.size}")
+        if not 0 <= self.context_pad < REFERENCE_SIDE // 2:
+            raise ValueError(f"crops.context_pad: wanted 0 to {REFERENCE_SIDE // 2 - 1}, got {self.context_pad}")
+        if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"crops.fill: wanted three values of 0 to 255, got {list(self.fill)}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"crops.jpeg_quality: wanted 1 to 100, got {self.jpeg_quality}")
+
+
+def context_boxes(boxes: Float32Array, config: CropConfig) -> npt.NDArray[np.float64]:
+    """The part of the plane that each crop shows: (R, 4) -> (R, 4), beyond the image where the box is near its border.
+
+    The box fills the crop but for the context; in square mode the longer side does.
+    """
+    centre = (boxes[:, 2:].astype(np.float64) + boxes[:, :2]) / 2
+    size = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    if config.mode is CropMode.square:
+        size = np.repeat(size.max(axis=1, keepdims=True), 2, axis=1)
+    size = size * REFERENCE_SIDE / (REFERENCE_SIDE - 2 * config.context_pad)
+    return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+
+
+def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.NDArray[np.uint8]:
+    """Cut out every region, bilinear: (H, W, 3), (R, 4) -> (R, S, S, 3); R = 0 gives (0, S, S, 3).
+
+    What lies outside of the image is `fill`. A large region is read from a halved copy of the image (a mip map), so
+    that shrinking averages pixels instead of skipping them, and costs no more than a small one.
+    Raises ValueError for a box without area.
+    """
+    side = config.size
+    crops = np.empty((len(boxes), side, side, 3), dtype=np.uint8)
+    shown = context_boxes(boxes, config)
+    size = shown[:, 2:] - shown[:, :2]
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    if len(boxes) and sides.min() <= 0:
+        raise ValueError(f"crop: wanted boxes with an area, got {boxes[sides.argmin()].tolist()}")
+    # The level at which the region's smaller shrinking is below two: never blurred beyond the crop's resolution.
+    levels = np.floor(np.log2(np.maximum(size.min(axis=1) / side, 1))).astype(int)
+    pyramid = [image]
+    for _ in range(int(levels.max(initial=0))):
+        height, width = pyramid[-1].shape[:2]
+        half = (max(width // 2, 1), max(height // 2, 1))
+        pyramid.append(cv2.resize(pyramid[-1], half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
+    for row, (left, top, right, bottom) in enumerate(shown):
+        level = pyramid[levels[row]]
+        to_level = (level.shape[1] / image.shape[1], level.shape[0] / image.shape[0])
+        scale_x, scale_y = (right - left) / side * to_level[0], (bottom - top) / side * to_level[1]
+        # From the centre of a crop's pixel to the centre of the image's: hence the halves.
+        matrix = np.array(
+            [
+                [scale_x, 0, left * to_level[0] + scale_x / 2 - 0.5],
+                [0, scale_y, top * to_level[1] + scale_y / 2 - 0.5],
+            ]
+        )
+        cv2.warpAffine(
+            level,
+            matrix,
+            (side, side),
+            dst=crops[row],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=config.fill,
+        )
+    return crops

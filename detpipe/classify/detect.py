@@ -1,0 +1,186 @@
+"""From scored regions to detections: class-wise box regression, score floor, class-wise NMS, the best of an image.
+
+R: regions of one image. K: classes. (R-CNN, Girshick et al. 2014, section 2.2.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from detpipe import boxes as geometry
+from detpipe.classify.classifier import RegionClassifier
+from detpipe.classify.device import Precision, autocast
+from detpipe.solver.prefetch import Prefetcher
+from detpipe.structures import Detections, Float32Array
+
+
+@dataclass(kw_only=True)
+class DetectConfig:
+    """How regions become detections."""
+
+    max_proposals: int = 1000
+    """Proposals of an image that are classified, best first."""
+    nms_iou: float = 0.3
+    """Class-wise NMS drops a box that overlaps a better one by more than this (R-CNN's threshold)."""
+    score_floor: float = 0.01
+    """Detections with a lower probability are dropped."""
+    max_detections: int = 100
+    """Detections of one image at most, over all classes (COCO's number)."""
+    batch_size: int = 256
+    """Crops that go through the network at once."""
+    precision: Precision = Precision.auto
+    """float32 or bf16."""
+    compile: bool | None = None
+    """torch.compile; null where the work is long enough to earn back the time of compiling."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.nms_iou <= 1 or not 0 <= self.score_floor <= 1:
+            raise ValueError(
+                f"detect: wanted nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"
+            )
+        if min(self.max_proposals, self.max_detections, self.batch_size) < 1:
+            raise ValueError("detect: wanted max_proposals, max_detections and batch_size of at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRegions:
+    """probabilities: (R, K + 1) float32, column 0 the background. deltas: (R, K, 4) float32, or None."""
+
+    probabilities: Float32Array
+    deltas: Float32Array | None
+
+
+class RegionScorer:
+    """A classifier that scores streams of crops in full batches, whichever image they come from."""
+
+    def __init__(self, network: RegionClassifier, *, device: torch.device, bf16: bool, compiled: bool, batch_size: int):
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        # freezing folds batch norms into convolutions and lays weights out for oneDNN: most of what compiling wins.
+        self._forward = (
+            torch.compile(self.network, dynamic=False, options={"freezing": True}) if compiled else self.network
+        )
+        self._device = device
+        self._bf16 = bf16
+        self._batch_size = batch_size
+        self._pads = compiled or device.type == "cuda"
+
+    def score(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
+        """Scores of the crops (R, S, S, 3) of each image, in order; R may be 0. Crops are drawn in a side thread.
+
+        Batches are cut from the start of `images`: the same images in the same order give the same numbers.
+        """
+        pending: list[int] = []
+        rows: list[tuple[Float32Array, Float32Array | None]] = []
+        ready = 0
+        for crops, counts in self._prefetched(images):
+            pending += counts
+            if len(crops):
+                rows.append(self._run(crops))
+                ready += len(crops)
+            while pending and pending[0] <= ready:
+                take = pending.pop(0)
+                yield self._take(rows, take)
+                ready -= take
+
+    def _prefetched(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:
+        """(crops of a batch, region counts of the images that begin in it), made ahead in a thread."""
+        stream = batches_of(images, self._batch_size)
+        end = (np.zeros((0, 0, 0, 3), dtype=np.uint8), [-1])
+        # A thread that reads a stream: the number of batches is not known, so the end is marked.
+        batches = Prefetcher(lambda _: next(stream, end), 0, 1 << 62, depth=3)
+        try:
+            for crops, counts in batches:
+                if counts == [-1]:
+                    return
+                yield crops, counts
+        finally:
+            batches.close()
+
+    def _run(self, crops: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array | None]:
+        n = len(crops)
+        if self._pads and n < self._batch_size:  # one shape, compiled once
+            crops = np.concatenate([crops, np.zeros((self._batch_size - n, *crops.shape[1:]), dtype=np.uint8)])
+        with torch.inference_mode(), autocast(self._device, self._bf16):
+            logits, deltas = self._forward(torch.from_numpy(crops).to(self._device))
+            probabilities = logits.float().softmax(dim=1)[:n].cpu().numpy()
+        return probabilities, None if deltas is None else deltas[:n].float().cpu().numpy()
+
+    def _take(self, rows: list[tuple[Float32Array, Float32Array | None]], count: int) -> ScoredRegions:
+        """Take the first `count` rows off the front of the scored batches."""
+        parts = []
+        while count:
+            probabilities, deltas = rows.pop(0)
+            if len(probabilities) > count:
+                rows.insert(0, (probabilities[count:], None if deltas is None else deltas[count:]))
+                probabilities, deltas = probabilities[:count], None if deltas is None else deltas[:count]
+            parts.append((probabilities, deltas))
+            count -= len(probabilities)
+        if not parts:
+            columns = self.network.head.linear.out_features
+            empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
+            return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
+        all_deltas = [deltas for _, deltas in parts if deltas is not None]
+        return ScoredRegions(
+            np.concatenate([probabilities for probabilities, _ in parts]),
+            np.concatenate(all_deltas) if all_deltas else None,
+        )
+
+
+def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:
+    """Cut a stream of images' crops into batches of `size`, the last one shorter.
+
+    Yields the crops and, for each image that was taken up since the batch before, its number of crops, in order.
+    Images without crops have 0; where they come last, they come with an empty batch.
+    """
+    parts: list[npt.NDArray[np.uint8]] = []
+    held, counts = 0, []
+    for crops in images:
+        counts.append(len(crops))
+        while len(crops):
+            part, crops = crops[: size - held], crops[size - held :]
+            parts.append(part)
+            held += len(part)
+            if held == size:
+                yield np.concatenate(parts), counts
+                parts, held, counts = [], 0, []
+    if held:
+        yield np.concatenate(parts), counts
+    elif counts:
+        yield np.zeros((0, 0, 0, 3), dtype=np.uint8), counts
+
+
+def select_detections(
+    boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int], config: DetectConfig
+) -> Detections:
+    """The detections of one image: (R, 4) regions and their scores -> at most max_detections, best first.
+
+    R = 0 gives none. For each class: the regions above the floor, moved by the class's own deltas, clipped, and
+    thinned by NMS.
+    """
+    found: list[tuple[Float32Array, Float32Array, int]] = []
+    for label in range(1, scored.probabilities.shape[1]):
+        scores = scored.probabilities[:, label]
+        rows = np.flatnonzero(scores >= config.score_floor)
+        moved = boxes[rows] if scored.deltas is None else geometry.decode(boxes[rows], scored.deltas[rows, label - 1])
+        moved = geometry.clip(moved, image_size)
+        solid = geometry.area(moved) > 0
+        rows, moved = rows[solid], moved[solid]
+        kept = geometry.nms(moved, scores[rows], config.nms_iou)
+        found.append((moved[kept], scores[rows[kept]], label))
+    return best_of(found, config.max_detections)
+
+
+def best_of(found: Sequence[tuple[Float32Array, Float32Array, int]], limit: int) -> Detections:
+    """The `limit` best of (boxes, scores, label) lists, ties by the box, then by the label. Nothing gives none."""
+    boxes = np.concatenate([boxes for boxes, _, _ in found] or [np.zeros((0, 4), dtype=np.float32)])
+    scores = np.concatenate([scores for _, scores, _ in found] or [np.zeros(0, dtype=np.float32)])
+    labels = np.concatenate(
+        [np.full(len(b), label, dtype=np.int64) for b, _, label in found] or [np.zeros(0, np.int64)]
+    )
+    order = geometry.rank(boxes, scores)[:limit]
+    return Detections(np.ascontiguousarray(boxes[order]), np.ascontiguousarray(scores[order]), labels[order])

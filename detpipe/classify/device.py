@@ -1,0 +1,57 @@
+"""Where a network runs and in which precision: device, autocast, compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import shutil
+from contextlib import AbstractContextManager
+
+import torch
+
+
+class Device(enum.Enum):
+    """auto is CUDA where there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(enum.Enum):
+    """auto is bf16 where the hardware computes in it (AVX512-BF16, AMX, CUDA from Ampere on), float32 elsewhere."""
+
+    auto = "auto"
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The torch device of a setting. Raises ValueError for cuda where there is none."""
+    available = torch.cuda.is_available()
+    if device is Device.cuda and not available:
+        raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or device=cpu")
+    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
+
+
+def resolve_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether to compute in bf16."""
+    if precision is not Precision.auto:
+        return precision is Precision.bf16
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
+    """A context in which matrix products and convolutions run in bf16, or nothing."""
+    if not bf16:
+        return contextlib.nullcontext()
+    context: AbstractContextManager[None] = torch.autocast(device.type, dtype=torch.bfloat16)
+    return context
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: a C++ compiler on a CPU."""
+    return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))

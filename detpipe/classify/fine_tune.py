@@ -1,0 +1,160 @@
+"""Fine-tuning a region classifier on a database of crops (R-CNN, Girshick et al. 2014, section 2.3).
+
+N: crops of a batch. K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.classify.batch_order import BalancedOrder
+from detpipe.classify.classifier import HeadConfig, RegionClassifier
+from detpipe.classify.crops_db import CropBatch, CropsReader
+from detpipe.classify.device import autocast
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.softmax import softmax_loss
+from detpipe.solver.parameter_groups import parameter_groups
+from detpipe.solver.solver import Solver, SolverConfig
+
+VALIDATION_CROPS = 2000
+"""Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
+
+
+def fine_tune(
+    network: RegionClassifier,
+    train: CropsReader,
+    val: CropsReader | None,
+    *,
+    head: HeadConfig,
+    solver: SolverConfig,
+    fg_share: float,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    Raises ValueError for an empty database, Interrupted after a signal.
+    """
+    network.to(device).to(memory_format=torch.channels_last)
+    network.backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
+    network.backbone.use_fast_depthwise_backward()
+    order = BalancedOrder(train.labels, batch_size=solver.batch_size, fg_share=fg_share, seed=seed)
+    new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
+
+    def make_batch(number: int) -> CropBatch:
+        batch = train.read(order(number))
+        return mirrored(batch, np.random.default_rng((seed, number))) if head.flip else batch
+
+    def loss(batch: CropBatch) -> Mapping[str, Tensor]:
+        with autocast(device, bf16):
+            logits, deltas = network(torch.from_numpy(batch.crops).to(device))
+        return region_losses(network.box_regressor, logits, deltas, batch, head, device)
+
+    return Solver(
+        config=solver,
+        max_iter=solver.iterations(len(train)),
+        module=network,
+        groups=parameter_groups(
+            network, new_modules=new_modules, new_lr_mult=solver.new_lr_mult, weight_decay=solver.weight_decay
+        ),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, device, bf16) if val is not None and len(val) else None,
+        folder=folder,
+        key=key,
+        seed=seed,
+    ).run()
+
+
+def region_losses(
+    regressor: BoxRegressor | None,
+    logits: Tensor,
+    deltas: Tensor | None,
+    batch: CropBatch,
+    head: HeadConfig,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy"."""
+    labels = torch.from_numpy(batch.labels).to(device)
+    class_loss = softmax_loss(logits, labels, head.label_smoothing)
+    losses = {"loss": class_loss, "class_loss": class_loss}
+    if regressor is not None and deltas is not None:
+        box_loss = regressor.loss(deltas, labels, torch.from_numpy(batch.deltas).to(device))
+        losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
+    losses["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
+    return losses
+
+
+def mirrored(batch: CropBatch, generator: np.random.Generator) -> CropBatch:
+    """Half of the crops mirrored left to right, chosen by `generator`; the shift dx of their boxes changes its sign."""
+    chosen = generator.random(len(batch.labels)) < 0.5
+    crops, deltas = batch.crops.copy(), batch.deltas.copy()
+    crops[chosen] = crops[chosen, :, ::-1]
+    deltas[chosen, 0] *= -1
+    return CropBatch(crops, batch.labels, deltas)
+
+
+def validation(
+    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`."""
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_CROPS)).round().astype(np.int64))
+
+    def validate() -> dict[str, float]:
+        logits, labels = [], []
+        with torch.inference_mode(), autocast(device, bf16):
+            for part in np.array_split(places, -(-len(places) // 128)):
+                batch = val.read(part)
+                logits.append(network(torch.from_numpy(batch.crops).to(device))[0].float().cpu())
+                labels.append(torch.from_numpy(batch.labels))
+        all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+        right = (all_logits.argmax(dim=1) == all_labels).float()
+        foreground = all_labels > 0
+        return {
+            "val_loss": float(softmax_loss(all_logits, all_labels)),
+            "val_accuracy": float(right.mean()),
+            "val_fg_accuracy": float(right[foreground].mean()) if foreground.any() else 0.0,
+        }
+
+    return validate
+
+
+def solve_box_regression(
+    network: RegionClassifier, train: CropsReader, head: HeadConfig, *, device: torch.device, bf16: bool
+) -> None:
+    """Set the box regressor to R-CNN's ridge regression on the features of regions with IoU > ridge_iou."""
+    assert network.box_regressor is not None
+    places = np.flatnonzero((train.labels > 0) & (train.ious > head.ridge_iou))
+    if not len(places):
+        raise ValueError(f"ridge box regression: no region overlaps its object by more than {head.ridge_iou}")
+    network.eval()
+    features, deltas = [], []
+    with torch.inference_mode(), autocast(device, bf16):
+        for part in np.array_split(places, -(-len(places) // 128)):
+            batch = train.read(part)
+            features.append(network.features(torch.from_numpy(batch.crops).to(device)).float().cpu().numpy())
+            deltas.append(batch.deltas)
+    network.box_regressor.to("cpu")
+    network.box_regressor.solve(
+        np.concatenate(features), train.labels[places], np.concatenate(deltas), ridge=head.ridge
+    )
+    network.box_regressor.to(device)
+
+
+def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that change how a training is watched, not what comes out of it."""
+    watching = {"display", "test_interval", "snapshot", "snapshot_keep"}  # of SolverConfig
+    return {
+        name: training_key(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in watching
+    }

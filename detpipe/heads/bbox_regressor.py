@@ -1,0 +1,101 @@
+"""Class-wise box regression: from a region's features to the deltas that move its box onto the object.
+
+Two ways to the same linear map: trained jointly with the classes (Fast R-CNN, section 2.3), or solved afterwards as
+ridge regression on features (R-CNN, appendix C).
+
+N: regions. D: feature width. K: classes. Deltas are those of boxes.encode: dx, dy, dw, dh.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detpipe.structures import Float32Array, Int64Array
+
+logger = logging.getLogger(__name__)
+
+TARGET_STD = (0.1, 0.1, 0.2, 0.2)
+"""Spread of the deltas, by which the network's outputs are scaled, so that the two losses weigh alike (Fast R-CNN's
+BBOX_NORMALIZE_STDS)."""
+
+
+class BoxRegressor(nn.Module):
+    """Deltas (N, K, 4) from features (N, D), one box for each class. Weights start from N(0, 0.001), biases from 0."""
+
+    std: Tensor
+
+    def __init__(self, feature_width: int, n_classes: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.linear = nn.Linear(feature_width, 4 * n_classes)
+        nn.init.normal_(self.linear.weight, std=0.001, generator=generator)
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("std", torch.tensor(TARGET_STD), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) -> (N, K, 4), in units of TARGET_STD while training, in deltas otherwise."""
+        scaled: Tensor = self.linear(features).unflatten(1, (-1, 4))
+        return scaled if self.training else scaled * self.std
+
+    def loss(self, scaled: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Smooth L1 of each foreground region's own class, over all N regions (Fast R-CNN, eq. 1 to 3).
+
+        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas.
+        No foreground gives 0.
+        """
+        rows = torch.nonzero(labels > 0).squeeze(1)
+        own = scaled.float()[rows, labels[rows] - 1]
+        return F.smooth_l1_loss(own, targets[rows] / self.std, reduction="sum") / max(len(labels), 1)
+
+    def solve(self, features: Float32Array, labels: Int64Array, deltas: Float32Array, *, ridge: float = 1000.0) -> None:
+        """Set the layer to the class-wise ridge regression on these foreground regions (R-CNN, appendix C).
+
+        features: (N, D). labels: (N,) in 1..K. deltas: (N, 4). A class with no region gets deltas of 0: its boxes stay
+        where they are. `ridge` is R-CNN's lambda, meant for features of a norm of about 20 (see `ridge_regression`).
+        """
+        weight = torch.zeros_like(self.linear.weight)
+        bias = torch.zeros_like(self.linear.bias)
+        std = np.asarray(TARGET_STD)
+        for label in range(1, self.linear.out_features // 4 + 1):
+            rows = labels == label
+            if not rows.any():
+                logger.warning("box regression: class %d has no region; its boxes stay as they are", label)
+                continue
+            w, b = ridge_regression(features[rows], deltas[rows], ridge)
+            span = slice(4 * (label - 1), 4 * label)
+            weight[span] = torch.from_numpy((w / std).T)
+            bias[span] = torch.from_numpy(b / std)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            self.linear.bias.copy_(bias)
+
+
+FEATURE_NORM = 20.0
+"""R-CNN scales features to this mean norm, and its lambda of 1000 is meant for it (rcnn_train.m, rcnn_features.m)."""
+
+
+def ridge_regression(
+    features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating], ridge: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weights (D, T) and bias (T,) that minimise |X w + b - t|^2 + ridge |w|^2, with features scaled to norm 20.
+
+    The targets are whitened first, so that the four of them weigh alike, and unwhitened after (R-CNN,
+    rcnn_train_bbox_regressor.m). The returned weights take features as they are. N = 0 raises ValueError.
+    """
+    if not len(features):
+        raise ValueError("ridge regression: wanted at least one region, got none")
+    x, t = features.astype(np.float64), targets.astype(np.float64)
+    scale = FEATURE_NORM / max(float(np.linalg.norm(x, axis=1).mean()), 1e-12)
+    x_mean, t_mean = (x * scale).mean(axis=0), t.mean(axis=0)
+    x_centred, t_centred = x * scale - x_mean, t - t_mean
+    values, vectors = np.linalg.eigh(t_centred.T @ t_centred / len(t) + 1e-6 * np.eye(t.shape[1]))
+    whiten = vectors @ np.diag(values**-0.5) @ vectors.T
+    unwhiten = vectors @ np.diag(values**0.5) @ vectors.T
+    gram = x_centred.T @ x_centred + ridge * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, x_centred.T @ (t_centred @ whiten)) @ unwhiten
+    return weights * scale, t_mean - x_mean @ weights
