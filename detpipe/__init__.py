@@ -1,0 +1,46 @@
+"""Two-step object detection that can be seen into: where might things be, and what are they.
+
+The public Python API; names are imported on first use, because torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detpipe.commands.detector import Detector
+    from detpipe.datasets import load_dataset
+    from detpipe.metrics.evaluate import evaluate
+    from detpipe.proposals.selective_search import SelectiveSearch
+    from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
+
+__all__ = [
+    "Dataset",
+    "Detections",
+    "Detector",
+    "GroundTruth",
+    "ImageRecord",
+    "Proposals",
+    "SelectiveSearch",
+    "evaluate",
+    "load_dataset",
+]
+
+_HOMES = {
+    "Dataset": "detpipe.structures",
+    "Detections": "detpipe.structures",
+    "Detector": "detpipe.commands.detector",
+    "GroundTruth": "detpipe.structures",
+    "ImageRecord": "detpipe.structures",
+    "Proposals": "detpipe.structures",
+    "SelectiveSearch": "detpipe.proposals.selective_search",
+    "evaluate": "detpipe.metrics.evaluate",
+    "load_dataset": "detpipe.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'detpipe' has no attribute {name!r}; it has {__all__}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,140 @@
+"""What all commands share: the run folder with a place for each artefact, seed, device, and the data set's splits."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from detpipe.classify.device import Device
+from detpipe.datasets.source import DatasetSource, Split
+from detpipe.storage.manifest import ArtefactError, Manifest, digest_of
+from detpipe.structures import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Command:
+    """The settings of every command."""
+
+    run_dir: str = "runs/latest"
+    """The folder of all artefacts."""
+    dataset: DatasetSource | None = None
+    """The data set: dataset=voc|coco|images|demo and its settings."""
+    seed: int = 0
+    """Of everything random."""
+    device: Device = Device.auto
+    """auto is CUDA where there is one."""
+    workers: int = -1
+    """Worker processes; -1 is one a core, 0 works in the process itself. The artefacts don't depend on it."""
+    overwrite: bool = False
+    """Make artefacts anew that were made with other settings, instead of refusing."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    @property
+    def data_source(self) -> DatasetSource:
+        """The data set. Raises ValueError where none was given."""
+        if self.dataset is None:
+            raise ValueError("wanted a data set, got none: give dataset=voc dataset.root=DIR (or coco, images, demo)")
+        return self.dataset
+
+    @property
+    def folder(self) -> RunFolder:
+        """The places of the artefacts."""
+        return RunFolder(Path(self.run_dir))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each artefact of a run stands."""
+
+    path: Path
+
+    @property
+    def check(self) -> Path:
+        """The findings of the data gate."""
+        return self.path / "check.json"
+
+    @property
+    def proposals(self) -> Path:
+        """Proposals of all splits."""
+        return self.path / "proposals.lmdb"
+
+    @property
+    def recall(self) -> Path:
+        """Recall of the proposals on the test images (of the training images where there are none)."""
+        return self.path / "recall.json"
+
+    @property
+    def crops(self) -> Path:
+        """Training crops."""
+        return self.path / "crops.lmdb"
+
+    @property
+    def val_crops(self) -> Path:
+        """Validation crops."""
+        return self.path / "crops_val.lmdb"
+
+    @property
+    def classifier(self) -> Path:
+        """The trained network, its snapshots and logs."""
+        return self.path / "classifier"
+
+    @property
+    def detections(self) -> Path:
+        """COCO's result list."""
+        return self.path / "detections.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The numbers of the evaluation."""
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+
+def load_splits(source: DatasetSource) -> dict[Split, Dataset]:
+    """Every split that the data set has, train before val before test. Raises ValueError where it has none."""
+    splits = {split: source.load(split) for split in Split if source.has(split)}
+    if not splits:
+        raise ValueError(f"wanted a data set with at least one list of images, got {source}")
+    return splits
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Digest of the classes, the images (ids and sizes in bytes) and the objects of a split.
+
+    The contents of the images are not read here: proposals carry each image's own digest.
+    """
+    truth = dataset.ground_truth or {}
+    return digest_of(
+        [
+            dataset.classes,
+            dataset.category_ids,
+            [[str(record.image_id), record.image_size, record.path.stat().st_size] for record in dataset.records],
+            [
+                [one.boxes.tolist(), one.labels.tolist(), one.difficult.tolist(), one.crowd.tolist()]
+                for one in (truth[record.image_id] for record in dataset.records if truth)
+            ],
+        ]
+    )
+
+
+def verify_input(manifest: Manifest, artefact: Path, split: Split, dataset: Dataset) -> None:
+    """Raise ArtefactError unless the artefact was made from this very split."""
+    wanted = dataset_digest(dataset)
+    if manifest.inputs.get(split.value) != wanted:
+        raise ArtefactError(
+            f"{artefact}: made from another data set than {dataset.name}: its images, objects or classes differ. "
+            f"Give the dataset settings that it was made with, or run `detpipe {manifest.stage}` with overwrite=true"
+        )
+
+
+def splits_digests(splits: dict[Split, Dataset]) -> dict[str, str]:
+    """Name -> digest of each split, as a manifest's inputs."""
+    return {split.value: dataset_digest(dataset) for split, dataset in splits.items()}

@@ -1,0 +1,202 @@
+"""`detpipe crop`: what does a classifier learn from? Proposals and objects -> crops.lmdb, crops_val.lmdb."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from detpipe.classify.crop import CropConfig
+from detpipe.classify.crops_db import CropsReader, CropTask, make_records, shuffled_keys
+from detpipe.classify.labeling import Regions, Sampling, sample_regions
+from detpipe.commands.command import Command, dataset_digest, load_splits, verify_input
+from detpipe.datasets.source import Split
+from detpipe.parallel import ordered_map
+from detpipe.proposals.proposals_db import ProposalsReader
+from detpipe.proposals.proposer import generator_for
+from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.lmdb_store import LmdbWriter
+from detpipe.storage.manifest import Artefact, State, read_manifest
+from detpipe.structures import Dataset, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Crop(Command):
+    """Settings of `detpipe crop`."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    """Which regions, labelled how."""
+    crops: CropConfig = field(default_factory=CropConfig)
+    """How they are cut out and stored."""
+    verify: bool = False
+    """Read every crop back and decode it when all are written (and when they were there already)."""
+
+
+def run(config: Crop) -> None:
+    """Label and sample the proposals of the training images, and write their crops, shuffled."""
+    splits = load_splits(config.data_source)
+    train = splits.get(Split.TRAIN)
+    if train is None or train.ground_truth is None:
+        raise ValueError("crop: wanted a train split with annotations, got none: name it in the dataset settings")
+    val = splits.get(Split.VAL)
+    groups = [(config.folder.crops, Split.TRAIN, train, train.records)]
+    if val is not None and val.ground_truth is not None:
+        groups.append((config.folder.val_crops, Split.VAL, val, val.records))
+    else:
+        kept, held_out = hold_out(train.records, config.sampling.val_share, config.seed)
+        groups = [
+            (config.folder.crops, Split.TRAIN, train, kept),
+            (config.folder.val_crops, Split.TRAIN, train, held_out),
+        ]
+    for path, split, dataset, records in groups:
+        make_crops(config, path, split, dataset, records)
+
+
+def hold_out(
+    records: Sequence[ImageRecord], share: float, seed: int
+) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
+    """Training and validation images in the data set's order; chosen by seed and id, so an image keeps its side."""
+    chosen = {record.image_id for record in records if generator_for(seed, f"val/{record.image_id}").random() < share}
+    return (
+        tuple(record for record in records if record.image_id not in chosen),
+        tuple(record for record in records if record.image_id in chosen),
+    )
+
+
+def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:
+    """One database of crops, from the images `records` of a split."""
+    manifest = read_manifest(config.folder.proposals)
+    verify_input(manifest, config.folder.proposals, split, dataset)
+    artefact = Artefact(
+        path,
+        stage="crop",
+        settings={
+            "sampling": config.sampling,
+            "crops": config.crops,
+            "seed": config.seed,
+            "classes": dataset.classes,
+            "category_ids": dataset.category_ids,
+        },
+        inputs={"proposals": manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
+    )
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        tasks = plan(config, split, dataset, records)
+        count = write_crops(config, path, tasks, artefact)
+        labels: Counter[str] = Counter()
+        for task in tasks:
+            labels.update(_names(dataset, task.regions))
+        summary = {
+            "crops": count,
+            "images": len(tasks),
+            "megabytes": _megabytes(path),
+            "labels": dict(sorted(labels.items())),
+        }
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    if config.verify:
+        verify(path, artefact)
+    summary = artefact.manifest.summary
+    logger.info(
+        "crop: %d crops of %d images in %.1f s, %.1f MB -> %s",
+        summary["crops"],
+        summary["images"],
+        artefact.manifest.seconds,
+        summary["megabytes"],
+        path,
+    )
+
+
+def plan(config: Crop, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> list[CropTask]:
+    """Which regions of which image, under which keys: a pure function of proposals, objects, settings and seed."""
+    assert dataset.ground_truth is not None
+    sampled: list[tuple[ImageRecord, bytes, Regions]] = []
+    with ProposalsReader(config.folder.proposals) as reader:
+        for record in records:
+            if (split.value, record.image_id) not in reader:  # unreadable, named by propose
+                continue
+            stored = reader.read(split.value, record.image_id)
+            regions = sample_regions(
+                stored.proposals.boxes,
+                dataset.ground_truth[record.image_id],
+                stored.image_size,
+                config.sampling,
+                generator_for(config.seed, record.image_id),
+            )
+            sampled.append((record, stored.image_digest, regions))
+    keys = iter(
+        shuffled_keys([record.image_id for record, _, regions in sampled for _ in range(len(regions))], config.seed)
+    )
+    return [
+        CropTask(
+            record.image_id, record.path, digest, regions, tuple(next(keys) for _ in range(len(regions))), config.crops
+        )
+        for record, digest, regions in sampled
+    ]
+
+
+def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], artefact: Artefact) -> int:
+    """Write the crops of all tasks that are not there yet; returns how many the database then holds."""
+    begun = time.perf_counter()
+    with LmdbWriter(path) as writer, stop_on_signal() as stop:
+        # An image's crops are put in order: its last key says that all are there.
+        left = [task for task in tasks if task.keys and task.keys[-1] not in writer]
+        estimate(left, len(tasks))
+        results = ordered_map(make_records, left, workers=config.workers, describe=lambda task: str(task.path))
+        for records in tqdm(results, desc="crop", total=len(left), unit="image", disable=None):
+            for key, value in records:
+                writer.put(key, value)
+            if stop:
+                break
+        writer.commit()
+        count = len(writer)
+    if stop:
+        artefact.pause(time.perf_counter() - begun)
+        raise Interrupted(f"crops so far are in {path}; the same command goes on from there")
+    return count
+
+
+def estimate(left: Sequence[CropTask], total: int) -> None:
+    """Say how large the database will be and how long it will take, from the first images. Nothing left: nothing."""
+    probe = [task for task in left if task.keys][:3]
+    if not probe:
+        return
+    begun = time.perf_counter()
+    written = [len(value) for task in probe for _, value in make_records(task)]
+    seconds = time.perf_counter() - begun
+    crops = sum(len(task.keys) for task in left)
+    logger.info(
+        "crop: %d crops of %d images to write (%d were done before): about %.0f MB, %.0f s of one core",
+        crops,
+        len(left),
+        total - len(left),
+        crops * float(np.mean(written)) / 1e6,
+        crops * seconds / len(written),
+    )
+
+
+def verify(path: Path, artefact: Artefact) -> None:
+    """Read and decode every crop. Raises CorruptDatumError at the first bad one, ValueError where some are missing."""
+    reader = CropsReader(path)
+    wanted = artefact.manifest.summary["crops"]
+    if len(reader) != wanted:
+        raise ValueError(f"{path}: wanted {wanted} crops, found {len(reader)}; run crop with overwrite=true")
+    for place in tqdm(range(len(reader)), desc="verify", unit="crop", disable=None):
+        reader.read([place])
+    reader.close()
+    logger.info("crop: all %d crops of %s are whole", wanted, path)
+
+
+def _names(dataset: Dataset, regions: Regions) -> list[str]:
+    return [dataset.classes[label - 1] if label else "background" for label in regions.labels]
+
+
+def _megabytes(path: Path) -> float:
+    return round((path / "data.mdb").stat().st_size / 1e6, 1)

@@ -1,0 +1,254 @@
+"""`detpipe detect`: the two steps together. Proposals and classifier -> detections.json; or a folder of images."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from detpipe.classify.classifier import check_classes, load_spec
+from detpipe.classify.crops_db import verify_image
+from detpipe.classify.detect import DetectConfig
+from detpipe.commands.command import Command, dataset_digest, verify_input
+from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.datasets.coco_results import read_detections, write_detections
+from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
+from detpipe.datasets.voc import write_voc_results
+from detpipe.parallel import ordered_map
+from detpipe.proposals.proposals_db import BadImage, ProposalsReader, parse_proposals, propose_image
+from detpipe.proposals.proposer import Proposer
+from detpipe.report.drawing import draw_detections
+from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.atomic import write_bytes
+from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
+from detpipe.storage.manifest import Artefact, State, manifest_path, read_manifest
+from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 8
+"""Images whose crops share batches, and that are committed together: what a killed run does again, at most."""
+
+
+@dataclass(kw_only=True)
+class Detect(Command):
+    """Settings of `detpipe detect`."""
+
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """From scored regions to detections."""
+    source: str | None = None
+    """An image or a folder of images in place of a data set; writes annotated/ as well."""
+    voc_results: bool = False
+    """Write the VOC devkit's result files (voc_results/comp4_det_test_<class>.txt) as well."""
+    show_floor: float = 0.5
+    """Detections that are drawn on the images of `source` have this score or more."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """The images to look at. regions: image and boxes of each record of a list, in order. digest: of the proposals.
+
+    bad: "file: reason" of the images that `regions` could not read so far.
+    """
+
+    dataset: Dataset
+    regions: Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array]]]
+    digest: str
+    bad: list[str] = field(default_factory=list)
+
+
+def run(config: Detect) -> None:
+    """Classify the proposals of every test image (or of the images of `source`) and write the detections."""
+    images = source_images(config) if config.source is not None else test_images(config)
+    artefact = Artefact(
+        config.folder.detections,
+        stage="detect",
+        settings={"detect": replace(config.detect, compile=None), "source": config.source},
+        inputs={
+            "classifier": read_manifest(config.folder.classifier).digest,
+            "images": dataset_digest(images.dataset),
+            "proposals": images.digest,
+        },
+    )
+    keep_other_source(config)
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        detections = detect_all(config, images, artefact)
+        write_detections(config.folder.detections, images.dataset, detections)
+        shutil.rmtree(unfinished(config))
+        summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
+    write_extras(config, images.dataset)
+    summary = artefact.manifest.summary
+    logger.info(
+        "detect: %d detections in %d images in %.1f s -> %s%s",
+        summary["detections"],
+        summary["images"],
+        artefact.manifest.seconds,
+        config.folder.detections,
+        f", {config.folder.path / 'annotated'}" if config.source is not None else "",
+    )
+
+
+def test_images(config: Detect) -> Input:
+    """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
+    dataset = config.data_source.load(Split.TEST)
+    check_classes(load_spec(config.folder.classifier), dataset.classes, dataset.name)
+    manifest = read_manifest(config.folder.proposals)
+    verify_input(manifest, config.folder.proposals, Split.TEST, dataset)
+
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+        with ProposalsReader(config.folder.proposals) as reader:
+            for record in records:
+                if (Split.TEST.value, record.image_id) in reader:
+                    stored = reader.read(Split.TEST.value, record.image_id)
+                    verify_image(record.path, stored.image_digest)
+                    yield read_image(record.path), stored.proposals.boxes[: config.detect.max_proposals]
+                else:  # unreadable, named by propose
+                    yield nothing_to_see()
+
+    return Input(dataset, regions, manifest.digest)
+
+
+def source_images(config: Detect) -> Input:
+    """The images of `source`, proposed on as they come, the way the run's own were."""
+    assert config.source is not None
+    spec = load_spec(config.folder.classifier)
+    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.TEST)
+    dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
+    proposer = proposer_of_run(config.folder)
+    bad: list[str] = []
+
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+        results = ordered_map(functools.partial(_propose, proposer), records, workers=config.workers)
+        for record, result in zip(records, results, strict=True):
+            if isinstance(result, BadImage):
+                logger.warning("no detections: %s", result.reason)
+                bad.append(result.reason)
+                yield nothing_to_see()
+            else:
+                boxes = parse_proposals(result, str(record.path)).proposals.boxes
+                yield read_image(record.path), boxes[: config.detect.max_proposals]
+
+    return Input(dataset, regions, "", bad)
+
+
+def _propose(proposer: Proposer, record: ImageRecord) -> bytes | BadImage:
+    return propose_image(proposer, record, None)
+
+
+def nothing_to_see() -> tuple[Image, Float32Array]:
+    """What stands in for an unreadable image, so that images and results keep in step."""
+    return np.zeros((1, 1, 3), dtype=np.uint8), np.zeros((0, 4), dtype=np.float32)
+
+
+def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageId, Detections]:
+    """The detections of all images, from disk for the chunks that an earlier run finished.
+
+    Chunks are cut the same way each time and share no batch, so a killed run ends with the same numbers.
+    """
+    begun = time.perf_counter()
+    records = images.dataset.records
+    chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
+    with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
+        left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
+        todo = [records[index] for chunk in left for index in chunk]
+        if todo:
+            detector = Detector.from_run(
+                config.run_dir,
+                device=config.device.value,
+                config=config.detect,
+                # Of all images, not of those left: a resumed run must compute as the broken one did.
+                crops_ahead=len(records) * config.detect.max_proposals,
+            )
+            with tqdm(total=len(todo), desc="detect", unit="image", disable=None) as progress:
+                for chunk in left:
+                    chunk_records = [records[index] for index in chunk]
+                    for index, found in zip(chunk, detector.predict_many(images.regions(chunk_records)), strict=True):
+                        writer.put(_key(index), _pack(found))
+                        progress.update(1)
+                    writer.commit()
+                    if stop:
+                        break
+    if stop:
+        artefact.pause(time.perf_counter() - begun)
+        raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
+    with LmdbReader(unfinished(config)) as reader:
+        return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+
+
+def unfinished(config: Detect) -> Path:
+    """Where the detections of finished chunks stand until all are done."""
+    return config.folder.path / "detections.lmdb"
+
+
+def _key(index: int) -> bytes:
+    return f"{index:08d}".encode()
+
+
+def _pack(found: Detections) -> bytes:
+    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()]).encode()
+
+
+def _unpack(record: bytes) -> Detections:
+    boxes, scores, labels = json.loads(record)
+    return Detections(
+        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        np.asarray(scores, dtype=np.float32),
+        np.asarray(labels, dtype=np.int64),
+    )
+
+
+def keep_other_source(config: Detect) -> None:
+    """Move detections of other images aside: a data set's and a `source`'s take turns in one run folder."""
+    path = config.folder.detections
+    if config.overwrite or not manifest_path(path).is_file():
+        shutil.rmtree(unfinished(config), ignore_errors=True)
+    if not manifest_path(path).is_file():
+        return
+    try:
+        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        return  # Artefact.begin makes it anew, or says what to do.
+    before = manifest.get("settings", {}).get("source")
+    if before != config.source:
+        shutil.rmtree(unfinished(config), ignore_errors=True)
+    if before != config.source:
+        aside = path.with_name("detections.previous.json")
+        if path.is_file():
+            path.replace(aside)
+            logger.info("the detections of %s are now in %s", before or "the data set", aside)
+        manifest_path(path).unlink()
+
+
+def write_extras(config: Detect, dataset: Dataset) -> None:
+    """The VOC devkit's files where asked for, and the drawn images of `source`.
+
+    They are made from the file of detections, so that they can be asked for when it stands already.
+    """
+    if not config.voc_results and config.source is None:
+        return
+    detections = read_detections(config.folder.detections, dataset)
+    if config.voc_results:
+        write_voc_results(config.folder.path / "voc_results", dataset, detections)
+    if config.source is None:
+        return
+    for record in tqdm(dataset.records, desc="draw", unit="image", disable=None):
+        try:
+            image = read_image(record.path)
+        except BrokenImageError:  # named where it was proposed on, and in the manifest
+            continue
+        drawn = draw_detections(image, detections[record.image_id], dataset.classes, min_score=config.show_floor)
+        target = config.folder.path / "annotated" / f"{record.image_id}.jpg"
+        write_bytes(target, cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())

@@ -1,0 +1,121 @@
+"""The trained detector as one object: a proposer and a region classifier, image in, Detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from detpipe.classify.classifier import ClassifierSpec, load_classifier
+from detpipe.classify.crop import crop_regions
+from detpipe.classify.detect import DetectConfig, RegionScorer, select_detections
+from detpipe.classify.device import Device, can_compile, resolve_bf16, resolve_device
+from detpipe.commands.command import RunFolder
+from detpipe.datasets.image_file import read_image
+from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.storage.manifest import read_manifest
+from detpipe.structures import Detections, Float32Array, Image, Proposals
+
+COMPILE_FROM = 4_000
+"""Crops from which on compiling earns back its time, by benchmarks/inference.py."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """Proposer, classifier and the settings between them.
+
+    spec: classes and crops as trained. proposer: for images that come without proposals.
+    """
+
+    scorer: RegionScorer
+    spec: ClassifierSpec
+    proposer: Proposer
+    config: DetectConfig
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | PathLike[str],
+        *,
+        device: str = "auto",
+        config: DetectConfig | None = None,
+        proposer: Proposer | None = None,
+        crops_ahead: int = 0,
+    ) -> Detector:
+        """The detector in a run folder. proposer: default, selective search as the run's own proposals were made.
+
+        device: auto, cpu or cuda. crops_ahead: how many crops will come, which decides on compiling.
+        Raises ClassifierError where the folder holds no trained classifier.
+        """
+        folder = RunFolder(Path(path))
+        network, spec = load_classifier(folder.classifier)
+        config = config or DetectConfig()
+        where = resolve_device(Device(device))
+        compiled = config.compile if config.compile is not None else compile_pays(where, crops_ahead)
+        scorer = RegionScorer(
+            network,
+            device=where,
+            bf16=resolve_bf16(config.precision, where),
+            compiled=compiled,
+            batch_size=config.batch_size,
+        )
+        return cls(scorer, spec, proposer or proposer_of_run(folder), config)
+
+    def predict(
+        self, image: Image | PillowImage.Image | str | PathLike[str], proposals: Proposals | None = None
+    ) -> Detections:
+        """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path.
+
+        proposals: where things might be; default, the detector's own proposer looks.
+        Label k is self.spec.classes[k - 1].
+        Raises BrokenImageError for an unreadable file, ValueError for another array.
+        """
+        pixels = as_pixels(image)
+        regions = (proposals if proposals is not None else self.proposer(pixels)).top(self.config.max_proposals)
+        return next(self.predict_many([(pixels, regions.boxes)]))
+
+    def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
+        """The detections of each (image, region boxes) pair, in order; crops are batched across images.
+
+        The images are read ahead; memory is that of a few batches of crops.
+        """
+        shown: list[tuple[Float32Array, tuple[int, int]]] = []
+
+        def crops() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+            for image, boxes in images:
+                shown.append((boxes, (image.shape[0], image.shape[1])))
+                yield crop_regions(image, boxes, self.spec.crops)
+
+        for scored in self.scorer.score(crops()):
+            boxes, image_size = shown.pop(0)
+            yield select_detections(boxes, scored, image_size, self.config)
+
+
+def compile_pays(device: torch.device, crops: int) -> bool:
+    """Whether torch.compile earns back its own time on this many crops."""
+    return crops >= COMPILE_FROM and can_compile(device)
+
+
+def proposer_of_run(folder: RunFolder) -> Proposer:
+    """Selective search with the settings that made the run's proposals, or its defaults where they were another's."""
+    if not folder.proposals.is_dir():
+        return SelectiveSearch()
+    settings = dict(read_manifest(folder.proposals).settings["proposals"])
+    return SelectiveSearch(**settings) if settings.pop("method") == SelectiveSearch.__name__ else SelectiveSearch()
+
+
+def as_pixels(image: Image | PillowImage.Image | str | PathLike[str]) -> Image:
+    """Any of the three kinds of image as (H, W, 3) uint8 RGB."""
+    if isinstance(image, (str, PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, PillowImage.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"wanted an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}")
+    return image

@@ -1,0 +1,103 @@
+"""`detpipe eval`: how good is it? Detections (ours or anybody's) and objects -> metrics.json, report.html."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from detpipe.commands.command import Command, RunFolder
+from detpipe.datasets.coco_results import read_detections
+from detpipe.datasets.source import Split
+from detpipe.metrics.evaluate import Metrics, evaluate
+from detpipe.report.html_report import ReportData, write_report
+from detpipe.solver.training_log import read_log
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import ArtefactError, Manifest, read_manifest
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Evaluate(Command):
+    """Settings of `detpipe eval`."""
+
+    detections: str | None = None
+    """A COCO result file; null for the run folder's own."""
+    max_dets: int = 100
+    """Detections of an image that COCO counts, and from which on a warning says that some may have been cut off."""
+
+
+def run(config: Evaluate) -> None:
+    """Compare detections with the objects of the test split: VOC's and COCO's numbers, and the page."""
+    begun = time.perf_counter()
+    dataset = measurable(config.data_source.load(Split.TEST))
+    file = Path(config.detections) if config.detections is not None else own_detections(config.folder)
+    detections = read_detections(file, dataset)
+    metrics = evaluate(dataset, detections, max_dets=config.max_dets)
+    made = manifests(config.folder) if config.detections is None else {}
+    seconds = {stage: manifest.seconds for stage, manifest in made.items()}
+    seconds["eval"] = round(time.perf_counter() - begun, 3)
+    write_json(config.folder.metrics, metrics.to_json(seconds))
+    write_report(config.folder.report, report_data(config, dataset, detections, metrics, made, seconds))
+    logger.info("\n%s", metrics.to_text())
+    logger.info("eval: VOC10 mAP@0.5 %.3f -> %s, %s", metrics.voc10.map, config.folder.metrics, config.folder.report)
+
+
+def measurable(dataset: Dataset) -> Dataset:
+    """A list without annotations as one of images without objects: no number exists then, and metrics.json has nulls."""
+    if dataset.ground_truth is not None:
+        return dataset
+    logger.warning("%s: has no annotations to measure against; the metrics are null", dataset.name)
+    nothing = {record.image_id: GroundTruth.from_boxes([], []) for record in dataset.records}
+    return replace(dataset, ground_truth=nothing)
+
+
+def own_detections(folder: RunFolder) -> Path:
+    """The run folder's detections of its data set. Raises ArtefactError where they are missing or of a `source`."""
+    manifest = read_manifest(folder.detections)
+    if manifest.settings.get("source") is not None:
+        raise ArtefactError(
+            f"{folder.detections}: holds detections of {manifest.settings['source']}, not of the data set; "
+            "run `detpipe detect dataset=...` again, or give detections=FILE"
+        )
+    return folder.detections
+
+
+def manifests(folder: RunFolder) -> dict[str, Manifest]:
+    """Stage -> manifest of what stands in the run folder, in the order of the flow."""
+    paths = (folder.proposals, folder.crops, folder.classifier, folder.detections)
+    found = [read_manifest(path) for path in paths if path.exists()]
+    return {manifest.stage: manifest for manifest in found}
+
+
+def report_data(
+    config: Evaluate,
+    dataset: Dataset,
+    detections: Mapping[ImageId, Detections],
+    metrics: Metrics,
+    made: Mapping[str, Manifest],
+    seconds: Mapping[str, float],
+) -> ReportData:
+    """What the page shows: the evaluation, and of the run's own detections also how they came about."""
+    own = config.detections is None
+    return ReportData(
+        title="detpipe",
+        dataset=dataset,
+        detections=detections,
+        metrics=metrics,
+        recall=_json(config.folder.recall) if own else None,
+        log_rows=read_log(config.folder.classifier / "log.jsonl") if own else (),
+        settings={stage: manifest.settings for stage, manifest in made.items()},
+        seconds=seconds,
+        check_counts=(_json(config.folder.check) or {}).get("counts"),
+    )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,159 @@
+"""`detpipe propose`: where might things be? Images -> proposals.lmdb, recall.json."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.datasets.source import Split
+from detpipe.metrics.proposal_recall import proposal_recall
+from detpipe.parallel import ordered_map
+from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, propose_image
+from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import Artefact, State, plain
+from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, Proposals
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Propose(Command):
+    """Settings of `detpipe propose`."""
+
+    proposals: Proposer = field(default_factory=SelectiveSearch)
+    """The method: proposals=selective_search|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import."""
+    max_bad: float = 0.01
+    """The share of images that may turn out unreadable; above it, the command fails."""
+
+
+def run(config: Propose) -> None:
+    """Propose boxes on every image of every split, and measure how many objects they find."""
+    splits = load_splits(config.data_source)
+    config.proposals.check(list(splits.values()))
+    artefact = Artefact(
+        config.folder.proposals,
+        stage="propose",
+        settings={"proposals": {"method": type(config.proposals).__name__, **plain(config.proposals)}},
+        inputs=splits_digests(splits),
+    )
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
+        bad = write_proposals(config, splits, tasks, artefact)
+        hold_max_bad(bad, len(tasks), config.max_bad)
+        recall = measure_recall(config.folder, splits)
+        artefact.finish(seconds=time.perf_counter() - begun, summary={"images": len(tasks), **recall}, bad=bad)
+    report(config.folder, artefact)
+
+
+Task = tuple[Split, ImageRecord]
+
+
+def write_proposals(
+    config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], artefact: Artefact
+) -> list[str]:
+    """Propose on all images that have no record yet; returns the images that could not be read, "file: reason"."""
+    begun, bad = time.perf_counter(), []
+    with ProposalsWriter(config.folder.proposals) as writer, stop_on_signal() as stop:
+        left = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
+        if len(left) < len(tasks):
+            logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
+        work = (_Work(split.value, record, _truth(splits[split], record)) for split, record in left)
+        results = ordered_map(
+            functools.partial(_propose, config.proposals), work, workers=config.workers, describe=_Work.describe
+        )
+        for (split, record), result in zip(left, _with_progress(results, "propose", len(left)), strict=True):
+            if isinstance(result, BadImage):
+                bad.append(f"{record.path}: {result.reason.removeprefix(f'{record.path}: ')}")
+            else:
+                writer.put(split.value, record.image_id, result)
+            if stop:
+                break
+    if stop:
+        artefact.pause(time.perf_counter() - begun)
+        raise Interrupted(f"proposals so far are in {config.folder.proposals}; the same command goes on from there")
+    return bad
+
+
+@dataclass(frozen=True)
+class _Work:
+    split: str
+    record: ImageRecord
+    truth: GroundTruth | None
+
+    def describe(self) -> str:
+        return str(self.record.path)
+
+
+def _propose(proposer: Proposer, work: _Work) -> bytes | BadImage:
+    return propose_image(proposer, work.record, work.truth)
+
+
+def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
+    return None if dataset.ground_truth is None else dataset.ground_truth[record.image_id]
+
+
+def _with_progress(results: Iterable[Any], name: str, total: int) -> Iterator[Any]:
+    yield from tqdm(results, desc=name, total=total, unit="image", disable=None)
+
+
+def hold_max_bad(bad: Sequence[str], total: int, max_bad: float) -> None:
+    """Name the unreadable images; raise ValueError where their share is above max_bad."""
+    for line in bad:
+        logger.warning("left out: %s", line)
+    if len(bad) > max_bad * total:
+        raise ValueError(
+            f"{len(bad)} of {total} images can't be read, more than max_bad={max_bad:g}: {'; '.join(bad[:3])}. "
+            "Mend or remove them, or raise max_bad"
+        )
+
+
+def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[str, Any]:
+    """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
+    summary: dict[str, Any] = {}
+    written = folder.recall
+    for split in (Split.TEST, Split.VAL, Split.TRAIN):
+        dataset = splits.get(split)
+        if dataset is None or dataset.ground_truth is None:
+            continue
+        recalls = proposal_recall(dataset.ground_truth, stored(folder, split, dataset), len(dataset.classes))
+        numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
+        write_json(written, numbers)
+        if written == folder.recall:
+            summary = {"recall_of": split.value, **numbers["1000"]}
+        written = folder.recall.with_name("recall_train.json")
+    return summary
+
+
+def stored(folder: RunFolder, split: Split, dataset: Dataset) -> Iterator[tuple[ImageId, Proposals]]:
+    """The proposals of a split, streamed; images that could not be read have none."""
+    with ProposalsReader(folder.proposals) as reader:
+        for record in dataset.records:
+            if (split.value, record.image_id) in reader:
+                yield record.image_id, reader.read(split.value, record.image_id).proposals
+
+
+def report(folder: RunFolder, artefact: Artefact) -> None:
+    """Say what was made."""
+    summary = artefact.manifest.summary
+    at = f"at 1000 boxes on {summary['recall_of']}: " if "recall_of" in summary else ""
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in summary.items() if isinstance(value, float))
+    logger.info(
+        "propose: %s images in %.1f s; %s%s -> %s, %s",
+        summary.get("images"),
+        artefact.manifest.seconds,
+        at,
+        numbers,
+        folder.proposals,
+        folder.recall,
+    )

@@ -1,0 +1,119 @@
+"""`detpipe train-cls`: what are they? crops.lmdb -> classifier/."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+
+from detpipe.backbone.create import BackboneConfig
+from detpipe.classify.classifier import (
+    BoxRegression,
+    ClassifierSpec,
+    HeadConfig,
+    build_classifier,
+    crop_config,
+    save_classifier,
+)
+from detpipe.classify.crops_db import CropsReader
+from detpipe.classify.device import Precision, resolve_bf16, resolve_device
+from detpipe.classify.fine_tune import fine_tune, solve_box_regression, training_key
+from detpipe.commands.command import Command
+from detpipe.solver.interrupt import Interrupted
+from detpipe.solver.solver import SolverConfig
+from detpipe.storage.manifest import Artefact, State, plain, read_manifest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class TrainCls(Command):
+    """Settings of `detpipe train-cls`."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The network below, with its ImageNet weights."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """What stands on it, and what of it learns."""
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    """How it is trained."""
+    precision: Precision = Precision.auto
+    """float32 or bf16."""
+
+
+def run(config: TrainCls) -> None:
+    """Fine-tune the backbone and a new head on the crops, and save the classifier."""
+    device = resolve_device(config.device)
+    bf16 = resolve_bf16(config.precision, device)
+    crops = read_manifest(config.folder.crops)
+    spec = classifier_spec(config)
+    artefact = Artefact(
+        config.folder.classifier,
+        stage="train-cls",
+        settings=training_key(
+            plain(
+                {
+                    "classifier": spec,
+                    "head": config.head,
+                    "solver": config.solver,
+                    "fg_share": crops.settings["sampling"]["fg_share"],
+                    "seed": config.seed,
+                    "bf16": bf16,
+                    "device": device.type,
+                }
+            )
+        ),
+        inputs={"crops": crops.digest},
+    )
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        train, val = CropsReader(config.folder.crops), CropsReader(config.folder.val_crops)
+        joint = config.head.box_regression is BoxRegression.joint
+        network = build_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
+        try:
+            summary = fine_tune(
+                network,
+                train,
+                val,
+                head=config.head if joint else replace(config.head, box_loss_weight=0.0),
+                solver=config.solver,
+                fg_share=crops.settings["sampling"]["fg_share"],
+                folder=config.folder.classifier,
+                key=artefact.manifest.digest,
+                seed=config.seed,
+                device=device,
+                bf16=bf16,
+            )
+        except Interrupted:
+            artefact.pause(time.perf_counter() - begun)
+            raise
+        if config.head.box_regression is BoxRegression.ridge:
+            solve_box_regression(network, train, config.head, device=device, bf16=bf16)
+        save_classifier(config.folder.classifier, network, spec)
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    report(config, artefact)
+
+
+def classifier_spec(config: TrainCls) -> ClassifierSpec:
+    """The description of the classifier that these crops make."""
+    settings = read_manifest(config.folder.crops).settings
+    cut = crop_config(settings["crops"])
+    return ClassifierSpec(
+        classes=tuple(settings["classes"]),
+        category_ids=tuple(settings["category_ids"]),
+        backbone=replace(config.backbone, input_size=cut.size),
+        crops=cut,
+        box_regression=config.head.box_regression is not BoxRegression.none,
+    )
+
+
+def report(config: TrainCls, artefact: Artefact) -> None:
+    """Say what was made."""
+    summary = artefact.manifest.summary
+    logger.info(
+        "train-cls: %d iterations in %.1f s, %.0f crops/s, %.1f %% of the time waiting for crops -> %s",
+        summary["iterations"],
+        artefact.manifest.seconds,
+        summary["examples_per_second"],
+        100 * summary["waiting"],
+        config.folder.classifier,
+    )
