@@ -63,6 +63,7 @@ def test_maps_have_the_sizes_and_channels_that_they_name() -> None:
         network.forward_maps(torch.zeros(1, 3, 32, 32), ["stride64"])
 
 
+@pytest.mark.slow
 def test_traces_whole_for_any_batch_and_size() -> None:
     network = EfficientNetLite0().eval()
     network.use_fast_depthwise_backward()

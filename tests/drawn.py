@@ -1,0 +1,129 @@
+"""A tiny data set of drawn squares and discs, as a VOC folder and as COCO files, and settings that suit it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detpipe.datasets.source import Split
+from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.structures import GroundTruth, Image
+
+CLASSES = ("disc", "square")
+IMAGE_SIZE = (120, 160)
+TRAIN = tuple(f"train_{number}" for number in range(10))
+TEST = tuple(f"test_{number}" for number in range(4))
+
+TINY = (
+    "workers=0",
+    "device=cpu",
+    "proposals.preset=opencv_single",
+    "proposals.max_side=160",
+    "proposals.max_proposals=60",
+    "sampling.regions_per_image=16",
+    "sampling.val_share=0.3",
+    "crops.size=32",
+    "backbone.weights=none",
+    "solver.max_iter=4",
+    "solver.batch_size=8",
+    "solver.snapshot=1",
+    "precision=float32",
+    "detect.precision=float32",
+    "detect.compile=false",
+)
+"""The whole flow in seconds. Nothing is learnt: the network starts from nothing."""
+
+
+def settings(command: str, *more: str) -> list[str]:
+    """The part of TINY that a command has, then `more`."""
+    groups = {
+        "propose": ("workers", "device", "proposals"),
+        "crop": ("workers", "device", "sampling", "crops"),
+        "train-cls": ("workers", "device", "backbone", "solver", "precision"),
+        "detect": ("workers", "device", "detect"),
+        "eval": ("workers", "device"),
+        "check": ("workers", "device"),
+    }
+    if command == "run":
+        return [*TINY, *more]
+    return [one for one in TINY if one.split("=")[0].split(".")[0] in groups[command]] + list(more)
+
+
+def voc(root: Path) -> list[str]:
+    """The overrides for a VOC folder."""
+    return ["dataset=voc", f"dataset.root={root}"]
+
+
+def draw(number: int) -> tuple[Image, GroundTruth]:
+    """An image of a disc and a square on noise, like no other: (120, 160, 3) uint8 RGB, and where they are."""
+    generator = np.random.default_rng(number)
+    image = generator.integers(90, 130, (*IMAGE_SIZE, 3), dtype=np.uint8)
+    radius, side = int(generator.integers(14, 24)), int(generator.integers(28, 46))
+    x, y = int(generator.integers(radius, 76 - radius)), int(generator.integers(radius, 118 - radius))
+    cv2.circle(image, (x, y), radius, (220, 40, 30), -1)
+    left, top = int(generator.integers(80, 158 - side)), int(generator.integers(2, 118 - side))
+    cv2.rectangle(image, (left, top), (left + side - 1, top + side - 1), (30, 60, 230), -1)
+    boxes = [[x - radius, y - radius, x + radius + 1, y + radius + 1], [left, top, left + side, top + side]]
+    return image, GroundTruth.from_boxes(boxes, [1, 2])
+
+
+def write_jpeg(path: Path, image: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+
+
+def write_voc(root: Path) -> Path:
+    """The data set as a VOC folder with the lists trainval and test."""
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for number, name in enumerate((*TRAIN, *TEST)):
+        image, truth = draw(number)
+        write_jpeg(root / "JPEGImages" / f"{name}.jpg", image)
+        write_voc_annotation(root / "Annotations" / f"{name}.xml", f"{name}.jpg", IMAGE_SIZE, truth, CLASSES)
+    (lists / "trainval.txt").write_text("\n".join(TRAIN) + "\n")
+    (lists / "test.txt").write_text("\n".join(TEST) + "\n")
+    return root
+
+
+COCO_IDS = {"disc": 7, "square": 3}
+
+
+def write_coco(folder: Path, root: Path) -> list[str]:
+    """The VOC folder `root` as COCO files in `folder`, ids far from 1..K; returns the overrides for them."""
+    overrides = ["dataset=coco"]
+    for split in (Split.TRAIN, Split.TEST):
+        dataset = VocSource(root=str(root)).load(split)
+        assert dataset.ground_truth is not None
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, record in enumerate(dataset.records, start=100):
+            images.append({"id": number, "file_name": record.path.name, "height": 120, "width": 160})
+            truth = dataset.ground_truth[record.image_id]
+            for (x1, y1, x2, y2), label in zip(truth.boxes.tolist(), truth.labels, strict=True):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": COCO_IDS[dataset.classes[label - 1]],
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": number, "name": name} for name, number in COCO_IDS.items()]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        file = folder / f"{split.value}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+        overrides += [f"dataset.{split.value}_json={file}", f"dataset.{split.value}_images={root / 'JPEGImages'}"]
+    return overrides
+
+
+def copy(source: Path, target: Path) -> Path:
+    """A copy that a test may spoil: of a data set or of a run folder."""
+    shutil.copytree(source, target)
+    return target

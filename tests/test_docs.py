@@ -1,0 +1,384 @@
+"""README and docs/: every command in them composes or runs, every Python block runs, every table is the code's.
+
+A comment before a block says what is done with it:
+- none: `detpipe` lines are composed with all their overrides, as `--cfg job` does, and their values checked; other
+  lines must begin with a known word; Python is run.
+- `<!-- test: run -->`: the lines of a shell block are run one after the other with small settings. With
+  `<!-- test: run status=1 -->` each must end with that exit status.
+- `<!-- test: skip REASON -->`: Python is not run; shell lines are composed all the same.
+
+The places that pages name (`my_voc`, `my_coco`, `photos`, `runs/mine`, ...) are drawn and made by the fixture `place`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from detpipe.config import COMMANDS, GROUPS, register, to_command
+from detpipe.datasets.findings import SEVERITY
+from detpipe.proposals.selective_search import SelectiveSearchPreset
+from detpipe.solver.lr_policy import LrPolicy, Policy
+from tests import drawn
+from tests.test_layers import LAYERS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+PAGES = [*([README] if README.is_file() else []), *DOCS]
+LINKED = [*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+
+OTHER_WORDS = {"cat", "cd", "git", "kill", "make", "pip", "python", "tail"}
+"""What a shell line may begin with beside `detpipe`; such lines are not run."""
+SMALL = {
+    "backbone.weights": "none",
+    "crops.size": "32",
+    "detect.compile": "false",
+    "proposals.max_proposals": "60",
+    "proposals.max_side": "120",
+    "proposals.preset": "opencv_single",
+    "sampling.regions_per_image": "16",
+    "solver.batch_size": "8",
+    "solver.max_iter": "3",
+    "workers": "0",
+}
+"""Settings that make a command quick; given to each command that has them."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, its text, and the words of the comment before it."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    mark: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each shell line; a backslash joins lines, comments are left out."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+FENCE = re.compile(r"(?:<!-- test: (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+
+
+def blocks_of(page: Path, text: str) -> list[Block]:
+    return [
+        Block(page, text[: match.start()].count("\n") + 1, match["language"], match["text"], match["mark"] or "")
+        for match in FENCE.finditer(text)
+    ]
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for page in PAGES for block in blocks_of(page, page.read_text("utf-8")) if block.language == language]
+
+
+def compose_command(name: str, overrides: list[str]) -> DictConfig:
+    """The configuration of a command, composed as the command line does it."""
+    register()
+    with initialize_config_module("detpipe.conf", version_base="1.3"):
+        return compose(name, overrides)
+
+
+def sweeps(overrides: list[str]) -> Iterator[list[str]]:
+    """The jobs that `-m` makes of a line, one override at a time."""
+    for place, override in enumerate(overrides):
+        key, _, value = override.partition("=")
+        for one in re.split(r",(?![^\[]*\])", value):
+            yield [*overrides[:place], f"{key}={one}", *(other.split(",")[0] for other in overrides[place + 1 :])]
+
+
+def has(config: DictConfig, key: str) -> bool:
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node or OmegaConf.is_missing(node, part):
+            return False
+        node = node[part]
+    return True
+
+
+def small(words: list[str]) -> list[str]:
+    """A line of a page with the small settings that its command has."""
+    config = compose_command(words[1], [word for word in words[2:] if not word.startswith("-")])
+    return [*words, *(f"{key}={value}" for key, value in SMALL.items() if has(config, key))]
+
+
+SERVER = """
+import json, os, sys
+from detpipe import cli
+for line in sys.stdin:
+    folder, sys.argv = json.loads(line)
+    os.chdir(folder)
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code
+    print("status", status, flush=True)
+"""
+
+
+class CommandLine:
+    """One process that runs `detpipe` lines with small settings: torch is imported once for all of them."""
+
+    def __init__(self, errors: Path) -> None:
+        self.errors = errors
+        with errors.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", SERVER],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+
+    def run(self, words: list[str], folder: Path) -> int:
+        """The exit status of a line, run in `folder`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(folder), small(words)]) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("status "):
+                return int(line.split()[1])
+        raise AssertionError(f"{shlex.join(words)} ended the process: {self.errors.read_text()}")
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    one = CommandLine(tmp_path_factory.mktemp("errors") / "stderr.txt")
+    yield one
+    one.close()
+
+
+# --- The places that pages name ---------------------------------------------------------------------------------------
+
+
+def draw_data(folder: Path) -> None:
+    """my_voc (lists trainval and test), my_coco, photos, and the boxes and detections of others."""
+    voc = drawn.write_voc(folder / "my_voc")
+    drawn.write_coco(folder / "my_coco", voc)
+    shutil.copytree(voc / "JPEGImages", folder / "my_coco/images")
+    results = [
+        {"image_id": name, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9}
+        for number, name in enumerate((*drawn.TRAIN, *drawn.TEST))
+        for (x1, y1, x2, y2), label in zip(*boxes_and_labels(number), strict=True)
+    ]
+    (folder / "their_boxes.json").write_text(json.dumps(results))
+    of_test = [one for one in results if one["image_id"] in drawn.TEST]
+    (folder / "their_detections.json").write_text(json.dumps(of_test))
+    for number, name in enumerate(("one", "two"), start=100):
+        drawn.write_jpeg(folder / "photos" / f"{name}.jpg", drawn.draw(number)[0])
+
+
+def boxes_and_labels(number: int) -> tuple[list[list[float]], list[int]]:
+    truth = drawn.draw(number)[1]
+    return truth.boxes.tolist(), truth.labels.tolist()
+
+
+@pytest.fixture(scope="module")
+def made(command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the drawn data and a finished run in runs/mine."""
+    folder = tmp_path_factory.mktemp("docs")
+    draw_data(folder)
+    words = ["detpipe", "run", "dataset=voc", "dataset.root=my_voc", "run_dir=runs/mine"]
+    assert command_line.run(words, folder) == 0, command_line.errors.read_text()
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it for one page, as the working directory."""
+    folder = tmp_path / "place"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# --- Blocks -----------------------------------------------------------------------------------------------------------
+
+RUN_PAGES = sorted({block.page for block in blocks("sh") if block.mark.startswith("run")})
+PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mark.startswith("skip")})
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_shell_lines_compose(block: Block) -> None:
+    for words in block.commands:
+        if words[0] != "detpipe":
+            assert words[0] in OTHER_WORDS, words
+            continue
+        if len(words) == 1 or words[1].startswith("-"):
+            assert words[1:] in (["--help"], ["--version"]), words
+            continue
+        flags = [word for word in words[2:] if word.startswith("-")]
+        assert set(flags) <= {"-m", "--cfg", "--help"}, words
+        overrides = [word for word in words[2:] if "=" in word]
+        for job in sweeps(overrides) if "-m" in flags else [overrides]:
+            config = compose_command(words[1], job)
+            if not flags:  # as --cfg job and --help do, leave values that are still to be given
+                to_command(config)
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
+def test_shell_blocks_run(page: Path, place: Path, command_line: CommandLine) -> None:
+    for block in blocks("sh"):
+        if block.page == page and block.mark.startswith("run"):
+            wanted = int(block.mark.partition("status=")[2] or 0)
+            for words in block.commands:
+                status = command_line.run(words, place)
+                assert status == wanted, f"{block}: {shlex.join(words)}\n{command_line.errors.read_text()}"
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page one after the other, in one namespace, as a person would type them."""
+    module = ModuleType("page_of_docs")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
+    for block in blocks("python"):
+        if block.page == page and not block.mark.startswith("skip"):
+            # Empty lines in front, so that a traceback shows the page's own line.
+            source = "\n" * block.line + block.text
+            exec(compile(source, str(page), "exec"), module.__dict__)
+
+
+def test_blocks_are_found() -> None:
+    text = "a\n<!-- test: run status=1 -->\n```sh\ndetpipe x \\\n  a=1  # why\n\n```\n\n```python\n1\n```\n"
+    shell, python = blocks_of(README, text)
+    assert (shell.language, shell.mark, shell.line) == ("sh", "run status=1", 2)
+    assert shell.commands == [["detpipe", "x", "a=1"]]
+    assert (python.language, python.mark, python.text) == ("python", "", "1\n")
+
+
+def test_every_page_has_a_block() -> None:
+    assert {block.page for block in [*blocks("sh"), *blocks("python")]} >= set(DOCS)
+
+
+# --- Links ------------------------------------------------------------------------------------------------------------
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = [target for target in LINK.findall(page.read_text("utf-8")) if not re.match(r"[a-z]+:", target)]
+    broken = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+    assert broken == []
+
+
+@pytest.mark.skipif(not README.is_file(), reason="there is no README.md")
+def test_readme_links_every_page() -> None:
+    linked = {(ROOT / target).resolve() for target in LINK.findall(README.read_text("utf-8"))}
+    assert [page.name for page in DOCS if page not in linked] == []
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+def table(page: str, first: str) -> list[list[str]]:
+    """The cells of the rows of a page's table whose first heading is `first`; backticks are taken off."""
+    rows: list[list[str]] = []
+    lines = iter((ROOT / "docs" / page).read_text("utf-8").splitlines())
+    for line in lines:
+        if line.startswith(f"| {first} |"):
+            next(lines)  # the rule
+            for row in lines:
+                if not row.startswith("|"):
+                    break
+                rows.append([cell.strip().replace("`", "") for cell in row.strip("|").split("|")])
+    assert rows, f"{page} has no table of {first}"
+    return rows
+
+
+def test_findings_are_those_of_check() -> None:
+    stated = [(kind, severity) for kind, severity, _ in table("own_data.md", "kind")]
+    assert stated == [(kind, severity.value) for kind, severity in SEVERITY.items()]
+
+
+def test_methods_and_presets_are_those_of_the_code() -> None:
+    assert {row[0] for row in table("proposals.md", "method")} == set(GROUPS["proposals"])
+    assert [row[0] for row in table("proposals.md", "preset")] == [preset.value for preset in SelectiveSearchPreset]
+
+
+def test_artefacts_are_those_of_a_run(place: Path) -> None:
+    stated = {name.rstrip("/") for row in table("resume.md", "file") for name in row[0].split(", ")}
+    there = {path.name for path in (place / "runs/mine").iterdir()}
+    inside = {f"classifier/{path.name}" for path in (place / "runs/mine/classifier").iterdir()}
+    assert (there - {"classifier"}) | inside <= stated
+
+
+def settings(page: Path) -> list[tuple[str, str]]:
+    """(name, default) of the rows `| \\`name\\` | default | ...` of a page."""
+    return re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \| [^|\n]+ \|$", page.read_text("utf-8"), re.M)
+
+
+def defaults() -> dict[str, str]:
+    """Each setting of each command by its name, as `--cfg job` shows it."""
+    found: dict[str, str] = {}
+    for name in COMMANDS:
+        dataset = ["dataset=voc", "dataset.root=my_voc"]
+        config = OmegaConf.to_container(compose_command(name, dataset), enum_to_str=True)
+        found |= flat("", config)
+    return found
+
+
+def flat(prefix: str, node: Any) -> dict[str, str]:
+    if not isinstance(node, dict):
+        return {prefix: node if isinstance(node, str) else json.dumps(node)}
+    names = (flat(f"{prefix}.{key}" if prefix else key, value) for key, value in node.items())
+    return {name: value for one in names for name, value in one.items()}
+
+
+def test_defaults_are_those_of_the_code() -> None:
+    true = defaults()
+    wrong = {
+        name: (value, true.get(name)) for page in DOCS for name, value in settings(page) if true.get(name) != value
+    }
+    assert wrong == {}
+
+
+def test_training_page_has_every_setting_of_training() -> None:
+    groups = ("solver.", "head.", "sampling.", "crops.", "backbone.")
+    wanted = {name for name in defaults() if name.startswith(groups)}
+    assert wanted <= {name for name, _ in settings(ROOT / "docs" / "training.md")}
+
+
+def test_lr_formulas_are_those_of_the_code() -> None:
+    rows = dict(table("training.md", "policy"))
+    assert set(rows) == {policy.value for policy in Policy}
+    for name, formula in rows.items():
+        policy = LrPolicy(policy=Policy(name), gamma=0.3, stepsize=4, stepvalue=[3, 7], power=0.7)
+        for i in range(10):
+            known = {"i": i, "max_iter": 10, "gamma": 0.3, "stepsize": 4, "stepvalue": [3, 7], "power": 0.7}
+            stated = eval(formula, {"exp": math.exp, "cos": math.cos, "pi": math.pi, **known})
+            assert stated == pytest.approx(policy.factor(i, 10)), name
+
+
+def test_layers_are_those_that_are_held() -> None:
+    stated = re.findall(r"^\| (`.+?`) \| (\d) \|", (ROOT / "ARCHITECTURE.md").read_text("utf-8"), re.M)
+    parts = {name: int(layer) for names, layer in stated for name in re.findall(r"`(\w+)(?:\.py|/)`", names)}
+    assert parts == {name: layer for name, layer in LAYERS.items() if name != "__main__"}

@@ -1,0 +1,182 @@
+"""DESIGN.md's layers, read from the imports: a file imports only from lower numbers, or from its own folder."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import detpipe
+
+PACKAGE = Path(detpipe.__file__).parent
+LAYERS = {
+    **dict.fromkeys(("boxes", "structures", "parallel", "storage", "solver"), 0),
+    **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
+    "heads": 2,
+    **dict.fromkeys(("proposals", "classify"), 3),
+    "report": 4,
+    "commands": 5,
+    **dict.fromkeys(("config", "cli", "__main__"), 6),
+}
+"""The number of each folder and file at the top of the package; __init__ is the door and may open any."""
+BESIDE = {
+    ("boxes", "structures"),
+    ("storage", "structures"),
+    ("solver", "storage"),
+    ("cli", "config"),
+    ("__main__", "cli"),
+}
+"""Who may import whom of the same number: "downward as listed" in DESIGN.md."""
+HYDRA_ONLY_IN = {"config", "cli"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
+
+
+def part_of(path: Path) -> str:
+    """The folder or file at the top of the package that a module belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Every module that is imported, at the top or inside of a function, by its full name; `package` is the file's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")
+            base = ".".join(above[: len(above) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path) -> set[str]:
+    package = ".".join(("detpipe", *path.relative_to(PACKAGE).parts[:-1]))
+    return set(imports(ast.parse(path.read_text(encoding="utf-8")), package))
+
+
+def own_parts(path: Path) -> set[str]:
+    """The parts of the package that a module imports from, without its own."""
+    names = {name.split(".")[1] for name in imports_of(path) if name.startswith("detpipe.")}
+    return {name for name in names if name in LAYERS} - {part_of(path)}
+
+
+def faults(path: Path) -> list[str]:
+    part = part_of(path)
+    return [
+        f"{path.relative_to(PACKAGE)} ({LAYERS[part]}) imports {other} ({LAYERS[other]})"
+        for other in sorted(own_parts(path))
+        if LAYERS[other] >= LAYERS[part] and (part, other) not in BESIDE
+    ]
+
+
+def test_every_part_of_the_package_has_a_layer() -> None:
+    parts = {part_of(path) for path in MODULES} - {"__init__"}
+    assert parts == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path) -> None:
+    if path != PACKAGE / "__init__.py":
+        assert faults(path) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "strangers"),
+    [
+        ("metrics", {"datasets", "backbone"}),
+        ("classify", {"proposals"}),
+        ("proposals", {"classify"}),
+        ("parallel", set(LAYERS)),
+        ("structures", set(LAYERS)),
+        ("solver", {"boxes", "structures", "datasets"}),
+    ],
+)
+def test_these_never_meet(part: str, strangers: set[str]) -> None:
+    for path in MODULES:
+        if part_of(path) == part:
+            assert not own_parts(path) & strangers, path
+
+
+def test_only_the_command_line_knows_hydra() -> None:
+    knowing = {
+        part_of(path)
+        for path in MODULES
+        if any(name.split(".")[0] in {"hydra", "omegaconf"} for name in imports_of(path))
+    }
+    assert knowing <= HYDRA_ONLY_IN
+
+
+def test_the_reader_of_imports_reads_them_all() -> None:
+    source = """
+import os, detpipe.boxes as geometry
+from . import prefetch
+from ..storage import datum as d
+from detpipe import structures
+def late():
+    from detpipe.commands.run import run
+"""
+    assert set(imports(ast.parse(source), "detpipe.solver")) >= {
+        "os",
+        "detpipe.boxes",
+        "detpipe.solver.prefetch",
+        "detpipe.storage.datum",
+        "detpipe.structures",
+        "detpipe.commands.run",
+    }
+
+
+def test_no_module_is_called_utils() -> None:
+    names = {part for path in MODULES for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert not {name for name in names if re.fullmatch(r"(.*_)?(utils?|helpers?|misc|common)", name)}
+
+
+BOX_WORD = re.compile(r"(^|_)(box|boxes|bbox|x1|y1|x2|y2|xmin|ymin|xmax|ymax|left|top|right|bottom|corners)(_|$)")
+ONES = {"1", "1.0"}
+
+
+def names_in(node: ast.AST) -> Iterator[str]:
+    """Names and attributes of an expression, but for what is only counted: len(boxes) is no coordinate."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "len":
+        return
+    if isinstance(node, ast.Name | ast.Attribute):
+        yield node.id if isinstance(node, ast.Name) else node.attr
+    for child in ast.iter_child_nodes(node):
+        yield from names_in(child)
+
+
+def boxes_plus_one(path: Path) -> list[str]:
+    """Sums with 1 that stand beside the name of a box or of one of its sides: `x2 - x1 + 1`, `boxes += 1`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.BinOp(left=a, op=ast.Add(), right=b) | ast.AugAssign(target=a, op=ast.Add(), value=b):
+                for one, other in ((a, b), (b, a)):
+                    if ast.unparse(one) in ONES and any(BOX_WORD.search(name) for name in names_in(other)):
+                        found.append(f"{path.name}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_only_the_voc_reader_adds_one_to_a_box() -> None:
+    found = [line for path in MODULES if path != PACKAGE / "datasets" / "voc.py" for line in boxes_plus_one(path)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("w = x2 - x1 + 1", True),
+        ("w = 1 + (boxes[:, 2] - boxes[:, 0])", True),
+        ("boxes[:, 2:] += 1", True),
+        ("b = truth.boxes + 1.0", True),
+        ("w = x2 - x1", False),
+        ("label = labels + 1", False),
+        ("n = len(boxes) + 1", False),
+        ("last = x2 - 1", False),
+    ],
+)
+def test_the_search_for_plus_one_finds_it(line: str, wrong: bool, tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(line)
+    assert bool(boxes_plus_one(tmp_path / "m.py")) == wrong
