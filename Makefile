@@ -5,7 +5,7 @@ RUN_DIR ?= runs/demo
 .PHONY: run test test-slow check format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
-	$(BIN)/detpipe run dataset=demo run_dir=$(RUN_DIR)
+	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
 
 test: .venv/.dev  ## the whole suite but the tests marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"

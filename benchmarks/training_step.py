@@ -9,7 +9,6 @@ the ratio to the first row. The rows take turns, so that another program's load 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.classify.allocator import keep_freed_memory
 
 CLASSES = 21
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,6 @@ def make_step(setting: Setting, batch: int, size: int) -> Callable[[], None]:
         optimizer.step()
 
     return step
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to give freed memory back: each large tensor else meets new pages, which are slow to come."""
-    libc = ctypes.CDLL("libc.so.6")
-    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
-        if not libc.mallopt(option, value):
-            raise OSError(f"mallopt({option}, {value}) failed: --keep-memory needs glibc")
 
 
 def main() -> None:

@@ -131,6 +131,7 @@ def execute(name: str, config: DictConfig) -> None:
     from hydra.types import RunMode
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import check, crop, detect, evaluate, propose, run, train_cls
     from detpipe.config import to_command
 
@@ -146,12 +147,17 @@ def execute(name: str, config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
     logging.captureWarnings(True)
+    keep_freed_memory()
     with logging_redirect_tqdm():
         functions[name](to_command(config))
 
 
 def configuration_error(error: Exception) -> str:
-    """Hydra's message on one line, with the nearest key where one was mistyped."""
+    """Hydra's message on one line."""
+    from omegaconf.errors import MissingMandatoryValue
+
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return f"{error.full_key}: wanted a value, got none; give {error.full_key}=..."
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
     lines = [line.strip() for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))

@@ -146,8 +146,9 @@ def build_classifier(spec: ClassifierSpec, *, dropout: float, seed: int, pretrai
     # weights=none draws from the global generator: it is lent for that, so that the weights are those of the seed.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = create_backbone(config)
-    return RegionClassifier(backbone, len(spec.classes), box_regression=spec.box_regression, dropout=dropout, seed=seed)
+        return RegionClassifier(
+            create_backbone(config), len(spec.classes), box_regression=spec.box_regression, dropout=dropout, seed=seed
+        )
 
 
 def check_classes(spec: ClassifierSpec, classes: Sequence[str], where: str) -> None:

@@ -76,8 +76,9 @@ def context_boxes(boxes: Float32Array, config: CropConfig) -> npt.NDArray[np.flo
 def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.NDArray[np.uint8]:
     """Cut out every region, bilinear: (H, W, 3), (R, 4) -> (R, S, S, 3); R = 0 gives (0, S, S, 3).
 
-    What lies outside of the image is `fill`. A large region is read from a halved copy of the image (a mip map), so
-    that shrinking averages pixels instead of skipping them, and costs no more than a small one.
+    What lies outside of the image is `fill`. A large region is read from a copy of the image that was halved,
+    by axis, as often as it takes (a ripmap), so that shrinking averages pixels instead of skipping them, and costs no
+    more than a small one.
     Raises ValueError for a box without area.
     """
     side = config.size
@@ -87,15 +88,14 @@ def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.N
     sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     if len(boxes) and sides.min() <= 0:
         raise ValueError(f"crop: wanted boxes with an area, got {boxes[sides.argmin()].tolist()}")
-    # The level at which the region's smaller shrinking is below two: never blurred beyond the crop's resolution.
-    levels = np.floor(np.log2(np.maximum(size.min(axis=1) / side, 1))).astype(int)
-    pyramid = [image]
-    for _ in range(int(levels.max(initial=0))):
-        height, width = pyramid[-1].shape[:2]
-        half = (max(width // 2, 1), max(height // 2, 1))
-        pyramid.append(cv2.resize(pyramid[-1], half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
+    # By axis, the level at which the region shrinks by less than two: never blurred beyond the crop's resolution.
+    levels = np.floor(np.log2(np.maximum(size / side, 1))).astype(int)
+    ripmap: dict[tuple[int, int], Image] = {(0, 0): image}
     for row, (left, top, right, bottom) in enumerate(shown):
-        level = pyramid[levels[row]]
+        key = (int(levels[row, 0]), int(levels[row, 1]))
+        if key not in ripmap:
+            ripmap[key] = _shrunk(image, *key)
+        level = ripmap[key]
         to_level = (level.shape[1] / image.shape[1], level.shape[0] / image.shape[0])
         scale_x, scale_y = (right - left) / side * to_level[0], (bottom - top) / side * to_level[1]
         # From the centre of a crop's pixel to the centre of the image's: hence the halves.
@@ -115,3 +115,10 @@ def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.N
             borderValue=config.fill,
         )
     return crops
+
+
+def _shrunk(image: Image, halvings_x: int, halvings_y: int) -> Image:
+    """The image shrunk 2^halvings times by axis, each pixel the average of those it stands for."""
+    height, width = image.shape[:2]
+    size = (max(width >> halvings_x, 1), max(height >> halvings_y, 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

@@ -31,12 +31,13 @@ class DetectConfig:
     """Detections with a lower probability are dropped."""
     max_detections: int = 100
     """Detections of one image at most, over all classes (COCO's number)."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Crops that go through the network at once."""
     precision: Precision = Precision.auto
     """float32 or bf16."""
-    compile: bool | None = None
-    """torch.compile; null where the work is long enough to earn back the time of compiling."""
+    compile: bool = False
+    """torch.compile: wins where the CPU lacks bf16, or on a GPU, once the work is longer than the half minute of
+    compiling; a few per cent otherwise (benchmarks/inference.py). Needs a C++ compiler."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.nms_iou <= 1 or not 0 <= self.score_floor <= 1:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import os
-import shutil
 from contextlib import AbstractContextManager
 
 import torch
@@ -50,8 +48,3 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
     context: AbstractContextManager[None] = torch.autocast(device.type, dtype=torch.bfloat16)
     return context
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs: a C++ compiler on a CPU."""
-    return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))

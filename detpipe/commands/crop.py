@@ -184,13 +184,12 @@ def estimate(left: Sequence[CropTask], total: int) -> None:
 
 def verify(path: Path, artefact: Artefact) -> None:
     """Read and decode every crop. Raises CorruptDatumError at the first bad one, ValueError where some are missing."""
-    reader = CropsReader(path)
     wanted = artefact.manifest.summary["crops"]
-    if len(reader) != wanted:
-        raise ValueError(f"{path}: wanted {wanted} crops, found {len(reader)}; run crop with overwrite=true")
-    for place in tqdm(range(len(reader)), desc="verify", unit="crop", disable=None):
-        reader.read([place])
-    reader.close()
+    with CropsReader(path) as reader:
+        if len(reader) != wanted:
+            raise ValueError(f"{path}: wanted {wanted} crops, found {len(reader)}; run crop with overwrite=true")
+        for place in tqdm(range(len(reader)), desc="verify", unit="crop", disable=None):
+            reader.read([place])
     logger.info("crop: all %d crops of %s are whole", wanted, path)
 
 

@@ -74,7 +74,7 @@ def run(config: Detect) -> None:
     artefact = Artefact(
         config.folder.detections,
         stage="detect",
-        settings={"detect": replace(config.detect, compile=None), "source": config.source},
+        settings={"detect": replace(config.detect, compile=False), "source": config.source},
         inputs={
             "classifier": read_manifest(config.folder.classifier).digest,
             "images": dataset_digest(images.dataset),
@@ -86,9 +86,9 @@ def run(config: Detect) -> None:
         begun = time.perf_counter()
         detections = detect_all(config, images, artefact)
         write_detections(config.folder.detections, images.dataset, detections)
-        shutil.rmtree(unfinished(config))
         summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
+    shutil.rmtree(unfinished(config), ignore_errors=True)
     write_extras(config, images.dataset)
     summary = artefact.manifest.summary
     logger.info(
@@ -169,8 +169,6 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
                 config.run_dir,
                 device=config.device.value,
                 config=config.detect,
-                # Of all images, not of those left: a resumed run must compute as the broken one did.
-                crops_ahead=len(records) * config.detect.max_proposals,
             )
             with tqdm(total=len(todo), desc="detect", unit="image", disable=None) as progress:
                 for chunk in left:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image as PillowImage
 
 from detpipe.classify.classifier import ClassifierSpec, load_classifier
 from detpipe.classify.crop import crop_regions
 from detpipe.classify.detect import DetectConfig, RegionScorer, select_detections
-from detpipe.classify.device import Device, can_compile, resolve_bf16, resolve_device
+from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.proposer import Proposer
@@ -22,8 +22,7 @@ from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
-COMPILE_FROM = 4_000
-"""Crops from which on compiling earns back its time, by benchmarks/inference.py."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +45,21 @@ class Detector:
         device: str = "auto",
         config: DetectConfig | None = None,
         proposer: Proposer | None = None,
-        crops_ahead: int = 0,
     ) -> Detector:
         """The detector in a run folder. proposer: default, selective search as the run's own proposals were made.
 
-        device: auto, cpu or cuda. crops_ahead: how many crops will come, which decides on compiling.
+        device: auto, cpu or cuda.
         Raises ClassifierError where the folder holds no trained classifier.
         """
         folder = RunFolder(Path(path))
         network, spec = load_classifier(folder.classifier)
         config = config or DetectConfig()
         where = resolve_device(Device(device))
-        compiled = config.compile if config.compile is not None else compile_pays(where, crops_ahead)
         scorer = RegionScorer(
             network,
             device=where,
             bf16=resolve_bf16(config.precision, where),
-            compiled=compiled,
+            compiled=config.compile,
             batch_size=config.batch_size,
         )
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
@@ -97,17 +94,16 @@ class Detector:
             yield select_detections(boxes, scored, image_size, self.config)
 
 
-def compile_pays(device: torch.device, crops: int) -> bool:
-    """Whether torch.compile earns back its own time on this many crops."""
-    return crops >= COMPILE_FROM and can_compile(device)
-
-
 def proposer_of_run(folder: RunFolder) -> Proposer:
     """Selective search with the settings that made the run's proposals, or its defaults where they were another's."""
     if not folder.proposals.is_dir():
         return SelectiveSearch()
     settings = dict(read_manifest(folder.proposals).settings["proposals"])
-    return SelectiveSearch(**settings) if settings.pop("method") == SelectiveSearch.__name__ else SelectiveSearch()
+    method = settings.pop("method")
+    if method == SelectiveSearch.__name__:
+        return SelectiveSearch(**settings)
+    logger.warning("%s: made by %s; new images are looked at with selective search", folder.proposals, method)
+    return SelectiveSearch()
 
 
 def as_pixels(image: Image | PillowImage.Image | str | PathLike[str]) -> Image:

@@ -30,7 +30,7 @@ class Evaluate(Command):
     detections: str | None = None
     """A COCO result file; null for the run folder's own."""
     max_dets: int = 100
-    """Detections of an image that COCO counts, and from which on a warning says that some may have been cut off."""
+    """Images with so many detections are counted in a warning: more might have been cut off."""
 
 
 def run(config: Evaluate) -> None:
@@ -50,7 +50,7 @@ def run(config: Evaluate) -> None:
 
 
 def measurable(dataset: Dataset) -> Dataset:
-    """A list without annotations as one of images without objects: no number exists then, and metrics.json has nulls."""
+    """A list without annotations as one of images without objects: no number exists then, the metrics are null."""
     if dataset.ground_truth is not None:
         return dataset
     logger.warning("%s: has no annotations to measure against; the metrics are null", dataset.name)

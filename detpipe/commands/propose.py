@@ -52,7 +52,9 @@ def run(config: Propose) -> None:
         bad = write_proposals(config, splits, tasks, artefact)
         hold_max_bad(bad, len(tasks), config.max_bad)
         recall = measure_recall(config.folder, splits)
-        artefact.finish(seconds=time.perf_counter() - begun, summary={"images": len(tasks), **recall}, bad=bad)
+        left_out = [line for dataset in splits.values() for line in dataset.bad]
+        summary = {"images": len(tasks), **recall}
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*left_out, *bad])
     report(config.folder, artefact)
 
 

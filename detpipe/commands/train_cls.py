@@ -6,6 +6,8 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.classifier import (
     BoxRegression,
@@ -66,31 +68,41 @@ def run(config: TrainCls) -> None:
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        train, val = CropsReader(config.folder.crops), CropsReader(config.folder.val_crops)
-        joint = config.head.box_regression is BoxRegression.joint
-        network = build_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
         try:
-            summary = fine_tune(
-                network,
-                train,
-                val,
-                head=config.head if joint else replace(config.head, box_loss_weight=0.0),
-                solver=config.solver,
-                fg_share=crops.settings["sampling"]["fg_share"],
-                folder=config.folder.classifier,
-                key=artefact.manifest.digest,
-                seed=config.seed,
-                device=device,
-                bf16=bf16,
+            summary = train(
+                config, spec, artefact.manifest.digest, crops.settings["sampling"]["fg_share"], device, bf16
             )
         except Interrupted:
             artefact.pause(time.perf_counter() - begun)
             raise
-        if config.head.box_regression is BoxRegression.ridge:
-            solve_box_regression(network, train, config.head, device=device, bf16=bf16)
-        save_classifier(config.folder.classifier, network, spec)
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
     report(config, artefact)
+
+
+def train(
+    config: TrainCls, spec: ClassifierSpec, key: str, fg_share: float, device: torch.device, bf16: bool
+) -> dict[str, float]:
+    """Train the network of `spec` and save it; returns the solver's summary."""
+    network = build_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
+    ridge = config.head.box_regression is BoxRegression.ridge
+    with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
+        summary = fine_tune(
+            network,
+            crops,
+            val,
+            head=replace(config.head, box_loss_weight=0.0) if ridge else config.head,
+            solver=config.solver,
+            fg_share=fg_share,
+            folder=config.folder.classifier,
+            key=key,
+            seed=config.seed,
+            device=device,
+            bf16=bf16,
+        )
+        if ridge:
+            solve_box_regression(network, crops, config.head, device=device, bf16=bf16)
+    save_classifier(config.folder.classifier, network, spec)
+    return summary
 
 
 def classifier_spec(config: TrainCls) -> ClassifierSpec:

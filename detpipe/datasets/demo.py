@@ -12,6 +12,7 @@ score says that the pipeline works, not that it knows cats.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import logging
@@ -84,12 +85,13 @@ class DemoSource(DatasetSource):
         return f"demo {split.value}"
 
     def entries(self, split: Split) -> Sequence[Entry]:
-        return self._made().entries(split)
+        return self._voc.entries(split)
 
     def known_classes(self) -> list[str]:
-        return self._made().known_classes()
+        return self._voc.known_classes()
 
-    def _made(self) -> VocSource:
+    @functools.cached_property
+    def _voc(self) -> VocSource:
         """The folder as a VOC source, made now if it isn't there. Raises DemoDataError."""
         root = Path(self.root)
         recipe = {"version": _VERSION, "seed": self.seed, "train": self.train_images, "test": self.test_images}

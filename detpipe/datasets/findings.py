@@ -40,7 +40,6 @@ SEVERITY: Mapping[str, Severity] = {
     "duplicate_image": Severity.WARNING,
     "split_overlap": Severity.WARNING,
     "untrained_class": Severity.WARNING,
-    "unused_image": Severity.WARNING,
     "orphan_annotation": Severity.WARNING,
     # Handled.
     "wrong_extension": Severity.INFO,

@@ -82,20 +82,18 @@ FEATURE_NORM = 20.0
 def ridge_regression(
     features: npt.NDArray[np.floating], targets: npt.NDArray[np.floating], ridge: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights (D, T) and bias (T,) that minimise |X w + b - t|^2 + ridge |w|^2, with features scaled to norm 20.
+    """Weights (D, T) and bias (T,) that minimise |X w + b - t|^2 + ridge |w|^2, X being features scaled to norm 20.
 
-    The targets are whitened first, so that the four of them weigh alike, and unwhitened after (R-CNN,
-    rcnn_train_bbox_regressor.m). The returned weights take features as they are. N = 0 raises ValueError.
+    The returned weights take features as they are. N = 0 raises ValueError. R-CNN whitens the targets first and
+    unwhitens after (rcnn_train_bbox_regressor.m); with one lambda for all targets that changes nothing, for the
+    solution is linear in them, and is left out.
     """
     if not len(features):
         raise ValueError("ridge regression: wanted at least one region, got none")
     x, t = features.astype(np.float64), targets.astype(np.float64)
     scale = FEATURE_NORM / max(float(np.linalg.norm(x, axis=1).mean()), 1e-12)
     x_mean, t_mean = (x * scale).mean(axis=0), t.mean(axis=0)
-    x_centred, t_centred = x * scale - x_mean, t - t_mean
-    values, vectors = np.linalg.eigh(t_centred.T @ t_centred / len(t) + 1e-6 * np.eye(t.shape[1]))
-    whiten = vectors @ np.diag(values**-0.5) @ vectors.T
-    unwhiten = vectors @ np.diag(values**0.5) @ vectors.T
+    x_centred = x * scale - x_mean
     gram = x_centred.T @ x_centred + ridge * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, x_centred.T @ (t_centred @ whiten)) @ unwhiten
+    weights = np.linalg.solve(gram, x_centred.T @ (t - t_mean))
     return weights * scale, t_mean - x_mean @ weights

@@ -47,7 +47,7 @@ class SolverConfig:
 
     type: Optimizer = Optimizer.adamw
     """The update rule."""
-    max_iter: int = 600
+    max_iter: int = 300
     """Iterations of the whole training; 0 saves the network as it starts."""
     epochs: float | None = None
     """Passes over the data; where given, converted to iterations in place of max_iter."""
@@ -143,6 +143,7 @@ class Solver(Generic[Batch]):
                     self._log(log, progress, done, losses, batches, begun, start)
                     last = done == self.max_iter
                     if stop or (self.config.snapshot and done % self.config.snapshot == 0 and not last):
+                        check_finite(losses, done)  # a snapshot of NaN would diverge again at every restart
                         path = self._snapshot(optimizer, done)
                         if stop:
                             assert stop.signal is not None
@@ -199,8 +200,7 @@ class Solver(Generic[Batch]):
         if not (tests or last or done % self.config.display == 0):
             return
         numbers = {name: round(float(value), 6) for name, value in losses.items()}
-        if not math.isfinite(numbers["loss"]):
-            raise DivergedError(f"iteration {done}: the loss is {numbers['loss']}; lower solver.base_lr")
+        check_finite(losses, done)
         elapsed = max(time.perf_counter() - begun, 1e-9)
         rate = (done - start) * self.config.iter_size * self.config.batch_size / elapsed
         row = {
@@ -247,3 +247,10 @@ class Solver(Generic[Batch]):
         optimizer.load_state_dict(state["optimizer"])
         logger.info("resumed after iteration %d from %s", state["iteration"], snapshots[-1])
         return int(state["iteration"])
+
+
+def check_finite(losses: Mapping[str, Tensor], done: int) -> None:
+    """Raise DivergedError where the loss after `done` iterations is no number any more."""
+    loss = float(losses["loss"])
+    if not math.isfinite(loss):
+        raise DivergedError(f"iteration {done}: the loss is {loss}; lower solver.base_lr")

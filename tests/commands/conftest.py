@@ -1,0 +1,31 @@
+"""The drawn data set, and one finished run of the whole flow on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import drawn
+from tests.command_line import detpipe
+
+
+@pytest.fixture(scope="session")
+def voc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The VOC folder. Read only: copy what is to be spoilt."""
+    return drawn.write_voc(tmp_path_factory.mktemp("voc") / "drawn")
+
+
+@pytest.fixture(scope="session")
+def finished_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run. Read only: copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("run") / "finished"
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    return drawn.copy(finished_run, tmp_path / "run")

@@ -1,0 +1,219 @@
+"""`detpipe detect` of a data set, of a folder and of a file; and the Detector in Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from detpipe import Detector
+from detpipe.classify.classifier import ClassifierError
+from detpipe.commands.command import RunFolder
+from detpipe.commands.detector import as_pixels, compile_pays, proposer_of_run
+from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.storage.manifest import read_manifest
+from detpipe.structures import Proposals
+from tests import drawn
+from tests.command_line import detpipe
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of two good images, one in a subfolder, and one that is cut short."""
+    folder = tmp_path / "pictures"
+    drawn.write_jpeg(folder / "one.jpg", drawn.draw(50)[0])
+    drawn.write_jpeg(folder / "more" / "two.jpg", drawn.draw(51)[0])
+    (folder / "broken.jpg").write_bytes((folder / "one.jpg").read_bytes()[:900])
+    return folder
+
+
+def detect(run: Path, *arguments: str) -> list[dict[str, object]]:
+    outcome = detpipe("detect", *drawn.settings("detect"), *arguments, f"run_dir={run}")
+    assert outcome.status == 0, outcome.err
+    found: list[dict[str, object]] = json.loads((run / "detections.json").read_text())
+    return found
+
+
+def test_a_folder(run_copy: Path, pictures: Path) -> None:
+    found = detect(run_copy, f"source={pictures}", "show_floor=0.1")
+    assert {one["image_id"] for one in found} == {"one", "two"}
+    assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
+    annotated = read_image(run_copy / "annotated" / "one.jpg").astype(int)
+    plain = drawn.draw(50)[0].astype(int)
+    assert annotated.shape == plain.shape
+    assert (abs(annotated - plain).max(axis=2) > 60).sum() > 100  # something is drawn on it
+    manifest = read_manifest(run_copy / "detections.json")
+    assert [line.split(": ")[0] for line in manifest.bad] == [str(pictures / "broken.jpg")]
+
+
+def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> None:
+    """The header and the end of the file are sound: only the decoder finds out."""
+    file = pictures / "hollow.png"
+    data = bytearray(cv2.imencode(".png", drawn.draw(52)[0])[1].tobytes())
+    start = data.index(b"IDAT") + 4
+    data[start : start + 2000] = bytes(2000)
+    file.write_bytes(bytes(data))
+    with pytest.raises(BrokenImageError):
+        read_image(file)
+    outcome = detpipe("detect", *drawn.settings("detect"), f"source={pictures}", f"run_dir={run_copy}")
+    assert outcome.status == 0, outcome.err
+    assert "hollow.png" in outcome.err
+    bad = read_manifest(run_copy / "detections.json").bad
+    assert {line.split(": ")[0] for line in bad} == {str(file), str(pictures / "broken.jpg")}
+    assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
+
+
+def test_a_file(run_copy: Path, pictures: Path) -> None:
+    found = detect(run_copy, f"source={pictures / 'one.jpg'}")
+    assert {one["image_id"] for one in found} == {"one"}
+    assert [path.name for path in (run_copy / "annotated").iterdir()] == ["one.jpg"]
+
+
+def test_the_floor_of_what_is_drawn_can_be_changed_afterwards(run_copy: Path, pictures: Path) -> None:
+    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=1")
+    empty = (run_copy / "annotated" / "one.jpg").read_bytes()
+    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=0")
+    assert (run_copy / "annotated" / "one.jpg").read_bytes() != empty
+
+
+def test_a_missing_source(run_copy: Path, tmp_path: Path) -> None:
+    outcome = detpipe("detect", *drawn.settings("detect"), f"source={tmp_path / 'nowhere'}", f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert str(tmp_path / "nowhere") in outcome.err
+    assert read_manifest(run_copy / "detections.json").settings["source"] is None  # what was there stays
+
+
+def test_eval_refuses_detections_of_a_source(run_copy: Path, voc_root: Path, pictures: Path) -> None:
+    own = (run_copy / "detections.json").read_bytes()
+    detect(run_copy, f"source={pictures}")
+    outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert f"holds detections of {pictures}, not of the data set" in outcome.err
+    # The data set's were moved aside, and come back the same.
+    assert (run_copy / "detections.previous.json").read_bytes() == own
+    detect(run_copy, *drawn.voc(voc_root))
+    assert (run_copy / "detections.json").read_bytes() == own
+    assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0
+
+
+def test_voc_results_can_be_asked_for_afterwards(run_copy: Path, voc_root: Path) -> None:
+    found = detect(run_copy, *drawn.voc(voc_root), "voc_results=true")
+    lines = {
+        name: (run_copy / "voc_results" / f"comp4_det_test_{name}.txt").read_text().splitlines()
+        for name in drawn.CLASSES
+    }
+    assert sum(map(len, lines.values())) == len(found)
+    discs = [one for one in found if one["category_id"] == 1]
+    name, score, xmin, _, xmax, _ = lines["disc"][0].split()
+    assert name == discs[0]["image_id"]
+    assert float(score) == pytest.approx(discs[0]["score"], rel=1e-4)
+    x, _, width, _ = discs[0]["bbox"]  # type: ignore[misc]
+    assert float(xmin) == pytest.approx(x + 1, abs=0.02)  # VOC counts from 1, and its last pixel belongs to the box
+    assert float(xmax) == pytest.approx(x + width, abs=0.02)
+
+
+def test_a_class_that_the_classifier_does_not_know(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    other = drawn.copy(voc_root, tmp_path / "other")
+    for path in (other / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("disc", "zebra"))
+    before = (run_copy / "detections.json").read_bytes()
+    outcome = detpipe("detect", *drawn.voc(other), *drawn.settings("detect"), f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert "it doesn't know ['zebra']" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (run_copy / "detections.json").read_bytes() == before
+
+
+def test_proposals_of_other_images_are_refused(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    other = drawn.copy(voc_root, tmp_path / "other")
+    (other / "ImageSets" / "Main" / "test.txt").write_text("test_0\ntest_1\n")
+    outcome = detpipe("detect", *drawn.voc(other), *drawn.settings("detect"), f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert "made from another data set" in outcome.err
+
+
+def test_an_image_that_changed_since_its_proposals(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    other = drawn.copy(voc_root, tmp_path / "drawn")
+    path = other / "JPEGImages" / "test_2.jpg"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1  # of the same length, so that only its digest tells
+    path.write_bytes(bytes(data))
+    arguments = [*drawn.voc(other), *drawn.settings("detect"), f"run_dir={run_copy}", "overwrite=true"]
+    outcome = detpipe("detect", *arguments)
+    assert outcome.status == 1
+    assert f"{path}: changed since its proposals were made" in outcome.err
+
+
+def test_a_broken_manifest_is_named(run_copy: Path, voc_root: Path) -> None:
+    (run_copy / "detections.manifest.json").write_text("{")
+    outcome = detpipe("detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert "detections.manifest.json: wanted a manifest" in outcome.err
+    detect(run_copy, *drawn.voc(voc_root), "overwrite=true")
+
+
+def test_the_detector_takes_arrays_paths_and_pillow(finished_run: Path, voc_root: Path) -> None:
+    detector = Detector.from_run(finished_run, device="cpu")
+    path = voc_root / "JPEGImages" / "test_0.jpg"
+    pixels = read_image(path)
+    first = detector.predict(pixels)
+    assert len(first) > 0
+    for other in (path, str(path), PIL.Image.fromarray(pixels)):
+        again = detector.predict(other)
+        np.testing.assert_array_equal(again.boxes, first.boxes)
+        np.testing.assert_array_equal(again.scores, first.scores)
+        np.testing.assert_array_equal(again.labels, first.labels)
+
+
+def test_the_detector_says_what_detect_wrote(finished_run: Path, voc_root: Path) -> None:
+    detector = Detector.from_run(finished_run, device="cpu")
+    assert detector.spec.classes == drawn.CLASSES
+    found = detector.predict(voc_root / "JPEGImages" / "test_3.jpg")
+    written = [one for one in json.loads((finished_run / "detections.json").read_text()) if one["image_id"] == "test_3"]
+    # The command worked in float32 and in other batches; the best are the same, rounded as JSON has them.
+    for one, box, score in zip(written[:3], found.boxes, found.scores, strict=False):
+        np.testing.assert_allclose(one["score"], score, atol=0.02)
+        assert len(box) == 4
+    assert abs(len(found) - len(written)) <= 0.2 * len(written)
+
+
+def test_given_proposals_are_used(finished_run: Path, voc_root: Path) -> None:
+    detector = Detector.from_run(finished_run, device="cpu")
+    pixels = read_image(voc_root / "JPEGImages" / "test_0.jpg")
+    none = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    assert len(detector.predict(pixels, none)) == 0
+    one = Proposals(np.array([[10, 10, 60, 60]], np.float32), np.ones(1, np.float32))
+    found = detector.predict(pixels, one)
+    assert 1 <= len(found) <= 2  # one region, two classes
+
+
+def test_the_detectors_proposer_is_the_runs(finished_run: Path, tmp_path: Path) -> None:
+    proposer = proposer_of_run(RunFolder(finished_run))
+    assert isinstance(proposer, SelectiveSearch)
+    assert (proposer.preset.value, proposer.max_side, proposer.max_proposals) == ("opencv_single", 160, 60)
+    assert proposer_of_run(RunFolder(tmp_path)) == SelectiveSearch()
+
+
+def test_what_the_detector_refuses(finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClassifierError, match=r"found no classifier\.json"):
+        Detector.from_run(tmp_path)
+    detector = Detector.from_run(finished_run, device="cpu")
+    with pytest.raises(ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image, got \(20, 20\) float64"):
+        detector.predict(np.zeros((20, 20)))  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        detector.predict(tmp_path / "none.jpg")
+
+
+def test_as_pixels_drops_alpha() -> None:
+    assert as_pixels(PIL.Image.new("RGBA", (4, 3), (10, 20, 30, 0))).tolist() == [[[10, 20, 30]] * 4] * 3
+
+
+def test_compiling_pays_for_long_work_only() -> None:
+    import torch
+
+    assert not compile_pays(torch.device("cpu"), 100)

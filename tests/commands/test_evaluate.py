@@ -1,0 +1,107 @@
+"""`detpipe eval` of detections that others made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import drawn
+from tests.command_line import detpipe
+
+
+def perfect(voc_root: Path) -> list[dict[str, object]]:
+    """The objects of the test images themselves, as detections."""
+    found: list[dict[str, object]] = []
+    for number, name in enumerate(drawn.TEST, start=len(drawn.TRAIN)):
+        truth = drawn.draw(number)[1]
+        for (x1, y1, x2, y2), label in zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True):
+            found.append({"image_id": name, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9})
+    return found
+
+
+def evaluate(voc_root: Path, file: Path, run_dir: Path) -> dict[str, dict[str, float]]:
+    outcome = detpipe("eval", *drawn.voc(voc_root), f"detections={file}", f"run_dir={run_dir}")
+    assert outcome.status == 0, outcome.err
+    metrics: dict[str, dict[str, float]] = json.loads((run_dir / "metrics.json").read_text())
+    return metrics
+
+
+@pytest.mark.parametrize("image_id", ["{name}", "{name}.jpg"])
+def test_others_detections_in_an_empty_folder(voc_root: Path, tmp_path: Path, image_id: str) -> None:
+    file = tmp_path / "theirs.json"
+    named = [{**one, "image_id": image_id.format(name=one["image_id"])} for one in perfect(voc_root)]
+    file.write_text(json.dumps(named))
+    metrics = evaluate(voc_root, file, tmp_path / "run")
+    assert metrics["voc07"]["map"] == pytest.approx(1)
+    assert metrics["voc10"]["map"] == pytest.approx(1)
+    assert metrics["coco"]["AP"] == pytest.approx(1)
+    assert list(metrics["seconds"]) == ["eval"]
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert not (tmp_path / "run" / "detections.json").exists()
+
+
+def test_half_of_the_objects(voc_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.json"
+    file.write_text(json.dumps([one for one in perfect(voc_root) if one["category_id"] == 2]))
+    metrics = evaluate(voc_root, file, tmp_path)
+    assert metrics["voc10"]["per_class"] == {"disc": 0.0, "square": pytest.approx(1)}
+    assert metrics["voc10"]["map"] == pytest.approx(0.5)
+
+
+def test_no_detections_at_all(voc_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.json"
+    file.write_text("[]")
+    metrics = evaluate(voc_root, file, tmp_path)
+    assert metrics["voc10"]["map"] == 0
+    assert metrics["coco"]["AP"] == 0
+
+
+def test_coco_ids(voc_root: Path, tmp_path: Path) -> None:
+    dataset = drawn.write_coco(tmp_path / "coco", voc_root)
+    file = tmp_path / "theirs.json"
+    found = [
+        {
+            **one,
+            "image_id": 100 + drawn.TEST.index(str(one["image_id"])),
+            "category_id": drawn.COCO_IDS["disc" if one["category_id"] == 1 else "square"],
+        }
+        for one in perfect(voc_root)
+    ]
+    file.write_text(json.dumps(found))
+    outcome = detpipe("eval", *dataset, f"detections={file}", f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 0, outcome.err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["coco"]["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, "there is none"),
+        ("{", "can't read it"),
+        ('[{"image_id": "zebra", "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image_id 'zebra'"),
+        ('[{"image_id": "test_0", "category_id": 9, "bbox": [0, 0, 1, 1], "score": 1}]', "category_id 9"),
+    ],
+)
+def test_what_is_no_result_file(voc_root: Path, tmp_path: Path, content: str | None, named: str) -> None:
+    file = tmp_path / "theirs.json"
+    if content is not None:
+        file.write_text(content)
+    outcome = detpipe("eval", *drawn.voc(voc_root), f"detections={file}", f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 1
+    assert f"detpipe eval: {file}" in outcome.err
+    assert named in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_data_set_without_boxes(voc_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.json"
+    file.write_text("[]")
+    images = ["dataset=images", f"dataset.root={voc_root / 'JPEGImages'}", "dataset.classes=[disc,square]"]
+    outcome = detpipe("eval", *images, f"detections={file}", f"run_dir={tmp_path}")
+    assert outcome.status == 0, outcome.err
+    assert "has no annotations to measure against" in outcome.err
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["voc10"] == {"map": None, "per_class": {"disc": None, "square": None}}

@@ -1,0 +1,213 @@
+"""The command line: what a person sees of commands, mistakes, sweeps and completions."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from detpipe import cli
+from detpipe.commands import propose
+from detpipe.solver.interrupt import Interrupted
+from tests import drawn
+from tests.command_line import Outcome, detpipe, process
+
+
+@pytest.fixture(scope="module")
+def voc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn.write_voc(tmp_path_factory.mktemp("voc") / "drawn")
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing command makes its run folder all the same: not in the checkout."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+def assert_one_sentence(outcome: Outcome, command: str, *words: str) -> None:
+    """Exit status 1, and on stderr one line that begins with the command."""
+    assert outcome.status == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    last = outcome.err.strip().splitlines()[-1]
+    assert last.startswith(f"detpipe {command}: "), outcome.err
+    for word in words:
+        assert word in last
+
+
+def test_nothing_shows_the_usage_and_fails() -> None:
+    outcome = detpipe()
+    assert outcome.status == 2
+    assert outcome.out.startswith("usage: detpipe COMMAND")
+    for name in cli.SUMMARY:
+        assert f"\n  {name} " in outcome.out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_the_usage(flag: str) -> None:
+    outcome = detpipe(flag)
+    assert outcome.status == 0
+    assert outcome.out == detpipe().out
+
+
+def test_version() -> None:
+    outcome = detpipe("--version")
+    assert outcome.status == 0
+    assert re.fullmatch(r"detpipe \d+\.\d+\.\d+\n", outcome.out)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("propse", "propose"), ("train_cls", "train-cls"), ("evaluate", "eval")])
+def test_a_mistyped_command(typed: str, meant: str) -> None:
+    outcome = detpipe(typed, "run_dir=x")
+    assert outcome.status == 1
+    assert f"no command '{typed}'; did you mean {meant}?" in outcome.err
+
+
+def test_a_command_like_no_other() -> None:
+    outcome = detpipe("zzz")
+    assert outcome.status == 1
+    assert "no command 'zzz'" in outcome.err
+    assert "did you mean" not in outcome.err
+    assert "train-cls" in outcome.err
+
+
+@pytest.mark.parametrize("command", cli.SUMMARY)
+def test_each_command_shows_its_settings(command: str) -> None:
+    outcome = detpipe(command, "--cfg", "job")
+    assert outcome.status == 0, outcome.err
+    for line in ("run_dir: runs/latest", "dataset: null", "seed: 0", "device: auto", "overwrite: false"):
+        assert line in outcome.out.splitlines()
+
+
+@pytest.mark.parametrize("command", cli.SUMMARY)
+def test_each_command_has_help(command: str) -> None:
+    outcome = detpipe(command, "--help")
+    assert outcome.status == 0, outcome.err
+    assert "run_dir: runs/latest" in outcome.out
+    assert "dataset: coco, demo, images, voc" in outcome.out
+
+
+def test_a_mistyped_key(voc_root: Path) -> None:
+    outcome = detpipe("run", *drawn.voc(voc_root), "solver.max_itr=3")
+    assert_one_sentence(outcome, "run", "max_itr", "--cfg job")
+    assert_one_sentence(detpipe("propose", "run_dri=x"), "propose", "run_dri")
+
+
+def test_a_value_of_another_type() -> None:
+    assert_one_sentence(detpipe("train-cls", "solver.max_iter=many"), "train-cls", "many", "max_iter")
+    assert_one_sentence(detpipe("run", "device=tpu"), "run", "tpu", "cuda")
+
+
+def test_a_value_that_a_component_refuses(voc_root: Path) -> None:
+    outcome = detpipe("run", *drawn.voc(voc_root), "solver.batch_size=0")
+    assert_one_sentence(outcome, "run", "solver.batch_size: wanted at least 1, got 0")
+
+
+def test_an_unknown_option_of_a_group() -> None:
+    assert_one_sentence(detpipe("run", "dataset=pascal"), "run", "pascal", "voc")
+    assert_one_sentence(detpipe("propose", "proposals=rpn"), "propose", "rpn", "selective_search")
+
+
+def test_no_data_set() -> None:
+    for command in ("run", "check", "propose", "crop"):
+        assert_one_sentence(detpipe(command), command, "dataset=voc dataset.root=DIR")
+
+
+def test_a_data_set_without_its_folder() -> None:
+    assert_one_sentence(detpipe("run", "dataset=voc"), "run", "dataset.root")
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    for command in ("run", "check", "propose"):
+        assert_one_sentence(detpipe(command, *drawn.voc(missing)), command, str(missing), "dataset.root")
+
+
+def test_a_run_folder_that_cannot_be_made(voc_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = detpipe("check", *drawn.voc(voc_root), f"run_dir={tmp_path / 'file' / 'run'}")
+    assert_one_sentence(outcome, "check", str(tmp_path / "file"))
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    outcome = detpipe("check", *drawn.voc(tmp_path / "nowhere"), "debug=true")
+    assert outcome.status == 1
+    assert "Traceback" in outcome.err
+    assert outcome.err.strip().splitlines()[-1].startswith("detpipe check: ")
+
+
+def test_a_process_of_its_own(voc_root: Path, tmp_path: Path) -> None:
+    """Exit status and stderr as a shell has them; relative paths are from where the person stands."""
+    good = process("check", *drawn.voc(Path(os.path.relpath(voc_root))), "run_dir=here/run", "workers=0")
+    assert good.status == 0, good.err
+    assert Path("here/run/check.json").is_file()
+    bad = process("check", *drawn.voc(tmp_path / "nowhere"), "run_dir=here/run", "workers=0")
+    assert bad.status == 1
+    assert bad.out == ""
+    assert len(bad.err.splitlines()) == 1
+
+
+def test_a_sweep_has_a_run_folder_for_each_value(voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    arguments = [*drawn.voc(voc_root), "proposals=uniform", "workers=0", f"run_dir={folder}"]
+    outcome = detpipe("propose", *arguments, "proposals.max_proposals=5,9", "-m")
+    assert outcome.status == 0, outcome.err
+    for number, count in enumerate((5, 9)):
+        manifest = (folder / str(number) / "proposals.lmdb" / "manifest.json").read_text()
+        assert f'"max_proposals": {count}' in manifest
+    assert not (folder / "proposals.lmdb").exists()
+
+
+def test_a_sweep_goes_on_after_a_failure_and_fails(voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    arguments = [*drawn.voc(voc_root), "proposals=uniform", "workers=0", f"run_dir={folder}"]
+    outcome = detpipe("propose", *arguments, "proposals.max_proposals=0,9", "-m")
+    assert outcome.status == 1
+    assert "max_proposals: wanted a number from 1" in outcome.err
+    assert (folder / "1" / "proposals.lmdb" / "manifest.json").is_file()
+
+
+def test_a_signal_ends_the_whole_sweep(voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def interrupted(config: propose.Propose) -> None:
+        begun.append(config.seed)
+        raise Interrupted("saved")
+
+    monkeypatch.setattr(propose, "run", interrupted)
+    outcome = detpipe("propose", *drawn.voc(voc_root), f"run_dir={tmp_path}", "seed=1,2", "-m")
+    assert outcome.status == 130
+    assert "detpipe propose: stopped: saved" in outcome.err
+    assert begun == [1]
+
+
+def completions(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
+    """What bash would offer after this line."""
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    outcome = detpipe("-sc", "query=bash")
+    assert outcome.status == 0, outcome.err
+    return outcome.out.split()
+
+
+def test_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert completions(monkeypatch, "detpipe ") == list(cli.SUMMARY)
+    assert completions(monkeypatch, "detpipe tr") == ["train-cls"]
+    assert completions(monkeypatch, "detpipe zz") == []
+
+
+def test_groups_and_keys_of_a_command_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert completions(monkeypatch, "detpipe run dataset=") == [
+        f"dataset={name}" for name in ("coco", "demo", "images", "voc")
+    ]
+    assert completions(monkeypatch, "detpipe propose proposals=sl") == ["proposals=sliding_window"]
+    assert completions(monkeypatch, "detpipe train-cls solver.max_") == ["solver.max_iter="]
+    assert "sampling." not in completions(monkeypatch, "detpipe detect ")
+
+
+def test_the_completion_can_be_installed() -> None:
+    outcome = detpipe("-sc", "install=bash")
+    assert outcome.status == 0, outcome.err
+    assert "complete" in outcome.out

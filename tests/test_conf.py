@@ -1,0 +1,162 @@
+"""Every preset and every option of every group makes a checked object; the names that users' scripts rely on stay."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+import detpipe.config as config
+
+CONF = Path(__file__).parents[1] / "conf"
+
+MANDATORY = {
+    "dataset=voc": ["dataset.root=a"],
+    "dataset=images": ["dataset.root=a"],
+    "dataset=coco": ["dataset.train_json=a", "dataset.train_images=b"],
+}
+"""What an option can't do without."""
+
+
+def made(command: str, *overrides: str) -> Any:
+    """The command's object, as the command line makes it."""
+    config.register()
+    with initialize_config_module("detpipe.conf", version_base="1.3"):
+        return config.to_command(compose(command, list(overrides)))
+
+
+def users_of(group: str) -> list[str]:
+    """The commands that have a group, by the field of its name."""
+    return [name for name, command in config.COMMANDS.items() if group in {f.name for f in dataclasses.fields(command)}]
+
+
+def files_of_groups() -> Iterator[tuple[str, str]]:
+    """Group and option of each YAML file in a folder of conf/; Hydra's own are used by every command."""
+    for path in sorted(CONF.glob("*/*.yaml")):
+        if path.parent.name != "hydra":
+            yield path.parent.name, path.stem
+
+
+OPTIONS = sorted(
+    {(group, option) for group, options in config.GROUPS.items() for option in options} | set(files_of_groups())
+)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_of_every_group(group: str, option: str) -> None:
+    choice = f"{group}={option}"
+    commands = users_of(group) if group != "experiment" else ["run"]
+    assert commands, f"no command has the group {group}"
+    for command in commands:
+        one = made(command, choice, *MANDATORY.get(choice, []))
+        assert type(one) is config.COMMANDS[command]
+        schema = config.GROUPS.get(group, {}).get(option)
+        if schema is not None:
+            assert type(getattr(one, group)) is schema
+
+
+def test_every_command_has_its_file_and_its_schema() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == config.COMMANDS.keys() | {"common"}
+    for name, command in config.COMMANDS.items():
+        assert type(made(name)) is command
+
+
+def test_experiments_say_command_duration_and_expected_number() -> None:
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        lines = path.read_text().splitlines()
+        comments = [line for line in lines[:6] if line.startswith("#") and "@package" not in line]
+        assert len(comments) >= 3, f"{path.name}: wanted three lines of comment: command, duration, expected number"
+        assert "detpipe run" in comments[0] or "detpipe run" in comments[1], path.name
+
+
+@pytest.mark.parametrize("command", config.COMMANDS)
+def test_defaults_stand_in_the_dataclass_alone(command: str) -> None:
+    """What Hydra composes without overrides is the command made in Python without arguments."""
+    assert made(command) == config.COMMANDS[command]()
+
+
+CONTRACT = {
+    "run": [
+        *[
+            "dataset.root=a",
+            "dataset.train=b",
+            "dataset.test=c",
+            "dataset.classes=[x,y]",
+            "run_dir=d",
+            "overwrite=true",
+        ],
+        *["solver.max_iter=5", "seed=1", "device=cpu", "workers=2", "proposals.preset=opencv_fast", "debug=true"],
+    ],
+    "check": ["run_dir=d", "fail_on=warning"],
+    "propose": ["proposals.preset=ijcv_quality", "run_dir=d"],
+    "crop": ["run_dir=d", "seed=2", "verify=true", "crops.mode=square", "crops.context_pad=8", "crops.encoding=raw"],
+    "train-cls": ["solver.max_iter=5", "seed=1", "device=cuda", "backbone.weights=none", "head.box_regression=ridge"],
+    "detect": ["source=a.jpg", "run_dir=d"],
+    "eval": ["detections=a.json", "run_dir=d"],
+}
+"""Names that stand in the README and in people's scripts."""
+
+
+@pytest.mark.parametrize("command", CONTRACT)
+def test_the_contracts_names(command: str) -> None:
+    needed = ["dataset=voc", "dataset.root=a"]
+    one = made(command, *needed, *CONTRACT[command])
+    for override in CONTRACT[command]:
+        key, text = override.split("=", 1)
+        value = one
+        for name in key.split("."):
+            value = getattr(value, name)
+        plain = value.value if isinstance(value, enum.Enum) else value
+        wanted = OmegaConf.create(f"value: {text}").value
+        assert plain == wanted, override
+
+
+def test_the_contracts_names_of_coco() -> None:
+    names = ["train_json", "train_images", "val_json", "val_images", "test_json", "test_images"]
+    one = made("run", "dataset=coco", *(f"dataset.{name}={name}" for name in names))
+    assert [getattr(one.dataset, name) for name in names] == names
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda"])
+def test_devices(device: str) -> None:
+    for command in ("run", "train-cls", "detect"):
+        assert made(command, f"device={device}").device.value == device
+
+
+def enums_within(kind: Any, seen: set[Any]) -> Iterator[type[enum.Enum]]:
+    """The enums in the fields of a dataclass and of those in it."""
+    for inner in (kind, *typing.get_args(kind)):
+        if inner in seen or not isinstance(inner, type):
+            continue
+        seen.add(inner)
+        if issubclass(inner, enum.Enum):
+            yield inner
+        elif dataclasses.is_dataclass(inner):
+            for hint in typing.get_type_hints(inner).values():
+                yield from enums_within(hint, seen)
+
+
+def test_enums_are_written_as_their_values() -> None:
+    """Hydra takes an enum by its name, manifests and Python hold its value: a person must meet one word only."""
+    seen: set[Any] = set()
+    components = [component for options in config.GROUPS.values() for component in options.values()]
+    found = [one for kind in (*config.COMMANDS.values(), *components) for one in enums_within(kind, seen)]
+    assert {"Device", "Precision", "FailOn", "CropMode", "SelectiveSearchPreset"} <= {one.__name__ for one in found}
+    for one in found:
+        for member in one:
+            assert member.name == member.value, f"{one.__name__}.{member.name}"
+            assert member.name == member.name.lower(), f"{one.__name__}.{member.name}"
+
+
+def test_a_choice_replaces_the_proposer_whole() -> None:
+    one = made("run", "proposals=uniform", "proposals.max_proposals=7")
+    assert type(one.proposals).__name__ == "Uniform"
+    assert one.proposals.max_proposals == 7
+    assert not hasattr(one.proposals, "preset")
