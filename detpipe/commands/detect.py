@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import shutil
@@ -25,14 +24,12 @@ from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
-from detpipe.parallel import ordered_map
 from detpipe.proposals.proposals_db import BadImage, ProposalsReader, parse_proposals, propose_image
-from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, manifest_path, read_manifest
+from detpipe.storage.manifest import Artefact, State, read_manifest
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -81,8 +78,7 @@ def run(config: Detect) -> None:
             "proposals": images.digest,
         },
     )
-    keep_other_source(config)
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+    if artefact.begin(overwrite=make_room(config, artefact)) is not State.COMPLETE:
         begun = time.perf_counter()
         detections = detect_all(config, images, artefact)
         write_detections(config.folder.detections, images.dataset, detections)
@@ -131,8 +127,9 @@ def source_images(config: Detect) -> Input:
     bad: list[str] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
-        results = ordered_map(functools.partial(_propose, proposer), records, workers=config.workers)
-        for record, result in zip(records, results, strict=True):
+        # In this process, whose side thread reads ahead: proposing takes a fraction of the time of classifying.
+        for record in records:
+            result = propose_image(proposer, record, None)
             if isinstance(result, BadImage):
                 logger.warning("no detections: %s", result.reason)
                 bad.append(result.reason)
@@ -142,10 +139,6 @@ def source_images(config: Detect) -> Input:
                 yield read_image(record.path), boxes[: config.detect.max_proposals]
 
     return Input(dataset, regions, "", bad)
-
-
-def _propose(proposer: Proposer, record: ImageRecord) -> bytes | BadImage:
-    return propose_image(proposer, record, None)
 
 
 def nothing_to_see() -> tuple[Image, Float32Array]:
@@ -208,26 +201,23 @@ def _unpack(record: bytes) -> Detections:
     )
 
 
-def keep_other_source(config: Detect) -> None:
-    """Move detections of other images aside: a data set's and a `source`'s take turns in one run folder."""
-    path = config.folder.detections
-    if config.overwrite or not manifest_path(path).is_file():
+def make_room(config: Detect, artefact: Artefact) -> bool:
+    """Whether what stands there is to be replaced. A data set's and a `source`'s detections take turns in one folder.
+
+    Those of a `source` are replaced by whatever comes next; those of the data set are moved aside for a `source`.
+    """
+    found = None if config.overwrite else artefact.found()
+    replaced = config.overwrite
+    if found is not None and found.digest != artefact.manifest.digest:
+        before = found.settings.get("source")
+        replaced = before is not None or config.source is not None
+        if before is None and config.source is not None and artefact.path.is_file():
+            aside = artefact.path.with_name("detections.previous.json")
+            artefact.path.replace(aside)
+            logger.info("the detections of the data set are now in %s", aside)
+    if replaced or found is None:
         shutil.rmtree(unfinished(config), ignore_errors=True)
-    if not manifest_path(path).is_file():
-        return
-    try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except ValueError:
-        return  # Artefact.begin makes it anew, or says what to do.
-    before = manifest.get("settings", {}).get("source")
-    if before != config.source:
-        shutil.rmtree(unfinished(config), ignore_errors=True)
-    if before != config.source:
-        aside = path.with_name("detections.previous.json")
-        if path.is_file():
-            path.replace(aside)
-            logger.info("the detections of %s are now in %s", before or "the data set", aside)
-        manifest_path(path).unlink()
+    return replaced
 
 
 def write_extras(config: Detect, dataset: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from detpipe.commands.command import Command, RunFolder, load_splits, splits_dig
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
-from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, propose_image
+from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
@@ -32,8 +31,6 @@ class Propose(Command):
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
     """The method: proposals=selective_search|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import."""
-    max_bad: float = 0.01
-    """The share of images that may turn out unreadable; above it, the command fails."""
 
 
 def run(config: Propose) -> None:
@@ -50,7 +47,7 @@ def run(config: Propose) -> None:
         begun = time.perf_counter()
         tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
         bad = write_proposals(config, splits, tasks, artefact)
-        hold_max_bad(bad, len(tasks), config.max_bad)
+        hold_max_bad(bad, len(tasks), config.data_source.max_bad)
         recall = measure_recall(config.folder, splits)
         left_out = [line for dataset in splits.values() for line in dataset.bad]
         summary = {"images": len(tasks), **recall}
@@ -70,10 +67,8 @@ def write_proposals(
         left = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
         if len(left) < len(tasks):
             logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
-        work = (_Work(split.value, record, _truth(splits[split], record)) for split, record in left)
-        results = ordered_map(
-            functools.partial(_propose, config.proposals), work, workers=config.workers, describe=_Work.describe
-        )
+        work = (ProposeTask(config.proposals, record, _truth(splits[split], record)) for split, record in left)
+        results = ordered_map(propose_task, work, workers=config.workers, describe=ProposeTask.describe)
         for (split, record), result in zip(left, _with_progress(results, "propose", len(left)), strict=True):
             if isinstance(result, BadImage):
                 bad.append(f"{record.path}: {result.reason.removeprefix(f'{record.path}: ')}")
@@ -85,20 +80,6 @@ def write_proposals(
         artefact.pause(time.perf_counter() - begun)
         raise Interrupted(f"proposals so far are in {config.folder.proposals}; the same command goes on from there")
     return bad
-
-
-@dataclass(frozen=True)
-class _Work:
-    split: str
-    record: ImageRecord
-    truth: GroundTruth | None
-
-    def describe(self) -> str:
-        return str(self.record.path)
-
-
-def _propose(proposer: Proposer, work: _Work) -> bytes | BadImage:
-    return propose_image(proposer, work.record, work.truth)
 
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
@@ -115,8 +96,8 @@ def hold_max_bad(bad: Sequence[str], total: int, max_bad: float) -> None:
         logger.warning("left out: %s", line)
     if len(bad) > max_bad * total:
         raise ValueError(
-            f"{len(bad)} of {total} images can't be read, more than max_bad={max_bad:g}: {'; '.join(bad[:3])}. "
-            "Mend or remove them, or raise max_bad"
+            f"{len(bad)} of {total} images can't be read, more than dataset.max_bad={max_bad:g}: {'; '.join(bad[:3])}. "
+            "Mend or remove them, or raise it"
         )
 
 
@@ -124,7 +105,7 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
     """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
     summary: dict[str, Any] = {}
     written = folder.recall
-    for split in (Split.TEST, Split.VAL, Split.TRAIN):
+    for split in (Split.TEST, Split.TRAIN):
         dataset = splits.get(split)
         if dataset is None or dataset.ground_truth is None:
             continue
@@ -133,7 +114,7 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
         write_json(written, numbers)
         if written == folder.recall:
             summary = {"recall_of": split.value, **numbers["1000"]}
-        written = folder.recall.with_name("recall_train.json")
+            written = folder.recall.with_name("recall_train.json")
     return summary
 
 

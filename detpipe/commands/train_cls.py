@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,7 @@ from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression, training_key
 from detpipe.commands.command import Command
+from detpipe.datasets.image_file import file_digest
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.solver import SolverConfig
 from detpipe.storage.manifest import Artefact, State, plain, read_manifest
@@ -64,7 +66,7 @@ def run(config: TrainCls) -> None:
                 }
             )
         ),
-        inputs={"crops": crops.digest},
+        inputs={"crops": crops.digest, **weights_digest(config.backbone)},
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
@@ -103,6 +105,12 @@ def train(
             solve_box_regression(network, crops, config.head, device=device, bf16=bf16)
     save_classifier(config.folder.classifier, network, spec)
     return summary
+
+
+def weights_digest(backbone: BackboneConfig) -> dict[str, str]:
+    """The digest of a person's own weights file, as an input; ImageNet's and none have no file."""
+    path = Path(backbone.weights)
+    return {"weights": file_digest(path).hex()} if path.is_file() else {}
 
 
 def classifier_spec(config: TrainCls) -> ClassifierSpec:

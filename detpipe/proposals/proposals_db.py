@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -38,6 +38,23 @@ class BadImage:
     """Why an image has no proposals: its file, or what was imported for it, can't be used."""
 
     reason: str
+
+
+class ProposeTask(NamedTuple):
+    """What a worker needs for one image."""
+
+    proposer: Proposer
+    record: ImageRecord
+    ground_truth: GroundTruth | None
+
+    def describe(self) -> str:
+        """The file, for messages."""
+        return str(self.record.path)
+
+
+def propose_task(task: ProposeTask) -> bytes | BadImage:
+    """`propose_image` of a task. It stands here, and not with the command, so that workers don't import torch."""
+    return propose_image(task.proposer, task.record, task.ground_truth)
 
 
 def propose_image(proposer: Proposer, record: ImageRecord, ground_truth: GroundTruth | None) -> bytes | BadImage:

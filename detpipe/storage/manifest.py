@@ -116,6 +116,10 @@ class Artefact:
             detpipe=package_version(),
         )
 
+    def found(self) -> Manifest | None:
+        """The manifest of what stands there, complete or not; None where there is none."""
+        return _read(self.path)
+
     def begin(self, *, overwrite: bool) -> State:
         """NEW after making room, PARTIAL to go on, COMPLETE to do nothing.
 

@@ -78,7 +78,7 @@ def test_above_max_bad_it_fails_with_a_sentence(faulty: Path, tmp_path: Path) ->
 
 
 def test_pixels_that_turn_out_bad(voc_root: Path, tmp_path: Path) -> None:
-    """A PNG whose header and end are sound: only the decoder finds out, in `propose`, which has its own max_bad."""
+    """A PNG whose header and end are sound: only the decoder finds out, in `propose`, which holds max_bad too."""
     root = drawn.copy(voc_root, tmp_path / "drawn")
     file = root / "JPEGImages" / "train_5.jpg"
     data = bytearray(cv2.imencode(".png", drawn.draw(5)[0])[1].tobytes())
@@ -87,9 +87,9 @@ def test_pixels_that_turn_out_bad(voc_root: Path, tmp_path: Path) -> None:
     file.write_bytes(bytes(data))
     outcome = run("run", root, tmp_path / "strict")
     assert outcome.status == 1
-    assert "1 of 14 images can't be read, more than max_bad=0.01" in outcome.err
+    assert "1 of 14 images can't be read, more than dataset.max_bad=0.01" in outcome.err
     assert str(file) in outcome.err
-    outcome = run("run", root, tmp_path / "run", "max_bad=0.1")
+    outcome = run("run", root, tmp_path / "run", "dataset.max_bad=0.1")
     assert outcome.status == 0, outcome.err
     (line,) = read_manifest(tmp_path / "run" / "proposals.lmdb").bad
     assert line.startswith(f"{file}: wanted an image file")
