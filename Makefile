@@ -8,7 +8,7 @@ run: .venv/.run  ## install, make the demo data, build a detector from it, print
 	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
 
 test: .venv/.dev  ## the whole suite but the tests marked slow
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"  # a process a core
 
 test-slow: .venv/.dev  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow

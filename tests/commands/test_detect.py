@@ -13,7 +13,7 @@ import pytest
 from detpipe import Detector
 from detpipe.classify.classifier import ClassifierError
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detector import as_pixels, compile_pays, proposer_of_run
+from detpipe.commands.detector import as_pixels, proposer_of_run
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.manifest import read_manifest
@@ -211,9 +211,3 @@ def test_what_the_detector_refuses(finished_run: Path, tmp_path: Path) -> None:
 
 def test_as_pixels_drops_alpha() -> None:
     assert as_pixels(PIL.Image.new("RGBA", (4, 3), (10, 20, 30, 0))).tolist() == [[[10, 20, 30]] * 4] * 3
-
-
-def test_compiling_pays_for_long_work_only() -> None:
-    import torch
-
-    assert not compile_pays(torch.device("cpu"), 100)

@@ -118,7 +118,7 @@ def test_a_second_run_does_nothing(run_copy: Path, voc_root: Path) -> None:
 
 
 def test_how_the_work_is_watched_or_shared_out_is_no_other_setting(run_copy: Path, voc_root: Path) -> None:
-    more = ["workers=1", "solver.display=1", "solver.snapshot=2", "solver.test_interval=1", "detect.compile=null"]
+    more = ["workers=1", "solver.display=1", "solver.snapshot=2", "solver.test_interval=1"]
     before = bytes_of(run_copy)
     outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *more), f"run_dir={run_copy}")
     assert outcome.status == 0, outcome.err
