@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.crops_db import CropsReader, CropTask, make_records, shuffled_keys
@@ -18,6 +17,7 @@ from detpipe.classify.labeling import Regions, Sampling, sample_regions
 from detpipe.commands.command import Command, dataset_digest, load_splits, verify_input
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
+from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
@@ -150,7 +150,7 @@ def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], artefact: A
         left = [task for task in tasks if task.keys and task.keys[-1] not in writer]
         estimate(left, len(tasks))
         results = ordered_map(make_records, left, workers=config.workers, describe=lambda task: str(task.path))
-        for records in tqdm(results, desc="crop", total=len(left), unit="image", disable=None):
+        for records in progress(results, "crop", total=len(left), unit="image"):
             for key, value in records:
                 writer.put(key, value)
             if stop:
@@ -188,7 +188,7 @@ def verify(path: Path, artefact: Artefact) -> None:
     with CropsReader(path) as reader:
         if len(reader) != wanted:
             raise ValueError(f"{path}: wanted {wanted} crops, found {len(reader)}; run crop with overwrite=true")
-        for place in tqdm(range(len(reader)), desc="verify", unit="crop", disable=None):
+        for place in progress(range(len(reader)), "verify", total=len(reader), unit="crop"):
             reader.read([place])
     logger.info("crop: all %d crops of %s are whole", wanted, path)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from detpipe.classify.classifier import check_classes, load_spec
 from detpipe.classify.crops_db import verify_image
@@ -24,6 +23,7 @@ from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
+from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsReader, parse_proposals, propose_image
 from detpipe.report.drawing import draw_detections
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
@@ -156,22 +156,15 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
     chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
     with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        todo = [records[index] for chunk in left for index in chunk]
-        if todo:
-            detector = Detector.from_run(
-                config.run_dir,
-                device=config.device.value,
-                config=config.detect,
-            )
-            with tqdm(total=len(todo), desc="detect", unit="image", disable=None) as progress:
-                for chunk in left:
-                    chunk_records = [records[index] for index in chunk]
-                    for index, found in zip(chunk, detector.predict_many(images.regions(chunk_records)), strict=True):
-                        writer.put(_key(index), _pack(found))
-                        progress.update(1)
-                    writer.commit()
-                    if stop:
-                        break
+        if left:
+            detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+            for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
+                chunk_records = [records[index] for index in chunk]
+                for index, found in zip(chunk, detector.predict_many(images.regions(chunk_records)), strict=True):
+                    writer.put(_key(index), _pack(found))
+                writer.commit()
+                if stop:
+                    break
     if stop:
         artefact.pause(time.perf_counter() - begun)
         raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
@@ -232,7 +225,7 @@ def write_extras(config: Detect, dataset: Dataset) -> None:
         write_voc_results(config.folder.path / "voc_results", dataset, detections)
     if config.source is None:
         return
-    for record in tqdm(dataset.records, desc="draw", unit="image", disable=None):
+    for record in progress(dataset.records, "draw", total=len(dataset), unit="image"):
         try:
             image = read_image(record.path)
         except BrokenImageError:  # named where it was proposed on, and in the manifest

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from tqdm import tqdm
 
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
+from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
@@ -69,7 +68,9 @@ def write_proposals(
             logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
         work = (ProposeTask(config.proposals, record, _truth(splits[split], record)) for split, record in left)
         results = ordered_map(propose_task, work, workers=config.workers, describe=ProposeTask.describe)
-        for (split, record), result in zip(left, _with_progress(results, "propose", len(left)), strict=True):
+        for (split, record), result in zip(
+            left, progress(results, "propose", total=len(left), unit="image"), strict=True
+        ):
             if isinstance(result, BadImage):
                 bad.append(f"{record.path}: {result.reason.removeprefix(f'{record.path}: ')}")
             else:
@@ -84,10 +85,6 @@ def write_proposals(
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
     return None if dataset.ground_truth is None else dataset.ground_truth[record.image_id]
-
-
-def _with_progress(results: Iterable[Any], name: str, total: int) -> Iterator[Any]:
-    yield from tqdm(results, desc=name, total=total, unit="image", disable=None)
 
 
 def hold_max_bad(bad: Sequence[str], total: int, max_bad: float) -> None:
