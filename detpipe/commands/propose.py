@@ -126,14 +126,10 @@ def stored(folder: RunFolder, split: Split, dataset: Dataset) -> Iterator[tuple[
 def report(folder: RunFolder, artefact: Artefact) -> None:
     """Say what was made."""
     summary = artefact.manifest.summary
-    at = f"at 1000 boxes on {summary['recall_of']}: " if "recall_of" in summary else ""
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in summary.items() if isinstance(value, float))
-    logger.info(
-        "propose: %s images in %.1f s; %s%s -> %s, %s",
-        summary.get("images"),
-        artefact.manifest.seconds,
-        at,
-        numbers,
-        folder.proposals,
-        folder.recall,
-    )
+    places = str(folder.proposals)
+    recall = ""
+    if "recall_of" in summary:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in summary.items() if isinstance(value, float))
+        recall = f"; at 1000 boxes on {summary['recall_of']}: {numbers}"
+        places += f", {folder.recall}"
+    logger.info("propose: %s images in %.1f s%s -> %s", summary["images"], artefact.manifest.seconds, recall, places)
