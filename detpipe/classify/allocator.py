@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory for this process; returns whether it did (False on other systems).
 
     By default glibc maps each block of more than 32 MiB anew, and the system clears its pages one by one: with batches
-    of crops on a CPU that is a third of the time (benchmarks/training_step.py). The price: memory of the largest step
-    stays with the process.
+    of crops on a CPU that is a third to a half of the time (benchmarks/inference.py). The price: the memory of the
+    largest step stays with the process.
     """
     if not sys.platform.startswith("linux"):
         return False
