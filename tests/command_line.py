@@ -66,14 +66,20 @@ def _own_logging() -> Iterator[None]:
 def start(
     *arguments: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """The command in a process of its own, its output in pipes."""
+    """The command in a process of its own, its output in pipes.
+
+    It computes with as many threads as this process does: the last bits of a sum depend on them.
+    """
+    import torch  # here, because the command line itself must start without it
+
+    threads = str(torch.get_num_threads())
     return subprocess.Popen(
         [sys.executable, "-m", "detpipe", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        env={**os.environ, "OMP_NUM_THREADS": threads, **(environment or {})},
     )
 
 
