@@ -17,6 +17,7 @@ from detpipe.classify.detect import DetectConfig, RegionScorer, select_detection
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
+from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.manifest import read_manifest
@@ -46,7 +47,7 @@ class Detector:
         config: DetectConfig | None = None,
         proposer: Proposer | None = None,
     ) -> Detector:
-        """The detector in a run folder. proposer: default, selective search as the run's own proposals were made.
+        """The detector in a run folder. proposer: default, the one that made the run's own proposals.
 
         device: auto, cpu or cuda.
         Raises ClassifierError where the folder holds no trained classifier.
@@ -95,14 +96,16 @@ class Detector:
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:
-    """Selective search with the settings that made the run's proposals, or its defaults where they were another's."""
+    """The proposer that made the run's proposals, or selective search where that one needs more than an image."""
     if not folder.proposals.is_dir():
         return SelectiveSearch()
-    settings = dict(read_manifest(folder.proposals).settings["proposals"])
-    method = settings.pop("method")
-    if method == SelectiveSearch.__name__:
-        return SelectiveSearch(**settings)
-    logger.warning("%s: made by %s; new images are looked at with selective search", folder.proposals, method)
+    description = read_manifest(folder.proposals).settings["proposals"]
+    proposer = proposer_of(description)
+    if proposer is not None and proposer.from_pixels:
+        return proposer
+    logger.warning(
+        "%s: made by %s; new images are looked at with selective search", folder.proposals, description["method"]
+    )
     return SelectiveSearch()
 
 

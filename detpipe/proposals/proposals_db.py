@@ -205,6 +205,7 @@ class ProposalsReader:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._reader = LmdbReader(path)
 
     def read(self, split: str, image_id: ImageId) -> StoredProposals:
