@@ -111,8 +111,8 @@ def best_of_equal(boxes: Float32Array, scores: Float32Array) -> Int64Array:
 
     (N, 4), (N,) -> (kept,) int64. Equal boxes must have equal bytes: no -0.0. N = 0 gives (0,).
     """
-    order = rank(boxes, scores)
-    order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1)]
+    has_area = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    order = has_area[rank(boxes[has_area], scores[has_area])]
     _, first = np.unique(boxes[order], axis=0, return_index=True)
     return order[np.sort(first)]
 

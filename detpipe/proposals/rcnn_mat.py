@@ -121,12 +121,15 @@ def write_mat(path: Path, images: Iterable[tuple[ImageRecord, Proposals]]) -> No
 def to_pixels(boxes: Float32Array, image_size: tuple[int, int]) -> Float32Array:
     """The inverse of `to_boxes` for R-CNN's form: (N, 4), (height, width) -> (N, 4) whole [y1 x1 y2 x2] from 1.
 
-    Edges go to the nearest border between pixels (a half up); a box that would become empty gets the pixel there.
+    Edges go to the nearest border between pixels (a half up); a box that would become empty gets the pixel of its
+    middle. So an edge moves by half a pixel at most, in boxes of less than a pixel by one.
     """
     height, width = image_size
-    near = np.minimum(np.floor(boxes[:, :2] + np.float32(0.5)), np.array([width, height], dtype=np.float32) - 1)
-    far = np.maximum(np.floor(boxes[:, 2:] + np.float32(0.5)), near + 1)
-    whole = np.concatenate([near, far], axis=1)
+    near, far = np.floor(boxes[:, :2] + np.float32(0.5)), np.floor(boxes[:, 2:] + np.float32(0.5))
+    last = np.array([width, height], dtype=np.float32) - 1
+    middle = np.minimum(np.floor((boxes[:, :2] + boxes[:, 2:]) / 2), last)
+    empty = far <= near
+    whole = np.concatenate([np.where(empty, middle, near), np.where(empty, middle + 1, far)], axis=1)
     return whole[:, [1, 0, 3, 2]] + np.array([1, 1, 0, 0], dtype=np.float32)
 
 
