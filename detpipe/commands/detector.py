@@ -17,9 +17,11 @@ from detpipe.classify.detect import DetectConfig, RegionScorer, select_detection
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
+from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.proposals.sourced import SourcedProposals
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
@@ -75,7 +77,11 @@ class Detector:
         Raises BrokenImageError for an unreadable file, ValueError for another array.
         """
         pixels = as_pixels(image)
-        regions = (proposals if proposals is not None else self.proposer(pixels)).top(self.config.max_proposals)
+        if proposals is None:
+            # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.
+            image_size = (pixels.shape[0], pixels.shape[1])
+            proposals = snapped(SourcedProposals(self.proposer(pixels), None), image_size).proposals
+        regions = proposals.top(self.config.max_proposals)
         return next(self.predict_many([(pixels, regions.boxes)]))
 
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
