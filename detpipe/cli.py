@@ -10,8 +10,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,19 +24,32 @@ SUMMARY = {
     "train-cls": "what are they: fine-tune a classifier on the crops",
     "detect": "classify the proposals of the test images, or of any image or folder",
     "eval": "average precisions of detections, ours or anybody's, and the page",
+    "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
 }
+
+FAMILIES = {
+    "proposals": {
+        "info": "what a proposals.lmdb holds and what made it",
+        "verify": "is it whole, and are its images those that are there now",
+        "export": "as a file of COCO, Detectron2, MMDetection or R-CNN",
+        "import": "boxes that another program made, as a proposals.lmdb",
+        "fuse": "several joined into one that knows its sources",
+        "merge": "shards, made on parts of a data set, as one",
+    },
+}
+"""Commands of commands: `detpipe proposals info`. Each is an application named proposals-info."""
 
 STOPPED = 130
 """The exit status of what a signal stopped, as shells have it for Ctrl-C."""
 
 USAGE = """\
-usage: detpipe COMMAND [group=option] [key=value] ... [-m for sweeps] [--cfg job] [--help]
+usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg job] [--help]
 
 {commands}
 
-Each command shows its settings with `detpipe COMMAND --cfg job` and explains itself with --help.
-A start: detpipe run dataset=voc dataset.root=DIR run_dir=runs/mine
+Each command shows its settings with `detpipe {command} --cfg job` and explains itself with --help.
 """
+A_START = "A start: detpipe run dataset=voc dataset.root=DIR run_dir=runs/mine\n"
 
 
 def main() -> None:
@@ -45,36 +58,62 @@ def main() -> None:
     if arguments and arguments[0] in ("-sc", "--shell-completion"):
         complete(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:<10} {text}" for name, text in SUMMARY.items())
-        sys.stdout.write(USAGE.format(commands=lines))
-        sys.exit(0 if arguments else 2)
+        show_usage("COMMAND", SUMMARY, A_START, asked=bool(arguments))
     if arguments[0] == "--version":
         from detpipe.storage.manifest import package_version
 
         sys.stdout.write(f"detpipe {package_version()}\n")
         sys.exit(0)
-    name = arguments[0]
-    if name not in SUMMARY:
-        near = difflib.get_close_matches(name, SUMMARY, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        sys.exit(f"detpipe: no command {name!r}{hint} There are: {', '.join(SUMMARY)}")
-    sys.argv = [f"{sys.argv[0]}", *arguments[1:]]
+    name, rest = chosen("", SUMMARY, arguments), arguments[1:]
+    if name in FAMILIES:
+        if not rest or rest[0] in ("-h", "--help"):
+            show_usage(f"{name} COMMAND", FAMILIES[name], "", asked=bool(rest))
+        name, rest = f"{name}-{chosen(f'{name} ', FAMILIES[name], rest)}", rest[1:]
+    sys.argv = [f"{sys.argv[0]}", *rest]
     sys.exit(run_command(name))
+
+
+def show_usage(command: str, summary: Mapping[str, str], more: str, *, asked: bool) -> NoReturn:
+    """Print the commands and exit: with status 0 where a person asked for it."""
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in summary.items())
+    sys.stdout.write(USAGE.format(command=command, commands=lines) + more)
+    sys.exit(0 if asked else 2)
+
+
+def chosen(family: str, summary: Mapping[str, str], arguments: Sequence[str]) -> str:
+    """The command that the first word names. Exits with status 1, and what may be meant, where it names none."""
+    name = arguments[0]
+    if name not in summary:
+        near = difflib.get_close_matches(name, summary, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        sys.exit(f"detpipe {family}".strip() + f": no command {name!r}{hint} There are: {', '.join(summary)}")
+    return name
 
 
 def complete(arguments: list[str]) -> None:
     """Answer a shell's question for completions: of the command itself, or by Hydra's completion of that command."""
-    words = os.environ.get("COMP_LINE", "").split()
-    if len(words) > 1 and words[1] in SUMMARY:
-        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f" {words[1]}", "", 1)
+    words = os.environ.get("COMP_LINE", "").split()[1:]
+    summary, path = SUMMARY, words[:1]
+    if path and path[0] in FAMILIES:
+        summary, path = FAMILIES[path[0]], words[:2]
+        words = words[1:]
+    if words and words[0] in summary:
+        # Hydra knows the application only, not the words that chose it.
+        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f" {' '.join(path)}", "", 1)
         sys.argv = [sys.argv[0], *arguments]
-        sys.exit(run_command(words[1]))
+        sys.exit(run_command("-".join(path)))
     if arguments[1:2] == ["query=bash"]:
-        typed = words[1] if len(words) > 1 else ""
-        sys.stdout.write("\n".join(name for name in SUMMARY if name.startswith(typed)) + "\n")
+        typed = words[0] if words else ""
+        sys.stdout.write("\n".join(name for name in summary if name.startswith(typed)) + "\n")
         sys.exit(0)
     sys.argv = [sys.argv[0], *arguments]
     sys.exit(run_command("run"))
+
+
+def spoken(name: str) -> str:
+    """An application's name as a person types it: proposals-info is `proposals info`, train-cls stays."""
+    family, _, command = name.partition("-")
+    return f"{family} {command}" if family in FAMILIES else name
 
 
 def run_command(name: str) -> int:
@@ -108,19 +147,20 @@ def guarded(name: str, work: Callable[[], None], *, debug: bool) -> int:
 
     from detpipe.solver.interrupt import Interrupted
 
+    command = spoken(name)
     try:
         work()
     except Interrupted as stopped:
-        sys.stderr.write(f"detpipe {name}: stopped: {stopped}\n")
+        sys.stderr.write(f"detpipe {command}: stopped: {stopped}\n")
         return STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write(f"detpipe {name}: stopped at once; the same command goes on from what is on disk\n")
+        sys.stderr.write(f"detpipe {command}: stopped at once; the same command goes on from what is on disk\n")
         return STOPPED
     except (HydraException, OmegaConfBaseException, ValueError, OSError, RuntimeError, ImportError) as error:
         if debug:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-        sys.stderr.write(f"detpipe {name}: {configuration_error(error) if of_hydra else error}\n")
+        sys.stderr.write(f"detpipe {command}: {configuration_error(error) if of_hydra else error}\n")
         return 1
     return 0
 
@@ -132,7 +172,21 @@ def execute(name: str, config: DictConfig) -> None:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from detpipe.classify.allocator import keep_freed_memory
-    from detpipe.commands import check, crop, detect, evaluate, propose, run, train_cls
+    from detpipe.commands import (
+        check,
+        crop,
+        detect,
+        evaluate,
+        proposals_export,
+        proposals_fuse,
+        proposals_import,
+        proposals_info,
+        proposals_merge,
+        proposals_verify,
+        propose,
+        run,
+        train_cls,
+    )
     from detpipe.config import to_command
 
     functions: dict[str, Callable[[Any], None]] = {
@@ -143,6 +197,12 @@ def execute(name: str, config: DictConfig) -> None:
         "detect": detect.run,
         "eval": evaluate.run,
         "check": check.run,
+        "proposals-info": proposals_info.run,
+        "proposals-verify": proposals_verify.run,
+        "proposals-export": proposals_export.run,
+        "proposals-import": proposals_import.run,
+        "proposals-fuse": proposals_fuse.run,
+        "proposals-merge": proposals_merge.run,
     }
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"

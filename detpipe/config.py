@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -15,6 +16,12 @@ from detpipe.commands.check import Check
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate import Evaluate
+from detpipe.commands.proposals_export import ProposalsExport
+from detpipe.commands.proposals_fuse import ProposalsFuse
+from detpipe.commands.proposals_import import ProposalsImport
+from detpipe.commands.proposals_info import ProposalsInfo
+from detpipe.commands.proposals_merge import ProposalsMerge
+from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
 from detpipe.commands.train_cls import TrainCls
@@ -22,13 +29,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
-from detpipe.proposals.edge_boxes import EdgeBoxes
-from detpipe.proposals.gaussian import Gaussian
-from detpipe.proposals.ground_truth import GroundTruthBoxes
-from detpipe.proposals.imported import ImportedProposals
-from detpipe.proposals.selective_search import SelectiveSearch
-from detpipe.proposals.sliding_window import SlidingWindow
-from detpipe.proposals.uniform import Uniform
+from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver import SolverConfig
 
 COMMANDS: dict[str, type] = {
@@ -39,19 +40,18 @@ COMMANDS: dict[str, type] = {
     "detect": Detect,
     "eval": Evaluate,
     "check": Check,
+    "proposals-info": ProposalsInfo,
+    "proposals-verify": ProposalsVerify,
+    "proposals-export": ProposalsExport,
+    "proposals-import": ProposalsImport,
+    "proposals-fuse": ProposalsFuse,
+    "proposals-merge": ProposalsMerge,
 }
+"""By the name of its file in conf/: that of a command in a family has the family's in front."""
 
-GROUPS: dict[str, dict[str, type]] = {
+GROUPS: dict[str, Mapping[str, type]] = {
     "dataset": {"voc": VocSource, "coco": CocoSource, "images": ImageFolderSource, "demo": DemoSource},
-    "proposals": {
-        "selective_search": SelectiveSearch,
-        "edge_boxes": EdgeBoxes,
-        "gaussian": Gaussian,
-        "uniform": Uniform,
-        "sliding_window": SlidingWindow,
-        "ground_truth": GroundTruthBoxes,
-        "import": ImportedProposals,
-    },
+    "proposals": METHODS,
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},

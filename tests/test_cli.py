@@ -14,6 +14,12 @@ from detpipe.solver.interrupt import Interrupted
 from tests import drawn
 from tests.command_line import Outcome, detpipe, process
 
+EACH = [
+    *([name] for name in cli.SUMMARY if name not in cli.FAMILIES),
+    *([family, name] for family, names in cli.FAMILIES.items() for name in names),
+]
+"""The words of each command."""
+
 
 @pytest.fixture(scope="module")
 def voc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -73,20 +79,47 @@ def test_a_command_like_no_other() -> None:
     assert "train-cls" in outcome.err
 
 
-@pytest.mark.parametrize("command", cli.SUMMARY)
-def test_each_command_shows_its_settings(command: str) -> None:
-    outcome = detpipe(command, "--cfg", "job")
+@pytest.mark.parametrize("command", EACH, ids=" ".join)
+def test_each_command_shows_its_settings(command: list[str]) -> None:
+    outcome = detpipe(*command, "--cfg", "job")
     assert outcome.status == 0, outcome.err
     for line in ("run_dir: runs/latest", "dataset: null", "seed: 0", "device: auto", "overwrite: false"):
         assert line in outcome.out.splitlines()
 
 
-@pytest.mark.parametrize("command", cli.SUMMARY)
-def test_each_command_has_help(command: str) -> None:
-    outcome = detpipe(command, "--help")
+@pytest.mark.parametrize("command", EACH, ids=" ".join)
+def test_each_command_has_help(command: list[str]) -> None:
+    outcome = detpipe(*command, "--help")
     assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith(f"detpipe {' '.join(command)}: ")
     assert "run_dir: runs/latest" in outcome.out
     assert "dataset: coco, demo, images, voc" in outcome.out
+
+
+@pytest.mark.parametrize(("flags", "status"), [([], 2), (["--help"], 0), (["-h"], 0)])
+def test_a_family_shows_its_commands(flags: list[str], status: int) -> None:
+    outcome = detpipe("proposals", *flags)
+    assert outcome.status == status
+    assert outcome.out.startswith("usage: detpipe proposals COMMAND")
+    for name in cli.FAMILIES["proposals"]:
+        assert f"\n  {name} " in outcome.out
+
+
+def test_a_mistyped_command_of_a_family() -> None:
+    outcome = detpipe("proposals", "inof")
+    assert outcome.status == 1
+    assert "detpipe proposals: no command 'inof'; did you mean info?" in outcome.err
+
+
+def test_an_error_of_a_family_says_its_words(tmp_path: Path) -> None:
+    assert_one_sentence(detpipe("proposals", "info", f"path={tmp_path}"), "proposals info", str(tmp_path))
+    assert_one_sentence(detpipe("proposals", "export", "outt=a"), "proposals export", "outt")
+
+
+def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
+    for command in ("info", "verify", "export"):
+        detpipe("proposals", command, f"path={tmp_path}")
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_mistyped_key(voc_root: Path) -> None:
@@ -196,6 +229,10 @@ def test_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert completions(monkeypatch, "detpipe ") == list(cli.SUMMARY)
     assert completions(monkeypatch, "detpipe tr") == ["train-cls"]
     assert completions(monkeypatch, "detpipe zz") == []
+    assert completions(monkeypatch, "detpipe pro") == ["propose", "proposals"]
+    assert completions(monkeypatch, "detpipe proposals ") == list(cli.FAMILIES["proposals"])
+    assert completions(monkeypatch, "detpipe proposals ex") == ["export"]
+    assert completions(monkeypatch, "detpipe proposals zz") == []
 
 
 def test_groups_and_keys_of_a_command_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +242,8 @@ def test_groups_and_keys_of_a_command_are_completed(monkeypatch: pytest.MonkeyPa
     assert completions(monkeypatch, "detpipe propose proposals=sl") == ["proposals=sliding_window"]
     assert completions(monkeypatch, "detpipe train-cls solver.max_") == ["solver.max_iter="]
     assert "sampling." not in completions(monkeypatch, "detpipe detect ")
+    assert completions(monkeypatch, "detpipe proposals export form") == ["format="]
+    assert completions(monkeypatch, "detpipe proposals fuse proposals.dup") == ["proposals.duplicate_iou="]
 
 
 def test_the_completion_can_be_installed() -> None:

@@ -100,6 +100,12 @@ CONTRACT = {
     "train-cls": ["solver.max_iter=5", "seed=1", "device=cuda", "backbone.weights=none", "head.box_regression=ridge"],
     "detect": ["source=a.jpg", "run_dir=d"],
     "eval": ["detections=a.json", "run_dir=d"],
+    "proposals-info": ["path=a"],
+    "proposals-verify": ["path=a"],
+    "proposals-export": ["path=a", "format=rcnn_mat", "out=b.mat", "split=train"],
+    "proposals-import": ["proposals.path=a.pkl", "run_dir=d"],
+    "proposals-fuse": ["sources=[a,b]", "proposals.budgets=[1,2]", "run_dir=d"],
+    "proposals-merge": ["shards=[a,b]", "run_dir=d"],
 }
 """Names that stand in the README and in people's scripts."""
 
@@ -160,3 +166,18 @@ def test_a_choice_replaces_the_proposer_whole() -> None:
     assert type(one.proposals).__name__ == "Uniform"
     assert one.proposals.max_proposals == 7
     assert not hasattr(one.proposals, "preset")
+
+
+@pytest.mark.parametrize("command", ["run", "propose"])
+def test_sources_of_a_fusion_have_a_short_name(command: str) -> None:
+    one = made(command, "proposals=fuse", "sources=[selective_search,gaussian]")
+    assert one.proposals.sources == ["selective_search", "gaussian"]
+    assert made(command, "proposals=fuse", "proposals.sources=[uniform]").proposals.sources == ["uniform"]
+    with pytest.raises(ValueError, match="belongs to proposals=fuse"):
+        made(command, "sources=[gaussian]")
+
+
+def test_a_fusion_may_not_write_over_its_source(tmp_path: Path) -> None:
+    for source in (tmp_path, tmp_path / "proposals.lmdb"):
+        with pytest.raises(ValueError, match="another run_dir"):
+            made("proposals-fuse", f"sources=[{source}]", f"run_dir={tmp_path}")

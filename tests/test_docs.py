@@ -30,6 +30,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from detpipe.cli import FAMILIES
+from detpipe.commands.proposals_export import SUFFIX
 from detpipe.config import COMMANDS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.proposals.selective_search import SelectiveSearchPreset
@@ -94,6 +96,13 @@ def blocks(language: str) -> list[Block]:
     return [block for page in PAGES for block in blocks_of(page, page.read_text("utf-8")) if block.language == language]
 
 
+def application(words: list[str]) -> tuple[str, list[str]]:
+    """The application of a line and its arguments: `detpipe proposals info` is proposals-info."""
+    if words[1] in FAMILIES and len(words) > 2 and words[2] in FAMILIES[words[1]]:
+        return f"{words[1]}-{words[2]}", words[3:]
+    return words[1], words[2:]
+
+
 def compose_command(name: str, overrides: list[str]) -> DictConfig:
     """The configuration of a command, composed as the command line does it."""
     register()
@@ -120,7 +129,8 @@ def has(config: DictConfig, key: str) -> bool:
 
 def small(words: list[str]) -> list[str]:
     """A line of a page with the small settings that its command has."""
-    config = compose_command(words[1], [word for word in words[2:] if not word.startswith("-")])
+    name, arguments = application(words)
+    config = compose_command(name, [word for word in arguments if not word.startswith("-")])
     return [*words, *(f"{key}={value}" for key, value in SMALL.items() if has(config, key))]
 
 
@@ -180,8 +190,10 @@ def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLi
 
 
 def draw_data(folder: Path) -> None:
-    """my_voc (lists trainval and test), my_coco, photos, and the boxes and detections of others."""
+    """my_voc (lists trainval, its halves, and test), my_coco, photos, and the boxes and detections of others."""
     voc = drawn.write_voc(folder / "my_voc")
+    for name, half in (("first_half", drawn.TRAIN[:5]), ("second_half", drawn.TRAIN[5:])):
+        (voc / f"ImageSets/Main/{name}.txt").write_text("\n".join(half) + "\n")
     drawn.write_coco(folder / "my_coco", voc)
     shutil.copytree(voc / "JPEGImages", folder / "my_coco/images")
     results = [
@@ -235,11 +247,12 @@ def test_shell_lines_compose(block: Block) -> None:
         if len(words) == 1 or words[1].startswith("-"):
             assert words[1:] in (["--help"], ["--version"]), words
             continue
-        flags = [word for word in words[2:] if word.startswith("-")]
+        name, arguments = application(words)
+        flags = [word for word in arguments if word.startswith("-")]
         assert set(flags) <= {"-m", "--cfg", "--help"}, words
-        overrides = [word for word in words[2:] if "=" in word]
+        overrides = [word for word in arguments if "=" in word]
         for job in sweeps(overrides) if "-m" in flags else [overrides]:
-            config = compose_command(words[1], job)
+            config = compose_command(name, job)
             if not flags:  # as --cfg job and --help do, leave values that are still to be given
                 to_command(config)
 
@@ -322,6 +335,11 @@ def test_findings_are_those_of_check() -> None:
 def test_methods_and_presets_are_those_of_the_code() -> None:
     assert {row[0] for row in table("proposals.md", "method")} == set(GROUPS["proposals"])
     assert [row[0] for row in table("proposals.md", "preset")] == [preset.value for preset in SelectiveSearchPreset]
+
+
+def test_formats_are_those_of_export() -> None:
+    stated = {form: suffix for form, suffix, _ in table("proposal_files.md", "format")}
+    assert stated == {form.value: suffix for form, suffix in SUFFIX.items()}
 
 
 def test_artefacts_are_those_of_a_run(place: Path) -> None:

@@ -17,8 +17,11 @@ from detpipe.classify.detect import DetectConfig, RegionScorer, select_detection
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
+from detpipe.proposals.box_columns import snapped
+from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.proposals.sourced import SourcedProposals
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
@@ -46,7 +49,7 @@ class Detector:
         config: DetectConfig | None = None,
         proposer: Proposer | None = None,
     ) -> Detector:
-        """The detector in a run folder. proposer: default, selective search as the run's own proposals were made.
+        """The detector in a run folder. proposer: default, the one that made the run's own proposals.
 
         device: auto, cpu or cuda.
         Raises ClassifierError where the folder holds no trained classifier.
@@ -74,7 +77,11 @@ class Detector:
         Raises BrokenImageError for an unreadable file, ValueError for another array.
         """
         pixels = as_pixels(image)
-        regions = (proposals if proposals is not None else self.proposer(pixels)).top(self.config.max_proposals)
+        if proposals is None:
+            # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.
+            image_size = (pixels.shape[0], pixels.shape[1])
+            proposals = snapped(SourcedProposals(self.proposer(pixels), None), image_size).proposals
+        regions = proposals.top(self.config.max_proposals)
         return next(self.predict_many([(pixels, regions.boxes)]))
 
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
@@ -95,14 +102,16 @@ class Detector:
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:
-    """Selective search with the settings that made the run's proposals, or its defaults where they were another's."""
+    """The proposer that made the run's proposals, or selective search where that one needs more than an image."""
     if not folder.proposals.is_dir():
         return SelectiveSearch()
-    settings = dict(read_manifest(folder.proposals).settings["proposals"])
-    method = settings.pop("method")
-    if method == SelectiveSearch.__name__:
-        return SelectiveSearch(**settings)
-    logger.warning("%s: made by %s; new images are looked at with selective search", folder.proposals, method)
+    description = read_manifest(folder.proposals).settings["proposals"]
+    proposer = proposer_of(description)
+    if proposer is not None and proposer.from_pixels:
+        return proposer
+    logger.warning(
+        "%s: made by %s; new images are looked at with selective search", folder.proposals, description["method"]
+    )
     return SelectiveSearch()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
@@ -13,12 +14,13 @@ from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
+from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import Artefact, State, plain
+from detpipe.storage.manifest import Artefact, State
 from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, Proposals
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,19 @@ class Propose(Command):
     """Settings of `detpipe propose`."""
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
-    """The method: proposals=selective_search|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import."""
+    """The method: proposals=selective_search|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import|fuse."""
+    sources: list[str] | None = None
+    """Of proposals=fuse: a short name of proposals.sources."""
+
+    def __post_init__(self) -> None:
+        if self.sources is not None:
+            if not isinstance(self.proposals, Fused):
+                raise ValueError("sources: belongs to proposals=fuse; give both, or neither")
+            self.proposals = replace(self.proposals, sources=self.sources)
+        if isinstance(self.proposals, Fused):
+            targets = {self.folder.path.resolve(), self.folder.proposals.resolve()}
+            if targets & {Path(source).resolve() for source in self.proposals.sources}:
+                raise ValueError(f"sources: {self.folder.proposals} is a source and the result; give another run_dir")
 
 
 def run(config: Propose) -> None:
@@ -39,18 +53,14 @@ def run(config: Propose) -> None:
     artefact = Artefact(
         config.folder.proposals,
         stage="propose",
-        settings={"proposals": {"method": type(config.proposals).__name__, **plain(config.proposals)}},
-        inputs=splits_digests(splits),
+        settings={"proposals": config.proposals.describe()},
+        inputs={**splits_digests(splits), **config.proposals.inputs()},
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
         bad = write_proposals(config, splits, tasks, artefact)
-        hold_max_bad(bad, len(tasks), config.data_source.max_bad)
-        recall = measure_recall(config.folder, splits)
-        left_out = [line for dataset in splits.values() for line in dataset.bad]
-        summary = {"images": len(tasks), **recall}
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*left_out, *bad])
+        seal(config, splits, artefact, bad, begun)
     report(config.folder, artefact)
 
 
@@ -81,6 +91,21 @@ def write_proposals(
         artefact.pause(time.perf_counter() - begun)
         raise Interrupted(f"proposals so far are in {config.folder.proposals}; the same command goes on from there")
     return bad
+
+
+def seal(
+    config: Command, splits: Mapping[Split, Dataset], artefact: Artefact, bad: Sequence[str], begun: float
+) -> None:
+    """All records stand: hold max_bad, measure the recall, finish the artefact.
+
+    bad: images without a record, "file: reason". begun: perf_counter's.
+    """
+    images = sum(map(len, splits.values()))
+    hold_max_bad(bad, images, config.data_source.max_bad)
+    recall = measure_recall(config.folder, splits)
+    left_out = [line for dataset in splits.values() for line in dataset.bad]
+    summary = {"images": images, "records": images - len(bad), **recall}
+    artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*left_out, *bad])
 
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:

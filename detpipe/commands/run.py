@@ -17,6 +17,7 @@ class Run(propose.Propose, crop.Crop, train_cls.TrainCls, detect.Detect, evaluat
     """Settings of `detpipe run`: those of all its stages."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, command in (("source", "detect"), ("detections", "eval")):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}: belongs to `detpipe {command}`; `detpipe run` takes a data set")

@@ -1,7 +1,8 @@
-"""Pickled proposals of Detectron, Detectron2 and MMDetection."""
+"""Pickled proposals of Detectron, Detectron2 and MMDetection: read, and made to be written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from detpipe.proposals.box_table import BoxTable, ProposalFileError, StoredBoxes, as_stored
 from detpipe.proposals.safe_pickle import BoxMode, load_numbers
+from detpipe.structures import Float32Array, ImageRecord, Proposals
 
 
 def read_pickle(path: Path) -> BoxTable:
@@ -73,3 +75,54 @@ def _mmdetection(path: Path, name: str, one: Any) -> StoredBoxes:
 
 def _length(value: Any) -> str:
     return str(len(value)) if hasattr(value, "__len__") else str(value)
+
+
+def to_detectron2(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str, Any]:
+    """What Detectron2's load_proposals_into_dataset takes, images in the order of their ids; every image must be there.
+
+    It sorts by `argsort()[::-1]`, which turns ties around: so of equal scores each is made the next smaller float32 to
+    the one before. Scores are no logits; Detectron2 uses their order only.
+    """
+    sorted_images = sorted(images, key=lambda one: _by_number(one[0]))
+    return {
+        "ids": [record.image_id for record, _ in sorted_images],
+        "boxes": [proposals.boxes for _, proposals in sorted_images],
+        "objectness_logits": [_strictly_falling(proposals.scores) for _, proposals in sorted_images],
+        "bbox_mode": int(BoxMode.XYXY_ABS),
+    }
+
+
+def to_mmdetection(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str, dict[str, Float32Array]]:
+    """What MMDetection 3's BaseDetDataset.load_proposals takes: from "folder/file.jpg"; every image must be there.
+
+    Raises ValueError where two images have the same name in folders of the same name.
+    """
+    table: dict[str, dict[str, Float32Array]] = {}
+    for record, proposals in images:
+        name = "/".join(record.path.parts[-2:])
+        if name in table:
+            raise ValueError(
+                f"mmdetection: wanted one image of each folder and name, got {name} twice; use mmdetection2"
+            )
+        table[name] = {"bboxes": proposals.boxes, "scores": proposals.scores}
+    return table
+
+
+def to_mmdetection2(images: Iterable[tuple[ImageRecord, Proposals]]) -> list[Float32Array]:
+    """What MMDetection 2's CustomDataset.load_proposals takes: (N, 5) with the score last, in the data set's order."""
+    return [np.concatenate([one.boxes, one.scores[:, None]], axis=1) for _, one in images]
+
+
+def _by_number(record: ImageRecord) -> tuple[int, str]:
+    number = record.image_id if isinstance(record.image_id, int) else 0
+    return number, str(record.image_id)
+
+
+def _strictly_falling(scores: Float32Array) -> Float32Array:
+    """Scores that fall from each to the next; those that do so already are not touched."""
+    if (scores[1:] < scores[:-1]).all():
+        return scores
+    falling = scores.copy()
+    for place in range(1, len(falling)):
+        falling[place] = min(falling[place], np.nextafter(falling[place - 1], np.float32(-np.inf)))
+    return falling

@@ -21,6 +21,11 @@ class GroundTruthBoxes(Proposer):
             if dataset.ground_truth is None:
                 raise ValueError(f"ground_truth: wanted a data set with annotations, got {dataset.name} without any")
 
+    @property
+    def from_pixels(self) -> bool:
+        """False: the objects must be known."""
+        return False
+
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't tell the truth."""
         raise ValueError("ground_truth: wanted an image of a data set with annotations, got pixels alone")

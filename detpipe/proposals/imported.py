@@ -65,6 +65,11 @@ class ImportedProposals(Proposer):
         if datasets and self.form is MatForm.auto:
             self._find_form([record for dataset in datasets for record in dataset.records])
 
+    @property
+    def from_pixels(self) -> bool:
+        """False: the boxes are those of known images."""
+        return False
+
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't tell which image this is."""
         raise ValueError("import: wanted an image of a data set, with its id and file, got pixels alone")

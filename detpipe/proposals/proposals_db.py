@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +12,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
+from detpipe.proposals.box_columns import from_columns, scale_of, snapped, to_columns
 from detpipe.proposals.imported import ImportedBoxesError
 from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.sourced import SourceArray
 from detpipe.storage.lmdb_store import MAX_KEY, LmdbReader, LmdbWriter
 from detpipe.storage.messages_pb2 import ProposalRecord
 from detpipe.structures import GroundTruth, ImageId, ImageRecord, Proposals
@@ -26,11 +30,16 @@ class CorruptRecordError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class StoredProposals:
-    """A record: the proposals, the (height, width) of the decoded image, and the BLAKE2b-128 of its file."""
+    """A record: the proposals, the (height, width) of the decoded image, and the BLAKE2b-128 of its file.
+
+    sources: (N,) uint8, which of the lists that were joined each box came from (their names are in the manifest's
+    settings); None where no lists were joined.
+    """
 
     proposals: Proposals
     image_size: tuple[int, int]
     image_digest: bytes
+    sources: SourceArray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,27 +77,35 @@ def propose_image(proposer: Proposer, record: ImageRecord, ground_truth: GroundT
         digest = file_digest(record.path)
     except (BrokenImageError, OSError) as error:
         return BadImage(str(error))
+    image_size = (image.shape[0], image.shape[1])
     try:
-        proposals = proposer.propose(image, record, ground_truth)
+        found = snapped(proposer.propose_sourced(image, record, ground_truth), image_size)
     except ImportedBoxesError as error:
         return BadImage(str(error))
     if proposer.max_proposals is not None:
-        proposals = proposals.top(proposer.max_proposals)
-    return serialize_proposals(StoredProposals(proposals, (image.shape[0], image.shape[1]), digest))
+        found = found.top(proposer.max_proposals)
+    return serialize_proposals(StoredProposals(found.proposals, image_size, digest, found.sources))
 
 
 def serialize_proposals(stored: StoredProposals) -> bytes:
-    """The bytes of a ProposalRecord; the same for the same proposals."""
-    boxes = stored.proposals.boxes.astype("<f4").tobytes()
-    scores = stored.proposals.scores.astype("<f4").tobytes()
+    """The bytes of a ProposalRecord; the same for the same proposals.
+
+    Raises ValueError for boxes that would not be read back as they are: `box_columns.snapped` makes them so.
+    """
+    x1s, y1s, x2s, y2s = to_columns(stored.proposals.boxes, stored.image_size)
     message = ProposalRecord(
         height=stored.image_size[0],
         width=stored.image_size[1],
-        boxes=boxes,
-        scores=scores,
+        scores=stored.proposals.scores.astype("<f4").tobytes(),
         image_digest=stored.image_digest,
-        crc=_crc(boxes, scores),
+        scale=scale_of(stored.image_size),
+        x1s=x1s,
+        y1s=y1s,
+        x2s=x2s,
+        y2s=y2s,
+        sources=None if stored.sources is None else stored.sources.tobytes(),
     )
+    message.crc = _crc(message)
     return message.SerializeToString(deterministic=True)
 
 
@@ -102,21 +119,43 @@ def parse_proposals(data: bytes, name: str = "proposal record") -> StoredProposa
         message.ParseFromString(data)
     except DecodeError as error:
         raise _corrupt(name, f"no protobuf message ({error})") from error
-    if len(message.boxes) != 4 * len(message.scores) or len(message.scores) % 4 or len(message.image_digest) != 16:
-        lengths = f"{len(message.boxes)}, {len(message.scores)} and {len(message.image_digest)}"
-        raise _corrupt(name, f"boxes, scores and digest of {lengths} bytes")
-    if _crc(message.boxes, message.scores) != message.crc:
+    unknown = UnknownFieldSet(message)
+    if any(unknown[place].field_number == _OLD_BOXES for place in range(len(unknown))):
+        raise _corrupt(name, "boxes as float32, the form of an older detpipe")
+    _check_lengths(message, name)
+    if _crc(message) != message.crc:
         raise _corrupt(name, "another checksum")
-    boxes = np.frombuffer(message.boxes, dtype="<f4").reshape(-1, 4).astype(np.float32)
-    scores = np.frombuffer(message.scores, dtype="<f4").astype(np.float32)
+    image_size = (message.height, message.width)
+    if min(image_size) < 1 or message.scale != scale_of(image_size):
+        raise _corrupt(name, f"boxes at scale {message.scale} in an image of height and width {image_size}")
+    boxes = from_columns((message.x1s, message.y1s, message.x2s, message.y2s), message.scale)
     try:
-        proposals = Proposals(boxes, scores)
+        proposals = Proposals(boxes, np.frombuffer(message.scores, dtype="<f4").astype(np.float32))
     except ValueError as error:
         raise _corrupt(name, str(error)) from error
-    height, width = message.height, message.width
-    if height < 1 or width < 1 or (len(boxes) and (boxes.min() < 0 or (boxes > (width, height) * 2).any())):
-        raise _corrupt(name, f"boxes outside an image of height {height} and width {width}")
-    return StoredProposals(proposals, (height, width), message.image_digest)
+    if not ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= (message.width, message.height))).all():
+        raise _corrupt(name, f"boxes without area or outside an image of height and width {image_size}")
+    sources = np.frombuffer(message.sources, dtype=np.uint8).copy() if message.HasField("sources") else None
+    return StoredProposals(proposals, image_size, message.image_digest, sources)
+
+
+_OLD_BOXES = 3
+"""The field of the boxes in databases of the first form."""
+
+
+def _check_lengths(message: ProposalRecord, name: str) -> None:
+    columns = (message.x1s, message.y1s, message.x2s, message.y2s)
+    count, rest = divmod(len(message.scores), 4)
+    sources_fit = not message.HasField("sources") or len(message.sources) == count
+    if (
+        rest
+        or any(len(column) != 2 * count for column in columns)
+        or not sources_fit
+        or len(message.image_digest) != 16
+    ):
+        parts = (*columns, message.scores, message.sources, message.image_digest)
+        lengths = ", ".join(str(len(part)) for part in parts)
+        raise _corrupt(name, f"four columns, scores, sources and digest of {lengths} bytes")
 
 
 class ProposalsWriter:
@@ -146,6 +185,19 @@ class ProposalsWriter:
         self._writer.__exit__(kind, error, trace)
 
 
+def find_database(place: str | Path) -> Path:
+    """The proposals.lmdb that a person means: itself, or the run folder that it stands in.
+
+    Raises FileNotFoundError where there is none.
+    """
+    for path in (Path(place), Path(place) / "proposals.lmdb"):
+        if (path / "data.mdb").is_file():
+            return path
+    raise FileNotFoundError(
+        f"{place}: wanted a proposals.lmdb or a run folder with one, got neither; run propose first"
+    )
+
+
 class ProposalsReader:
     """Reads records. Picklable; opens the database on its first use in each process.
 
@@ -153,12 +205,25 @@ class ProposalsReader:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._reader = LmdbReader(path)
 
     def read(self, split: str, image_id: ImageId) -> StoredProposals:
         """The proposals of an image. Raises KeyError where there are none, CorruptRecordError for broken bytes."""
         key = _key(split, image_id)
         return parse_proposals(self._reader.get(key), f"{self._reader.path}, record {key!r}")
+
+    def raw(self, split: str, image_id: ImageId) -> bytes:
+        """The bytes of an image's record, not looked at. Raises KeyError where there are none."""
+        return self._reader.get(_key(split, image_id))
+
+    def records(self) -> Iterator[tuple[str, bytes]]:
+        """Every record as it is, in the order of the keys: ("split/image id", bytes), to be given to `parse_proposals`.
+
+        A long image id ends in a digest, see `_key`.
+        """
+        for key, value in self._reader.items():
+            yield key.decode(errors="surrogateescape"), value
 
     def __contains__(self, split_and_id: tuple[str, ImageId]) -> bool:
         return _key(*split_and_id) in self._reader
@@ -188,12 +253,18 @@ def _key(split: str, image_id: ImageId) -> bytes:
     return name[: MAX_KEY - len(digest)] + digest
 
 
-def _crc(boxes: bytes, scores: bytes) -> int:
-    return zlib.crc32(scores, zlib.crc32(boxes))
+def _crc(message: ProposalRecord) -> int:
+    """Of all other fields. The numbers stand in front as text, each column's length among them."""
+    parts = (message.x1s, message.y1s, message.x2s, message.y2s, message.scores, message.sources, message.image_digest)
+    numbers = (message.height, message.width, message.scale, message.HasField("sources"), *map(len, parts))
+    crc = zlib.crc32(" ".join(str(int(number)) for number in numbers).encode())
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return crc
 
 
 def _corrupt(name: str, found: str) -> CorruptRecordError:
     return CorruptRecordError(
         f"{name}: wanted the proposals of an image as they were written, got {found}; "
-        "the file is damaged: run `detpipe propose` again with overwrite=true"
+        "run `detpipe propose` again with overwrite=true"
     )

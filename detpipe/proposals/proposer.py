@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from detpipe.boxes import clip, rank
-from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Proposals
+from detpipe.proposals.sourced import SourcedProposals
+from detpipe.storage.manifest import plain
+from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Int64Array, Proposals
 
 
 @dataclass(kw_only=True)
@@ -47,6 +50,28 @@ class Proposer(abc.ABC):
         """The proposals of an image of a data set, whose id, file and, where there are any, objects are known."""
         return self(image)
 
+    def propose_sourced(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> SourcedProposals:
+        """`propose`, and which of `source_names` each box came from: what is stored."""
+        return SourcedProposals(self.propose(image, record, ground_truth), None)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """The lists that it joins, by name; none where it is a method of its own."""
+        return ()
+
+    @property
+    def from_pixels(self) -> bool:
+        """Whether it needs nothing but the image, so that it can look at any new one."""
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """The method and its settings, for the manifest; `methods.proposer_of` makes a proposer of it."""
+        return {"method": type(self).__name__, **plain(self)}
+
+    def inputs(self) -> Mapping[str, str]:
+        """Digests, by name, of what it reads beside the images, for the manifest."""
+        return {}
+
 
 def generator_for(seed: int, image_id: ImageId) -> np.random.Generator:
     """The random numbers of one image: the same in every process, whatever was drawn before."""
@@ -77,13 +102,19 @@ def ranked(
     """
     # Adding 0 turns -0.0 into 0.0: equal boxes then have equal bytes.
     boxes = clip(boxes, image_size) + np.float32(0)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    boxes, scores = boxes[has_area], scores[has_area]
-    order = rank(boxes, scores)
-    boxes, scores = boxes[order], scores[order]
-    _, first = np.unique(boxes, axis=0, return_index=True)
-    kept = np.sort(first)[:max_proposals]
+    kept = best_of_equal(boxes, scores)[:max_proposals]
     return Proposals(boxes[kept], scores[kept])
+
+
+def best_of_equal(boxes: Float32Array, scores: Float32Array) -> Int64Array:
+    """Which boxes have an area and no better equal: indices from high to low score, ties by the box.
+
+    (N, 4), (N,) -> (kept,) int64. Equal boxes must have equal bytes: no -0.0. N = 0 gives (0,).
+    """
+    has_area = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    order = has_area[rank(boxes[has_area], scores[has_area])]
+    _, first = np.unique(boxes[order], axis=0, return_index=True)
+    return order[np.sort(first)]
 
 
 def scores_of_order(n: int) -> Float32Array:

@@ -1,4 +1,4 @@
-"""MATLAB files of proposals, as R-CNN and Fast R-CNN hand them around.
+"""MATLAB files of proposals, as R-CNN and Fast R-CNN hand them around: read, and R-CNN's written.
 
 Both store the pixels of two opposite corners, both corners inside the box, and no scores; but
 - R-CNN (and Fast R-CNN's training data): counted from 1, [y1 x1 y2 x2];
@@ -20,7 +20,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from detpipe.proposals.box_table import BoxTable, ProposalFileError, StoredBoxes, as_stored
-from detpipe.structures import Float32Array
+from detpipe.structures import Float32Array, ImageRecord, Proposals
 
 
 class MatForm(Enum):
@@ -98,6 +98,39 @@ def to_boxes(raw: Float32Array, form: MatForm) -> Float32Array:
     if form is MatForm.rcnn:
         return raw[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0], dtype=np.float32)
     return raw + np.array([0, 0, 1, 1], dtype=np.float32)
+
+
+def write_mat(path: Path, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:
+    """Write R-CNN's file: a cell `boxes` (1 x n) of [y1 x1 y2 x2] from 1, a cell `images` (n x 1) of the images' ids.
+
+    Boxes are rounded to whole pixels, at least one wide and high (`to_pixels`); they keep their order, their scores are
+    lost. The numbers are double, as MATLAB's own, so that `boxes - 1` and a mean are what they are for R-CNN.
+    The same proposals give the same bytes.
+    """
+    listed = list(images)
+    boxes, names = np.empty((1, len(listed)), dtype=object), np.empty((len(listed), 1), dtype=object)
+    for number, (record, proposals) in enumerate(listed):
+        boxes[0, number] = to_pixels(proposals.boxes, record.image_size).astype(np.float64)
+        names[number, 0] = str(record.image_id)
+    scipy.io.savemat(str(path), {"boxes": boxes, "images": names}, do_compression=True, appendmat=False)
+    # scipy writes the time of day into the 116 bytes of free text in front.
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 5.0 MAT-file, proposals in the form of R-CNN".ljust(116))
+
+
+def to_pixels(boxes: Float32Array, image_size: tuple[int, int]) -> Float32Array:
+    """The inverse of `to_boxes` for R-CNN's form: (N, 4), (height, width) -> (N, 4) whole [y1 x1 y2 x2] from 1.
+
+    Edges go to the nearest border between pixels (a half up); a box that would become empty gets the pixel of its
+    middle. So an edge moves by half a pixel at most, in boxes of less than a pixel by one.
+    """
+    height, width = image_size
+    near, far = np.floor(boxes[:, :2] + np.float32(0.5)), np.floor(boxes[:, 2:] + np.float32(0.5))
+    last = np.array([width, height], dtype=np.float32) - 1
+    middle = np.minimum(np.floor((boxes[:, :2] + boxes[:, 2:]) / 2), last)
+    empty = far <= near
+    whole = np.concatenate([np.where(empty, middle, near), np.where(empty, middle + 1, far)], axis=1)
+    return whole[:, [1, 0, 3, 2]] + np.array([1, 1, 0, 0], dtype=np.float32)
 
 
 def _neither(raw: Float32Array, possible: set[MatForm], image_size: tuple[int, int]) -> str:

@@ -34,17 +34,27 @@ class Datum(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., data: _Optional[bytes] = ..., label: _Optional[int] = ..., float_data: _Optional[_Iterable[float]] = ..., encoded: bool = ..., box_target: _Optional[_Iterable[float]] = ..., iou: _Optional[float] = ..., image_id: _Optional[str] = ..., box: _Optional[_Iterable[float]] = ..., crc: _Optional[int] = ...) -> None: ...
 
 class ProposalRecord(_message.Message):
-    __slots__ = ("height", "width", "boxes", "scores", "image_digest", "crc")
+    __slots__ = ("height", "width", "scores", "image_digest", "crc", "scale", "x1s", "y1s", "x2s", "y2s", "sources")
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
-    BOXES_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    X1S_FIELD_NUMBER: _ClassVar[int]
+    Y1S_FIELD_NUMBER: _ClassVar[int]
+    X2S_FIELD_NUMBER: _ClassVar[int]
+    Y2S_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     height: int
     width: int
-    boxes: bytes
     scores: bytes
     image_digest: bytes
     crc: int
-    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., boxes: _Optional[bytes] = ..., scores: _Optional[bytes] = ..., image_digest: _Optional[bytes] = ..., crc: _Optional[int] = ...) -> None: ...
+    scale: int
+    x1s: bytes
+    y1s: bytes
+    x2s: bytes
+    y2s: bytes
+    sources: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., scores: _Optional[bytes] = ..., image_digest: _Optional[bytes] = ..., crc: _Optional[int] = ..., scale: _Optional[int] = ..., x1s: _Optional[bytes] = ..., y1s: _Optional[bytes] = ..., x2s: _Optional[bytes] = ..., y2s: _Optional[bytes] = ..., sources: _Optional[bytes] = ...) -> None: ...

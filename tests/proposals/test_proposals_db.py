@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.datasets.image_file import file_digest
+from detpipe.proposals import proposals_db
 from detpipe.proposals.ground_truth import GroundTruthBoxes
 from detpipe.proposals.imported import ImportedProposals
 from detpipe.proposals.proposals_db import (
@@ -22,6 +24,7 @@ from detpipe.proposals.proposals_db import (
     ProposalsReader,
     ProposalsWriter,
     StoredProposals,
+    find_database,
     parse_proposals,
     propose_image,
     serialize_proposals,
@@ -35,9 +38,10 @@ from detpipe.structures import GroundTruth, ImageRecord, Proposals
 DIGEST = bytes(range(16))
 
 
-def stored(n: int = 3) -> StoredProposals:
+def stored(n: int = 3, sources: list[int] | None = None) -> StoredProposals:
     boxes = np.array([[i, 0, i + 1.5, 7] for i in range(n)], np.float32).reshape(-1, 4)
-    return StoredProposals(Proposals(boxes, np.linspace(1, 0, n, dtype=np.float32)), (10, 20), DIGEST)
+    column = None if sources is None else np.array(sources, np.uint8)
+    return StoredProposals(Proposals(boxes, np.linspace(1, 0, n, dtype=np.float32)), (10, 20), DIGEST, column)
 
 
 def same(a: StoredProposals, b: StoredProposals) -> bool:
@@ -45,6 +49,7 @@ def same(a: StoredProposals, b: StoredProposals) -> bool:
         a.proposals.boxes.tobytes() == b.proposals.boxes.tobytes()
         and a.proposals.scores.tobytes() == b.proposals.scores.tobytes()
         and (a.image_size, a.image_digest) == (b.image_size, b.image_digest)
+        and (None if a.sources is None else a.sources.tolist()) == (None if b.sources is None else b.sources.tolist())
     )
 
 
@@ -54,6 +59,26 @@ def test_bytes_round_trip(n: int):
     assert same(parse_proposals(data), stored(n))
     assert data == serialize_proposals(stored(n))
     parse_proposals(data).proposals.boxes[:] = 0  # own memory, not the record's
+
+
+@pytest.mark.parametrize("sources", [[], [0], [1, 0, 255]])
+def test_sources_round_trip(sources: list[int]):
+    one = stored(len(sources), sources)
+    assert same(parse_proposals(serialize_proposals(one)), one)
+    assert len(serialize_proposals(stored(3, [0, 1, 2]))) == len(serialize_proposals(stored(3))) + 2 + 3
+
+
+def test_a_record_takes_twelve_bytes_a_box():
+    boxes = np.array([[i, 0, i + 1, 7] for i in range(600)], np.float32)
+    one = StoredProposals(Proposals(boxes, np.linspace(1, 0, 600, dtype=np.float32)), (480, 640), DIGEST)
+    assert len(serialize_proposals(one)) < 12 * 600 + 70
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1.00001, 1], [-1, 0, 1, 1], [0, 0, 1, 11]])
+def test_only_boxes_that_come_back_are_written(box: list[float]):
+    proposals = Proposals(np.array([box], np.float32), np.ones(1, np.float32))
+    with pytest.raises(ValueError, match=r"whole units of 2\^-11 pixels.*snapped"):
+        serialize_proposals(StoredProposals(proposals, (10, 20), DIGEST))
 
 
 def test_write_and_read(tmp_path: Path):
@@ -93,6 +118,7 @@ def test_empty_database(tmp_path: Path):
 
 
 def changed(**fields: object) -> bytes:
+    """A record with other fields under the old checksum."""
     message = ProposalRecord()
     message.ParseFromString(serialize_proposals(stored()))
     for name, value in fields.items():
@@ -100,36 +126,51 @@ def changed(**fields: object) -> bytes:
     return message.SerializeToString()
 
 
-def with_boxes(boxes: list[list[float]], scores: list[float]) -> bytes:
-    """A record whose checksum is right."""
+def sealed(**fields: object) -> bytes:
+    """A record with other fields and a checksum that is right."""
+    message = ProposalRecord()
+    message.ParseFromString(changed(**fields))
+    message.crc = proposals_db._crc(message)
+    return message.SerializeToString()
 
-    class Unchecked:
-        pass
 
-    proposals = Unchecked()
-    proposals.boxes, proposals.scores = np.array(boxes, np.float32), np.array(scores, np.float32)
-    return serialize_proposals(StoredProposals(proposals, (10, 20), DIGEST))
+def old_form() -> bytes:
+    """A record of the first form: boxes as float32 in field 3."""
+    return b"\x08\x0a\x10\x14\x1a\x10" + np.array([[0, 0, 1, 1]], "<f4").tobytes() + b"\x22\x04" + bytes(4)
+
+
+def units(*values: int) -> bytes:
+    return np.array(values, "<u2").tobytes()
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"\xff\xff\xff", "no protobuf"),
-        (b"", "0, 0 and 0 bytes"),
-        (changed(boxes=b"abc"), "bytes"),
+        (b"", "0, 0, 0, 0, 0, 0, 0 bytes"),
+        (old_form(), "float32, the form of an older detpipe"),
+        (changed(x1s=b"abc"), "bytes"),
+        (changed(y2s=b""), "bytes"),
         (changed(scores=b""), "bytes"),
-        (changed(boxes=bytes(4), scores=b"x"), "bytes"),
+        (changed(scores=b"12345"), "bytes"),
+        (sealed(sources=b"12"), "bytes"),
         (changed(image_digest=b"short"), "bytes"),
         (changed(crc=1), "checksum"),
-        (changed(boxes=bytes(48)), "checksum"),
-        (changed(height=0), "outside"),
-        (changed(width=-5), "outside"),
-        (changed(width=2), "outside"),
-        (with_boxes([[0, 0, 1, 1], [0, 0, 2, 2]], [0.1, 0.2]), "high to low"),
-        (with_boxes([[3, 0, 1, 1]], [1]), "x1 <= x2"),
-        (with_boxes([[0, 0, np.nan, 1]], [1]), "finite"),
-        (with_boxes([[0, 0, 1, 11]], [1]), "outside"),
-        (with_boxes([[-1, 0, 1, 1]], [1]), "outside"),
+        (changed(x1s=bytes(6)), "checksum"),
+        (changed(image_digest=bytes(16)), "checksum"),
+        (changed(width=19), "checksum"),
+        (changed(sources=bytes(3)), "checksum"),
+        (sealed(height=0), "height and width"),
+        (sealed(width=-5), "height and width"),
+        (sealed(width=2**31 - 1, height=2**31 - 1), "scale 11"),
+        (sealed(scale=12), "scale 12"),
+        (sealed(scale=-(2**31)), "scale -2147483648"),
+        (sealed(width=3, height=16), "outside"),
+        (sealed(x1s=units(65535, 65535, 65535)), "x1 <= x2"),
+        (sealed(x1s=units(1, 1, 1), x2s=units(1, 1, 1)), "without area"),
+        (sealed(y2s=units(7 << 11, 7 << 11, 11 << 11)), "outside"),
+        (sealed(scores=np.array([0.1, 0.2, 0.0], "<f4").tobytes()), "high to low"),
+        (sealed(scores=np.array([np.nan, 0.2, 0.0], "<f4").tobytes()), "NaN"),
     ],
 )
 def test_damage_is_named(data: bytes, message: str, tmp_path: Path):
@@ -142,16 +183,49 @@ def test_damage_is_named(data: bytes, message: str, tmp_path: Path):
         reader.read("train", "a")
 
 
+@pytest.mark.parametrize("sources", [None, [0, 1, 0]])
+def test_every_flipped_bit_is_seen(sources: list[int] | None):
+    """The checksum lies on all that is read, so a change is found or changes nothing."""
+    whole = serialize_proposals(stored(3, sources))
+    for place in range(8 * len(whole)):
+        raw = bytearray(whole)
+        raw[place // 8] ^= 1 << place % 8
+        try:
+            found = parse_proposals(bytes(raw))
+        except CorruptRecordError:
+            continue
+        assert same(found, stored(3, sources))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_record_or_corrupt(data: bytes):
+    with contextlib.suppress(CorruptRecordError):
+        parse_proposals(data)
+
+
 @given(st.data())
-def test_any_change_of_a_byte_is_seen_or_harmless(data: st.DataObject):
-    raw = bytearray(serialize_proposals(stored()))
-    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        found = parse_proposals(bytes(raw))
-    except CorruptRecordError:
-        return
-    # No checksum lies on the size and the digest; boxes and scores are those that were written, or none at all.
-    assert found.proposals.boxes.tobytes() in (stored().proposals.boxes.tobytes(), b"")
+def test_any_cut_is_seen(data: st.DataObject):
+    raw = serialize_proposals(stored())
+    with pytest.raises(CorruptRecordError):
+        parse_proposals(raw[: data.draw(st.integers(0, len(raw) - 1))])
+
+
+def test_records_in_the_order_of_their_keys(tmp_path: Path):
+    with ProposalsWriter(tmp_path / "p.lmdb") as writer:
+        for split, image_id in (("val", "b"), ("train", "z"), ("train", 3)):
+            writer.put(split, image_id, serialize_proposals(stored()))
+    with ProposalsReader(tmp_path / "p.lmdb") as reader:
+        assert [key for key, _ in reader.records()] == ["train/3", "train/z", "val/b"]
+        assert {value for _, value in reader.records()} == {reader.raw("train", 3)}
+
+
+def test_a_database_is_found_in_its_run_folder(tmp_path: Path):
+    with ProposalsWriter(tmp_path / "proposals.lmdb"):
+        pass
+    for place in (tmp_path, tmp_path / "proposals.lmdb", str(tmp_path)):
+        assert find_database(place) == tmp_path / "proposals.lmdb"
+    with pytest.raises(FileNotFoundError, match="run folder"):
+        find_database(tmp_path / "other")
 
 
 @pytest.fixture

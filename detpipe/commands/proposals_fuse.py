@@ -1,0 +1,28 @@
+"""`detpipe proposals fuse`: several proposals.lmdb -> one that knows its sources. `detpipe propose proposals=fuse`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detpipe.commands import propose
+from detpipe.commands.propose import Propose
+from detpipe.proposals.fusion import Fused
+from detpipe.proposals.proposer import Proposer
+
+
+@dataclass(kw_only=True)
+class ProposalsFuse(Propose):
+    """Settings of `detpipe proposals fuse`."""
+
+    proposals: Proposer = field(default_factory=Fused)
+    """How they are joined: sources=[runs/a,runs/b], proposals.budgets=[1000,200]."""
+
+
+def run(config: ProposalsFuse) -> None:
+    """Join the boxes of the sources on every image of every split, and measure how many objects they find.
+
+    The images are read again: a source's boxes count only for the bytes that they were made on.
+    """
+    if not isinstance(config.proposals, Fused):
+        raise ValueError("proposals fuse: wanted proposals=fuse, got another method; that is `detpipe propose`")
+    propose.run(config)

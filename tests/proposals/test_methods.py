@@ -1,0 +1,41 @@
+"""The table of methods: what a manifest says makes the same proposer again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from detpipe.proposals.methods import METHODS, method_name, proposer_of
+from detpipe.proposals.proposer import Proposer, ranked
+from detpipe.structures import Image, Proposals
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_description_makes_the_proposer_again(name: str):
+    made = METHODS[name](max_proposals=7, seed=3)
+    description = json.loads(json.dumps(made.describe()))
+    assert method_name(description) == name
+    assert proposer_of(description) == made
+
+
+def test_who_needs_more_than_pixels():
+    needing = {name for name, method in METHODS.items() if not method().from_pixels}
+    assert needing == {"ground_truth", "import"}
+
+
+@dataclass(kw_only=True)
+class Mine(Proposer):
+    """A person's own."""
+
+    def __call__(self, image: Image) -> Proposals:
+        return ranked(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), image.shape[:2], None)
+
+
+def test_strangers():
+    assert proposer_of(Mine().describe()) is None
+    assert method_name({}) is None
+    with pytest.raises(ValueError, match=r"uniform: wanted the settings of this version.*lowest"):
+        proposer_of({"method": "Uniform", "lowest": 3})
