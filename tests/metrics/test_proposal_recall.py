@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.metrics.proposal_recall import BUDGETS, best_overlaps, proposal_recall
+from detpipe.metrics.overlap_table import best_overlaps
+from detpipe.metrics.proposal_recall import BUDGETS, proposal_recall
 from detpipe.structures import GroundTruth, Proposals
 
 NAMES = ["recall@0.5", "recall@0.7", "abo", "mabo", "ar"]
