@@ -1,4 +1,4 @@
-"""How sure is a mean over objects: resampling of images (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+"""How sure is a mean over objects: resampling of images (Efron and Tibshirani, "An Introduction to the Bootstrap").
 
 Images are drawn, not objects: objects of one image succeed and fail together, and an interval that took each for a
 witness of its own would be too narrow. I: images. R: resamples. n: objects. C: columns, one a number to be known.
@@ -17,7 +17,7 @@ from detpipe.metrics.recall_measures import Float64Array, mean_of_groups
 from detpipe.structures import Int64Array
 
 LEVEL = 0.95
-"""The share of the resamples that lie in an interval."""
+"""The share of the resamples that lie in an interval (percentile interval, section 13.3)."""
 _AT_ONCE = 1 << 23
 """So many numbers of drawn images are made float64 at a time: 64 MB, whatever R and I are."""
 
