@@ -49,13 +49,16 @@ class RecallCurves:
         axis = [*kept, self.longest] if len(kept) < len(self.budgets) else kept
         return tuple(axis), self.by_budget[name].columns(slice(len(axis)))
 
+    def table(self, budgets: Sequence[int]) -> dict[str, dict[str, dict[str, float | None]]]:
+        """From a budget, as text, and a measure: value, low and high; None for NaN."""
+        return {str(budget): {name: _first(one) for name, one in self.at(budget).items()} for budget in budgets}
+
     def to_json(self) -> dict[str, Any]:
-        """objects, longest, then by_budget and by_iou, each with its axis; null where nothing counts."""
+        """longest, by_budget and by_iou, each with its axis; None for NaN."""
         axis, _ = self.curve("ar")
         by_budget = {name: self.curve(name)[1].to_json() for name in self.by_budget}
         by_iou = {str(budget): values.to_json() for budget, values in self.by_iou.items()}
         return {
-            "objects": self.objects,
             "longest": self.longest,
             "by_budget": {"budgets": list(axis), **by_budget},
             "by_iou": {"thresholds": list(THRESHOLDS), **by_iou},
@@ -102,3 +105,7 @@ def log_budgets(most: int = 10_000, a_decade: int = 12) -> tuple[int, ...]:
         raise ValueError(f"log_budgets: wanted a number of proposals from 1, got {most}")
     steps = np.geomspace(1, most, 1 + round(a_decade * np.log10(most)))
     return tuple(sorted({*steps.round().astype(int).tolist(), most}))
+
+
+def _first(number: Resampled) -> dict[str, float | None]:
+    return {name: values[0] for name, values in number.to_json().items()}

@@ -119,7 +119,7 @@ def test_nothing_gives_null():
         table = overlap_table(truth, {}, 2, (1, 10))
         curves = recall_curves(table, drawn(table), (10,))
         content = json.loads(json.dumps(curves.to_json(), allow_nan=False))
-        assert (content["objects"], content["longest"]) == (0, 1)
+        assert (curves.objects, content["longest"]) == (0, 1)
         assert content["by_budget"]["budgets"] == [1]
         nothing = {"value": [None], "low": [None], "high": [None]}
         assert {name: content["by_budget"][name] for name in MEASURES} == dict.fromkeys(MEASURES, nothing)
