@@ -24,7 +24,7 @@ from detpipe.structures import Dataset
 logger = logging.getLogger(__name__)
 
 IOU_BUDGETS = (100, 1000)
-"""The numbers of proposals at which recall is drawn against IoU (Hosang et al., PAMI 2015, figure 4)."""
+"""The numbers of proposals at which recall is drawn against IoU (Hosang et al., PAMI 2015, section 4)."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""The figures of Hosang et al. (PAMI 2015, figures 4 to 6): several methods in each, intervals as bands."""
+"""The figures of Hosang et al. (PAMI 2015, section 4): several methods in each, intervals as bands."""
 
 from __future__ import annotations
 
