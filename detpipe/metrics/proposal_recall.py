@@ -1,17 +1,4 @@
-"""How many objects the first proposals find (Hosang et al., PAMI 2015, section 4; Uijlings et al., IJCV 2013, 5.2).
-
-N: proposals of an image. G: its objects that count. B: budgets, numbers of proposals. n: all objects that count.
-o_i: the largest IoU of object i with any of the first b proposals of its image, 0 where there are none.
-
-- recall@t: the share of objects with o_i >= t.
-- abo: average best overlap, the mean of o_i over all objects.
-- mabo: the mean over the classes that have objects of the class's own abo.
-- ar: average recall, 2 x the area under the curve of recall against threshold from 0.5 to 1. As recall(t) is the share
-  of o_i >= t, the area is exactly mean(max(o_i - 0.5, 0)): ar = 2 / n x sum of max(o_i - 0.5, 0), without steps.
-
-Each object takes its own best proposal, even one that another object took; Hosang's code matches one to one, COCO's
-too, which differs only where objects all but coincide. Difficult objects and crowds don't count.
-"""
+"""How many objects the first proposals find: the five numbers of recall.json (see recall_measures.py)."""
 
 from __future__ import annotations
 
@@ -19,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from detpipe import boxes
-from detpipe.structures import Float32Array, GroundTruth, ImageId, Proposals
+from detpipe.metrics.overlap_table import OverlapTable, overlap_table
+from detpipe.metrics.recall_measures import MEASURES
+from detpipe.structures import GroundTruth, ImageId, Proposals
 
 BUDGETS = (10, 100, 500, 1000, 2000)
 """The numbers of proposals at which Hosang et al. and their followers look."""
@@ -42,14 +29,9 @@ class RecallAtBudget:
 
     def to_json(self) -> dict[str, float | None]:
         """By the names of recall.json; NaN, which JSON doesn't have, becomes None."""
-        numbers = {
-            "recall@0.5": self.recall_50,
-            "recall@0.7": self.recall_70,
-            "abo": self.abo,
-            "mabo": self.mabo,
-            "ar": self.ar,
-        }
-        return {name: None if np.isnan(number) else number for name, number in numbers.items()}
+        numbers = (self.recall_50, self.recall_70, self.abo, self.mabo, self.ar)
+        named = zip(MEASURES, numbers, strict=True)
+        return {name: None if np.isnan(number) else number for name, number in named}
 
 
 def proposal_recall(
@@ -58,65 +40,23 @@ def proposal_recall(
     n_classes: int,
     budgets: Sequence[int] = BUDGETS,
 ) -> dict[int, RecallAtBudget]:
-    """The five numbers by budget, in one pass over the proposals; memory grows with the objects, not with N.
-
-    ground_truth: of every image that counts, also of those without proposals, whose objects are missed.
-    proposals: of images in any order, each once; an iterable is read as it comes. n_classes: K of the labels 1..K.
-    Raises ValueError for proposals of an unknown image or of one twice, labels above K, and budgets below 1.
-    """
-    if not budgets or min(budgets) < 1:
-        raise ValueError(f"budgets: wanted numbers of proposals from 1, got {list(budgets)}")
-    missing = dict(ground_truth)
-    overlaps, labels = [np.zeros((0, len(budgets)), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
-    for image_id, found in proposals.items() if isinstance(proposals, Mapping) else proposals:
-        truth = missing.pop(image_id, None)
-        if truth is None:
-            known = "twice" if image_id in ground_truth else "that has no ground truth"
-            raise ValueError(f"proposal_recall: wanted each image of the data set once, got {image_id!r} {known}")
-        truth = _counting(truth)
-        overlaps.append(best_overlaps(truth.boxes, found.boxes, budgets))
-        labels.append(truth.labels)
-    for truth in missing.values():
-        counting = _counting(truth)
-        overlaps.append(np.zeros((len(counting), len(budgets)), dtype=np.float32))
-        labels.append(counting.labels)
-    best, classes = np.concatenate(overlaps).astype(np.float64), np.concatenate(labels)
-    if len(classes) and classes.max() > n_classes:
-        raise ValueError(f"proposal_recall: wanted labels 1..{n_classes}, got {int(classes.max())}")
-    # In order of image and object, sums would differ in the last digit with the order of the images.
-    order = np.lexsort((*best.T, classes))
-    return {budget: _summary(best[order, column], classes[order]) for column, budget in enumerate(budgets)}
+    """The five numbers by budget, in one pass over the proposals; arguments and errors are those of `overlap_table`."""
+    return recall_at_budgets(overlap_table(ground_truth, proposals, n_classes, budgets))
 
 
-def best_overlaps(objects: Float32Array, proposed: Float32Array, budgets: Sequence[int]) -> Float32Array:
-    """The largest IoU of each object with the first b proposals, for each budget b. (G, 4), (N, 4) -> (G, B) float32.
-
-    proposed: best first. No proposals: 0. Only the first max(budgets) are looked at.
-    """
-    best = np.zeros((len(objects), len(budgets)), dtype=np.float32)
-    proposed = proposed[: max(budgets)]
-    if not len(objects) or not len(proposed):
-        return best
-    so_far = np.maximum.accumulate(boxes.iou(objects, proposed), axis=1)
-    for column, budget in enumerate(budgets):
-        best[:, column] = so_far[:, min(budget, len(proposed)) - 1]
-    return best
-
-
-def _counting(truth: GroundTruth) -> GroundTruth:
-    return truth[~truth.difficult & ~truth.crowd]
-
-
-def _summary(best: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> RecallAtBudget:
-    if not len(best):
-        return RecallAtBudget(*[float("nan")] * 5)
-    sums, counts = np.bincount(labels, weights=best), np.bincount(labels)
-    present = counts > 0
-    return RecallAtBudget(
-        # Thresholds in float32, as the overlaps are: 0.7 in float64 lies below 0.7 in float32.
-        recall_50=float((best >= np.float32(0.5)).mean()),
-        recall_70=float((best >= np.float32(0.7)).mean()),
-        abo=float(best.mean()),
-        mabo=float((sums[present] / counts[present]).mean()),
-        ar=float(2 * np.maximum(best - 0.5, 0).mean()),
-    )
+def recall_at_budgets(table: OverlapTable) -> dict[int, RecallAtBudget]:
+    """The five numbers by the budgets of a table."""
+    # Sorted, so that not even the last digit of a sum depends on the order of the images or of their objects.
+    order = np.lexsort((*table.best.T, table.labels))
+    best, labels = table.best[order], table.labels[order]
+    columns = {name: measure.mean(best, labels) for name, measure in MEASURES.items()}
+    return {
+        budget: RecallAtBudget(
+            recall_50=float(columns["recall@0.5"][place]),
+            recall_70=float(columns["recall@0.7"][place]),
+            abo=float(columns["abo"][place]),
+            mabo=float(columns["mabo"][place]),
+            ar=float(columns["ar"][place]),
+        )
+        for place, budget in enumerate(table.budgets)
+    }

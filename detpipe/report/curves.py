@@ -15,49 +15,19 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.voc_ap import Float64Array
-from detpipe.report.drawing import class_colour
+from detpipe.report.figure_style import ACCENT, FAINT, INK, SECOND, STYLE, hex_colour, legend, short_name
 
 Curve = tuple[Float64Array, Float64Array]
 """Recall and precision, each (P,) float64."""
 
 MAX_TOGETHER = 10
 """More curves than this can't be told apart by colour: each class then has a small panel of its own."""
-
-_INK, _FAINT = "#010203", "#010204"  # stand for the page's colours; as they are, they read as black
-_ACCENT, _SECOND = "#3b6fe0", "#e0702b"
-_STYLE: dict[Any, Any] = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 10,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "grid.color": _FAINT,
-    "grid.alpha": 0.14,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: small, searchable, and any alphabet the reader has
-    "svg.hashsalt": "detpipe",  # the same figure gives the same bytes
-    "text.parse_math": False,  # a class may be called "$x"
-}
 
 
 def precision_recall_figure(curves: Mapping[str, Curve], per_class: Mapping[str, float]) -> Figure:
@@ -68,15 +38,15 @@ def precision_recall_figure(curves: Mapping[str, Curve], per_class: Mapping[str,
     """
     labels = {name: label for label, name in enumerate(curves, start=1)}
     names = sorted((name for name in curves if not np.isnan(per_class[name])), key=lambda name: -per_class[name])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if len(names) > MAX_TOGETHER:
             return _panels(curves, per_class, names)
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.add_subplot()
         for name in names:
             # The number first: matplotlib leaves a label that starts with "_" out of the legend.
-            label = f"{per_class[name]:.2f}  {_short(name, 24)}"
-            axes.plot(*_envelope(curves[name]), color=_hex(labels[name]), label=label)
+            label = f"{per_class[name]:.2f}  {short_name(name, 24)}"
+            axes.plot(*_envelope(curves[name]), color=hex_colour(labels[name]), label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         if names:
             axes.legend(title="AP", loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
@@ -97,9 +67,9 @@ def _panels(curves: Mapping[str, Curve], per_class: Mapping[str, float], names: 
         axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
         axes.set(xticks=(0, 0.5, 1) if lowest else (), yticks=(0, 0.5, 1) if leftmost else ())
         recall, precision = _envelope(curves[name])
-        axes.plot(recall, precision, color=_ACCENT, linewidth=1.3)
-        axes.fill_between(recall, precision, color=_ACCENT, alpha=0.15, linewidth=0)
-        axes.set_title(f"{per_class[name]:.2f}  {_short(name, 15)}", fontsize=9, loc="left", pad=3)
+        axes.plot(recall, precision, color=ACCENT, linewidth=1.3)
+        axes.fill_between(recall, precision, color=ACCENT, alpha=0.15, linewidth=0)
+        axes.set_title(f"{per_class[name]:.2f}  {short_name(name, 15)}", fontsize=9, loc="left", pad=3)
         axes.tick_params(labelsize=7, length=0)
         axes.grid(visible=False)
     for axes in panels[len(names) :]:
@@ -116,7 +86,7 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
     """
     numbers = sorted(map(int, recall))
     lines = {"recall@0.5": "at IoU 0.5", "recall@0.7": "at IoU 0.7", "ar": "average recall", "mabo": "MABO"}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for place, (key, name) in enumerate(lines.items(), start=1):
@@ -124,13 +94,13 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
             points = [np.nan if value is None else value for value in values]
             if not np.isnan(points).all():
                 style = "--" if key == "mabo" else "-"
-                axes.plot(numbers, points, style, marker="o", markersize=4, color=_hex(place + 2), label=name)
+                axes.plot(numbers, points, style, marker="o", markersize=4, color=hex_colour(place + 2), label=name)
         axes.set_xscale("log")
         axes.set_xticks(numbers, [f"{n:,}" for n in numbers])
         axes.minorticks_off()
         axes.set(xlabel="proposals an image", ylabel="recall", ylim=(0, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        _legend(axes)
+        legend(axes)
         return figure
 
 
@@ -140,18 +110,18 @@ def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     rows: of a training log; "iteration" and, where the row has them, "loss", "val_loss", "val_accuracy".
     """
     loss, val_loss, accuracy = (_column(rows, key) for key in ("loss", "val_loss", "val_accuracy"))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         panels = 2 if len(accuracy[0]) else 1
         figure = Figure(figsize=(7, 2.7 * panels + 0.6), layout="constrained")
         axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
-        axes[0].plot(*loss, color=_ACCENT, alpha=0.3, linewidth=1)
-        axes[0].plot(loss[0], _smooth(loss[1]), color=_ACCENT, label="training, smoothed")
+        axes[0].plot(*loss, color=ACCENT, alpha=0.3, linewidth=1)
+        axes[0].plot(loss[0], _smooth(loss[1]), color=ACCENT, label="training, smoothed")
         if len(val_loss[0]):
-            axes[0].plot(*val_loss, "o-", color=_SECOND, markersize=4, label="validation")
+            axes[0].plot(*val_loss, "o-", color=SECOND, markersize=4, label="validation")
         axes[0].set(ylabel="loss", ylim=(0, None))
-        _legend(axes[0])
+        legend(axes[0])
         if panels == 2:
-            axes[1].plot(*accuracy, "o-", color=_SECOND, markersize=4)
+            axes[1].plot(*accuracy, "o-", color=SECOND, markersize=4)
             axes[1].set(ylabel="validation accuracy")
             axes[1].yaxis.set_major_formatter(PercentFormatter(1))
         axes[-1].set(xlabel="iteration")
@@ -160,13 +130,13 @@ def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def seconds_figure(seconds: Mapping[str, float]) -> Figure:
     """A bar for each stage, in the order given, with its time at the end."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 0.5 + 0.42 * max(len(seconds), 1)), layout="constrained")
         axes = figure.add_subplot()
         places = range(len(seconds))
-        bars = axes.barh(places, list(seconds.values()), height=0.62, color=_ACCENT)
+        bars = axes.barh(places, list(seconds.values()), height=0.62, color=ACCENT)
         axes.bar_label(bars, [f" {as_time(value)}" for value in seconds.values()], padding=2)
-        axes.set_yticks(places, [_short(name, 24) for name in seconds])
+        axes.set_yticks(places, [short_name(name, 24) for name in seconds])
         axes.invert_yaxis()
         axes.margins(x=0.14)
         axes.grid(visible=False)
@@ -179,7 +149,7 @@ def seconds_figure(seconds: Mapping[str, float]) -> Figure:
 def to_svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element to stand in HTML. name: of this figure in the page, a word; it keeps ids apart."""
     text = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}), _quiet_glyphs():
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), _quiet_glyphs():
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = text.getvalue()
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -188,13 +158,13 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'\b(width|height)="[\d.]+pt" ?', "", svg, count=2)
     # Hundredths of a point are enough: a page with 80 classes is half as large.
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
-    return svg.replace(_INK, "currentColor").replace(_FAINT, "currentColor")
+    return svg.replace(INK, "currentColor").replace(FAINT, "currentColor")
 
 
 def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
     """The figure as a PNG on white."""
     data = io.BytesIO()
-    with matplotlib.rc_context(_STYLE), _quiet_glyphs():
+    with matplotlib.rc_context(STYLE), _quiet_glyphs():
         FigureCanvasAgg(figure).print_figure(data, format="png", dpi=dpi, facecolor="white")
     return data.getvalue()
 
@@ -239,21 +209,6 @@ def _smooth(values: Float64Array) -> Float64Array:
     if not len(values):
         return values
     return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
-
-
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
-
-
-def _hex(label: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
-
-
-def _short(name: str, length: int) -> str:
-    """A name that fits its place and that an SVG can hold: XML has no control characters and no lone surrogates."""
-    clean = "".join(c if c.isprintable() else " " for c in name.encode("utf-8", "replace").decode("utf-8"))
-    return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
 @contextlib.contextmanager

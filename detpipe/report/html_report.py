@@ -10,8 +10,7 @@ from typing import Any
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
 from detpipe.report import gallery, sections
-from detpipe.report.markup import escape
-from detpipe.report.page_style import CSS
+from detpipe.report.page import page
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
 
@@ -71,23 +70,4 @@ def render(data: ReportData) -> str:
         "Settings": sections.settings(data.settings),
     }
     head = sections.headline(dataset, data.metrics, point, seconds)
-    return _page(data.title, dataset.name, head, parts)
-
-
-def _page(title: str, subtitle: str, head: str, parts: Mapping[str, str]) -> str:
-    anchors = {name: name.lower().replace(" ", "-") for name in parts}
-    links = "".join(f'<a href="#{anchors[name]}">{escape(name)}</a>' for name in parts)
-    body = "".join(
-        f'<section id="{anchors[name]}"><h2>{escape(name)}</h2>{part}</section>' for name, part in parts.items()
-    )
-    # The policy forbids scripts and every request, should hostile text ever get past the escaping.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>"
-        f"<main>{head}<nav>{links}</nav>{body}</main>"
-        "<footer>Made by detpipe. One file: it can be sent and kept as it is.</footer></body></html>\n"
-    )
+    return page(data.title, dataset.name, head, parts)

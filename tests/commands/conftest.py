@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from detpipe.datasets.voc import VocSource
+from detpipe.proposals.gaussian import Gaussian
+from detpipe.proposals.ground_truth import GroundTruthBoxes
 from tests import drawn
 from tests.command_line import detpipe
+from tests.commands.proposed import propose_into
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,18 @@ def finished_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""
     return drawn.copy(finished_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def proposed(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs oracle and gaussian, proposals alone. Read only: copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    propose_into(folder / "oracle", VocSource(root=str(voc_root)), GroundTruthBoxes())
+    propose_into(folder / "gaussian", VocSource(root=str(voc_root)), Gaussian(max_proposals=60))
+    return folder
+
+
+@pytest.fixture
+def proposed_copy(proposed: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return drawn.copy(proposed, tmp_path / "runs")

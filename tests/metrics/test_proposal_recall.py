@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.metrics.proposal_recall import BUDGETS, best_overlaps, proposal_recall
+from detpipe.metrics.proposal_recall import BUDGETS, proposal_recall
 from detpipe.structures import GroundTruth, Proposals
 
 NAMES = ["recall@0.5", "recall@0.7", "abo", "mabo", "ar"]
@@ -95,13 +95,6 @@ def test_what_is_refused():
     for budgets in ((), (0,)):
         with pytest.raises(ValueError, match="budgets"):
             proposal_recall(truth, {}, 2, budgets=budgets)
-
-
-def test_best_overlaps_of_nothing():
-    none = np.zeros((0, 4), np.float32)
-    some = np.array([[0, 0, 1, 1]], np.float32)
-    assert best_overlaps(none, some, (1, 2)).shape == (0, 2)
-    assert best_overlaps(some, none, (1, 2)).tolist() == [[0, 0]]
 
 
 def slow(truth: dict[int, GroundTruth], found: dict[int, Proposals], budget: int) -> dict[str, float]:

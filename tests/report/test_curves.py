@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detpipe.report import curves
+from detpipe.report.figure_style import hex_colour
 
 NAMES = ["cat", "$x_{1$", "_hidden", "<script>alert(1)</script>", "浣熊", "bad\x00\ud800 name", "</text>&amp;"]
 
@@ -50,7 +51,7 @@ def test_a_line_is_the_envelope():
 def test_the_colour_belongs_to_the_label_and_not_to_the_rank():
     names = {"cat": 0.1, "dog": 0.9}
     lines = curves.precision_recall_figure({name: curve() for name in names}, names).axes[0].lines
-    assert [line.get_color() for line in lines] == [curves._hex(2), curves._hex(1)]
+    assert [line.get_color() for line in lines] == [hex_colour(2), hex_colour(1)]
 
 
 def test_many_classes_have_a_panel_each():

@@ -47,6 +47,13 @@ def test_the_line_grows_with_the_image():
     assert width_of_line(1500) > width_of_line(300) >= 1
 
 
+def test_a_thin_line_is_half_of_the_line():
+    image = np.zeros((600, 600, 3), np.uint8)
+    box = np.array([[100, 100, 500, 500]], np.float32)
+    rows = [draw_boxes(image, box, colours=[(255, 0, 0)], thin=thin)[300] for thin in (False, True)]
+    assert [int((row == (255, 0, 0)).all(axis=1).sum()) // 2 for row in rows] == [4, 2]
+
+
 def test_no_boxes_leave_a_copy():
     drawn = draw_boxes(GREY, np.zeros((0, 4), np.float32))
     assert (drawn == GREY).all()

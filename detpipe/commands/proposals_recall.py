@@ -1,0 +1,124 @@
+"""`detpipe proposals recall`: how many objects do the proposals find? -> recall_curves.json, .png, .html."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detpipe.commands.command import Command
+from detpipe.commands.stored_split import SplitName, StoredSplit, open_split
+from detpipe.metrics.bootstrap import LEVEL, ImageBootstrap
+from detpipe.metrics.method_recall import MethodRecall, compare, measure_method, recall_text
+from detpipe.metrics.overlap_table import OverlapTable, overlap_table
+from detpipe.metrics.recall_curves import log_budgets
+from detpipe.progress import progress
+from detpipe.report.curves import to_png
+from detpipe.report.recall_figures import recall_curves_figure
+from detpipe.report.recall_page import RecallPage, write_recall_page
+from detpipe.storage.atomic import write_bytes, write_json
+from detpipe.structures import Dataset
+
+logger = logging.getLogger(__name__)
+
+IOU_BUDGETS = (100, 1000)
+"""The numbers of proposals at which recall is drawn against IoU (Hosang et al., PAMI 2015, section 4)."""
+
+
+@dataclass(kw_only=True)
+class ProposalsRecall(Command):
+    """Settings of `detpipe proposals recall`."""
+
+    against: list[str] = field(default_factory=list)
+    """Other run folders, or the proposals.lmdb in them, to compare with: the same data set, other proposals."""
+    split: SplitName = SplitName.test
+    """The images: test, train or val."""
+    budgets: list[int] = field(default_factory=lambda: [100, 500, 1000, 2000])
+    """The numbers of proposals in the tables."""
+    resamples: int = 1000
+    """How often the images are drawn anew for the intervals; 0: no intervals."""
+
+    def __post_init__(self) -> None:
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
+        if self.resamples < 0:
+            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
+
+
+def run(config: ProposalsRecall) -> None:
+    """Measure the run folder's proposals, and others beside them, on one split."""
+    dataset = config.split.load(config.data_source)
+    if dataset.ground_truth is None:
+        raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
+    stored = open_all([config.folder.path, *map(Path, config.against)], config.split, dataset)
+    tables = {name: make_table(one, config.budgets) for name, one in stored.items()}
+    bootstrap = ImageBootstrap.draw(len(dataset), config.resamples, config.seed)
+    methods = {
+        name: measure_method(table, bootstrap, dataset.classes, config.budgets, IOU_BUDGETS)
+        for name, table in tables.items()
+    }
+    write_all(config, dataset, stored, methods)
+
+
+def open_all(places: Sequence[Path], split: SplitName, dataset: Dataset) -> dict[str, StoredSplit]:
+    """Each database by the name of its method in plots: its run folder's name, or all of the path where two are alike.
+
+    Raises ValueError for a database that is named twice.
+    """
+    stored = [open_split(place, split, dataset) for place in places]
+    folders = [one.path.resolve().parent for one in stored]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"against: wanted other run folders than run_dir, each once, got {folder} twice")
+    names = [folder.name for folder in folders]
+    return {
+        name if names.count(name) == 1 else str(one.path.parent): one for name, one in zip(names, stored, strict=True)
+    }
+
+
+def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
+    """The best overlaps of all objects at every budget that is drawn or asked for: the one pass over the boxes."""
+    truth = stored.dataset.ground_truth
+    assert truth is not None  # `run` refuses a split without
+    wanted = sorted({*log_budgets(), *IOU_BUDGETS, *budgets})
+    found = progress(stored, "recall", total=len(stored.dataset), unit="image")
+    counted = {record.image_id: truth[record.image_id] for record in stored.dataset.records}
+    return overlap_table(counted, found, len(stored.dataset.classes), wanted)
+
+
+def write_all(
+    config: ProposalsRecall,
+    dataset: Dataset,
+    stored: Mapping[str, StoredSplit],
+    methods: Mapping[str, MethodRecall],
+) -> None:
+    """Write the numbers, the picture and the page, and say where they are."""
+    first = next(iter(methods.values()))
+    paired = {name: compare(first, other) for name, other in methods.items() if other is not first}
+    sources = {name: f"{one.method}, {one.path}" for name, one in stored.items()}
+    json_file, png_file, html_file = (config.folder.path / f"recall_curves.{kind}" for kind in ("json", "png", "html"))
+    content: dict[str, Any] = {
+        "split": config.split.value,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "level": LEVEL,
+        "methods": {name: _content(stored[name], method) for name, method in methods.items()},
+        "first_minus": {
+            name: {"budgets": list(first.budgets), **{measure: one.to_json() for measure, one in differences.items()}}
+            for name, differences in paired.items()
+        },
+    }
+    write_json(json_file, content)
+    write_bytes(png_file, to_png(recall_curves_figure({name: method.curves for name, method in methods.items()})))
+    page = RecallPage(
+        subtitle=dataset.name, methods=methods, paired=paired, sources=sources, resamples=config.resamples
+    )
+    write_recall_page(html_file, page)
+    logger.info("\n%s", recall_text(methods))
+    logger.info("proposals recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
+
+
+def _content(stored: StoredSplit, method: MethodRecall) -> dict[str, Any]:
+    return {"method": stored.method, "proposals": stored.manifest.digest, **method.to_json()}

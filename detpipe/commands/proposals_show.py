@@ -1,0 +1,112 @@
+"""`detpipe proposals show`: proposals on the images -> proposals_shown/, a picture an image and a page of all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+
+from detpipe.commands.command import Command
+from detpipe.commands.stored_split import SplitName, StoredSplit, open_split
+from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.proposals.proposals_db import ProposalsReader
+from detpipe.report.proposal_page import ShownImage, write_proposal_page
+from detpipe.report.proposal_pictures import best_boxes, draw_proposals
+from detpipe.storage.atomic import write_bytes
+from detpipe.structures import Dataset, Image, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class ProposalsShow(Command):
+    """Settings of `detpipe proposals show`."""
+
+    split: SplitName = SplitName.test
+    """The images: test, train or val."""
+    images: list[str] = field(default_factory=list)
+    """Ids of the images to show; none: the first ones of the split."""
+    count: int = 12
+    """How many of the first images, where `images` names none."""
+    top: int = 10
+    """How many of the first boxes are drawn, thin."""
+    budget: int = 1000
+    """The best box of an object is looked for among so many of the first boxes."""
+    min_iou: float = 0.5
+    """An object whose best box has a smaller IoU is missed."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.top < 0 or self.budget < 1:
+            got = f"{self.count}, {self.top} and {self.budget}"
+            raise ValueError(f"count, top, budget: wanted numbers from 1, 0 and 1, got {got}")
+        if not 0 < self.min_iou <= 1:
+            raise ValueError(f"min_iou: wanted an IoU above 0, at most 1, got {self.min_iou}")
+
+
+def run(config: ProposalsShow) -> None:
+    """Draw the run folder's proposals on some images of a split."""
+    dataset = config.split.load(config.data_source)
+    stored = open_split(config.folder.path, config.split, dataset)
+    records = chosen(dataset, config.images, config.count)
+    folder = config.folder.path / "proposals_shown"
+    clear(folder)
+    shown = []
+    with ProposalsReader(stored.path) as reader:
+        for number, record in enumerate(records, start=1):
+            one = show(config, stored, reader, record)
+            if one is not None:
+                # A file name has at most 255 bytes, and a stem may have them all.
+                file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
+                write_bytes(file, _jpeg(one.picture))
+                shown.append((file.name, one))
+    write_proposal_page(
+        folder / "index.html", dataset.name, shown, top=config.top, budget=config.budget, min_iou=config.min_iou
+    )
+    found, objects = (sum(getattr(one, name) or 0 for _, one in shown) for name in ("found", "objects"))
+    tally = f"; {found} of {objects} objects found" if dataset.ground_truth is not None else ""
+    logger.info("proposals show: %d images%s -> %s", len(shown), tally, folder / "index.html")
+
+
+def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRecord]:
+    """The records of the named images, in their order, or the first `count`. Raises ValueError for an unknown id."""
+    if not images:
+        return list(dataset.records[:count])
+    by_id = {str(record.image_id): record for record in dataset.records}
+    unknown = [name for name in images if name not in by_id]
+    if unknown:
+        some = ", ".join(list(by_id)[:3])
+        raise ValueError(f"images: wanted ids of {dataset.name} ({some}, ...), got {', '.join(unknown)}")
+    return [by_id[name] for name in images]
+
+
+def show(config: ProposalsShow, stored: StoredSplit, reader: ProposalsReader, record: ImageRecord) -> ShownImage | None:
+    """One image with its boxes; None, with a warning, where it has no proposals or can't be read any more."""
+    if (stored.split.value, record.image_id) not in reader:
+        logger.warning("left out: %s has no proposals", record.path)
+        return None
+    try:
+        image = read_image(record.path)
+    except (BrokenImageError, OSError) as error:
+        logger.warning("left out: %s", error)
+        return None
+    proposals = reader.read(stored.split.value, record.image_id).proposals
+    truth = stored.dataset.ground_truth
+    best = None if truth is None else best_boxes(truth[record.image_id], proposals.top(config.budget))
+    drawn = draw_proposals(image, proposals, best, stored.dataset.classes, top=config.top, min_iou=config.min_iou)
+    return ShownImage.of(record.path.name, drawn, len(proposals), best, config.min_iou)
+
+
+def clear(folder: Path) -> None:
+    """Remove the pictures of an earlier call, and nothing else, so that the folder holds what the page shows."""
+    for old in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
+        old.unlink()
+
+
+def _jpeg(image: Image) -> bytes:
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not done:
+        raise ValueError(f"can't encode an image of shape {image.shape} as JPEG")
+    return data.tobytes()

@@ -1,0 +1,111 @@
+"""The curves of Hosang et al. (PAMI 2015, section 4) from one table of overlaps, each point with its interval.
+
+Recall against IoU at fixed budgets, every number against the number of proposals, and the latter for some of the
+objects: those of a class, or of a size. B: budgets. T: IoU thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
+from detpipe.metrics.object_size import SIZES, of_size
+from detpipe.metrics.overlap_table import OverlapTable
+from detpipe.metrics.recall_measures import MEASURES, reached
+
+THRESHOLDS: tuple[float, ...] = tuple(step / 100 for step in range(50, 101))
+"""The IoU at which recall is looked at: 0.5, 0.51 ... 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecallCurves:
+    """Of one method.
+
+    objects: how many count. longest: the most proposals that an image has; beyond it nothing changes. budgets: rising.
+    by_budget: from each name of MEASURES, (B,). by_iou: from a budget, recall at each of THRESHOLDS, (T,).
+    """
+
+    objects: int
+    longest: int
+    budgets: tuple[int, ...]
+    by_budget: dict[str, Resampled]
+    by_iou: dict[int, Resampled]
+
+    def at(self, budget: int) -> dict[str, Resampled]:
+        """Every measure at one budget, (1,) each. Raises ValueError for a budget that has no point."""
+        if budget not in self.budgets:
+            raise ValueError(f"RecallCurves: wanted one of the budgets {list(self.budgets)}, got {budget}")
+        place = self.budgets.index(budget)
+        return {name: values.columns([place]) for name, values in self.by_budget.items()}
+
+    def curve(self, name: str) -> tuple[tuple[int, ...], Resampled]:
+        """A measure's curve, cut where the proposals end: its budgets below `longest`, then `longest` itself."""
+        kept = [budget for budget in self.budgets if budget < self.longest]
+        # At the first budget that is no smaller, all proposals were looked at: it has the overlaps of `longest`.
+        axis = [*kept, self.longest] if len(kept) < len(self.budgets) else kept
+        return tuple(axis), self.by_budget[name].columns(slice(len(axis)))
+
+    def table(self, budgets: Sequence[int]) -> dict[str, dict[str, dict[str, float | None]]]:
+        """From a budget, as text, and a measure: value, low and high; None for NaN."""
+        return {str(budget): {name: _first(one) for name, one in self.at(budget).items()} for budget in budgets}
+
+    def to_json(self) -> dict[str, Any]:
+        """longest, by_budget and by_iou, each with its axis; None for NaN."""
+        axis, _ = self.curve("ar")
+        by_budget = {name: self.curve(name)[1].to_json() for name in self.by_budget}
+        by_iou = {str(budget): values.to_json() for budget, values in self.by_iou.items()}
+        return {
+            "longest": self.longest,
+            "by_budget": {"budgets": list(axis), **by_budget},
+            "by_iou": {"thresholds": list(THRESHOLDS), **by_iou},
+        }
+
+
+def recall_curves(table: OverlapTable, bootstrap: ImageBootstrap, iou_budgets: Sequence[int] = ()) -> RecallCurves:
+    """The curves at the table's budgets, and recall against IoU at some of them; no objects give NaN.
+
+    bootstrap: of as many images as the table has. Raises ValueError for an iou_budget that the table doesn't have.
+    """
+    table = table.at(sorted(set(table.budgets)))
+    everything = np.zeros_like(table.labels)
+    by_iou = {}
+    for budget in iou_budgets:
+        recalled = reached(table.at([budget]).best.astype(np.float64), np.array(THRESHOLDS))
+        by_iou[budget] = bootstrap.means(recalled, table.images, everything)
+    return RecallCurves(
+        objects=len(table),
+        longest=max(1, int(table.proposals.max(initial=0))),
+        budgets=table.budgets,
+        by_budget={
+            name: bootstrap.means(measure.values(table.best), table.images, measure.groups(table.labels))
+            for name, measure in MEASURES.items()
+        },
+        by_iou=by_iou,
+    )
+
+
+def curves_by_class(table: OverlapTable, bootstrap: ImageBootstrap, classes: Sequence[str]) -> dict[str, RecallCurves]:
+    """The curves of each class alone, from its name, in label order. classes: label k is classes[k - 1]."""
+    labels = {name: label for label, name in enumerate(classes, start=1)}
+    return {name: recall_curves(table.where(table.labels == label), bootstrap) for name, label in labels.items()}
+
+
+def curves_by_size(table: OverlapTable, bootstrap: ImageBootstrap) -> dict[str, RecallCurves]:
+    """The curves of the small, the medium and the large objects alone."""
+    return {name: recall_curves(table.where(of_size(table.areas, name)), bootstrap) for name in SIZES}
+
+
+def log_budgets(most: int = 10_000, a_decade: int = 12) -> tuple[int, ...]:
+    """Numbers of proposals from 1 to `most`, evenly spread on a log axis. Raises ValueError for `most` below 1."""
+    if most < 1:
+        raise ValueError(f"log_budgets: wanted a number of proposals from 1, got {most}")
+    steps = np.geomspace(1, most, 1 + round(a_decade * np.log10(most)))
+    return tuple(sorted({*steps.round().astype(int).tolist(), most}))
+
+
+def _first(number: Resampled) -> dict[str, float | None]:
+    return {name: values[0] for name, values in number.to_json().items()}

@@ -1,0 +1,57 @@
+"""The look of all figures: colours, fonts and lines, and names that fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from detpipe.report.drawing import class_colour
+
+INK, FAINT = "#010203", "#010204"
+"""Stand for the colours of the page that an SVG is in; as they are, they read as black."""
+ACCENT, SECOND = "#3b6fe0", "#e0702b"
+STYLE: dict[Any, Any] = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.14,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: small, searchable, and any alphabet the reader has
+    "svg.hashsalt": "detpipe",  # the same figure gives the same bytes
+    "text.parse_math": False,  # a class may be called "$x"
+}
+"""matplotlib's settings for every figure, within `matplotlib.rc_context`."""
+
+
+def legend(axes: Axes) -> None:
+    """A legend, where there is a line to name."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
+
+
+def hex_colour(label: int) -> str:
+    """The colour of label 1..K, "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+
+
+def short_name(name: str, length: int) -> str:
+    """A name that fits its place and that an SVG can hold: XML has no control characters and no lone surrogates."""
+    clean = "".join(c if c.isprintable() else " " for c in name.encode("utf-8", "replace").decode("utf-8"))
+    return clean if len(clean) <= length else clean[: length - 1] + "…"

@@ -1,0 +1,63 @@
+"""The page of pictures with proposals: small ones in the page, each a link to its file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from detpipe.report.drawing import resize
+from detpipe.report.markup import escape, paragraph, picture
+from detpipe.report.page import page
+from detpipe.report.proposal_pictures import BestBoxes
+from detpipe.storage.atomic import write_text
+from detpipe.structures import Image
+
+SIDE = 480
+"""The longest side of a picture in the page, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownImage:
+    """A drawn image: its name, the picture, how many proposals it has, and how many of its objects one finds.
+
+    found, objects: None where there are no annotations.
+    """
+
+    name: str
+    picture: Image
+    proposals: int
+    found: int | None
+    objects: int | None
+
+    @classmethod
+    def of(cls, name: str, picture: Image, proposals: int, best: BestBoxes | None, min_iou: float) -> ShownImage:
+        """Count an image's objects whose best box has at least min_iou."""
+        if best is None:
+            return cls(name, picture, proposals, None, None)
+        return cls(name, picture, proposals, int((best.overlap >= np.float32(min_iou)).sum()), len(best.overlap))
+
+
+def write_proposal_page(
+    path: Path, subtitle: str, shown: Sequence[tuple[str, ShownImage]], *, top: int, budget: int, min_iou: float
+) -> None:
+    """Write the page of (file name beside the page, image), whole or not at all; no images give a sentence."""
+    note = (
+        f"Thin, blue: the first {top} boxes. Green: of the first {budget:,} boxes the best of each object, with its "
+        f"IoU and its place; the object itself is dashed. Red, dashed: objects whose best IoU is below {min_iou:g}."
+    )
+    body = "".join(_figure(file, one) for file, one in shown)
+    gallery = f'<div class="gallery">{body}</div>' if shown else paragraph("There are no images to show.", "none")
+    write_text(path, page("Proposals on images", subtitle, "", {"Images": paragraph(note, "note") + gallery}))
+
+
+def _figure(file: str, one: ShownImage) -> str:
+    small = resize(one.picture, min(1.0, SIDE / max(one.picture.shape[:2])))
+    # A name that is no UTF-8 holds lone surrogates; a link has them as the bytes that they stand for.
+    link = quote(file.encode("utf-8", "surrogateescape"))
+    tally = "" if one.objects is None else f", {one.found} of {one.objects} objects found"
+    caption = f'<a href="{link}"><b>{escape(one.name)}</b></a> {one.proposals:,} boxes{tally}'
+    return picture(small, f"{one.name} with its proposals", caption)
