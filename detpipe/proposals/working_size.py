@@ -1,0 +1,70 @@
+"""An image at the size that a method with parameters in pixels works on; in integers, the same bytes everywhere.
+
+H, W: height and width of the image; h, w: of the smaller one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detpipe.proposals.jit import compiled
+from detpipe.structures import Float32Array, Image
+
+_COVERED = 4
+"""Pixels of the image, to each side, that are averaged for one of the smaller one; of more, only every second, third
+and so on is looked at. So a large photograph costs no more than its reading."""
+
+
+def working_size(image_size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """(height, width) with no side over max_side pixels and the proportions kept; never larger than the image."""
+    height, width = image_size
+    longer = max(height, width)
+    if longer <= max_side:
+        return height, width
+    # Halves are rounded up, in integers: round() of a quotient may differ in its last bit.
+    return tuple(max((2 * side * max_side + longer) // (2 * longer), 1) for side in (height, width))  # type: ignore[return-value]
+
+
+def shrink(image: Image, size: tuple[int, int]) -> Image:
+    """The image (H, W, 3) uint8 at the size (h, w), no larger than its own: the mean of the area under each pixel."""
+    height, width = size
+    if (height, width) == image.shape[:2]:
+        return np.ascontiguousarray(image)
+    step = max(min(image.shape[0] // height, image.shape[1] // width) // _COVERED, 1)
+    return _area_mean(image, step, height, width)
+
+
+def scale_of(image_size: tuple[int, int], size: tuple[int, int]) -> Float32Array:
+    """What the boxes x1 y1 x2 y2 of the smaller image are multiplied with: (4,) float32."""
+    vertical, horizontal = image_size[0] / size[0], image_size[1] / size[1]
+    return np.array([horizontal, vertical, horizontal, vertical], dtype=np.float32)
+
+
+@compiled
+def _area_mean(image: Image, step: int, height: int, width: int) -> Image:
+    """Of every step-th row and column."""
+    first = step // 2
+    rows, columns = (image.shape[0] - first - 1) // step + 1, (image.shape[1] - first - 1) // step + 1
+    small = np.empty((height, width, 3), np.uint8)
+    # A pixel of the smaller image covers `rows` x `columns` units of area, a pixel of the larger one height x width.
+    area = rows * columns
+    line = np.empty(3 * image.shape[1], np.int32)
+    for y in range(height):
+        line[:] = 0
+        for row in range(y * rows // height, ((y + 1) * rows + height - 1) // height):
+            covered = np.int32(min((y + 1) * rows, (row + 1) * height) - max(y * rows, row * height))
+            source = image[first + row * step].reshape(-1)
+            for i in range(3 * image.shape[1]):
+                line[i] += covered * source[i]
+        for x in range(width):
+            r, g, b = 0, 0, 0
+            for column in range(x * columns // width, ((x + 1) * columns + width - 1) // width):
+                covered = min((x + 1) * columns, (column + 1) * width) - max(x * columns, column * width)
+                at = 3 * (first + column * step)
+                r += covered * line[at]
+                g += covered * line[at + 1]
+                b += covered * line[at + 2]
+            small[y, x, 0] = (r + area // 2) // area
+            small[y, x, 1] = (g + area // 2) // area
+            small[y, x, 2] = (b + area // 2) // area
+    return small
