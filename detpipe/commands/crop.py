@@ -43,18 +43,18 @@ class Crop(Command):
 def run(config: Crop) -> None:
     """Label and sample the proposals of the training images, and write their crops, shuffled."""
     splits = load_splits(config.data_source)
-    train = splits.get(Split.TRAIN)
+    train = splits.get(Split.train)
     if train is None or train.ground_truth is None:
         raise ValueError("crop: wanted a train split with annotations, got none: name it in the dataset settings")
-    val = splits.get(Split.VAL)
-    groups = [(config.folder.crops, Split.TRAIN, train, train.records)]
+    val = splits.get(Split.val)
+    groups = [(config.folder.crops, Split.train, train, train.records)]
     if val is not None and val.ground_truth is not None:
-        groups.append((config.folder.val_crops, Split.VAL, val, val.records))
+        groups.append((config.folder.val_crops, Split.val, val, val.records))
     else:
         kept, held_out = hold_out(train.records, config.sampling.val_share, config.seed)
         groups = [
-            (config.folder.crops, Split.TRAIN, train, kept),
-            (config.folder.val_crops, Split.TRAIN, train, held_out),
+            (config.folder.crops, Split.train, train, kept),
+            (config.folder.val_crops, Split.train, train, held_out),
         ]
     for path, split, dataset, records in groups:
         make_crops(config, path, split, dataset, records)

@@ -99,16 +99,16 @@ def run(config: Detect) -> None:
 
 def test_images(config: Detect) -> Input:
     """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
-    dataset = config.data_source.load(Split.TEST)
+    dataset = config.data_source.load(Split.test)
     check_classes(load_spec(config.folder.classifier), dataset.classes, dataset.name)
     manifest = read_manifest(config.folder.proposals)
-    verify_input(manifest, config.folder.proposals, Split.TEST, dataset)
+    verify_input(manifest, config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
         with ProposalsReader(config.folder.proposals) as reader:
             for record in records:
-                if (Split.TEST.value, record.image_id) in reader:
-                    stored = reader.read(Split.TEST.value, record.image_id)
+                if (Split.test.value, record.image_id) in reader:
+                    stored = reader.read(Split.test.value, record.image_id)
                     verify_image(record.path, stored.image_digest)
                     yield read_image(record.path), stored.proposals.boxes[: config.detect.max_proposals]
                 else:  # unreadable, named by propose
@@ -121,7 +121,7 @@ def source_images(config: Detect) -> Input:
     """The images of `source`, proposed on as they come, the way the run's own were."""
     assert config.source is not None
     spec = load_spec(config.folder.classifier)
-    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.TEST)
+    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
     proposer = proposer_of_run(config.folder)
     bad: list[str] = []

@@ -127,7 +127,7 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
     """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
     summary: dict[str, Any] = {}
     written = folder.recall
-    for split in (Split.TEST, Split.TRAIN):
+    for split in (Split.test, Split.train):
         dataset = splits.get(split)
         if dataset is None or dataset.ground_truth is None:
             continue
