@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.commands.command import load_splits, verify_input
-from detpipe.commands.proposals_artefact import ProposalsCommand
+from detpipe.commands.proposals_command import ProposalsCommand
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
