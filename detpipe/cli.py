@@ -225,6 +225,6 @@ def configuration_error(error: Exception) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return f"{error.full_key}: wanted a value, got none; give {error.full_key}=..."
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
-    lines = [line.strip() for part in parts for line in part.splitlines()]
+    lines = [line.strip().rstrip(".") for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))
     return f"{text}. See the settings with --cfg job"

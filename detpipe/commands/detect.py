@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detpipe.classify.classifier import check_classes, load_spec
@@ -26,7 +25,7 @@ from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
-from detpipe.report.drawing import draw_detections
+from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
@@ -230,4 +229,4 @@ def write_extras(config: Detect, dataset: Dataset) -> None:
             continue
         drawn = draw_detections(image, detections[record.image_id], dataset.classes, min_score=config.show_floor)
         target = config.folder.path / "annotated" / f"{record.image_id}.jpg"
-        write_bytes(target, cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+        write_bytes(target, to_jpeg(drawn))

@@ -10,7 +10,7 @@ from typing import Any
 from detpipe.commands.proposals_command import SplitCommand
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.metrics.bootstrap import LEVEL, ImageBootstrap
-from detpipe.metrics.method_recall import MethodRecall, compare, measure_method, recall_text
+from detpipe.metrics.method_recall import MethodRecall, compare, difference_text, measure_method, recall_text
 from detpipe.metrics.overlap_table import OverlapTable, overlap_table
 from detpipe.metrics.recall_curves import log_budgets
 from detpipe.progress import progress
@@ -114,8 +114,9 @@ def write_all(
         subtitle=dataset.name, methods=methods, paired=paired, sources=sources, resamples=config.resamples
     )
     write_recall_page(html_file, page)
-    logger.info("\n%s", recall_text(methods))
-    logger.info("proposals recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
+    texts = (recall_text(methods), difference_text(next(iter(methods)), paired, first.budgets[-1]))
+    logger.info("\n%s", "\n\n".join(filter(None, texts)))
+    logger.info("recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
 
 
 def _content(stored: StoredSplit, method: MethodRecall) -> dict[str, Any]:

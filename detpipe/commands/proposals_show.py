@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-
 from detpipe.commands.proposals_command import SplitCommand
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.proposals_db import StoredProposals
+from detpipe.report.drawing import to_jpeg
 from detpipe.report.proposal_page import ShownImage, write_proposal_page
 from detpipe.report.proposal_pictures import best_boxes, draw_proposals
 from detpipe.storage.atomic import write_bytes
-from detpipe.structures import Dataset, Image, ImageRecord
+from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +55,14 @@ def run(config: ProposalsShow) -> None:
         if one is not None:
             # A file name has at most 255 bytes, and a stem may have them all.
             file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
-            write_bytes(file, _jpeg(one.picture))
+            write_bytes(file, to_jpeg(one.picture))
             shown.append((file.name, one))
     write_proposal_page(
         folder / "index.html", dataset.name, shown, top=config.top, budget=config.budget, min_iou=config.min_iou
     )
-    found, objects = (sum(getattr(one, name) or 0 for _, one in shown) for name in ("found", "objects"))
-    tally = f"; {found} of {objects} objects found" if dataset.ground_truth is not None else ""
-    logger.info("proposals show: %d images%s -> %s", len(shown), tally, folder / "index.html")
+    found, objects = sum(one.found or 0 for _, one in shown), sum(one.objects or 0 for _, one in shown)
+    tally = "" if dataset.ground_truth is None else f"; {found} of {objects} objects found"
+    logger.info("show: %d images%s -> %s", len(shown), tally, folder / "index.html")
 
 
 def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRecord]:
@@ -100,10 +99,3 @@ def clear(folder: Path) -> None:
     """Remove the pictures of an earlier call, and nothing else, so that the folder holds what the page shows."""
     for old in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
         old.unlink()
-
-
-def _jpeg(image: Image) -> bytes:
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not done:
-        raise ValueError(f"can't encode an image of shape {image.shape} as JPEG")
-    return data.tobytes()

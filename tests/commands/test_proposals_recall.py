@@ -49,7 +49,8 @@ def test_two_methods(voc_root: Path, proposed_copy: Path, caplog: pytest.LogCapt
     for name in ("recall_curves.png", "recall_curves.html"):
         assert str(proposed_copy / "gaussian" / name) in caplog.text
         assert (proposed_copy / "gaussian" / name).stat().st_size > 10_000
-    assert "gaussian     100" in caplog.text
+    assert "  100  gaussian" in caplog.text
+    assert "gaussian minus oracle, ar at 2000: -0." in caplog.text
 
 
 def test_the_same_bytes_again(voc_root: Path, proposed_copy: Path) -> None:
