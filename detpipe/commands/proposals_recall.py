@@ -86,14 +86,10 @@ def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
     return overlap_table(truth, found, len(stored.dataset.classes), wanted)
 
 
-def write_all(
-    config: ProposalsRecall,
-    stored: Mapping[str, StoredSplit],
-    methods: Mapping[str, MethodRecall],
-) -> None:
-    """Write the numbers, the picture and the page, and say where they are."""
-    first = next(iter(methods.values()))
-    dataset = next(iter(stored.values())).dataset
+def write_all(config: ProposalsRecall, stored: Mapping[str, StoredSplit], methods: Mapping[str, MethodRecall]) -> None:
+    """Write the numbers, the picture and the page, and say where they are. stored, methods: by the same names."""
+    name_of_first, first = next(iter(methods.items()))
+    dataset = stored[name_of_first].dataset
     paired = {name: compare(first, other) for name, other in methods.items() if other is not first}
     sources = {name: f"{_method(one)}, {one.path}" for name, one in stored.items()}
     json_file, png_file, html_file = (config.folder.path / f"recall_curves.{kind}" for kind in ("json", "png", "html"))
@@ -114,7 +110,7 @@ def write_all(
         subtitle=dataset.name, methods=methods, paired=paired, sources=sources, resamples=config.resamples
     )
     write_recall_page(html_file, page)
-    texts = (recall_text(methods), difference_text(next(iter(methods)), paired, first.budgets[-1]))
+    texts = (recall_text(methods), difference_text(name_of_first, paired, first.budgets[-1]))
     logger.info("\n%s", "\n\n".join(filter(None, texts)))
     logger.info("recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
 

@@ -56,7 +56,7 @@ def run(config: ProposalsShow) -> None:
             # A file name has at most 255 bytes, and a stem may have them all.
             file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
             write_bytes(file, to_jpeg(one.picture))
-            shown.append((file.name, one))
+            shown.append((file.name, one.small()))
     write_proposal_page(
         folder / "index.html", dataset.name, shown, top=config.top, budget=config.budget, min_iou=config.min_iou
     )
