@@ -31,6 +31,8 @@ FAMILIES = {
     "proposals": {
         "info": "what a proposals.lmdb holds and what made it",
         "verify": "is it whole, and are its images those that are there now",
+        "recall": "how many objects do they find: curves and tables, method beside method",
+        "show": "the boxes on the images",
         "export": "as a file of COCO, Detectron2, MMDetection or R-CNN",
         "import": "boxes that another program made, as a proposals.lmdb",
         "fuse": "several joined into one that knows its sources",
@@ -182,6 +184,8 @@ def execute(name: str, config: DictConfig) -> None:
         proposals_import,
         proposals_info,
         proposals_merge,
+        proposals_recall,
+        proposals_show,
         proposals_verify,
         propose,
         run,
@@ -199,6 +203,8 @@ def execute(name: str, config: DictConfig) -> None:
         "check": check.run,
         "proposals-info": proposals_info.run,
         "proposals-verify": proposals_verify.run,
+        "proposals-recall": proposals_recall.run,
+        "proposals-show": proposals_show.run,
         "proposals-export": proposals_export.run,
         "proposals-import": proposals_import.run,
         "proposals-fuse": proposals_fuse.run,
@@ -219,6 +225,6 @@ def configuration_error(error: Exception) -> str:
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return f"{error.full_key}: wanted a value, got none; give {error.full_key}=..."
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
-    lines = [line.strip() for part in parts for line in part.splitlines()]
+    lines = [line.strip().rstrip(".") for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))
     return f"{text}. See the settings with --cfg job"

@@ -21,6 +21,8 @@ from detpipe.commands.proposals_fuse import ProposalsFuse
 from detpipe.commands.proposals_import import ProposalsImport
 from detpipe.commands.proposals_info import ProposalsInfo
 from detpipe.commands.proposals_merge import ProposalsMerge
+from detpipe.commands.proposals_recall import ProposalsRecall
+from detpipe.commands.proposals_show import ProposalsShow
 from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
@@ -42,6 +44,8 @@ COMMANDS: dict[str, type] = {
     "check": Check,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
+    "proposals-recall": ProposalsRecall,
+    "proposals-show": ProposalsShow,
     "proposals-export": ProposalsExport,
     "proposals-import": ProposalsImport,
     "proposals-fuse": ProposalsFuse,

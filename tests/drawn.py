@@ -96,7 +96,7 @@ COCO_IDS = {"disc": 7, "square": 3}
 def write_coco(folder: Path, root: Path) -> list[str]:
     """The VOC folder `root` as COCO files in `folder`, ids far from 1..K; returns the overrides for them."""
     overrides = ["dataset=coco"]
-    for split in (Split.TRAIN, Split.TEST):
+    for split in (Split.train, Split.test):
         dataset = VocSource(root=str(root)).load(split)
         assert dataset.ground_truth is not None
         images: list[dict[str, Any]] = []

@@ -125,7 +125,9 @@ def test_what_only_reads_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_mistyped_key(voc_root: Path) -> None:
     outcome = detpipe("run", *drawn.voc(voc_root), "solver.max_itr=3")
     assert_one_sentence(outcome, "run", "max_itr", "--cfg job")
-    assert_one_sentence(detpipe("propose", "run_dri=x"), "propose", "run_dri")
+    assert_one_sentence(
+        detpipe("propose", "run_dri=x"), "propose", "Could not override 'run_dri'. Key 'run_dri' not in"
+    )
 
 
 def test_a_value_of_another_type() -> None:

@@ -102,6 +102,8 @@ CONTRACT = {
     "eval": ["detections=a.json", "run_dir=d"],
     "proposals-info": ["path=a"],
     "proposals-verify": ["path=a"],
+    "proposals-recall": ["path=a", "against=[b,c]", "split=train", "budgets=[10,100]", "resamples=0", "run_dir=d"],
+    "proposals-show": ["path=a", "split=val", "images=[x,y]", "count=3", "top=5", "min_iou=0.7", "run_dir=d"],
     "proposals-export": ["path=a", "format=rcnn_mat", "out=b.mat", "split=train"],
     "proposals-import": ["proposals.path=a.pkl", "run_dir=d"],
     "proposals-fuse": ["sources=[a,b]", "proposals.budgets=[1,2]", "run_dir=d"],

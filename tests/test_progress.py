@@ -9,11 +9,18 @@ import pytest
 from detpipe.progress import progress
 
 
-def test_a_line_every_tenth(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_every_tenth(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("detpipe.progress.PAUSE", 0.0)
     with caplog.at_level(logging.INFO):
         assert list(progress(iter(range(20)), "crop", total=20, unit="image")) == list(range(20))
     assert len(caplog.messages) == 9
     assert caplog.messages[0].startswith("crop: 2 of 20, ")
+
+
+def test_short_work_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert list(progress(range(20), "crop", total=20, unit="image")) == list(range(20))
+    assert caplog.messages == []
 
 
 def test_nothing_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.crops_db import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, Sampling, sample_regions
-from detpipe.commands.command import Command, dataset_digest, load_splits, verify_input
+from detpipe.commands.command import Command, dataset_digest, load_splits
+from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
-from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.lmdb_store import LmdbWriter
-from detpipe.storage.manifest import Artefact, State, read_manifest
+from detpipe.storage.manifest import Artefact, State
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -43,18 +43,18 @@ class Crop(Command):
 def run(config: Crop) -> None:
     """Label and sample the proposals of the training images, and write their crops, shuffled."""
     splits = load_splits(config.data_source)
-    train = splits.get(Split.TRAIN)
+    train = splits.get(Split.train)
     if train is None or train.ground_truth is None:
         raise ValueError("crop: wanted a train split with annotations, got none: name it in the dataset settings")
-    val = splits.get(Split.VAL)
-    groups = [(config.folder.crops, Split.TRAIN, train, train.records)]
+    val = splits.get(Split.val)
+    groups = [(config.folder.crops, Split.train, train, train.records)]
     if val is not None and val.ground_truth is not None:
-        groups.append((config.folder.val_crops, Split.VAL, val, val.records))
+        groups.append((config.folder.val_crops, Split.val, val, val.records))
     else:
         kept, held_out = hold_out(train.records, config.sampling.val_share, config.seed)
         groups = [
-            (config.folder.crops, Split.TRAIN, train, kept),
-            (config.folder.val_crops, Split.TRAIN, train, held_out),
+            (config.folder.crops, Split.train, train, kept),
+            (config.folder.val_crops, Split.train, train, held_out),
         ]
     for path, split, dataset, records in groups:
         make_crops(config, path, split, dataset, records)
@@ -73,8 +73,7 @@ def hold_out(
 
 def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:
     """One database of crops, from the images `records` of a split."""
-    manifest = read_manifest(config.folder.proposals)
-    verify_input(manifest, config.folder.proposals, split, dataset)
+    stored = open_split(config.folder.proposals, split, dataset)
     artefact = Artefact(
         path,
         stage="crop",
@@ -85,11 +84,11 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
             "classes": dataset.classes,
             "category_ids": dataset.category_ids,
         },
-        inputs={"proposals": manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
+        inputs={"proposals": stored.manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        tasks = plan(config, split, dataset, records)
+        tasks = plan(config, stored, records)
         count = write_crops(config, path, tasks, artefact)
         labels: Counter[str] = Counter()
         for task in tasks:
@@ -114,23 +113,22 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
     )
 
 
-def plan(config: Crop, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> list[CropTask]:
+def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> list[CropTask]:
     """Which regions of which image, under which keys: a pure function of proposals, objects, settings and seed."""
-    assert dataset.ground_truth is not None
+    truth = split.dataset.ground_truth
+    assert truth is not None
     sampled: list[tuple[ImageRecord, bytes, Regions]] = []
-    with ProposalsReader(config.folder.proposals) as reader:
-        for record in records:
-            if (split.value, record.image_id) not in reader:  # unreadable, named by propose
-                continue
-            stored = reader.read(split.value, record.image_id)
-            regions = sample_regions(
-                stored.proposals.boxes,
-                dataset.ground_truth[record.image_id],
-                stored.image_size,
-                config.sampling,
-                generator_for(config.seed, record.image_id),
-            )
-            sampled.append((record, stored.image_digest, regions))
+    for record, stored in split.read(records):
+        if stored is None:  # unreadable, named by propose
+            continue
+        regions = sample_regions(
+            stored.proposals.boxes,
+            truth[record.image_id],
+            stored.image_size,
+            config.sampling,
+            generator_for(config.seed, record.image_id),
+        )
+        sampled.append((record, stored.image_digest, regions))
     keys = iter(
         shuffled_keys([record.image_id for record, _, regions in sampled for _ in range(len(regions))], config.seed)
     )

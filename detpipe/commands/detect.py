@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from detpipe.classify.classifier import check_classes, load_spec
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
-from detpipe.commands.command import Command, dataset_digest, verify_input
+from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.commands.stored_split import open_split
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
 from detpipe.progress import progress
-from detpipe.proposals.proposals_db import BadImage, ProposalsReader, parse_proposals, propose_image
-from detpipe.report.drawing import draw_detections
+from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
+from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
@@ -99,29 +99,26 @@ def run(config: Detect) -> None:
 
 def test_images(config: Detect) -> Input:
     """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
-    dataset = config.data_source.load(Split.TEST)
+    dataset = config.data_source.load(Split.test)
     check_classes(load_spec(config.folder.classifier), dataset.classes, dataset.name)
-    manifest = read_manifest(config.folder.proposals)
-    verify_input(manifest, config.folder.proposals, Split.TEST, dataset)
+    split = open_split(config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
-        with ProposalsReader(config.folder.proposals) as reader:
-            for record in records:
-                if (Split.TEST.value, record.image_id) in reader:
-                    stored = reader.read(Split.TEST.value, record.image_id)
-                    verify_image(record.path, stored.image_digest)
-                    yield read_image(record.path), stored.proposals.boxes[: config.detect.max_proposals]
-                else:  # unreadable, named by propose
-                    yield nothing_to_see()
+        for record, stored in split.read(records):
+            if stored is None:  # unreadable, named by propose
+                yield nothing_to_see()
+            else:
+                verify_image(record.path, stored.image_digest)
+                yield read_image(record.path), stored.proposals.boxes[: config.detect.max_proposals]
 
-    return Input(dataset, regions, manifest.digest)
+    return Input(dataset, regions, split.manifest.digest)
 
 
 def source_images(config: Detect) -> Input:
     """The images of `source`, proposed on as they come, the way the run's own were."""
     assert config.source is not None
     spec = load_spec(config.folder.classifier)
-    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.TEST)
+    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
     proposer = proposer_of_run(config.folder)
     bad: list[str] = []
@@ -232,4 +229,4 @@ def write_extras(config: Detect, dataset: Dataset) -> None:
             continue
         drawn = draw_detections(image, detections[record.image_id], dataset.classes, min_score=config.show_floor)
         target = config.folder.path / "annotated" / f"{record.image_id}.jpg"
-        write_bytes(target, cv2.imencode(".jpg", drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+        write_bytes(target, to_jpeg(drawn))

@@ -18,7 +18,7 @@ from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.box_columns import snapped
-from detpipe.proposals.methods import proposer_of
+from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.proposals.sourced import SourcedProposals
@@ -110,7 +110,7 @@ def proposer_of_run(folder: RunFolder) -> Proposer:
     if proposer is not None and proposer.from_pixels:
         return proposer
     logger.warning(
-        "%s: made by %s; new images are looked at with selective search", folder.proposals, description["method"]
+        "%s: made by %s; new images are looked at with selective search", folder.proposals, method_name(description)
     )
     return SelectiveSearch()
 

@@ -36,7 +36,7 @@ class Evaluate(Command):
 def run(config: Evaluate) -> None:
     """Compare detections with the objects of the test split: VOC's and COCO's numbers, and the page."""
     begun = time.perf_counter()
-    dataset = measurable(config.data_source.load(Split.TEST))
+    dataset = measurable(config.data_source.load(Split.test))
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder)
     detections = read_detections(file, dataset)
     metrics = evaluate(dataset, detections, max_dets=config.max_dets)

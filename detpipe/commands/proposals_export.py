@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.commands.proposals_artefact import ProposalsCommand, load_split, split_of, stored_of_split
+from detpipe.commands.proposals_command import SplitCommand
 from detpipe.proposals.coco_json import write_coco_results
 from detpipe.proposals.detectron_pkl import to_detectron2, to_mmdetection, to_mmdetection2
 from detpipe.proposals.plain_pickle import dump_numbers
@@ -48,13 +48,11 @@ SUFFIX = {
 
 
 @dataclass(kw_only=True)
-class ProposalsExport(ProposalsCommand):
+class ProposalsExport(SplitCommand):
     """Settings of `detpipe proposals export`."""
 
     format: ExportFormat = ExportFormat.coco
     """coco, detectron2, mmdetection, mmdetection2 or rcnn_mat."""
-    split: str = "test"
-    """train, val or test."""
     out: str = ""
     """The file to write; one that is there is replaced."""
 
@@ -64,17 +62,16 @@ def run(config: ProposalsExport) -> None:
     out = Path(config.out)
     if out.suffix != SUFFIX[config.format]:
         raise ValueError(f"out: wanted a file ending in {SUFFIX[config.format]}, got {config.out!r}; give out=FILE")
-    split = split_of(config.split)
-    dataset = load_split(config, split)
+    split = config.open_split()
     images: list[tuple[ImageRecord, Proposals]] = []
-    for record, stored in stored_of_split(config.database, split, dataset):
+    for record, stored in split.read():
         if stored is None:
             logger.warning("%s: has no proposals, see the manifest; written without boxes", record.path)
         images.append((record, _NONE if stored is None else stored.proposals))
     with replaced(out) as scratch:
-        write(scratch, config.format, dataset, images)
+        write(scratch, config.format, split.dataset, images)
     boxes = sum(len(proposals) for _, proposals in images)
-    logger.info("export: %d boxes of %d %s images -> %s", boxes, len(images), split.value, out)
+    logger.info("export: %d boxes of %d %s images -> %s", boxes, len(images), config.split.value, out)
 
 
 def write(path: Path, form: ExportFormat, dataset: Dataset, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:

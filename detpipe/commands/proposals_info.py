@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.commands.proposals_artefact import ProposalsCommand
+from detpipe.commands.proposals_command import ProposalsCommand
 from detpipe.proposals.box_columns import scale_of
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader, parse_proposals
@@ -60,11 +60,11 @@ def count(database: Path) -> Content:
 
 def describe(database: Path, manifest: Manifest, content: Content) -> str:
     """The lines, a word in front of each."""
-    settings = dict(manifest.settings["proposals"])
-    kind = settings.pop("method")
+    settings = manifest.settings["proposals"]
+    shown = {name: value for name, value in settings.items() if name not in ("method", "seed")}
     rows = [
-        ("method", method_name({"method": kind}) or kind),
-        ("settings", ", ".join(f"{name}={json.dumps(value)}" for name, value in settings.items() if name != "seed")),
+        ("method", method_name(settings)),
+        ("settings", ", ".join(f"{name}={json.dumps(value)}" for name, value in shown.items())),
         ("seed", str(settings.get("seed"))),
         ("made by", f"detpipe {manifest.detpipe} in {manifest.seconds:.1f} s"),
         ("images", ", ".join(f"{split} {images}" for split, images in content.splits.items()) or "none"),

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from detpipe.commands.command import Command
-from detpipe.commands.stored_split import SplitName, StoredSplit, open_split
+from detpipe.commands.proposals_command import SplitCommand
+from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.metrics.bootstrap import LEVEL, ImageBootstrap
-from detpipe.metrics.method_recall import MethodRecall, compare, measure_method, recall_text
+from detpipe.metrics.method_recall import MethodRecall, compare, difference_text, measure_method, recall_text
 from detpipe.metrics.overlap_table import OverlapTable, overlap_table
 from detpipe.metrics.recall_curves import log_budgets
 from detpipe.progress import progress
+from detpipe.proposals.methods import method_name
+from detpipe.proposals.proposals_db import find_database
 from detpipe.report.curves import to_png
 from detpipe.report.recall_figures import recall_curves_figure
 from detpipe.report.recall_page import RecallPage, write_recall_page
 from detpipe.storage.atomic import write_bytes, write_json
-from detpipe.structures import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,11 @@ IOU_BUDGETS = (100, 1000)
 
 
 @dataclass(kw_only=True)
-class ProposalsRecall(Command):
+class ProposalsRecall(SplitCommand):
     """Settings of `detpipe proposals recall`."""
 
     against: list[str] = field(default_factory=list)
-    """Other run folders, or the proposals.lmdb in them, to compare with: the same data set, other proposals."""
-    split: SplitName = SplitName.test
-    """The images: test, train or val."""
+    """Other run folders, or proposals.lmdb, to compare with: of the same data set, other proposals."""
     budgets: list[int] = field(default_factory=lambda: [100, 500, 1000, 2000])
     """The numbers of proposals in the tables."""
     resamples: int = 1000
@@ -48,34 +46,35 @@ class ProposalsRecall(Command):
 
 
 def run(config: ProposalsRecall) -> None:
-    """Measure the run folder's proposals, and others beside them, on one split."""
-    dataset = config.split.load(config.data_source)
+    """Measure the proposals, and others beside them, on one split."""
+    first = config.open_split()
+    dataset = first.dataset
     if dataset.ground_truth is None:
         raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
-    stored = open_all([config.folder.path, *map(Path, config.against)], config.split, dataset)
+    others = [open_split(find_database(place), config.split, dataset) for place in config.against]
+    stored = by_name([first, *others])
     tables = {name: make_table(one, config.budgets) for name, one in stored.items()}
     bootstrap = ImageBootstrap.draw(len(dataset), config.resamples, config.seed)
     methods = {
         name: measure_method(table, bootstrap, dataset.classes, config.budgets, IOU_BUDGETS)
         for name, table in tables.items()
     }
-    write_all(config, dataset, stored, methods)
+    write_all(config, stored, methods)
 
 
-def open_all(places: Sequence[Path], split: SplitName, dataset: Dataset) -> dict[str, StoredSplit]:
-    """Each database by the name of its method in plots: its run folder's name, or all of the path where two are alike.
+def by_name(stored: Sequence[StoredSplit]) -> dict[str, StoredSplit]:
+    """Each by its name in tables and plots: its run folder's name, or all of that one's path where two are alike.
 
     Raises ValueError for a database that is named twice.
     """
-    stored = [open_split(place, split, dataset) for place in places]
     folders = [one.path.resolve().parent for one in stored]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise ValueError(f"against: wanted other run folders than run_dir, each once, got {folder} twice")
     names = [folder.name for folder in folders]
-    return {
-        name if names.count(name) == 1 else str(one.path.parent): one for name, one in zip(names, stored, strict=True)
-    }
+    named: dict[str, StoredSplit] = {}
+    for folder, one in zip(folders, stored, strict=True):
+        if folders.count(folder) > 1:
+            raise ValueError(f"against: wanted other proposals than the first, each once, got {one.path} twice")
+        named[folder.name if names.count(folder.name) == 1 else str(one.path.parent)] = one
+    return named
 
 
 def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
@@ -83,21 +82,16 @@ def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
     truth = stored.dataset.ground_truth
     assert truth is not None  # `run` refuses a split without
     wanted = sorted({*log_budgets(), *IOU_BUDGETS, *budgets})
-    found = progress(stored, "recall", total=len(stored.dataset), unit="image")
-    counted = {record.image_id: truth[record.image_id] for record in stored.dataset.records}
-    return overlap_table(counted, found, len(stored.dataset.classes), wanted)
+    found = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="image")
+    return overlap_table(truth, found, len(stored.dataset.classes), wanted)
 
 
-def write_all(
-    config: ProposalsRecall,
-    dataset: Dataset,
-    stored: Mapping[str, StoredSplit],
-    methods: Mapping[str, MethodRecall],
-) -> None:
-    """Write the numbers, the picture and the page, and say where they are."""
-    first = next(iter(methods.values()))
+def write_all(config: ProposalsRecall, stored: Mapping[str, StoredSplit], methods: Mapping[str, MethodRecall]) -> None:
+    """Write the numbers, the picture and the page, and say where they are. stored, methods: by the same names."""
+    name_of_first, first = next(iter(methods.items()))
+    dataset = stored[name_of_first].dataset
     paired = {name: compare(first, other) for name, other in methods.items() if other is not first}
-    sources = {name: f"{one.method}, {one.path}" for name, one in stored.items()}
+    sources = {name: f"{_method(one)}, {one.path}" for name, one in stored.items()}
     json_file, png_file, html_file = (config.folder.path / f"recall_curves.{kind}" for kind in ("json", "png", "html"))
     content: dict[str, Any] = {
         "split": config.split.value,
@@ -116,9 +110,14 @@ def write_all(
         subtitle=dataset.name, methods=methods, paired=paired, sources=sources, resamples=config.resamples
     )
     write_recall_page(html_file, page)
-    logger.info("\n%s", recall_text(methods))
-    logger.info("proposals recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
+    texts = (recall_text(methods), difference_text(name_of_first, paired, first.budgets[-1]))
+    logger.info("\n%s", "\n\n".join(filter(None, texts)))
+    logger.info("recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
 
 
 def _content(stored: StoredSplit, method: MethodRecall) -> dict[str, Any]:
-    return {"method": stored.method, "proposals": stored.manifest.digest, **method.to_json()}
+    return {"method": _method(stored), "proposals": stored.manifest.digest, **method.to_json()}
+
+
+def _method(stored: StoredSplit) -> str:
+    return method_name(stored.manifest.settings["proposals"])

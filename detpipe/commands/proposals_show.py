@@ -7,26 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-
-from detpipe.commands.command import Command
-from detpipe.commands.stored_split import SplitName, StoredSplit, open_split
+from detpipe.commands.proposals_command import SplitCommand
 from detpipe.datasets.image_file import BrokenImageError, read_image
-from detpipe.proposals.proposals_db import ProposalsReader
+from detpipe.proposals.proposals_db import StoredProposals
+from detpipe.report.drawing import to_jpeg
 from detpipe.report.proposal_page import ShownImage, write_proposal_page
 from detpipe.report.proposal_pictures import best_boxes, draw_proposals
 from detpipe.storage.atomic import write_bytes
-from detpipe.structures import Dataset, Image, ImageRecord
+from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class ProposalsShow(Command):
+class ProposalsShow(SplitCommand):
     """Settings of `detpipe proposals show`."""
 
-    split: SplitName = SplitName.test
-    """The images: test, train or val."""
     images: list[str] = field(default_factory=list)
     """Ids of the images to show; none: the first ones of the split."""
     count: int = 12
@@ -47,27 +43,26 @@ class ProposalsShow(Command):
 
 
 def run(config: ProposalsShow) -> None:
-    """Draw the run folder's proposals on some images of a split."""
-    dataset = config.split.load(config.data_source)
-    stored = open_split(config.folder.path, config.split, dataset)
+    """Draw the proposals on some images of a split."""
+    split = config.open_split()
+    dataset = split.dataset
     records = chosen(dataset, config.images, config.count)
     folder = config.folder.path / "proposals_shown"
     clear(folder)
     shown = []
-    with ProposalsReader(stored.path) as reader:
-        for number, record in enumerate(records, start=1):
-            one = show(config, stored, reader, record)
-            if one is not None:
-                # A file name has at most 255 bytes, and a stem may have them all.
-                file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
-                write_bytes(file, _jpeg(one.picture))
-                shown.append((file.name, one))
+    for number, (record, stored) in enumerate(split.read(records), start=1):
+        one = show(config, dataset, record, stored)
+        if one is not None:
+            # A file name has at most 255 bytes, and a stem may have them all.
+            file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
+            write_bytes(file, to_jpeg(one.picture))
+            shown.append((file.name, one.small()))
     write_proposal_page(
         folder / "index.html", dataset.name, shown, top=config.top, budget=config.budget, min_iou=config.min_iou
     )
-    found, objects = (sum(getattr(one, name) or 0 for _, one in shown) for name in ("found", "objects"))
-    tally = f"; {found} of {objects} objects found" if dataset.ground_truth is not None else ""
-    logger.info("proposals show: %d images%s -> %s", len(shown), tally, folder / "index.html")
+    found, objects = sum(one.found or 0 for _, one in shown), sum(one.objects or 0 for _, one in shown)
+    tally = "" if dataset.ground_truth is None else f"; {found} of {objects} objects found"
+    logger.info("show: %d images%s -> %s", len(shown), tally, folder / "index.html")
 
 
 def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRecord]:
@@ -82,9 +77,11 @@ def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRec
     return [by_id[name] for name in images]
 
 
-def show(config: ProposalsShow, stored: StoredSplit, reader: ProposalsReader, record: ImageRecord) -> ShownImage | None:
+def show(
+    config: ProposalsShow, dataset: Dataset, record: ImageRecord, stored: StoredProposals | None
+) -> ShownImage | None:
     """One image with its boxes; None, with a warning, where it has no proposals or can't be read any more."""
-    if (stored.split.value, record.image_id) not in reader:
+    if stored is None:
         logger.warning("left out: %s has no proposals", record.path)
         return None
     try:
@@ -92,10 +89,9 @@ def show(config: ProposalsShow, stored: StoredSplit, reader: ProposalsReader, re
     except (BrokenImageError, OSError) as error:
         logger.warning("left out: %s", error)
         return None
-    proposals = reader.read(stored.split.value, record.image_id).proposals
-    truth = stored.dataset.ground_truth
+    proposals, truth = stored.proposals, dataset.ground_truth
     best = None if truth is None else best_boxes(truth[record.image_id], proposals.top(config.budget))
-    drawn = draw_proposals(image, proposals, best, stored.dataset.classes, top=config.top, min_iou=config.min_iou)
+    drawn = draw_proposals(image, proposals, best, dataset.classes, top=config.top, min_iou=config.min_iou)
     return ShownImage.of(record.path.name, drawn, len(proposals), best, config.min_iou)
 
 
@@ -103,10 +99,3 @@ def clear(folder: Path) -> None:
     """Remove the pictures of an earlier call, and nothing else, so that the folder holds what the page shows."""
     for old in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
         old.unlink()
-
-
-def _jpeg(image: Image) -> bytes:
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not done:
-        raise ValueError(f"can't encode an image of shape {image.shape} as JPEG")
-    return data.tobytes()

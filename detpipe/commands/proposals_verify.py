@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.commands.command import load_splits, verify_input
-from detpipe.commands.proposals_artefact import ProposalsCommand
+from detpipe.commands.proposals_command import ProposalsCommand
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
@@ -45,7 +45,7 @@ def run(config: ProposalsVerify) -> None:
         logger.warning("%s", fault)
     if faults:
         raise ProposalsFaultError(f"{database}: {len(faults)} faults, named above; the first: {faults[0]}")
-    images = "" if config.dataset is None else " and those of the images as they are now"
+    images = "" if config.dataset is None else ", and of the images as they are now"
     logger.info("verify: all records of %s are whole%s", database, images)
 
 
@@ -68,13 +68,14 @@ def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:
                 yield from (f"record {key!r}: {fault}" for fault in faults_of_content(stored, len(names)))
 
 
-def faults_of_content(stored: StoredProposals, source_names: int) -> Iterator[str]:
+def faults_of_content(stored: StoredProposals, named_sources: int) -> Iterator[str]:
     """What no proposer would have written, though its checksum is right."""
     boxes = stored.proposals.boxes
-    if len(np.unique(boxes, axis=0)) < len(boxes):
-        yield f"{len(boxes) - len(np.unique(boxes, axis=0))} boxes stand there twice"
-    if stored.sources is not None and len(stored.sources) and stored.sources.max() >= source_names:
-        yield f"a box of source {stored.sources.max()}, but the manifest names {source_names}"
+    repeated = len(boxes) - len(np.unique(boxes, axis=0))
+    if repeated:
+        yield f"{repeated} boxes stand there twice"
+    if stored.sources is not None and len(stored.sources) and stored.sources.max() >= named_sources:
+        yield f"a box of source {stored.sources.max()}, but the manifest names {named_sources}"
 
 
 def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: Dataset) -> Iterator[str]:
@@ -83,11 +84,12 @@ def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: 
         verify_input(manifest, database, split, dataset)
     except ArtefactError as error:
         yield str(error)
+    bad = {Path(line.partition(": ")[0]).name for line in manifest.bad}
     with ProposalsReader(database) as reader:
         for record in progress(dataset.records, f"verify {split.value}", total=len(dataset), unit="image"):
             if (split.value, record.image_id) in reader:
                 yield from fault_of_image(reader, split, record)
-            elif not any(f"{record.path.name}: " in line for line in manifest.bad):
+            elif record.path.name not in bad:
                 yield f"{record.path}: no record of {split.value} image {record.image_id}"
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.commands.stored_split import StoredSplit
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.fusion import Fused
-from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
+from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, State
-from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, Proposals
+from detpipe.structures import Dataset, GroundTruth, ImageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -127,25 +128,18 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
     """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
     summary: dict[str, Any] = {}
     written = folder.recall
-    for split in (Split.TEST, Split.TRAIN):
+    for split in (Split.test, Split.train):
         dataset = splits.get(split)
         if dataset is None or dataset.ground_truth is None:
             continue
-        recalls = proposal_recall(dataset.ground_truth, stored(folder, split, dataset), len(dataset.classes))
+        found = StoredSplit(folder.proposals, split, dataset).proposals()
+        recalls = proposal_recall(dataset.ground_truth, found, len(dataset.classes))
         numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
         write_json(written, numbers)
         if written == folder.recall:
             summary = {"recall_of": split.value, **numbers["1000"]}
             written = folder.recall.with_name("recall_train.json")
     return summary
-
-
-def stored(folder: RunFolder, split: Split, dataset: Dataset) -> Iterator[tuple[ImageId, Proposals]]:
-    """The proposals of a split, streamed; images that could not be read have none."""
-    with ProposalsReader(folder.proposals) as reader:
-        for record in dataset.records:
-            if (split.value, record.image_id) in reader:
-                yield record.image_id, reader.read(split.value, record.image_id).proposals
 
 
 def report(folder: RunFolder, artefact: Artefact) -> None:

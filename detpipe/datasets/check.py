@@ -210,7 +210,7 @@ def _unknown_classes(looked: Sequence[_Looked], names: Sequence[str]) -> Iterato
 
 
 def _untrained_classes(objects: Mapping[Split, Counter[str]]) -> Iterator[Finding]:
-    train = objects.get(Split.TRAIN)
+    train = objects.get(Split.train)
     for split, counts in objects.items():
         for name, count in counts.items():
             if train is not None and count and not train[name]:

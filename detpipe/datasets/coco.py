@@ -99,9 +99,9 @@ class CocoSource(DatasetSource):
 
     def _paths(self, split: Split) -> tuple[str | None, str | None]:
         return {
-            Split.TRAIN: (self.train_json, self.train_images),
-            Split.VAL: (self.val_json, self.val_images),
-            Split.TEST: (self.test_json, self.test_images),
+            Split.train: (self.train_json, self.train_images),
+            Split.val: (self.val_json, self.val_images),
+            Split.test: (self.test_json, self.test_images),
         }[split]
 
     @functools.cached_property

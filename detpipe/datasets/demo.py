@@ -79,7 +79,7 @@ class DemoSource(DatasetSource):
             raise ValueError(f"train_images, test_images: wanted 1 or more, and a seed from 0 up; got {numbers}")
 
     def has(self, split: Split) -> bool:
-        return split is not Split.VAL
+        return split is not Split.val
 
     def title(self, split: Split) -> str:
         return f"demo {split.value}"
@@ -136,7 +136,7 @@ def _make(folder: Path, recipe: dict[str, int]) -> None:
     backgrounds = [_read_photo(photos, name) for name in _BACKGROUNDS]
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
-    for part, list_name in ((Split.TRAIN, "trainval"), (Split.TEST, "test")):
+    for part, list_name in ((Split.train, "trainval"), (Split.test, "test")):
         scene = _Painter(_cut_outs(photos, part), [_part_of(image, part) for image in backgrounds])
         stems = [f"{part.value}_{number:04d}" for number in range(recipe[part.value])]
         for number, stem in enumerate(stems):
@@ -171,7 +171,7 @@ def _part_of(image: Image, part: Split) -> Image:
     axis = 1 if image.shape[1] > image.shape[0] else 0
     border = round(_TRAIN_PART * image.shape[axis])
     sides = np.split(image, [border], axis=axis)
-    return sides[0] if part is Split.TRAIN else sides[1]
+    return sides[0] if part is Split.train else sides[1]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _cut_outs(photos: Path, part: Split) -> list[_CutOut]:
         cut_outs.append(_CutOut(outline.name, _cut(photo, mask)))
     coins = _read_photo(photos, COIN_PHOTO)
     for number, (x, y, half_width, half_height) in enumerate(COINS):
-        if (number % 3 == 2) == (part is Split.TEST):
+        if (number % 3 == 2) == (part is Split.test):
             mask = PIL.Image.new("L", coins.shape[1::-1])
             corners = (x - half_width, y - half_height, x + half_width, y + half_height)
             PIL.ImageDraw.Draw(mask).ellipse(corners, fill=255)

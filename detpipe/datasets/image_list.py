@@ -23,7 +23,7 @@ class ImageFolderSource(DatasetSource):
     """The folder, or one image file."""
 
     def has(self, split: Split) -> bool:
-        return split is Split.TEST
+        return split is Split.test
 
     def title(self, split: Split) -> str:  # noqa: ARG002
         return Path(self.root).name or self.root
@@ -37,7 +37,7 @@ class ImageFolderSource(DatasetSource):
     def entries(self, split: Split) -> list[Entry]:
         root = Path(self.root)
         if root.is_file():
-            return [Entry(root.stem, root, root)] if split is Split.TEST else []
+            return [Entry(root.stem, root, root)] if split is Split.test else []
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: wanted an image or a folder of images, there is neither")
         files = sorted(
@@ -49,7 +49,7 @@ class ImageFolderSource(DatasetSource):
         )
         if not files:
             raise FileNotFoundError(f"{root}: wanted images ({', '.join(IMAGE_SUFFIXES)}) in it, there are none")
-        if split is not Split.TEST:
+        if split is not Split.test:
             return []
         ids = _shortest_ids([path.relative_to(root) for path in files])
         return [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]

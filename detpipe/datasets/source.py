@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 class Split(Enum):
     """A part of a data set."""
 
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
+    train = "train"
+    val = "val"
+    test = "test"
 
 
 class TooManyBadError(ValueError):
@@ -134,7 +134,8 @@ class DatasetSource(abc.ABC):
         TooManyBadError where more than `max_bad` of its images are bad, FileNotFoundError for a missing folder or file.
         """
         if not self.has(split):
-            raise ValueError(f"{self.title(split)}: wanted a {split.value} split, but the settings name none")
+            there = ", ".join(one.value for one in Split if self.has(one)) or "none"
+            raise ValueError(f"{self.title(split)}: wanted a {split.value} split, but the settings name {there}")
         entries = self.entries(split)
         if not entries:
             raise ValueError(f"{self.title(split)}: wanted images, but the split has none")

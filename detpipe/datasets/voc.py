@@ -65,7 +65,7 @@ class VocSource(DatasetSource):
             raise ValueError(f"test_share: wanted a share between 0 and 1, got {self.test_share}")
 
     def has(self, split: Split) -> bool:
-        return split is not Split.VAL or self.val is not None
+        return split is not Split.val or self.val is not None
 
     def title(self, split: Split) -> str:
         return f"{Path(self.root).name} {split.value}"

@@ -114,9 +114,9 @@ def divide(
     elif train_names is None:
         train_names = _without(annotated, held | set(test_names))
         rule[0] = "train is what is annotated and not in the list of test"
-    names = {Split.TRAIN: train_names, Split.TEST: test_names}
+    names = {Split.train: train_names, Split.test: test_names}
     if val_names is not None:
-        names[Split.VAL] = val_names
+        names[Split.val] = val_names
     return Division(names, "; ".join(rule))
 
 

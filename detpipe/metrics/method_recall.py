@@ -83,15 +83,33 @@ def compare(first: MethodRecall, second: MethodRecall) -> dict[str, PairedDiffer
 
 
 def recall_text(methods: Mapping[str, MethodRecall]) -> str:
-    """A table for the terminal: a line a method and budget; "±" is half of the interval, "-" where there is none."""
+    """A table for the terminal: the methods, which share their budgets, under each other at each budget.
+
+    "±" is half of the interval; "-" where there is no number. No methods: the head alone.
+    """
     width = max([len("method"), *map(len, methods)])
-    heads = "".join(f"  {name:>13}" for name in MEASURES)
-    head = f"{'method':<{width}}  {'boxes':>6}{heads}"
+    heads = "".join(f"  {name:>12}" for name in MEASURES)
+    head = f"{'boxes':>5}  {'method':<{width}}{heads}"
     lines = [head, "-" * len(head)]
-    for name, method in methods.items():
-        for budget in method.budgets:
-            cells = "".join(f"  {_cell(value):>13}" for value in method.curves.at(budget).values())
-            lines.append(f"{name:<{width}}  {budget:>6}{cells}")
+    for budget in next(iter(methods.values())).budgets if methods else ():
+        for place, (name, method) in enumerate(methods.items()):
+            cells = "".join(f"  {_cell(value):>12}" for value in method.curves.at(budget).values())
+            lines.append(f"{'' if place else budget:>5}  {name:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def difference_text(first: str, paired: Mapping[str, Mapping[str, PairedDifference]], budget: int) -> str:
+    """A line for the terminal for each other method: the first's average recall minus its own, at the last budget.
+
+    paired: from the other's name, as `compare` gives it. budget: the last one. No other methods: an empty text.
+    """
+    lines = []
+    for name, differences in paired.items():
+        ar = differences["ar"]
+        value, low, high, p = (column[-1] for column in (ar.difference.value, *ar.difference.interval, ar.p))
+        number = "-" if np.isnan(value) else f"{value:+.3f}"
+        sure = "" if np.isnan(p) else f" ({low:+.3f} to {high:+.3f}, p {p:.3f})"
+        lines.append(f"{first} minus {name}, ar at {budget}: {number}{sure}")
     return "\n".join(lines)
 
 

@@ -51,11 +51,6 @@ class Fused(Proposer):
             raise ValueError(f"fuse: wanted a duplicate_iou above 0 and at most 1, got {self.duplicate_iou}")
 
     @property
-    def source_names(self) -> tuple[str, ...]:
-        """As in `sources`."""
-        return tuple(self.sources)
-
-    @property
     def from_pixels(self) -> bool:
         """Whether each source is a method that needs nothing but the image."""
         return all(one.from_pixels for one in self._joined)

@@ -27,9 +27,10 @@ METHODS: dict[str, type[Proposer]] = {
 }
 
 
-def method_name(description: Mapping[str, Any]) -> str | None:
-    """The name of the method that `Proposer.describe` described; None for a proposer that is not of this table."""
-    return next((name for name, kind in METHODS.items() if kind.__name__ == description.get("method")), None)
+def method_name(description: Mapping[str, Any]) -> str:
+    """The name of the method that `Proposer.describe` described; of a proposer outside this table its class's."""
+    described = str(description["method"])
+    return next((name for name, kind in METHODS.items() if kind.__name__ == described), described)
 
 
 def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
@@ -38,7 +39,7 @@ def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
     Raises ValueError for settings that the method doesn't have (another version's) or refuses.
     """
     name = method_name(description)
-    if name is None:
+    if name not in METHODS:
         return None
     try:
         return METHODS[name](**{key: value for key, value in description.items() if key != "method"})

@@ -51,13 +51,8 @@ class Proposer(abc.ABC):
         return self(image)
 
     def propose_sourced(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> SourcedProposals:
-        """`propose`, and which of `source_names` each box came from: what is stored."""
+        """`propose`, and which of the lists that it joins, if any, each box came from: what is stored."""
         return SourcedProposals(self.propose(image, record, ground_truth), None)
-
-    @property
-    def source_names(self) -> tuple[str, ...]:
-        """The lists that it joins, by name; none where it is a method of its own."""
-        return ()
 
     @property
     def from_pixels(self) -> bool:

@@ -109,6 +109,17 @@ def resize(image: Image, scale: float) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
 
 
+def to_jpeg(image: Image, quality: int = 92) -> bytes:
+    """The bytes of a JPEG file of the image. quality: 0 to 100.
+
+    Raises ValueError for an image without pixels or with a side of more than 65500, which JPEG can't hold.
+    """
+    height, width = image.shape[:2]
+    if not 0 < min(height, width) <= max(height, width) <= 65500:
+        raise ValueError(f"wanted an image with sides from 1 to 65500 pixels, as JPEG has them, got {image.shape}")
+    return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans: matplotlib brings it, and it has most of the world's alphabets; what it lacks is drawn as a box."""

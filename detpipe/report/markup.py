@@ -7,8 +7,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-import cv2
-
+from detpipe.report.drawing import to_jpeg
 from detpipe.structures import Image
 
 
@@ -43,11 +42,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def picture(image: Image, alt: str, caption: str, *, quality: int = 80) -> str:
     """A figure with the image inside as JPEG. caption: escaped by the caller, for it may hold markup."""
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"can't encode an image of shape {image.shape} as JPEG")
     height, width = image.shape[:2]
-    source = f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, quality)).decode('ascii')}"
     size = f'width="{width}" height="{height}"'
     return f'<figure><img src="{source}" alt="{escape(alt)}" {size}><figcaption>{caption}</figcaption></figure>'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,6 +40,11 @@ class ShownImage:
             return cls(name, picture, proposals, None, None)
         return cls(name, picture, proposals, int((best.overlap >= np.float32(min_iou)).sum()), len(best.overlap))
 
+    def small(self) -> ShownImage:
+        """The same with the picture as the page has it, so that many take little memory."""
+        scale = SIDE / max(self.picture.shape[:2])
+        return self if scale >= 1 else replace(self, picture=resize(self.picture, scale))
+
 
 def write_proposal_page(
     path: Path, subtitle: str, shown: Sequence[tuple[str, ShownImage]], *, top: int, budget: int, min_iou: float
@@ -55,9 +60,8 @@ def write_proposal_page(
 
 
 def _figure(file: str, one: ShownImage) -> str:
-    small = resize(one.picture, min(1.0, SIDE / max(one.picture.shape[:2])))
     # A name that is no UTF-8 holds lone surrogates; a link has them as the bytes that they stand for.
     link = quote(file.encode("utf-8", "surrogateescape"))
     tally = "" if one.objects is None else f", {one.found} of {one.objects} objects found"
     caption = f'<a href="{link}"><b>{escape(one.name)}</b></a> {one.proposals:,} boxes{tally}'
-    return picture(small, f"{one.name} with its proposals", caption)
+    return picture(one.small().picture, f"{one.name} with its proposals", caption)

@@ -167,8 +167,6 @@ def test_export_of_an_unreadable_image_has_no_boxes(runs: Path, voc_root: Path, 
     [
         (["out=a.pkl"], "ending in .json, got 'a.pkl'"),
         ([], "give out=FILE"),
-        (["out=a.json", "split=minival"], "one of train, val, test, got 'minival'"),
-        (["out=a.json", "split=val"], "val split"),
         (["out=a.json", "dataset.test=trainval"], "made from another data set"),
     ],
 )
@@ -300,3 +298,32 @@ def test_the_flow_goes_on_from_a_fusion(runs: Path, voc_root: Path, tmp_path: Pa
     image = drawn.draw(50)[0]
     detections = Detector.from_run(run, device="cpu").predict(image)  # of stored boxes: selective search looks
     assert detections.boxes.dtype == np.float32
+
+
+# --- What all share ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["export", "recall", "show"])
+def test_a_split_means_the_same_everywhere(runs: Path, voc_root: Path, command: str) -> None:
+    wrong = {
+        ("split=minival",): "Invalid value 'minival', expected one of [train, val, test]",
+        ("split=val",): "drawn val: wanted a val split, but the settings name train, test",
+        ("dataset.test=trainval",): "made from another data set",
+        ("path=runs/none",): "runs/none: wanted a proposals.lmdb or a run folder with one",
+    }
+    for arguments, words in wrong.items():
+        place = [f"path={runs / 'uniform'}", "run_dir=run", *(["out=a.json"] if command == "export" else [])]
+        outcome = detpipe("proposals", command, *drawn.voc(voc_root), *place, *arguments)
+        assert outcome.status == 1
+        assert words in outcome.err.strip().splitlines()[-1]
+
+
+def test_results_of_a_path_stand_in_the_run_folder(runs: Path, voc_root: Path) -> None:
+    before = {path.name for path in (runs / "uniform").iterdir()}
+    place = [f"path={runs / 'uniform'}", "run_dir=results", "split=train"]
+    outcome = good(detpipe("proposals", "recall", *drawn.voc(voc_root), *place, f"against=[{runs / 'gaussian'}]"))
+    assert "uniform minus gaussian, ar at 2000: " in outcome.err
+    good(detpipe("proposals", "show", *drawn.voc(voc_root), *place, "count=2"))
+    assert {path.name for path in Path("results").iterdir()} >= {"recall_curves.json", "recall_curves.html"}
+    assert (Path("results") / "proposals_shown" / "0002_train_1.jpg").is_file()
+    assert {path.name for path in (runs / "uniform").iterdir()} == before

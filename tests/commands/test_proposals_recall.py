@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from detpipe.commands.proposals_recall import ProposalsRecall, run
-from detpipe.commands.stored_split import SplitName
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.storage.manifest import ArtefactError
@@ -33,7 +33,7 @@ def test_two_methods(voc_root: Path, proposed_copy: Path, caplog: pytest.LogCapt
     content = recall(voc_root, proposed_copy / "gaussian", proposed_copy / "oracle" / "proposals.lmdb")
     assert list(content["methods"]) == ["gaussian", "oracle"]
     gaussian, oracle = content["methods"].values()
-    assert (oracle["method"], oracle["images"], oracle["objects"]) == ("GroundTruthBoxes", 4, 8)
+    assert (oracle["method"], oracle["images"], oracle["objects"]) == ("ground_truth", 4, 8)
     assert oracle["at"]["100"]["ar"] == {"value": 1, "low": 1, "high": 1}
     assert oracle["by_class"]["disc"]["objects"] == 4
     assert sum(one["objects"] for one in oracle["by_size"].values()) == 8
@@ -49,7 +49,8 @@ def test_two_methods(voc_root: Path, proposed_copy: Path, caplog: pytest.LogCapt
     for name in ("recall_curves.png", "recall_curves.html"):
         assert str(proposed_copy / "gaussian" / name) in caplog.text
         assert (proposed_copy / "gaussian" / name).stat().st_size > 10_000
-    assert "gaussian     100" in caplog.text
+    assert "  100  gaussian" in caplog.text
+    assert "gaussian minus oracle, ar at 2000: -0." in caplog.text
 
 
 def test_the_same_bytes_again(voc_root: Path, proposed_copy: Path) -> None:
@@ -61,7 +62,7 @@ def test_the_same_bytes_again(voc_root: Path, proposed_copy: Path) -> None:
 
 
 def test_another_split_and_other_budgets(voc_root: Path, proposed_copy: Path) -> None:
-    content = recall(voc_root, proposed_copy / "gaussian", split=SplitName.train, budgets=[7, 3], resamples=0)
+    content = recall(voc_root, proposed_copy / "gaussian", split=Split.train, budgets=[7, 3], resamples=0)
     assert content["split"] == "train"
     (method,) = content["methods"].values()
     assert (method["images"], list(method["at"])) == (10, ["3", "7"])
@@ -87,14 +88,13 @@ def test_runs_of_one_name_are_told_apart(voc_root: Path, proposed_copy: Path, tm
 
 
 def test_what_is_refused(voc_root: Path, proposed_copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="not there"):
-        recall(voc_root, tmp_path / "none")
-    with pytest.raises(ArtefactError, match="not there"):
-        recall(voc_root, proposed_copy / "gaussian", tmp_path / "none")
-    with pytest.raises(ValueError, match=r"each once, got .*gaussian twice"):
+    for places in ([tmp_path / "none"], [proposed_copy / "gaussian", tmp_path / "none"]):
+        with pytest.raises(FileNotFoundError, match=r"none: wanted a proposals\.lmdb or a run folder"):
+            recall(voc_root, *places)
+    with pytest.raises(ValueError, match=r"each once, got .*gaussian/proposals\.lmdb twice"):
         recall(voc_root, proposed_copy / "gaussian", proposed_copy / "gaussian" / "proposals.lmdb")
-    with pytest.raises(ValueError, match=r"train.*got val"):
-        recall(voc_root, proposed_copy / "gaussian", split=SplitName.val)
+    with pytest.raises(ValueError, match="wanted a val split, but the settings name train, test"):
+        recall(voc_root, proposed_copy / "gaussian", split=Split.val)
     other = drawn.copy(voc_root, tmp_path / "other")
     (other / "Annotations" / f"{drawn.TEST[0]}.xml").write_text(
         (other / "Annotations" / f"{drawn.TEST[0]}.xml").read_text().replace("disc", "square")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from detpipe.commands.proposals_show import ProposalsShow, run
-from detpipe.commands.stored_split import SplitName
 from detpipe.datasets.image_file import BrokenImageError, image_size, read_image
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.structures import Image
@@ -35,7 +35,7 @@ def test_named_images_take_the_place_of_earlier_ones(voc_root: Path, proposed_co
     show(voc_root, proposed_copy / "gaussian")
     mine = proposed_copy / "gaussian" / "proposals_shown" / "mine.jpg"
     mine.write_bytes(b"a picture of one's own")
-    names = show(voc_root, proposed_copy / "gaussian", images=["train_3", "train_1"], split=SplitName.train, top=3)
+    names = show(voc_root, proposed_copy / "gaussian", images=["train_3", "train_1"], split=Split.train, top=3)
     assert names == ["0001_train_3.jpg", "0002_train_1.jpg", "index.html", "mine.jpg"]
     with pytest.raises(ValueError, match=r"wanted ids of .*\(test_0, .*got train_3"):
         show(voc_root, proposed_copy / "gaussian", images=["test_0", "train_3"])

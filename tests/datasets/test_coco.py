@@ -42,7 +42,7 @@ def source_of(
 
 
 def load(folder: Path, content: object, **settings: Any) -> Dataset:
-    return source_of(folder, content, **settings).load(Split.TEST)
+    return source_of(folder, content, **settings).load(Split.test)
 
 
 def test_ids_may_have_gaps(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_classes_come_from_all_files_and_ids_from_the_own(tmp_path: Path) -> Non
     second = {"images": [image(1)], "categories": [{"id": 5, "name": "dog"}, {"id": 1, "name": "eel"}]}
     train = source_of(tmp_path, first, split="train")
     source = source_of(tmp_path, second, train_json=train.train_json, train_images=train.train_images)
-    train_set, test_set = source.load(Split.TRAIN), source.load(Split.TEST)
+    train_set, test_set = source.load(Split.train), source.load(Split.test)
     assert train_set.classes == test_set.classes == ("cat", "eel", "dog")
     assert train_set.category_ids == (1, 3, 2)
     assert test_set.category_ids == (2, 1, 5)
@@ -175,11 +175,11 @@ def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
     source = source_of(tmp_path, {})
     Path(str(source.test_json)).write_text("{")
     with pytest.raises(CocoFileError, match=r"test\.json: wanted JSON"):
-        source.load(Split.TEST)
+        source.load(Split.test)
     with pytest.raises(FileNotFoundError, match=r"none\.json: wanted a COCO JSON file"):
-        CocoSource(test_json=str(tmp_path / "none.json"), test_images=".").load(Split.TEST)
+        CocoSource(test_json=str(tmp_path / "none.json"), test_images=".").load(Split.test)
     with pytest.raises(FileNotFoundError, match="wanted the folder of the images"):
-        CocoSource(test_json=source.test_json, test_images=str(tmp_path / "none")).load(Split.TEST)
+        CocoSource(test_json=source.test_json, test_images=str(tmp_path / "none")).load(Split.test)
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     source = source_of(tmp_path, {"images": [image(1)]})
     assert [source.has(split) for split in Split] == [False, False, True]
     with pytest.raises(ValueError, match="wanted a train split"):
-        source.load(Split.TRAIN)
+        source.load(Split.train)
 
 
 def test_annotations_of_no_image_are_strays(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_real_files(shared_data: Path) -> None:
         test_json=str(test / "instances.json"),
         test_images=str(test / "images"),
     )
-    for split, expected in ((Split.TRAIN, (317, 2650, 28)), (Split.TEST, (164, 1560, 17))):
+    for split, expected in ((Split.train, (317, 2650, 28)), (Split.test, (164, 1560, 17))):
         dataset = source.load(split)
         truths = dataset.ground_truth.values()
         assert (len(dataset), sum(map(len, truths)), sum(int(one.crowd.sum()) for one in truths)) == expected

@@ -20,13 +20,13 @@ def folder_of(root: Path, *names: str) -> Path:
 
 
 def ids(root: Path) -> list[object]:
-    return [record.image_id for record in ImageFolderSource(root=str(root)).load(Split.TEST).records]
+    return [record.image_id for record in ImageFolderSource(root=str(root)).load(Split.test).records]
 
 
 def test_images_of_all_folders_by_stem(tmp_path: Path) -> None:
     folder_of(tmp_path, "b.jpg", "sub/a.PNG", ".cache/hidden.jpg")
     (tmp_path / "notes.txt").write_text("no image")
-    dataset = ImageFolderSource(root=str(tmp_path), classes=["cat"]).load(Split.TEST)
+    dataset = ImageFolderSource(root=str(tmp_path), classes=["cat"]).load(Split.test)
     assert [record.image_id for record in dataset.records] == ["b", "a"]
     assert dataset.ground_truth is None
     assert (dataset.classes, dataset.category_ids) == (("cat",), (1,))
@@ -48,7 +48,7 @@ def test_a_single_file(tmp_path: Path) -> None:
 def test_broken_images_are_listed(tmp_path: Path) -> None:
     folder_of(tmp_path, "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"")
-    dataset = ImageFolderSource(root=str(tmp_path), max_bad=0.5).load(Split.TEST)
+    dataset = ImageFolderSource(root=str(tmp_path), max_bad=0.5).load(Split.test)
     assert len(dataset) == 1
     assert "b.jpg" in dataset.bad[0]
 
@@ -59,4 +59,4 @@ def test_nothing_to_load(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"wanted images \(\.jpg"):
         ids(tmp_path)
     with pytest.raises(ValueError, match="wanted a train split"):
-        ImageFolderSource(root=str(tmp_path)).load(Split.TRAIN)
+        ImageFolderSource(root=str(tmp_path)).load(Split.train)

@@ -22,7 +22,7 @@ from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord
 from tests.datasets.conftest import VocFolder, voc_object
 
 
-def load(voc: VocFolder, split: Split = Split.TRAIN, **settings: object) -> Dataset:
+def load(voc: VocFolder, split: Split = Split.train, **settings: object) -> Dataset:
     return VocSource(root=str(voc.root), **{"max_bad": 1.0, **settings}).load(split)  # type: ignore[arg-type]
 
 
@@ -95,7 +95,7 @@ def test_annotation_without_objects_is_an_empty_image(voc: VocFolder) -> None:
     voc.xml("a", "")
     voc.pair("b")
     dataset = load(voc, split_seed=0)
-    other = load(voc, Split.TEST, split_seed=0)
+    other = load(voc, Split.test, split_seed=0)
     truths = {**dataset.ground_truth, **other.ground_truth}
     assert truths["a"].boxes.shape == (0, 4)
     assert len(truths["b"]) == 1
@@ -111,7 +111,7 @@ def test_loads_lists_in_their_order_with_true_sizes(voc: VocFolder) -> None:
     assert train.records[0] == ImageRecord("b", voc.images / "b.jpg", (20, 30))
     assert (train.classes, train.category_ids, train.bad) == (("cat",), (1,), ())
     np.testing.assert_array_equal(train.ground_truth["a"].boxes, [[2, 3, 12, 13]])
-    assert [record.image_id for record in load(voc, Split.TEST).records] == ["c"]
+    assert [record.image_id for record in load(voc, Split.test).records] == ["c"]
 
 
 def test_classes_are_the_same_for_each_split_and_sorted(voc: VocFolder) -> None:
@@ -119,7 +119,7 @@ def test_classes_are_the_same_for_each_split_and_sorted(voc: VocFolder) -> None:
     voc.pair("b", "hot dog")
     voc.list("trainval", "a\n")
     voc.list("test", "b\n")
-    assert load(voc).classes == load(voc, Split.TEST).classes == ("hot dog", "zebra")
+    assert load(voc).classes == load(voc, Split.test).classes == ("hot dog", "zebra")
     assert load(voc).ground_truth["a"].labels.tolist() == [2]
 
 
@@ -176,8 +176,8 @@ def test_flat_folder(tmp_path: Path) -> None:
         for path in (voc.images / f"{stem}.jpg", voc.annotations / f"{stem}.xml"):
             path.rename(tmp_path / path.name)
     source = VocSource(root=str(tmp_path))
-    assert len(source.load(Split.TRAIN)) == 4
-    assert len(source.load(Split.TEST)) == 1
+    assert len(source.load(Split.train)) == 4
+    assert len(source.load(Split.test)) == 1
 
 
 def test_what_cannot_be_used_is_named_and_left_out(voc: VocFolder) -> None:
@@ -205,25 +205,25 @@ def test_without_lists_images_without_xml_are_left_out(voc: VocFolder) -> None:
         voc.pair(stem)
     bare = voc.image("bare.jpg")
     source = VocSource(root=str(voc.root))
-    assert len(source.load(Split.TRAIN)) + len(source.load(Split.TEST)) == 2
+    assert len(source.load(Split.train)) + len(source.load(Split.test)) == 2
     assert [(one.kind, one.file) for one in source.strays()] == [("missing_annotation", str(bare))]
 
 
 def test_missing_folder_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="wanted a VOC folder, there is no such folder"):
-        VocSource(root=str(tmp_path / "none")).load(Split.TRAIN)
+        VocSource(root=str(tmp_path / "none")).load(Split.train)
     (tmp_path / "VOC2007").mkdir()
     with pytest.raises(FileNotFoundError, match=r"wanted a VOC folder with Annotations/\*.xml.*it has: VOC2007"):
-        VocSource(root=str(tmp_path)).load(Split.TRAIN)
+        VocSource(root=str(tmp_path)).load(Split.train)
 
 
 def test_a_split_that_is_not_there(voc: VocFolder) -> None:
     voc.pair("a")
-    assert not VocSource(root=str(voc.root)).has(Split.VAL)
+    assert not VocSource(root=str(voc.root)).has(Split.val)
     with pytest.raises(ValueError, match="wanted a val split"):
-        load(voc, Split.VAL)
+        load(voc, Split.val)
     with pytest.raises(ValueError, match="the split has none"):
-        load(voc, Split.TEST)
+        load(voc, Split.test)
 
 
 def test_settings_are_checked() -> None:
@@ -300,7 +300,7 @@ def test_real_folders(
 ) -> None:
     source = VocSource(root=str(shared_data / name))
     with caplog.at_level(logging.INFO):
-        splits = [source.load(Split.TRAIN), source.load(Split.TEST)]
+        splits = [source.load(Split.train), source.load(Split.test)]
     counts = [(len(one), sum(map(len, one.ground_truth.values()))) for one in splits]
     assert counts == [train, test]
     assert not {r.image_id for r in splits[0].records} & {r.image_id for r in splits[1].records}

@@ -83,14 +83,14 @@ def test_named_list_must_be_there(tmp_path: Path) -> None:
 )
 def test_rules(tmp_path: Path, texts: dict[str, str], train: list[str], test: list[str], rule: str) -> None:
     division = divided(lists_of(tmp_path, **texts))
-    assert division.names == {Split.TRAIN: train, Split.TEST: test}
+    assert division.names == {Split.train: train, Split.test: test}
     assert rule in division.rule
 
 
 @pytest.mark.parametrize("texts", [{}, {"trainval": "e\nd\nc\nb\na\n"}])
 def test_seeded_where_nothing_else_is_left(tmp_path: Path, texts: dict[str, str]) -> None:
     division = divided(lists_of(tmp_path, **texts))
-    train, test = division.names[Split.TRAIN], division.names[Split.TEST]
+    train, test = division.names[Split.train], division.names[Split.test]
     assert sorted([*train, *test]) == ANNOTATED
     assert len(test) == 2
     assert "40% are test, by seed 0" in division.rule
@@ -102,7 +102,7 @@ def test_folder_of_lists_may_lack(tmp_path: Path) -> None:
 
 def test_val_is_kept_out_of_sides_that_a_rule_makes(tmp_path: Path) -> None:
     division = divided(lists_of(tmp_path, trainval="a\n", val="b\n"), val="val")
-    assert division.names == {Split.TRAIN: ["a"], Split.VAL: ["b"], Split.TEST: ["c", "d", "e"]}
+    assert division.names == {Split.train: ["a"], Split.val: ["b"], Split.test: ["c", "d", "e"]}
 
 
 @given(

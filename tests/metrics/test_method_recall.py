@@ -7,7 +7,7 @@ import json
 import pytest
 
 from detpipe.metrics.bootstrap import ImageBootstrap
-from detpipe.metrics.method_recall import MethodRecall, compare, measure_method, recall_text
+from detpipe.metrics.method_recall import MethodRecall, compare, difference_text, measure_method, recall_text
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.structures import GroundTruth, ImageId, Proposals
 from tests.metrics.test_overlap_table import FOUND, TRUTH
@@ -61,16 +61,29 @@ def test_other_objects_can_not_be_compared():
 
 def test_the_table_for_the_terminal():
     lines = recall_text({"mine": measured(FOUND), "a longer name": measured({}, resamples=0)}).splitlines()
-    assert lines[0].split() == ["method", "boxes", "recall@0.5", "recall@0.7", "abo", "mabo", "ar"]
-    assert lines[3].startswith("mine                3   0.750 ±")
-    assert lines[5].split() == ["a", "longer", "name", "3", *["0.000"] * 5]
-    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[0].split() == ["boxes", "method", "recall@0.5", "recall@0.7", "abo", "mabo", "ar"]
+    assert lines[2].split()[:2] == ["1", "mine"]
+    assert lines[4].startswith("    3  mine           0.750 ±")
+    assert lines[5].split() == ["a", "longer", "name", *["0.000"] * 5]
+    assert len({len(line) for line in lines[:3]}) == 1
+
+
+def test_the_difference_for_the_terminal():
+    paired = {"no": compare(measured(FOUND), measured({})), "it": compare(measured(FOUND), measured(FOUND))}
+    first, second = difference_text("mine", paired, 3).splitlines()
+    ar = measured(FOUND).curves.at(3)["ar"].value.item()
+    assert first.startswith(f"mine minus no, ar at 3: +{ar:.3f} (+")
+    assert second == "mine minus it, ar at 3: +0.000 (+0.000 to +0.000, p 1.000)"
+    unsure = {"no": compare(measured(FOUND, resamples=0), measured({}, resamples=0))}
+    assert difference_text("mine", unsure, 3) == f"mine minus no, ar at 3: +{ar:.3f}"
+    assert difference_text("mine", {}, 3) == ""
 
 
 def test_of_nothing():
     for truth in ({}, {"a": GroundTruth.from_boxes([], [])}):
         method = measured({}, truth)
-        assert recall_text({"none": method}).splitlines()[2].split() == ["none", "1", *["-"] * 5]
+        assert recall_text({"none": method}).splitlines()[2].split() == ["1", "none", *["-"] * 5]
+        assert difference_text("none", {"it": compare(method, method)}, 1) == "none minus it, ar at 1: -"
         assert set(compare(method, method)["ar"].to_json()["p"]) == {None}
         json.dumps(method.to_json(), allow_nan=False)
     assert len(recall_text({}).splitlines()) == 2

@@ -152,4 +152,3 @@ def test_inputs_follow_the_settings_of_the_methods():
     one, two = Fused(sources=["uniform"]), Fused(sources=["uniform"], budgets=[7])
     assert one.inputs().keys() == {"source uniform"}
     assert one.inputs() != two.inputs()
-    assert one.source_names == ("uniform",)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import hypothesis.strategies as st
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 
@@ -13,6 +16,7 @@ from detpipe.report.drawing import (
     draw_boxes,
     draw_detections,
     draw_ground_truth,
+    to_jpeg,
 )
 from detpipe.structures import Detections, GroundTruth
 
@@ -111,3 +115,14 @@ def test_a_contact_sheet_puts_images_in_rows():
     assert (sheet[45, 60] == 40).all()
     with pytest.raises(ValueError, match="wanted images"):
         contact_sheet([], 2, (10, 10))
+
+
+def test_a_jpeg_of_an_image():
+    blue = np.zeros((8, 16, 3), np.uint8)
+    blue[:, :, 2] = 200
+    read = np.asarray(PIL.Image.open(io.BytesIO(to_jpeg(blue))))
+    assert read.shape == (8, 16, 3)
+    assert abs(read.astype(int) - blue).max() <= 3
+    for shape in ((0, 8, 3), (1, 65501, 3)):
+        with pytest.raises(ValueError, match="wanted an image with sides from 1 to 65500"):
+            to_jpeg(np.zeros(shape, np.uint8))
