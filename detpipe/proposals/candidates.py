@@ -133,7 +133,7 @@ def _of_hierarchies(
                 slot = (slot + 1) & (slots - 1)
             if table[slot] < 0:
                 table[slot] = count
-                found[count] = boxes[r]
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = x1, y1, x2, y2
                 f[count, _PLACE] = f[count, _RANK] = f[count, _LEAST_FILL] = f[count, _ABSORBED] = 0x7FFFFFFF
                 count += 1
             u = table[slot]

@@ -106,5 +106,6 @@ def _duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
         slot = _slot(column, row, (x1 + x2) // (2 * longest[column]), (y1 + y2) // (2 * longest[row]), slots - 1)
         following[this] = heads[slot]
         heads[slot] = this
-    kept[n_kept:] = behind[:n_behind]
+    for i in range(n_behind):
+        kept[n_kept + i] = behind[i]
     return kept

@@ -60,7 +60,8 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
                 padded[y + 1, x + 1] = planes[c, y, x]
                 codes[c, y, x] = planes[c, y, x] * colour_bins >> 8
             padded[y + 1, 0], padded[y + 1, width + 1] = planes[c, y, 0], planes[c, y, width - 1]
-        padded[0], padded[height + 1] = padded[1], padded[height]
+        for x in range(width + 2):
+            padded[0, x], padded[height + 1, x] = padded[1, x], padded[height, x]
         for y in range(height):
             above, here, below = padded[y], padded[y + 1], padded[y + 2]
             for x in range(width):
