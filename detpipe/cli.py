@@ -24,6 +24,8 @@ SUMMARY = {
     "train-cls": "what are they: fine-tune a classifier on the crops",
     "detect": "classify the proposals of the test images, or of any image or folder",
     "eval": "average precisions of detections, ours or anybody's, and the page",
+    "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
+    "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
 }
 
@@ -174,9 +176,11 @@ def execute(name: str, config: DictConfig) -> None:
     from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
+        compute_mean,
         crop,
         detect,
         evaluate,
+        make_db,
         proposals_export,
         proposals_fuse,
         proposals_import,
@@ -197,6 +201,8 @@ def execute(name: str, config: DictConfig) -> None:
         "detect": detect.run,
         "eval": evaluate.run,
         "check": check.run,
+        "make-db": make_db.run,
+        "compute-mean": compute_mean.run,
         "proposals-info": proposals_info.run,
         "proposals-verify": proposals_verify.run,
         "proposals-export": proposals_export.run,

@@ -13,9 +13,11 @@ from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate import Evaluate
+from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
 from detpipe.commands.proposals_import import ProposalsImport
@@ -40,6 +42,8 @@ COMMANDS: dict[str, type] = {
     "detect": Detect,
     "eval": Evaluate,
     "check": Check,
+    "make-db": MakeDb,
+    "compute-mean": ComputeMean,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
     "proposals-export": ProposalsExport,

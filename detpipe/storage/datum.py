@@ -41,9 +41,7 @@ def caffe_datum(image: npt.NDArray[np.uint8], label: int) -> Datum:
     """
     height, width = image.shape[:2]
     planes = image[None] if image.ndim == 2 else image[:, :, ::-1].transpose(2, 0, 1)
-    return Datum(
-        channels=len(planes), height=height, width=width, data=planes.tobytes(), label=label, encoded=False
-    )
+    return Datum(channels=len(planes), height=height, width=width, data=planes.tobytes(), label=label, encoded=False)
 
 
 def caffe_encoded_datum(data: bytes, image: npt.NDArray[np.uint8], label: int) -> Datum:

@@ -110,7 +110,7 @@ def test_caffes_own_databases(shared_data: Path, name: str, count: int) -> None:
 
 
 def test_a_raw_datum_by_hand() -> None:
-    """One row of two pixels, RGB (1, 2, 3) and (4, 5, 6): planes of blue, green, red, and `encoded` said to be false."""
+    """One row of two pixels, RGB (1, 2, 3) and (4, 5, 6): planes of blue, green, red; `encoded` is false."""
     image = np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)
     wanted = b"\x08\x03\x10\x01\x18\x02\x22\x06\x03\x06\x02\x05\x01\x04\x28\x07\x38\x00"
     assert caffe_datum(image, 7).SerializeToString() == wanted
