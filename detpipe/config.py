@@ -16,7 +16,7 @@ from detpipe.commands.check import Check
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
-from detpipe.commands.evaluate import Evaluate
+from detpipe.commands.evaluate_images import EvaluateImages
 from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
@@ -26,7 +26,7 @@ from detpipe.commands.proposals_merge import ProposalsMerge
 from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
-from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.train_images import TrainImages
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
@@ -38,9 +38,9 @@ COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
     "crop": Crop,
-    "train-cls": TrainCls,
+    "train-cls": TrainImages,
     "detect": Detect,
-    "eval": Evaluate,
+    "eval": EvaluateImages,
     "check": Check,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,

@@ -130,7 +130,7 @@ def test_any_other_is_encoded_as_it_is_seen(
     with ImagesReader(db) as reader:
         encoded, raw = reader.image(0).astype(int), reader.image(1).astype(int)
     assert encoded.shape == raw.shape
-    assert np.abs(encoded - raw).mean() < 8
+    assert np.abs(encoded - raw).mean() < 12
 
 
 def test_a_grey_file_stays_grey(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_killed_run_goes_on(pictures: Path, tmp_path: Path) -> None:
 def test_a_signal_stops_it_cleanly(tmp_path: Path) -> None:
     root = tmp_path / "many"
     root.mkdir()
-    data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))[1].tobytes()
+    data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))[1].tobytes()
     (root / "a.png").write_bytes(data)
     (root / "list.txt").write_text("a.png 0\n" * 20_000)
     arguments = ["make-db", f"list={root / 'list.txt'}", f"root={root}", f"out={tmp_path / 'db'}", "workers=0"]
