@@ -117,8 +117,8 @@ def load_image_classifier(folder: Path) -> tuple[ImageClassifier, ImageClassifie
     return network.eval(), spec
 
 
-def _spec(values: dict[str, Any]) -> ImageClassifierSpec:
-    if values.get("kind") != KIND:
+def _spec(values: Any) -> ImageClassifierSpec:
+    if not isinstance(values, dict) or values.get("kind") != KIND:
         raise ValueError("one of regions")
     return ImageClassifierSpec(
         classes=tuple(str(name) for name in values["classes"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,14 +98,16 @@ def train(
 ) -> dict[str, float]:
     """Train the network of `spec` and save it; returns the solver's summary."""
     network = new_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
-    val = ImagesReader(val_path) if val_path is not None else None
-    try:
-        if val is not None:
+    with ExitStack() as opened:
+        val = reader
+        # LMDB opens no database twice in a process.
+        if val_path is not None and val_path.resolve() != reader.path.resolve():
+            val = opened.enter_context(ImagesReader(val_path))
             check_labels(val, spec.classes)
         summary = train_images(
             network,
             reader,
-            val,
+            val if val_path is not None else None,
             view=config.view,
             head=config.head,
             solver=config.solver,
@@ -114,8 +117,5 @@ def train(
             device=device,
             bf16=bf16,
         )
-    finally:
-        if val is not None:
-            val.close()
     save_image_classifier(config.folder.classifier, network, spec)
     return summary

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.classification import Calibration, ClassificationMetrics
-from detpipe.report.figure_style import ACCENT, FAINT, INK, SECOND, STYLE, legend, short_name
+from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, legend, short_name
 
 MAX_NAMED = 40
 """With more classes than this, names on the axes could not be read."""
@@ -52,6 +52,6 @@ def calibration_figure(calibration: Calibration) -> Figure:
         upper.plot(calibration.confidence[there], calibration.accuracy[there], "o-", color=SECOND, label="measured")
         upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         legend(upper)
-        lower.bar(middles, calibration.images, width=width, color=ACCENT, edgecolor=FAINT)
+        lower.bar(middles, calibration.images, width=width, color=ACCENT)
         lower.set(xlabel="confidence", ylabel="images")
         return figure
