@@ -38,14 +38,12 @@ class EvaluateImages(Evaluate):
     view: ViewConfig = field(default_factory=ViewConfig)
     """With `backbone`: what of the images it sees."""
 
-    def __post_init__(self) -> None:
-        if self.db is None and self.backbone is not None:
-            raise ValueError("backbone: goes with db=DB; detections need none")
-
 
 def run(config: EvaluateImages) -> None:
     """Test a classifier on `db`, or compare detections where there is none."""
     if config.db is None:
+        if config.backbone is not None:
+            raise ValueError("backbone: goes with db=DB; detections need none")
         evaluate.run(config)
         return
     begun = time.perf_counter()
