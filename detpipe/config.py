@@ -13,9 +13,11 @@ from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
-from detpipe.commands.evaluate import Evaluate
+from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
 from detpipe.commands.proposals_import import ProposalsImport
@@ -26,7 +28,7 @@ from detpipe.commands.proposals_show import ProposalsShow
 from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
-from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.train_images import TrainImages
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
@@ -38,10 +40,12 @@ COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
     "crop": Crop,
-    "train-cls": TrainCls,
+    "train-cls": TrainImages,
     "detect": Detect,
-    "eval": Evaluate,
+    "eval": EvaluateImages,
     "check": Check,
+    "make-db": MakeDb,
+    "compute-mean": ComputeMean,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
     "proposals-recall": ProposalsRecall,

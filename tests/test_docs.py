@@ -208,6 +208,17 @@ def draw_data(folder: Path) -> None:
         drawn.write_jpeg(folder / "photos" / f"{name}.jpg", drawn.draw(number)[0])
 
 
+def draw_classes(folder: Path) -> None:
+    """my_classes: a folder a class; my_list.txt of some of them, and my_names.txt."""
+    lines = []
+    for number in range(12):
+        name = f"{drawn.CLASSES[number % 2]}/image {number}.jpg"
+        drawn.write_jpeg(folder / "my_classes" / name, drawn.draw(number)[0])
+        lines.append(f"{name} {number % 2}\n")
+    (folder / "my_list.txt").write_text("".join(lines[:6]))
+    (folder / "my_names.txt").write_text("\n".join(drawn.CLASSES) + "\n")
+
+
 def boxes_and_labels(number: int) -> tuple[list[list[float]], list[int]]:
     truth = drawn.draw(number)[1]
     return truth.boxes.tolist(), truth.labels.tolist()
@@ -218,6 +229,7 @@ def made(command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) ->
     """A folder with the drawn data and a finished run in runs/mine."""
     folder = tmp_path_factory.mktemp("docs")
     draw_data(folder)
+    draw_classes(folder)
     words = ["detpipe", "run", "dataset=voc", "dataset.root=my_voc", "run_dir=runs/mine"]
     assert command_line.run(words, folder) == 0, command_line.errors.read_text()
     return folder

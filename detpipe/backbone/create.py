@@ -25,8 +25,8 @@ class BackboneConfig:
     """efficientnet_lite0, torchvision/NAME (torchvision/resnet18) or timm/NAME."""
     weights: str = IMAGENET
     """imagenet, none (random, and said so), or the path of a .pth or .safetensors file."""
-    input_size: int | None = 128
-    """Height and width of a crop in pixels; null: what the network was trained on."""
+    input_size: int | None = None
+    """Height and width in pixels of what it sees; null: what it was trained on. Region classifiers take the crops'."""
     download: bool = False
     """Let torchvision or timm fetch their own weights from the network for weights=imagenet."""
 

