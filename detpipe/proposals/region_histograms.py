@@ -74,12 +74,12 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
                 slopes[3, y, x] = 3 * (e - s + n - w) + 10 * (ne - sw)
         for d in range(4):
             # Each direction fills its bins up to the image's steepest slope, as in OpenCV.
-            top, bottom = np.int16(0), np.int16(0)
+            most, least = np.int16(0), np.int16(0)
             for y in range(height):
                 for x in range(width):
-                    top = max(top, slopes[d, y, x])
-                    bottom = min(bottom, slopes[d, y, x])
-            up, down = np.int32((texture_bins << 16) // (top + 1)), np.int32((texture_bins << 16) // (1 - bottom))
+                    most = max(most, slopes[d, y, x])
+                    least = min(least, slopes[d, y, x])
+            up, down = np.int32((texture_bins << 16) // (most + 1)), np.int32((texture_bins << 16) // (1 - least))
             for y in range(height):
                 for x in range(width):
                     slope = np.int32(slopes[d, y, x])
