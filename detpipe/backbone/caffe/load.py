@@ -13,6 +13,7 @@ from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.backbone.caffe.caffemodel import Blobs, read_caffemodel, write_caffemodel
 from detpipe.backbone.caffe.net import Net, blob_tensors
 from detpipe.backbone.caffe.net_state import select_layers
+from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.caffe.prototxt import read_prototxt
 from detpipe.backbone.caffe.upgrade import upgrade
 
@@ -31,7 +32,7 @@ def load_caffe(
 ) -> Net:
     """A net from its text and, where a file of weights is given, with them; `net(x)` gives its outputs by blob name.
 
-    train: the phase TRAIN, in training mode; else TEST, in evaluation mode. level, stages: the rest of Caffe's net
+    prototxt: a file, or a preset's name (see `presets`). train: the phase TRAIN, in training mode; else TEST, in evaluation mode. level, stages: the rest of Caffe's net
     state. input_shape: (N, C, H, W) of the first input, for texts that don't say it, or another size; N is free
     later. generator: draws what no weights are given for, by the text's fillers; None is seeded with 0.
 
@@ -39,7 +40,7 @@ def load_caffe(
     Raises FileNotFoundError; ValueError, naming file and layer, for a text or file that can't be read, a layer of an
     unknown type, settings that don't go together, and weights of another shape.
     """
-    path = Path(prototxt)
+    path = find_prototxt(prototxt)
     return build_net(
         read_prototxt(path),
         caffemodel,
