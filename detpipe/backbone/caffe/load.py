@@ -74,8 +74,10 @@ def build_net(
     return net.train(train)
 
 
-def load_blobs(net: Net, blobs: Blobs, where: str) -> None:
-    """Put blobs into the layers of the same name. Logs what either side lacks; errors begin with `where`.
+def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
+    """Put blobs into the layers of the same name; returns the names of layers that the file has not.
+
+    Logs what either side lacks; errors begin with `where`.
 
     Raises ValueError where a layer's blobs are of another number or shape, or no layer has any.
     """
@@ -106,6 +108,7 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> None:
         logger.warning("%s: not in the file, so left as the fillers made them: %s", where, ", ".join(missing))
     if unused := [name for name in blobs if name not in loaded]:
         logger.warning("%s: not in the net, so left out: %s", where, ", ".join(unused))
+    return missing
 
 
 def save_caffemodel(net: Net, path: str | Path) -> None:

@@ -115,13 +115,16 @@ class Net(nn.Module):
             raise ValueError(f"wanted an output with a loss, got {list(outputs)}: give the labels too")
         return torch.stack([loss.sum() for loss in losses]).sum()
 
-    def keep_only(self, names: Collection[str]) -> None:
-        """Take out, for good, every layer that none of the named blobs depends on. Raises ValueError as above."""
+    def keep_only(self, names: Collection[str], end: int | None = None) -> None:
+        """Take out, for good, every layer that none of the named blobs depends on, and all from step `end` on.
+
+        Raises ValueError for a name that is no blob of the net.
+        """
         unknown = [name for name in names if name not in self.shapes]
         if unknown:
             raise ValueError(f"wanted blobs of the net, got {unknown}; it has {list(self.shapes)}")
         needed, kept = set(names), list[Step]()
-        for step in reversed(self.steps):
+        for step in reversed(self.steps[:end]):
             if needed & set(step.tops):
                 kept.append(step)
                 needed = needed - set(step.tops) | set(step.bottoms)

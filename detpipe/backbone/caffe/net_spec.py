@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, NetParameter
@@ -59,7 +58,9 @@ class NetSpec:
         layer = LayerParameter(name=name, type=kind, bottom=bottoms, top=tops)
         own = own_settings(kind)
         for key, value in settings.items():
-            message: Message = layer if key in LayerParameter.DESCRIPTOR.fields_by_name else getattr(layer, own or "", layer)
+            message: Message = (
+                layer if key in LayerParameter.DESCRIPTOR.fields_by_name else getattr(layer, own or "", layer)
+            )
             _set(message, key, value, f"NetSpec: layer {name!r} ({kind})")
         self.definition.layer.append(layer)
         return tuple(tops)
@@ -88,7 +89,8 @@ def _set(message: Message, key: str, value: Setting, where: str) -> None:
     if field is None:
         raise ValueError(f"{where}: wanted a setting of {list(message.DESCRIPTOR.fields_by_name)}, got {key!r}")
     plain = list(value) if isinstance(value, tuple) else value
-    if _is_repeated(field) and not isinstance(plain, list):
+    # A repeated field's default is an empty list; `label`, which said so, is on its way out of protobuf.
+    if isinstance(field.default_value, list) and not isinstance(plain, list):
         plain = [plain]
     try:
         json_format.ParseDict({key: plain}, message)
@@ -96,15 +98,13 @@ def _set(message: Message, key: str, value: Setting, where: str) -> None:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
-    return isinstance(field.default_value, list)
-
-
 def _call(layer: LayerParameter) -> str:
     """net.add(...) or net.add_tops(...), as `add` would have been called."""
     fields = _plain(layer)
     own = own_settings(layer.type)
-    settings: dict[str, Any] = {key: value for key, value in fields.items() if key not in ("name", "type", "bottom", "top", own)}
+    settings: dict[str, Any] = {
+        key: value for key, value in fields.items() if key not in ("name", "type", "bottom", "top", own)
+    }
     settings |= fields.get(own or "", {})
     tops = list(layer.top)
     method = "add" if len(tops) == 1 else "add_tops"
