@@ -28,6 +28,7 @@ from detpipe.backbone.caffe.upgrade import upgrade
 from detpipe.backbone.input_spec import ChannelOrder, InputSpec, Triple
 from detpipe.backbone.weights import load_weights
 
+WITH_WEIGHTS = (InnerProduct, *CONVOLUTIONS)
 GREY_OF_BGR = (0.114, 0.587, 0.299)
 """ITU-R BT.601's luma, by which OpenCV, and so Caffe, reads colour images as grey."""
 
@@ -169,7 +170,7 @@ def _input_shape(definition: NetParameter, size: int | None, where: str) -> tupl
 
 def _last_with_weights(net: Net) -> int:
     """The place of the last InnerProduct or Convolution, whose bottom is a net's features."""
-    places = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], InnerProduct | CONVOLUTIONS)]
+    places = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], WITH_WEIGHTS)]
     if len(places) < 2:
         raise ValueError("wanted a net with an InnerProduct or Convolution above others, got one without")
     return places[-1]
@@ -183,7 +184,7 @@ def _strides(net: Net) -> dict[str, int]:
         below = [strides[bottom] for bottom in step.bottoms if bottom in strides]
         if not below or isinstance(module, InnerProduct | GlobalPooling):
             continue
-        own = module.stride[0] if isinstance(module, Pooling | CONVOLUTIONS) else 1
+        own = module.stride[0] if isinstance(module, (Pooling, *CONVOLUTIONS)) else 1
         strides.update({top: max(below) * own for top in step.tops if len(net.shapes[top]) == 4})
     return strides
 

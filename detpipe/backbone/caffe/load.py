@@ -32,9 +32,10 @@ def load_caffe(
 ) -> Net:
     """A net from its text and, where a file of weights is given, with them; `net(x)` gives its outputs by blob name.
 
-    prototxt: a file, or a preset's name (see `presets`). train: the phase TRAIN, in training mode; else TEST, in evaluation mode. level, stages: the rest of Caffe's net
-    state. input_shape: (N, C, H, W) of the first input, for texts that don't say it, or another size; N is free
-    later. generator: draws what no weights are given for, by the text's fillers; None is seeded with 0.
+    prototxt: a file, or a preset's name (see `presets`). train: the phase TRAIN, in training mode; else TEST, in
+    evaluation mode. level, stages: the rest of Caffe's net state. input_shape: (N, C, H, W) of the first input, for
+    texts that don't say it, or another size; N is free later. generator: draws what no weights are given for, by the
+    text's fillers; None is seeded with 0.
 
     Layers that the file has not keep their fillers' numbers, and are logged, as what only the file has is.
     Raises FileNotFoundError; ValueError, naming file and layer, for a text or file that can't be read, a layer of an
