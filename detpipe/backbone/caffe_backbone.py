@@ -182,11 +182,16 @@ def _strides(net: Net) -> dict[str, int]:
     for step in net.steps:
         module = net.layers[step.module]
         below = [strides[bottom] for bottom in step.bottoms if bottom in strides]
-        if not below or isinstance(module, InnerProduct | GlobalPooling):
+        if not below or isinstance(module, InnerProduct | GlobalPooling) or _is_global(module, net, step):
             continue
         own = module.stride[0] if isinstance(module, (Pooling, *CONVOLUTIONS)) else 1
         strides.update({top: max(below) * own for top in step.tops if len(net.shapes[top]) == 4})
     return strides
+
+
+def _is_global(module: nn.Module, net: Net, step: Step) -> bool:
+    """Whether it pools over the whole map by its kernel, as GoogLeNet's pool5/7x7_s1 does: no map comes of it."""
+    return isinstance(module, Pooling) and module.stride == (1, 1) and module.kernel == net.shapes[step.bottoms[0]][2:]
 
 
 def _feature_width(head: nn.Module, shape: Sequence[int]) -> int:

@@ -53,6 +53,9 @@ class Net(nn.Module):
         super().__init__()
         if len(definition.layer) > MAX_LAYERS:
             raise ValueError(f"{where}: wanted at most {MAX_LAYERS} layers, got {len(definition.layer)}")
+        for layer in definition.layer:
+            if layer.type not in BUILDERS and layer.type not in INPUTS:
+                raise unknown_layer(layer.name, layer.type, where)
         self.definition = definition
         self.inputs: dict[str, Shape] = {}
         self.shapes: dict[str, Shape] = {}
@@ -200,8 +203,6 @@ class Net(nn.Module):
 
     def _add_layer(self, layer: LayerParameter, where: str) -> tuple[Step, Built]:
         """Build a layer without memory for its numbers, and find its tops' shapes."""
-        if layer.type not in BUILDERS:
-            raise unknown_layer(layer.name, layer.type, where)
         try:
             missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
             if missing:
