@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
 from detpipe.backbone.caffe.blob import Blob, read_blob, write_blob
-from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, NetParameter, V1LayerParameter
+from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.backbone.caffe.wire import LENGTH, read_fields, write_length
 from detpipe.storage.atomic import replaced
 
 V1_LAYERS, V2_LAYERS = 2, 100
 V1_BLOBS, V2_BLOBS = 6, 7
+V1_NAME, V2_NAME = 4, 1
 V0_LAYER = 1
 MAX_FILE = 2**31 - 1
 """Bytes of a file: protobuf's and Caffe's own limit."""
-MAX_DEFINITIONS = 2**20
-"""Bytes of a file that are no weights: names, types, settings. ResNet-152 has less than a tenth."""
+MAX_NAME = 1000
+"""Bytes of a layer's name that are read."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Blobs = dict[str, tuple[Blob, ...]]
@@ -46,17 +46,11 @@ def parse_caffemodel(content: bytes, where: str) -> Blobs:
             f"{where}: wanted a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
         )
     blobs: Blobs = {}
-    definitions = 0
     for field in read_fields(memoryview(content), where):
         if field.number in (V1_LAYERS, V2_LAYERS) and field.wire_type == LENGTH:
-            name, own, rest = _read_layer(field.value, field.number == V1_LAYERS, where)
-            definitions += rest
+            name, own = _read_layer(field.value, field.number == V1_LAYERS, where)
             if own:
                 blobs[name] = own
-        else:
-            definitions += len(field.raw)
-        if definitions > MAX_DEFINITIONS:
-            raise ValueError(f"{where}: wanted at most {MAX_DEFINITIONS} bytes beside the weights, got more")
     if not blobs:
         raise ValueError(f"{where}: wanted a .caffemodel with weights, found none in {len(content)} bytes")
     return blobs
@@ -80,24 +74,18 @@ def write_caffemodel(path: Path, net: NetParameter, blobs: Mapping[str, Sequence
                 raise ValueError(f"{path}: the weights are more than the {MAX_FILE} bytes that Caffe reads")
 
 
-def _read_layer(message: memoryview, is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...], int]:
-    """Name, blobs, and how many bytes the rest has."""
-    rest, blobs = bytearray(), []
+def _read_layer(message: memoryview, is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...]]:
+    """Name and blobs of a layer; nothing else of it is looked at."""
+    name, blobs = b"", []
+    name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (V2_NAME, V2_BLOBS)
     for field in read_fields(message, where):
-        if field.number == (V1_BLOBS if is_v1 else V2_BLOBS) and field.wire_type == LENGTH:
-            blobs.append(field.value)
-        elif is_v1 and field.number == V0_LAYER:
+        if is_v1 and field.number == V0_LAYER:
             raise ValueError(
                 f"{where}: it is of Caffe's first form (V0, 2013); bring it up to date with upgrade_net_proto_binary"
             )
-        else:
-            rest += field.raw
-            if len(rest) > MAX_DEFINITIONS:
-                raise ValueError(f"{where}: wanted at most {MAX_DEFINITIONS} bytes beside the weights, got more")
-    layer = V1LayerParameter() if is_v1 else LayerParameter()
-    try:
-        layer.ParseFromString(bytes(rest))
-    except DecodeError as error:
-        raise ValueError(f"{where}: wanted a layer of Caffe, got other bytes") from error
-    name = layer.name
-    return name, tuple(read_blob(b, f"{where}: {name!r}, blob {i}") for i, b in enumerate(blobs)), len(rest)
+        if field.number == blobs_number and field.wire_type == LENGTH:
+            blobs.append(field.value)
+        elif field.number == name_number and field.wire_type == LENGTH:
+            name = bytes(field.value[:MAX_NAME])
+    text = name.decode("utf-8", "backslashreplace")
+    return text, tuple(read_blob(blob, f"{where}: {text!r}, blob {i}") for i, blob in enumerate(blobs))

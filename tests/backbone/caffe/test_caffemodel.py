@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detpipe.backbone.caffe import load_caffe, save_caffemodel
+from detpipe.backbone.caffe.blob import write_blob
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter, V1LayerParameter
 from detpipe.backbone.caffe.caffemodel import parse_caffemodel, read_caffemodel, write_caffemodel
 from detpipe.backbone.caffe.wire import write_length
@@ -96,8 +97,8 @@ def nested(depth: int) -> bytes:
         (b"\xa2\x06\x00" * 300_000, "at most 20000 fields"),  # layers without anything: 300 bytes each to a parser
         (write_length(100, b"\x3a\x00" * 300_000), "at most 20000 fields"),  # blobs of nothing
         (write_length(100, b"\x1a\x00" * 15_000 + b"\x0a" + b"\xff\xff\xff\x7f"), "claims"),
-        (write_length(100, write_length(3, b"x" * 2**21)), "beside the weights"),
-        (write_length(1, b"x" * 2**21), "beside the weights"),
+        (write_length(100, write_length(3, b"x" * 2**21)), "found none"),
+        (write_length(1, b"x" * 2**21), "found none"),
         (b"\xa3\x06" * 100_000, "wire type 3"),  # groups in groups
         (nested(3000), "f: "),
         (b"", "with weights, found none in 0 bytes"),
@@ -117,6 +118,12 @@ def test_a_claim_of_a_terabyte(tmp_path: Path) -> None:
     (tmp_path / "w.caffemodel").write_bytes(write_length(100, write_length(1, b"a") + write_length(7, blob)))
     with pytest.raises(ValueError, match=r"w\.caffemodel: 'a', blob 0: .*at most 2147483647 numbers"):
         read_caffemodel(tmp_path / "w.caffemodel")
+
+
+def test_a_name_that_is_no_text_and_one_without_end() -> None:
+    blob = write_length(7, write_blob(np.float32([1])))
+    for name, wanted in ((b"\xff", "\\xff"), (b"x" * 5000, "x" * 1000)):
+        assert list(parse_caffemodel(write_length(100, write_length(1, name) + blob), "f")) == [wanted]
 
 
 def test_no_such_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_text_comes_back() -> None:
     net = parse_prototxt(f'name: "n{{"\n{RELU}')
     assert net.name == "n{"
     assert parse_prototxt(to_prototxt(net)) == net
-    assert parse_prototxt("").layer == []
+    assert len(parse_prototxt("").layer) == 0
 
 
 def test_an_unknown_layer_is_named_with_its_type() -> None:
