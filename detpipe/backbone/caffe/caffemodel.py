@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from detpipe.backbone.caffe.blob import Blob, read_blob, write_blob
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
-from detpipe.backbone.caffe.wire import LENGTH, read_fields, write_length
+from detpipe.backbone.caffe.wire import LENGTH, Field, read_fields, write_length
 from detpipe.storage.atomic import replaced
 
 V1_LAYERS, V2_LAYERS = 2, 100
@@ -21,6 +21,8 @@ MAX_FILE = 2**31 - 1
 """Bytes of a file: protobuf's and Caffe's own limit."""
 MAX_NAME = 1000
 """Bytes of a layer's name that are read."""
+MAX_LAYER_FIELDS = 100_000
+"""Fields of all layers together, blobs among them. A net of four thousand layers has less."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Blobs = dict[str, tuple[Blob, ...]]
@@ -46,9 +48,14 @@ def parse_caffemodel(content: bytes, where: str) -> Blobs:
             f"{where}: wanted a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
         )
     blobs: Blobs = {}
+    count = 0
     for field in read_fields(memoryview(content), where):
         if field.number in (V1_LAYERS, V2_LAYERS) and field.wire_type == LENGTH:
-            name, own = _read_layer(field.value, field.number == V1_LAYERS, where)
+            fields = list(read_fields(field.value, where))
+            count += len(fields)
+            if count > MAX_LAYER_FIELDS:
+                raise ValueError(f"{where}: wanted at most {MAX_LAYER_FIELDS} fields in all layers, got more")
+            name, own = _read_layer(fields, field.number == V1_LAYERS, where)
             if own:
                 blobs[name] = own
     if not blobs:
@@ -74,11 +81,11 @@ def write_caffemodel(path: Path, net: NetParameter, blobs: Mapping[str, Sequence
                 raise ValueError(f"{path}: the weights are more than the {MAX_FILE} bytes that Caffe reads")
 
 
-def _read_layer(message: memoryview, is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...]]:
+def _read_layer(fields: Sequence[Field], is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...]]:
     """Name and blobs of a layer; nothing else of it is looked at."""
     name, blobs = b"", []
     name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (V2_NAME, V2_BLOBS)
-    for field in read_fields(message, where):
+    for field in fields:
         if is_v1 and field.number == V0_LAYER:
             raise ValueError(
                 f"{where}: it is of Caffe's first form (V0, 2013); bring it up to date with upgrade_net_proto_binary"

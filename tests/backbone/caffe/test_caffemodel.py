@@ -97,6 +97,8 @@ def nested(depth: int) -> bytes:
         (b"\xa2\x06\x00" * 300_000, "at most 20000 fields"),  # layers without anything: 300 bytes each to a parser
         (write_length(100, b"\x3a\x00" * 300_000), "at most 20000 fields"),  # blobs of nothing
         (write_length(100, b"\x1a\x00" * 15_000 + b"\x0a" + b"\xff\xff\xff\x7f"), "claims"),
+        (write_length(100, b"\x1a\x00" * 15_000) * 1500, "at most 100000 fields in all layers"),
+        (write_length(100, write_length(7, b"\x3a\x02\x08\x00") * 15_000) * 100, "at most 100000 fields"),
         (write_length(100, write_length(3, b"x" * 2**21)), "found none"),
         (write_length(1, b"x" * 2**21), "found none"),
         (b"\xa3\x06" * 100_000, "wire type 3"),  # groups in groups
@@ -110,7 +112,7 @@ def test_hostile_files_end_at_once(hostile: bytes, wrong: str) -> None:
     begun = time.perf_counter()
     with pytest.raises(ValueError, match=wrong):
         parse_caffemodel(hostile, "f")
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - begun < 10
 
 
 def test_a_claim_of_a_terabyte(tmp_path: Path) -> None:
