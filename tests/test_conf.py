@@ -20,6 +20,7 @@ CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "dataset=voc": ["dataset.root=a"],
     "dataset=images": ["dataset.root=a"],
+    "backbone=caffe": ["backbone.prototxt=lenet", "backbone.weights=none"],
     "dataset=coco": ["dataset.train_json=a", "dataset.train_images=b"],
 }
 """What an option can't do without."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.create import BackboneConfig, written_out
 from detpipe.classify.classifier import (
     BoxRegression,
     ClassifierSpec,
@@ -109,9 +110,11 @@ def train(
 
 
 def weights_digest(backbone: BackboneConfig) -> dict[str, str]:
-    """The digest of a person's own weights file, as an input; ImageNet's and none have no file."""
-    path = Path(backbone.weights)
-    return {"weights": file_digest(path).hex()} if path.is_file() else {}
+    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file."""
+    files = {"weights": Path(backbone.weights)}
+    if backbone.prototxt is not None:
+        files["prototxt"] = find_prototxt(backbone.prototxt)
+    return {name: file_digest(path).hex() for name, path in files.items() if path.is_file()}
 
 
 def classifier_spec(config: TrainCls) -> ClassifierSpec:
@@ -121,7 +124,7 @@ def classifier_spec(config: TrainCls) -> ClassifierSpec:
     return ClassifierSpec(
         classes=tuple(settings["classes"]),
         category_ids=tuple(settings["category_ids"]),
-        backbone=replace(config.backbone, input_size=cut.size),
+        backbone=replace(written_out(config.backbone), input_size=cut.size),
         crops=cut,
         box_regression=config.head.box_regression is not BoxRegression.none,
     )
