@@ -20,7 +20,8 @@ from detpipe.classify.device import autocast
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import softmax_loss
 from detpipe.solver.parameter_groups import parameter_groups
-from detpipe.solver.solver import Solver, SolverConfig
+from detpipe.solver.solver import Solver
+from detpipe.solver.solver_config import SolverConfig, result_settings
 
 VALIDATION_CROPS = 2000
 """Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
@@ -64,11 +65,16 @@ def fine_tune(
         max_iter=solver.iterations(len(train)),
         module=network,
         groups=parameter_groups(
-            network, new_modules=new_modules, new_lr_mult=solver.new_lr_mult, weight_decay=solver.weight_decay
+            network,
+            new_modules=new_modules,
+            new_lr_mult=solver.new_lr_mult,
+            weight_decay=solver.weight_decay,
+            lr_mult=solver.lr_mult,
+            decay_mult=solver.decay_mult,
         ),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, device, bf16) if val is not None and len(val) else None,
+        validate=validation(network, val, device, bf16, validation_crops(solver)) if val else None,
         folder=folder,
         key=key,
         seed=seed,
@@ -103,11 +109,19 @@ def mirrored(batch: CropBatch, generator: np.random.Generator) -> CropBatch:
     return CropBatch(crops, batch.labels, deltas)
 
 
+def validation_crops(solver: SolverConfig) -> int:
+    """How many crops a validation looks at: test_iter batches, or VALIDATION_CROPS where it isn't given."""
+    return VALIDATION_CROPS if solver.test_iter is None else solver.test_iter * solver.batch_size
+
+
 def validation(
-    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool
+    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`."""
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_CROPS)).round().astype(np.int64))
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+
+    It looks at no more than `crops` crops, evenly spread.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), crops)).round().astype(np.int64))
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
@@ -151,10 +165,5 @@ def solve_box_regression(
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that change how a training is watched, not what comes out of it."""
-    watching = {"display", "test_interval", "snapshot", "snapshot_keep"}  # of SolverConfig
-    return {
-        name: training_key(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in watching
-    }
+    """Settings without those of "solver" that change how a training is watched, not what comes out of it."""
+    return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}

@@ -60,13 +60,13 @@ def run(config: TrainCls) -> None:
                     "head": config.head,
                     "solver": config.solver,
                     "fg_share": crops.settings["sampling"]["fg_share"],
-                    "seed": config.seed,
+                    "seed": config.solver.seed(config.seed),
                     "bf16": bf16,
                     "device": device.type,
                 }
             )
         ),
-        inputs={"crops": crops.digest, **weights_digest(config.backbone)},
+        inputs={"crops": crops.digest, **weights_digest(config)},
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
@@ -85,7 +85,8 @@ def train(
     config: TrainCls, spec: ClassifierSpec, key: str, fg_share: float, device: torch.device, bf16: bool
 ) -> dict[str, float]:
     """Train the network of `spec` and save it; returns the solver's summary."""
-    network = build_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
+    seed = config.solver.seed(config.seed)
+    network = build_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
     ridge = config.head.box_regression is BoxRegression.ridge
     with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
         summary = fine_tune(
@@ -97,7 +98,7 @@ def train(
             fg_share=fg_share,
             folder=config.folder.classifier,
             key=key,
-            seed=config.seed,
+            seed=seed,
             device=device,
             bf16=bf16,
         )
@@ -107,10 +108,10 @@ def train(
     return summary
 
 
-def weights_digest(backbone: BackboneConfig) -> dict[str, str]:
-    """The digest of a person's own weights file, as an input; ImageNet's and none have no file."""
-    path = Path(backbone.weights)
-    return {"weights": file_digest(path).hex()} if path.is_file() else {}
+def weights_digest(config: TrainCls) -> dict[str, str]:
+    """The digests of a person's own files of weights, as inputs; ImageNet's and none have no file."""
+    files = {"weights": config.backbone.weights, "solver.weights": config.solver.weights or ""}
+    return {name: file_digest(Path(file)).hex() for name, file in files.items() if Path(file).is_file()}
 
 
 def classifier_spec(config: TrainCls) -> ClassifierSpec:
