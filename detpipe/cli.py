@@ -209,7 +209,7 @@ def execute(name: str, config: DictConfig) -> None:
     logging.captureWarnings(True)
     keep_freed_memory()
     with logging_redirect_tqdm():
-        functions[name](to_command(config))
+        functions[name](to_command(config, HydraConfig.get().overrides.task))
 
 
 def configuration_error(error: Exception) -> str:

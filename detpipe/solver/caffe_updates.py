@@ -118,8 +118,9 @@ class Adam:
         first, second = memory(state, "first", gradient), memory(state, "second", gradient)
         first.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
         second.mul_(self.momentum2).addcmul_(gradient, gradient, value=1 - self.momentum2)
-        state["t"] = state.get("t", 0) + 1
-        correction = math.sqrt(1 - self.momentum2 ** state["t"]) / (1 - self.momentum ** state["t"])
+        t: int = state.get("t", 0) + 1
+        state["t"] = t
+        correction = math.sqrt(1 - self.momentum2**t) / (1 - self.momentum**t)
         return rate * correction * first / (second.sqrt() + self.delta)
 
 
@@ -156,8 +157,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
     def _decay(self, parameter: Tensor, weight_decay: float) -> Tensor | None:
         if not weight_decay:
             return None
-        towards = parameter.sign() if self._regularization is Regularization.l1 else parameter
-        return towards.mul(weight_decay)
+        return weight_decay * (parameter.sign() if self._regularization is Regularization.l1 else parameter)
 
 
 def memory(state: State, name: str, like: Tensor) -> Tensor:
