@@ -125,6 +125,8 @@ def run_command(name: str) -> int:
 
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
+    if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
+        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
     debug = any(argument in ("debug=true", "debug=True", "debug=1") for argument in sys.argv)
 
     status = 0

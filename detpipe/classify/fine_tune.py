@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from detpipe.classify.device import autocast
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import softmax_loss
 from detpipe.solver.parameter_groups import parameter_groups
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
 from detpipe.solver.solver_config import SolverConfig, result_settings
 
@@ -40,8 +42,11 @@ def fine_tune(
     seed: int,
     device: torch.device,
     bf16: bool,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    ranks: of several processes, each of which reads its own part of every batch; they end with the same weights.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
@@ -51,9 +56,16 @@ def fine_tune(
     order = BalancedOrder(train.labels, batch_size=solver.batch_size, fg_share=fg_share, seed=seed)
     new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
 
+    ranks = ranks if ranks is not None else Ranks()
+    part = ranks.part(solver.batch_size)
+
     def make_batch(number: int) -> CropBatch:
-        batch = train.read(order(number))
-        return mirrored(batch, np.random.default_rng((seed, number))) if head.flip else batch
+        batch = train.read(order(number)[part])
+        if not head.flip:
+            return batch
+        # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
+        chosen = np.random.default_rng((seed, number)).random(solver.batch_size) < 0.5
+        return mirrored(batch, chosen[part])
 
     def loss(batch: CropBatch) -> Mapping[str, Tensor]:
         with autocast(device, bf16):
@@ -78,6 +90,7 @@ def fine_tune(
         folder=folder,
         key=key,
         seed=seed,
+        ranks=ranks,
     ).run()
 
 
@@ -100,9 +113,8 @@ def region_losses(
     return losses
 
 
-def mirrored(batch: CropBatch, generator: np.random.Generator) -> CropBatch:
-    """Half of the crops mirrored left to right, chosen by `generator`; the shift dx of their boxes changes its sign."""
-    chosen = generator.random(len(batch.labels)) < 0.5
+def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:
+    """The chosen crops (N,) mirrored left to right; the shift dx of their boxes changes its sign."""
     crops, deltas = batch.crops.copy(), batch.deltas.copy()
     crops[chosen] = crops[chosen, :, ::-1]
     deltas[chosen, 0] *= -1

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from detpipe.solver.initial_weights import take_weights
 from detpipe.solver.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
 from detpipe.solver.optimizer import make_optimizer
 from detpipe.solver.prefetch import Prefetcher
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.smoothed_loss import SmoothedLoss
 from detpipe.solver.snapshot import (
     SnapshotError,
@@ -33,6 +34,7 @@ from detpipe.solver.snapshot import (
     find_snapshots,
     load_snapshot,
     save_snapshot,
+    snapshot_path,
 )
 from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import TrainingLog
@@ -59,7 +61,8 @@ class Solver(Generic[Batch]):
     (0, 1, ...) to the batch, a pure function; with prefetch_threads several threads call it. loss: named scalars of a
     batch; "loss" is what is minimised. validate: named numbers for the log, or None. folder: of snapshots and logs.
     key: digest of everything that makes this training what it is; a snapshot with another key is refused. seed: for
-    what is random in an iteration; config.random_seed wins.
+    what is random in an iteration; config.random_seed wins. ranks: of several processes, each of which makes its own
+    part of a batch; the losses are means over parts of equal size.
     """
 
     config: SolverConfig
@@ -72,6 +75,7 @@ class Solver(Generic[Batch]):
     folder: Path
     key: str
     seed: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self) -> dict[str, float]:
         """Train to max_iter, from a snapshot where config.resume says so and there is one.
@@ -83,8 +87,9 @@ class Solver(Generic[Batch]):
         self._check()
         state = self._fresh_state()
         start = self._start(state)
-        log = TrainingLog(self.folder, resume_at=start)
-        if start == 0 and self.max_iter and self.config.test_initialization and self.validate is not None:
+        step = self.ranks.parallel(LossModule(self.module, self.loss))
+        log = TrainingLog(self.folder, resume_at=start) if self.ranks.is_first else None
+        if log and start == 0 and self.max_iter and self.config.test_initialization and self.validate is not None:
             log.append({"iteration": 0, **self._validated(state, 0)})
         batches = Prefetcher(
             self.make_batch,
@@ -97,11 +102,11 @@ class Solver(Generic[Batch]):
             with (
                 stop_on_signal() as stop,
                 save_on_hangup() as save,
-                tqdm(total=self.max_iter, initial=start, desc="train", unit="it", disable=None) as progress,
+                tqdm(total=self.max_iter, initial=start, desc="train", unit="it", disable=self._is_silent) as progress,
             ):
                 stream = iter(batches)
                 for iteration in range(start, self.max_iter):
-                    losses = self._step(state, iteration, stream)
+                    losses = self._step(state, step, iteration, stream)
                     done = iteration + 1
                     self._log(log, progress, done, losses, state, batches, begun, start)
                     self._save(state, done, losses, stop, save)
@@ -109,7 +114,8 @@ class Solver(Generic[Batch]):
             batches.close()
         if state.average is not None:
             state.average.take_over()
-        log.write_csv()
+        if log:
+            log.write_csv()
         seconds = max(time.perf_counter() - begun, 1e-9)
         examples = (self.max_iter - start) * self.config.iter_size * self.config.batch_size
         return {
@@ -132,6 +138,11 @@ class Solver(Generic[Batch]):
             self.config.lr.factor(0, self.max_iter)
             self.config.lr.factor(self.max_iter - 1, self.max_iter)
 
+    @property
+    def _is_silent(self) -> bool | None:
+        """Of tqdm: None shows the bar on a terminal."""
+        return None if self.ranks.is_first else True
+
     def _fresh_state(self) -> TrainingState:
         if self.config.weights is not None:
             take_weights(self.module, Path(self.config.weights))
@@ -142,10 +153,12 @@ class Solver(Generic[Batch]):
             smoothed=SmoothedLoss(self.config.average_loss) if self.config.average_loss > 1 else None,
         )
 
-    def _step(self, state: TrainingState, iteration: int, stream: Iterator[Batch]) -> dict[str, Tensor]:
-        """One update; returns the mean of each loss over its batches."""
-        # Dropout takes no generator of its own: the global one is set, for this iteration alone.
-        torch.manual_seed(self.config.seed(self.seed) * 1_000_003 + iteration)
+    def _step(
+        self, state: TrainingState, step: nn.Module, iteration: int, stream: Iterator[Batch]
+    ) -> dict[str, Tensor]:
+        """One update; returns the mean of each loss over its batches, of all ranks."""
+        # Dropout takes no generator of its own: the global one is set, for this iteration alone. Ranks draw apart.
+        torch.manual_seed((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
         self.module.train()
         optimizer = state.optimizer
         factor = self.config.lr.factor(iteration, self.max_iter)
@@ -154,19 +167,26 @@ class Solver(Generic[Batch]):
         optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         with self._looking(iteration):
-            for _ in range(self.config.iter_size):
-                losses = self.loss(next(stream))
-                (losses["loss"] / self.config.iter_size).backward()
+            for part in range(self.config.iter_size):
+                losses = self._backward(step, next(stream), last=part == self.config.iter_size - 1)
                 for name, value in losses.items():
                     totals[name] = totals.get(name, torch.zeros_like(value.detach())) + value.detach()
         self._clip(optimizer)
         optimizer.step()
         if state.average is not None:
             state.average.update()
-        means = {name: total / self.config.iter_size for name, total in totals.items()}
+        means = self.ranks.mean({name: total / self.config.iter_size for name, total in totals.items()})
         if state.smoothed is not None:
             state.smoothed.add(float(means["loss"]))
         return means
+
+    def _backward(self, step: nn.Module, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
+        """The losses of a batch, and its gradients added; ranks average them with the last batch of an update alone."""
+        waits = isinstance(step, nn.parallel.DistributedDataParallel) and not last
+        with self.ranks.noticing_losses(), without_averaging(step) if waits else contextlib.nullcontext():
+            losses: Mapping[str, Tensor] = step(batch)
+            (losses["loss"] / self.config.iter_size).backward()
+        return losses
 
     @contextlib.contextmanager
     def _looking(self, iteration: int) -> Iterator[None]:
@@ -190,7 +210,7 @@ class Solver(Generic[Batch]):
 
     def _log(
         self,
-        log: TrainingLog,
+        log: TrainingLog | None,
         progress: tqdm[Any],
         done: int,
         losses: Mapping[str, Tensor],
@@ -209,6 +229,8 @@ class Solver(Generic[Batch]):
             return
         numbers = {name: round(float(value), 6) for name, value in losses.items()}
         check_finite(losses, done)
+        if log is None:
+            return
         elapsed = max(time.perf_counter() - begun, 1e-9)
         rate = (done - start) * self.config.iter_size * self.config.batch_size / elapsed
         row = {
@@ -256,42 +278,70 @@ class Solver(Generic[Batch]):
         last = done == self.max_iter
         due = self.config.snapshot and done % self.config.snapshot == 0 and not last
         due = due or (last and self.config.snapshot_after_train)
-        asked = save.take()
-        if not (stop or due or asked):
+        asked, stopped = self.ranks.any(save.take()), self.ranks.any(bool(stop))  # a signal may reach one rank alone
+        if not (stopped or due or asked):
             return
         check_finite(losses, done)  # a snapshot of NaN would diverge again at every restart
-        path = save_snapshot(
-            self.folder / "snapshots",
-            done,
-            {"iteration": done, "key": self.key, **state.state()},
-            keep=self.config.snapshot_keep,
-            prefix=self.config.snapshot_prefix,
-        )
+        folder, prefix = self.folder / "snapshots", self.config.snapshot_prefix
+        if self.ranks.is_first:
+            held = {"iteration": done, "key": self.key, **state.state()}
+            save_snapshot(folder, done, held, keep=self.config.snapshot_keep, prefix=prefix)
+        path = snapshot_path(folder, done, prefix)
         logger.info("snapshot after iteration %d: %s", done, path)
-        if stop:
-            assert stop.signal is not None
-            raise Interrupted(f"{stop.signal.name}: snapshot written to {path}")
+        if stopped:
+            name = stop.signal.name if stop.signal is not None else "a signal to another rank"
+            raise Interrupted(f"{name}: snapshot written to {path}")
 
     def _start(self, state: TrainingState) -> int:
         """Take up the snapshot that config.resume names; returns the iterations that are done (0 without one)."""
-        folder = self.folder / "snapshots"
-        if self.config.resume == "none":
-            drop_snapshots_after(folder, 0)
-            best_path(folder, self.config.snapshot_prefix).unlink(missing_ok=True)
-            return 0
-        snapshots = find_snapshots(folder) if self.config.resume == "auto" else [Path(self.config.resume)]
-        if not snapshots:
-            return 0
-        path = snapshots[-1]
-        held = load_snapshot(path)
-        if held.get("key") != self.key:
-            advice = f"delete {path.parent} to start anew" if self.config.resume == "auto" else "name one of this one"
-            raise SnapshotError(f"{path}: belongs to another training; {advice}")
-        state.load(held)
-        done = int(held["iteration"])
-        drop_snapshots_after(folder, done)
-        logger.info("resumed after iteration %d from %s", done, path)
+        folder, done = self.folder / "snapshots", 0
+        path = self._snapshot_to_resume(folder)
+        if path is not None:
+            held = load_snapshot(path)
+            if held.get("key") != self.key:
+                advice = (
+                    f"delete {path.parent} to start anew" if self.config.resume == "auto" else "name one of this one"
+                )
+                raise SnapshotError(f"{path}: belongs to another training; {advice}")
+            state.load(held)
+            done = int(held["iteration"])
+            logger.info("resumed after iteration %d from %s", done, path)
+        self.ranks.wait()  # until all have read, none may delete
+        if self.ranks.is_first and self.config.resume != "auto":
+            drop_snapshots_after(folder, done)
+            if self.config.resume == "none":
+                best_path(folder, self.config.snapshot_prefix).unlink(missing_ok=True)
         return done
+
+    def _snapshot_to_resume(self, folder: Path) -> Path | None:
+        match self.config.resume:
+            case "none":
+                return None
+            case "auto":
+                snapshots = find_snapshots(folder)
+                return snapshots[-1] if snapshots else None
+            case file:
+                return Path(file)
+
+
+class LossModule(nn.Module):
+    """The network and its loss as one module from a batch to named scalars: what DistributedDataParallel wraps."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]]) -> None:
+        super().__init__()
+        self.module = module
+        self._loss = loss
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of a batch; "loss" is what is minimised."""
+        return dict(self._loss(batch))
+
+
+def without_averaging(step: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Gradients are added up in each rank alone within the block."""
+    assert isinstance(step, nn.parallel.DistributedDataParallel)
+    context: contextlib.AbstractContextManager[None] = step.no_sync()
+    return context
 
 
 def check_finite(losses: Mapping[str, Tensor], done: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detpipe.solver.parameter_groups import parameter_groups
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
@@ -61,6 +62,7 @@ class Training:
     make_batch: Callable[[int], Batch] = draw_batch
     on_batch: Callable[[int], None] = lambda number: None
     groups: list[dict[str, Any]] | None = None
+    ranks: Ranks = field(default_factory=Ranks)
     batches: int = field(default=0, init=False)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -91,6 +93,7 @@ class Training:
             folder=self.folder,
             key=self.key,
             seed=self.seed,
+            ranks=self.ranks,
         ).run()
 
     def rows(self) -> list[dict[str, Any]]:
