@@ -129,6 +129,8 @@ def run_command(name: str) -> int:
 
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
+    if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
+        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
     debug = any(argument in ("debug=true", "debug=True", "debug=1") for argument in sys.argv)
 
     status = 0
@@ -221,7 +223,7 @@ def execute(name: str, config: DictConfig) -> None:
     logging.captureWarnings(True)
     keep_freed_memory()
     with logging_redirect_tqdm():
-        functions[name](to_command(config))
+        functions[name](to_command(config, HydraConfig.get().overrides.task))
 
 
 def configuration_error(error: Exception) -> str:

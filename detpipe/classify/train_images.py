@@ -22,7 +22,7 @@ from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_network import train_network
 from detpipe.classify.view import ViewConfig, cut_view
 from detpipe.heads.softmax import softmax_loss
-from detpipe.solver.solver import SolverConfig
+from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import Int64Array
 
 TEST_BATCH = 50

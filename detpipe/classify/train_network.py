@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone
 from detpipe.classify.classifier import HeadConfig
 from detpipe.solver.parameter_groups import parameter_groups
-from detpipe.solver.solver import Solver, SolverConfig
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver import Solver
+from detpipe.solver.solver_config import SolverConfig, result_settings
 
 Batch = TypeVar("Batch")
 
@@ -31,11 +33,14 @@ def train_network(
     key: str,
     seed: int,
     device: torch.device,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train `network`, which has a `backbone`, in place; returns the solver's summary.
 
     new_modules: those that start from nothing. examples: of one pass. make_batch, loss, validate, folder, key: as the
-    Solver takes them. Raises Interrupted after a signal.
+    Solver takes them. ranks: of several processes, whose make_batch gives each its own part.
+
+    Raises Interrupted after a signal.
     """
     backbone = network.backbone
     assert isinstance(backbone, Backbone)
@@ -47,7 +52,12 @@ def train_network(
         max_iter=solver.iterations(examples),
         module=network,
         groups=parameter_groups(
-            network, new_modules=new_modules, new_lr_mult=solver.new_lr_mult, weight_decay=solver.weight_decay
+            network,
+            new_modules=new_modules,
+            new_lr_mult=solver.new_lr_mult,
+            weight_decay=solver.weight_decay,
+            lr_mult=solver.lr_mult,
+            decay_mult=solver.decay_mult,
         ),
         make_batch=make_batch,
         loss=loss,
@@ -55,14 +65,10 @@ def train_network(
         folder=folder,
         key=key,
         seed=seed,
+        ranks=ranks if ranks is not None else Ranks(),
     ).run()
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that change how a training is watched, not what comes out of it."""
-    watching = {"display", "test_interval", "snapshot", "snapshot_keep"}  # of SolverConfig
-    return {
-        name: training_key(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in watching
-    }
+    """Settings without those of "solver" that change how a training is watched, not what comes out of it."""
+    return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}

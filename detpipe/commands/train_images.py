@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -54,6 +55,8 @@ def run(config: TrainImages) -> None:
     if config.db.train is None:
         train_cls.run(config)
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("db.train: wanted one process, got several (torchrun); those train on crops alone as yet")
     train_path, val_path = Path(config.db.train), Path(config.db.val) if config.db.val is not None else None
     device = resolve_device(config.device)
     bf16 = resolve_bf16(config.precision, device)
@@ -68,13 +71,13 @@ def run(config: TrainImages) -> None:
                         "classifier": spec,
                         "head": config.head,
                         "solver": config.solver,
-                        "seed": config.seed,
+                        "seed": config.solver.seed(config.seed),
                         "bf16": bf16,
                         "device": device.type,
                     }
                 )
             ),
-            inputs={"train": database_digest(train_path), **weights_digest(config.backbone)},
+            inputs={"train": database_digest(train_path), **weights_digest(config)},
         )
         if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
             begun = time.perf_counter()
@@ -97,7 +100,8 @@ def train(
     bf16: bool,
 ) -> dict[str, float]:
     """Train the network of `spec` and save it; returns the solver's summary."""
-    network = new_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
+    seed = config.solver.seed(config.seed)
+    network = new_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
     with ExitStack() as opened:
         val = reader
         # LMDB opens no database twice in a process.
@@ -113,7 +117,7 @@ def train(
             solver=config.solver,
             folder=config.folder.classifier,
             key=key,
-            seed=config.seed,
+            seed=seed,
             device=device,
             bf16=bf16,
         )

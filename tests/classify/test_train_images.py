@@ -16,7 +16,7 @@ from detpipe.classify.image_db import ImagesReader, image_key
 from detpipe.classify.train_images import all_logits, read_batch, train_images, validation
 from detpipe.classify.view import ViewConfig
 from detpipe.heads.softmax import SoftmaxHead
-from detpipe.solver.solver import SolverConfig
+from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.storage.datum import caffe_datum
 from detpipe.storage.lmdb_store import LmdbWriter
