@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -55,9 +56,11 @@ def main() -> None:
 
 
 def load(name: str, folder: Path) -> Dataset:
-    """The images with boxes of a set; VOC's hundred have one list."""
+    """The images with boxes of a set. VOC's hundred have one list, which `load_dataset` splits: here they are joined."""
     if name == "voc":
-        return load_dataset("voc", "train", root=str(folder / "voc2012_100"), train="trainval")
+        parts = [load_dataset("voc", split, root=str(folder / "voc2012_100")) for split in ("train", "test")]
+        truth = {image_id: boxes for part in parts for image_id, boxes in (part.ground_truth or {}).items()}
+        return replace(parts[0], records=parts[0].records + parts[1].records, ground_truth=truth)
     coco = folder / "coco_val"
     return load_dataset("coco", "test", test_json=str(coco / "instances.json"), test_images=str(coco / "images"))
 
