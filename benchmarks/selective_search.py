@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def load(name: str, folder: Path) -> Dataset:
-    """The images with boxes of a set. VOC's hundred have one list, which `load_dataset` splits: here they are joined."""
+    """The images with boxes of a set. VOC's hundred have one list, which `load_dataset` splits: here they are one."""
     if name == "voc":
         parts = [load_dataset("voc", split, root=str(folder / "voc2012_100")) for split in ("train", "test")]
         truth = {image_id: boxes for part in parts for image_id, boxes in (part.ground_truth or {}).items()}
