@@ -71,7 +71,7 @@ def test_it_works_where_only_the_wheel_is(wheel: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert "run_dir: runs/latest" in shown.stdout
-    assert "preset: ijcv_fast" in shown.stdout
+    assert "preset: turbo" in shown.stdout
     assert list(elsewhere.iterdir()) == []
 
 
