@@ -73,7 +73,7 @@ def test_parts_are_those_of_the_whole():
         (ColourSpace.hsv, cv2.COLOR_RGB2HSV_FULL, 256, 1),
         (ColourSpace.hsv_180, cv2.COLOR_RGB2HSV, 180, 1),
         (ColourSpace.lab, cv2.COLOR_RGB2LAB, 0, 2),
-        (ColourSpace.grey, cv2.COLOR_RGB2GRAY, 0, 0),
+        (ColourSpace.grey, cv2.COLOR_RGB2GRAY, 0, 1),
     ],
 )
 def test_as_opencv_converts(space: ColourSpace, code: int, turn: int, levels: int):

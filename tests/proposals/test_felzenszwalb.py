@@ -41,7 +41,7 @@ def test_kernels():
 def test_blur_as_opencvs(sigma: float):
     planes = scene().transpose(2, 0, 1).copy()
     wanted = np.stack([cv2.GaussianBlur(plane.astype(np.float64), (0, 0), sigma) for plane in planes])
-    assert np.abs(blur(planes, sigma) / 16 - wanted).max() < 0.8
+    assert np.abs(blur(planes, sigma) / 16 - wanted).max() < 1
 
 
 def test_blur_by_hand():
@@ -207,7 +207,14 @@ def test_segments_are_the_textbooks(
 
 
 def segmentations() -> Iterator[tuple[Planes, int, int]]:
-    for image in (scene(), mosaic(5, 6, 9), noise(40, 50), np.full((30, 20, 3), 9, np.uint8), noise(1, 90), noise(90, 1)):
+    for image in (
+        scene(),
+        mosaic(5, 6, 9),
+        noise(40, 50),
+        np.full((30, 20, 3), 9, np.uint8),
+        noise(1, 90),
+        noise(90, 1),
+    ):
         for space in (ColourSpace.lab, ColourSpace.grey):
             for k, min_size in ((50, 0), (100, 20), (300, 100)):
                 yield convert(image, space), k, min_size
@@ -256,8 +263,16 @@ def test_a_larger_k_prefers_larger_segments():
 @pytest.mark.skipif(not hasattr(cv2, "ximgproc"), reason="this OpenCV has no ximgproc")
 @pytest.mark.parametrize("k", [100, 200, 400])
 def test_about_as_many_as_opencvs(k: int):
+    for image in (scene(), mosaic()):
+        theirs = cv2.ximgproc.segmentation.createGraphSegmentation(0.8, k, 50).processImage(image)
+        count = segment(build_graph(image.transpose(2, 0, 1).copy(), 0.8), k, 50)[1]
+        assert count == pytest.approx(len(np.unique(theirs)), rel=0.25)
+
+
+@pytest.mark.skipif(not hasattr(cv2, "ximgproc"), reason="this OpenCV has no ximgproc")
+def test_more_than_opencvs_where_all_is_smooth():
+    # Pixels that were joined at first take less of a heavier edge than single ones: k / 4 and k.
     image = cv2.GaussianBlur(cv2.resize(noise(12, 16), (160, 120), interpolation=cv2.INTER_CUBIC), (0, 0), 1.5)
-    image = np.clip(image.astype(int) + noise(120, 160, 5) % 9, 0, 255).astype(np.uint8)
-    theirs = cv2.ximgproc.segmentation.createGraphSegmentation(0.8, k, 50).processImage(image)
-    count = segment(build_graph(image.transpose(2, 0, 1).copy(), 0.8), k, 50)[1]
-    assert count == pytest.approx(len(np.unique(theirs)), rel=0.35)
+    theirs = cv2.ximgproc.segmentation.createGraphSegmentation(0.8, 200, 50).processImage(image)
+    count = segment(build_graph(image.transpose(2, 0, 1).copy(), 0.8), 200, 50)[1]
+    assert 1 <= count / len(np.unique(theirs)) < 3

@@ -63,7 +63,7 @@ def run(code: str, home: Path) -> str:
 
 
 def test_beside_a_folder_that_is_not_writable_the_users_own_is_taken(tmp_path: Path):
-    code = IN_ANOTHER_PROCESS.format(locator="InTreeCacheLocator", more="caching.InTreeCacheLocatorFsAgnostic = None")
+    code = IN_ANOTHER_PROCESS.format(locator="InTreeCacheLocator", more="")
     assert run(code, tmp_path) == "[1, 0] 1"
     stored = [path for path in tmp_path.rglob("*.nbi") if "near_duplicates" in path.name]
     assert stored != []
@@ -72,7 +72,7 @@ def test_beside_a_folder_that_is_not_writable_the_users_own_is_taken(tmp_path: P
 
 
 def test_without_any_folder_it_works_too(tmp_path: Path):
-    everywhere = "caching._UserWideCacheLocatorInTree = None\ncaching.UserWideCacheLocator.ensure_cache_path = refuse"
+    everywhere = "caching.UserWideCacheLocator.ensure_cache_path = refuse"
     code = IN_ANOTHER_PROCESS.format(locator="InTreeCacheLocator", more=everywhere)
     code = code.replace("len(_duplicates_last.stats.cache_misses)", "len(_duplicates_last.signatures)")
     assert run(code, tmp_path) == "[1, 0] 1"
