@@ -40,3 +40,10 @@ THINGS = np.array([[10, 12, 51, 61], [65, 25, 116, 76]], np.float32)
 def noise(height: int, width: int, seed: int = 0) -> Image:
     """Every value by chance: nothing to see, and as many regions as there can be."""
     return digits(height * width * 3, 256, seed).reshape(height, width, 3)
+
+
+def shades(height: int = 90, width: int = 140) -> Image:
+    """Gradients that turn and break: smooth parts, long edges, all colours."""
+    y, x = np.mgrid[:height, :width]
+    planes = x * x // 90 + y, y * 2 + x * y // 70, 200 - x + y * y // 40
+    return (np.stack(planes, axis=2) % 256).astype(np.uint8)
