@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_DIR ?= runs/demo
+# Compile selective search now, not in the middle of the first run.
+WARM := $(BIN)/python -c 'from detpipe import SelectiveSearch; SelectiveSearch().check()'
 
 .PHONY: run test test-slow check format clean
 
@@ -27,10 +29,12 @@ format: .venv/.dev
 
 .venv/.run: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights]'
+	$(WARM)
 	touch $@
 
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,dev]'
+	$(WARM)
 	touch $@ .venv/.run
 
 clean:

@@ -21,9 +21,11 @@ SUMMARY = {
     "check": "list the faults of a data set",
     "propose": "where might things be: proposals of every image, and their recall",
     "crop": "what a classifier learns from: labelled regions in a database",
-    "train-cls": "what are they: fine-tune a classifier on the crops",
+    "train-cls": "what are they: fine-tune a classifier on the crops, or on a database of images (db.train=DB)",
     "detect": "classify the proposals of the test images, or of any image or folder",
-    "eval": "average precisions of detections, ours or anybody's, and the page",
+    "eval": "average precisions of detections, or a classifier on a database of images (db=DB), and the page",
+    "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
+    "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
 }
 
@@ -127,6 +129,8 @@ def run_command(name: str) -> int:
 
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
+    if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
+        sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
     debug = any(argument in ("debug=true", "debug=True", "debug=1") for argument in sys.argv)
 
     status = 0
@@ -176,9 +180,11 @@ def execute(name: str, config: DictConfig) -> None:
     from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
+        compute_mean,
         crop,
         detect,
-        evaluate,
+        evaluate_images,
+        make_db,
         proposals_export,
         proposals_fuse,
         proposals_import,
@@ -189,7 +195,7 @@ def execute(name: str, config: DictConfig) -> None:
         proposals_verify,
         propose,
         run,
-        train_cls,
+        train_images,
     )
     from detpipe.config import to_command
 
@@ -197,10 +203,12 @@ def execute(name: str, config: DictConfig) -> None:
         "run": run.run,
         "propose": propose.run,
         "crop": crop.run,
-        "train-cls": train_cls.run,
+        "train-cls": train_images.run,
         "detect": detect.run,
-        "eval": evaluate.run,
+        "eval": evaluate_images.run,
         "check": check.run,
+        "make-db": make_db.run,
+        "compute-mean": compute_mean.run,
         "proposals-info": proposals_info.run,
         "proposals-verify": proposals_verify.run,
         "proposals-recall": proposals_recall.run,
@@ -215,7 +223,7 @@ def execute(name: str, config: DictConfig) -> None:
     logging.captureWarnings(True)
     keep_freed_memory()
     with logging_redirect_tqdm():
-        functions[name](to_command(config))
+        functions[name](to_command(config, HydraConfig.get().overrides.task))
 
 
 def configuration_error(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,9 +15,11 @@ from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
-from detpipe.commands.evaluate import Evaluate
+from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
 from detpipe.commands.proposals_import import ProposalsImport
@@ -26,22 +30,25 @@ from detpipe.commands.proposals_show import ProposalsShow
 from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
-from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.train_images import TrainImages
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.methods import METHODS
-from detpipe.solver.solver import SolverConfig
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.solver.solver_prototxt import solver_values
 
 COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
     "crop": Crop,
-    "train-cls": TrainCls,
+    "train-cls": TrainImages,
     "detect": Detect,
-    "eval": Evaluate,
+    "eval": EvaluateImages,
     "check": Check,
+    "make-db": MakeDb,
+    "compute-mean": ComputeMean,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
     "proposals-recall": ProposalsRecall,
@@ -74,9 +81,30 @@ def register() -> None:
             store.store(group=group, name=name, node=component)
 
 
-def to_command(config: DictConfig) -> Any:
-    """The command's dataclass, its components made and checked. Raises ValueError for a value that one refuses."""
+def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
+    """The command's dataclass, its components made and checked. Raises ValueError for a value that one refuses.
+
+    overrides: the words of the command line, by which a setting that stands there wins over a solver.prototxt.
+    """
+    if OmegaConf.select(config, "solver.prototxt") is not None:
+        config = _with_solver_prototxt(config, overrides)
     return OmegaConf.to_object(config)
+
+
+def _with_solver_prototxt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration with what the file says: over what presets and experiments say, under the command line."""
+    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    path = Path(config.solver.prototxt)
+    if "solver" in given:
+        raise ValueError(f"solver=... and solver.prototxt={path}: wanted one of them: both say all of a training")
+    config = copy.deepcopy(config)
+    for name, value in solver_values(path).items():
+        full = f"solver.{name}"
+        # A mapping may have been given whole or by one of its keys: solver.lr={...}, solver.decay_mult.fc=0.
+        if not any(f"{full}.".startswith(f"{one}.") or one.startswith(f"{full}.") for one in given):
+            OmegaConf.update(config, full, value, merge=False)
+    config.solver.prototxt = None  # it is read
+    return config
 
 
 def _without_components(command: type) -> DictConfig:

@@ -14,12 +14,14 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import detpipe.config as config
+from detpipe.solver.solver_prototxt import read_solver_prototxt
 
 CONF = Path(__file__).parents[1] / "conf"
 
 MANDATORY = {
     "dataset=voc": ["dataset.root=a"],
     "dataset=images": ["dataset.root=a"],
+    "backbone=caffe": ["backbone.prototxt=lenet", "backbone.weights=none"],
     "dataset=coco": ["dataset.train_json=a", "dataset.train_images=b"],
 }
 """What an option can't do without."""
@@ -29,7 +31,7 @@ def made(command: str, *overrides: str) -> Any:
     """The command's object, as the command line makes it."""
     config.register()
     with initialize_config_module("detpipe.conf", version_base="1.3"):
-        return config.to_command(compose(command, list(overrides)))
+        return config.to_command(compose(command, list(overrides)), overrides)
 
 
 def users_of(group: str) -> list[str]:
@@ -97,9 +99,17 @@ CONTRACT = {
     "check": ["run_dir=d", "fail_on=warning"],
     "propose": ["proposals.preset=ijcv_quality", "run_dir=d"],
     "crop": ["run_dir=d", "seed=2", "verify=true", "crops.mode=square", "crops.context_pad=8", "crops.encoding=raw"],
-    "train-cls": ["solver.max_iter=5", "seed=1", "device=cuda", "backbone.weights=none", "head.box_regression=ridge"],
+    "train-cls": [
+        *["solver.max_iter=5", "seed=1", "device=cuda", "backbone.weights=none", "head.box_regression=ridge"],
+        *["db.train=a", "db.val=b"],
+    ],
     "detect": ["source=a.jpg", "run_dir=d"],
-    "eval": ["detections=a.json", "run_dir=d"],
+    "eval": ["detections=a.json", "run_dir=d", "db=e"],
+    "make-db": [
+        *["list=a", "root=b", "out=c", "resize=256x256", "encode=none", "shuffle=true", "seed=3", "workers=2"],
+        *["grey=true", "check_size=true", "num_shards=4", "max_bad=0.5", "overwrite=true"],
+    ],
+    "compute-mean": ["db=a", "out=b.binaryproto"],
     "proposals-info": ["path=a"],
     "proposals-verify": ["path=a"],
     "proposals-recall": ["path=a", "against=[b,c]", "split=train", "budgets=[10,100]", "resamples=0", "run_dir=d"],
@@ -183,3 +193,50 @@ def test_a_fusion_may_not_write_over_its_source(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "proposals.lmdb"):
         with pytest.raises(ValueError, match="another run_dir"):
             made("proposals-fuse", f"sources=[{source}]", f"run_dir={tmp_path}")
+
+
+# --- Caffe's solver.prototxt ------------------------------------------------------------------------------------------
+
+STEP = """
+base_lr: 0.02 lr_policy: "step" gamma: 0.5 stepsize: 30 max_iter: 70 momentum: 0.8 weight_decay: 0.001 test_iter: 3
+"""
+
+
+@pytest.fixture
+def prototxt(tmp_path: Path) -> str:
+    """An override that names a file of Caffe's."""
+    (tmp_path / "solver.prototxt").write_text(STEP)
+    return f"solver.prototxt={tmp_path / 'solver.prototxt'}"
+
+
+@pytest.mark.parametrize("command", ["train-cls", "run"])
+def test_a_solver_prototxt_is_the_same_object(command: str, prototxt: str, tmp_path: Path) -> None:
+    assert made(command, prototxt).solver == read_solver_prototxt(tmp_path / "solver.prototxt")
+
+
+def test_the_command_line_wins_over_a_solver_prototxt(prototxt: str) -> None:
+    one = made(
+        *("train-cls", prototxt, "solver.max_iter=5", "++solver.lr.gamma=0.1", "solver.batch_size=3"),
+        *("+solver.decay_mult={*.bias:0}", "solver.type=caffe_nesterov"),
+    ).solver
+    assert (one.max_iter, one.lr.gamma, one.batch_size, one.decay_mult) == (5, 0.1, 3, {"*.bias": 0.0})
+    assert (one.type.value, one.base_lr, one.lr.policy.value, one.momentum) == ("caffe_nesterov", 0.02, "step", 0.8)
+    # Also where it says what is the default anyway, which no comparison with defaults would see.
+    assert made("train-cls", prototxt, "solver.max_iter=300").solver.max_iter == 300
+    whole = made("train-cls", prototxt, "solver.lr={policy:exp,gamma:0.9}").solver.lr
+    assert (whole.policy.value, whole.gamma) == ("exp", 0.9)
+
+
+def test_a_solver_prototxt_wins_over_experiments(prototxt: str) -> None:
+    assert made("run", "experiment=demo", prototxt).solver.max_iter == 70
+    assert made("run", "experiment=rcnn_2014", prototxt).solver.momentum == 0.8
+
+
+def test_a_preset_beside_a_solver_prototxt_is_refused(prototxt: str) -> None:
+    with pytest.raises(ValueError, match=r"solver=\.\.\. and solver\.prototxt=.*: wanted one of them"):
+        made("train-cls", "solver=sgd", prototxt)
+
+
+def test_a_solver_prototxt_that_is_not_there() -> None:
+    with pytest.raises(FileNotFoundError, match=r"solver\.prototxt: no such file: nowhere"):
+        made("train-cls", "solver.prototxt=nowhere")

@@ -7,6 +7,8 @@ A comment before a block says what is done with it:
   `<!-- test: run status=1 -->` each must end with that exit status.
 - `<!-- test: skip REASON -->`: Python is not run; shell lines are composed all the same.
 
+A file that a page shows after `<!-- file: NAME -->` stands where its lines are run.
+
 The places that pages name (`my_voc`, `my_coco`, `photos`, `runs/mine`, ...) are drawn and made by the fixture `place`.
 """
 
@@ -27,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,6 +39,8 @@ from detpipe.config import COMMANDS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.proposals.selective_search import SelectiveSearchPreset
 from detpipe.solver.lr_policy import LrPolicy, Policy
+from detpipe.solver.optimizer import make_optimizer
+from detpipe.solver.solver_config import Optimizer, SolverConfig
 from tests import drawn
 from tests.test_layers import LAYERS
 
@@ -45,7 +50,7 @@ README = ROOT / "README.md"
 PAGES = [*([README] if README.is_file() else []), *DOCS]
 LINKED = [*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 
-OTHER_WORDS = {"cat", "cd", "git", "kill", "make", "pip", "python", "tail"}
+OTHER_WORDS = {"cat", "cd", "git", "kill", "make", "pip", "python", "sbatch", "srun", "tail", "torchrun"}
 """What a shell line may begin with beside `detpipe`; such lines are not run."""
 SMALL = {
     "backbone.weights": "none",
@@ -204,8 +209,30 @@ def draw_data(folder: Path) -> None:
     (folder / "their_boxes.json").write_text(json.dumps(results))
     of_test = [one for one in results if one["image_id"] in drawn.TEST]
     (folder / "their_detections.json").write_text(json.dumps(of_test))
+    write_files(folder)
     for number, name in enumerate(("one", "two"), start=100):
         drawn.write_jpeg(folder / "photos" / f"{name}.jpg", drawn.draw(number)[0])
+
+
+def draw_classes(folder: Path) -> None:
+    """my_classes: a folder a class; my_list.txt of some of them, and my_names.txt."""
+    lines = []
+    for number in range(12):
+        name = f"{drawn.CLASSES[number % 2]}/image {number}.jpg"
+        drawn.write_jpeg(folder / "my_classes" / name, drawn.draw(number)[0])
+        lines.append(f"{name} {number % 2}\n")
+    (folder / "my_list.txt").write_text("".join(lines[:6]))
+    (folder / "my_names.txt").write_text("\n".join(drawn.CLASSES) + "\n")
+
+
+NAMED_FILE = re.compile(r"^<!-- file: (?P<name>[\w.]+) -->\n```\w+\n(?P<text>.*?)^```$", re.M | re.S)
+
+
+def write_files(folder: Path) -> None:
+    """The files that pages show whole, under the name in the comment before them."""
+    for page in PAGES:
+        for shown in NAMED_FILE.finditer(page.read_text("utf-8")):
+            (folder / shown["name"]).write_text(shown["text"])
 
 
 def boxes_and_labels(number: int) -> tuple[list[list[float]], list[int]]:
@@ -218,6 +245,7 @@ def made(command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) ->
     """A folder with the drawn data and a finished run in runs/mine."""
     folder = tmp_path_factory.mktemp("docs")
     draw_data(folder)
+    draw_classes(folder)
     words = ["detpipe", "run", "dataset=voc", "dataset.root=my_voc", "run_dir=runs/mine"]
     assert command_line.run(words, folder) == 0, command_line.errors.read_text()
     return folder
@@ -239,7 +267,9 @@ PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mar
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
-def test_shell_lines_compose(block: Block) -> None:
+def test_shell_lines_compose(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
     for words in block.commands:
         if words[0] != "detpipe":
             assert words[0] in OTHER_WORDS, words
@@ -254,7 +284,7 @@ def test_shell_lines_compose(block: Block) -> None:
         for job in sweeps(overrides) if "-m" in flags else [overrides]:
             config = compose_command(name, job)
             if not flags:  # as --cfg job and --help do, leave values that are still to be given
-                to_command(config)
+                to_command(config, job)
 
 
 @pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
@@ -365,7 +395,7 @@ def defaults() -> dict[str, str]:
 
 
 def flat(prefix: str, node: Any) -> dict[str, str]:
-    if not isinstance(node, dict):
+    if not isinstance(node, dict) or (prefix and not node):
         return {prefix: node if isinstance(node, str) else json.dumps(node)}
     names = (flat(f"{prefix}.{key}" if prefix else key, value) for key, value in node.items())
     return {name: value for one in names for name, value in one.items()}
@@ -394,6 +424,25 @@ def test_lr_formulas_are_those_of_the_code() -> None:
             known = {"i": i, "max_iter": 10, "gamma": 0.3, "stepsize": 4, "stepvalue": [3, 7], "power": 0.7}
             stated = eval(formula, {"exp": math.exp, "cos": math.cos, "pi": math.pi, **known})
             assert stated == pytest.approx(policy.factor(i, 10)), name
+
+
+def test_update_formulas_are_those_of_the_code() -> None:
+    rows = dict(table("solver.md", "type"))
+    assert set(rows) == {kind.value for kind in Optimizer}
+    for name, formula in rows.items():
+        momentum = 0.0 if name in ("caffe_adagrad", "caffe_rmsprop") else 0.8
+        config = SolverConfig(type=Optimizer(name), momentum=momentum, momentum2=0.9, rms_decay=0.7, delta=0.1)
+        weight, decay = torch.nn.Parameter(torch.tensor([2.0], dtype=torch.float64)), 0.01
+        optimizer = make_optimizer(config, [{"params": [weight], "lr_mult": 1.0, "weight_decay": decay}])
+        known = {"sqrt": math.sqrt, "momentum": momentum, "momentum2": 0.9, "rms_decay": 0.7, "delta": 0.1}
+        state = {"w": 2.0, "decay": decay, **known, **dict.fromkeys("vmhkt", 0.0)}
+        for rate, gradient in ((0.5, 1.0), (0.5, -0.3), (0.1, 0.7)):
+            optimizer.param_groups[0]["lr"] = rate
+            weight.grad = torch.full_like(weight, gradient)
+            optimizer.step()
+            state["r"], state["g"] = rate, gradient + (0 if name.endswith("adamw") else decay * state["w"])
+            exec(formula, state)
+            assert weight.item() == pytest.approx(state["w"], rel=1e-10), name
 
 
 def test_layers_are_those_that_are_held() -> None:

@@ -41,7 +41,15 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
     assert "detpipe/conf/run.yaml" in settings
     assert code <= names
     assert settings <= names
-    assert {"detpipe/py.typed", "detpipe/storage/messages.proto", "detpipe/conf/__init__.py"} <= names
+    nets = {str(path.relative_to(ROOT)) for path in (ROOT / "detpipe").rglob("*.prototxt")}
+    assert "detpipe/backbone/caffe/presets/vgg16.prototxt" in nets
+    assert nets <= names
+    assert {
+        "detpipe/py.typed",
+        "detpipe/storage/messages.proto",
+        "detpipe/backbone/caffe/caffe_net.proto",
+        "detpipe/conf/__init__.py",
+    } <= names
     outside = {name.split("/")[0] for name in names} - {"detpipe"}
     assert all(name.endswith(".dist-info") for name in outside)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes detpipe/storage/messages_pb2.py and its stub anew from messages.proto.
+# Writes the _pb2.py beside each .proto of the package, and its stub, anew.
 # An old generator on purpose: code of protoc 25 loads in every protobuf from 4.25 on, that of a newer one only in its own and the next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,4 +7,5 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 python3 -m venv "$scratch/venv"
 "$scratch/venv/bin/pip" install --quiet 'grpcio-tools==1.62.3' 'setuptools<80'
-"$scratch/venv/bin/python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. detpipe/storage/messages.proto
+"$scratch/venv/bin/python" -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+  detpipe/*/*.proto detpipe/backbone/caffe/*.proto

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
-from detpipe.backbone import timm_models, torchvision_models
+from detpipe.backbone import caffe_backbone, timm_models, torchvision_models
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
 from detpipe.backbone.weights import load_weights
 
 LITE0 = "efficientnet_lite0"
+CAFFE = "caffe"
 IMAGENET = "imagenet"
 NONE = "none"
 
@@ -22,13 +23,21 @@ class BackboneConfig:
     """Which network, with which weights, at which input size."""
 
     name: str = LITE0
-    """efficientnet_lite0, torchvision/NAME (torchvision/resnet18) or timm/NAME."""
+    """efficientnet_lite0, torchvision/NAME (torchvision/resnet18), timm/NAME or caffe."""
     weights: str = IMAGENET
-    """imagenet, none (random, and said so), or the path of a .pth or .safetensors file."""
-    input_size: int | None = 128
-    """Height and width of a crop in pixels; null: what the network was trained on."""
+    """imagenet, none (random, and said so), or the path of a .pth, .safetensors or (caffe) .caffemodel file."""
+    input_size: int | None = None
+    """Height and width in pixels of what it sees; null: what it was trained on. Region classifiers take the crops'."""
     download: bool = False
     """Let torchvision or timm fetch their own weights from the network for weights=imagenet."""
+    prototxt: str | None = None
+    """caffe: the file of the net, or lenet, caffenet, alexnet, googlenet or vgg16."""
+    mean: list[float] = field(default_factory=list)
+    """caffe: what is subtracted from blue, green and red, or from all; empty: what the prototxt says."""
+    mean_file: str | None = None
+    """caffe: a .npy or .binaryproto of the mean, in place of `mean`."""
+    scale: float | None = None
+    """caffe: by what the difference is multiplied; null: what the prototxt says."""
 
     def __post_init__(self) -> None:
         if self.input_size is not None and self.input_size < 1:
@@ -37,10 +46,27 @@ class BackboneConfig:
             raise ValueError("backbone.weights: wanted imagenet, none or a path, got an empty one")
         if self.download and self.weights != IMAGENET:
             raise ValueError(f"backbone.download=true goes with weights=imagenet only, got weights={self.weights}")
-        if self.name != LITE0 and not self.name.startswith(("torchvision/", "timm/")):
+        if self.name not in (LITE0, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
             raise ValueError(
-                f"backbone.name: wanted efficientnet_lite0, torchvision/NAME or timm/NAME, got {self.name!r}"
+                f"backbone.name: wanted efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got {self.name!r}"
             )
+        self._check_caffe()
+
+    def _check_caffe(self) -> None:
+        if self.name != CAFFE:
+            if self.prototxt is not None or self.mean or self.mean_file is not None or self.scale is not None:
+                raise ValueError(f"backbone: prototxt, mean, mean_file and scale go with name=caffe, got {self.name}")
+            return
+        if not self.prototxt:
+            raise ValueError("backbone.prototxt: name=caffe wants the file of the net, or a preset's name, got none")
+        if self.weights == IMAGENET:
+            raise ValueError(
+                "backbone.weights: name=caffe has no ImageNet weights of its own; say weights=FILE.caffemodel, or none"
+            )
+        if len(self.mean) not in (0, 1, 3) or (self.mean and self.mean_file is not None):
+            raise ValueError(f"backbone.mean: wanted 1 or 3 numbers, or mean_file, got {list(self.mean)}")
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"backbone.scale: wanted a number above 0, got {self.scale}")
 
 
 def create_backbone(config: BackboneConfig) -> Backbone:
@@ -52,10 +78,33 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     Raises ImportError where a package is missing, FileNotFoundError or ValueError where the weights are, and
     ValueError for an unknown name; each says what to do.
     """
+    if config.name == CAFFE:
+        return _caffe(config)
     backbone = _lite0(config) if config.name == LITE0 else _from_library(config)
     if config.input_size is not None:
         backbone.spec = replace(backbone.spec, size=(config.input_size, config.input_size))
     return backbone.eval()
+
+
+def written_out(config: BackboneConfig) -> BackboneConfig:
+    """The config with the mean and scale that stand in Caffe's files as numbers; of others, itself.
+
+    A classifier that is saved with it needs those files no more. Raises ValueError where no mean is said.
+    """
+    if config.name != CAFFE:
+        return config
+    assert config.prototxt is not None
+    mean, scale = caffe_backbone.preprocessing(config.prototxt, config.mean, config.mean_file, config.scale)
+    return replace(config, mean=mean, mean_file=None, scale=scale)
+
+
+def _caffe(config: BackboneConfig) -> Backbone:
+    """The net is built for the size: what its InnerProducts weigh depends on it."""
+    plain = written_out(config)
+    assert plain.prototxt is not None
+    assert plain.scale is not None
+    weights = None if plain.weights == NONE else Path(plain.weights)
+    return caffe_backbone.build(plain.prototxt, weights, plain.mean, plain.scale, plain.input_size).eval()
 
 
 def _lite0(config: BackboneConfig) -> Backbone:

@@ -7,6 +7,11 @@ import numpy as np
 from detpipe.structures import Int64Array
 
 
+def plain_order(examples: int, *, batch_size: int, seed: int) -> BalancedOrder:
+    """Batches of whole passes over all examples, without regard to their labels. Raises ValueError for none."""
+    return BalancedOrder(np.ones(examples, dtype=np.int64), batch_size=batch_size, fg_share=1.0, seed=seed)
+
+
 class BalancedOrder:
     """Batches with a fixed share of foreground (R-CNN, section 2.3: 32 of 128), each kind in passes of its own.
 
@@ -17,7 +22,7 @@ class BalancedOrder:
     def __init__(self, labels: Int64Array, *, batch_size: int, fg_share: float, seed: int) -> None:
         """labels: (N,), 0 is background. Raises ValueError for N = 0."""
         if not len(labels):
-            raise ValueError("wanted at least one crop to train on, got none: has the training set no objects?")
+            raise ValueError("wanted at least one example to train on, got none: has the training set no objects?")
         foreground, background = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
         n_foreground = round(batch_size * fg_share)
         if not len(foreground):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.storage.atomic import replaced, write_json
 from detpipe.storage.manifest import plain
+
+NET = "net.prototxt"
+"""Beside the weights, where the backbone is a net of Caffe's."""
 
 
 class BoxRegression(enum.Enum):
@@ -81,7 +86,7 @@ class RegionClassifier(nn.Module):
         self.backbone = backbone
         self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
         self.dropout = nn.Dropout(dropout)
-        self.head = SoftmaxHead(backbone.feature_width, n_classes, generator=generator)
+        self.head = SoftmaxHead(backbone.feature_width, n_classes + 1, generator=generator)
         self.box_regressor = (
             BoxRegressor(backbone.feature_width, n_classes, generator=generator) if box_regression else None
         )
@@ -109,10 +114,16 @@ class ClassifierSpec:
 
 
 def save_classifier(folder: Path, network: RegionClassifier, spec: ClassifierSpec) -> None:
-    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
+    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all.
+
+    A net of Caffe's is put beside them, as its text.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replaced(folder / "weights.safetensors") as scratch:
         save_file(state, scratch)
+    if spec.backbone.prototxt is not None:
+        with replaced(folder / NET) as scratch:
+            shutil.copyfile(find_prototxt(spec.backbone.prototxt), scratch)
     write_json(folder / "classifier.json", plain(spec))
 
 
@@ -124,7 +135,10 @@ def load_spec(folder: Path) -> ClassifierSpec:
             f"{folder}: wanted a trained classifier, found no classifier.json; run `detpipe train-cls`"
         )
     try:
-        return _spec(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if "kind" in values:
+            raise ValueError(f"one of whole {values['kind']}, made by train-cls db.train=DB, that knows no regions")
+        return _spec(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(f"{path}: wanted a classifier's description, got: {error}; train it again") from error
 
@@ -132,7 +146,9 @@ def load_spec(folder: Path) -> ClassifierSpec:
 def load_classifier(folder: Path) -> tuple[RegionClassifier, ClassifierSpec]:
     """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
     spec = load_spec(folder)
-    network = build_classifier(spec, dropout=0.0, seed=0, pretrained=False)
+    # The net's text as it was in training: the file that it came from may have changed, or be elsewhere.
+    own = dataclasses.replace(spec.backbone, prototxt=str(folder / NET)) if spec.backbone.prototxt else spec.backbone
+    network = build_classifier(dataclasses.replace(spec, backbone=own), dropout=0.0, seed=0, pretrained=False)
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,10 +17,11 @@ from detpipe.classify.batch_order import BalancedOrder
 from detpipe.classify.classifier import HeadConfig, RegionClassifier
 from detpipe.classify.crops_db import CropBatch, CropsReader
 from detpipe.classify.device import autocast
+from detpipe.classify.train_network import train_network
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import softmax_loss
-from detpipe.solver.parameter_groups import parameter_groups
-from detpipe.solver.solver import Solver, SolverConfig
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver_config import SolverConfig
 
 VALIDATION_CROPS = 2000
 """Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
@@ -39,40 +40,48 @@ def fine_tune(
     seed: int,
     device: torch.device,
     bf16: bool,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
 
+    ranks: of several processes, each of which reads its own part of every batch; they end with the same weights.
+
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    network.to(device).to(memory_format=torch.channels_last)
-    network.backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
-    network.backbone.use_fast_depthwise_backward()
     order = BalancedOrder(train.labels, batch_size=solver.batch_size, fg_share=fg_share, seed=seed)
     new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
 
+    ranks = ranks if ranks is not None else Ranks()
+    part = ranks.part(solver.batch_size)
+
     def make_batch(number: int) -> CropBatch:
-        batch = train.read(order(number))
-        return mirrored(batch, np.random.default_rng((seed, number))) if head.flip else batch
+        batch = train.read(order(number)[part])
+        if not head.flip:
+            return batch
+        # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
+        chosen = np.random.default_rng((seed, number)).random(solver.batch_size) < 0.5
+        return mirrored(batch, chosen[part])
 
     def loss(batch: CropBatch) -> Mapping[str, Tensor]:
         with autocast(device, bf16):
             logits, deltas = network(torch.from_numpy(batch.crops).to(device))
         return region_losses(network.box_regressor, logits, deltas, batch, head, device)
 
-    return Solver(
-        config=solver,
-        max_iter=solver.iterations(len(train)),
-        module=network,
-        groups=parameter_groups(
-            network, new_modules=new_modules, new_lr_mult=solver.new_lr_mult, weight_decay=solver.weight_decay
-        ),
+    return train_network(
+        network,
+        new_modules=new_modules,
+        examples=len(train),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, device, bf16) if val is not None and len(val) else None,
+        validate=validation(network, val, device, bf16, validation_crops(solver)) if val else None,
+        head=head,
+        solver=solver,
         folder=folder,
         key=key,
         seed=seed,
-    ).run()
+        device=device,
+        ranks=ranks,
+    )
 
 
 def region_losses(
@@ -94,20 +103,27 @@ def region_losses(
     return losses
 
 
-def mirrored(batch: CropBatch, generator: np.random.Generator) -> CropBatch:
-    """Half of the crops mirrored left to right, chosen by `generator`; the shift dx of their boxes changes its sign."""
-    chosen = generator.random(len(batch.labels)) < 0.5
+def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:
+    """The chosen crops (N,) mirrored left to right; the shift dx of their boxes changes its sign."""
     crops, deltas = batch.crops.copy(), batch.deltas.copy()
     crops[chosen] = crops[chosen, :, ::-1]
     deltas[chosen, 0] *= -1
     return CropBatch(crops, batch.labels, deltas)
 
 
+def validation_crops(solver: SolverConfig) -> int:
+    """How many crops a validation looks at: test_iter batches, or VALIDATION_CROPS where it isn't given."""
+    return VALIDATION_CROPS if solver.test_iter is None else solver.test_iter * solver.batch_size
+
+
 def validation(
-    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool
+    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`."""
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_CROPS)).round().astype(np.int64))
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+
+    It looks at no more than `crops` crops, evenly spread.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), crops)).round().astype(np.int64))
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
@@ -148,13 +164,3 @@ def solve_box_regression(
         np.concatenate(features), train.labels[places], np.concatenate(deltas), ridge=head.ridge
     )
     network.box_regressor.to(device)
-
-
-def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that change how a training is watched, not what comes out of it."""
-    watching = {"display", "test_interval", "snapshot", "snapshot_keep"}  # of SolverConfig
-    return {
-        name: training_key(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in watching
-    }

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.create import BackboneConfig, written_out
 from detpipe.classify.classifier import (
     BoxRegression,
     ClassifierSpec,
@@ -20,12 +21,14 @@ from detpipe.classify.classifier import (
 )
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
-from detpipe.classify.fine_tune import fine_tune, solve_box_regression, training_key
+from detpipe.classify.fine_tune import fine_tune, solve_box_regression
+from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import file_digest
 from detpipe.solver.interrupt import Interrupted
-from detpipe.solver.solver import SolverConfig
-from detpipe.storage.manifest import Artefact, State, plain, read_manifest
+from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.storage.manifest import Artefact, ArtefactError, State, plain, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +48,30 @@ class TrainCls(Command):
 
 
 def run(config: TrainCls) -> None:
-    """Fine-tune the backbone and a new head on the crops, and save the classifier."""
-    device = resolve_device(config.device)
-    bf16 = resolve_bf16(config.precision, device)
+    """Fine-tune the backbone and a new head on the crops, and save the classifier. The first rank writes."""
+    with joined_ranks() as ranks:
+        device = resolve_device(config.device)
+        bf16 = resolve_bf16(config.precision, device)
+        spec = classifier_spec(config)
+        artefact = trained_artefact(config, spec, device, bf16)
+        if begin(artefact, config, ranks) is not State.COMPLETE:
+            begun = time.perf_counter()
+            try:
+                summary = train(config, spec, artefact.manifest.digest, device, bf16, ranks)
+            except Interrupted:
+                if ranks.is_first:
+                    artefact.pause(time.perf_counter() - begun)
+                raise
+            if ranks.is_first:
+                artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+        if ranks.is_first:
+            report(config, artefact)
+
+
+def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.device, bf16: bool) -> Artefact:
+    """The classifier's folder with its key."""
     crops = read_manifest(config.folder.crops)
-    spec = classifier_spec(config)
-    artefact = Artefact(
+    return Artefact(
         config.folder.classifier,
         stage="train-cls",
         settings=training_key(
@@ -60,33 +81,38 @@ def run(config: TrainCls) -> None:
                     "head": config.head,
                     "solver": config.solver,
                     "fg_share": crops.settings["sampling"]["fg_share"],
-                    "seed": config.seed,
+                    "seed": config.solver.seed(config.seed),
                     "bf16": bf16,
                     "device": device.type,
                 }
             )
         ),
-        inputs={"crops": crops.digest, **weights_digest(config.backbone)},
+        inputs={"crops": crops.digest, **weights_digest(config)},
     )
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        try:
-            summary = train(
-                config, spec, artefact.manifest.digest, crops.settings["sampling"]["fg_share"], device, bf16
-            )
-        except Interrupted:
-            artefact.pause(time.perf_counter() - begun)
-            raise
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-    report(config, artefact)
+
+
+def begin(artefact: Artefact, config: TrainCls, ranks: Ranks) -> State:
+    """What the first rank finds, and makes room for; the others are told. Where it refuses, all raise ArtefactError."""
+    state = None
+    try:
+        if ranks.is_first:
+            state = artefact.begin(overwrite=config.overwrite)
+    finally:
+        refused = ranks.any(ranks.is_first and state is None)
+        done = ranks.any(state is State.COMPLETE)
+    if refused:
+        raise ArtefactError(f"{artefact.path}: refused by the first process")
+    return State.COMPLETE if done else state or State.PARTIAL
 
 
 def train(
-    config: TrainCls, spec: ClassifierSpec, key: str, fg_share: float, device: torch.device, bf16: bool
+    config: TrainCls, spec: ClassifierSpec, key: str, device: torch.device, bf16: bool, ranks: Ranks
 ) -> dict[str, float]:
-    """Train the network of `spec` and save it; returns the solver's summary."""
-    network = build_classifier(spec, dropout=config.head.dropout, seed=config.seed, pretrained=True)
+    """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
+    seed = config.solver.seed(config.seed)
+    network = build_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
     ridge = config.head.box_regression is BoxRegression.ridge
+    fg_share = read_manifest(config.folder.crops).settings["sampling"]["fg_share"]
     with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
         summary = fine_tune(
             network,
@@ -97,20 +123,24 @@ def train(
             fg_share=fg_share,
             folder=config.folder.classifier,
             key=key,
-            seed=config.seed,
+            seed=seed,
             device=device,
             bf16=bf16,
+            ranks=ranks,
         )
-        if ridge:
+        if ridge and ranks.is_first:
             solve_box_regression(network, crops, config.head, device=device, bf16=bf16)
-    save_classifier(config.folder.classifier, network, spec)
+    if ranks.is_first:
+        save_classifier(config.folder.classifier, network, spec)
     return summary
 
 
-def weights_digest(backbone: BackboneConfig) -> dict[str, str]:
-    """The digest of a person's own weights file, as an input; ImageNet's and none have no file."""
-    path = Path(backbone.weights)
-    return {"weights": file_digest(path).hex()} if path.is_file() else {}
+def weights_digest(config: TrainCls) -> dict[str, str]:
+    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file."""
+    files = {"weights": Path(config.backbone.weights), "solver.weights": Path(config.solver.weights or "")}
+    if config.backbone.prototxt is not None:
+        files["prototxt"] = find_prototxt(config.backbone.prototxt)
+    return {name: file_digest(path).hex() for name, path in files.items() if path.is_file()}
 
 
 def classifier_spec(config: TrainCls) -> ClassifierSpec:
@@ -120,7 +150,7 @@ def classifier_spec(config: TrainCls) -> ClassifierSpec:
     return ClassifierSpec(
         classes=tuple(settings["classes"]),
         category_ids=tuple(settings["category_ids"]),
-        backbone=replace(config.backbone, input_size=cut.size),
+        backbone=replace(written_out(config.backbone), input_size=cut.size),
         crops=cut,
         box_regression=config.head.box_regression is not BoxRegression.none,
     )

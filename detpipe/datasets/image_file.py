@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 from detpipe.structures import Image
@@ -59,17 +60,35 @@ def read_image(path: Path) -> Image:
     Grey is repeated into three channels, alpha is dropped, 16 bits are scaled to 8, a palette or CMYK becomes RGB.
     Raises FileNotFoundError, TruncatedImageError, or BrokenImageError for whatever else can't be decoded.
     """
+    bgr, header = _decode(path, cv2.IMREAD_COLOR)
+    return _upright(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8), header, path)
+
+
+def read_grey(path: Path) -> npt.NDArray[np.uint8]:
+    """Decode an image file to brightness: (H, W) uint8, otherwise as `read_image`.
+
+    The decoder does it, as for Caffe's tools: a JPEG's brightness is in the file, and isn't made of colours again.
+    """
+    grey, header = _decode(path, cv2.IMREAD_GRAYSCALE)
+    return _upright(grey, header, path)
+
+
+def _decode(path: Path, flag: int) -> tuple[npt.NDArray[np.uint8], ImageHeader]:
+    """The pixels as the file has them, not turned, and the header."""
     data = path.read_bytes()
     header = _parse_header(data, path)
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise BrokenImageError(f"{_wanted(path)}, got {header.format} data that OpenCV refuses: {error.err}") from error
-    if bgr is None:
+    if pixels is None:
         raise BrokenImageError(f"{_wanted(path)}, got {header.format} data that can't be decoded; {_MEND}")
-    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return np.asarray(pixels, dtype=np.uint8), header
+
+
+def _upright(pixels: npt.NDArray[np.uint8], header: ImageHeader, path: Path) -> npt.NDArray[np.uint8]:
     # OpenCV turns a TIFF by itself, whatever the flag says.
-    upright = rgb if header.format == "TIFF" else _turn(rgb, header.orientation)
+    upright = pixels if header.format == "TIFF" else _turn(pixels, header.orientation)
     if upright.shape[:2] != header.image_size:
         raise BrokenImageError(
             f"{path}: wanted height and width {header.image_size} as its header says, decoded {upright.shape[:2]}; "
@@ -184,10 +203,10 @@ def _valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _turn(image: Image, orientation: int) -> Image:
+def _turn(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
     """Upright, from EXIF 2.3's orientations: 2 mirrored, 3 turned by 180, 4 flipped, 5-8 those of a turned one."""
     if orientation >= 5:
-        image = image.transpose(1, 0, 2)
+        image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     if orientation in (2, 3, 6, 7):

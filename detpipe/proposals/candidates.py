@@ -133,7 +133,7 @@ def _of_hierarchies(
                 slot = (slot + 1) & (slots - 1)
             if table[slot] < 0:
                 table[slot] = count
-                found[count] = boxes[r]
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = x1, y1, x2, y2
                 f[count, _PLACE] = f[count, _RANK] = f[count, _LEAST_FILL] = f[count, _ABSORBED] = 0x7FFFFFFF
                 count += 1
             u = table[slot]
@@ -265,12 +265,12 @@ def _look(
         x1, y1, x2, y2 = boxes[u, 0], boxes[u, 1], boxes[u, 2], boxes[u, 3]
         wide, high = x2 - x1, y2 - y1
         # A side on the image's border has no steps across it, and is not counted.
-        line = 1 + high * ((x1 > 0) + (x2 < width)) + wide * ((y1 > 0) + (y2 < height))
+        line = high * ((x1 > 0) + (x2 < width)) + wide * ((y1 > 0) + (y2 < height))
         steps = across[y2, x1] - across[y1, x1] + across[y2, x2] - across[y1, x2]
         steps += over[y1, x2] - over[y1, x1] + over[y2, x2] - over[y2, x1]
         cut = down[y2, x1] - down[y1, x1] + down[y2, x2 - 1] - down[y1, x2 - 1]
         cut += along[y1, x2] - along[y1, x1] + along[y2 - 1, x2] - along[y2 - 1, x1]
         within = inside[y2, x2] - inside[y1, x2] - inside[y2, x1] + inside[y1, x1]
-        f[u, _CONTRAST] = min(steps * 2000 * pixels // (line * summed), _MOST)
+        f[u, _CONTRAST] = min(steps * 2000 * pixels // ((line + 1) * summed), _MOST)
         f[u, _CROSSING] = min(cut * 2000 * pixels // (2 * (wide + high) * summed), _MOST)
         f[u, _INSIDE] = min(within * 1000 * pixels // (wide * high * summed), _MOST)

@@ -182,7 +182,8 @@ def _cluster(
     above = np.full(width, never, np.int32)
     before = np.full(width, never, np.int32)
     for y in range(height):
-        before[1:] = across[y, : width - 1]
+        for x in range(1, width):
+            before[x] = across[y, x - 1]
         for x in range(width):
             # In the order of the edges' numbers: with a strict order no ring of pixels can form.
             bits, other = above[x], -width
@@ -194,7 +195,8 @@ def _cluster(
                 bits, other = along[y, x], width
             target[y, x] = y * width + x + (other if bits < never else 0)
             lightest[y, x] = max((bits >> (23 - mantissa)) - ((127 << mantissa) - 1), 0) if bits < never else 0
-        above[:] = along[y]
+        for x in range(width):
+            above[x] = along[y, x]
     return _number_clusters(target.reshape(-1), lightest.reshape(-1), height, width)
 
 

@@ -139,7 +139,8 @@ def _neighbours(labels: Int32Array, count: int) -> Int32Array:
                             larger[slot] = old
                     table = larger
                     grown = np.empty((len(table) // 2, 2), np.int32)
-                    grown[:found] = pairs[:found]
+                    for i in range(found):
+                        grown[i, 0], grown[i, 1] = pairs[i, 0], pairs[i, 1]
                     pairs = grown
     return pairs[:found].copy()
 
@@ -166,7 +167,8 @@ def _mix(histograms: Histograms, a: int, b: int, share: np.int32) -> None:
 def _push(heap: Int64Array, length: int, key: int) -> Int64Array:
     if length == len(heap):
         larger = np.empty(2 * len(heap), np.int64)
-        larger[:length] = heap
+        for i in range(length):
+            larger[i] = heap[i]
         heap = larger
     at = length
     while at > 0 and heap[(at - 1) >> 1] < key:
@@ -251,10 +253,11 @@ def _group(
     levels = np.ones(total, np.int32)
     similarities = np.full(total, 1 << 20, np.int32)
     rows = np.empty(total, np.int32)  # the region's histogram: that of one of its two is used again
-    boxes[:count] = first_boxes
-    sizes[:count] = first_sizes
     for r in range(count):
+        sizes[r] = first_sizes[r]
         rows[r] = r
+        for side in range(4):
+            boxes[r, side] = first_boxes[r, side]
     # Neighbours of region r: pool[starts[r]] ... pool[starts[r + 1] - 1], of which some were joined with others since.
     starts = np.zeros(total + 1, np.int64)
     for p in range(len(pairs)):
@@ -302,7 +305,8 @@ def _group(
         needed = end + starts[a + 1] - starts[a] + starts[b + 1] - starts[b]
         if needed > len(pool):
             larger = np.empty(2 * needed, np.int32)
-            larger[:end] = pool[:end]
+            for i in range(end):
+                larger[i] = pool[i]
             pool = larger
         for old in (a, b):
             for i in range(starts[old], starts[old + 1]):

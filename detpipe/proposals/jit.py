@@ -2,7 +2,8 @@
 
 Compiled code must give the same bits on every machine: integers, or single IEEE operations on floats in a stated order.
 So never fastmath, no sums of floats in loops, no exp or log. A compiled function calls only functions of its own file:
-numba notices a change of the file that it compiles, not of another one.
+numba notices a change of the file that it compiles, not of another one. Arrays are copied element by element: the check
+of shapes that numba adds to `a[:] = b` takes it seconds to compile.
 """
 
 from __future__ import annotations

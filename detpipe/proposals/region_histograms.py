@@ -61,7 +61,8 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
                 padded[y + 1, x + 1] = planes[c, y, x]
                 codes[c, y, x] = planes[c, y, x] * colour_bins >> 8
             padded[y + 1, 0], padded[y + 1, width + 1] = planes[c, y, 0], planes[c, y, width - 1]
-        padded[0], padded[height + 1] = padded[1], padded[height]
+        for x in range(width + 2):
+            padded[0, x], padded[height + 1, x] = padded[1, x], padded[height, x]
         for y in range(height):
             above, here, below = padded[y], padded[y + 1], padded[y + 2]
             for x in range(width):
@@ -74,12 +75,12 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
                 slopes[3, y, x] = 3 * (e - s + n - w) + 10 * (ne - sw)
         for d in range(4):
             # Each direction fills its bins up to the image's steepest slope, as in OpenCV.
-            top, bottom = np.int16(0), np.int16(0)
+            most, least = np.int16(0), np.int16(0)
             for y in range(height):
                 for x in range(width):
-                    top = max(top, slopes[d, y, x])
-                    bottom = min(bottom, slopes[d, y, x])
-            up, down = np.int32((texture_bins << 16) // (top + 1)), np.int32((texture_bins << 16) // (1 - bottom))
+                    most = max(most, slopes[d, y, x])
+                    least = min(least, slopes[d, y, x])
+            up, down = np.int32((texture_bins << 16) // (most + 1)), np.int32((texture_bins << 16) // (1 - least))
             for y in range(height):
                 for x in range(width):
                     slope = np.int32(slopes[d, y, x])

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop after the running iteration, as Caffe's signal handler has it."""
+"""SIGINT and SIGTERM as a request to stop after the running iteration, SIGHUP as one to save and go on, as in Caffe."""
 
 from __future__ import annotations
 
@@ -42,3 +42,34 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class SaveRequest:
+    """Whether a signal has asked for a snapshot since the last time that this was asked."""
+
+    def __init__(self) -> None:
+        self.noted = False
+
+    def take(self) -> bool:
+        """Answer, and forget it."""
+        noted, self.noted = self.noted, False
+        return noted
+
+
+@contextlib.contextmanager
+def save_on_hangup() -> Iterator[SaveRequest]:
+    """Note SIGHUP instead of dying (Caffe's default too). Nothing is noted in a side thread, or where there is none."""
+    request = SaveRequest()
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        request.noted = True
+
+    previous = signal.signal(hangup, note)
+    try:
+        yield request
+    finally:
+        signal.signal(hangup, previous)

@@ -45,6 +45,9 @@ class LrPolicy:
             raise ValueError(f"solver.lr.stepsize: wanted at least 1, got {self.stepsize}")
         if list(self.stepvalue) != sorted(self.stepvalue):
             raise ValueError(f"solver.lr.stepvalue: wanted ascending iterations, got {list(self.stepvalue)}")
+        for name in ("gamma", "power"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"solver.lr.{name}: wanted a finite number, got {getattr(self, name)}")
         if self.warmup_iter < 0 or not 0 <= self.warmup_start <= 1:
             raise ValueError(
                 f"solver.lr: wanted warmup_iter >= 0 and warmup_start in [0, 1], "
@@ -56,12 +59,24 @@ class LrPolicy:
 
         fixed: 1. step: gamma ^ floor(i / stepsize). multistep: gamma ^ (stepvalues <= i). exp: gamma ^ i.
         inv: (1 + gamma i) ^ -power. poly: (1 - i / max_iter) ^ power. sigmoid: 1 / (1 + exp(-gamma (i - stepsize))).
-        cosine: (1 + cos(pi i / max_iter)) / 2.
+        cosine: (1 + cos(pi i / max_iter)) / 2. Raises ValueError where that is no finite number.
         """
         warmup = 1.0
         if iteration < self.warmup_iter:
             warmup = self.warmup_start + (1 - self.warmup_start) * iteration / self.warmup_iter
-        return warmup * self._policy_factor(iteration, max_iter)
+        try:
+            factor = self._policy_factor(iteration, max_iter)
+        except (OverflowError, ZeroDivisionError, TypeError) as error:  # TypeError: a root of a negative number
+            raise ValueError(self._no_rate(iteration, max_iter)) from error
+        if not math.isfinite(factor):
+            raise ValueError(self._no_rate(iteration, max_iter))
+        return warmup * factor
+
+    def _no_rate(self, iteration: int, max_iter: int) -> str:
+        return (
+            f"solver.lr: wanted a policy with a finite rate, got {self.policy.value} with gamma {self.gamma} and power "
+            f"{self.power}, which has none at iteration {iteration} of {max_iter}"
+        )
 
     def _policy_factor(self, iteration: int, max_iter: int) -> float:
         match self.policy:

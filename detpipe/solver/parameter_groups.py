@@ -1,43 +1,68 @@
 """Parameters in groups with their own share of learning rate and weight decay, in Caffe's manner (lr_mult, decay_mult).
 
 Two habits of fine-tuning stand here: layers that start from nothing learn faster than those with pretrained weights,
-and biases and norms don't decay.
+and biases and norms don't decay. Caffe has neither: there the network's prototxt says it parameter by parameter, and
+without a word all have a factor of 1. `lr_mult` and `decay_mult` say it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 
 
 def parameter_groups(
-    module: nn.Module, *, new_modules: Collection[nn.Module], new_lr_mult: float, weight_decay: float
+    module: nn.Module,
+    *,
+    new_modules: Collection[nn.Module],
+    new_lr_mult: float,
+    weight_decay: float,
+    lr_mult: Mapping[str, float] | None = None,
+    decay_mult: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of `module` in up to four groups for a torch optimiser, in a stable order.
+    """The trainable parameters of `module` in groups for a torch optimiser, in a stable order.
 
-    Each group: params, names, lr_mult (new_lr_mult for parameters of `new_modules`, else 1), weight_decay
-    (0 for biases and for whatever has one dimension, as a norm's scale). Frozen parameters are in no group; nothing
-    trainable raises ValueError.
+    Each group: params, names, lr_mult (new_lr_mult for parameters of `new_modules`, else 1; times the factor of
+    `lr_mult`), weight_decay (`weight_decay` times the factor of `decay_mult`; where that has none, 0 for biases and
+    for whatever has one dimension, as a norm's scale). The factors' keys are parameters' names, or patterns of them as
+    in a shell (`*.bias`); of several that match, the last counts. Frozen parameters are in no group.
+
+    Raises ValueError where nothing is trainable, and for a pattern that fits no parameter.
     """
+    rate_of, decay_of = (
+        multipliers(module, "lr_mult", lr_mult or {}),
+        multipliers(module, "decay_mult", decay_mult or {}),
+    )
     new = {id(parameter) for new_module in new_modules for parameter in new_module.parameters()}
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[bool, bool, float, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        key = (id(parameter) in new, parameter.ndim > 1)
+        is_new, is_weight = id(parameter) in new, parameter.ndim > 1
+        rate = (new_lr_mult if is_new else 1.0) * rate_of.get(name, 1.0)
+        decay = weight_decay * decay_of.get(name, 1.0 if is_weight else 0.0)
         group = groups.setdefault(
-            key,
-            {
-                "params": [],
-                "names": [],
-                "lr_mult": new_lr_mult if key[0] else 1.0,
-                "weight_decay": weight_decay if key[1] else 0.0,
-            },
+            (is_new, is_weight, rate, decay), {"params": [], "names": [], "lr_mult": rate, "weight_decay": decay}
         )
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
         raise ValueError("wanted at least one trainable parameter, got none: everything is frozen")
     return [groups[key] for key in sorted(groups)]
+
+
+def multipliers(module: nn.Module, setting: str, patterns: Mapping[str, float]) -> dict[str, float]:
+    """Parameter's name -> factor, for those that a pattern fits. Raises ValueError for a pattern that fits none."""
+    names = [name for name, _ in module.named_parameters()]
+    found: dict[str, float] = {}
+    for pattern, factor in patterns.items():
+        fitting = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not fitting:
+            raise ValueError(
+                f"solver.{setting}: wanted names of parameters, as {names[:2]}, got {pattern!r}, that fits none"
+            )
+        found.update(dict.fromkeys(fitting, factor))
+    return found

@@ -1,9 +1,7 @@
-"""Batches made ahead in a thread while the solver computes, and the time that the solver waited for them."""
+"""Batches made ahead in threads while the solver computes, and the time that the solver waited for them."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,45 +11,68 @@ Batch = TypeVar("Batch")
 
 
 class Prefetcher(Generic[Batch]):
-    """Iterates over make(i) for i in start, ..., stop - 1, computed in order in one thread, at most `depth` ahead.
+    """Iterates over make(i) for i in start, ..., stop - 1, in this order, made at most `depth` ahead.
 
-    A thread is enough: decoding and resizing release the interpreter's lock, and a batch is made many times faster
-    than it is used. An exception of `make` is raised at its batch's turn. `waited`: seconds spent waiting so far.
+    Threads are enough: decoding and resizing release the interpreter's lock, and a batch is made many times faster
+    than it is used. With one, make is called in order; with more, by several at a time, and what comes out is in order
+    all the same. An exception of `make` is raised at its batch's turn. `waited`: seconds spent waiting so far.
     """
 
-    def __init__(self, make: Callable[[int], Batch], start: int, stop: int, *, depth: int = 4) -> None:
+    def __init__(
+        self, make: Callable[[int], Batch], start: int, stop: int, *, depth: int = 4, threads: int = 1
+    ) -> None:
         self.waited = 0.0
-        self._queue: queue.Queue[Batch | BaseException] = queue.Queue(depth)
-        self._closed = threading.Event()
-        self._count = max(stop - start, 0)
-        self._thread = threading.Thread(target=self._fill, args=(make, start, stop), daemon=True)
-        self._thread.start()
+        self._make = make
+        self._next, self._turn, self._stop = start, start, max(start, stop)
+        self._depth = max(depth, threads)
+        self._made: dict[int, Batch | BaseException] = {}
+        self._closed = False
+        self._changed = threading.Condition()
+        self._threads = [threading.Thread(target=self._fill, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
-    def _fill(self, make: Callable[[int], Batch], start: int, stop: int) -> None:
-        try:
-            for index in range(start, stop):
-                self._put(make(index))
-                if self._closed.is_set():
-                    return
-        except BaseException as error:
-            self._put(error)
+    def _fill(self) -> None:
+        while (index := self._claim()) is not None:
+            made: Batch | BaseException
+            try:
+                made = self._make(index)
+            except BaseException as error:
+                made = error
+            with self._changed:
+                self._made[index] = made
+                if isinstance(made, BaseException):
+                    self._stop = min(self._stop, index + 1)  # nothing after it will be asked for
+                self._changed.notify_all()
 
-    def _put(self, item: Batch | BaseException) -> None:
-        while not self._closed.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=0.1)
-                return
+    def _claim(self) -> int | None:
+        """The number of the next batch to make, once there is room for it; None when there is none."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._next >= self._stop or self._next < self._turn + self._depth
+            )
+            if self._closed or self._next >= self._stop:
+                return None
+            self._next += 1
+            return self._next - 1
 
     def __iter__(self) -> Iterator[Batch]:
-        for _ in range(self._count):
+        while self._turn < self._stop:
             begun = time.perf_counter()
-            item = self._queue.get()
+            with self._changed:
+                self._changed.wait_for(lambda: self._turn in self._made)
+                item = self._made.pop(self._turn)
+                self._turn += 1
+                self._changed.notify_all()
             self.waited += time.perf_counter() - begun
             if isinstance(item, BaseException):
                 raise item
             yield item
 
     def close(self) -> None:
-        """Stop the thread; safe to call more than once."""
-        self._closed.set()
-        self._thread.join()
+        """Stop the threads; safe to call more than once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()

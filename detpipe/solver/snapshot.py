@@ -10,35 +10,60 @@ import torch
 
 from detpipe.storage.atomic import replaced
 
-_NAME = re.compile(r"iter_(\d+)\.pt")
+_NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
 
 
 class SnapshotError(ValueError):
     """A snapshot that can't be read, or belongs to another training."""
 
 
-def snapshot_path(folder: Path, iteration: int) -> Path:
-    """The file of the snapshot after `iteration` iterations."""
-    return folder / f"iter_{iteration:07d}.pt"
+def snapshot_path(folder: Path, iteration: int, prefix: str = "") -> Path:
+    """The file of the snapshot after `iteration` iterations; of a prefix that is a path the last part counts."""
+    return folder / f"{_front(prefix)}iter_{iteration:07d}.pt"
+
+
+def best_path(folder: Path, prefix: str = "") -> Path:
+    """The file of the weights that validated best."""
+    return folder / f"{_front(prefix)}best.pt"
+
+
+def _front(prefix: str) -> str:
+    name = Path(prefix).name
+    return f"{name}_" if name else ""
+
+
+def iteration_of(path: Path) -> int:
+    """The number in a snapshot's name. Raises ValueError for another name."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path}: wanted the name of a snapshot, as iter_0000100.pt")
+    return int(match[1])
 
 
 def find_snapshots(folder: Path) -> list[Path]:
-    """The snapshots in `folder`, oldest first; a folder that is not there has none."""
-    found = [(int(match[1]), path) for path in folder.glob("iter_*.pt") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    """The snapshots in `folder`, oldest first, whatever their prefix; a folder that is not there has none."""
+    found = [path for path in folder.glob("*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (iteration_of(path), path.name))
 
 
-def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: int) -> Path:
+def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: int, prefix: str = "") -> Path:
     """Write `state` whole or not at all, then delete all but the `keep` newest. Returns the path.
 
     state: tensors, numbers, strings and containers of them: what torch.load(weights_only=True) gives back.
     """
-    path = snapshot_path(folder, iteration)
+    path = snapshot_path(folder, iteration, prefix)
     with replaced(path) as scratch:
         torch.save(state, scratch)
     for old in find_snapshots(folder)[:-keep]:
         old.unlink()
     return path
+
+
+def drop_snapshots_after(folder: Path, iteration: int) -> None:
+    """Delete the snapshots after `iteration`: a training that goes on from there makes its own."""
+    for path in find_snapshots(folder):
+        if iteration_of(path) > iteration:
+            path.unlink()
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:

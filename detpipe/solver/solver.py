@@ -6,11 +6,11 @@ An iteration is one update of the weights, made of `iter_size` batches. Everythi
 
 from __future__ import annotations
 
-import enum
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,22 +19,34 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from detpipe.solver.interrupt import Interrupted, stop_on_signal
-from detpipe.solver.lr_policy import LrPolicy
+from detpipe.solver.caffe_updates import clip_summed_gradients
+from detpipe.solver.debug_info import DebugInfo
+from detpipe.solver.initial_weights import take_weights
+from detpipe.solver.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
+from detpipe.solver.optimizer import make_optimizer
 from detpipe.solver.prefetch import Prefetcher
-from detpipe.solver.snapshot import SnapshotError, find_snapshots, load_snapshot, save_snapshot
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.smoothed_loss import SmoothedLoss
+from detpipe.solver.snapshot import (
+    SnapshotError,
+    best_path,
+    drop_snapshots_after,
+    find_snapshots,
+    load_snapshot,
+    save_snapshot,
+    snapshot_path,
+)
+from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import TrainingLog
+from detpipe.solver.training_state import TrainingState
+from detpipe.solver.weight_average import WeightAverage
+from detpipe.storage.atomic import replaced
+
+__all__ = ["DivergedError", "Optimizer", "Solver", "SolverConfig", "check_finite"]
 
 logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
-
-
-class Optimizer(enum.Enum):
-    """The update rule: SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
-
-    sgd = "sgd"
-    adamw = "adamw"
 
 
 class DivergedError(RuntimeError):
@@ -42,70 +54,15 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(kw_only=True)
-class SolverConfig:
-    """Caffe's SolverParameter, as far as it is used."""
-
-    type: Optimizer = Optimizer.adamw
-    """The update rule."""
-    max_iter: int = 300
-    """Iterations of the whole training; 0 saves the network as it starts."""
-    epochs: float | None = None
-    """Passes over the data; where given, converted to iterations in place of max_iter."""
-    base_lr: float = 5e-4
-    """The learning rate, before the policy and the groups' multipliers."""
-    lr: LrPolicy = field(default_factory=LrPolicy)
-    """How the rate falls."""
-    momentum: float = 0.9
-    """SGD's momentum; AdamW's beta 1."""
-    weight_decay: float = 1e-4
-    """On weights; biases and norms don't decay."""
-    new_lr_mult: float = 10.0
-    """Learning rate of layers that start from nothing, over that of pretrained ones."""
-    batch_size: int = 64
-    """Examples of one batch."""
-    iter_size: int = 1
-    """Batches whose gradients are averaged for one update."""
-    clip_gradients: float | None = None
-    """The largest L2 norm of the gradient; larger ones are scaled down to it."""
-    display: int = 20
-    """Iterations between two rows of the log."""
-    test_interval: int = 200
-    """Iterations between two validations; 0 for none but the last."""
-    snapshot: int = 100
-    """Iterations between two snapshots; 0 for none but on a signal."""
-    snapshot_keep: int = 2
-    """How many snapshots stay on disk."""
-
-    def __post_init__(self) -> None:
-        at_least = {"max_iter": 0, "batch_size": 1, "iter_size": 1, "display": 1, "test_interval": 0}
-        at_least |= {"snapshot": 0, "snapshot_keep": 1, "weight_decay": 0, "new_lr_mult": 0}
-        for name, least in at_least.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"solver.{name}: wanted at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"solver.momentum: wanted a share in [0, 1), got {self.momentum}")
-        if self.clip_gradients is not None and not self.clip_gradients > 0:
-            raise ValueError(f"solver.clip_gradients: wanted a positive norm or none, got {self.clip_gradients}")
-        if self.epochs is not None and self.epochs < 0:
-            raise ValueError(f"solver.epochs: wanted at least 0, got {self.epochs}")
-        if not self.base_lr > 0:
-            raise ValueError(f"solver.base_lr: wanted a positive number, got {self.base_lr}")
-
-    def iterations(self, examples: int) -> int:
-        """max_iter, or `epochs` over this many examples in iterations, rounded up."""
-        if self.epochs is None:
-            return self.max_iter
-        return math.ceil(self.epochs * examples / (self.batch_size * self.iter_size))
-
-
-@dataclass(kw_only=True)
 class Solver(Generic[Batch]):
     """One training: what is trained, on what, by which loss.
 
     groups: of torch's optimiser, each with "lr_mult" (see parameter_groups). make_batch: from the number of a batch
-    (0, 1, ...) to the batch, a pure function. loss: named scalars of a batch; "loss" is what is minimised.
-    validate: named numbers for the log, or None. folder: of snapshots and logs. key: digest of everything that makes
-    this training what it is; a snapshot with another key is refused.
+    (0, 1, ...) to the batch, a pure function; with prefetch_threads several threads call it. loss: named scalars of a
+    batch; "loss" is what is minimised. validate: named numbers for the log, or None. folder: of snapshots and logs.
+    key: digest of everything that makes this training what it is; a snapshot with another key is refused. seed: for
+    what is random in an iteration; config.random_seed wins. ranks: of several processes, each of which makes its own
+    part of a batch; the losses are means over parts of equal size.
     """
 
     config: SolverConfig
@@ -118,39 +75,47 @@ class Solver(Generic[Batch]):
     folder: Path
     key: str
     seed: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self) -> dict[str, float]:
-        """Train to max_iter, from the newest snapshot in `folder` where there is one.
+        """Train to max_iter, from a snapshot where config.resume says so and there is one.
 
         Returns the summary: iterations, seconds and examples_per_second of this process, waiting (the share of time
         spent waiting for data). Raises Interrupted after SIGINT or SIGTERM, with a snapshot written, and
         DivergedError when the loss is not finite.
         """
-        optimizer = self._optimizer()
-        start = self._resume(optimizer)
-        log = TrainingLog(self.folder, resume_at=start)
-        batches = Prefetcher(self.make_batch, start * self.config.iter_size, self.max_iter * self.config.iter_size)
+        self._check()
+        state = self._fresh_state()
+        start = self._start(state)
+        step = self.ranks.parallel(LossModule(self.module, self.loss))
+        log = TrainingLog(self.folder, resume_at=start) if self.ranks.is_first else None
+        if log and start == 0 and self.max_iter and self.config.test_initialization and self.validate is not None:
+            log.append({"iteration": 0, **self._validated(state, 0)})
+        batches = Prefetcher(
+            self.make_batch,
+            start * self.config.iter_size,
+            self.max_iter * self.config.iter_size,
+            threads=self.config.prefetch_threads,
+        )
         begun = time.perf_counter()
         try:
             with (
                 stop_on_signal() as stop,
-                tqdm(total=self.max_iter, initial=start, desc="train", unit="it", disable=None) as progress,
+                save_on_hangup() as save,
+                tqdm(total=self.max_iter, initial=start, desc="train", unit="it", disable=self._is_silent) as progress,
             ):
                 stream = iter(batches)
                 for iteration in range(start, self.max_iter):
-                    losses = self._step(optimizer, iteration, stream)
+                    losses = self._step(state, step, iteration, stream)
                     done = iteration + 1
-                    self._log(log, progress, done, losses, batches, begun, start)
-                    last = done == self.max_iter
-                    if stop or (self.config.snapshot and done % self.config.snapshot == 0 and not last):
-                        check_finite(losses, done)  # a snapshot of NaN would diverge again at every restart
-                        path = self._snapshot(optimizer, done)
-                        if stop:
-                            assert stop.signal is not None
-                            raise Interrupted(f"{stop.signal.name}: snapshot written to {path}")
+                    self._log(log, progress, done, losses, state, batches, begun, start)
+                    self._save(state, done, losses, stop, save)
         finally:
             batches.close()
-        log.write_csv()
+        if state.average is not None:
+            state.average.take_over()
+        if log:
+            log.write_csv()
         seconds = max(time.perf_counter() - begun, 1e-9)
         examples = (self.max_iter - start) * self.config.iter_size * self.config.batch_size
         return {
@@ -160,33 +125,96 @@ class Solver(Generic[Batch]):
             "waiting": round(batches.waited / seconds, 4),
         }
 
-    def _step(self, optimizer: torch.optim.Optimizer, iteration: int, stream: Any) -> dict[str, Tensor]:
-        """One update; returns the mean of each loss over its batches."""
-        # Dropout takes no generator of its own: the global one is set, for this iteration alone.
-        torch.manual_seed(self.seed * 1_000_003 + iteration)
+    def _check(self) -> None:
+        """What would else fail after hours."""
+        if self.config.prototxt is not None:
+            raise ValueError(
+                f"solver.prototxt={self.config.prototxt}: wanted settings that are read; the command line reads the "
+                "file, and in Python read_solver_prototxt does"
+            )
+        if self.config.snapshot_best is not None and self.validate is None:
+            raise ValueError("solver.snapshot_best: wanted something to validate on, got none")
+        if self.max_iter:
+            self.config.lr.factor(0, self.max_iter)
+            self.config.lr.factor(self.max_iter - 1, self.max_iter)
+
+    @property
+    def _is_silent(self) -> bool | None:
+        """Of tqdm: None shows the bar on a terminal."""
+        return None if self.ranks.is_first else True
+
+    def _fresh_state(self) -> TrainingState:
+        if self.config.weights is not None:
+            take_weights(self.module, Path(self.config.weights))
+        return TrainingState(
+            module=self.module,
+            optimizer=make_optimizer(self.config, self.groups),
+            average=WeightAverage(self.module, self.config.ema) if self.config.ema is not None else None,
+            smoothed=SmoothedLoss(self.config.average_loss) if self.config.average_loss > 1 else None,
+        )
+
+    def _step(
+        self, state: TrainingState, step: nn.Module, iteration: int, stream: Iterator[Batch]
+    ) -> dict[str, Tensor]:
+        """One update; returns the mean of each loss over its batches, of all ranks."""
+        # Dropout takes no generator of its own: the global one is set, for this iteration alone. Ranks draw apart.
+        torch.manual_seed((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
         self.module.train()
+        optimizer = state.optimizer
         factor = self.config.lr.factor(iteration, self.max_iter)
         for group in optimizer.param_groups:
             group["lr"] = self.config.base_lr * group["lr_mult"] * factor
         optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
-        for _ in range(self.config.iter_size):
-            losses = self.loss(next(stream))
-            (losses["loss"] / self.config.iter_size).backward()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, torch.zeros_like(value.detach())) + value.detach()
-        if self.config.clip_gradients is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.config.clip_gradients)
+        with self._looking(iteration):
+            for part in range(self.config.iter_size):
+                losses = self._backward(step, next(stream), last=part == self.config.iter_size - 1)
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, torch.zeros_like(value.detach())) + value.detach()
+        self._clip(optimizer)
         optimizer.step()
-        return {name: total / self.config.iter_size for name, total in totals.items()}
+        if state.average is not None:
+            state.average.update()
+        means = self.ranks.mean({name: total / self.config.iter_size for name, total in totals.items()})
+        if state.smoothed is not None:
+            state.smoothed.add(float(means["loss"]))
+        return means
+
+    def _backward(self, step: nn.Module, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
+        """The losses of a batch, and its gradients added; ranks average them with the last batch of an update alone."""
+        waits = isinstance(step, nn.parallel.DistributedDataParallel) and not last
+        with self.ranks.noticing_losses(), without_averaging(step) if waits else contextlib.nullcontext():
+            losses: Mapping[str, Tensor] = step(batch)
+            (losses["loss"] / self.config.iter_size).backward()
+        return losses
+
+    @contextlib.contextmanager
+    def _looking(self, iteration: int) -> Iterator[None]:
+        """With debug_info, log the sizes of what flows forward and backward within the block."""
+        if not self.config.debug_info:
+            yield
+            return
+        with DebugInfo(self.module).watching() as info:
+            yield
+        for line in info.take():
+            logger.info("iteration %d %s", iteration + 1, line)
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.config.clip_gradients is None:
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.config.type.of_caffe:
+            clip_summed_gradients(parameters, self.config.clip_gradients, self.config.iter_size)
+        else:
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_gradients)
 
     def _log(
         self,
-        log: TrainingLog,
+        log: TrainingLog | None,
         progress: tqdm[Any],
         done: int,
         losses: Mapping[str, Tensor],
+        state: TrainingState,
         batches: Prefetcher[Batch],
         begun: float,
         start: int,
@@ -201,6 +229,8 @@ class Solver(Generic[Batch]):
             return
         numbers = {name: round(float(value), 6) for name, value in losses.items()}
         check_finite(losses, done)
+        if log is None:
+            return
         elapsed = max(time.perf_counter() - begun, 1e-9)
         rate = (done - start) * self.config.iter_size * self.config.batch_size / elapsed
         row = {
@@ -208,45 +238,110 @@ class Solver(Generic[Batch]):
             "lr": self.config.base_lr * self.config.lr.factor(done - 1, self.max_iter),
             **numbers,
         }
-        if tests and self.validate is not None:
-            self.module.eval()
-            row.update({name: round(value, 6) for name, value in self.validate().items()})
+        if state.smoothed is not None:
+            row["smoothed_loss"] = round(state.smoothed.mean, 6)
+        if tests:
+            row.update(self._validated(state, done))
         row.update({"examples_per_second": round(rate, 1), "waiting": round(batches.waited / elapsed, 4)})
         log.append(row)
         progress.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s, waiting {row['waiting']:.1%}")
         logger.info("train %s", ", ".join(f"{name} {value:g}" for name, value in row.items()))
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        groups = [{"lr": self.config.base_lr * group["lr_mult"], **group} for group in self.groups]
-        if self.config.type is Optimizer.sgd:
-            return torch.optim.SGD(groups, lr=self.config.base_lr, momentum=self.config.momentum)
-        return torch.optim.AdamW(groups, lr=self.config.base_lr, betas=(self.config.momentum, 0.999))
+    def _validated(self, state: TrainingState, done: int) -> dict[str, float]:
+        """The validation's numbers, of the averaged weights where there are such; the best weights stay on disk."""
+        assert self.validate is not None
+        with state.average.in_place() if state.average is not None else contextlib.nullcontext():
+            self.module.eval()
+            numbers = {name: round(value, 6) for name, value in self.validate().items()}
+            self._keep_best(state, done, numbers)
+        return numbers
 
-    def _snapshot(self, optimizer: torch.optim.Optimizer, iteration: int) -> Path:
-        state = {
-            "iteration": iteration,
-            "key": self.key,
-            "model": self.module.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        path = save_snapshot(self.folder / "snapshots", iteration, state, keep=self.config.snapshot_keep)
-        logger.info("snapshot after iteration %d: %s", iteration, path)
-        return path
+    def _keep_best(self, state: TrainingState, done: int, numbers: Mapping[str, float]) -> None:
+        name = self.config.snapshot_best
+        if name is None:
+            return
+        if name not in numbers:
+            raise ValueError(f"solver.snapshot_best: wanted one of {', '.join(numbers)}, got {name}")
+        value = numbers[name]
+        if state.best is not None and not (value < state.best if name.endswith("loss") else value > state.best):
+            return
+        state.best = value
+        path = best_path(self.folder / "snapshots", self.config.snapshot_prefix)
+        with replaced(path) as scratch:
+            torch.save({"iteration": done, "key": self.key, "model": self.module.state_dict(), name: value}, scratch)
+        logger.info("best %s so far, %g, after iteration %d: %s", name, value, done, path)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
-        """Take up the newest snapshot; returns the iterations that are done (0 without one)."""
-        snapshots = find_snapshots(self.folder / "snapshots")
-        if not snapshots:
-            return 0
-        state = load_snapshot(snapshots[-1])
-        if state.get("key") != self.key:
-            raise SnapshotError(
-                f"{snapshots[-1]}: belongs to another training; delete {snapshots[-1].parent} to start anew"
-            )
-        self.module.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        logger.info("resumed after iteration %d from %s", state["iteration"], snapshots[-1])
-        return int(state["iteration"])
+    def _save(
+        self, state: TrainingState, done: int, losses: Mapping[str, Tensor], stop: StopRequest, save: SaveRequest
+    ) -> None:
+        """Write a snapshot where one is due or a signal asks for it. Raises Interrupted where a signal says stop."""
+        last = done == self.max_iter
+        due = self.config.snapshot and done % self.config.snapshot == 0 and not last
+        due = due or (last and self.config.snapshot_after_train)
+        asked, stopped = self.ranks.any(save.take()), self.ranks.any(bool(stop))  # a signal may reach one rank alone
+        if not (stopped or due or asked):
+            return
+        check_finite(losses, done)  # a snapshot of NaN would diverge again at every restart
+        folder, prefix = self.folder / "snapshots", self.config.snapshot_prefix
+        if self.ranks.is_first:
+            held = {"iteration": done, "key": self.key, **state.state()}
+            save_snapshot(folder, done, held, keep=self.config.snapshot_keep, prefix=prefix)
+        path = snapshot_path(folder, done, prefix)
+        logger.info("snapshot after iteration %d: %s", done, path)
+        if stopped:
+            name = stop.signal.name if stop.signal is not None else "a signal to another rank"
+            raise Interrupted(f"{name}: snapshot written to {path}")
+
+    def _start(self, state: TrainingState) -> int:
+        """Take up the snapshot that config.resume names; returns the iterations that are done (0 without one)."""
+        folder, done = self.folder / "snapshots", 0
+        path = self._snapshot_to_resume(folder)
+        if path is not None:
+            held = load_snapshot(path)
+            if held.get("key") != self.key:
+                advice = (
+                    f"delete {path.parent} to start anew" if self.config.resume == "auto" else "name one of this one"
+                )
+                raise SnapshotError(f"{path}: belongs to another training; {advice}")
+            state.load(held)
+            done = int(held["iteration"])
+            logger.info("resumed after iteration %d from %s", done, path)
+        self.ranks.wait()  # until all have read, none may delete
+        if self.ranks.is_first and self.config.resume != "auto":
+            drop_snapshots_after(folder, done)
+            if self.config.resume == "none":
+                best_path(folder, self.config.snapshot_prefix).unlink(missing_ok=True)
+        return done
+
+    def _snapshot_to_resume(self, folder: Path) -> Path | None:
+        match self.config.resume:
+            case "none":
+                return None
+            case "auto":
+                snapshots = find_snapshots(folder)
+                return snapshots[-1] if snapshots else None
+            case file:
+                return Path(file)
+
+
+class LossModule(nn.Module):
+    """The network and its loss as one module from a batch to named scalars: what DistributedDataParallel wraps."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]]) -> None:
+        super().__init__()
+        self.module = module
+        self._loss = loss
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of a batch; "loss" is what is minimised."""
+        return dict(self._loss(batch))
+
+
+def without_averaging(step: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Gradients are added up in each rank alone within the block."""
+    assert isinstance(step, nn.parallel.DistributedDataParallel)
+    context: contextlib.AbstractContextManager[None] = step.no_sync()
+    return context
 
 
 def check_finite(losses: Mapping[str, Tensor], done: int) -> None:

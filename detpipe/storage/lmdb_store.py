@@ -44,14 +44,18 @@ class LmdbWriter:
 
     path: the folder of data.mdb, made where it is not there; an existing database is continued.
     map_size: bytes to start with; doubled whenever the map is full, so that it needs no guess.
-    transaction: puts per commit.
+    transaction, transaction_bytes: a commit is made at so many puts, or where they hold so many bytes: records of raw
+    photographs would otherwise fill the memory before the thousandth.
     """
 
-    def __init__(self, path: Path, *, map_size: int = 1 << 24, transaction: int = 1000) -> None:
+    def __init__(
+        self, path: Path, *, map_size: int = 1 << 24, transaction: int = 1000, transaction_bytes: int = 1 << 26
+    ) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._transaction = transaction
+        self._transaction, self._transaction_bytes = transaction, transaction_bytes
         self._batch: dict[bytes, bytes] = {}
+        self._batch_bytes = 0
         self._env = _open(path, map_size=map_size)
         # A database that was left almost full: LMDB opens it with its old size, and grows on the first commit.
         self._map_size = max(int(self._env.info()["map_size"]), map_size)
@@ -61,7 +65,8 @@ class LmdbWriter:
         if not 0 < len(key) <= MAX_KEY:
             raise ValueError(f"{self.path}: wanted a key of 1 to {MAX_KEY} bytes, got {len(key)}: {key[:80]!r}…")
         self._batch[key] = value
-        if len(self._batch) >= self._transaction:
+        self._batch_bytes += len(value)
+        if len(self._batch) >= self._transaction or self._batch_bytes >= self._transaction_bytes:
             self.commit()
 
     def commit(self) -> None:
@@ -86,6 +91,7 @@ class LmdbWriter:
                     "is the disk full? What was committed before is safe: make room and run the same command again"
                 ) from error
         self._batch.clear()
+        self._batch_bytes = 0
 
     def __contains__(self, key: bytes) -> bool:
         if key in self._batch:
@@ -150,9 +156,14 @@ class LmdbReader:
             yield from (bytes(key) for key in cursor.iternext(keys=True, values=False))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All records in the byte order of their keys."""
+        """All records in the byte order of their keys. Raises DatabaseError at a damaged page."""
         with self._open().begin() as transaction, transaction.cursor() as cursor:
-            yield from ((bytes(key), bytes(value)) for key, value in cursor)
+            try:
+                yield from ((bytes(key), bytes(value)) for key, value in cursor)
+            except lmdb.Error as error:
+                raise DatabaseError(
+                    f"{self.path}: wanted {len(self)} records, got: {error}; copy or make it again"
+                ) from error
 
     def __contains__(self, key: bytes) -> bool:
         with self._open().begin() as transaction:

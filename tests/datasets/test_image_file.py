@@ -20,6 +20,7 @@ from detpipe.datasets.image_file import (
     TruncatedImageError,
     file_digest,
     image_size,
+    read_grey,
     read_header,
     read_image,
 )
@@ -187,3 +188,18 @@ def test_header_agrees_with_decoder_on_real_images(shared_data: Path) -> None:
     paths[-1] = next(paths[-1].rglob("cr4.jpg"))  # an RGBA PNG inside .jpg
     for path in paths:
         assert read_image(path).shape[:2] == image_size(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_grey_is_the_decoders_and_upright(tmp_path: Path, orientation: int) -> None:
+    """Compared with cv2.imread, which turns by EXIF itself, as Caffe's tools read."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(pixels).save(path, exif=exif)
+    grey = read_grey(path)
+    assert grey.shape == ((16, 24) if orientation < 5 else (24, 16))
+    wanted = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert wanted is not None
+    np.testing.assert_array_equal(grey, wanted)

@@ -11,7 +11,7 @@ from detpipe.heads.softmax import SoftmaxHead, softmax_loss
 
 
 def test_shapes_and_start() -> None:
-    head = SoftmaxHead(1000, 20, generator=torch.Generator().manual_seed(0))
+    head = SoftmaxHead(1000, 21, generator=torch.Generator().manual_seed(0))
     assert head(torch.zeros(5, 1000)).tolist() == [[0.0] * 21] * 5
     assert head(torch.zeros(0, 1000)).shape == (0, 21)
     weight = head.linear.weight.detach()
@@ -21,11 +21,11 @@ def test_shapes_and_start() -> None:
 
 def test_the_start_is_the_generators_and_not_the_global_ones() -> None:
     torch.manual_seed(1)
-    one = SoftmaxHead(8, 2, generator=torch.Generator().manual_seed(5))
+    one = SoftmaxHead(8, 3, generator=torch.Generator().manual_seed(5))
     torch.manual_seed(2)
-    two = SoftmaxHead(8, 2, generator=torch.Generator().manual_seed(5))
+    two = SoftmaxHead(8, 3, generator=torch.Generator().manual_seed(5))
     assert torch.equal(one.linear.weight, two.linear.weight)
-    assert not torch.equal(one.linear.weight, SoftmaxHead(8, 2, generator=torch.Generator()).linear.weight)
+    assert not torch.equal(one.linear.weight, SoftmaxHead(8, 3, generator=torch.Generator()).linear.weight)
 
 
 def test_loss_by_hand() -> None:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from detpipe.solver.interrupt import stop_on_signal
+from detpipe.solver.interrupt import save_on_hangup, stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -50,6 +50,30 @@ def test_a_side_thread_leaves_signals_alone() -> None:
         with stop_on_signal() as stop:
             seen.append((bool(stop), signal.getsignal(signal.SIGINT)))
 
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+def test_a_hangup_is_noted_once() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with save_on_hangup() as save:
+        assert not save.take()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert save.take()
+        assert not save.take()
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_a_side_thread_notes_no_hangup() -> None:
+    seen = []
+
+    def work() -> None:
+        with save_on_hangup() as save:
+            seen.append((save.take(), signal.getsignal(signal.SIGHUP)))
+
+    before = signal.getsignal(signal.SIGHUP)
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()

@@ -64,6 +64,8 @@ def test_a_falling_policy_stays_a_share(policy: Policy, iteration: int, warmup: 
     [
         ({"stepsize": 0}, "stepsize: wanted at least 1, got 0"),
         ({"stepvalue": [20, 10]}, r"ascending iterations, got \[20, 10\]"),
+        ({"gamma": math.nan}, "gamma: wanted a finite number, got nan"),
+        ({"power": math.inf}, "power: wanted a finite number, got inf"),
         ({"warmup_iter": -1}, "warmup_iter"),
         ({"warmup_start": 1.5}, "warmup_start"),
     ],
@@ -71,3 +73,45 @@ def test_a_falling_policy_stays_a_share(policy: Policy, iteration: int, warmup: 
 def test_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         LrPolicy(**values)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        LrPolicy(policy=Policy.exp, gamma=1e10),
+        LrPolicy(policy=Policy.inv, gamma=-1 / 99, power=1),
+        LrPolicy(policy=Policy.inv, gamma=-1, power=0.75),
+        LrPolicy(policy=Policy.poly, power=-1e300),
+    ],
+)
+def test_a_policy_without_a_rate_is_named(policy: LrPolicy) -> None:
+    with pytest.raises(ValueError, match=rf"solver\.lr: .* got {policy.policy.value} .* at iteration 99 of 100"):
+        policy.factor(99, 100)
+
+
+TABLE = """\
+policy     gamma  stepsize  power  stepvalue   0     1         2         3          4          9
+fixed      0.5    3         2      2,3         1     1         1         1          1          1
+step       0.5    3         2      2,3         1     1         1         0.5        0.5        0.125
+multistep  0.5    3         2      2,3         1     1         0.5       0.25       0.25       0.25
+exp        0.5    3         2      2,3         1     0.5       0.25      0.125      0.0625     0.001953125
+inv        0.5    3         2      2,3         1     0.444444  0.25      0.16       0.111111   0.0330579
+poly       0.5    3         2      2,3         1     0.81      0.64      0.49       0.36       0.01
+sigmoid    0.5    3         2      2,3    0.182426   0.268941  0.377541  0.5        0.622459   0.952574
+"""
+"""The share of the rate by iteration, of 10, worked out with a pocket calculator from Caffe's comments."""
+
+
+def test_the_table() -> None:
+    head, *rows = [line.split() for line in TABLE.splitlines()]
+    for name, gamma, stepsize, power, stepvalue, *shares in rows:
+        policy = LrPolicy(
+            policy=Policy(name),
+            gamma=float(gamma),
+            stepsize=int(stepsize),
+            power=float(power),
+            stepvalue=[int(value) for value in stepvalue.split(",")],
+        )
+        found = [policy.factor(int(iteration), 10) for iteration in head[5:]]
+        assert found == pytest.approx([float(share) for share in shares], rel=3e-6), name
+    assert {row[0] for row in rows} == {policy.value for policy in Policy} - {"cosine"}

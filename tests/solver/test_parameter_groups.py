@@ -51,3 +51,29 @@ def test_nothing_to_train() -> None:
     network.requires_grad_(False)
     with pytest.raises(ValueError, match="everything is frozen"):
         by_name(network)
+
+
+def test_multipliers_by_pattern() -> None:
+    network = Network()
+    groups = parameter_groups(
+        network,
+        new_modules=[network.head],
+        new_lr_mult=10,
+        weight_decay=0.01,
+        lr_mult={"*.bias": 2, "norm.*": 0.5},
+        decay_mult={"*": 1, "*.bias": 0, "head.bias": 3},
+    )
+    found = {name: (group["lr_mult"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert found == {
+        "conv.weight": (1, 0.01),
+        "conv.bias": (2, 0),
+        "norm.weight": (0.5, 0.01),
+        "norm.bias": (0.5, 0),  # of two patterns the last
+        "head.weight": (10, 0.01),
+        "head.bias": (20, 0.03),
+    }
+
+
+def test_a_pattern_that_fits_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match=r"solver\.lr_mult: wanted names of parameters, as \['conv.weight', .*'fc\*'"):
+        parameter_groups(Network(), new_modules=[], new_lr_mult=1, weight_decay=0, lr_mult={"fc*": 2})

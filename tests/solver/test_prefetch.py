@@ -67,3 +67,38 @@ def test_close_ends_the_thread_and_may_be_repeated() -> None:
     batches.close()
     batches.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_several_threads_give_the_same_order(threads: int) -> None:
+    def make(index: int) -> int:
+        time.sleep(0.002 * (index % 3))  # the later are done before the earlier
+        return index
+
+    batches = Prefetcher(make, 3, 60, depth=2, threads=threads)
+    assert list(batches) == list(range(3, 60))
+    batches.close()
+
+
+def test_several_threads_make_several_at_a_time() -> None:
+    together = threading.Barrier(3, timeout=5)
+    batches = Prefetcher(lambda index: together.wait(), 0, 3, threads=3)
+    assert len(list(batches)) == 3
+    batches.close()
+
+
+def test_of_several_errors_the_first_by_turn_is_raised() -> None:
+    def make(index: int) -> int:
+        if index >= 2:
+            time.sleep(0.02 * (6 - index))
+            raise ValueError(f"batch {index} is bad")
+        return index
+
+    before = threading.active_count()
+    batches = Prefetcher(make, 0, 9, threads=4)
+    stream = iter(batches)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ValueError, match="batch 2 is bad"):
+        next(stream)
+    batches.close()
+    assert threading.active_count() == before

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from detpipe.solver.snapshot import SnapshotError, find_snapshots, load_snapshot, save_snapshot, snapshot_path
+from detpipe.solver.snapshot import (
+    SnapshotError,
+    best_path,
+    drop_snapshots_after,
+    find_snapshots,
+    iteration_of,
+    load_snapshot,
+    save_snapshot,
+    snapshot_path,
+)
 
 
 def state(iteration: int) -> dict[str, Any]:
@@ -72,3 +81,23 @@ def test_a_pickle_from_outside_runs_nothing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SnapshotError):
         load_snapshot(tmp_path / "iter_0000001.pt")
     assert not (tmp_path / "evil").exists()
+
+
+def test_names_with_a_prefix(tmp_path: Path) -> None:
+    for iteration, prefix in ((3, "examples/mnist/lenet"), (2, ""), (10, "a_b")):
+        save_snapshot(tmp_path, iteration, state(iteration), keep=9, prefix=prefix)
+    torch.save({}, best_path(tmp_path, "examples/mnist/lenet"))
+    names = [path.name for path in find_snapshots(tmp_path)]
+    assert names == ["iter_0000002.pt", "lenet_iter_0000003.pt", "a_b_iter_0000010.pt"]
+    assert [iteration_of(path) for path in find_snapshots(tmp_path)] == [2, 3, 10]
+    assert best_path(tmp_path).name == "best.pt"
+    with pytest.raises(ValueError, match=r"lenet_best\.pt: wanted the name of a snapshot"):
+        iteration_of(best_path(tmp_path, "lenet"))
+
+
+def test_later_ones_are_dropped(tmp_path: Path) -> None:
+    for iteration in (1, 2, 3):
+        save_snapshot(tmp_path, iteration, state(iteration), keep=9)
+    drop_snapshots_after(tmp_path, 2)
+    assert [iteration_of(path) for path in find_snapshots(tmp_path)] == [1, 2]
+    drop_snapshots_after(tmp_path / "missing", 0)

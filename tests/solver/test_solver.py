@@ -7,30 +7,36 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from detpipe.solver.caffe_updates import Regularization
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.prefetch import Prefetcher
-from detpipe.solver.snapshot import SnapshotError, find_snapshots
-from detpipe.solver.solver import DivergedError, Optimizer, Solver, SolverConfig
-from detpipe.solver.training_log import read_log
-
-Batch = tuple[Tensor, Tensor]
-Array = npt.NDArray[np.float64]
+from detpipe.solver.snapshot import SnapshotError, best_path, find_snapshots, load_snapshot
+from detpipe.solver.solver import DivergedError, Optimizer, SolverConfig
+from tests.solver.least_squares import (
+    WIDTH,
+    Array,
+    Batch,
+    DropoutNetwork,
+    Training,
+    doubles,
+    draw_batch,
+    gradient,
+    linear,
+)
+from tests.solver.least_squares import solver_config as config
 
 FIXED = LrPolicy(policy=Policy.fixed)
-WIDTH = 4
 
 
 @pytest.fixture(autouse=True)
@@ -40,110 +46,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def draw_batch(number: int, *, seed: int = 7, size: int = 8) -> Batch:
-    """Batch `number` of a noisy linear problem: (size, 4) and (size, 1)."""
-    generator = torch.Generator().manual_seed(1000 * seed + number)
-    x = torch.randn(size, WIDTH, generator=generator)
-    t = x @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]]) + 0.3 + 0.1 * torch.randn(size, 1, generator=generator)
-    return x, t
-
-
-class DropoutNetwork(nn.Module):
-    """All that a resume has to bring back: weights, running statistics, dropout's random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.hidden = nn.Linear(WIDTH, 16)
-        self.norm = nn.BatchNorm1d(16)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(16, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.dropout(torch.relu(self.norm(self.hidden(x)))))
-        return y
-
-
-@dataclass
-class Training:
-    """One training of a network on the linear problem."""
-
-    folder: Path
-    network: nn.Module
-    config: SolverConfig
-    key: str = "key"
-    seed: int = 0
-    max_iter: int | None = None
-    make_batch: Callable[[int], Batch] = draw_batch
-    on_batch: Callable[[int], None] = lambda number: None
-    groups: list[dict[str, Any]] | None = None
-    batches: int = field(default=0, init=False)
-
-    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
-        self.on_batch(self.batches)
-        self.batches += 1
-        x, t = batch
-        error = self.network(x) - t
-        return {"loss": error.square().mean() / 2, "largest": error.abs().max()}
-
-    def validate(self) -> Mapping[str, float]:
-        assert not self.network.training
-        x, t = self.make_batch(10_000)
-        with torch.no_grad():
-            return {"val_loss": float(F.mse_loss(self.network(x), t))}
-
-    def run(self) -> dict[str, float]:
-        groups = self.groups or parameter_groups(
-            self.network, new_modules=[], new_lr_mult=1, weight_decay=self.config.weight_decay
-        )
-        return Solver(
-            config=self.config,
-            max_iter=self.config.max_iter if self.max_iter is None else self.max_iter,
-            module=self.network,
-            groups=groups,
-            make_batch=self.make_batch,
-            loss=self.loss,
-            validate=self.validate,
-            folder=self.folder,
-            key=self.key,
-            seed=self.seed,
-        ).run()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The log without its columns of time."""
-        timing = {"examples_per_second", "waiting"}
-        return [{k: v for k, v in row.items() if k not in timing} for row in read_log(self.folder / "log.jsonl")]
-
-    def state(self) -> dict[str, bytes]:
-        return {name: tensor.numpy().tobytes() for name, tensor in self.network.state_dict().items()}
-
-
-def config(**values: Any) -> SolverConfig:
-    return SolverConfig(
-        **{"max_iter": 40, "base_lr": 0.01, "display": 5, "test_interval": 10, "snapshot": 10, **values}
-    )
-
-
-def linear() -> nn.Linear:
-    torch.manual_seed(5)
-    return nn.Linear(WIDTH, 1).double()
-
-
-def doubles(number: int) -> Batch:
-    x, t = draw_batch(number)
-    return x.double(), t.double()
-
-
-def gradient(w: Array, b: Array, batches: list[Batch]) -> tuple[Array, Array]:
-    """Of the mean over batches of |x w + b - t|^2 / 2, mean over the batch."""
-    parts_w, parts_b = [], []
-    for x, t in batches:
-        error = x.numpy() @ w + b - t.numpy()
-        parts_w.append(x.numpy().T @ error / len(x))
-        parts_b.append(error.mean(axis=0))
-    return np.mean(parts_w, axis=0), np.mean(parts_b, axis=0)
 
 
 # --- The update against its formula -------------------------------------------------------------------------------
@@ -252,6 +154,13 @@ RULES = [
     {"type": Optimizer.adamw},
     {"type": Optimizer.sgd, "momentum": 0.9, "clip_gradients": 1.0},
     {"type": Optimizer.adamw, "iter_size": 2, "lr": LrPolicy(policy=Policy.poly, warmup_iter=15)},
+    {"type": Optimizer.caffe_sgd, "iter_size": 2, "prefetch_threads": 3, "ema": 0.9},
+    {"type": Optimizer.caffe_nesterov, "average_loss": 7, "prefetch_threads": 8},
+    {"type": Optimizer.caffe_adagrad, "momentum": 0.0, "snapshot_best": "val_loss", "test_interval": 7},
+    {"type": Optimizer.caffe_rmsprop, "momentum": 0.0, "regularization_type": Regularization.l1},
+    {"type": Optimizer.caffe_adadelta, "clip_gradients": 1.0},
+    {"type": Optimizer.caffe_adam, "ema": 0.5, "average_loss": 3},
+    {"type": Optimizer.caffe_adamw, "test_initialization": True},
 ]
 
 
@@ -267,13 +176,21 @@ def test_killed_and_resumed_is_the_same_to_the_byte(tmp_path: Path, rule: dict[s
         with pytest.raises(PowerCutError):
             killed.run()
     torch.rand(17)  # the global generator is elsewhere than in an unbroken run
-    resumed = Training(tmp_path / "killed", DropoutNetwork(), settings)
+    # Another number of threads that make batches: their order is the same.
+    resumed = Training(tmp_path / "killed", DropoutNetwork(), replace(settings, prefetch_threads=2))
     summary = resumed.run()
     assert resumed.batches == 20 * per_iteration
     assert summary["iterations"] == 40
     assert resumed.state() == unbroken.state()
     assert resumed.rows() == unbroken.rows()
-    assert [row["iteration"] for row in resumed.rows()] == [5, 10, 15, 20, 25, 30, 35, 40]
+    shown = {*range(5, 41, 5), *range(settings.test_interval, 40, settings.test_interval)}
+    shown |= {0} if settings.test_initialization else set()
+    assert [row["iteration"] for row in resumed.rows()] == sorted(shown)
+    folders = ("killed", "unbroken") if settings.snapshot_best else ()
+    best = [load_snapshot(best_path(tmp_path / name / "snapshots")) for name in folders]
+    for one in best:
+        assert one["iteration"] == best[0]["iteration"]
+        torch.testing.assert_close(one["model"], best[0]["model"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -353,6 +270,193 @@ def test_old_snapshots_go(tmp_path: Path) -> None:
     Training(tmp_path, DropoutNetwork(), config(snapshot=5, snapshot_keep=3)).run()
     names = [path.name for path in find_snapshots(tmp_path / "snapshots")]
     assert names == ["iter_0000025.pt", "iter_0000030.pt", "iter_0000035.pt"]
+
+
+# --- Where a training starts --------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_can_be_named(tmp_path: Path) -> None:
+    unbroken = Training(tmp_path, DropoutNetwork(), config(snapshot_keep=9))
+    unbroken.run()
+    named = find_snapshots(tmp_path / "snapshots")[0]
+    resumed = Training(tmp_path, DropoutNetwork(), config(resume=str(named), snapshot_keep=9))
+    resumed.run()
+    assert resumed.batches == 30
+    assert resumed.state() == unbroken.state()
+    assert resumed.rows() == unbroken.rows()
+    with pytest.raises(SnapshotError, match=r"belongs to another training; name one of this one"):
+        Training(tmp_path / "other", DropoutNetwork(), config(resume=str(named)), key="other").run()
+
+
+def test_a_snapshot_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"gone\.pt: wanted a snapshot"):
+        Training(tmp_path, DropoutNetwork(), config(resume=str(tmp_path / "gone.pt"))).run()
+
+
+def test_without_resuming_a_training_starts_anew(tmp_path: Path) -> None:
+    first = Training(tmp_path, DropoutNetwork(), config(snapshot_best="val_loss"))
+    first.run()
+    again = Training(tmp_path, DropoutNetwork(), config(resume="none", max_iter=15), max_iter=15, key="another")
+    again.run()
+    assert again.batches == 15
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["iter_0000010.pt"]
+
+
+def test_weights_to_start_from(tmp_path: Path) -> None:
+    source = DropoutNetwork()
+    with torch.no_grad():
+        source.head.weight.fill_(0.25)
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    training = Training(tmp_path / "run", DropoutNetwork(), config(max_iter=0, weights=str(tmp_path / "w.pt")))
+    training.run()
+    assert training.state()["head.weight"] == source.head.weight.detach().numpy().tobytes()
+
+
+def test_a_snapshot_wins_over_the_weights_that_its_training_started_from(tmp_path: Path) -> None:
+    torch.save(linear().float().state_dict(), tmp_path / "w.pt")
+    settings = config(weights=str(tmp_path / "w.pt"))
+    unbroken = Training(tmp_path / "unbroken", nn.Linear(WIDTH, 1), settings)
+    unbroken.run()
+    with pytest.raises(PowerCutError):
+        Training(tmp_path / "killed", nn.Linear(WIDTH, 1), settings, on_batch=cut_at(15)).run()
+    resumed = Training(tmp_path / "killed", nn.Linear(WIDTH, 1), settings)
+    resumed.run()
+    assert resumed.batches == 30
+    assert resumed.state() == unbroken.state()
+
+
+def test_either_a_snapshot_or_weights() -> None:
+    with pytest.raises(ValueError, match=r"solver\.resume=a\.pt and solver\.weights=b\.pt: wanted one of them"):
+        SolverConfig(resume="a.pt", weights="b.pt")
+    assert SolverConfig(resume="none", weights="b.pt").weights == "b.pt"
+
+
+# --- What can be watched, kept and averaged -----------------------------------------------------------------------
+
+
+def test_a_hangup_saves_and_goes_on(tmp_path: Path) -> None:
+    unbroken = Training(tmp_path / "unbroken", DropoutNetwork(), config())
+    unbroken.run()
+    training = Training(tmp_path / "hung", DropoutNetwork(), config(snapshot=0))
+    training.on_batch = signal_at(12, signal.SIGHUP)
+    training.run()
+    assert [path.name for path in find_snapshots(tmp_path / "hung" / "snapshots")] == ["iter_0000013.pt"]
+    assert training.state() == unbroken.state()
+
+
+def test_the_best_weights_stay(tmp_path: Path) -> None:
+    numbers = iter([0.5, 0.8, 0.7, 0.8])
+    training = Training(tmp_path, DropoutNetwork(), config(snapshot_best="val_accuracy", test_interval=10))
+    training.validate = lambda: {"val_accuracy": next(numbers)}  # type: ignore[method-assign]
+    training.run()
+    best = load_snapshot(best_path(tmp_path / "snapshots"))
+    assert (best["iteration"], best["val_accuracy"]) == (20, 0.8)
+    held = load_snapshot(find_snapshots(tmp_path / "snapshots")[0])
+    assert held["iteration"] == 20
+    torch.testing.assert_close(best["model"], held["model"], rtol=0, atol=0)
+
+
+def test_a_number_that_no_validation_gives_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"solver\.snapshot_best: wanted one of val_loss, got accuracy"):
+        Training(tmp_path, DropoutNetwork(), config(snapshot_best="accuracy")).run()
+
+
+def test_snapshots_have_the_name_that_is_asked_for(tmp_path: Path) -> None:
+    settings = config(snapshot_prefix="examples/mnist/lenet", snapshot_after_train=True, snapshot_best="val_loss")
+    Training(tmp_path, DropoutNetwork(), settings).run()
+    names = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert names == ["lenet_best.pt", "lenet_iter_0000030.pt", "lenet_iter_0000040.pt"]
+    resumed = Training(tmp_path, DropoutNetwork(), replace(settings, snapshot_prefix="other"))
+    resumed.run()
+    assert resumed.batches == 0
+
+
+def test_a_validation_before_the_first_iteration(tmp_path: Path) -> None:
+    network = DropoutNetwork()
+    training = Training(tmp_path, network, config(max_iter=5, test_initialization=True))
+    before = training.state()
+    network.eval()
+    wanted = training.validate()["val_loss"]
+    training.run()
+    assert training.rows()[0] == {"iteration": 0, "val_loss": pytest.approx(wanted, abs=1e-6)}
+    plain = Training(tmp_path / "plain", DropoutNetwork(), config(max_iter=5))
+    assert plain.state() == before
+    plain.run()
+    assert plain.state() == training.state()
+
+
+def test_the_smoothed_loss_is_the_mean_of_the_last(tmp_path: Path) -> None:
+    training = Training(tmp_path, DropoutNetwork(), config(max_iter=8, average_loss=3, display=1))
+    training.run()
+    losses = [row["loss"] for row in training.rows()]
+    wanted = [sum(losses[max(0, i - 2) : i + 1]) / min(3, i + 1) for i in range(8)]
+    assert [row["smoothed_loss"] for row in training.rows()] == pytest.approx(wanted, abs=2e-6)
+
+
+def test_debug_info_tells_of_each_layer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = Training(tmp_path / "one", DropoutNetwork(), config(max_iter=2))
+    one.run()
+    two = Training(tmp_path / "two", DropoutNetwork(), config(max_iter=2, debug_info=True))
+    with caplog.at_level("INFO"):
+        two.run()
+    lines = [record.message for record in caplog.records]
+    for wanted in (
+        "iteration 1 [Forward] layer hidden, data: ",
+        "iteration 2 [Backward] layer head, gradient: ",
+        "iteration 2 [Update] hidden.weight, data: ",
+        "iteration 2 [Update] all parameters (data, gradient): L1 norm = (",
+    ):
+        assert sum(line.startswith(wanted) for line in lines) == 1, wanted
+    assert one.state() == two.state()
+
+
+def test_the_running_average_is_what_is_validated_and_saved(tmp_path: Path) -> None:
+    seen: list[Array] = []
+    network = linear()
+    plain = Training(tmp_path / "plain", linear(), config(max_iter=6, display=1, test_interval=1), make_batch=doubles)
+
+    def note() -> Mapping[str, float]:
+        seen.append(plain.network.state_dict()["weight"].numpy().copy())
+        return {}
+
+    start = network.weight.detach().numpy().copy()
+    plain.validate = note  # type: ignore[method-assign]
+    plain.run()
+    average = start
+    for weight in seen[:6]:
+        average = 0.75 * average + 0.25 * weight
+    averaged = Training(tmp_path / "ema", network, config(max_iter=6, ema=0.75, test_interval=0), make_batch=doubles)
+    validated: list[Array] = []
+
+    def look() -> Mapping[str, float]:
+        validated.append(network.weight.detach().numpy().copy())
+        return {}
+
+    averaged.validate = look  # type: ignore[method-assign]
+    averaged.run()
+    np.testing.assert_allclose(network.weight.detach().numpy(), average, rtol=1e-12)
+    np.testing.assert_array_equal(validated[-1], network.weight.detach().numpy())
+
+
+def test_the_random_seed_of_the_settings_wins(tmp_path: Path) -> None:
+    one = Training(tmp_path / "one", DropoutNetwork(), config(max_iter=3, random_seed=5), seed=1)
+    two = Training(tmp_path / "two", DropoutNetwork(), config(max_iter=3), seed=5)
+    one.run()
+    two.run()
+    assert one.state() == two.state()
+
+
+def test_a_policy_without_a_rate_is_refused_before_the_first_iteration(tmp_path: Path) -> None:
+    policy = LrPolicy(policy=Policy.exp, gamma=1e10)
+    training = Training(tmp_path, DropoutNetwork(), config(lr=policy))
+    with pytest.raises(ValueError, match=r"solver\.lr: wanted a policy with a finite rate, got exp"):
+        training.run()
+    assert training.batches == 0
+
+
+def test_a_prototxt_that_nobody_read_is_no_setting(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"solver\.prototxt=a\.prototxt: wanted settings that are read"):
+        Training(tmp_path, DropoutNetwork(), config(prototxt="a.prototxt")).run()
 
 
 # --- What else can happen -----------------------------------------------------------------------------------------
@@ -455,10 +559,27 @@ def test_epochs_become_iterations(values: dict[str, Any], examples: int, iterati
         {"epochs": -1},
         {"base_lr": 0.0},
         {"base_lr": math.nan},
+        {"base_lr": math.inf},
+        {"weight_decay": math.nan},
+        {"weight_decay": math.inf},
+        {"momentum2": 1.0},
+        {"rms_decay": -0.1},
+        {"delta": 0.0},
+        {"ema": 1.0},
+        {"test_iter": 0},
+        {"average_loss": 0},
+        {"prefetch_threads": 0},
+        {"random_seed": -1},
+        {"random_seed": 2**31},
+        {"lr_mult": {"a": -1.0}},
+        {"decay_mult": {"a": math.nan}},
+        {"momentum": 0.9, "type": Optimizer.caffe_adagrad},
+        {"momentum": 0.9, "type": Optimizer.caffe_rmsprop},
+        {"regularization_type": Regularization.l1},
     ],
 )
 def test_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"solver\.{next(iter(values))}: wanted"):
+    with pytest.raises(ValueError, match=rf"solver\.{next(iter(values))}: "):
         SolverConfig(**values)
 
 

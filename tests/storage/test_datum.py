@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image
+from detpipe.storage.datum import (
+    CorruptDatumError,
+    caffe_datum,
+    caffe_encoded_datum,
+    pack_image,
+    parse_datum,
+    unpack_image,
+    unpack_planes,
+)
 from detpipe.storage.lmdb_store import LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
@@ -101,6 +109,34 @@ def test_caffes_own_databases(shared_data: Path, name: str, count: int) -> None:
         np.testing.assert_array_equal(unpack_image(datum, file_name), want[:, :, ::-1], err_msg=file_name)
 
 
+def test_a_raw_datum_by_hand() -> None:
+    """One row of two pixels, RGB (1, 2, 3) and (4, 5, 6): planes of blue, green, red; `encoded` is false."""
+    image = np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)
+    wanted = b"\x08\x03\x10\x01\x18\x02\x22\x06\x03\x06\x02\x05\x01\x04\x28\x07\x38\x00"
+    assert caffe_datum(image, 7).SerializeToString() == wanted
+
+
+def test_grey_is_one_plane_and_is_read_as_three() -> None:
+    grey = picture()[:, :, 0]
+    datum = caffe_datum(grey, 0)
+    assert (datum.channels, len(datum.data)) == (1, 24 * 32)
+    png = cv2.imencode(".png", grey)[1].tobytes()
+    for one in (datum, caffe_encoded_datum(png, grey, 0)):
+        back = parse_datum(one.SerializeToString(), "here")
+        np.testing.assert_array_equal(unpack_planes(back, "here"), grey[None])
+        np.testing.assert_array_equal(unpack_image(back, "here"), np.dstack([grey] * 3))
+
+
+def test_an_encoded_datum_says_its_size_and_checksum() -> None:
+    png = cv2.imencode(".png", picture()[:, :, ::-1])[1].tobytes()
+    datum = caffe_encoded_datum(png, picture(), 3)
+    assert (datum.channels, datum.height, datum.width, datum.label, datum.encoded) == (3, 24, 32, 3, True)
+    np.testing.assert_array_equal(unpack_image(datum, "here"), picture())
+    datum.data = png[:-1]
+    with pytest.raises(CorruptDatumError, match="checksum"):
+        parse_datum(datum.SerializeToString(), "here")
+
+
 def test_a_flipped_bit_is_found() -> None:
     record = bytearray(pack_image(picture(), jpeg_quality=None).SerializeToString())
     record[len(record) // 2] ^= 1
@@ -109,7 +145,7 @@ def test_a_flipped_bit_is_found() -> None:
 
 
 def test_an_empty_record_has_no_image() -> None:
-    with pytest.raises(CorruptDatumError, match="record 7: wanted 3 x H x W bytes, got 0 bytes"):
+    with pytest.raises(CorruptDatumError, match="record 7: wanted 3 x H x W bytes, or 1 x H x W, got 0 for"):
         unpack_image(parse_datum(b"", "record 7"), "record 7")
 
 
@@ -117,7 +153,8 @@ def test_an_empty_record_has_no_image() -> None:
     "datum",
     [
         Datum(channels=3, height=2, width=2, data=bytes(11)),
-        Datum(channels=1, height=2, width=2, data=bytes(4)),
+        Datum(channels=2, height=2, width=2, data=bytes(8)),
+        Datum(channels=1, height=2, width=2, data=bytes(12)),
         Datum(channels=3, height=-2, width=-2, data=bytes(12)),
         Datum(channels=3, height=0, width=5, data=b""),
         Datum(channels=3, height=1 << 30, width=1 << 30, data=bytes(12)),

@@ -279,3 +279,13 @@ def test_every_process_opens_its_own(tmp_path: Path, method: str, opened: bool) 
     assert child.exitcode == 0
     assert reader.get(b"0019") == b"value 19"  # the parent's own is as it was
     reader.close()
+
+
+def test_a_commit_is_made_when_enough_bytes_wait(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db", transaction=1000, transaction_bytes=100) as writer:
+        writer.put(b"a", bytes(60))
+        assert len(writer) == 0
+        writer.put(b"b", bytes(60))
+        assert len(writer) == 2
+        writer.put(b"c", bytes(60))
+        assert len(writer) == 2

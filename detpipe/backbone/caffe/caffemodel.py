@@ -1,0 +1,98 @@
+"""Files of weights: .caffemodel, a NetParameter whose layers have blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.backbone.caffe.blob import Blob, read_blob, write_blob
+from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
+from detpipe.backbone.caffe.wire import LENGTH, Field, read_fields, write_length
+from detpipe.storage.atomic import replaced
+
+V1_LAYERS, V2_LAYERS = 2, 100
+V1_BLOBS, V2_BLOBS = 6, 7
+V1_NAME, V2_NAME = 4, 1
+V0_LAYER = 1
+MAX_FILE = 2**31 - 1
+"""Bytes of a file: protobuf's and Caffe's own limit."""
+MAX_NAME = 1000
+"""Bytes of a layer's name that are read."""
+MAX_LAYER_FIELDS = 100_000
+"""Fields of all layers together, blobs among them. A net of four thousand layers has less."""
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+Blobs = dict[str, tuple[Blob, ...]]
+
+
+def read_caffemodel(path: Path) -> Blobs:
+    """The blobs of each layer that has some, by the layer's name, in the order of the file; V1 and V2 files.
+
+    The blobs are views of the file's bytes; memory beside them is bounded. Where a name comes twice, the last has it,
+    as in Caffe. Raises FileNotFoundError; ValueError for another file, or one that is cut off or claims too much.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of weights: {path}")
+    if path.stat().st_size > MAX_FILE:
+        raise ValueError(f"{path}: wanted a .caffemodel of at most {MAX_FILE} bytes, got {path.stat().st_size}")
+    return parse_caffemodel(path.read_bytes(), str(path))
+
+
+def parse_caffemodel(content: bytes, where: str) -> Blobs:
+    """`read_caffemodel` of bytes; errors begin with `where`."""
+    if content.startswith(HDF5_SIGNATURE):
+        raise ValueError(
+            f"{where}: wanted a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
+        )
+    blobs: Blobs = {}
+    count = 0
+    for field in read_fields(memoryview(content), where):
+        if field.number in (V1_LAYERS, V2_LAYERS) and field.wire_type == LENGTH:
+            fields = list(read_fields(field.value, where))
+            count += len(fields)
+            if count > MAX_LAYER_FIELDS:
+                raise ValueError(f"{where}: wanted at most {MAX_LAYER_FIELDS} fields in all layers, got more")
+            name, own = _read_layer(fields, field.number == V1_LAYERS, where)
+            if own:
+                blobs[name] = own
+    if not blobs:
+        raise ValueError(f"{where}: wanted a .caffemodel with weights, found none in {len(content)} bytes")
+    return blobs
+
+
+def write_caffemodel(path: Path, net: NetParameter, blobs: Mapping[str, Sequence[npt.NDArray[np.float32]]]) -> None:
+    """Write the layers of `net` with their blobs, float32, by layer name; whole or not at all. Caffe reads the file.
+
+    Raises ValueError where it would be larger than Caffe takes.
+    """
+    head = NetParameter()
+    head.CopyFrom(net)
+    head.ClearField("layer")
+    size = 0
+    with replaced(path) as scratch, scratch.open("wb") as file:
+        size += file.write(head.SerializeToString())
+        for layer in net.layer:
+            own = b"".join(write_length(V2_BLOBS, write_blob(array)) for array in blobs.get(layer.name, ()))
+            size += file.write(write_length(V2_LAYERS, layer.SerializeToString() + own))
+            if size > MAX_FILE:
+                raise ValueError(f"{path}: the weights are more than the {MAX_FILE} bytes that Caffe reads")
+
+
+def _read_layer(fields: Sequence[Field], is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...]]:
+    """Name and blobs of a layer; nothing else of it is looked at."""
+    name, blobs = b"", []
+    name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (V2_NAME, V2_BLOBS)
+    for field in fields:
+        if is_v1 and field.number == V0_LAYER:
+            raise ValueError(
+                f"{where}: it is of Caffe's first form (V0, 2013); bring it up to date with upgrade_net_proto_binary"
+            )
+        if field.number == blobs_number and field.wire_type == LENGTH:
+            blobs.append(field.value)
+        elif field.number == name_number and field.wire_type == LENGTH:
+            name = bytes(field.value[:MAX_NAME])
+    text = name.decode("utf-8", "backslashreplace")
+    return text, tuple(read_blob(blob, f"{where}: {text!r}, blob {i}") for i, blob in enumerate(blobs))

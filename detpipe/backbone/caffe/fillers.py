@@ -1,0 +1,83 @@
+"""What parameters are before training (Caffe's fillers), drawn from an explicit generator.
+
+n: for a blob of shape (s0, s1, ...) of c numbers, fan-in is c / s0, fan-out c / s1; variance_norm takes fan-in (the
+default), fan-out or their average.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter
+
+FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "bilinear", "positive_unitball")
+
+
+def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generator | None) -> None:
+    """Overwrite a float tensor in place; one without numbers stays.
+
+    constant: `value`. uniform: [min, max). gaussian: mean, std, see `sparse` below. xavier: uniform within
+    +-sqrt(3 / n) (Glorot & Bengio 2010, section 4.2.1, with one fan). msra: normal of variance 2 / n (He et al. 2015,
+    section 2.2). bilinear: the kernel that makes a deconvolution an enlargement (Long et al. 2015, section 3.3).
+    positive_unitball: uniform, then each outer index brought to the sum 1.
+
+    generator: None is torch's global one. Raises ValueError for an unknown filler or a shape that it can't fill.
+    """
+    if tensor.numel() == 0:
+        return
+    with torch.no_grad():
+        match filler.type:
+            case "constant":
+                tensor.fill_(filler.value)
+            case "uniform":
+                if filler.min > filler.max:
+                    raise ValueError(f"uniform filler: wanted min <= max, got {filler.min} and {filler.max}")
+                tensor.uniform_(filler.min, filler.max, generator=generator)
+            case "gaussian":
+                _gaussian(tensor, filler, generator)
+            case "xavier":
+                bound = math.sqrt(3 / fan(tensor, filler))
+                tensor.uniform_(-bound, bound, generator=generator)
+            case "msra":
+                tensor.normal_(0, math.sqrt(2 / fan(tensor, filler)), generator=generator)
+            case "bilinear":
+                _bilinear(tensor)
+            case "positive_unitball":
+                tensor.uniform_(0, 1, generator=generator)
+                tensor /= tensor.flatten(1).sum(1).reshape(-1, *[1] * (tensor.ndim - 1))
+            case other:
+                raise ValueError(f"filler: wanted one of {', '.join(FILLERS)}, got {other!r}")
+
+
+def fan(tensor: torch.Tensor, filler: FillerParameter) -> float:
+    """The n of the filler's variance."""
+    count = tensor.numel()
+    fan_in = count / tensor.shape[0] if tensor.ndim else count
+    fan_out = count / tensor.shape[1] if tensor.ndim > 1 else count
+    if filler.variance_norm == FillerParameter.FAN_OUT:
+        return fan_out
+    return (fan_in + fan_out) / 2 if filler.variance_norm == FillerParameter.AVERAGE else fan_in
+
+
+def _gaussian(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generator | None) -> None:
+    """sparse >= 0: each number is kept with probability sparse / s0, so that an input reaches so many outputs."""
+    if filler.std < 0:
+        raise ValueError(f"gaussian filler: wanted std of 0 or more, got {filler.std}")
+    tensor.normal_(filler.mean, filler.std, generator=generator)
+    if filler.sparse >= 0:
+        outputs = tensor.shape[0] if tensor.ndim else 1
+        if filler.sparse > outputs:
+            raise ValueError(f"gaussian filler: wanted sparse of at most {outputs} outputs, got {filler.sparse}")
+        tensor *= torch.empty_like(tensor).bernoulli_(filler.sparse / outputs, generator=generator)
+
+
+def _bilinear(tensor: torch.Tensor) -> None:
+    if tensor.ndim != 4 or tensor.shape[2] != tensor.shape[3]:
+        raise ValueError(f"bilinear filler: wanted a square kernel in four sizes, got {tuple(tensor.shape)}")
+    width = tensor.shape[3]
+    factor = math.ceil(width / 2)
+    centre = (width - 1) / (2 * factor)
+    weights = 1 - (torch.arange(width, dtype=torch.float32) / factor - centre).abs()
+    tensor.copy_(weights[:, None] * weights)

@@ -1,0 +1,117 @@
+"""Caffe's files to a net, and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+
+from detpipe.backbone.caffe.blob import same_shape
+from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
+from detpipe.backbone.caffe.caffemodel import Blobs, read_caffemodel, write_caffemodel
+from detpipe.backbone.caffe.net import Net, blob_tensors
+from detpipe.backbone.caffe.net_state import select_layers
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.caffe.prototxt import read_prototxt
+from detpipe.backbone.caffe.upgrade import upgrade
+
+logger = logging.getLogger(__name__)
+
+
+def load_caffe(
+    prototxt: str | Path,
+    caffemodel: str | Path | None = None,
+    *,
+    train: bool = False,
+    level: int = 0,
+    stages: Collection[str] = (),
+    input_shape: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Net:
+    """A net from its text and, where a file of weights is given, with them; `net(x)` gives its outputs by blob name.
+
+    prototxt: a file, or a preset's name (see `presets`). train: the phase TRAIN, in training mode; else TEST, in
+    evaluation mode. level, stages: the rest of Caffe's net state. input_shape: (N, C, H, W) of the first input, for
+    texts that don't say it, or another size; N is free later. generator: draws what no weights are given for, by the
+    text's fillers; None is seeded with 0.
+
+    Layers that the file has not keep their fillers' numbers, and are logged, as what only the file has is.
+    Raises FileNotFoundError; ValueError, naming file and layer, for a text or file that can't be read, a layer of an
+    unknown type, settings that don't go together, and weights of another shape.
+    """
+    path = find_prototxt(prototxt)
+    return build_net(
+        read_prototxt(path),
+        caffemodel,
+        train=train,
+        level=level,
+        stages=stages,
+        input_shape=input_shape,
+        generator=generator,
+        where=str(path),
+    )
+
+
+def build_net(
+    definition: NetParameter,
+    caffemodel: str | Path | None = None,
+    *,
+    train: bool = False,
+    level: int = 0,
+    stages: Collection[str] = (),
+    input_shape: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    where: str = "net",
+) -> Net:
+    """`load_caffe` of a net that is in memory, as `NetSpec.definition` gives it; it is not changed."""
+    selected = select_layers(upgrade(definition, where), train=train, level=level, stages=stages)
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    net = Net(selected, input_shape, generator, where)
+    if caffemodel is not None:
+        load_blobs(net, read_caffemodel(Path(caffemodel)), str(caffemodel))
+    return net.train(train)
+
+
+def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
+    """Put blobs into the layers of the same name; returns the names of layers that the file has not.
+
+    Logs what either side lacks; errors begin with `where`.
+
+    Raises ValueError where a layer's blobs are of another number or shape, or no layer has any.
+    """
+    missing, loaded = [], set()
+    for step in net.steps:
+        own = list(blob_tensors(net.layers[step.module]).values())
+        if not own:
+            continue
+        name = step.layer.name
+        if name not in blobs:
+            missing.append(name)
+            continue
+        theirs = blobs[name]
+        if len(own) != len(theirs) or not all(
+            same_shape(tuple(a.shape), b.shape) for a, b in zip(own, theirs, strict=True)
+        ):
+            raise ValueError(
+                f"{where}: layer {name!r}: wanted blobs of {[tuple(a.shape) for a in own]}, got "
+                f"{[b.shape for b in theirs]}; rename the layer to train it anew, or give the input size of the file"
+            )
+        with torch.no_grad():
+            for tensor, blob in zip(own, theirs, strict=True):
+                tensor.copy_(torch.tensor(blob.values).view(tensor.shape))
+        loaded.add(name)
+    if not loaded:
+        raise ValueError(f"{where}: wanted weights of layers {missing[:4]}, got {list(blobs)[:4]}")
+    if missing:
+        logger.warning("%s: not in the file, so left as the fillers made them: %s", where, ", ".join(missing))
+    if unused := [name for name in blobs if name not in loaded]:
+        logger.warning("%s: not in the net, so left out: %s", where, ", ".join(unused))
+    return missing
+
+
+def save_caffemodel(net: Net, path: str | Path) -> None:
+    """Write the net's layers with their weights, whole or not at all; Caffe and `load_caffe` read the file."""
+    write_caffemodel(Path(path), net.definition, net.layer_blobs())

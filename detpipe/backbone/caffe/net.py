@@ -1,0 +1,286 @@
+"""A net of Caffe as a PyTorch module: its layers in their order, its blobs by name.
+
+Blob: Caffe's word for a tensor that has a name in the net (a bottom or top of layers), and for a layer's parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import getitem
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule
+
+from detpipe.backbone.caffe.blob import check_shape
+from detpipe.backbone.caffe.built import Built, Shape
+from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter
+from detpipe.backbone.caffe.fillers import fill
+from detpipe.backbone.caffe.inputs import input_shapes
+from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
+from detpipe.backbone.caffe.prototxt import unknown_layer
+
+MAX_LAYERS = 4000
+MAX_PARAMETERS = 2**29
+"""Numbers in all layers, 2 GiB of float32: more than thrice VGG-19's. More is taken for a mistake, or an attack."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer in the order of execution. module: its key in `Net.layers`."""
+
+    layer: LayerParameter
+    module: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+
+
+class Net(nn.Module):
+    """A net that was selected for a phase and brought to the newest form (see `upgrade`, `select_layers`).
+
+    definition: that net. inputs: the shape of each input blob, as it was built. shapes: that of every blob.
+    layers: the modules, by the layers' names (with what torch allows in a name).
+    """
+
+    def __init__(
+        self, definition: NetParameter, input_shape: Sequence[int] | None, generator: torch.Generator | None, where: str
+    ) -> None:
+        """Parameters are what their fillers say. Raises ValueError, beginning with `where`, naming the layer."""
+        super().__init__()
+        if len(definition.layer) > MAX_LAYERS:
+            raise ValueError(f"{where}: wanted at most {MAX_LAYERS} layers, got {len(definition.layer)}")
+        for layer in definition.layer:
+            if layer.type not in BUILDERS and layer.type not in INPUTS:
+                raise unknown_layer(layer.name, layer.type, where)
+        self.definition = definition
+        self.inputs: dict[str, Shape] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.layers = nn.ModuleDict()
+        self.steps: list[Step] = []
+        fillers = {}
+        for layer in definition.layer:
+            layer.ClearField("blobs")
+            if layer.type in INPUTS:
+                self._add_input(layer, None if self.inputs else input_shape, where)
+            else:
+                step, built = self._add_layer(layer, where)
+                fillers[step.module] = built.fillers
+        if not self.inputs:
+            raise ValueError(f"{where}: wanted a net with an input, got one without")
+        self._fill(fillers, generator, where)
+        self._share(where)
+
+    def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The blobs that no layer takes as bottom, by name, in the order in which they are made.
+
+        inputs: (N, C, H, W) float in Caffe's scale and channel order, then, if there are, labels (N,), in the order
+        of `self.inputs`. Without labels, what needs them (losses, accuracies) is left out. N = 0 gives empty blobs.
+        Raises ValueError for no input, or more than there are.
+        """
+        blobs = self._named(inputs)
+        unused: dict[str, None] = {}
+        for step in self._run(blobs, self.steps):
+            for bottom in step.bottoms:
+                unused.pop(bottom, None)
+            unused.update(dict.fromkeys(step.tops))
+        return {name: blobs[name] for name in unused}
+
+    def named_blobs(self, names: Collection[str], *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The named blobs, as the last layer that writes each leaves it. Layers after the last named one don't run.
+
+        inputs: as of `forward`. Raises ValueError for a name that no layer makes from these inputs.
+        """
+        last = max((i for i, step in enumerate(self.steps) if set(step.tops) & set(names)), default=-1)
+        blobs = self._named(inputs)
+        for _ in self._run(blobs, self.steps[: last + 1]):
+            pass
+        missing = [name for name in names if name not in blobs]
+        if missing:
+            raise ValueError(f"wanted blobs of {list(blobs)[-8:]}, ..., got {missing}")
+        return {name: blobs[name] for name in names}
+
+    def loss(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The sum of the losses among the outputs, each times its loss_weight (1 for a loss that has none stated).
+
+        Raises ValueError where there is none: the net has no loss, or the labels were not given.
+        """
+        losses = [
+            weight * outputs[top]
+            for step in self.steps
+            for top, weight in zip(step.tops, _loss_weights(step.layer), strict=False)
+            if weight and top in outputs
+        ]
+        if not losses:
+            raise ValueError(f"wanted an output with a loss, got {list(outputs)}: give the labels too")
+        return torch.stack([loss.sum() for loss in losses]).sum()
+
+    def keep_only(self, names: Collection[str], end: int | None = None) -> None:
+        """Take out, for good, every layer that none of the named blobs depends on, and all from step `end` on.
+
+        Raises ValueError for a name that is no blob of the net.
+        """
+        unknown = [name for name in names if name not in self.shapes]
+        if unknown:
+            raise ValueError(f"wanted blobs of the net, got {unknown}; it has {list(self.shapes)}")
+        needed, kept = set(names), list[Step]()
+        for step in reversed(self.steps[:end]):
+            if needed & set(step.tops):
+                kept.append(step)
+                needed = needed - set(step.tops) | set(step.bottoms)
+        self.steps = kept[::-1]
+        used = {step.module for step in self.steps}
+        for module in [name for name in self.layers if name not in used]:
+            del self.layers[module]
+        self.inputs = {name: shape for name, shape in self.inputs.items() if name in needed}
+
+    def layer_blobs(self) -> dict[str, list[npt.NDArray[np.float32]]]:
+        """The parameters and statistics of each layer that has some, by its name: float32, in Caffe's order."""
+        return {
+            step.layer.name: [tensor.detach().cpu().numpy() for tensor in blobs]
+            for step in self.steps
+            if (blobs := list(blob_tensors(self.layers[step.module]).values()))
+        }
+
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; a shared one has its owner's."""
+        found: dict[str, tuple[float, float]] = {}
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        for step in self.steps:
+            for i, parameter in enumerate(self.layers[step.module].parameters(recurse=False)):
+                spec = step.layer.param[i] if i < len(step.layer.param) else None
+                both = (spec.lr_mult, spec.decay_mult) if spec is not None else (1.0, 1.0)
+                found.setdefault(names[id(parameter)], both)
+        return found
+
+    def graph_module(self) -> GraphModule:
+        """The net as a torch.fx module on the same parameters: forward(*inputs) -> outputs, all inputs wanted."""
+        graph = Graph()
+        nodes = {name: graph.placeholder(re.sub(r"\W", "_", name)) for name in self.inputs}
+        unused: dict[str, None] = {}
+        for step in self.steps:
+            result = graph.call_module(f"layers.{step.module}", tuple(nodes[bottom] for bottom in step.bottoms))
+            for bottom in step.bottoms:
+                unused.pop(bottom, None)
+            unused.update(dict.fromkeys(step.tops))
+            many = len(step.tops) != 1 or step.layer.type in ("Slice", "Split")
+            parts = [graph.call_function(getitem, (result, i)) for i in range(len(step.tops))] if many else [result]
+            nodes.update(zip(step.tops, parts, strict=True))
+        graph.output({name: nodes[name] for name in unused})
+        return GraphModule(self, graph)
+
+    @property
+    def code(self) -> str:
+        """The forward pass as Python, a line a layer."""
+        return str(self.graph_module().code)
+
+    def _named(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        if not 1 <= len(inputs) <= len(self.inputs):
+            raise ValueError(f"wanted inputs {self.inputs}, got {len(inputs)}")
+        return dict(zip(self.inputs, inputs, strict=False))
+
+    def _run(self, blobs: dict[str, torch.Tensor], steps: Sequence[Step]) -> Iterator[Step]:
+        """Run the layers whose bottoms are there; blobs take up their tops. A layer in place gives its name anew."""
+        for step in steps:
+            if all(bottom in blobs for bottom in step.bottoms):
+                result = self.layers[step.module](*(blobs[bottom] for bottom in step.bottoms))
+                blobs.update(zip(step.tops, result if isinstance(result, tuple) else (result,), strict=True))
+                yield step
+
+    def _add_input(self, layer: LayerParameter, given: Sequence[int] | None, where: str) -> None:
+        try:
+            shapes = input_shapes(layer, given)
+            for top, shape in zip(layer.top, shapes, strict=True):
+                check_shape(shape, f"top {top!r}")
+                if top in self.shapes:
+                    raise ValueError(f"wanted tops of new names, got {top!r} again")
+                self.inputs[top] = self.shapes[top] = shape
+        except ValueError as error:
+            raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
+
+    def _add_layer(self, layer: LayerParameter, where: str) -> tuple[Step, Built]:
+        """Build a layer without memory for its numbers, and find its tops' shapes."""
+        try:
+            missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
+            if missing:
+                raise ValueError(f"wanted bottoms that layers before it make, got {missing}")
+            bottoms = [self.shapes[bottom] for bottom in layer.bottom]
+            with torch.device("meta"):
+                built = BUILDERS[layer.type](layer, bottoms)
+            tops = _top_shapes(built.module, bottoms)
+            again = [top for top in layer.top if top in self.shapes and top not in layer.bottom]
+            if again or len(set(layer.top)) != len(layer.top):
+                raise ValueError(f"wanted tops of new names, or of its bottoms, got {again or list(layer.top)} again")
+            for top, shape in zip(layer.top, tops, strict=True):
+                check_shape(shape, f"top {top!r}")
+                self.shapes[top] = shape
+        # What torch says of shapes and sizes that don't go together, on the meta device, where nothing else can fail.
+        except (ValueError, RuntimeError, IndexError, TypeError, OverflowError) as error:
+            raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
+        name = _module_name(layer.name, self.layers)
+        self.layers[name] = built.module
+        step = Step(layer, name, tuple(layer.bottom), tuple(layer.top))
+        self.steps.append(step)
+        return step, built
+
+    def _fill(
+        self, fillers: Mapping[str, Sequence[FillerParameter]], generator: torch.Generator | None, where: str
+    ) -> None:
+        total = sum(tensor.numel() for module in self.layers.values() for tensor in blob_tensors(module).values())
+        if total > MAX_PARAMETERS:
+            raise ValueError(f"{where}: wanted at most {MAX_PARAMETERS} parameters, got {total}")
+        for step in self.steps:
+            module = self.layers[step.module].to_empty(device="cpu")
+            for tensor, filler in zip(blob_tensors(module).values(), fillers[step.module], strict=True):
+                try:
+                    fill(tensor, filler, generator)
+                except ValueError as error:
+                    raise ValueError(f"{where}: layer {step.layer.name!r}: {error}") from error
+
+    def _share(self, where: str) -> None:
+        """Parameters of one name (param { name }) become one: the first layer's."""
+        owners: dict[str, tuple[str, torch.Tensor]] = {}
+        for step in self.steps:
+            module = self.layers[step.module]
+            for spec, (attribute, tensor) in zip(step.layer.param, blob_tensors(module).items(), strict=False):
+                if not spec.name:
+                    continue
+                owner, shared = owners.setdefault(spec.name, (step.layer.name, tensor))
+                if shared.shape != tensor.shape:
+                    raise ValueError(
+                        f"{where}: {step.layer.name!r} shares {spec.name!r} with {owner!r}: wanted "
+                        f"{tuple(shared.shape)}, got {tuple(tensor.shape)} (PERMISSIVE sharing is not there)"
+                    )
+                setattr(module, attribute, shared)
+
+
+def blob_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A layer's blobs in Caffe's order, by attribute."""
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def _top_shapes(module: nn.Module, bottoms: Sequence[Shape]) -> list[Shape]:
+    for i, shape in enumerate(bottoms):
+        check_shape(shape, f"bottom {i}")
+    with torch.no_grad():
+        result = module.eval()(*(torch.empty(shape, device="meta") for shape in bottoms))
+    module.train()
+    return [tuple(top.shape) for top in (result if isinstance(result, tuple) else (result,))]
+
+
+def _module_name(name: str, taken: nn.ModuleDict) -> str:
+    """The layer's name as torch allows it: not empty, no dots, no attribute of a module."""
+    name = name.replace(".", "_") or "layer"
+    while name in taken or hasattr(taken, name):
+        name += "_"
+    return name
+
+
+def _loss_weights(layer: LayerParameter) -> list[float]:
+    """Of each top: as stated, else 1 for the first top of a loss."""
+    if layer.loss_weight:
+        return list(layer.loss_weight)
+    return [1.0] if layer.type.endswith("Loss") else []

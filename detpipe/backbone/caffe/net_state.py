@@ -1,0 +1,42 @@
+"""Which layers a net has: the rules of `include` and `exclude` (Caffe's Net::FilterNet and StateMeetsRule)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, NetParameter, NetState, NetStateRule, Phase
+
+
+def select_layers(net: NetParameter, *, train: bool, level: int = 0, stages: Collection[str] = ()) -> NetParameter:
+    """A copy of the net with the layers of that phase, level and those stages; they are put into its `state` too.
+
+    A layer with neither rule is in; with `include` where one of its rules is met; with `exclude` where none is.
+    Raises ValueError for a layer with both.
+    """
+    state = NetState(phase=Phase.TRAIN if train else Phase.TEST, level=level, stage=sorted({*net.state.stage, *stages}))
+    selected = NetParameter()
+    selected.CopyFrom(net)
+    selected.state.CopyFrom(state)
+    del selected.layer[:]
+    selected.layer.extend(layer for layer in net.layer if is_included(layer, state))
+    return selected
+
+
+def is_included(layer: LayerParameter, state: NetState) -> bool:
+    """Whether a layer is in the net in that state."""
+    if layer.include and layer.exclude:
+        raise ValueError(f"layer {layer.name!r}: wanted include or exclude, got both")
+    if layer.include:
+        return any(meets(state, rule) for rule in layer.include)
+    return not any(meets(state, rule) for rule in layer.exclude)
+
+
+def meets(state: NetState, rule: NetStateRule) -> bool:
+    """Whether the state has the rule's phase, a level within its bounds, all of its stages, none of its not_stages."""
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and set(rule.stage) <= set(state.stage)
+        and not set(rule.not_stage) & set(state.stage)
+    )

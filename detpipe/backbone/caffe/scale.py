@@ -1,0 +1,88 @@
+"""Caffe's Scale and Bias: a blob multiplied by, or added to, a smaller one that is learnt or comes as second bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from detpipe.backbone.caffe.built import Built, Shape, axis_of, constant, want_bottoms, want_tops
+from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
+
+
+class Scale(nn.Module):
+    """x * weight + bias; both of the shape of x's axes from `axis` on, as many as they have. Either may be None.
+
+    With a second bottom the weight is that bottom.
+    """
+
+    def __init__(self, axis: int, weight: Shape | None, bias: Shape | None) -> None:
+        super().__init__()
+        self.axis = axis
+        self.weight = nn.Parameter(torch.empty(weight)) if weight is not None else None
+        self.bias = nn.Parameter(torch.empty(bias)) if bias is not None else None
+
+    def forward(self, x: torch.Tensor, factor: torch.Tensor | None = None) -> torch.Tensor:
+        weight = self.weight if factor is None else factor
+        if weight is not None:
+            x = x * _aligned(weight, self.axis, x.ndim)
+        return x if self.bias is None else x + _aligned(self.bias, self.axis, x.ndim)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}, bias={self.bias is not None}"
+
+
+class AddBottom(nn.Module):
+    """x + y, y along x's axes from `axis` on: Bias with two bottoms."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + _aligned(y, self.axis, x.ndim)
+
+
+def build_scale(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
+    """A learnt scale, 1 unless a filler is given, and perhaps a shift."""
+    want_bottoms(bottoms, 1, 2)
+    want_tops(layer)
+    settings = layer.scale_param
+    axis = axis_of(settings.axis, len(bottoms[0]) or 1)
+    shape = _covered(bottoms, axis, settings.num_axes)
+    bias = shape if settings.bias_term else None
+    if len(bottoms) == 2:
+        return Built(Scale(axis, None, bias), [settings.bias_filler] if bias is not None else [])
+    filler = settings.filler if settings.HasField("filler") else constant(1.0)
+    return Built(Scale(axis, shape, bias), [filler, settings.bias_filler][: 1 + settings.bias_term])
+
+
+def build_bias(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
+    """A learnt shift, or the second bottom as one."""
+    want_bottoms(bottoms, 1, 2)
+    want_tops(layer)
+    settings = layer.bias_param
+    axis = axis_of(settings.axis, len(bottoms[0]) or 1)
+    shape = _covered(bottoms, axis, settings.num_axes)
+    if len(bottoms) == 2:
+        return Built(AddBottom(axis))
+    return Built(Scale(axis, None, shape), [settings.filler])
+
+
+def _covered(bottoms: Sequence[Shape], axis: int, num_axes: int) -> Shape:
+    """The shape of the smaller blob: `num_axes` of the first bottom's axes, -1 all from `axis` on; 0 is one number."""
+    first = bottoms[0]
+    if len(bottoms) == 2:
+        num_axes = len(bottoms[1])
+    end = len(first) if num_axes == -1 else axis + num_axes
+    if num_axes < -1 or end > len(first):
+        raise ValueError(f"wanted axes {axis} to {end} of {first}, which has not so many")
+    if len(bottoms) == 2 and bottoms[1] != first[axis:end]:
+        raise ValueError(f"wanted a second bottom of {first[axis:end]}, got {bottoms[1]}")
+    return first[axis:end]
+
+
+def _aligned(y: torch.Tensor, axis: int, ndim: int) -> torch.Tensor:
+    """y with ones behind its axes, so that it lies along those from `axis` on."""
+    return y.reshape(*y.shape, *[1] * (ndim - axis - y.ndim)) if y.ndim else y

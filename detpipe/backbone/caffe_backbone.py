@@ -1,0 +1,203 @@
+"""Any classifier of Caffe as a `Backbone`: cut before its last layer with weights, its blobs as feature maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from detpipe.backbone.backbone import Backbone, FeatureMap
+from detpipe.backbone.caffe import Net, build_net
+from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
+from detpipe.backbone.caffe.caffemodel import read_caffemodel
+from detpipe.backbone.caffe.convolution import CONVOLUTIONS
+from detpipe.backbone.caffe.inner_product import InnerProduct
+from detpipe.backbone.caffe.inputs import input_shapes
+from detpipe.backbone.caffe.layers import INPUTS
+from detpipe.backbone.caffe.load import load_blobs
+from detpipe.backbone.caffe.mean import read_mean
+from detpipe.backbone.caffe.net import Step
+from detpipe.backbone.caffe.net_state import select_layers
+from detpipe.backbone.caffe.pooling import GlobalPooling, Pooling
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.caffe.prototxt import read_prototxt
+from detpipe.backbone.caffe.upgrade import upgrade
+from detpipe.backbone.input_spec import ChannelOrder, InputSpec, Triple
+from detpipe.backbone.weights import load_weights
+
+WITH_WEIGHTS = (InnerProduct, *CONVOLUTIONS)
+GREY_OF_BGR = (0.114, 0.587, 0.299)
+"""ITU-R BT.601's luma, by which OpenCV, and so Caffe, reads colour images as grey."""
+
+
+class CaffeBackbone(Backbone):
+    """The layers below the last InnerProduct or Convolution; images come as BGR less a mean, times a scale.
+
+    Features are what that layer sees: as they are before an InnerProduct, which becomes `classifier`; averaged over
+    the places before a Convolution (SqueezeNet's), and then there is no classifier. A net that sees grey is given the
+    grey of the three channels.
+
+    Feature maps: `stride4` .., the last blob of each stride, as other backbones name them, and every map by its own
+    name (conv5_3), as the last layer that writes it leaves it. Stages are called after the strides, then `top`.
+    """
+
+    def __init__(self, net: Net, mean: Sequence[float], scale: float) -> None:
+        """net: of the phase TEST; what is above the features is taken out of it. mean: of B, G, R, or one for all."""
+        (name, shape), *_ = net.inputs.items()
+        if len(shape) != 4 or shape[1] not in (1, 3):
+            raise ValueError(f"wanted a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
+        last = _last_with_weights(net)
+        head, blob = net.layers[net.steps[last].module], net.steps[last].bottoms[0]
+        net.keep_only([blob], end=last)
+        strides = _strides(net)
+        maps = {b: FeatureMap(stride, net.shapes[b][1]) for b, stride in strides.items() if b not in net.inputs}
+        by_stride = {f"stride{found.stride}": b for b, found in maps.items() if found.stride > 1}
+        width = _feature_width(head, net.shapes[blob])
+        super().__init__(
+            InputSpec((shape[2], shape[3]), _triple(mean), (1 / scale, 1 / scale, 1 / scale), ChannelOrder.BGR),
+            width,
+            {**maps, **{stride: maps[b] for stride, b in by_stride.items()}},
+        )
+        self.feature_blob, self.is_grey, self._is_flat = blob, shape[1] == 1, isinstance(head, InnerProduct)
+        self._map_blobs = {**{b: b for b in maps}, **by_stride}
+        self._stage_names = {
+            step.module: f"stride{strides[step.tops[0]]}" for step in net.steps if step.tops[0] in strides
+        }
+        self.classifier = head if isinstance(head, InnerProduct) else None
+        self.network = net
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """stride1 or stride2 .., then `top` for the layers whose outputs are no maps; each with weights in it."""
+        stages: dict[str, list[nn.Module]] = {}
+        for name, module in self.network.layers.items():
+            if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
+                stages.setdefault(self._stage_names.get(name, "top"), []).append(module)
+        return [(name, nn.ModuleList(modules)) for name, modules in stages.items()]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.network.named_blobs([self.feature_blob], self._seen(x))[self.feature_blob]
+        return features.flatten(1) if self._is_flat else features.mean((2, 3))
+
+    def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """See `Backbone.forward_maps`. Layers above the last named map don't run."""
+        self.check_map_names(names)
+        if not names:
+            return {}
+        blobs = self.network.named_blobs({self._map_blobs[name] for name in names}, self._seen(x))
+        return {name: blobs[self._map_blobs[name]] for name in names}
+
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        """What the net sees: the three channels, or their grey. Mean and scale are the same in all then."""
+        if not self.is_grey:
+            return x
+        weights = torch.tensor(GREY_OF_BGR, dtype=x.dtype, device=x.device)
+        return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:
+    """The net of a prototxt (or preset) in the phase TEST, for images of size x size; None: the text's own size.
+
+    Without weights it is drawn by its fillers from torch's global generator, and has no classifier; nor has it one
+    where the file lacks that layer. Raises FileNotFoundError; ValueError as `load_caffe` does.
+    """
+    path = find_prototxt(prototxt)
+    definition = _definition(path)
+    shape = _input_shape(definition, size, str(path))
+    net = build_net(definition, input_shape=shape, generator=torch.default_generator, where=str(path))
+    head = net.steps[_last_with_weights(net)]
+    has_head = weights is not None and _load(net, weights, head)
+    backbone = CaffeBackbone(net, mean, scale)
+    if not has_head:
+        backbone.classifier = None
+    return backbone
+
+
+def preprocessing(
+    prototxt: str, mean: Sequence[float], mean_file: str | None, scale: float | None
+) -> tuple[list[float], float]:
+    """Mean and scale of the input: as given, else as the text's transform_param says.
+
+    Raises ValueError where nobody says the mean: with a wrong one a net works badly, and nobody is told.
+    """
+    path = find_prototxt(prototxt)
+    stated = next(
+        (layer.transform_param for layer in _definition(path).layer if layer.HasField("transform_param")), None
+    )
+    if scale is None:
+        scale = stated.scale if stated is not None else 1.0
+    if mean_file is not None:
+        return list(read_mean(Path(mean_file))), scale
+    if mean:
+        return list(mean), scale
+    if stated is None or (stated.mean_file and not stated.mean_value):
+        named = f" but the file {stated.mean_file}" if stated is not None else ""
+        raise ValueError(
+            f"{path}: no mean stands in it{named}; say backbone.mean=[104,117,123] (blue, green, red), "
+            "backbone.mean_file=FILE, or backbone.mean=[0] for none"
+        )
+    return list(stated.mean_value) or [0.0], scale
+
+
+def _load(net: Net, weights: Path, head: Step) -> bool:
+    """Load a .caffemodel, or a .pth or .safetensors of such a net; whether it brought the last layer too."""
+    if weights.suffix in (".pth", ".pt", ".safetensors"):
+        not_loaded = load_weights(net, weights).not_loaded
+        return not any(name.startswith(f"layers.{head.module}.") for name in not_loaded)
+    return head.layer.name not in load_blobs(net, read_caffemodel(weights), str(weights))
+
+
+def _definition(path: Path) -> NetParameter:
+    return select_layers(upgrade(read_prototxt(path), str(path)), train=False)
+
+
+def _input_shape(definition: NetParameter, size: int | None, where: str) -> tuple[int, ...] | None:
+    """(N, C, size, size) with the channels that the text says; 3 where it leaves them to its data."""
+    layer = next((layer for layer in definition.layer if layer.type in INPUTS), None)
+    if size is None or layer is None:
+        return None
+    try:
+        stated = input_shapes(layer, None)[0]
+    except ValueError:
+        return (1, 3, size, size)
+    if len(stated) != 4:
+        raise ValueError(f"{where}: wanted a net that sees images, (N, C, H, W), got {stated}")
+    return (1, stated[1], size, size)
+
+
+def _last_with_weights(net: Net) -> int:
+    """The place of the last InnerProduct or Convolution, whose bottom is a net's features."""
+    places = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], WITH_WEIGHTS)]
+    if len(places) < 2:
+        raise ValueError("wanted a net with an InnerProduct or Convolution above others, got one without")
+    return places[-1]
+
+
+def _strides(net: Net) -> dict[str, int]:
+    """Input pixels per step of each blob that is a map, by name, from the input up."""
+    strides = dict.fromkeys(net.inputs, 1)
+    for step in net.steps:
+        module = net.layers[step.module]
+        below = [strides[bottom] for bottom in step.bottoms if bottom in strides]
+        if not below or isinstance(module, InnerProduct | GlobalPooling) or _is_global(module, net, step):
+            continue
+        own = module.stride[0] if isinstance(module, (Pooling, *CONVOLUTIONS)) else 1
+        strides.update({top: max(below) * own for top in step.tops if len(net.shapes[top]) == 4})
+    return strides
+
+
+def _is_global(module: nn.Module, net: Net, step: Step) -> bool:
+    """Whether it pools over the whole map by its kernel, as GoogLeNet's pool5/7x7_s1 does: no map comes of it."""
+    return isinstance(module, Pooling) and module.stride == (1, 1) and module.kernel == net.shapes[step.bottoms[0]][2:]
+
+
+def _feature_width(head: nn.Module, shape: Sequence[int]) -> int:
+    return math.prod(shape[1:]) if isinstance(head, InnerProduct) else shape[1]
+
+
+def _triple(mean: Sequence[float]) -> Triple:
+    first, second, third = mean if len(mean) == 3 else (*mean, *mean, *mean)
+    return float(first), float(second), float(third)

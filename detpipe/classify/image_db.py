@@ -1,0 +1,274 @@
+"""The database of labelled images: an LMDB of Caffe's Datum, or shards of one, made as convert_imageset makes it.
+
+A record's key is its place in the order and the image's name ("00000042_n01440764/a.JPEG"), as Caffe's. Raw records are
+Caffe's to the byte, so classes, seed and digests stand in the manifest beside them.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.datasets.image_file import BrokenImageError, read_grey, read_header, read_image
+from detpipe.storage.datum import (
+    CorruptDatumError,
+    caffe_datum,
+    caffe_encoded_datum,
+    parse_datum,
+    unpack_image,
+    unpack_planes,
+)
+from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
+from detpipe.structures import Image, Int64Array
+
+logger = logging.getLogger(__name__)
+
+SHARD = "shard_{:05d}"
+RUNS_FROM = 8
+"""So few records may well stand in runs by chance: nothing is said of them."""
+
+
+class Encode(enum.Enum):
+    """How pixels are stored: none is raw, exact, and needs no decoding; jpg and png are files in the records."""
+
+    none = "none"
+    jpg = "jpg"
+    png = "png"
+
+
+_FORMAT = {Encode.jpg: "JPEG", Encode.png: "PNG"}
+
+
+@dataclass(frozen=True)
+class Resize:
+    """What becomes of an image's size.
+
+    size: (height, width) that it is warped to; None keeps its shape. short: its shorter side; None where size is given.
+    Both None: as it is.
+    """
+
+    size: tuple[int, int] | None = None
+    short: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Resize:
+        """From HEIGHTxWIDTH, short:SIDE or none. Raises ValueError for another text."""
+        if text == "none":
+            return cls()
+        kind, _, side = text.rpartition(":")
+        height, _, width = text.partition("x")
+        if kind == "short" and _is_side(side):
+            return cls(short=int(side))
+        if _is_side(height) and _is_side(width):
+            return cls(size=(int(height), int(width)))
+        raise ValueError(f"resize: wanted HEIGHTxWIDTH (256x256), short:SIDE (short:256) or none, got {text!r}")
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) or (H, W) -> the same at the new size.
+
+        A warp is bilinear without regard to the scale, as convert_imageset does it. With `short` pixels are averaged
+        where the image shrinks: a network sees fewer false edges.
+        """
+        if self.size is not None:
+            return np.asarray(cv2.resize(image, self.size[::-1]), dtype=np.uint8)
+        height, width = image.shape[:2]
+        if self.short is None or min(height, width) == self.short:
+            return image
+        scale = self.short / min(height, width)
+        to = (max(self.short, round(width * scale)), max(self.short, round(height * scale)))
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, to, interpolation=how), dtype=np.uint8)
+
+
+def _is_side(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) > 0
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """How images are stored. grey: one plane of brightness. quality: of JPEG, 1 to 100."""
+
+    resize: Resize
+    encode: Encode
+    grey: bool
+    quality: int
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image to store: what a worker needs to make its record."""
+
+    path: Path
+    label: int
+    key: bytes
+    form: ImageForm
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """A record and the (height, width) of its image."""
+
+    key: bytes
+    value: bytes
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """Why there is no record."""
+
+    reason: str
+
+
+def image_key(place: int, name: str) -> bytes:
+    """Caffe's key of the image at a place of the order: "%08d_name", cut where LMDB takes no more."""
+    return os.fsencode(f"{place:08d}_{name}")[:MAX_KEY]
+
+
+def image_order(count: int, *, shuffle: bool, seed: int) -> Int64Array:
+    """Which image stands at each of `count` places: all in their order, or in one drawn from the seed."""
+    if not shuffle:
+        return np.arange(count, dtype=np.int64)
+    return np.random.default_rng(seed).permutation(count).astype(np.int64)
+
+
+def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
+    """Read, resize, encode and serialise one image; BrokenImage where it can't be read."""
+    try:
+        pixels = read_grey(task.path) if task.form.grey else read_image(task.path)
+    except (BrokenImageError, OSError) as error:
+        return BrokenImage(str(error))
+    image = task.form.resize(pixels)
+    if task.form.encode is Encode.none:
+        datum = caffe_datum(image, task.label)
+    else:
+        datum = caffe_encoded_datum(_encoded(task, image, resized=image is not pixels), image, task.label)
+    height, width = image.shape[:2]
+    return ImageRecord(task.key, datum.SerializeToString(deterministic=True), (height, width))
+
+
+def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) -> bytes:
+    """The file of an image. One that is of that kind and keeps its pixels is taken as it is, as Caffe does."""
+    encode = task.form.encode
+    if not resized:
+        header = read_header(task.path)
+        # A reader of the record knows no EXIF, so a turned image is stored as it is seen.
+        if header.format == _FORMAT[encode] and header.orientation == 1 and header.is_grey >= task.form.grey:
+            return task.path.read_bytes()
+    options = [cv2.IMWRITE_JPEG_QUALITY, task.form.quality] if encode is Encode.jpg else []
+    pixels = image if image.ndim == 2 else image[:, :, ::-1]
+    return cv2.imencode(f".{encode.value}", pixels, options)[1].tobytes()
+
+
+def shard_paths(path: Path, shards: int) -> list[Path]:
+    """The LMDB folders of a database that is to be written: itself, or folders in it."""
+    return [path] if shards == 1 else [path / SHARD.format(number) for number in range(shards)]
+
+
+def stored_paths(path: Path) -> list[Path]:
+    """The LMDB folders of a database on disk, in order. Raises DatabaseError where there are none."""
+    if (path / "data.mdb").is_file():
+        return [path]
+    shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
+    if not shards:
+        raise DatabaseError(f"{path}: wanted an LMDB folder with data.mdb, or its shards, found none; run make-db")
+    return shards
+
+
+class ImagesReader:
+    """Images of a database by place 0..N-1, in key order, shard after shard; Caffe's own databases as well.
+
+    labels: (N,) int64. Opening reads every record once, which verifies what has a checksum and brings a database that
+    fits into memory there. Raises CorruptDatumError naming the record, DatabaseError where there is no database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stores = [LmdbReader(shard) for shard in stored_paths(path)]
+        self._keys: list[tuple[int, bytes]] = []
+        labels = []
+        try:
+            for number, store in enumerate(self._stores):
+                for key, record in store.items():
+                    labels.append(self._label(parse_datum(record, self._where(number, key)).label, number, key))
+                    self._keys.append((number, key))
+        except (CorruptDatumError, DatabaseError):
+            self.close()  # Nobody gets this reader to close it, and an open database can't be made again.
+            raise
+        self.labels: Int64Array = np.array(labels, dtype=np.int64)
+        runs = describe_runs(self.labels)
+        if runs:
+            logger.warning("%s: %s", path, runs)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def key(self, place: int) -> bytes:
+        """The key of a record."""
+        return self._keys[place][1]
+
+    def image(self, place: int) -> Image:
+        """(H, W, 3) uint8 RGB; a grey one is repeated. Raises CorruptDatumError."""
+        number, key = self._keys[place]
+        where = self._where(number, key)
+        return unpack_image(parse_datum(self._stores[number].get(key), where), where)
+
+    def planes(self, place: int) -> npt.NDArray[np.uint8]:
+        """(C, H, W) uint8 as Caffe has it: BGR, or one plane of grey. Raises CorruptDatumError."""
+        number, key = self._keys[place]
+        where = self._where(number, key)
+        return unpack_planes(parse_datum(self._stores[number].get(key), where), where)
+
+    def close(self) -> None:
+        """Close the database."""
+        for store in self._stores:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _where(self, number: int, key: bytes) -> str:
+        return f"{self._stores[number].path}, record {key.decode(errors='replace')}"
+
+    def _label(self, label: int, number: int, key: bytes) -> int:
+        if label < 0:
+            raise CorruptDatumError(f"{self._where(number, key)}: wanted a label of 0 or more, got {label}")
+        return label
+
+
+def describe_runs(labels: Int64Array | Sequence[int]) -> str:
+    """A sentence on labels that stand in runs, as in a database that was not shuffled; "" where they don't.
+
+    labels: (N,). They do where neighbours differ less than half as often as in a random order, which is
+    N - 1 times 1 minus the sum of the squared shares. No labels, few, or one class: "".
+    """
+    values = np.asarray(labels, dtype=np.int64)
+    if len(values) < RUNS_FROM:
+        return ""
+    shares = np.unique(values, return_counts=True)[1] / len(values)
+    changes = np.flatnonzero(np.diff(values))
+    expected = (len(values) - 1) * (1 - float((shares**2).sum()))
+    if len(changes) >= expected / 2:
+        return ""
+    lengths = np.diff(np.concatenate([[-1], changes, [len(values) - 1]]))
+    longest = int(lengths.argmax())
+    label = values[int(np.concatenate([[-1], changes])[longest]) + 1]
+    return (
+        f"its labels stand in runs, the longest {lengths[longest]} records of label {label}: it was not shuffled. "
+        "Training here draws an order of its own, Caffe's reads as it stands; make-db shuffle=true mends it"
+    )

@@ -1,0 +1,74 @@
+"""The training that region classifiers and plain ones share: what is frozen, which layers learn faster, the solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.classify.classifier import HeadConfig
+from detpipe.solver.parameter_groups import parameter_groups
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver import Solver
+from detpipe.solver.solver_config import SolverConfig, result_settings
+
+Batch = TypeVar("Batch")
+
+
+def train_network(
+    network: nn.Module,
+    *,
+    new_modules: Sequence[nn.Module],
+    examples: int,
+    make_batch: Callable[[int], Batch],
+    loss: Callable[[Batch], Mapping[str, Tensor]],
+    validate: Callable[[], Mapping[str, float]] | None,
+    head: HeadConfig,
+    solver: SolverConfig,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    ranks: Ranks | None = None,
+) -> dict[str, float]:
+    """Train `network`, which has a `backbone`, in place; returns the solver's summary.
+
+    new_modules: those that start from nothing. examples: of one pass. make_batch, loss, validate, folder, key: as the
+    Solver takes them. ranks: of several processes, whose make_batch gives each its own part.
+
+    Raises Interrupted after a signal.
+    """
+    backbone = network.backbone
+    assert isinstance(backbone, Backbone)
+    network.to(device).to(memory_format=torch.channels_last)
+    backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
+    backbone.use_fast_depthwise_backward()
+    return Solver(
+        config=solver,
+        max_iter=solver.iterations(examples),
+        module=network,
+        groups=parameter_groups(
+            network,
+            new_modules=new_modules,
+            new_lr_mult=solver.new_lr_mult,
+            weight_decay=solver.weight_decay,
+            lr_mult=solver.lr_mult,
+            decay_mult=solver.decay_mult,
+        ),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validate,
+        folder=folder,
+        key=key,
+        seed=seed,
+        ranks=ranks if ranks is not None else Ranks(),
+    ).run()
+
+
+def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those of "solver" that change how a training is watched, not what comes out of it."""
+    return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}

@@ -1,0 +1,148 @@
+"""How good an image classifier is: top-1, top-5, loss, accuracy by class, confusions, calibration.
+
+N: images, K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.structures import Float32Array, Int64Array
+
+Float64Array = npt.NDArray[np.float64]
+
+BINS = 15
+"""Of confidence, as Guo et al. 2017 ("On Calibration of Modern Neural Networks", section 2) measure it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Confidence against accuracy in BINS equal bins of the confidence; an empty bin has NaN in both.
+
+    edges: (BINS + 1,). images: (BINS,) int64. confidence, accuracy: (BINS,) their means. ece: the expected calibration
+    error, the mean of |accuracy - confidence| over images (Guo et al. 2017, eq. 3); NaN without images.
+    """
+
+    edges: Float64Array
+    images: Int64Array
+    confidence: Float64Array
+    accuracy: Float64Array
+    ece: float
+
+
+@dataclass(frozen=True, eq=False)
+class ClassificationMetrics:
+    """The numbers of one evaluation; shares of 0..1, NaN where there are no images.
+
+    loss: mean cross entropy in nats. confusion: (K, K) int64, row the label, column what was chosen.
+    """
+
+    classes: tuple[str, ...]
+    top1: float
+    top5: float
+    loss: float
+    confusion: Int64Array
+    calibration: Calibration
+
+    @property
+    def images(self) -> Int64Array:
+        """(K,) images of each class."""
+        found: Int64Array = self.confusion.sum(axis=1)
+        return found
+
+    @property
+    def per_class(self) -> Float64Array:
+        """(K,) share of each class's images that were chosen rightly; NaN for a class without images."""
+        with np.errstate(invalid="ignore"):
+            found: Float64Array = np.diag(self.confusion) / self.images
+        return found
+
+    def confused(self) -> list[tuple[int, int, int]]:
+        """(label, chosen, images) of each confusion that happened, the commonest first, ties by label."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        pairs = [(int(label), int(chosen), int(wrong[label, chosen])) for label, chosen in np.argwhere(wrong)]
+        return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+    def to_json(self, seconds: float) -> dict[str, Any]:
+        """Plain values; None for a number that doesn't exist. Classes without images are left out of per_class."""
+        return {
+            "top1": _plain(self.top1),
+            "top5": _plain(self.top5),
+            "loss": _plain(self.loss),
+            "ece": _plain(self.calibration.ece),
+            "images": int(self.confusion.sum()),
+            "classes": len(self.classes),
+            "per_class": {
+                name: {"accuracy": round(float(accuracy), 6), "images": int(images)}
+                for name, accuracy, images in zip(self.classes, self.per_class, self.images, strict=True)
+                if images
+            },
+            "seconds": round(seconds, 3),
+        }
+
+    def to_text(self) -> str:
+        """Two lines for a terminal."""
+        return (
+            f"{int(self.confusion.sum())} images of {int((self.images > 0).sum())} classes\n"
+            f"top-1 {self.top1:.4f}, top-5 {self.top5:.4f}, loss {self.loss:.4f}, ECE {self.calibration.ece:.4f}"
+        )
+
+
+def classification_metrics(logits: Float32Array, labels: Int64Array, classes: Sequence[str]) -> ClassificationMetrics:
+    """Measure (N, K) logits against (N,) labels in 0..K-1.
+
+    A label is among the top five where fewer than five logits are greater; of equal logits the first is chosen. No
+    images give NaN, whatever the shape of `logits`. Raises ValueError where shapes or labels don't fit, or a logit is
+    no number.
+    """
+    count, n_classes = len(labels), len(classes)
+    if count and logits.shape != (count, n_classes):
+        raise ValueError(f"wanted logits of shape {(count, n_classes)}, got {logits.shape}")
+    if count and (labels.min() < 0 or labels.max() >= n_classes):
+        raise ValueError(f"wanted labels in 0..{n_classes - 1}, got {labels.min()} to {labels.max()}")
+    if not np.isfinite(logits).all():
+        raise ValueError("wanted logits that are numbers, got infinity or NaN: has the training diverged?")
+    logits = logits.reshape(count, n_classes)
+    # In float64, shifted by the largest: exp can't overflow.
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf) if count else logits
+    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    chosen = logits.argmax(axis=1) if count else np.zeros(0, dtype=np.int64)
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    greater = (logits > own).sum(axis=1)
+    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (labels, chosen), 1)
+    return ClassificationMetrics(
+        classes=tuple(classes),
+        top1=_mean(chosen == labels),
+        top5=_mean((greater < 5) | (chosen == labels)),
+        loss=_mean(-np.take_along_axis(log_softmax, labels[:, None], axis=1)),
+        confusion=confusion,
+        calibration=calibrate(np.exp(log_softmax).max(axis=1, initial=0), chosen == labels),
+    )
+
+
+def calibrate(confidence: Float64Array, right: npt.NDArray[np.bool_]) -> Calibration:
+    """Calibration of (N,) confidences of 0..1 and whether each was right. A bin holds its upper edge."""
+    edges = np.linspace(0, 1, BINS + 1)
+    bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, BINS - 1)
+    images = np.bincount(bins, minlength=BINS).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(bins, weights=confidence, minlength=BINS) / images
+        accuracy = np.bincount(bins, weights=right.astype(np.float64), minlength=BINS) / images
+    gaps = np.nan_to_num(np.abs(accuracy - mean_confidence)) * images
+    ece = float(gaps.sum() / len(right)) if len(right) else float("nan")
+    return Calibration(edges, images, mean_confidence, accuracy, ece)
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 6)

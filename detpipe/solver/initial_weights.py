@@ -1,0 +1,66 @@
+"""The weights that a training starts from, out of a file: by name, as Caffe's CopyTrainedLayersFrom."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+def take_weights(module: nn.Module, path: Path) -> None:
+    """Give the module each tensor of the file that has its name; what is only in one of the two is logged.
+
+    path: .safetensors, or a state dict or a snapshot of the solver as torch saves it (read without running its code).
+    Raises FileNotFoundError; ValueError where it is no such file, no name fits, or a tensor has another shape.
+    """
+    state, own = read_weights(path), module.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own}
+    if not fitting:
+        raise ValueError(f"{path}: wanted weights named like {list(own)[:2]}, got {list(state)[:2]}")
+    for name, tensor in fitting.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"{path}: {name}: wanted shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
+                "rename the layer that is to start anew, as with Caffe"
+            )
+    module.load_state_dict(fitting, strict=False)
+    logger.info("%s: %d of %d tensors taken over", path, len(fitting), len(own))
+    for what, names in (
+        ("not in the file, left as they were", own.keys() - state.keys()),
+        ("not in the network, left out", state.keys() - own.keys()),
+    ):
+        if names:
+            logger.warning("%s: %d tensors %s: %s", path, len(names), what, ", ".join(sorted(names)))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU. Errors as in `take_weights`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"solver.weights: no such file: {path}")
+    if path.suffix == ".caffemodel":
+        raise ValueError(f"{path}: wanted .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: wanted a safetensors file, got one that can't be read: {error}") from error
+    return {name: tensor for name, tensor in _read_pt(path).items() if isinstance(tensor, Tensor)}
+
+
+def _read_pt(path: Path) -> dict[str, object]:
+    """A snapshot's model, or the file's own state dict."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+        raise ValueError(f"{path}: wanted weights, got a file that can't be read ({type(error).__name__})") from error
+    if isinstance(state, dict) and "iteration" in state:
+        state = state.get("model")
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: wanted a dict of tensors, got {type(state).__name__}")
+    return state

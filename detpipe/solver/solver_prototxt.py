@@ -1,0 +1,266 @@
+"""Caffe's solver.prototxt as a SolverConfig, and the way back.
+
+A file says all of a training that Caffe's solver knows: what it leaves out has Caffe's default, not ours. So momentum,
+weight decay and clipping are off, and layers and biases learn and decay alike (in Caffe, what differs between them
+stands in the network's prototxt). Only where Caffe's default is to show nothing, `display`, ours stays.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf import text_format
+
+from detpipe.solver.caffe_solver_pb2 import SolverParameter
+from detpipe.solver.caffe_updates import Regularization
+from detpipe.solver.lr_policy import LrPolicy, Policy
+from detpipe.solver.solver_config import Optimizer, SolverConfig
+
+logger = logging.getLogger(__name__)
+
+Choice = TypeVar("Choice")
+
+MAX_BYTES = 256 * 1024
+"""A file is a page long; the longest list of stepvalues that makes sense is a few thousand bytes."""
+
+TYPES = {
+    "SGD": Optimizer.caffe_sgd,
+    "Nesterov": Optimizer.caffe_nesterov,
+    "AdaGrad": Optimizer.caffe_adagrad,
+    "RMSProp": Optimizer.caffe_rmsprop,
+    "AdaDelta": Optimizer.caffe_adadelta,
+    "Adam": Optimizer.caffe_adam,
+    "AdamW": Optimizer.caffe_adamw,  # ours: Caffe has none
+}
+REGULARIZATIONS = {"L1": Regularization.l1, "L2": Regularization.l2}
+POLICIES = {policy.value: policy for policy in Policy if policy is not Policy.cosine}
+
+NEEDED = {
+    Policy.step: ("gamma", "stepsize"),
+    Policy.multistep: ("gamma", "stepvalue"),
+    Policy.exp: ("gamma",),
+    Policy.inv: ("gamma", "power"),
+    Policy.poly: ("power",),
+    Policy.sigmoid: ("gamma", "stepsize"),
+}
+"""Fields that a policy computes with. Caffe takes 0 for one that is left out, and then trains nothing or stops."""
+
+SAME = (
+    *(
+        "test_interval",
+        "max_iter",
+        "iter_size",
+        "momentum",
+        "momentum2",
+        "rms_decay",
+        "delta",
+        "weight_decay",
+        "base_lr",
+    ),
+    *("average_loss", "debug_info", "test_initialization", "snapshot", "snapshot_prefix", "snapshot_after_train"),
+)
+"""Fields with the same name and meaning in both."""
+PATHS = ("net", "train_net")
+REPEATED = ("test_net", "test_iter", "test_state", "stepvalue", "weights")
+
+PASSED_OVER = (
+    *("solver_mode", "device_id", "layer_wise_reduce", "snapshot_format", "snapshot_diff", "test_compute_loss"),
+    *("train_state", "test_state"),
+)
+"""Fields that are read and change nothing here: where Caffe computes, and how it writes."""
+INLINE = ("net_param", "train_net_param", "test_net_param")
+
+
+class SolverPrototxtError(ValueError):
+    """A solver.prototxt that can't be read, or says what no solver does."""
+
+
+def read_solver_prototxt(path: Path) -> SolverConfig:
+    """The settings in a file. Raises FileNotFoundError, and SolverPrototxtError naming the file and what is wrong."""
+    values = solver_values(path)
+    lr = {name.removeprefix("lr."): value for name, value in values.items() if name.startswith("lr.")}
+    others = {name: value for name, value in values.items() if not name.startswith("lr.")}
+    try:
+        return SolverConfig(lr=LrPolicy(**lr), **others)
+    except ValueError as error:
+        raise SolverPrototxtError(f"{path}: {error}") from error
+
+
+def solver_values(path: Path) -> dict[str, Any]:
+    """Name -> value of every setting that a file decides, also of those that it leaves to Caffe's defaults.
+
+    Names are those of SolverConfig, with "lr." in front of LrPolicy's. Errors as in `read_solver_prototxt`, but values
+    are not checked yet.
+    """
+    message = _parse(path)
+    try:
+        values = _values(message)
+    except ValueError as error:
+        raise SolverPrototxtError(f"{path}: {error}") from error
+    ignored = [name for name in PASSED_OVER if _has(message, name)]
+    if ignored:
+        logger.info("%s: read, but nothing here depends on it: %s", path, ", ".join(ignored))
+    return values
+
+
+def _parse(path: Path) -> SolverParameter:
+    if not path.is_file():
+        raise FileNotFoundError(f"solver.prototxt: no such file: {path}")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise SolverPrototxtError(f"{path}: wanted a solver.prototxt of at most {MAX_BYTES} bytes, got a larger file")
+    message = SolverParameter()
+    try:
+        text_format.Parse(data.decode("utf-8"), message)
+    except UnicodeDecodeError as error:
+        raise SolverPrototxtError(f"{path}: wanted a text, got bytes that are no UTF-8 at {error.start}") from error
+    except text_format.ParseError as error:
+        raise SolverPrototxtError(f"{path}: {_explained(error)}") from error
+    return message
+
+
+def _explained(error: text_format.ParseError) -> str:
+    """protobuf's error with its line, and what an unknown field may be meant to be."""
+    where = f"line {error.GetLine()}: " if error.GetLine() else ""
+    unknown = re.search(r'has no field named "([^"]*)"', str(error))
+    if unknown is None:
+        text = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
+        return f"{where}wanted a solver.prototxt: {text[:200]}"
+    name = unknown[1][:60]
+    if name in INLINE:
+        return f"{where}{name}: a network inside of a solver is not read; put it into a file of its own"
+    near = difflib.get_close_matches(name, [field.name for field in SolverParameter.DESCRIPTOR.fields], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{where}Caffe's solver has no field {name}{hint}"
+
+
+def _values(message: SolverParameter) -> dict[str, Any]:
+    for name in ("max_iter", "base_lr", "lr_policy"):
+        if not _has(message, name):
+            raise ValueError(f"{name}: wanted a value, got none")
+    values: dict[str, Any] = {name: _plain(getattr(message, name)) for name in SAME}
+    values |= {name: getattr(message, name) or None for name in PATHS}
+    values |= {f"lr.{name}": value for name, value in _lr_values(message).items()}
+    return values | {
+        "type": _type(message),
+        "test_net": list(message.test_net),
+        "regularization_type": _one_of(REGULARIZATIONS, "regularization_type", message.regularization_type),
+        "clip_gradients": _plain(message.clip_gradients) if message.clip_gradients >= 0 else None,
+        "display": message.display or SolverConfig.display,
+        "test_iter": _single("test_iter", message.test_iter) or None,
+        "random_seed": message.random_seed if message.random_seed >= 0 else None,
+        "weights": _single("weights", [file for files in message.weights for file in files.split(",")]),
+        "epochs": None,
+        "new_lr_mult": 1.0,
+        "lr_mult": {},
+        "decay_mult": {"*": 1.0},
+    }
+
+
+def _lr_values(message: SolverParameter) -> dict[str, Any]:
+    policy = _one_of(POLICIES, "lr_policy", message.lr_policy)
+    missing = [name for name in NEEDED.get(policy, ()) if not _has(message, name)]
+    if missing:
+        raise ValueError(f"lr_policy {policy.value} needs {' and '.join(missing)}, got none")
+    usual = LrPolicy()
+    given = {
+        name: _plain(getattr(message, name)) if _has(message, name) else getattr(usual, name)
+        for name in ("gamma", "power", "stepsize")
+    }
+    return {"policy": policy, "stepvalue": list(message.stepvalue), "warmup_iter": 0, **given}
+
+
+def _type(message: SolverParameter) -> Optimizer:
+    if not message.HasField("solver_type"):
+        return _one_of(TYPES, "type", message.type)
+    if message.HasField("type"):
+        raise ValueError("type and solver_type: wanted one of them; solver_type is the old form")
+    old = {name.upper(): kind for name, kind in TYPES.items()}
+    return old[SolverParameter.SolverType.Name(message.solver_type)]
+
+
+def _one_of(table: Mapping[str, Choice], name: str, word: str) -> Choice:
+    if word not in table:
+        raise ValueError(f"{name}: wanted one of {', '.join(table)}, got {word[:60]!r}")
+    return table[word]
+
+
+def _single(name: str, values: Any) -> Any:
+    if len(values) > 1:
+        raise ValueError(f"{name}: wanted one at most, got {len(values)}: there is one validation and one network here")
+    return values[0] if values else None
+
+
+def _has(message: SolverParameter, name: str) -> bool:
+    return bool(getattr(message, name)) if name in REPEATED else message.HasField(name)
+
+
+def _plain(value: Any) -> Any:
+    """A float as a person wrote it: the shortest decimal number of its float32, so that 0.01 is 0.01."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+# --- The way back -----------------------------------------------------------------------------------------------------
+
+
+def write_solver_prototxt(config: SolverConfig) -> str:
+    """The settings as a solver.prototxt, which `read_solver_prototxt` makes the same settings of.
+
+    What only says how this program watches and feeds a training (batch_size, snapshot_keep, resume, ...) has no place
+    in it. Raises ValueError naming the settings that Caffe can't say and that change what is trained.
+    """
+    unsaid = beyond_caffe(config)
+    if unsaid:
+        raise ValueError(f"wanted settings that Caffe has, got {'; '.join(unsaid)}")
+    message = SolverParameter()
+    usual = SolverParameter()
+    for name in SAME:
+        _set(message, usual, name, getattr(config, name))
+    for name in ("gamma", "power", "stepsize"):
+        if name in NEEDED.get(config.lr.policy, ()) or getattr(config.lr, name) != getattr(LrPolicy(), name):
+            setattr(message, name, getattr(config.lr, name))
+    message.max_iter, message.base_lr, message.lr_policy = config.max_iter, config.base_lr, config.lr.policy.value
+    message.stepvalue.extend(config.lr.stepvalue)
+    message.display = config.display
+    message.type = _word_of(TYPES, config.type)
+    _set(message, usual, "regularization_type", _word_of(REGULARIZATIONS, config.regularization_type))
+    for name in (*PATHS, "clip_gradients", "random_seed"):
+        if getattr(config, name) is not None:
+            setattr(message, name, getattr(config, name))
+    message.test_net.extend(config.test_net)
+    message.test_iter.extend([] if config.test_iter is None else [config.test_iter])
+    message.weights.extend([] if config.weights is None else [config.weights])
+    return text_format.MessageToString(message)
+
+
+def beyond_caffe(config: SolverConfig) -> list[str]:
+    """The settings that change what is trained and have no field in Caffe's solver, each with what to do."""
+    in_the_network = "in Caffe it stands in the network, as param { lr_mult decay_mult }"
+    tests: dict[str, tuple[Callable[[SolverConfig], bool], str]] = {
+        "type": (lambda c: not c.type.of_caffe, "take one of the types caffe_..."),
+        "lr.policy": (lambda c: c.lr.policy is Policy.cosine, "take another policy"),
+        "lr.warmup_iter": (lambda c: c.lr.warmup_iter > 0, "give 0"),
+        "epochs": (lambda c: c.epochs is not None, "give max_iter"),
+        "ema": (lambda c: c.ema is not None, "give null"),
+        "new_lr_mult": (lambda c: c.new_lr_mult != 1, f"give 1; {in_the_network}"),
+        "lr_mult": (lambda c: bool(c.lr_mult), f"give none; {in_the_network}"),
+        "decay_mult": (lambda c: c.decay_mult != {"*": 1.0}, f"give {{*: 1}}; {in_the_network}"),
+    }
+    return [f"solver.{name} ({advice})" for name, (is_beyond, advice) in tests.items() if is_beyond(config)]
+
+
+def _set(message: SolverParameter, usual: SolverParameter, name: str, value: Any) -> None:
+    """Set a field where its value is not Caffe's default."""
+    if value != _plain(getattr(usual, name)):
+        setattr(message, name, value)
+
+
+def _word_of(table: Mapping[str, Choice], value: Choice) -> str:
+    return next(word for word, one in table.items() if one is value)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detpipe.backbone.caffe import build_net
+from detpipe.backbone.caffe.prototxt import MAX_TEXT, parse_prototxt, read_prototxt, to_prototxt
+from tests.backbone.caffe.one_error import at_most_one_error
+
+RELU = 'layer { name: "r" type: "ReLU" bottom: "a" top: "b" relu_param { negative_slope: 0.1 } }  # }{\n'
+
+
+def test_text_comes_back() -> None:
+    net = parse_prototxt(f'name: "n{{"\n{RELU}')
+    assert net.name == "n{"
+    assert parse_prototxt(to_prototxt(net)) == net
+    assert len(parse_prototxt("").layer) == 0
+
+
+def test_an_unknown_layer_is_named_with_its_type() -> None:
+    text = f'{RELU}layer {{ name: "p" type: "PriorBox" bottom: "b" prior_box_param {{ min_size: 30 }} }}'
+    with pytest.raises(
+        ValueError, match=r"^x\.prototxt: layer 'p' has the type 'PriorBox', which detpipe doesn't know"
+    ):
+        parse_prototxt(text, "x.prototxt")
+    with pytest.raises(ValueError, match="layer 'p' has the type 'PriorBox'"):
+        build_net(parse_prototxt('input: "a" layer { name: "p" type: "PriorBox" bottom: "a" top: "y" }'))
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ('layer { name: "r" type: "ReLU" relu_parm { } }', r'1:32.*no field named "relu_parm"'),
+        ("layer {", "wanted a net of Caffe"),
+        ("layer { convolution_param { num_output: -1 } }", "num_output|1:4"),
+        ("layer { convolution_param { num_output: 99999999999 } }", "1:4"),
+        ('layer { name: "a" name: "b" }', "multiple"),
+        ("layers { type: NONSENSE }", "NONSENSE"),
+        ("a" * (MAX_TEXT + 1), "at most 1048576 bytes"),
+        ("layer { " * 2000, "at most 16 deep"),
+        ("foo < " * 2000, "at most 16 deep"),
+        ("foo: [" * 2000, "wanted a net of Caffe"),
+        ("\0", "wanted a net of Caffe"),
+    ],
+)
+def test_broken_texts(text: str, wrong: str) -> None:
+    begun = time.perf_counter()
+    with pytest.raises(ValueError, match=f"^p: .*({wrong})"):
+        parse_prototxt(text, "p")
+    assert time.perf_counter() - begun < 2
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "n.prototxt").write_text(RELU)
+    assert read_prototxt(tmp_path / "n.prototxt").layer[0].name == "r"
+    (tmp_path / "n.prototxt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_prototxt(tmp_path / "n.prototxt")
+    (tmp_path / "n.prototxt").write_bytes(b"\xff" * (MAX_TEXT + 5))
+    with pytest.raises(ValueError, match="at most"):
+        read_prototxt(tmp_path / "n.prototxt")
+    with pytest.raises(FileNotFoundError, match=r"m\.prototxt"):
+        read_prototxt(tmp_path / "m.prototxt")
+
+
+WORDS = (
+    'layer layers { } < > [ ] : , ; # \n name type "ReLU" "Convolution" "Reshape" "a" bottom top input input_dim '
+    "dim shape convolution_param pooling_param num_output kernel_size pad 0 -1 3 1e9 99999999999 input_shape "
+    "include phase TRAIN"
+)
+
+
+@given(st.lists(st.sampled_from(WORDS.split(" ")), max_size=40).map(" ".join) | st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_net_or_one_error(text: str) -> None:
+    with at_most_one_error("p: "):
+        build_net(parse_prototxt(text, "p"), where="p")
