@@ -49,6 +49,7 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
         "detpipe/storage/messages.proto",
         "detpipe/backbone/caffe/caffe_net.proto",
         "detpipe/conf/__init__.py",
+        "detpipe/proposals/objectness.json",
     } <= names
     outside = {name.split("/")[0] for name in names} - {"detpipe"}
     assert all(name.endswith(".dist-info") for name in outside)
@@ -71,7 +72,7 @@ def test_it_works_where_only_the_wheel_is(wheel: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert "run_dir: runs/latest" in shown.stdout
-    assert "preset: ijcv_fast" in shown.stdout
+    assert "preset: turbo" in shown.stdout
     assert list(elsewhere.iterdir()) == []
 
 
