@@ -25,7 +25,7 @@ from detpipe.datasets.image_file import read_image
 from detpipe.proposals.candidates import FEATURES, candidates
 from detpipe.proposals.colour_spaces import ColourSpace, convert
 from detpipe.proposals.selective_search import SelectiveSearchPreset, grow, recipe_of
-from detpipe.proposals.working_size import scale_of, shrink, working_size
+from detpipe.proposals.working_size import enlarge, shrink, working_size
 
 BINS = 16
 BATCH = 20_000
@@ -71,7 +71,7 @@ def described(dataset: Dataset, most: int | None) -> Iterator[tuple[np.ndarray, 
         size = working_size(record.image_size, recipe.max_side)
         small = shrink(image, size)
         found = candidates(grow(small, recipe), len(recipe.similarities), convert(small, ColourSpace.grey))
-        boxes = found.boxes.astype(np.float32) * scale_of(record.image_size, size)
+        boxes = enlarge(found.boxes, record.image_size, size)
         large = ((boxes[:, 2:] - boxes[:, :2]) >= 10).all(axis=1)
         truth = dataset.ground_truth[record.image_id]
         overlaps = iou(boxes[large], truth.boxes[~truth.crowd])

@@ -256,6 +256,11 @@ def _look(
     """Steps over the image's mean one, which is a half of (the sum of all) / (h w): a pixel has two."""
     summed = inside[height, width] if inside[height, width] > 0 else 1
     pixels = height * width
+    # No product below is more than 2,040,000 x pixels^2. In an image of over 1.5 million, it and the
+    # sum are halved until that fits into 63 bits.
+    most = (1 << 62) // (2_040_000 * pixels)
+    while pixels > most:
+        pixels, summed = pixels >> 1, max(summed >> 1, 1)
     for u in range(len(boxes)):
         x1, y1, x2, y2 = boxes[u, 0], boxes[u, 1], boxes[u, 2], boxes[u, 3]
         wide, high = x2 - x1, y2 - y1

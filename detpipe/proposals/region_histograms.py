@@ -1,6 +1,7 @@
 """What selective search compares regions by: histograms of colour and of texture (IJCV 2013, section 3.2).
 
-h, w: height and width. C: channels. R: regions. A histogram is a row of groups of bins, each group adding up to UNIT.
+h, w: height and width. C: channels. R: regions. A histogram is a row of groups of bins, each group adding up to UNIT
+or, bins being cut down to integers, a little less.
 - Colour: a group of 25 bins a channel, as in the paper.
 - Texture: 8 groups of 10 bins a channel: the derivatives along x, y and the diagonals, positive and negative. The paper
   takes Gaussian derivatives, OpenCV Scharr's on turned images; here they are Scharr's kernel, straight and turned.

@@ -31,7 +31,7 @@ from detpipe.proposals.opencv_selective_search import OpenCvMode, opencv_boxes, 
 from detpipe.proposals.proposer import Proposer, generator_for, ranked, scores_of_order
 from detpipe.proposals.region_histograms import pixel_codes, region_histograms
 from detpipe.proposals.rgb import as_rgb
-from detpipe.proposals.working_size import scale_of, shrink, working_size
+from detpipe.proposals.working_size import enlarge, shrink, working_size
 from detpipe.structures import Dataset, Float32Array, Image, Int64Array, Proposals
 
 logger = logging.getLogger(__name__)
@@ -177,9 +177,9 @@ class SelectiveSearch(Proposer):
         """
         image = as_rgb(image)
         image_size = image.shape[:2]
-        size = working_size(image_size, self.max_side or self._own_side)
+        small = shrink(image, working_size(image_size, self.max_side or self._own_side))
         search = self._search_opencv if self._mode else self._search
-        boxes = search(shrink(image, size), scale_of(image_size, size))
+        boxes = search(small, image_size)
         if not len(boxes):
             boxes = np.array([[0, 0, image_size[1], image_size[0]]], dtype=np.float32)
         if self._mode:  # its boxes may reach over the border by a rounding
@@ -197,13 +197,13 @@ class SelectiveSearch(Proposer):
     def _own_side(self) -> int:
         return _REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side
 
-    def _search(self, image: Image, scale: Float32Array) -> Float32Array:
+    def _search(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
         """Boxes (N, 4) float32, best first, of the working image; in pixels of the image before it was shrunk."""
         warm_up()
         recipe = recipe_of(self.preset)
         hierarchies = grow(image, recipe)
         found = candidates(hierarchies, len(recipe.similarities), convert(image, ColourSpace.grey))
-        boxes = found.boxes.astype(np.float32) * scale
+        boxes = enlarge(found.boxes, image_size, image.shape[:2])
         large = np.flatnonzero(((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1))
         if self.order is SelectiveSearchOrder.paper:
             return boxes[large[np.argsort(paper_priority(found, self.seed)[large], kind="stable")]]
@@ -211,10 +211,10 @@ class SelectiveSearch(Proposer):
         # Equal scores: in the order in which the hierarchies gave the boxes.
         return boxes[duplicates_last(found.boxes, large[np.argsort(-score, kind="stable")])]
 
-    def _search_opencv(self, image: Image, scale: Float32Array) -> Float32Array:
+    def _search_opencv(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
         require_ximgproc()
         assert self._mode is not None
-        boxes = opencv_boxes(image, self._mode, self.seed) * scale
+        boxes = enlarge(opencv_boxes(image, self._mode, self.seed), image_size, image.shape[:2])
         boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1)]
         if self.order is SelectiveSearchOrder.paper or not rand_can_be_seeded():
             boxes = boxes[_order_by_area(boxes, self.seed)]
@@ -248,8 +248,8 @@ def warm_up() -> None:
     """Load, or compile, what `turbo` needs: once a process, and with a word where it takes long."""
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     with explained("selective search"):
-        recipe = recipe_of(SelectiveSearchPreset.turbo)
-        found = candidates(grow(shrink(image, (12, 12)), recipe), 4, convert(image[:12, :12], ColourSpace.grey))
+        recipe, small = recipe_of(SelectiveSearchPreset.turbo), shrink(image, (12, 12))
+        found = candidates(grow(small, recipe), len(recipe.similarities), convert(small, ColourSpace.grey))
         duplicates_last(found.boxes, np.argsort(-objectness(found.features), kind="stable"))
 
 
