@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--quality-images", type=int, default=1000)
     arguments = parser.parse_args()
     cv2.setNumThreads(0)
+    print_large_photo(arguments.folder)
     for name in arguments.sets:
         dataset = load(name, arguments.folder)
         theirs: dict[str, tuple[dict[ImageId, Proposals], np.ndarray]] = {}
@@ -53,6 +54,22 @@ def main() -> None:
             if reference not in theirs:
                 theirs[reference] = propose(reference, images, calls=1)
             compare(name, dataset, ours, propose(ours, images, calls=3), reference, theirs[reference])
+
+
+def print_large_photo(folder: Path) -> None:
+    """The time that `turbo` takes on 12 megapixels, over that on 0.2, of the same photograph."""
+    photo = read_image(load("voc", folder).records[0].path)
+    search, milliseconds = SelectiveSearch(), []
+    for size in ((516, 388), (4000, 3000)):
+        image = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+        took = []
+        for _ in range(9):
+            begun = time.process_time()
+            search(image)
+            took.append(1000 * (time.process_time() - begun))
+        milliseconds.append(float(np.median(took[1:])))
+    small, large = milliseconds
+    print(f"turbo on 0.2 and 12 megapixels: {small:.1f} and {large:.1f} ms, ratio {large / small:.2f}")
 
 
 def load(name: str, folder: Path) -> Dataset:
