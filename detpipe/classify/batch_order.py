@@ -49,8 +49,10 @@ class BalancedOrder:
 
     def _pass(self, stream: int, turn: int, size: int) -> Int64Array:
         """The order of one pass; the two newest of a kind are kept, because a batch can end one and begin the next."""
-        if (stream, turn) not in self._passes:
+        order = self._passes.get((stream, turn))
+        if order is None:
+            # Threads that make several batches at a time may drop each other's: what is returned is held here.
+            order = np.random.default_rng((self._seed, stream, turn)).permutation(size)
             self._passes.pop((stream, turn - 2), None)
-            generator = np.random.default_rng((self._seed, stream, turn))
-            self._passes[stream, turn] = generator.permutation(size)
-        return self._passes[stream, turn]
+            self._passes[stream, turn] = order
+        return order

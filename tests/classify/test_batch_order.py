@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,3 +91,11 @@ def test_the_passes_that_are_kept_are_few() -> None:
 def test_no_examples() -> None:
     with pytest.raises(ValueError, match="has the training set no objects"):
         BalancedOrder(np.zeros(0, dtype=np.int64), batch_size=4, fg_share=0.25, seed=0)
+
+
+def test_threads_may_ask_at_the_same_time() -> None:
+    """Passes so short that a thread drops what another has just made."""
+    wanted = [order(2, 3)(batch).tolist() for batch in range(200)]
+    shared = order(2, 3)
+    with ThreadPoolExecutor(8) as threads:
+        assert [places.tolist() for places in threads.map(shared, range(200))] == wanted
