@@ -2,8 +2,8 @@
 
     python benchmarks/propose_rate.py FOLDER [--set coco_train] [--runs 3] [key=value ...]
 
-FOLDER/SET holds instances.json and images/. Decoding, proposing, writing and the recall are counted, as the
-manifest has it; the wall time of the command, with Python's start and imports, stands beside it. Medians of runs in turn.
+FOLDER/SET holds instances.json and images/. Decoding, proposing, writing and the recall are counted, as the manifest
+has it; the wall time of the command, with Python's start and imports, stands beside it. Medians of runs in turn.
 """
 
 from __future__ import annotations
