@@ -3,11 +3,12 @@
 h, w: height and width. n: pixels, counted row by row. C: channels. An edge joins pixel e // 2 with its right (e
 even) or lower (e odd) neighbour: edges are numbers from 0 to 2 n - 1. M: clusters. R: segments.
 
-Where it departs from the paper, for speed (the segments are as good, see BENCHMARKS.md):
+Where it departs from the paper, for speed (what it finds is as good, see BENCHMARKS.md):
 - Pixels have four neighbours, as in OpenCV, not eight.
-- First each pixel joins the neighbour across its lightest edge (a step of Boruvka's). The paper's method takes these
-  edges too, but where a pixel differs from all around it, and such pixels it joins up at its end, being too small. What
-  is left to sort and to decide is a fifth of the edges, between clusters of about four pixels.
+- First each pixel joins the neighbour across its lightest edge (a step of Boruvka's). What is left to sort and to
+  decide is a fifth of the edges, between clusters of about four pixels. A segment starts with the tolerance of a
+  cluster, k / 4, not of a pixel, k; and the heaviest edge inside a cluster is forgotten at its first joining. So the
+  same k gives more and smaller segments than the paper's, up to twice as many in smooth images.
 - Of the four edges around each 2x2 face the heaviest is left out. It closes a cycle of lighter ones, so it is in no
   minimum spanning tree, of which the method's segments are made but for rare refusals.
 - Weights are sorted by the leading bits of the squared distance: steps of 0.2 %, equal ones in the order of the edges.
@@ -304,7 +305,7 @@ def _segment(
     m = len(sizes)
     parent = np.empty(m, np.int32)
     size = sizes.copy()
-    bound = np.empty(m, np.float32)  # how heavy an edge a segment still takes: Int(C) + k / |C| of section 3.1
+    bound = np.empty(m, np.float32)  # how heavy an edge a segment still takes, section 3.1
     for c in range(m):
         parent[c] = c
         bound[c] = weights[heaviest[c]] + k / np.float32(size[c])
@@ -326,6 +327,7 @@ def _segment(
                 a, b = b, a
             parent[b] = a
             size[a] += size[b]
+            # Int(C) + k / |C|, but for an edge inside a cluster that was heavier: see the top of the file.
             bound[a] = weight + k / np.float32(size[a])
         else:
             refused[n_refused, 0], refused[n_refused, 1] = a, b

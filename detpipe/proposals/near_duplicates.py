@@ -1,6 +1,8 @@
 """Boxes that almost repeat a better one, put behind all others: non-maximum suppression that loses nothing.
 
-In integers, and without torch, which takes a worker process seconds to import; `boxes.nms` is the one for detections.
+A box is behind where it has IoU > 4 / 5 to a better one (Hosang et al., PAMI 2015, and the authors of edge boxes choose
+between 0.75 and 0.9, for recall at high IoU). In integers, and without torch, which takes a worker process seconds to
+import; `boxes.nms` is the one for detections.
 """
 
 from __future__ import annotations
@@ -11,13 +13,9 @@ from detpipe.proposals.felzenszwalb import Int32Array
 from detpipe.proposals.jit import compiled
 from detpipe.structures import Int64Array
 
-MAX_IOU = 0.8
-"""A box with IoU > 4 / 5 to a better one is put behind. Hosang et al. (PAMI 2015) and the edge boxes' authors choose
-between 0.75 and 0.9, for recall at high IoU; see BENCHMARKS.md for ours."""
-
 
 def duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
-    """Greedy suppression at MAX_IOU. boxes: (N, 4) int32, with an area, x1 y1 x2 y2 from 0 to 2^15.
+    """Greedy suppression at IoU > 0.8. boxes: (N, 4) int32, with an area, x1 y1 x2 y2 from 0 to 2^15.
 
     order: (M,) int64, rows of all or some of the boxes, best first -> (M,) int64, those that stay in this order, then
     the others in this order. Of no boxes: none.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import nms
-from detpipe.proposals.near_duplicates import MAX_IOU, duplicates_last
+from detpipe.proposals.near_duplicates import duplicates_last
 from tests.proposals.pictures import digits
 
 
@@ -83,6 +83,6 @@ def test_those_that_stay_are_the_suppressions():
     boxes = crowd(600, 90, 9)
     order = np.arange(600)
     last = duplicates_last(boxes, order)
-    kept = nms(boxes.astype(np.float32), np.arange(600, 0, -1, dtype=np.float32), MAX_IOU)
+    kept = nms(boxes.astype(np.float32), np.arange(600, 0, -1, dtype=np.float32), 0.8)
     assert last[: len(kept)].tolist() == kept.tolist()
     assert sorted(last.tolist()) == list(range(600))
