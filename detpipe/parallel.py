@@ -1,4 +1,4 @@
-"""A map over worker processes that keeps the order, streams, and never holds more than a window of items."""
+"""A map over workers that keeps the order, streams, and never holds more than a window of items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -35,21 +35,22 @@ def ordered_map(
     *,
     workers: int,
     describe: Callable[[Item], str] = str,
+    threads: bool = False,
 ) -> Iterator[Result]:
     """Yield function(item) for each item, in the items' order, whatever the number of workers.
 
     function, items and results cross process borders, so they must pickle. At most four items a worker are under way.
-    workers: as `resolve_workers` takes it; 0 and 1 work in this process. An exception of `function` is raised here,
-    at its item's turn. Raises WorkerDiedError, with `describe` of the items under way, where a process was killed.
-    No items: yields nothing and starts no process.
+    workers: as `resolve_workers` takes it; 0 and 1 work in this process. threads: workers are threads of this process,
+    for a function that seldom holds the interpreter's lock: a process must first import what it needs, which takes
+    seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError, with `describe` of
+    the items under way, where a process was killed.
+    No items: yields nothing.
     """
     count = resolve_workers(workers)
     if count <= 1:
         yield from map(function, items)
         return
-    # spawn: a fork of a process that has run torch or OpenCV can hang in their thread pools.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    pool = _threads(count) if threads else _processes(count)
     window: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
@@ -67,6 +68,16 @@ def ordered_map(
         raise WorkerDiedError(f"a worker process was killed, perhaps at one of: {under_way}; see memory") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _processes(count: int) -> Executor:
+    # spawn: a fork of a process that has run torch or OpenCV can hang in their thread pools.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+
+
+def _threads(count: int) -> Executor:
+    return ThreadPoolExecutor(count, thread_name_prefix="worker")
 
 
 def _start_worker() -> None:

@@ -41,6 +41,11 @@ def test_results_come_in_the_items_order(workers: int) -> None:
     assert list(ordered_map(slow_square, range(20), workers=workers)) == [n * n for n in range(20)]
 
 
+def test_threads_are_this_process_and_keep_the_order() -> None:
+    assert list(ordered_map(slow_square, range(20), workers=2, threads=True)) == [n * n for n in range(20)]
+    assert set(ordered_map(process_id, range(8), workers=2, threads=True)) == {os.getpid()}
+
+
 @pytest.mark.parametrize("workers", [0, 2, -1])
 def test_no_items(workers: int) -> None:
     assert list(ordered_map(slow_square, [], workers=workers)) == []
@@ -54,9 +59,9 @@ def test_two_workers_are_others() -> None:
     assert os.getpid() not in set(ordered_map(process_id, range(8), workers=2))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_exception_is_raised_at_its_turn(workers: int) -> None:
-    results = ordered_map(refuse_three, range(6), workers=workers)
+@pytest.mark.parametrize(("workers", "threads"), [(0, False), (2, False), (2, True)])
+def test_an_exception_is_raised_at_its_turn(workers: int, threads: bool) -> None:
+    results = ordered_map(refuse_three, range(6), workers=workers, threads=threads)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three is bad"):
         next(results)

@@ -59,6 +59,11 @@ class Proposer(abc.ABC):
         """Whether it needs nothing but the image, so that it can look at any new one."""
         return True
 
+    @property
+    def max_threads(self) -> int:
+        """How many threads of one process it keeps busy; with more workers than that, each is a process of its own."""
+        return 1
+
     def describe(self) -> dict[str, Any]:
         """The method and its settings, for the manifest; `methods.proposer_of` makes a proposer of it."""
         return {"method": type(self).__name__, **plain(self)}

@@ -188,6 +188,11 @@ class SelectiveSearch(Proposer):
         return Proposals(clip(boxes, image_size)[: self.max_proposals], scores[: self.max_proposals])
 
     @property
+    def max_threads(self) -> int:
+        """Compiled code holds no interpreter lock; what is left of Python between its calls fills it at four or so."""
+        return 1 if self._mode else 4
+
+    @property
     def _mode(self) -> OpenCvMode | None:
         """OpenCV's strategy, where its code is wanted."""
         modes = {SelectiveSearchPreset.cv2_fast: OpenCvMode.fast, SelectiveSearchPreset.cv2_quality: OpenCvMode.quality}
