@@ -63,9 +63,12 @@ class InputSpec:
             raise ValueError(f"to_input: wanted (N, H, W, 3) uint8 RGB, got {tuple(images.shape)} {images.dtype}")
         if self.channel_order is ChannelOrder.BGR:
             images = images.flip(-1)
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
-        std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
-        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+        # A whole row at a time: a broadcast over three numbers is many times slower.
+        width = images.shape[2]
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).repeat(width)
+        std = torch.tensor(self.std, dtype=torch.float32, device=images.device).repeat(width)
+        rows = images.reshape(*images.shape[:2], 3 * width).to(torch.float32)
+        return rows.sub_(mean).div_(std).reshape(images.shape).permute(0, 3, 1, 2)
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads."""

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.backbone.caffe.wire import VARINT, read_fields, read_varint
 from detpipe.datasets.image_file import BrokenImageError, read_grey, read_header, read_image
 from detpipe.storage.datum import (
     CorruptDatumError,
@@ -29,6 +30,7 @@ from detpipe.storage.datum import (
     unpack_planes,
 )
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
+from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -188,8 +190,8 @@ def stored_paths(path: Path) -> list[Path]:
 class ImagesReader:
     """Images of a database by place 0..N-1, in key order, shard after shard; Caffe's own databases as well.
 
-    labels: (N,) int64. Opening reads every record once, which verifies what has a checksum and brings a database that
-    fits into memory there. Raises CorruptDatumError naming the record, DatabaseError where there is no database.
+    labels: (N,) int64. Opening finds the labels and passes over the pixels; a checksum is verified when its record is
+    read. Raises CorruptDatumError naming the record, DatabaseError where there is no database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -199,8 +201,8 @@ class ImagesReader:
         labels = []
         try:
             for number, store in enumerate(self._stores):
-                for key, record in store.items():
-                    labels.append(self._label(parse_datum(record, self._where(number, key)).label, number, key))
+                for key, record in store.views():
+                    labels.append(stored_label(record, self._where(number, key)))
                     self._keys.append((number, key))
         except (CorruptDatumError, DatabaseError):
             self.close()  # Nobody gets this reader to close it, and an open database can't be made again.
@@ -217,17 +219,22 @@ class ImagesReader:
         """The key of a record."""
         return self._keys[place][1]
 
+    def datum(self, place: int) -> Datum:
+        """The message of a record, its checksum verified. Raises CorruptDatumError."""
+        number, key = self._keys[place]
+        return parse_datum(self._stores[number].get(key), self.where(place))
+
     def image(self, place: int) -> Image:
         """(H, W, 3) uint8 RGB; a grey one is repeated. Raises CorruptDatumError."""
-        number, key = self._keys[place]
-        where = self._where(number, key)
-        return unpack_image(parse_datum(self._stores[number].get(key), where), where)
+        return unpack_image(self.datum(place), self.where(place))
 
     def planes(self, place: int) -> npt.NDArray[np.uint8]:
         """(C, H, W) uint8 as Caffe has it: BGR, or one plane of grey. Raises CorruptDatumError."""
-        number, key = self._keys[place]
-        where = self._where(number, key)
-        return unpack_planes(parse_datum(self._stores[number].get(key), where), where)
+        return unpack_planes(self.datum(place), self.where(place))
+
+    def where(self, place: int) -> str:
+        """The database and the record, for messages."""
+        return self._where(*self._keys[place])
 
     def close(self) -> None:
         """Close the database."""
@@ -245,10 +252,25 @@ class ImagesReader:
     def _where(self, number: int, key: bytes) -> str:
         return f"{self._stores[number].path}, record {key.decode(errors='replace')}"
 
-    def _label(self, label: int, number: int, key: bytes) -> int:
-        if label < 0:
-            raise CorruptDatumError(f"{self._where(number, key)}: wanted a label of 0 or more, got {label}")
-        return label
+
+def stored_label(record: memoryview, where: str) -> int:
+    """The label in a record, found without reading its pixels: 0 where it has none, as Caffe takes it.
+
+    Raises CorruptDatumError, which begins with `where`, for bytes that are no Datum and for a negative label.
+    """
+    label = 0
+    try:
+        for field in read_fields(record, where):
+            if field.number == Datum.LABEL_FIELD_NUMBER and field.wire_type == VARINT:
+                label = read_varint(field.value, 0, where)[0]  # of several the last counts, as protobuf has it
+    except ValueError as error:
+        raise CorruptDatumError(
+            f"{where}: wanted a Datum, got {len(record)} other bytes; make the database again"
+        ) from error
+    if label >= 1 << 31:
+        signed = label - (1 << 64) if label >= 1 << 63 else label
+        raise CorruptDatumError(f"{where}: wanted a label of 0 or more, got {signed}")
+    return label
 
 
 def describe_runs(labels: Int64Array | Sequence[int]) -> str:

@@ -6,9 +6,10 @@ N: images of a batch. H, W: the network's input.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,14 +17,18 @@ from torch import Tensor
 
 from detpipe.classify.batch_order import plain_order
 from detpipe.classify.classifier import HeadConfig
+from detpipe.classify.colour_jitter import jitter_colour, jitter_factor
 from detpipe.classify.device import autocast
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader
+from detpipe.classify.mixup import Mixing, draw_mixing
 from detpipe.classify.train_network import train_network
-from detpipe.classify.view import ViewConfig, cut_view
+from detpipe.classify.view import Draws, ViewConfig, draw_views, view_datum
 from detpipe.heads.softmax import softmax_loss
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
-from detpipe.structures import Int64Array
+from detpipe.storage.datum import CorruptDatumError
+from detpipe.structures import Image, Int64Array
 
 TEST_BATCH = 50
 """Images of a batch where nothing is learnt: Caffe's usual test batch."""
@@ -31,10 +36,11 @@ TEST_BATCH = 50
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """images: (N, H, W, 3) uint8 RGB. labels: (N,) int64."""
+    """images: (N, H, W, 3) uint8 RGB. labels: (N,) int64. mixing: of images and labels, where they are to be mixed."""
 
     images: npt.NDArray[np.uint8]
     labels: Int64Array
+    mixing: Mixing | None = None
 
 
 def train_images(
@@ -50,23 +56,35 @@ def train_images(
     seed: int,
     device: torch.device,
     bf16: bool,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    ranks: of several processes, each of which reads its own part of every batch; they end with the same weights.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
     order = plain_order(len(train), batch_size=solver.batch_size, seed=seed)
+    ranks = ranks if ranks is not None else Ranks()
+    part = ranks.part(solver.batch_size)
 
     def make_batch(number: int) -> ImageBatch:
         generator = np.random.default_rng((seed, number))
-        return read_batch(train, order(number), network.input_size, view, generator, flip=head.flip)
+        # Drawn for the whole batch, so that an image looks the same whichever rank reads it.
+        draws = draw_views(generator, solver.batch_size)[part]
+        batch = read_batch(train, order(number)[part], network.input_size, view, draws, flip=head.flip)
+        return replace(batch, mixing=draw_mixing(generator, solver.batch_size, view.mixup, part))
 
     def loss(batch: ImageBatch) -> Mapping[str, Tensor]:
+        images, labels = torch.from_numpy(batch.images).to(device), torch.from_numpy(batch.labels).to(device)
+        mixing = batch.mixing
         with autocast(device, bf16):
-            logits = network(torch.from_numpy(batch.images).to(device))
-        labels = torch.from_numpy(batch.labels).to(device)
+            logits = network(images if mixing is None else mixing.images(images))
+        smoothing = head.label_smoothing
         return {
-            "loss": softmax_loss(logits, labels, head.label_smoothing),
+            "loss": softmax_loss(logits, labels, smoothing)
+            if mixing is None
+            else mixing.loss(logits, labels, smoothing),
             "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
         }
 
@@ -83,6 +101,7 @@ def train_images(
         key=key,
         seed=seed,
         device=device,
+        ranks=ranks,
     )
 
 
@@ -91,24 +110,34 @@ def read_batch(
     places: Int64Array | Sequence[int],
     size: tuple[int, int],
     view: ViewConfig,
-    generator: np.random.Generator | None,
+    draws: Sequence[Draws] | None,
     *,
     flip: bool = False,
 ) -> ImageBatch:
     """The images at these places as the network sees them: (N, *size, 3); no places give (0, *size, 3).
 
-    generator: draws the places of the crops, and which half of the images is mirrored; None does neither.
-    Raises ValueError naming the record that is smaller than its crop.
+    draws: for each image what is random in its view, and with `flip` whether it is mirrored; None sees the middle as
+    it is stored. Raises ValueError naming the record that is smaller than its crop.
     """
     images = np.empty((len(places), *size, 3), dtype=np.uint8)
     for row, place in enumerate(places):
+        of_one = draws[row] if draws is not None else None
         try:
-            cut = cut_view(reader.image(place), size, view.share, generator if view.random_crop else None)
+            seen = view_datum(reader.datum(place), reader.where(place), size, view, of_one)
+        except CorruptDatumError:
+            raise
         except ValueError as error:
-            key = reader.key(place).decode(errors="replace")
-            raise ValueError(f"{reader.path}, record {key}: {error}") from error
-        images[row] = cut[:, ::-1] if generator is not None and flip and generator.random() < 0.5 else cut
+            raise ValueError(f"{reader.where(place)}: {error}") from error
+        images[row] = augmented(seen, view, of_one, flip=flip) if of_one is not None else seen
     return ImageBatch(images, reader.labels[np.asarray(places, dtype=np.int64)])
+
+
+def augmented(seen: Image, view: ViewConfig, draws: Draws, *, flip: bool) -> npt.NDArray[np.uint8]:
+    """The input (H, W, 3) in other colours where the view says so, and with `flip` half of the time mirrored."""
+    if view.colour:
+        factors = (draws.brightness, draws.contrast, draws.saturation)
+        seen = jitter_colour(seen, *(jitter_factor(drawn, view.colour) for drawn in factors))
+    return cv2.flip(seen, 1) if flip and draws.mirror < 0.5 else seen  # type: ignore[return-value]
 
 
 def all_logits(

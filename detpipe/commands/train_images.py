@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from detpipe.commands import train_cls
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls, weights_digest
 from detpipe.solver.interrupt import Interrupted
+from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.storage.manifest import Artefact, State, plain
 
 logger = logging.getLogger(__name__)
@@ -51,75 +52,91 @@ class TrainImages(TrainCls):
 
 
 def run(config: TrainImages) -> None:
-    """Train a plain classifier on `db.train`, or a region classifier where there is none."""
+    """Train a plain classifier on `db.train`, or a region classifier where there is none. The first rank writes."""
     if config.db.train is None:
         train_cls.run(config)
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("db.train: wanted one process, got several (torchrun); those train on crops alone as yet")
     train_path, val_path = Path(config.db.train), Path(config.db.val) if config.db.val is not None else None
     device = resolve_device(config.device)
     bf16 = resolve_bf16(config.precision, device)
-    with ImagesReader(train_path) as reader:
+    with joined_ranks() as ranks, ImagesReader(train_path) as reader, opened_val(reader, val_path) as val:
         spec = ImageClassifierSpec(training_classes(reader), config.backbone, config.view)
-        artefact = Artefact(
-            config.folder.classifier,
-            stage="train-cls",
-            settings=training_key(
-                plain(
-                    {
-                        "classifier": spec,
-                        "head": config.head,
-                        "solver": config.solver,
-                        "seed": config.solver.seed(config.seed),
-                        "bf16": bf16,
-                        "device": device.type,
-                    }
-                )
-            ),
-            inputs={"train": database_digest(train_path), **weights_digest(config)},
-        )
-        if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        if val is not None:
+            check_labels(val, spec.classes)
+        artefact = trained_artefact(config, spec, train_path, device, bf16)
+        if train_cls.begin(artefact, config, ranks) is not State.COMPLETE:
             begun = time.perf_counter()
             try:
-                summary = train(config, spec, reader, val_path, artefact.manifest.digest, device, bf16)
+                summary = train(config, spec, reader, val, artefact.manifest.digest, device, bf16, ranks)
             except Interrupted:
-                artefact.pause(time.perf_counter() - begun)
+                if ranks.is_first:
+                    artefact.pause(time.perf_counter() - begun)
                 raise
-            artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-    train_cls.report(config, artefact)
+            if ranks.is_first:
+                artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+        if ranks.is_first:
+            train_cls.report(config, artefact)
+
+
+@contextmanager
+def opened_val(train: ImagesReader, path: Path | None) -> Iterator[ImagesReader | None]:
+    """The database to test on, closed after the block; None where there is none."""
+    if path is None:
+        yield None
+    elif path.resolve() == train.path.resolve():  # LMDB opens no database twice in a process
+        yield train
+    else:
+        with ImagesReader(path) as reader:
+            yield reader
+
+
+def trained_artefact(
+    config: TrainImages, spec: ImageClassifierSpec, train_path: Path, device: torch.device, bf16: bool
+) -> Artefact:
+    """The classifier's folder with its key."""
+    settings = {
+        "classifier": spec,
+        "head": config.head,
+        "solver": config.solver,
+        "seed": config.solver.seed(config.seed),
+        "bf16": bf16,
+        "device": device.type,
+    }
+    return Artefact(
+        config.folder.classifier,
+        stage="train-cls",
+        settings=training_key(plain(settings)),
+        inputs={"train": database_digest(train_path), **weights_digest(config)},
+    )
 
 
 def train(
     config: TrainImages,
     spec: ImageClassifierSpec,
     reader: ImagesReader,
-    val_path: Path | None,
+    val: ImagesReader | None,
     key: str,
     device: torch.device,
     bf16: bool,
+    ranks: Ranks,
 ) -> dict[str, float]:
-    """Train the network of `spec` and save it; returns the solver's summary."""
+    """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
     seed = config.solver.seed(config.seed)
     network = new_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
-    with ExitStack() as opened:
-        val = reader
-        # LMDB opens no database twice in a process.
-        if val_path is not None and val_path.resolve() != reader.path.resolve():
-            val = opened.enter_context(ImagesReader(val_path))
-            check_labels(val, spec.classes)
-        summary = train_images(
-            network,
-            reader,
-            val if val_path is not None else None,
-            view=config.view,
-            head=config.head,
-            solver=config.solver,
-            folder=config.folder.classifier,
-            key=key,
-            seed=seed,
-            device=device,
-            bf16=bf16,
-        )
-    save_image_classifier(config.folder.classifier, network, spec)
+    summary = train_images(
+        network,
+        reader,
+        val,
+        view=config.view,
+        head=config.head,
+        solver=config.solver,
+        folder=config.folder.classifier,
+        key=key,
+        seed=seed,
+        device=device,
+        bf16=bf16,
+        ranks=ranks,
+    )
+    if ranks.is_first:
+        save_image_classifier(config.folder.classifier, network, spec)
     return summary

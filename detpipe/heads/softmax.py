@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +27,8 @@ class SoftmaxHead(nn.Module):
         return logits
 
 
-def softmax_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy. (N, C), (N,) int64 in 0..C - 1 -> scalar, in float32 whatever the logits are."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+def softmax_loss(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, *, reduction: Literal["mean", "none"] = "mean"
+) -> Tensor:
+    """Cross entropy, in float32 whatever the logits are. (N, C), (N,) int64 in 0..C - 1 -> its mean, or (N,)."""
+    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction=reduction)

@@ -157,9 +157,13 @@ class LmdbReader:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All records in the byte order of their keys. Raises DatabaseError at a damaged page."""
-        with self._open().begin() as transaction, transaction.cursor() as cursor:
+        yield from ((key, bytes(value)) for key, value in self.views())
+
+    def views(self) -> Iterator[tuple[bytes, memoryview]]:
+        """As `items`, each value in place, without a copy: only what is looked at is read. It is gone with the next."""
+        with self._open().begin(buffers=True) as transaction, transaction.cursor() as cursor:
             try:
-                yield from ((bytes(key), bytes(value)) for key, value in cursor)
+                yield from ((bytes(key), memoryview(value)) for key, value in cursor)
             except lmdb.Error as error:
                 raise DatabaseError(
                     f"{self.path}: wanted {len(self)} records, got: {error}; copy or make it again"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from detpipe.classify import train_images as module
 from detpipe.classify.batch_order import plain_order
 from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader, image_key
-from detpipe.classify.train_images import all_logits, read_batch, train_images, validation
-from detpipe.classify.view import ViewConfig
+from detpipe.classify.train_images import ImageBatch, all_logits, read_batch, train_images, validation
+from detpipe.classify.view import ViewConfig, draw_views
 from detpipe.heads.softmax import SoftmaxHead
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.storage.datum import caffe_datum
@@ -51,13 +54,21 @@ def network() -> ImageClassifier:
     return ImageClassifier(backbone, SoftmaxHead(8, 2, generator=torch.Generator().manual_seed(0)), dropout=0.0)
 
 
-def trained(reader: ImagesReader, folder: Path, solver: SolverConfig = SOLVER) -> ImageClassifier:
+def trained(
+    reader: ImagesReader,
+    folder: Path,
+    *,
+    view: ViewConfig | None = None,
+    ranks: Ranks | None = None,
+    threads: int = 1,
+) -> ImageClassifier:
     one = network()
     train_images(
         *(one, reader, reader),
-        view=ViewConfig(),
+        view=view if view is not None else ViewConfig(),
         head=HEAD,
-        solver=solver,
+        solver=replace(SOLVER, prefetch_threads=threads),
+        ranks=ranks,
         folder=folder,
         key="key",
         seed=0,
@@ -96,16 +107,16 @@ def test_batches_by_hand(reader: ImagesReader) -> None:
     middle = read_batch(reader, [3, 0], size, ViewConfig(), None)
     np.testing.assert_array_equal(middle.images[0], reader.image(3)[2:-2, 2:-2])
     assert middle.labels.tolist() == [1, 0]
-    still = read_batch(reader, [3], size, ViewConfig(random_crop=False), np.random.default_rng(0), flip=False)
-    np.testing.assert_array_equal(still.images[0], middle.images[0])
-    mirrored = 0
-    for seed in range(40):
-        generator = np.random.default_rng(seed)
-        one = read_batch(reader, [3], size, ViewConfig(random_crop=False), generator, flip=True).images[0]
-        turned = np.array_equal(one, middle.images[0][:, ::-1])
-        assert turned or np.array_equal(one, middle.images[0])
-        mirrored += turned
-    assert 8 < mirrored < 32
+    draws = draw_views(np.random.default_rng(0), 40)
+    fixed = ViewConfig(random_crop=False)
+    still = read_batch(reader, [3] * 40, size, fixed, draws, flip=False)
+    assert (still.images == middle.images[0]).all()
+    maybe = read_batch(reader, [3] * 40, size, fixed, draws, flip=True)
+    turned = [np.array_equal(one, middle.images[0][:, ::-1]) for one in maybe.images]
+    assert turned == [one.mirror < 0.5 for one in draws]
+    assert 8 < sum(turned) < 32
+    coloured = read_batch(reader, [3] * 40, size, ViewConfig(random_crop=False, colour=0.5), draws)
+    assert (coloured.images != middle.images[0]).any(axis=(1, 2, 3)).all()
     empty = read_batch(reader, [], size, ViewConfig(), None)
     assert empty.images.shape == (0, SIDE, SIDE, 3)
 
@@ -126,3 +137,35 @@ def test_validation_looks_at_all(reader: ImagesReader) -> None:
     logits = torch.from_numpy(all_logits(one, reader, ViewConfig(), CPU, False))
     wanted = torch.nn.functional.cross_entropy(logits, torch.from_numpy(reader.labels))
     assert found["val_loss"] == pytest.approx(float(wanted))
+
+
+def test_each_of_two_ranks_sees_its_part_of_the_same_batch(
+    reader: ImagesReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is drawn, a rank's images are every second one of the batch of one process."""
+    seen: dict[int, ImageBatch] = {}
+    view = ViewConfig(share=1.0, random_area=0.2, colour=0.3, mixup=1.0)
+
+    def take_batch(
+        network: object, *, make_batch: Callable[[int], ImageBatch], ranks: Ranks, **_: object
+    ) -> dict[str, float]:
+        seen[10 * ranks.size + ranks.rank] = make_batch(3)
+        return {}
+
+    monkeypatch.setattr(module, "train_network", take_batch)
+    for ranks in (Ranks(), Ranks(0, 2), Ranks(1, 2)):
+        trained(reader, tmp_path / f"{ranks.rank}_{ranks.size}", view=view, ranks=ranks)
+    for rank in (0, 1):
+        np.testing.assert_array_equal(seen[20 + rank].images, seen[10].images[rank::2])
+        np.testing.assert_array_equal(seen[20 + rank].labels, seen[10].labels[rank::2])
+        part, whole = seen[20 + rank].mixing, seen[10].mixing
+        assert part is not None
+        assert whole is not None
+        np.testing.assert_array_equal(part.weights, whole.weights[rank::2])
+
+
+def test_it_learns_from_mixed_images_on_many_threads(reader: ImagesReader, tmp_path: Path) -> None:
+    view = ViewConfig(mixup=0.2, colour=0.1)
+    one, again = (trained(reader, tmp_path / f"{threads}", view=view, threads=threads) for threads in (1, 8))
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
