@@ -3,9 +3,9 @@
     python benchmarks/image_database.py FOLDER [--side 224] [--workers 2] [--rounds 5]
 
 FOLDER holds JPEG files of any classes. They are copied into a folder a class as ImageFolder wants it, and made into
-databases by make-db: as they are (JPEG), and at a shorter side of 256 as JPEG and raw. Both sides give batches of 64 normalised
-float32 inputs: random resized crops and mirror images in training, the middle in testing; ImageFolder through a
-DataLoader's processes (PIL), the database through the solver's prefetch threads. Medians of rounds in turn.
+databases by make-db: as they are (JPEG), and at a shorter side of 256 as JPEG and raw. Both sides give batches of 64
+normalised float32 inputs: random resized crops and mirror images in training, the middle in testing; ImageFolder
+through a DataLoader's processes (PIL), the database through the solver's prefetch threads. Medians of rounds in turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -50,33 +50,33 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
         root = by_class(options.folder, Path(scratch) / "images")
-        jpeg = make_db(root, Path(scratch) / "jpeg", "resize=none", "encode=jpg")
-        short = make_db(root, Path(scratch) / "short", "resize=short:256", "encode=jpg")
-        raw = make_db(root, Path(scratch) / "raw", "resize=short:256", "encode=none")
+        databases = {
+            "database of JPEG": make_db(root, Path(scratch) / "jpeg", "resize=none", "encode=jpg"),
+            "database of JPEG, short:256": make_db(root, Path(scratch) / "short", "resize=short:256", "encode=jpg"),
+            "database, raw, short:256": make_db(root, Path(scratch) / "raw", "resize=short:256", "encode=none"),
+        }
         for training in (True, False):
-            area = 0.08 if training else None
-            cut = ViewConfig(share=0.875, random_area=area)
-            sides: dict[str, Callable[[], float]] = {
-                "ImageFolder + torchvision": lambda: of_folder(root, training, options),
-                "database of JPEG": lambda: of_database(jpeg, cut, training, options),
-                "database of JPEG, short:256": lambda: of_database(short, cut, training, options),
-                "database, raw, short:256": lambda: of_database(raw, cut, training, options),
-            }
-            rates: dict[str, list[float]] = {name: [] for name in sides}
-            for _ in range(options.rounds):
-                for name, measure in sides.items():
-                    rates[name].append(measure())
-            reference = statistics.median(rates["ImageFolder + torchvision"])
-            print("training: random resized crops" if training else "testing: the middle")
-            for name, found in rates.items():
-                print(
-                    f"  {name:<28} {statistics.median(found):7.0f} images/s  x{statistics.median(found) / reference:.2f}"
-                )
+            compare(root, databases, training, options)
+
+
+def compare(root: Path, databases: Mapping[str, Path], training: bool, options: argparse.Namespace) -> None:
+    """Measure all in turn, and print their medians."""
+    folder: list[float] = []
+    found: dict[str, list[float]] = {name: [] for name in databases}
+    for _ in range(options.rounds):
+        folder.append(of_folder(root, training, options))
+        for name, path in databases.items():
+            found[name].append(of_database(path, training, options))
+    print("training: random resized crops" if training else "testing: the middle")
+    for name, rates in {"ImageFolder + torchvision": folder, **found}.items():
+        rate = statistics.median(rates)
+        print(f"  {name:<28} {rate:6.0f} images/s  x{rate / statistics.median(folder):.2f}")
 
 
 def by_class(folder: Path, root: Path) -> Path:
     """The files copied into folders of ten."""
-    for place, path in enumerate(sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))):
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    for place, path in enumerate(files):
         (root / f"class_{place // 10:04d}").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / f"class_{place // 10:04d}" / f"{path.stem}.jpg")
     return root
@@ -108,8 +108,9 @@ def of_folder(root: Path, training: bool, options: argparse.Namespace) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def of_database(path: Path, view: ViewConfig, training: bool, options: argparse.Namespace) -> float:
+def of_database(path: Path, training: bool, options: argparse.Namespace) -> float:
     """Images a second of a database, likewise from the first batch on."""
+    view = ViewConfig(share=0.875, random_area=0.08)
     spec = create_backbone(BackboneConfig(weights="none")).spec
     size = (options.side, options.side)
     with ImagesReader(path) as reader:
