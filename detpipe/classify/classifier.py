@@ -68,6 +68,8 @@ class HeadConfig:
     """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
     freeze_batch_norm: bool = True
     """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
+    sync_batch_norm: bool = False
+    """Of several processes: batch norms that learn take the statistics of all of the batch, not of each one's part."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:

@@ -15,6 +15,7 @@ from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
 from detpipe.solver.solver_config import SolverConfig, result_settings
+from detpipe.solver.sync_batch_norm import synchronise_batch_norms
 
 Batch = TypeVar("Batch")
 
@@ -47,6 +48,9 @@ def train_network(
     network.to(device).to(memory_format=torch.channels_last)
     backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
     backbone.use_fast_depthwise_backward()
+    ranks = ranks if ranks is not None else Ranks()
+    if head.sync_batch_norm and ranks.size > 1 and not head.freeze_batch_norm:
+        synchronise_batch_norms(network)
     return Solver(
         config=solver,
         max_iter=solver.iterations(examples),
@@ -65,10 +69,15 @@ def train_network(
         folder=folder,
         key=key,
         seed=seed,
-        ranks=ranks if ranks is not None else Ranks(),
+        ranks=ranks,
     ).run()
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those of "solver" that change how a training is watched, not what comes out of it."""
-    return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
+    """Settings without those of "solver" that change how a training is watched, not what comes out of it.
+
+    "head" has sync_batch_norm only where it is set: it came later, and older run folders stay valid.
+    """
+    key = {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
+    key["head"] = {name: value for name, value in key["head"].items() if name != "sync_batch_norm" or value}
+    return key
