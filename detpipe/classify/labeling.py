@@ -31,6 +31,9 @@ class Sampling:
     """Share of foreground among an image's regions, and in a batch of training."""
     regions_per_image: int = 64
     """Regions taken from one image at most."""
+    max_proposals: int | None = 1000
+    """The best proposals of an image that are candidates, as in detection: what the detector won't see would take the
+    places of what is harder to tell; null for all."""
     jittered: int = 8
     """Moved copies of each object's box among the candidates (IoU at least fg_iou), where proposals are few."""
     val_share: float = 0.1
@@ -47,6 +50,8 @@ class Sampling:
                 raise ValueError(f"sampling.{name}: wanted a share in [0, 1), got {getattr(self, name)}")
         if self.regions_per_image < 1 or self.jittered < 0:
             raise ValueError("sampling: wanted regions_per_image >= 1 and jittered >= 0")
+        if self.max_proposals is not None and self.max_proposals < 0:
+            raise ValueError(f"sampling.max_proposals: wanted a number from 0 or null, got {self.max_proposals}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +115,13 @@ def sample_regions(
 ) -> Regions:
     """The examples of one image: up to fg_share of regions_per_image foreground, the rest background.
 
-    Candidates are the proposals (P, 4), the objects' own boxes and their jittered copies. Candidates without a pixel
-    are left out. An image with too few of a kind gives fewer; the other kind doesn't fill its place, or the shares
-    of a data set would follow its emptiest images. Neither proposals nor objects give no regions.
+    Candidates are the proposals (P, 4), best first, the objects' own boxes and their jittered copies. Candidates
+    without a pixel are left out. An image with too few of a kind gives fewer; the other kind doesn't fill its place,
+    or the shares of a data set would follow its emptiest images. Neither proposals nor objects give no regions.
     """
     taught = truth.boxes[~(truth.difficult | truth.crowd)]
     moved = jitter(taught, image_size, sampling, generator)
-    candidates = np.concatenate([taught, moved, proposals])
+    candidates = np.concatenate([taught, moved, proposals[: sampling.max_proposals]])
     candidates = np.unique(candidates[geometry.area(candidates) > 0], axis=0)
     regions = label_regions(candidates, truth, sampling)
     n_foreground = round(sampling.fg_share * sampling.regions_per_image)

@@ -79,5 +79,6 @@ def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
     "head" has sync_batch_norm only where it is set: it came later, and older run folders stay valid.
     """
     key = {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
-    key["head"] = {name: value for name, value in key["head"].items() if name != "sync_batch_norm" or value}
+    if "head" in key:
+        key["head"] = {name: value for name, value in key["head"].items() if name != "sync_batch_norm" or value}
     return key

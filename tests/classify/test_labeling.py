@@ -192,3 +192,11 @@ def test_jitter_of_nothing() -> None:
 def test_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Sampling(**values)
+
+
+def test_only_the_best_proposals_are_candidates() -> None:
+    boxes = random_boxes(50, 1)
+    first = sample(boxes, NOTHING, Sampling(max_proposals=10, regions_per_image=40, fg_share=0))
+    assert {tuple(box) for box in first.boxes} == {tuple(box) for box in boxes[:10]}
+    assert len(sample(boxes, NOTHING, Sampling(max_proposals=0))) == 0
+    assert len(sample(boxes, NOTHING, Sampling(max_proposals=None, regions_per_image=99, fg_share=0))) == 50
