@@ -35,14 +35,14 @@ def ordered_map(
     *,
     workers: int,
     describe: Callable[[Item], str] = str,
-    threads: bool = False,
+    max_threads: int = 1,
 ) -> Iterator[Result]:
     """Yield function(item) for each item, in the items' order, whatever the number of workers.
 
     function, items and results cross process borders, so they must pickle. At most four items a worker are under way.
-    workers: as `resolve_workers` takes it; 0 and 1 work in this process. threads: workers are threads of this process,
-    for a function that seldom holds the interpreter's lock: a process must first import what it needs, which takes
-    seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError, with `describe` of
+    workers: as `resolve_workers` takes it; 0 and 1 work in this process. max_threads: up to so many workers are threads
+    of this process, for a function that seldom holds the interpreter's lock: a process must first import what it
+    needs, which takes seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError, with `describe` of
     the items under way, where a process was killed.
     No items: yields nothing.
     """
@@ -50,7 +50,7 @@ def ordered_map(
     if count <= 1:
         yield from map(function, items)
         return
-    pool = _threads(count) if threads else _processes(count)
+    pool = _threads(count) if count <= max_threads else _processes(count)
     window: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:

@@ -42,8 +42,8 @@ def test_results_come_in_the_items_order(workers: int) -> None:
 
 
 def test_threads_are_this_process_and_keep_the_order() -> None:
-    assert list(ordered_map(slow_square, range(20), workers=2, threads=True)) == [n * n for n in range(20)]
-    assert set(ordered_map(process_id, range(8), workers=2, threads=True)) == {os.getpid()}
+    assert list(ordered_map(slow_square, range(20), workers=2, max_threads=2)) == [n * n for n in range(20)]
+    assert set(ordered_map(process_id, range(8), workers=2, max_threads=2)) == {os.getpid()}
 
 
 @pytest.mark.parametrize("workers", [0, 2, -1])
@@ -56,12 +56,13 @@ def test_one_worker_is_this_process() -> None:
 
 
 def test_two_workers_are_others() -> None:
+    assert os.getpid() not in set(ordered_map(process_id, range(8), workers=2, max_threads=1))
     assert os.getpid() not in set(ordered_map(process_id, range(8), workers=2))
 
 
-@pytest.mark.parametrize(("workers", "threads"), [(0, False), (2, False), (2, True)])
-def test_an_exception_is_raised_at_its_turn(workers: int, threads: bool) -> None:
-    results = ordered_map(refuse_three, range(6), workers=workers, threads=threads)
+@pytest.mark.parametrize(("workers", "max_threads"), [(0, 1), (2, 1), (2, 2)])
+def test_an_exception_is_raised_at_its_turn(workers: int, max_threads: int) -> None:
+    results = ordered_map(refuse_three, range(6), workers=workers, max_threads=max_threads)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three is bad"):
         next(results)

@@ -13,7 +13,7 @@ from detpipe.commands.command import Command, RunFolder, load_splits, splits_dig
 from detpipe.commands.stored_split import StoredSplit
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
-from detpipe.parallel import ordered_map, resolve_workers
+from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
@@ -78,9 +78,12 @@ def write_proposals(
         if len(left) < len(tasks):
             logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
         work = (ProposeTask(config.proposals, record, _truth(splits[split], record)) for split, record in left)
-        threads = resolve_workers(config.workers) <= config.proposals.max_threads
         results = ordered_map(
-            propose_task, work, workers=config.workers, describe=ProposeTask.describe, threads=threads
+            propose_task,
+            work,
+            workers=config.workers,
+            describe=ProposeTask.describe,
+            max_threads=config.proposals.max_threads,
         )
         for (split, record), result in zip(
             left, progress(results, "propose", total=len(left), unit="image"), strict=True
