@@ -42,8 +42,8 @@ def ordered_map(
     function, items and results cross process borders, so they must pickle. At most four items a worker are under way.
     workers: as `resolve_workers` takes it; 0 and 1 work in this process. max_threads: up to so many workers are threads
     of this process, for a function that seldom holds the interpreter's lock: a process must first import what it
-    needs, which takes seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError, with `describe` of
-    the items under way, where a process was killed.
+    needs, which takes seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError,
+    with `describe` of the items under way, where a process was killed.
     No items: yields nothing.
     """
     count = resolve_workers(workers)
