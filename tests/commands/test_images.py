@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.solver.training_log import read_log
 from tests.command_line import Outcome, detpipe, start
 
 TRAIN = (
@@ -100,6 +104,31 @@ def test_it_is_the_same_with_every_number_of_workers_and_after_a_stop(place: Pat
     assert detpipe("train-cls", *longer).status == 0
     weights = [(tmp_path / name / "classifier/weights.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_a_database_as_one(place: Path, tmp_path: Path) -> None:
+    """Batch norms learn, so that the losses are only the same with statistics of the whole batch.
+
+    Dozens of batch norms on few, smooth images make a rounding's difference large, so that 1e-5 can't be held here;
+    tests/solver/test_sync_batch_norm.py holds it.
+    """
+    words = [f"db.train={place / 'db'}", f"db.val={place / 'val'}", *QUIET, *TRAIN, "solver.display=1"]
+    words += ["head.dropout=0", "head.freeze_batch_norm=false", "head.freeze_stages=0", "head.sync_batch_norm=true"]
+    words += ["view.share=1", "backbone.input_size=96", "view.random_area=0.3", "view.colour=0.2"]
+    words += ["solver.batch_size=12", "solver.base_lr=1e-5"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = [*launch, "-m", "detpipe", "train-cls", *words, f"run_dir={tmp_path / 'two'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(two, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert detpipe("train-cls", *words, f"run_dir={tmp_path / 'one'}").status == 0
+    one, both = (read_log(tmp_path / name / "classifier/log.jsonl") for name in ("one", "two"))
+    assert len(one) == 6
+    for row, other in zip(one, both, strict=True):
+        for name in ("loss", "accuracy"):
+            assert other[name] == pytest.approx(row[name], abs=2e-4), (name, row["iteration"])
+    assert both[-1]["val_loss"] == pytest.approx(one[-1]["val_loss"], abs=1e-3)
 
 
 def test_as_shipped_on_real_images(shared_data: Path, tmp_path: Path) -> None:
