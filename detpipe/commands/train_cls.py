@@ -160,7 +160,7 @@ def report(config: TrainCls, artefact: Artefact) -> None:
     """Say what was made."""
     summary = artefact.manifest.summary
     logger.info(
-        "train-cls: %d iterations in %.1f s, %.0f crops/s, %.1f %% of the time waiting for crops -> %s",
+        "train-cls: %d iterations in %.1f s, %.0f examples/s, %.1f %% of the time waiting for them -> %s",
         summary["iterations"],
         artefact.manifest.seconds,
         summary["examples_per_second"],
