@@ -24,6 +24,7 @@ from detpipe.classify.image_db import (
     image_key,
     image_order,
     make_image_record,
+    stored_label,
     stored_paths,
 )
 from detpipe.storage.datum import CorruptDatumError, caffe_datum
@@ -220,8 +221,20 @@ def test_no_database(tmp_path: Path) -> None:
         ImagesReader(tmp_path)
 
 
-def test_a_negative_label_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "db", [caffe_datum(np.zeros((2, 2, 3), np.uint8), -3)])
+@pytest.mark.parametrize("side", [2, 200])
+@pytest.mark.parametrize("label", [0, 7, 1 << 20])
+def test_the_label_of_small_and_large_records(side: int, label: int) -> None:
+    record = caffe_datum(np.zeros((side, side, 3), np.uint8), label).SerializeToString()
+    assert stored_label(memoryview(record), "here") == label
+    with pytest.raises(CorruptDatumError, match="here: wanted a Datum"):
+        stored_label(memoryview(record[:-3]), "here")
+    without = Datum(data=b"x" * side**2, channels=1)
+    assert stored_label(memoryview(without.SerializeToString()), "here") == 0
+
+
+@pytest.mark.parametrize("side", [2, 200])
+def test_a_negative_label_is_named(tmp_path: Path, side: int) -> None:
+    path = write(tmp_path / "db", [caffe_datum(np.zeros((side, side, 3), np.uint8), -3)])
     with pytest.raises(CorruptDatumError, match=r"record 00000000_a\.png: wanted a label of 0 or more, got -3"):
         ImagesReader(path)
 
