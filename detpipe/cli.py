@@ -27,6 +27,7 @@ SUMMARY = {
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
+    "inspect": "look inside: a training, a database: see detpipe inspect --help",
 }
 
 FAMILIES = {
@@ -39,6 +40,10 @@ FAMILIES = {
         "import": "boxes that another program made, as a proposals.lmdb",
         "fuse": "several joined into one that knows its sources",
         "merge": "shards, made on parts of a data set, as one",
+    },
+    "inspect": {
+        "run": "how a training went, or goes: curves, speed, snapshots",
+        "db": "what a database of images holds, every record read: labels, pictures, mean, faults",
     },
 }
 """Commands of commands: `detpipe proposals info`. Each is an application named proposals-info."""
@@ -184,6 +189,8 @@ def execute(name: str, config: DictConfig) -> None:
         crop,
         detect,
         evaluate_images,
+        inspect_db,
+        inspect_run,
         make_db,
         proposals_export,
         proposals_fuse,
@@ -217,6 +224,8 @@ def execute(name: str, config: DictConfig) -> None:
         "proposals-import": proposals_import.run,
         "proposals-fuse": proposals_fuse.run,
         "proposals-merge": proposals_merge.run,
+        "inspect-run": inspect_run.run,
+        "inspect-db": inspect_db.run,
     }
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"

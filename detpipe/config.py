@@ -19,6 +19,8 @@ from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.inspect_db import InspectDb
+from detpipe.commands.inspect_run import InspectRun
 from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
@@ -57,6 +59,8 @@ COMMANDS: dict[str, type] = {
     "proposals-import": ProposalsImport,
     "proposals-fuse": ProposalsFuse,
     "proposals-merge": ProposalsMerge,
+    "inspect-run": InspectRun,
+    "inspect-db": InspectDb,
 }
 """By the name of its file in conf/: that of a command in a family has the family's in front."""
 

@@ -118,6 +118,8 @@ CONTRACT = {
     "proposals-import": ["proposals.path=a.pkl", "run_dir=d"],
     "proposals-fuse": ["sources=[a,b]", "proposals.budgets=[1,2]", "run_dir=d"],
     "proposals-merge": ["shards=[a,b]", "run_dir=d"],
+    "inspect-run": ["run_dir=d", "out=e"],
+    "inspect-db": ["db=a", "out=b", "sample=9", "seed=1"],
 }
 """Names that stand in the README and in people's scripts."""
 

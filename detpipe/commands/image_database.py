@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detpipe.classify.image_db import ImagesReader, stored_paths
 from detpipe.datasets.image_file import file_digest
-from detpipe.storage.manifest import manifest_path, read_manifest
+from detpipe.storage.manifest import Manifest, manifest_path, read_manifest
 
 
 class ClassMismatchError(ValueError):
@@ -25,9 +25,11 @@ def database_digest(path: Path) -> str:
 
 def database_classes(path: Path) -> tuple[str, ...] | None:
     """The names in label order that its manifest holds; None where nobody named them. Of crops, 0 is the background."""
-    if not manifest_path(path).is_file():
-        return None
-    manifest = read_manifest(path)
+    return manifest_classes(read_manifest(path)) if manifest_path(path).is_file() else None
+
+
+def manifest_classes(manifest: Manifest) -> tuple[str, ...] | None:
+    """The names in label order of the database that a manifest is of, as `database_classes`."""
     names = manifest.settings.get("classes")
     if names is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from detpipe.datasets.source import TooManyBadError
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, State, digest_of
@@ -258,11 +258,10 @@ def records(path: Path, shards: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def content_digest(path: Path, shards: int) -> str:
-    """BLAKE2b-128 over keys and records, each with its length before it."""
-    found = hashlib.blake2b(digest_size=16)
+    """Of all keys and records in their order."""
+    found = ContentDigest()
     for key, record in records(path, shards):
-        found.update(len(key).to_bytes(8, "little") + key + len(record).to_bytes(8, "little"))
-        found.update(record)
+        found.add(key, record)
     return found.hexdigest()
 
 

@@ -76,7 +76,7 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
 def _decode(path: Path, flag: int) -> tuple[npt.NDArray[np.uint8], ImageHeader]:
     """The pixels as the file has them, not turned, and the header."""
     data = path.read_bytes()
-    header = _parse_header(data, path)
+    header = parse_header(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -112,7 +112,7 @@ def read_header(path: Path) -> ImageHeader:
             raise BrokenImageError(f"{_wanted(path)}, got an empty file; {_MEND}")
         # Mapped, so that only the pages of the header and of the end are read.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse_header(data, path)
+            return parse_header(data, path)
 
 
 def file_digest(path: Path) -> bytes:
@@ -124,15 +124,19 @@ def file_digest(path: Path) -> bytes:
 _MEND = "export or download it again, or take it out of the data set"
 
 
-def _wanted(path: Path) -> str:
-    return f"{path}: wanted an image file"
+def _wanted(where: Path | str) -> str:
+    return f"{where}: wanted an image file"
 
 
-def _parse_header(data: bytes | mmap.mmap, path: Path) -> ImageHeader:
+def parse_header(data: bytes | mmap.mmap, where: Path | str) -> ImageHeader:
+    """What the header of an image file's bytes says, without a decode. Errors as `read_header`, beginning with `where`.
+
+    A claim of more than Pillow's bound of pixels (179 million) is refused.
+    """
     if not len(data):
-        raise BrokenImageError(f"{_wanted(path)}, got an empty file; {_MEND}")
+        raise BrokenImageError(f"{_wanted(where)}, got an empty file; {_MEND}")
     if not _is_whole(data):
-        raise TruncatedImageError(f"{_wanted(path)}, got a truncated one (its end is missing); {_MEND}")
+        raise TruncatedImageError(f"{_wanted(where)}, got a truncated one (its end is missing); {_MEND}")
     # bytes: BytesIO shares them; a map is a file itself.
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     with warnings.catch_warnings():
@@ -143,11 +147,11 @@ def _parse_header(data: bytes | mmap.mmap, path: Path) -> ImageHeader:
                 return _describe(image)
         except PIL.Image.DecompressionBombError as error:
             raise BrokenImageError(
-                f"{_wanted(path)} of a usual size, got a huge one ({error}); scale it down"
+                f"{_wanted(where)} of a usual size, got a huge one ({error}); scale it down"
             ) from error
         # What Pillow's header parsers raise on garbage; UnidentifiedImageError is an OSError.
         except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise BrokenImageError(f"{_wanted(path)}, got something else ({error}); {_MEND}") from error
+            raise BrokenImageError(f"{_wanted(where)}, got something else ({error}); {_MEND}") from error
 
 
 def _is_whole(data: bytes | mmap.mmap) -> bool:

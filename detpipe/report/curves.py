@@ -22,6 +22,7 @@ from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.voc_ap import Float64Array
 from detpipe.report.figure_style import ACCENT, FAINT, INK, SECOND, STYLE, hex_colour, legend, short_name
+from detpipe.solver.training_summary import is_number
 
 Curve = tuple[Float64Array, Float64Array]
 """Recall and precision, each (P,) float64."""
@@ -109,13 +110,13 @@ def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     rows: of a training log; "iteration" and, where the row has them, "loss", "val_loss", "val_accuracy".
     """
-    loss, val_loss, accuracy = (_column(rows, key) for key in ("loss", "val_loss", "val_accuracy"))
+    loss, val_loss, accuracy = (column(rows, key) for key in ("loss", "val_loss", "val_accuracy"))
     with matplotlib.rc_context(STYLE):
         panels = 2 if len(accuracy[0]) else 1
         figure = Figure(figsize=(7, 2.7 * panels + 0.6), layout="constrained")
         axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
         axes[0].plot(*loss, color=ACCENT, alpha=0.3, linewidth=1)
-        axes[0].plot(loss[0], _smooth(loss[1]), color=ACCENT, label="training, smoothed")
+        axes[0].plot(loss[0], smoothed(loss[1]), color=ACCENT, label="training, smoothed")
         if len(val_loss[0]):
             axes[0].plot(*val_loss, "o-", color=SECOND, markersize=4, label="validation")
         axes[0].set(ylabel="loss", ylim=(0, None))
@@ -195,15 +196,15 @@ def _envelope(curve: Curve) -> Curve:
     return x, np.append(np.repeat(heights, 2), 0.0)
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> Curve:
+def column(rows: Sequence[Mapping[str, Any]], key: str) -> Curve:
     """Iterations and values of the rows that have a finite number under the key."""
-    pairs = [(row["iteration"], row[key]) for row in rows if key in row and "iteration" in row]
-    points = np.array([pair for pair in pairs if pair[1] is not None], dtype=np.float64).reshape(-1, 2)
+    pairs = [(row["iteration"], row[key]) for row in rows if is_number(row.get(key)) and "iteration" in row]
+    points = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     points = points[np.isfinite(points).all(axis=1)]
     return points[:, 0], points[:, 1]
 
 
-def _smooth(values: Float64Array) -> Float64Array:
+def smoothed(values: Float64Array) -> Float64Array:
     """The mean over a window of a twentieth of the values, narrower at both ends."""
     window = np.ones(len(values) // 20 + 1)
     if not len(values):

@@ -103,6 +103,18 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) 
     return sheet
 
 
+def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
+    """The image, brought into a square of `side` pixels, and above it the text on a plate of the colour, on grey."""
+    gap, plate = 3, 18
+    cell = np.full((side + plate + 2 * gap, side + 2 * gap, 3), 40, dtype=np.uint8)
+    cell[plate + gap : plate + gap + side, gap : gap + side] = contact_sheet([image], 1, (side, side))
+    picture = PIL.Image.fromarray(cell)
+    frame = [gap, plate + gap, gap + side, plate + gap + side]
+    size = (cell.shape[0], cell.shape[1] - gap)
+    _caption(ImageDraw.Draw(picture, "RGBA"), frame, _one_line(text), colour, _font(12), size)
+    return np.array(picture)
+
+
 def resize(image: Image, scale: float) -> Image:
     """The image times scale, at least 1 pixel high and wide."""
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -118,6 +130,13 @@ def to_jpeg(image: Image, quality: int = 92) -> bytes:
     if not 0 < min(height, width) <= max(height, width) <= 65500:
         raise ValueError(f"wanted an image with sides from 1 to 65500 pixels, as JPEG has them, got {image.shape}")
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def image_to_png(image: Image) -> bytes:
+    """The bytes of a PNG file of the image, every pixel as it is. Raises ValueError for an image without pixels."""
+    if not image.size:
+        raise ValueError(f"wanted an image with pixels, got {image.shape}")
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 
 @cache

@@ -13,6 +13,13 @@ from detpipe.storage.atomic import write_text
 
 Row = dict[str, Any]
 
+MAX_BYTES = 1 << 28
+"""A larger file is no log: this is a million rows."""
+
+
+class TrainingLogError(ValueError):
+    """A file that is no log of a training."""
+
 
 class TrainingLog:
     """Rows by iteration in log.jsonl. A resumed training cuts off what came after its snapshot.
@@ -39,11 +46,27 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a log.jsonl in order; no file gives none, and a last line without its end is left out."""
+    """The rows of a log.jsonl in order; no file gives none, and a last line without its end is left out.
+
+    So a log that is being written can be read. Raises TrainingLogError naming the line that is no row.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise TrainingLogError(f"{path}: wanted the log of a training, got {size} bytes, more than {MAX_BYTES}")
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line]
+
+
+def _row(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TrainingLogError(f"{where}: wanted a row of a training log as JSON, got: {error}") from error
+    if not isinstance(row, dict) or type(row.get("iteration")) is not int or not 0 <= row["iteration"] < 1 << 53:
+        raise TrainingLogError(f"{where}: wanted a row with its iteration, got {line[:80].decode(errors='replace')!r}")
+    return row
 
 
 def as_csv(rows: Iterable[Row]) -> str:

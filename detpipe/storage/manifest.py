@@ -82,7 +82,7 @@ def manifest_path(artefact: Path) -> Path:
 
 def read_manifest(artefact: Path) -> Manifest:
     """The manifest of a complete artefact. Raises ArtefactError where it is missing, unfinished or unreadable."""
-    manifest = _read(artefact)
+    manifest = find_manifest(artefact)
     if manifest is None:
         raise ArtefactError(f"{artefact}: not there; run the stage that makes it first")
     if not manifest.complete:
@@ -90,7 +90,8 @@ def read_manifest(artefact: Path) -> Manifest:
     return manifest
 
 
-def _read(artefact: Path) -> Manifest | None:
+def find_manifest(artefact: Path) -> Manifest | None:
+    """The manifest of an artefact, complete or not; None where there is none. Raises ArtefactError for another file."""
     path = manifest_path(artefact)
     if not path.is_file():
         return None
@@ -118,14 +119,14 @@ class Artefact:
 
     def found(self) -> Manifest | None:
         """The manifest of what stands there, complete or not; None where there is none."""
-        return _read(self.path)
+        return find_manifest(self.path)
 
     def begin(self, *, overwrite: bool) -> State:
         """NEW after making room, PARTIAL to go on, COMPLETE to do nothing.
 
         Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it.
         """
-        found = None if overwrite else _read(self.path)
+        found = None if overwrite else find_manifest(self.path)
         if found is not None and found.complete and not self.path.exists():
             found = None  # The file was deleted, its manifest beside it was not.
         if found is None:

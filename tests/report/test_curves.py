@@ -85,7 +85,7 @@ def test_the_loss_takes_the_rows_that_have_it():
 
 
 def test_a_smooth_line_keeps_a_constant_and_its_ends():
-    assert curves._smooth(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))
+    assert curves.smoothed(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))
 
 
 def test_nothing_to_draw_is_no_error():

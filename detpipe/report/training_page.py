@@ -1,0 +1,135 @@
+"""What is known of a training, finished or not: as text, and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detpipe.report import sections
+from detpipe.report.curves import as_time, to_svg
+from detpipe.report.markup import paragraph, table
+from detpipe.report.page import page
+from detpipe.report.text_table import as_bytes, significant, text_table
+from detpipe.report.training_figures import training_figure
+from detpipe.solver.training_summary import Course, courses
+from detpipe.storage.atomic import write_text
+
+HEAD = ("", "first", "last", "best", "at iteration")
+RATES = ("examples_per_second", "waiting")
+"""Numbers of the log that have a line of their own."""
+RATES_NOTE = (
+    "Examples a second, iterations a second and waiting are means over what the process had done so far; "
+    "one that resumed counts from there."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFile:
+    """A file of the state of a training."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingPage:
+    """What is shown. Each None is unknown.
+
+    subtitle: the folder, and what is trained. rows: of the log. complete: whether the training has ended by itself.
+    wanted: iterations in all. batch: examples of an iteration. seconds: of all processes that ended or were stopped.
+    age: seconds since the log was written. settings: nested, plain values.
+    """
+
+    subtitle: str
+    rows: Sequence[Mapping[str, Any]]
+    complete: bool | None = None
+    wanted: int | None = None
+    batch: int | None = None
+    seconds: float | None = None
+    age: float | None = None
+    snapshots: Sequence[SnapshotFile] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def iterations(self) -> int:
+        """Those of the last row; 0 without rows."""
+        return int(self.rows[-1]["iteration"]) if self.rows else 0
+
+    @property
+    def iterations_per_second(self) -> float | None:
+        """From the last row that has a rate."""
+        rate = self.last("examples_per_second")
+        return None if rate is None or not self.batch else rate / self.batch
+
+    def last(self, name: str) -> float | None:
+        """The last logged number of that name."""
+        return next((one.last.value for one in courses(self.rows) if one.name == name), None)
+
+    def facts(self) -> dict[str, str]:
+        """The lines of the head, by a word."""
+        waiting, rate, speed = self.last("waiting"), self.last("examples_per_second"), self.iterations_per_second
+        facts = {
+            "state": self._state(),
+            "speed": f"{significant(speed)} iterations/s, {significant(rate)} examples/s",
+            "waiting": "–" if waiting is None else f"{waiting:.2%} of the time, for data",
+        }
+        if self.seconds:
+            facts["time"] = as_time(self.seconds)
+        facts["snapshots"] = ", ".join(f"{one.name} ({as_bytes(one.size)})" for one in self.snapshots) or "none"
+        return facts
+
+    def _state(self) -> str:
+        of = f" of {self.wanted}" if self.wanted is not None else ""
+        if self.complete:
+            return f"complete, {self.iterations}{of} iterations"
+        since = f", the log was last written {as_time(self.age)} ago" if self.age is not None else ""
+        speed, left = self.iterations_per_second, (self.wanted or 0) - self.iterations
+        eta = f", {as_time(left / speed)} left at its speed" if speed and left > 0 else ""
+        return f"not complete, {self.iterations}{of} iterations logged{eta}{since}"
+
+
+def course_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A line of the table for each number of the log: name, first, last, best and where."""
+    return [
+        [
+            one.name,
+            significant(one.first.value, 4),
+            significant(one.last.value, 4),
+            significant(one.best.value, 4) if one.best else "",
+            str(one.best.iteration) if one.best else "",
+        ]
+        for one in _shown(courses(rows))
+    ]
+
+
+def training_text(data: TrainingPage) -> str:
+    """The facts and the table as plain text."""
+    lines = [data.subtitle, *(f"  {name:<9} {text}" for name, text in data.facts().items())]
+    rows = course_rows(data.rows)
+    return "\n".join(lines) + (f"\n\n{text_table(HEAD, rows)}" if rows else "")
+
+
+def write_training_page(path: Path, data: TrainingPage) -> None:
+    """Write the page to `path`, whole or not at all."""
+    write_text(path, render(data))
+
+
+def render(data: TrainingPage) -> str:
+    """The page as HTML; before the first row of the log it says so."""
+    head = table(["training", ""], data.facts().items(), kind="settings")
+    if data.rows:
+        curves = f'<div class="plot">{to_svg(training_figure(data.rows), "training")}</div>'
+        parts = {
+            "Curves": curves + paragraph(RATES_NOTE, "note"),
+            "Numbers": table(HEAD, course_rows(data.rows)),
+        }
+    else:
+        parts = {"Curves": paragraph("Nothing was logged yet.", "none")}
+    parts["Settings"] = sections.settings(data.settings)
+    return page("Training", data.subtitle, head, parts)
+
+
+def _shown(found: Sequence[Course]) -> list[Course]:
+    return [one for one in found if one.name not in RATES]
