@@ -14,6 +14,7 @@ The places that pages name (`my_voc`, `my_coco`, `photos`, `runs/mine`, ...) are
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -33,6 +34,9 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from detpipe import Detector
+from detpipe.backbone.create import NETWORKS
+from detpipe.classify.gradient_check import gradient_check
 from detpipe.cli import FAMILIES
 from detpipe.commands.proposals_export import SUFFIX
 from detpipe.config import COMMANDS, GROUPS, register, to_command
@@ -42,6 +46,7 @@ from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.optimizer import make_optimizer
 from detpipe.solver.solver_config import Optimizer, SolverConfig
 from tests import drawn
+from tests.command_line import detpipe
 from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -299,6 +304,10 @@ def test_shell_blocks_run(page: Path, place: Path, command_line: CommandLine) ->
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_python(page, monkeypatch)
+
+
+def run_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The blocks of a page one after the other, in one namespace, as a person would type them."""
     module = ModuleType("page_of_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
@@ -307,6 +316,23 @@ def test_python_blocks_run(page: Path, place: Path, monkeypatch: pytest.MonkeyPa
             # Empty lines in front, so that a traceback shows the page's own line.
             source = "\n" * block.line + block.text
             exec(compile(source, str(page), "exec"), module.__dict__)
+    return module
+
+
+def test_a_network_with_an_own_layer_is_a_name_after_the_line_of_its_page(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "own_layers.md"
+    text = page.read_text("utf-8")
+    (line,) = re.findall(r'^ {4}"(\w+)": (\w+),$', text, re.M)
+    (command,) = re.findall(r"^ {4}(detpipe .*)$", text, re.M)
+    refused = detpipe(*shlex.split(command)[1:])
+    assert (refused.status, "backbone.name: wanted" in refused.err) == (1, True)
+    monkeypatch.setitem(NETWORKS, line[0], vars(run_python(page, monkeypatch))[line[1]])
+    done = detpipe(*small(shlex.split(command))[1:])
+    assert done.status == 0, done.err
+    loaded = Detector.from_run(place / "runs/l2")
+    assert "backbone.body.2.scale" in dict(loaded.scorer.network.named_parameters())
 
 
 def test_blocks_are_found() -> None:
@@ -443,6 +469,16 @@ def test_update_formulas_are_those_of_the_code() -> None:
             state["r"], state["g"] = rate, gradient + (0 if name.endswith("adamw") else decay * state["w"])
             exec(formula, state)
             assert weight.item() == pytest.approx(state["w"], rel=1e-10), name
+
+
+def test_arguments_are_those_of_gradient_check() -> None:
+    parameters = inspect.signature(gradient_check).parameters.values()
+    stated = [
+        pair
+        for names, values, _ in table("own_layers.md", "argument")
+        for pair in zip(names.split(", "), values.split(", "), strict=True)
+    ]
+    assert stated == [(one.name, str(one.default)) for one in parameters if one.default is not one.empty]
 
 
 def test_layers_are_those_that_are_held() -> None:

@@ -61,6 +61,12 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def load_imagenet_weights(self) -> None:
+        """Load the weights that it is published with, with `classifier`. Raises ValueError where there are none."""
+        raise ValueError(
+            f"{type(self).__name__} has no ImageNet weights of its own; say backbone.weights=FILE, or none (random)"
+        )
+
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """ImageNet's logits. (N, 3, H, W) -> (N, 1000). Raises ValueError where there is no classifier."""
         if self.classifier is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,11 @@ LITE0 = "efficientnet_lite0"
 CAFFE = "caffe"
 IMAGENET = "imagenet"
 NONE = "none"
+
+NETWORKS: Mapping[str, Callable[[], Backbone]] = {
+    LITE0: EfficientNetLite0,
+}
+"""The networks of this package, by the names that `backbone.name` gives them. A new one stands here in a line."""
 
 
 @dataclass(kw_only=True)
@@ -46,10 +52,9 @@ class BackboneConfig:
             raise ValueError("backbone.weights: wanted imagenet, none or a path, got an empty one")
         if self.download and self.weights != IMAGENET:
             raise ValueError(f"backbone.download=true goes with weights=imagenet only, got weights={self.weights}")
-        if self.name not in (LITE0, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
-            raise ValueError(
-                f"backbone.name: wanted efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got {self.name!r}"
-            )
+        if self.name not in (*NETWORKS, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
+            own = ", ".join(NETWORKS)
+            raise ValueError(f"backbone.name: wanted {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}")
         self._check_caffe()
 
     def _check_caffe(self) -> None:
@@ -80,7 +85,7 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     """
     if config.name == CAFFE:
         return _caffe(config)
-    backbone = _lite0(config) if config.name == LITE0 else _from_library(config)
+    backbone = _own(config) if config.name in NETWORKS else _from_library(config)
     if config.input_size is not None:
         backbone.spec = replace(backbone.spec, size=(config.input_size, config.input_size))
     return backbone.eval()
@@ -107,8 +112,8 @@ def _caffe(config: BackboneConfig) -> Backbone:
     return caffe_backbone.build(plain.prototxt, weights, plain.mean, plain.scale, plain.input_size).eval()
 
 
-def _lite0(config: BackboneConfig) -> Backbone:
-    backbone = EfficientNetLite0()
+def _own(config: BackboneConfig) -> Backbone:
+    backbone = NETWORKS[config.name]()
     if config.weights == IMAGENET:
         backbone.load_imagenet_weights()
     elif not _load_file(backbone, config.weights):
