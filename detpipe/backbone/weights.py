@@ -54,7 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
 
     Raises FileNotFoundError; ValueError where the file is no such file, or where no tensor fits.
     """
-    state, own = _unwrapped(read_state(path), module.state_dict()), module.state_dict()
+    state, own = unwrapped(read_state(path), module.state_dict()), module.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     # Counters are scalars and fit any network's.
     if not any(tensor.ndim for tensor in fitting.values()):
@@ -94,8 +94,10 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: it holds more than tensors, or is no PyTorch file, and is not unpickled for safety; "
             f"save the state dict alone, or as .safetensors ({str(error).splitlines()[0]})"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: wanted a PyTorch file; it is broken or something else ({error})") from error
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+        raise ValueError(
+            f"{path}: wanted a PyTorch file; it is broken or something else ({type(error).__name__}: {error})"
+        ) from error
     return _find_state(content, path)
 
 
@@ -109,8 +111,11 @@ def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
     raise ValueError(f"{path}: wanted a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
 
 
-def _unwrapped(state: State, own: State) -> State:
-    """The state with those wrappers' prefixes removed that let the most tensors fit; at a tie the fewest."""
+def unwrapped(state: State, own: State) -> State:
+    """The state with those wrappers' prefixes (see WRAPPERS) removed that let the most tensors fit; at a tie the fewest.
+
+    own: what they are to fit to, by name and shape.
+    """
     return max(_variants(state, MAX_WRAPPERS), key=lambda variant: _count_fitting(variant, own))
 
 
