@@ -54,7 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
 
     Raises FileNotFoundError; ValueError where the file is no such file, or where no tensor fits.
     """
-    state, own = unwrapped(read_state(path), module.state_dict()), module.state_dict()
+    state, own = _unwrapped(read_state(path), module.state_dict()), module.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     # Counters are scalars and fit any network's.
     if not any(tensor.ndim for tensor in fitting.values()):
@@ -111,11 +111,14 @@ def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
     raise ValueError(f"{path}: wanted a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
 
 
-def unwrapped(state: State, own: State) -> State:
-    """The state with those wrappers' prefixes (see WRAPPERS) removed that let the most tensors fit; at a tie the fewest.
+def unwrapped_both(one: State, other: State) -> tuple[State, State]:
+    """Both with those prefixes (see WRAPPERS) removed that let the most tensors meet; at a tie the fewest."""
+    pairs = ((a, b) for b in _variants(other, MAX_WRAPPERS) for a in _variants(one, MAX_WRAPPERS))
+    return max(pairs, key=lambda pair: _count_fitting(*pair))
 
-    own: what they are to fit to, by name and shape.
-    """
+
+def _unwrapped(state: State, own: State) -> State:
+    """The state with those wrappers' prefixes removed that let the most tensors fit; at a tie the fewest."""
     return max(_variants(state, MAX_WRAPPERS), key=lambda variant: _count_fitting(variant, own))
 
 
