@@ -120,6 +120,13 @@ def to_jpeg(image: Image, quality: int = 92) -> bytes:
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
+def image_to_png(image: Image) -> bytes:
+    """The bytes of a PNG file of the image, every pixel as it is. Raises ValueError for an image without pixels."""
+    if not image.size:
+        raise ValueError(f"wanted an image with pixels, got {image.shape}")
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans: matplotlib brings it, and it has most of the world's alphabets; what it lacks is drawn as a box."""

@@ -1,0 +1,49 @@
+"""A table as plain text, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lines of columns two spaces apart; the first column is text, the others are numbers, flush right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
+    """The rows, or the first and last of them with a row of dots for the others, `most` in all."""
+    if len(rows) <= most or not rows:
+        return list(rows)
+    head = (most - 1) // 2
+    return [*rows[:head], ["…"] * len(rows[0]), *rows[len(rows) - (most - 1 - head) :]]
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number of so many digits that count: 0.0123, 1.2e-08, or a dash for none."""
+    return "–" if value is None or value != value else f"{value:.{digits}g}"
+
+
+def as_bytes(size: float) -> str:
+    """12.3 MB, in steps of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def as_count(number: float) -> str:
+    """4.65 M: a large number in three digits."""
+    for unit in ("", " k", " M"):
+        if abs(number) < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} G"
