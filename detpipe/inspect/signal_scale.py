@@ -73,8 +73,11 @@ def signal_scale(sizes: Sequence[float], *, finite: bool = True) -> SignalScale:
 
 
 def activation_scale(signals: Signals) -> SignalScale | None:
-    """Of the outputs of the layers with weights, from the first to the last; None where there is no such layer."""
-    found = [layer.activation for layer in signals.layers if layer.weight is not None]
+    """Of the outputs of the layers with weights, from the first to the last; None where there is no such layer.
+
+    Layers that the loss doesn't come from, a box regression's for instance, have no gradient and are left out.
+    """
+    found = [layer.activation for layer in signals.layers if layer.weight is not None and layer.gradient is not None]
     finite = not any(one.not_finite for one in found)
     return signal_scale([one.std for one in found], finite=finite) if found else None
 

@@ -58,6 +58,8 @@ def change_figure(change: WeightChange) -> Figure:
         axes.set_yscale("log")
         plain_log_axis(axes)
         axes.set(xlabel="tensor, in the order of the file", ylabel="|now − before| / |before|", ylim=(floor / 1.5, top))
+        if (values == 0).any():
+            axes.text(0, floor * 1.08, "unchanged", fontsize=8)
         if len(there):
             axes.legend()
         return figure

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.inspect.tensor_statistics import TensorStatistics
-from detpipe.inspect.weight_change import WeightChange
+from detpipe.inspect.weight_change import ParameterChange, WeightChange
 from detpipe.report.curves import to_svg
 from detpipe.report.markup import escape, paragraph, picture, table
 from detpipe.report.page import page
@@ -81,14 +81,14 @@ def summary(data: WeightsPage) -> str:
 
 
 def weights_text(data: WeightsPage) -> str:
-    """The tables as plain text; a long one is shortened in its middle."""
+    """The tables as plain text: of all tensors, the middle left out; of those that changed, the most changed first."""
     parts = [f"{summary(data)}\n{text_table(HEAD, shortened(data.rows(), MAX_TEXT_ROWS))}"]
     if data.change is not None:
-        rows = [[name, *cells] for name, *cells in _change_rows(data.change)]
+        everything = data.change.parameters
+        moved = sorted((one for one in everything if one.relative != 0), key=_by_change)
+        tally = f"against {data.against}: {len(moved)} of {len(everything)} tensors differ"
         parts.append(
-            f"against {data.against}\n{text_table(CHANGE_HEAD, shortened(rows, MAX_TEXT_ROWS))}"
-            if rows
-            else f"against {data.against}: no tensor of the same name and shape"
+            "\n".join([tally, *([text_table(CHANGE_HEAD, _change_rows(moved[:MAX_TEXT_ROWS]))] if moved else [])])
         )
         parts += [f"{what}: {names}" for what, names in _left_over(data.change).items()]
     return "\n\n".join(parts)
@@ -97,11 +97,16 @@ def weights_text(data: WeightsPage) -> str:
 CHANGE_HEAD = ("tensor", "|now − before| / |before|", "cosine")
 
 
-def _change_rows(change: WeightChange) -> list[list[str]]:
+def _change_rows(parameters: Sequence[ParameterChange]) -> list[list[str]]:
     return [
         [one.name, significant(one.relative), "–" if math.isnan(one.cosine) else f"{one.cosine:.6f}"]
-        for one in change.parameters
+        for one in parameters
     ]
+
+
+def _by_change(one: ParameterChange) -> float:
+    """What is no number first, then the most changed."""
+    return -math.inf if math.isnan(one.relative) else -one.relative
 
 
 def _left_over(change: WeightChange) -> dict[str, str]:
@@ -130,5 +135,5 @@ def _change(data: WeightsPage) -> str:
     text = paragraph(f"Against {data.against}.")
     if data.change.parameters:
         text += f'<div class="plot">{to_svg(change_figure(data.change), "change")}</div>'
-        text += table(CHANGE_HEAD, _change_rows(data.change))
+        text += table(CHANGE_HEAD, _change_rows(data.change.parameters))
     return text + "".join(paragraph(f"{what}: {names}", "note") for what, names in _left_over(data.change).items())

@@ -94,6 +94,18 @@ def test_fillers_that_hold_vanish_and_explode(gain: float, verdict: Verdict) -> 
         assert back.factor_a_layer == pytest.approx(math.sqrt(gain / 2), rel=0.2)
 
 
+def test_a_layer_beside_the_way_to_the_loss_does_not_count() -> None:
+    network, x = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)]), torch.ones(2, 4)
+
+    def loss() -> Tensor:
+        network[2](x * 1000)
+        return network[1](network[0](x)).sum()
+
+    scale = activation_scale(measure_signals(network, loss))
+    assert scale is not None
+    assert scale.layers == 2
+
+
 def test_scales_at_the_border() -> None:
     assert signal_scale([1.0, 100.0]).verdict is signal_scale([100.0, 1.0]).verdict is Verdict.holds
     assert signal_scale([1.0, 101.0]).verdict is signal_scale([1.0, 1.0], finite=False).verdict is Verdict.explodes
