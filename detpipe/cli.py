@@ -27,6 +27,7 @@ SUMMARY = {
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
+    "inspect": "look inside a network: see detpipe inspect --help",
 }
 
 FAMILIES = {
@@ -39,6 +40,11 @@ FAMILIES = {
         "import": "boxes that another program made, as a proposals.lmdb",
         "fuse": "several joined into one that knows its sources",
         "merge": "shards, made on parts of a data set, as one",
+    },
+    "inspect": {
+        "weights": "the tensors of any file of weights: sizes, filters, change against another file",
+        "activations": "how large weights, activations and gradients are, layer by layer; feature maps",
+        "time": "time and memory of each layer, forward and backward",
     },
 }
 """Commands of commands: `detpipe proposals info`. Each is an application named proposals-info."""
@@ -79,7 +85,8 @@ def main() -> None:
 
 def show_usage(command: str, summary: Mapping[str, str], more: str, *, asked: bool) -> NoReturn:
     """Print the commands and exit: with status 0 where a person asked for it."""
-    lines = "\n".join(f"  {name:<10} {text}" for name, text in summary.items())
+    width = max(10, *map(len, summary))
+    lines = "\n".join(f"  {name:<{width}} {text}" for name, text in summary.items())
     sys.stdout.write(USAGE.format(command=command, commands=lines) + more)
     sys.exit(0 if asked else 2)
 
@@ -184,6 +191,9 @@ def execute(name: str, config: DictConfig) -> None:
         crop,
         detect,
         evaluate_images,
+        inspect_activations,
+        inspect_time,
+        inspect_weights,
         make_db,
         proposals_export,
         proposals_fuse,
@@ -217,6 +227,9 @@ def execute(name: str, config: DictConfig) -> None:
         "proposals-import": proposals_import.run,
         "proposals-fuse": proposals_fuse.run,
         "proposals-merge": proposals_merge.run,
+        "inspect-weights": inspect_weights.run,
+        "inspect-activations": inspect_activations.run,
+        "inspect-time": inspect_time.run,
     }
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"

@@ -118,6 +118,11 @@ CONTRACT = {
     "proposals-import": ["proposals.path=a.pkl", "run_dir=d"],
     "proposals-fuse": ["sources=[a,b]", "proposals.budgets=[1,2]", "run_dir=d"],
     "proposals-merge": ["shards=[a,b]", "run_dir=d"],
+    "inspect-weights": ["path=a", "against=b", "prototxt=c", "layer=d", "filters=9", "bgr=true", "run_dir=d"],
+    "inspect-activations": [
+        *["image=a.jpg", "batch=2", "label=3", "layers=[conv1]", "maps=4", "training=true", "seed=1", "run_dir=d"],
+    ],
+    "inspect-time": ["batch=2", "iterations=3", "warm_up=0", "backward=false", "precision=bf16", "device=cpu"],
 }
 """Names that stand in the README and in people's scripts."""
 
