@@ -27,7 +27,7 @@ SUMMARY = {
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
-    "inspect": "look inside: a training, a database: see detpipe inspect --help",
+    "inspect": "look inside a training, a database, a network: see detpipe inspect --help",
 }
 
 FAMILIES = {
@@ -44,6 +44,9 @@ FAMILIES = {
     "inspect": {
         "run": "how a training went, or goes: curves, speed, snapshots",
         "db": "what a database of images holds, every record read: labels, pictures, mean, faults",
+        "weights": "the tensors of any file of weights: sizes, filters, change against another file",
+        "activations": "how large weights, activations and gradients are, layer by layer; feature maps",
+        "time": "time and memory of each layer, forward and backward",
     },
 }
 """Commands of commands: `detpipe proposals info`. Each is an application named proposals-info."""
@@ -84,7 +87,8 @@ def main() -> None:
 
 def show_usage(command: str, summary: Mapping[str, str], more: str, *, asked: bool) -> NoReturn:
     """Print the commands and exit: with status 0 where a person asked for it."""
-    lines = "\n".join(f"  {name:<10} {text}" for name, text in summary.items())
+    width = max(10, *map(len, summary))
+    lines = "\n".join(f"  {name:<{width}} {text}" for name, text in summary.items())
     sys.stdout.write(USAGE.format(command=command, commands=lines) + more)
     sys.exit(0 if asked else 2)
 
@@ -189,8 +193,11 @@ def execute(name: str, config: DictConfig) -> None:
         crop,
         detect,
         evaluate_images,
+        inspect_activations,
         inspect_db,
         inspect_run,
+        inspect_time,
+        inspect_weights,
         make_db,
         proposals_export,
         proposals_fuse,
@@ -226,6 +233,9 @@ def execute(name: str, config: DictConfig) -> None:
         "proposals-merge": proposals_merge.run,
         "inspect-run": inspect_run.run,
         "inspect-db": inspect_db.run,
+        "inspect-weights": inspect_weights.run,
+        "inspect-activations": inspect_activations.run,
+        "inspect-time": inspect_time.run,
     }
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"

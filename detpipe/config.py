@@ -19,8 +19,11 @@ from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.inspect_activations import InspectActivations
 from detpipe.commands.inspect_db import InspectDb
 from detpipe.commands.inspect_run import InspectRun
+from detpipe.commands.inspect_time import InspectTime
+from detpipe.commands.inspect_weights import InspectWeights
 from detpipe.commands.make_db import MakeDb
 from detpipe.commands.proposals_export import ProposalsExport
 from detpipe.commands.proposals_fuse import ProposalsFuse
@@ -61,6 +64,9 @@ COMMANDS: dict[str, type] = {
     "proposals-merge": ProposalsMerge,
     "inspect-run": InspectRun,
     "inspect-db": InspectDb,
+    "inspect-weights": InspectWeights,
+    "inspect-activations": InspectActivations,
+    "inspect-time": InspectTime,
 }
 """By the name of its file in conf/: that of a command in a family has the family's in front."""
 

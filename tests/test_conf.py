@@ -120,6 +120,11 @@ CONTRACT = {
     "proposals-merge": ["shards=[a,b]", "run_dir=d"],
     "inspect-run": ["run_dir=d", "out=e"],
     "inspect-db": ["db=a", "out=b", "sample=9", "seed=1"],
+    "inspect-weights": ["path=a", "against=b", "prototxt=c", "layer=d", "filters=9", "bgr=true", "run_dir=d"],
+    "inspect-activations": [
+        *["image=a.jpg", "batch=2", "label=3", "layers=[conv1]", "maps=4", "training=true", "seed=1", "run_dir=d"],
+    ],
+    "inspect-time": ["batch=2", "iterations=3", "warm_up=0", "backward=false", "precision=bf16", "device=cpu"],
 }
 """Names that stand in the README and in people's scripts."""
 

@@ -57,7 +57,7 @@ class CaffeBackbone(Backbone):
         by_stride = {f"stride{found.stride}": b for b, found in maps.items() if found.stride > 1}
         width = _feature_width(head, net.shapes[blob])
         super().__init__(
-            InputSpec((shape[2], shape[3]), _triple(mean), (1 / scale, 1 / scale, 1 / scale), ChannelOrder.BGR),
+            InputSpec((shape[2], shape[3]), triple(mean), (1 / scale, 1 / scale, 1 / scale), ChannelOrder.BGR),
             width,
             {**maps, **{stride: maps[b] for stride, b in by_stride.items()}},
         )
@@ -92,10 +92,13 @@ class CaffeBackbone(Backbone):
 
     def _seen(self, x: torch.Tensor) -> torch.Tensor:
         """What the net sees: the three channels, or their grey. Mean and scale are the same in all then."""
-        if not self.is_grey:
-            return x
-        weights = torch.tensor(GREY_OF_BGR, dtype=x.dtype, device=x.device)
-        return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
+        return grey(x) if self.is_grey else x
+
+
+def grey(x: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) in the order BGR -> (N, 1, H, W)."""
+    weights = torch.tensor(GREY_OF_BGR, dtype=x.dtype, device=x.device)
+    return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:
@@ -105,8 +108,8 @@ def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: flo
     where the file lacks that layer. Raises FileNotFoundError; ValueError as `load_caffe` does.
     """
     path = find_prototxt(prototxt)
-    definition = _definition(path)
-    shape = _input_shape(definition, size, str(path))
+    definition = read_definition(path)
+    shape = input_shape(definition, size, str(path))
     net = build_net(definition, input_shape=shape, generator=torch.default_generator, where=str(path))
     head = net.steps[_last_with_weights(net)]
     has_head = weights is not None and _load(net, weights, head)
@@ -125,7 +128,7 @@ def preprocessing(
     """
     path = find_prototxt(prototxt)
     stated = next(
-        (layer.transform_param for layer in _definition(path).layer if layer.HasField("transform_param")), None
+        (layer.transform_param for layer in read_definition(path).layer if layer.HasField("transform_param")), None
     )
     if scale is None:
         scale = stated.scale if stated is not None else 1.0
@@ -150,11 +153,12 @@ def _load(net: Net, weights: Path, head: Step) -> bool:
     return head.layer.name not in load_blobs(net, read_caffemodel(weights), str(weights))
 
 
-def _definition(path: Path) -> NetParameter:
-    return select_layers(upgrade(read_prototxt(path), str(path)), train=False)
+def read_definition(path: Path, *, train: bool = False) -> NetParameter:
+    """The layers of a prototxt that a phase has, in the newest form. Raises as `load_caffe`."""
+    return select_layers(upgrade(read_prototxt(path), str(path)), train=train)
 
 
-def _input_shape(definition: NetParameter, size: int | None, where: str) -> tuple[int, ...] | None:
+def input_shape(definition: NetParameter, size: int | None, where: str) -> tuple[int, ...] | None:
     """(N, C, size, size) with the channels that the text says; 3 where it leaves them to its data."""
     layer = next((layer for layer in definition.layer if layer.type in INPUTS), None)
     if size is None or layer is None:
@@ -198,6 +202,7 @@ def _feature_width(head: nn.Module, shape: Sequence[int]) -> int:
     return math.prod(shape[1:]) if isinstance(head, InnerProduct) else shape[1]
 
 
-def _triple(mean: Sequence[float]) -> Triple:
+def triple(mean: Sequence[float]) -> Triple:
+    """A number for each channel, of three numbers or of one for all."""
     first, second, third = mean if len(mean) == 3 else (*mean, *mean, *mean)
     return float(first), float(second), float(third)

@@ -94,8 +94,10 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: it holds more than tensors, or is no PyTorch file, and is not unpickled for safety; "
             f"save the state dict alone, or as .safetensors ({str(error).splitlines()[0]})"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: wanted a PyTorch file; it is broken or something else ({error})") from error
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+        raise ValueError(
+            f"{path}: wanted a PyTorch file; it is broken or something else ({type(error).__name__}: {error})"
+        ) from error
     return _find_state(content, path)
 
 
@@ -107,6 +109,12 @@ def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
             return tensors
         content = nested
     raise ValueError(f"{path}: wanted a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
+
+
+def unwrapped_both(one: State, other: State) -> tuple[State, State]:
+    """Both with those prefixes (see WRAPPERS) removed that let the most tensors meet; at a tie the fewest."""
+    pairs = ((a, b) for b in _variants(other, MAX_WRAPPERS) for a in _variants(one, MAX_WRAPPERS))
+    return max(pairs, key=lambda pair: _count_fitting(*pair))
 
 
 def _unwrapped(state: State, own: State) -> State:

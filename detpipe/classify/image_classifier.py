@@ -97,8 +97,17 @@ def save_image_classifier(folder: Path, network: ImageClassifier, spec: ImageCla
     write_json(folder / "classifier.json", {"kind": KIND, **plain(spec)})
 
 
-def load_image_classifier(folder: Path) -> tuple[ImageClassifier, ImageClassifierSpec]:
-    """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
+def is_of_images(description: Path) -> bool:
+    """Whether a classifier.json is of a classifier of whole images; one that can't be read is not."""
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(values, dict) and values.get("kind") == KIND
+
+
+def load_image_spec(folder: Path) -> ImageClassifierSpec:
+    """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
     path = folder / "classifier.json"
     if not path.is_file():
         raise ClassifierError(
@@ -106,9 +115,14 @@ def load_image_classifier(folder: Path) -> tuple[ImageClassifier, ImageClassifie
             "or give backbone=NAME for one as it is shipped"
         )
     try:
-        spec = _spec(json.loads(path.read_text(encoding="utf-8")))
+        return _spec(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(f"{path}: wanted a classifier of whole images, got: {error}; train it again") from error
+
+
+def load_image_classifier(folder: Path) -> tuple[ImageClassifier, ImageClassifierSpec]:
+    """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
+    spec = load_image_spec(folder)
     network = new_classifier(spec, dropout=0.0, seed=0, pretrained=False)
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))

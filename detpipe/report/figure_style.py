@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from detpipe.report.drawing import class_colour
 
@@ -44,6 +45,12 @@ def legend(axes: Axes) -> None:
     """A legend, where there is a line to name."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
+
+
+def plain_log_axis(axes: Axes) -> None:
+    """Numbers at the decades of the y axis: matplotlib's own labels are formulas, which our style turns off."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def hex_colour(label: int) -> str:

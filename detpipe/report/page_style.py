@@ -61,6 +61,7 @@ figure img {
   border-radius: 8px; background: var(--page);
 }
 .small img { aspect-ratio: 1; }
+.mosaic img { width: auto; max-width: 100%; aspect-ratio: auto; image-rendering: pixelated; }
 figcaption { margin-top: 5px; font-size: 13px; line-height: 1.35; color: var(--soft); overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); font-weight: 600; }
 details { border-bottom: 1px solid var(--line); padding: 6px 0; }

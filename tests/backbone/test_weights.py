@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from detpipe.backbone.weights import load_weights, read_state
+from tests.backbone.caffe.one_error import at_most_one_error
 
 
 def make() -> nn.Sequential:
@@ -93,6 +95,21 @@ def test_truncated_file(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"w\.pth"):
         read_state(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of odd protocols
+def test_damaged_files_give_one_kind_of_error(tmp_path: Path) -> None:
+    """torch's reader raises IndexError, KeyError, struct.error and others on such bytes."""
+    generator, path = random.Random(0), tmp_path / "w.pth"
+    torch.save({"a": torch.ones(4, 3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        with at_most_one_error(str(path)):
+            read_state(path)
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1], {"epoch": 3}])

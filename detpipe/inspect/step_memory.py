@@ -1,0 +1,118 @@
+"""The memory of one step: what each layer gives, what it keeps for the backward pass, and the peak of all."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from detpipe.inspect.layers import Call, tensors_in, watching
+
+
+@dataclass
+class LayerMemory:
+    """Of one layer in one step, in bytes.
+
+    output: of what it gives; 0 where that is its input, changed or seen otherwise. kept: of the tensors that autograd
+    keeps for the backward pass, each counted at the first layer that keeps it, parameters not.
+    """
+
+    output: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """layers: by the name of the call. peak: the most bytes of tensors that a step made and that lived at one time."""
+
+    layers: dict[str, LayerMemory]
+    peak: int
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that torch's operations make while it is on, as long as they live.
+
+    peak: the most at one time. What an operation takes and gives back inside itself (the scratch of a library) is not
+    seen, nor what was there before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Sequence[type],
+        arguments: tuple[Any, ...] = (),
+        keywords: Mapping[str, Any] | None = None,
+    ) -> Any:
+        known = {tensor.untyped_storage()._cdata for tensor in tensors_in((arguments, dict(keywords or {})))}
+        result = function(*arguments, **(keywords or {}))
+        for tensor in tensors_in(result):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in known and storage._cdata not in self._known:
+                self._add(storage)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+
+        def gone(_: object) -> None:
+            self.live -= size
+            self._known.pop(key, None)
+
+        self._known[key] = weakref.ref(storage, gone)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def measure_memory(network: nn.Module, step: Callable[[], Tensor], *, backward: bool) -> StepMemory:
+    """Run `step`, a forward pass to a scalar, and with `backward` its gradient, once."""
+    layers: dict[str, LayerMemory] = {}
+    running: list[str] = []
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    own |= {buffer.untyped_storage()._cdata for buffer in network.buffers()}
+    given: dict[str, set[int]] = {}
+
+    def before(call: Call, inputs: tuple[Tensor, ...]) -> None:
+        layers[call.name] = LayerMemory()
+        given[call.name] = {tensor.untyped_storage()._cdata for tensor in inputs}
+        running.append(call.name)
+
+    def after(call: Call, _inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        running.pop()
+        fresh = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in outputs}
+        layers[call.name].output = sum(size for key, size in fresh.items() if key not in given[call.name])
+
+    kept: dict[int, Tensor] = {}  # the tensors too: memory that is free may be another's
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own and storage._cdata not in kept:
+            kept[storage._cdata] = tensor.detach()
+            if running:
+                layers[running[-1]].kept += storage.nbytes()
+        return tensor
+
+    network.zero_grad(set_to_none=True)
+    # Two passes: a list of what is kept would keep it beyond its time.
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        watching(network, before, after),
+        torch.set_grad_enabled(backward),
+    ):
+        step()
+    kept.clear()
+    with LiveTensors() as tensors, torch.set_grad_enabled(backward):
+        loss = step()
+        if backward:
+            loss.backward()
+    network.zero_grad(set_to_none=True)
+    return StepMemory(layers=layers, peak=tensors.peak)

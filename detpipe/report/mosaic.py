@@ -1,0 +1,63 @@
+"""Small pictures side by side: the filters of a convolution, the maps of a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from detpipe.report.drawing import contact_sheet
+from detpipe.structures import Float32Array, Image
+
+GAP = (16, 18, 22)
+"""The colour between the tiles."""
+LINE = 1
+"""Pixels between the tiles, after they were enlarged."""
+
+
+def mosaic(tiles: Sequence[Image], side: int) -> Image:
+    """Tiles of one size (h, w, 3), row after row in a nearly square grid, each pixel enlarged to a whole square.
+
+    side: how wide the picture may be at most, in pixels; tiles that don't fit are shown at one pixel a pixel, and a
+    tile that is larger alone is shrunk. Returns (H, W, 3). Raises ValueError for no tiles.
+    """
+    if not tiles:
+        raise ValueError("mosaic: wanted tiles, got none")
+    height, width = tiles[0].shape[:2]
+    columns = math.ceil(math.sqrt(len(tiles) * height / width))
+    cell = side // columns - LINE
+    shrink = min(1.0, max(cell, 1) / width)
+    scale = max(1, cell // width)
+    size = (max(1, round(width * shrink)) * scale, max(1, round(height * shrink)) * scale)
+    how = cv2.INTER_AREA if shrink < 1 else cv2.INTER_NEAREST
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * (size[1] + LINE) + LINE, columns * (size[0] + LINE) + LINE, 3), GAP, dtype=np.uint8)
+    for index, tile in enumerate(tiles):
+        top = index // columns * (size[1] + LINE) + LINE
+        left = index % columns * (size[0] + LINE) + LINE
+        sheet[top : top + size[1], left : left + size[0]] = cv2.resize(tile, size, interpolation=how)
+    return sheet
+
+
+def heat(numbers: Float32Array) -> Image:
+    """A map (h, w) as a picture (h, w, 3) RGB: dark blue its lowest number, yellow its highest (viridis).
+
+    A map of equal numbers, one of a channel that is dead for instance, is black, and so is what is no finite number.
+    """
+    finite = np.isfinite(numbers)
+    low, high = (float(numbers[finite].min()), float(numbers[finite].max())) if finite.any() else (0.0, 0.0)
+    if low == high:
+        return np.zeros((*numbers.shape, 3), dtype=np.uint8)
+    # Halved, so that the difference of two large numbers stays finite.
+    shares = (np.where(finite, numbers, low) / 2 - low / 2) / (high / 2 - low / 2)
+    coloured = cv2.applyColorMap(np.round(255 * shares).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    return np.where(finite[:, :, None], coloured[:, :, ::-1], 0).astype(np.uint8)
+
+
+def beside(image: Image, picture: Image) -> Image:
+    """The image, brought to the picture's height (but no wider than it), and the picture right of it."""
+    height, width = picture.shape[:2]
+    left = contact_sheet([image], 1, (height, max(1, min(width, round(image.shape[1] * height / image.shape[0])))))
+    return np.concatenate([left, np.full((height, 8, 3), GAP, dtype=np.uint8), picture], axis=1)

@@ -1,0 +1,139 @@
+"""The page of a step's cost: time, work and memory by layer and by type of layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detpipe.inspect.step_cost import LayerCost, StepCost, total
+from detpipe.inspect.step_time import Seconds
+from detpipe.report.curves import to_svg
+from detpipe.report.markup import Markup, paragraph, table
+from detpipe.report.page import page
+from detpipe.report.text_table import as_bytes, as_count, text_table
+from detpipe.report.time_figures import time_figure
+from detpipe.storage.atomic import write_text
+
+COLUMNS = ("forward ms", "backward ms", "share", "parameters", "multiply-adds", "output", "kept")
+TOP = 20
+"""Of the slowest layers, in the terminal."""
+PEAK_NOTE = (
+    "Peak: the most bytes at one time of all tensors that torch's operations make in a step, outputs and gradients "
+    "among them. The weights and the images were there before; what a library takes and gives back in one operation "
+    "isn't seen."
+)
+LAYERS_NOTE = (
+    "Medians. Multiply-adds of convolutions and matrix products, of all images of a batch. Output: bytes that a layer "
+    "gives, 0 where it changes its input in place. Kept: bytes that autograd keeps for the backward pass, each counted "
+    "at the first layer that keeps it."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimePage:
+    """What the page shows. subtitle: the network and its images. machine: device, precision, threads."""
+
+    subtitle: str
+    machine: str
+    cost: StepCost
+
+
+def write_time_page(path: Path, data: TimePage) -> None:
+    """Write the page to `path`, whole or not at all."""
+    write_text(path, render(data))
+
+
+def render(data: TimePage) -> str:
+    """The page as HTML."""
+    cost = data.cost
+    names = [(layer.name, layer.kind, " x ".join(map(str, layer.shape))) for layer in cost.layers]
+    rows = [[*who, *_cells(layer, cost)] for who, layer in zip(names, cost.layers, strict=True)]
+    for row, layer in zip(rows, cost.layers, strict=True):
+        row[5] = _bar(_share(layer, cost))
+    parts = {
+        "Slowest": f'<div class="plot">{to_svg(time_figure(cost), "time")}</div>',
+        "Types": table(["type", "layers", *COLUMNS], _kind_rows(cost)),
+        "Layers": table(["layer", "type", "output shape", *COLUMNS], rows) + paragraph(LAYERS_NOTE, "note"),
+    }
+    head = table(["whole step", *SUM_HEAD], _sum_rows(cost)) + paragraph(SUM_NOTE, "note")
+    head += paragraph(_memory(cost)) + paragraph(PEAK_NOTE, "note")
+    return page("Time", f"{data.subtitle}; {data.machine}", head, parts)
+
+
+def time_text(data: TimePage) -> str:
+    """The tables as plain text: types of layers, the slowest layers, and the sums against the whole."""
+    cost = data.cost
+    slowest = cost.slowest()[:TOP]
+    parts = [
+        text_table(["type", "layers", *COLUMNS], _kind_rows(cost)),
+        text_table(
+            ["slowest layers", "type", "output shape", *COLUMNS],
+            [[one.name, one.kind, " x ".join(map(str, one.shape)), *_cells(one, cost)] for one in slowest],
+        ),
+        f"{text_table(['whole step', *SUM_HEAD], _sum_rows(cost))}\n{SUM_NOTE}",
+        _memory(cost),
+    ]
+    return "\n\n".join(parts)
+
+
+SUM_NOTE = (
+    "Between the layers is what a network computes itself: the input brought to scale, sums of residual blocks, "
+    "attention by functions, the loss. A sum of medians is mostly below the median of a sum, too."
+)
+SUM_HEAD = ("forward ms", "backward ms", "both ms", "mean ms")
+
+
+def _sum_rows(cost: StepCost) -> list[list[str]]:
+    """The sum of the layers beside the steps that they were measured in, and beside steps without hooks."""
+    layers = total("layers", cost.layers)
+    sums, watched = (layers.forward, layers.backward, layers.seconds, layers.mean), _whole(cost.watched)
+    return [
+        ["sum of the layers", *map(_ms, sums)],
+        ["between the layers", *(_ms(all_of - part) for all_of, part in zip(watched, sums, strict=True))],
+        ["the same steps, whole", *map(_ms, watched)],
+        ["steps without hooks", *map(_ms, _whole(cost.whole))],
+    ]
+
+
+def _whole(seconds: Seconds) -> tuple[float, float, float, float]:
+    forward, backward = seconds.median
+    return forward, backward, forward + backward, sum(seconds.mean)
+
+
+def _kind_rows(cost: StepCost) -> list[list[str]]:
+    rows = [[kind, str(count), *_cells(layer, cost)] for kind, (count, layer) in cost.by_kind().items()]
+    return [*rows, ["all layers", str(len(cost.layers)), *_cells(total("", cost.layers), cost)]]
+
+
+def _cells(layer: LayerCost, cost: StepCost) -> list[str]:
+    return [
+        _ms(layer.forward),
+        _ms(layer.backward),
+        f"{_share(layer, cost):.1%}",
+        as_count(layer.parameters),
+        as_count(layer.multiply_adds),
+        as_bytes(layer.output),
+        as_bytes(layer.kept),
+    ]
+
+
+def _share(layer: LayerCost, cost: StepCost) -> float:
+    """Of the sum of all layers."""
+    return layer.seconds / max(total("", cost.layers).seconds, 1e-12)
+
+
+def _memory(cost: StepCost) -> str:
+    layers = total("", cost.layers)
+    return (
+        f"{as_count(cost.parameters)} parameters ({as_bytes(4 * cost.parameters)} in float32, gradients as many). In a "
+        f"step: {as_bytes(layers.output)} of outputs, {as_bytes(layers.kept)} kept for the backward pass, "
+        f"{as_bytes(cost.peak)} at the peak."
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
+
+
+def _bar(share: float) -> Markup:
+    return Markup(f'<span class="bar"><i style="width:{100 * min(share, 1):.1f}%"></i></span>{share:.1%}')

@@ -1,0 +1,139 @@
+"""The page of a file of weights: its tensors, histograms, first filters, and its change against another file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detpipe.inspect.tensor_statistics import TensorStatistics
+from detpipe.inspect.weight_change import ParameterChange, WeightChange
+from detpipe.report.curves import to_svg
+from detpipe.report.markup import escape, paragraph, picture, table
+from detpipe.report.page import page
+from detpipe.report.text_table import as_count, shortened, significant, text_table
+from detpipe.report.weight_figures import Histogram, change_figure, histograms_figure
+from detpipe.storage.atomic import write_text
+from detpipe.structures import Image
+
+HEAD = ("tensor", "shape", "numbers", "mean", "std", "min", "max", "L1", "L2", "zeros", "not finite")
+MAX_TEXT_ROWS = 60
+"""Rows of a table in the terminal; the page has all."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightsPage:
+    """What the page shows.
+
+    subtitle: the file. shapes, statistics: of each tensor, by name. histograms: of some. filters: the picture of a
+    layer's, and its name; None where there are none. against: the other file, "" for none; change: what differs.
+    """
+
+    subtitle: str
+    shapes: Mapping[str, tuple[int, ...]]
+    statistics: Mapping[str, TensorStatistics]
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    filters: tuple[str, Image] | None = None
+    against: str = ""
+    change: WeightChange | None = None
+
+    def rows(self) -> list[list[str]]:
+        """A row a tensor, as HEAD."""
+        return [
+            [
+                name,
+                " x ".join(map(str, self.shapes[name])) or "one number",
+                f"{one.count:,}",
+                *(significant(number) for number in (one.mean, one.std, one.min, one.max, one.l1, one.l2)),
+                "–" if math.isnan(one.zeros) else f"{one.zeros:.1%}",
+                f"{one.nan} NaN, {one.inf} inf" if one.not_finite else "",
+            ]
+            for name, one in self.statistics.items()
+        ]
+
+
+def write_weights_page(path: Path, data: WeightsPage) -> None:
+    """Write the page to `path`, whole or not at all."""
+    write_text(path, render(data))
+
+
+def render(data: WeightsPage) -> str:
+    """The page as HTML."""
+    parts = {
+        "Filters": _filters(data),
+        "Change": _change(data),
+        "Histograms": f'<div class="plot">{to_svg(histograms_figure(data.histograms), "weights")}</div>'
+        if data.histograms
+        else "",
+        "Tensors": table(HEAD, data.rows()),
+    }
+    bad = [name for name, one in data.statistics.items() if one.not_finite]
+    warning = paragraph(f"Not all finite: {', '.join(bad)}.") if bad else ""
+    head = paragraph(summary(data)) + warning
+    return page("Weights", data.subtitle, head, {name: part for name, part in parts.items() if part})
+
+
+def summary(data: WeightsPage) -> str:
+    """How many tensors and numbers, in one sentence."""
+    numbers = sum(one.count for one in data.statistics.values())
+    return f"{len(data.statistics)} tensors, {numbers:,} numbers ({as_count(numbers)})."
+
+
+def weights_text(data: WeightsPage) -> str:
+    """The tables as plain text: of all tensors, the middle left out; of those that changed, the most changed first."""
+    parts = [f"{summary(data)}\n{text_table(HEAD, shortened(data.rows(), MAX_TEXT_ROWS))}"]
+    if data.change is not None:
+        everything = data.change.parameters
+        moved = sorted((one for one in everything if one.relative != 0), key=_by_change)
+        tally = f"against {data.against}: {len(moved)} of {len(everything)} tensors differ"
+        parts.append(
+            "\n".join([tally, *([text_table(CHANGE_HEAD, _change_rows(moved[:MAX_TEXT_ROWS]))] if moved else [])])
+        )
+        parts += [f"{what}: {names}" for what, names in _left_over(data.change).items()]
+    return "\n\n".join(parts)
+
+
+CHANGE_HEAD = ("tensor", "|now − before| / |before|", "cosine")
+
+
+def _change_rows(parameters: Sequence[ParameterChange]) -> list[list[str]]:
+    return [
+        [one.name, significant(one.relative), "–" if math.isnan(one.cosine) else f"{one.cosine:.6f}"]
+        for one in parameters
+    ]
+
+
+def _by_change(one: ParameterChange) -> float:
+    """What is no number first, then the most changed."""
+    return -math.inf if math.isnan(one.relative) else -one.relative
+
+
+def _left_over(change: WeightChange) -> dict[str, str]:
+    """What can't be compared, in words."""
+    shapes = [f"{name} {now} here, {before} there" for name, (now, before) in change.other_shape.items()]
+    found = {
+        "only here": ", ".join(change.only_now),
+        "only there": ", ".join(change.only_before),
+        "of other shapes": "; ".join(shapes),
+    }
+    return {what: names for what, names in found.items() if names}
+
+
+def _filters(data: WeightsPage) -> str:
+    if data.filters is None:
+        return ""
+    name, image = data.filters
+    note = "Each filter is brought to 0..255 by its own lowest and highest number."
+    shown = picture(image, f"filters of {name}", f"<b>{escape(name)}</b>", quality=95)
+    return f'<div class="mosaic">{shown}</div>' + paragraph(note, "note")
+
+
+def _change(data: WeightsPage) -> str:
+    if data.change is None:
+        return ""
+    text = paragraph(f"Against {data.against}.")
+    if data.change.parameters:
+        text += f'<div class="plot">{to_svg(change_figure(data.change), "change")}</div>'
+        text += table(CHANGE_HEAD, _change_rows(data.change.parameters))
+    return text + "".join(paragraph(f"{what}: {names}", "note") for what, names in _left_over(data.change).items())
