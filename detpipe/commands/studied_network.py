@@ -21,7 +21,7 @@ from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.classifier import load_classifier
 from detpipe.classify.device import resolve_device
 from detpipe.classify.image_classifier import ImageClassifier, is_of_images, load_image_classifier
-from detpipe.classify.view import cut_view
+from detpipe.classify.view import ViewConfig, place_cut, take_cut
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
@@ -103,7 +103,7 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
         images, source = generator.integers(0, 256, (config.batch, *size, 3), dtype=np.uint8), "noise"
     else:
         paths = _image_files(Path(config.image))[: config.batch]
-        images = np.stack([cut_view(read_image(path), size, 1.0, None) for path in paths])
+        images = np.stack([middle_square(read_image(path), size) for path in paths])
         source = f"{config.image}" + (f", {len(paths)} images" if len(paths) > 1 else "")
     if config.label is not None and not 0 <= config.label < studied.outputs:
         raise ValueError(f"label: wanted one of 0 to {studied.outputs - 1}, got {config.label}")
@@ -111,6 +111,11 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
     labels = drawn if config.label is None else np.full_like(drawn, config.label)
     device = resolve_device(config.device)
     return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), source
+
+
+def middle_square(image: Image, size: tuple[int, int]) -> Image:
+    """As much of the middle of an image (H, W, 3) as has the network's shape, (*size, 3)."""
+    return take_cut(image, place_cut(image.shape[:2], size, ViewConfig(share=1.0), None), size)
 
 
 def first_image(images: Tensor) -> Image:
