@@ -18,7 +18,7 @@ from detpipe.backbone.caffe.inner_product import InnerProduct
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import INPUTS
 from detpipe.backbone.caffe.load import load_blobs
-from detpipe.backbone.caffe.mean import read_mean
+from detpipe.backbone.caffe.mean import channel_means
 from detpipe.backbone.caffe.net import Step
 from detpipe.backbone.caffe.net_state import select_layers
 from detpipe.backbone.caffe.pooling import GlobalPooling, Pooling
@@ -133,7 +133,7 @@ def preprocessing(
     if scale is None:
         scale = stated.scale if stated is not None else 1.0
     if mean_file is not None:
-        return list(read_mean(Path(mean_file))), scale
+        return list(channel_means(Path(mean_file))), scale
     if mean:
         return list(mean), scale
     if stated is None or (stated.mean_file and not stated.mean_value):

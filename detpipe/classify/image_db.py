@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.backbone.caffe.wire import VARINT, read_fields, read_varint
 from detpipe.datasets.image_file import BrokenImageError, read_grey, read_header, read_image
 from detpipe.storage.datum import (
     CorruptDatumError,
@@ -31,6 +30,7 @@ from detpipe.storage.datum import (
 )
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
+from detpipe.storage.wire import VARINT, read_fields, read_varint
 from detpipe.structures import Image, Int64Array
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from detpipe.classify.image_db import (
     shard_paths,
 )
 from detpipe.commands.command import Command
+from detpipe.commands.max_bad import hold_max_bad
 from detpipe.datasets.labelled_images import LabelledImages, read_class_folders, read_class_names, read_image_list
-from detpipe.datasets.source import TooManyBadError
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
@@ -99,7 +99,7 @@ def run(config: MakeDb) -> None:
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         bad = write_images(config, images, artefact)
-        hold_max_bad(bad, len(images.images), config.max_bad)
+        hold_max_bad(bad, len(images.images), config.max_bad, "max_bad")
         artefact.finish(seconds=time.perf_counter() - begun, summary=summarize(path, config.num_shards), bad=bad)
     if config.verify:
         verify(path, artefact)
@@ -223,17 +223,6 @@ def first_size(path: Path) -> tuple[int, int] | None:
             datum = parse_datum(record, str(path))
             return datum.height, datum.width
     return None
-
-
-def hold_max_bad(bad: Sequence[str], total: int, max_bad: float) -> None:
-    """Name the unreadable images; raise TooManyBadError where their share is above max_bad."""
-    for line in bad:
-        logger.warning("left out: %s", line)
-    if len(bad) > max_bad * total:
-        raise TooManyBadError(
-            f"{len(bad)} of {total} images can't be read, more than max_bad={max_bad:g}: {'; '.join(bad[:3])}. "
-            "Mend or remove them, or raise it; the others are stored"
-        )
 
 
 def summarize(path: Path, shards: int) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.stored_split import StoredSplit
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
@@ -108,7 +109,7 @@ def seal(
     bad: images without a record, "file: reason". begun: perf_counter's.
     """
     images = sum(map(len, splits.values()))
-    hold_max_bad(bad, images, config.data_source.max_bad)
+    hold_max_bad(bad, images, config.data_source.max_bad, "dataset.max_bad")
     recall = measure_recall(config.folder, splits)
     left_out = [line for dataset in splits.values() for line in dataset.bad]
     summary = {"images": images, "records": images - len(bad), **recall}
@@ -117,17 +118,6 @@ def seal(
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
     return None if dataset.ground_truth is None else dataset.ground_truth[record.image_id]
-
-
-def hold_max_bad(bad: Sequence[str], total: int, max_bad: float) -> None:
-    """Name the unreadable images; raise ValueError where their share is above max_bad."""
-    for line in bad:
-        logger.warning("left out: %s", line)
-    if len(bad) > max_bad * total:
-        raise ValueError(
-            f"{len(bad)} of {total} images can't be read, more than dataset.max_bad={max_bad:g}: {'; '.join(bad[:3])}. "
-            "Mend or remove them, or raise it"
-        )
 
 
 def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[str, Any]:

@@ -5,16 +5,14 @@ A mean is float32 (C, H, W), 0..255, C = 3 in the order BGR or C = 1 grey.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
-import numpy.typing as npt
-from google.protobuf.message import DecodeError
 
 from detpipe.storage.atomic import replaced, write_bytes
+from detpipe.storage.caffe_blob import read_blob
 from detpipe.storage.caffe_blob_pb2 import BlobProto
 from detpipe.structures import Float32Array
 
@@ -62,10 +60,12 @@ def write_mean(path: Path, mean: Float32Array) -> None:
 def read_mean(path: Path) -> Float32Array:
     """A mean (C, H, W). Raises FileNotFoundError, or MeanFileError where the file is another thing.
 
-    A blob may have the old fields num (or none, as some tools write), channels, height, width, or `shape`; an array may
-    have a first axis of length 1. Nothing is unpickled, and no size is believed before the data are seen to have it.
+    A .npy file is an array, any other a blob, since many are called otherwise than .binaryproto. A first axis of length
+    1 may be there. One number a channel, (C,), is a mean of 1 x 1. Nothing is unpickled, and no size is believed before
+    the data are seen to have it.
     """
-    check_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of a mean: {path}")
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise MeanFileError(f"{path}: wanted a mean image of at most {MAX_BYTES} bytes, got {size}")
@@ -89,26 +89,20 @@ def _read_npy(path: Path) -> Float32Array:
 
 
 def _read_blob(path: Path) -> Float32Array:
-    blob = BlobProto()
     try:
-        blob.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise MeanFileError(f"{path}: wanted a BlobProto, got other bytes: {error}") from error
-    if blob.HasField("shape"):
-        dims: Sequence[int] = list(blob.shape.dim)
-    else:
-        dims = [blob.num if blob.HasField("num") else 1, blob.channels, blob.height, blob.width]
-    shape = _image_shape(dims, path)
-    values: npt.NDArray[np.float32] = np.array(blob.data or blob.double_data, dtype=np.float32)
-    if len(values) != math.prod(shape):
-        raise MeanFileError(f"{path}: wanted {' x '.join(map(str, shape))} numbers, got {len(values)}")
-    return values.reshape(shape)
+        array = read_blob(memoryview(path.read_bytes()), str(path)).array
+    except ValueError as error:
+        raise MeanFileError(str(error)) from error
+    return array.reshape(_image_shape(array.shape, path))
 
 
 def _image_shape(dims: Sequence[int], path: Path) -> tuple[int, int, int]:
     """(C, H, W) of the axes of a file."""
     shown = list(dims[:5])
-    of_image = dims[1:] if len(dims) == 4 and dims[0] == 1 else dims
+    if len(dims) == 4 and dims[0] == 1:
+        of_image = dims[1:]
+    else:
+        of_image = (*dims, 1, 1) if len(dims) == 1 else dims
     if len(of_image) != 3 or min(of_image) < 1 or of_image[0] not in (1, 3):
         raise MeanFileError(f"{path}: wanted the axes of one image, C x H x W with C = 1 or 3, got {shown}")
     channels, height, width = (int(length) for length in of_image)

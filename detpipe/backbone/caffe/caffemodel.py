@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.backbone.caffe.blob import Blob, read_blob, write_blob
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
-from detpipe.backbone.caffe.wire import LENGTH, Field, read_fields, write_length
 from detpipe.storage.atomic import replaced
+from detpipe.storage.caffe_blob import Blob, read_blob, write_blob
+from detpipe.storage.wire import LENGTH, Field, read_fields, write_length
 
 V1_LAYERS, V2_LAYERS = 2, 100
 V1_BLOBS, V2_BLOBS = 6, 7

@@ -23,8 +23,12 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
     section 2.2). bilinear: the kernel that makes a deconvolution an enlargement (Long et al. 2015, section 3.3).
     positive_unitball: uniform, then each outer index brought to the sum 1.
 
-    generator: None is torch's global one. Raises ValueError for an unknown filler or a shape that it can't fill.
+    generator: None is torch's global one. Raises ValueError for an unknown filler, for one with infinite numbers or
+    NaN, and for a shape that it can't fill.
     """
+    numbers = (filler.value, filler.min, filler.max, filler.mean, filler.std)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"filler: wanted finite value, min, max, mean and std, got {numbers}")
     if tensor.numel() == 0:
         return
     with torch.no_grad():
@@ -32,8 +36,10 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
             case "constant":
                 tensor.fill_(filler.value)
             case "uniform":
-                if filler.min > filler.max:
-                    raise ValueError(f"uniform filler: wanted min <= max, got {filler.min} and {filler.max}")
+                if not 0 <= filler.max - filler.min <= torch.finfo(torch.float32).max:
+                    raise ValueError(
+                        f"uniform filler: wanted min <= max, a float32 apart, got {filler.min} and {filler.max}"
+                    )
                 tensor.uniform_(filler.min, filler.max, generator=generator)
             case "gaussian":
                 _gaussian(tensor, filler, generator)
@@ -46,7 +52,8 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
                 _bilinear(tensor)
             case "positive_unitball":
                 tensor.uniform_(0, 1, generator=generator)
-                tensor /= tensor.flatten(1).sum(1).reshape(-1, *[1] * (tensor.ndim - 1))
+                rows = tensor.view(tensor.shape[0] if tensor.ndim else 1, -1)
+                rows /= rows.sum(1, keepdim=True)
             case other:
                 raise ValueError(f"filler: wanted one of {', '.join(FILLERS)}, got {other!r}")
 

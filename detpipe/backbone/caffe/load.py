@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from detpipe.backbone.caffe.blob import same_shape
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.backbone.caffe.caffemodel import Blobs, read_caffemodel, write_caffemodel
 from detpipe.backbone.caffe.net import Net, blob_tensors
@@ -16,6 +15,7 @@ from detpipe.backbone.caffe.net_state import select_layers
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.caffe.prototxt import read_prototxt
 from detpipe.backbone.caffe.upgrade import upgrade
+from detpipe.storage.caffe_blob import same_shape
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-from detpipe.backbone.caffe.blob import check_shape
 from detpipe.backbone.caffe.built import Built, Shape
 from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter
 from detpipe.backbone.caffe.fillers import fill
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
 from detpipe.backbone.caffe.prototxt import unknown_layer
+from detpipe.storage.caffe_blob import check_shape
 
 MAX_LAYERS = 4000
 MAX_PARAMETERS = 2**29

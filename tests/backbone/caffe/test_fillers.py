@@ -90,3 +90,25 @@ def test_nothing_to_fill_and_wrong_settings() -> None:
         filled((2, 2), type="uniform", min=2, max=1)
     with pytest.raises(ValueError, match="std of 0 or more"):
         filled((2, 2), type="gaussian", std=-1)
+
+
+def test_unitball_of_biases_and_of_one_number() -> None:
+    """Each outer index is brought to the sum 1: of a row of biases each is one."""
+    assert filled((3,), type="positive_unitball").tolist() == [1, 1, 1]
+    assert filled((), type="positive_unitball").item() == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"type": "uniform", "min": -3e38, "max": 3e38},
+        {"type": "uniform", "min": math.nan},
+        {"type": "uniform", "min": -math.inf},
+        {"type": "gaussian", "std": math.nan},
+        {"type": "gaussian", "mean": math.inf},
+        {"type": "constant", "value": math.nan},
+    ],
+)
+def test_numbers_that_can_not_be_drawn(settings: dict) -> None:
+    with pytest.raises(ValueError, match="filler: wanted"):
+        filled((2, 2), **settings)

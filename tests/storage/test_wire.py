@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.backbone.caffe.wire import MAX_FIELDS, read_fields, read_varint, write_length, write_varint
+from detpipe.storage.wire import MAX_FIELDS, read_fields, read_varint, write_length, write_varint
 
 
 def test_fields_by_hand() -> None:

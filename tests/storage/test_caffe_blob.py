@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detpipe.backbone.caffe.blob import check_shape, read_blob, same_shape, write_blob
-from detpipe.backbone.caffe.caffe_net_pb2 import BlobProto
-from detpipe.backbone.caffe.wire import write_length
+from detpipe.storage.caffe_blob import check_shape, read_blob, same_shape, write_blob
+from detpipe.storage.caffe_blob_pb2 import BlobProto
+from detpipe.storage.wire import write_length
 
 
 def read(proto: BlobProto, more: bytes = b"") -> np.ndarray:

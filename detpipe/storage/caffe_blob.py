@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from detpipe.backbone.caffe.caffe_net_pb2 import BlobProto, BlobShape
-from detpipe.backbone.caffe.wire import LENGTH, read_fields, write_length
+from detpipe.storage.caffe_blob_pb2 import BlobProto, BlobShape
+from detpipe.storage.wire import LENGTH, read_fields, write_length
 
 DATA, DIFF, SHAPE, DOUBLE_DATA, DOUBLE_DIFF = 5, 6, 7, 8, 9
 MAX_COUNT = 2**31 - 1
