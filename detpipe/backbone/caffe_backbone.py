@@ -94,8 +94,10 @@ class CaffeBackbone(Backbone):
         """What the net sees: the three channels, or their grey. Mean and scale are the same in all then."""
         if not self.is_grey:
             return x
-        weights = torch.tensor(GREY_OF_BGR, dtype=x.dtype, device=x.device)
-        return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
+        blue, green, red = x.unbind(1)
+        of_blue, _, of_red = GREY_OF_BGR
+        # Not the sum of shares, which is off by a last bit: three equal channels give just that channel.
+        return torch.lerp(green, blue, of_blue).add_(red - green, alpha=of_red).unsqueeze(1)
 
 
 def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:
