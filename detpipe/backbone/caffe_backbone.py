@@ -96,9 +96,11 @@ class CaffeBackbone(Backbone):
 
 
 def grey(x: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) in the order BGR -> (N, 1, H, W)."""
-    weights = torch.tensor(GREY_OF_BGR, dtype=x.dtype, device=x.device)
-    return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
+    """(N, 3, H, W) in the order BGR -> (N, 1, H, W): three equal channels give just that channel."""
+    blue, green, red = x.unbind(1)
+    of_blue, _, of_red = GREY_OF_BGR
+    # Not the sum of shares, which is off by a last bit.
+    return torch.lerp(green, blue, of_blue).add_(red - green, alpha=of_red).unsqueeze(1)
 
 
 def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:

@@ -110,12 +110,13 @@ class ImageForm:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image to store: what a worker needs to make its record."""
+    """One image to store: what a worker needs to make its record. grey: its pixels (H, W), where it has no file."""
 
     path: Path
     label: int
     key: bytes
     form: ImageForm
+    grey: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,9 @@ def image_order(count: int, *, shuffle: bool, seed: int) -> Int64Array:
 
 def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
     """Read, resize, encode and serialise one image; BrokenImage where it can't be read."""
+    read = read_grey if task.form.grey else read_image
     try:
-        pixels = read_grey(task.path) if task.form.grey else read_image(task.path)
+        pixels = task.grey if task.grey is not None else read(task.path)
     except (BrokenImageError, OSError) as error:
         return BrokenImage(str(error))
     image = task.form.resize(pixels)
@@ -164,7 +166,7 @@ def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
 def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) -> bytes:
     """The file of an image. One that is of that kind and keeps its pixels is taken as it is, as Caffe does."""
     encode = task.form.encode
-    if not resized:
+    if not resized and task.grey is None:
         header = read_header(task.path)
         # A reader of the record knows no EXIF, so a turned image is stored as it is seen.
         if header.format == _FORMAT[encode] and header.orientation == 1 and header.is_grey >= task.form.grey:

@@ -1,11 +1,15 @@
-"""`detpipe make-db`: a list of images, or a folder a class -> an LMDB of Caffe's Datum, as convert_imageset does it."""
+"""`detpipe make-db`: a list of images, a folder a class, or MNIST's files -> an LMDB of Caffe's Datum.
+
+It does the work of Caffe's convert_imageset and convert_mnist_data.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from detpipe.classify.image_db import (
 )
 from detpipe.commands.command import Command
 from detpipe.commands.max_bad import hold_max_bad
+from detpipe.datasets.idx import read_idx_images
 from detpipe.datasets.labelled_images import LabelledImages, read_class_folders, read_class_names, read_image_list
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
@@ -49,12 +54,21 @@ class MakeDb(Command):
     """A file of lines "path label", paths from `root`; null takes the folders in `root` as classes."""
     root: str = "."
     """The folder that paths start from; without `list`, the folder of a folder a class."""
+    idx_images: str | None = None
+    """A file of grey images in MNIST's form (IDX, also as .gz), in place of a list or folders."""
+    idx_labels: str | None = None
+    """The file of their labels."""
+    first: int = 0
+    """How many images, of the list, the folders or the file in their order, to pass over."""
+    count: int | None = None
+    """How many to take from there; null takes all that are left."""
     out: str | None = None
     """The database to write: a folder."""
     classes: str | None = None
-    """With `list`: a file of class names, a line each, in label order."""
-    resize: str = "256x256"
-    """HEIGHTxWIDTH warps, as Caffe does; short:SIDE keeps the shape; none keeps the size."""
+    """With `list` or `idx_labels`: a file of class names, a line each, in label order."""
+    resize: str | None = None
+    """HEIGHTxWIDTH warps, as Caffe does; short:SIDE keeps the shape; none keeps the size; null is 256x256 for image
+    files and none for IDX."""
     encode: Encode = Encode.none
     """none stores pixels as Caffe's tool does to the byte; jpg and png store files."""
     quality: int = 95
@@ -73,15 +87,35 @@ class MakeDb(Command):
     """Read every record back and decode it when all are written (and when they were there already)."""
 
     def __post_init__(self) -> None:
-        Resize.parse(self.resize)
+        if (self.idx_images is None) != (self.idx_labels is None):
+            raise ValueError("idx_images and idx_labels: wanted both or none, got one; give both files of the set")
+        if self.idx_images is not None and self.list is not None:
+            raise ValueError("list and idx_images: wanted one of them, got both")
+        Resize.parse(self.resize_as)
+        if self.first < 0:
+            raise ValueError(f"first: wanted at least 0, got {self.first}")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count: wanted at least 1, or null for all, got {self.count}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality: wanted 1 to 100, got {self.quality}")
         if not 1 <= self.num_shards <= 99_999:
             raise ValueError(f"num_shards: wanted 1 to 99999, got {self.num_shards}")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: wanted a share from 0 to 1, got {self.max_bad}")
-        if self.classes is not None and self.list is None:
-            raise ValueError("classes: goes with list=FILE; folders are named by themselves")
+        if self.classes is not None and self.list is None and self.idx_labels is None:
+            raise ValueError("classes: goes with list=FILE or idx_labels=FILE; folders are named by themselves")
+
+    @property
+    def resize_as(self) -> str:
+        """`resize`, or what it is where nobody said."""
+        if self.resize is not None:
+            return self.resize
+        return "256x256" if self.idx_images is None else "none"
+
+    @property
+    def source(self) -> str:
+        """Where the images come from, for messages."""
+        return self.idx_images or self.list or self.root
 
     @property
     def database(self) -> Path:
@@ -115,10 +149,27 @@ def run(config: MakeDb) -> None:
 
 
 def read_images(config: MakeDb) -> LabelledImages:
-    """The images of the list or of the folders. Raises ValueError where there are none."""
+    """The images of the list, of the folders or of the IDX files, those that `first` and `count` choose.
+
+    Raises ValueError where there are none, or fewer than `first` and `count` ask for.
+    """
+    images = read_source(config)
+    end = len(images.images) if config.count is None else config.first + config.count
+    if not config.first < end <= len(images.images):
+        raise ValueError(
+            f"{config.source}: wanted at least {max(end, config.first + 1)} images for first={config.first} and "
+            f"count={config.count}, got {len(images.images)}"
+        )
+    return replace(images, images=images.images[config.first : end])
+
+
+def read_source(config: MakeDb) -> LabelledImages:
+    """All images of the list, of the folders or of the IDX files. Raises ValueError for an empty list."""
+    classes = None if config.classes is None else read_class_names(Path(config.classes))
+    if config.idx_images is not None and config.idx_labels is not None:
+        return read_idx_images(Path(config.idx_images), Path(config.idx_labels), classes)
     if config.list is None:
         return read_class_folders(Path(config.root))
-    classes = None if config.classes is None else read_class_names(Path(config.classes))
     images = read_image_list(Path(config.list), Path(config.root), classes)
     if not images.images:
         raise ValueError(f"{config.list}: wanted images, a line each, got an empty list")
@@ -127,8 +178,9 @@ def read_images(config: MakeDb) -> LabelledImages:
 
 def settings(config: MakeDb, images: LabelledImages) -> dict[str, object]:
     """All that changes the content."""
-    names = ("resize", "encode", "shuffle", "grey", "check_size", "num_shards")
+    names = ("encode", "shuffle", "check_size", "num_shards")
     chosen: dict[str, object] = {name: getattr(config, name) for name in names}
+    chosen["resize"], chosen["grey"] = config.resize_as, config.grey or config.idx_images is not None
     chosen["seed"] = config.seed if config.shuffle else None
     chosen["quality"] = config.quality if config.encode is Encode.jpg else None
     chosen["classes"] = images.classes
@@ -136,9 +188,12 @@ def settings(config: MakeDb, images: LabelledImages) -> dict[str, object]:
 
 
 def digest(images: LabelledImages) -> str:
-    """Digest of names, labels and file sizes; -1 for a file that isn't there. The root may be moved."""
-    rows = []
+    """Digest of names, labels and file sizes (-1 for a file that isn't there), or pixels. The root may be moved."""
+    rows: list[list[object]] = []
     for image in images.images:
+        if image.grey is not None:
+            rows.append([image.name, image.label, hashlib.blake2b(image.grey.tobytes(), digest_size=16).hexdigest()])
+            continue
         path = images.path(image)
         rows.append([image.name, image.label, path.stat().st_size if path.is_file() else -1])
     return digest_of(rows)
@@ -146,12 +201,12 @@ def digest(images: LabelledImages) -> str:
 
 def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
     """The images of each shard in the order of their keys: a pure function of the images, settings and seed."""
-    form = ImageForm(Resize.parse(config.resize), config.encode, config.grey, config.quality)
+    form = ImageForm(Resize.parse(config.resize_as), config.encode, config.grey, config.quality)
     order = image_order(len(images.images), shuffle=config.shuffle, seed=config.seed)
     tasks = []
     for place, chosen in enumerate(order):
         image = images.images[chosen]
-        tasks.append(ImageTask(images.path(image), image.label, image_key(place, image.name), form))
+        tasks.append(ImageTask(images.path(image), image.label, image_key(place, image.name), form, image.grey))
     ends = np.linspace(0, len(tasks), config.num_shards + 1).round().astype(int)
     return [tasks[begin:end] for begin, end in pairwise(ends)]
 
@@ -167,8 +222,10 @@ def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> 
     left = missing(shards, plan(config, images))
     if len(left) < len(images.images):
         logger.info("make-db: %d of %d images were done before", len(images.images) - len(left), len(images.images))
+    # Pixels that are at hand are stored sooner than handed to a worker.
+    workers = config.workers if config.idx_images is None else 0
     made = ordered_map(
-        make_image_record, [task for _, task in left], workers=config.workers, describe=lambda task: str(task.path)
+        make_image_record, [task for _, task in left], workers=workers, describe=lambda task: str(task.path)
     )
     results = zip(left, progress(made, "make-db", total=len(left), unit="image"), strict=True)
     with stop_on_signal() as stop:

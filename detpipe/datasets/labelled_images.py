@@ -1,4 +1,4 @@
-"""Images with one label each: a list as Caffe's convert_imageset reads it, or a folder a class.
+"""Images with one label each: a list as Caffe's convert_imageset reads it, or a folder a class (`idx`: MNIST's files).
 
 Labels are Caffe's: 0..K-1, no background.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 
@@ -26,10 +29,14 @@ class ImageListError(ValueError):
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """name: the path below the root, as the list says it. label: 0..K-1."""
+    """name: the path below the root, as the list says it. label: 0..K-1.
+
+    grey: (H, W) pixels of an image that has no file of its own; None where it has.
+    """
 
     name: str
     label: int
+    grey: npt.NDArray[np.uint8] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

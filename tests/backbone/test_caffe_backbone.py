@@ -105,6 +105,18 @@ def test_a_net_that_sees_grey(shared_data: Path) -> None:
     torch.testing.assert_close(backbone.classify(backbone.spec.to_input(images)), net.named_blobs(["ip2"], grey)["ip2"])
 
 
+def test_grey_images_are_seen_as_published() -> None:
+    """LeNet's input is one plane of pixels times 1/256, to the bit, for all that a pixel can be."""
+    backbone = create_backbone(config("lenet"))
+    assert isinstance(backbone, CaffeBackbone)
+    pixels = torch.arange(28 * 28).reshape(1, 28, 28).to(torch.uint8)
+    x = backbone.spec.to_input(pixels[..., None].repeat(1, 1, 1, 3))
+    assert torch.equal(backbone._seen(x), pixels[:, None] * 0.00390625)
+    assert backbone._seen(x[:0]).shape == (0, 1, 28, 28)
+    wanted = backbone.network.named_blobs(["ip1"], pixels[:, None] * 0.00390625)["ip1"]
+    torch.testing.assert_close(backbone(x), wanted)
+
+
 def test_our_own_checkpoint(files: tuple[str, str], tmp_path: Path) -> None:
     source = create_backbone(config(*files))
     torch.save({"model": source.state_dict()}, tmp_path / "w.pth")

@@ -193,6 +193,41 @@ def test_means(pictures: Path, tmp_path: Path) -> None:
     assert f"blue {wanted[0].mean():.3f}, green {wanted[1].mean():.3f}, red {wanted[2].mean():.3f}" in outcome.err
 
 
+def test_idx_files_become_grey_records_as_they_are(tmp_path: Path) -> None:
+    pixels = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3)
+    (tmp_path / "images").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0, 3]) + pixels.tobytes())
+    (tmp_path / "labels").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 5, 0, 1, 2, 3, 4]))
+    words = ("make-db", f"idx_images={tmp_path / 'images'}", f"idx_labels={tmp_path / 'labels'}", "shuffle=false")
+    assert detpipe(*words, f"out={tmp_path / 'db'}", "first=1", "count=3").status == 0
+    with ImagesReader(tmp_path / "db") as reader:
+        assert reader.labels.tolist() == [1, 2, 3]
+        assert np.array_equal([reader.planes(place) for place in range(3)], pixels[1:4, None])
+        assert [reader.key(place) for place in range(3)] == [
+            b"00000000_00000001",
+            b"00000001_00000002",
+            b"00000002_00000003",
+        ]
+    found = manifest(tmp_path / "db")["settings"]
+    assert (found["resize"], found["grey"]) == ("none", True)  # type: ignore[index]
+    assert detpipe(*words, f"out={tmp_path / 'png'}", "encode=png", "resize=4x6").status == 0
+    with ImagesReader(tmp_path / "png") as reader:
+        assert reader.planes(0).shape == (1, 4, 6)
+    # Other pixels in the same files are other images.
+    (tmp_path / "images").write_bytes((tmp_path / "images").read_bytes()[:-8] + bytes(8))
+    outcome = detpipe(*words, f"out={tmp_path / 'db'}", "first=1", "count=3")
+    assert outcome.status == 1
+    assert "images" in outcome.err
+    outcome = detpipe(*words, f"out={tmp_path / 'more'}", "first=3", "count=3")
+    assert "wanted at least 6 images for first=3 and count=3, got 5" in outcome.err
+
+
+def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -> None:
+    outcome = make(pictures, tmp_path / "db", f"list={pictures / 'list.txt'}", "first=5", "count=4", "shuffle=false")
+    assert outcome.status == 0, outcome.err
+    names = [key.decode().partition("_")[2] for key in records(tmp_path / "db")]
+    assert names == ["a/image 05.png", "b/image 06.png", "b/image 07.png", "b/image 08.png"]
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "wanted"),
     [
@@ -203,6 +238,11 @@ def test_means(pictures: Path, tmp_path: Path) -> None:
         ("make-db", ["out=db", "list=hostile.txt"], "hostile.txt:1: wanted a path, a blank and a label"),
         ("make-db", ["out=db", "resize=big"], "resize: wanted HEIGHTxWIDTH"),
         ("make-db", ["out=db", "classes=c.txt"], "goes with list=FILE"),
+        ("make-db", ["out=db", "idx_images=a"], "idx_images and idx_labels: wanted both"),
+        ("make-db", ["out=db", "idx_images=a", "idx_labels=b", "list=c"], "list and idx_images: wanted one of them"),
+        ("make-db", ["out=db", "idx_images=a", "idx_labels=b"], "a: no such file; wanted an IDX file"),
+        ("make-db", ["out=db", "first=-1"], "first: wanted at least 0"),
+        ("make-db", ["out=db", "count=0"], "count: wanted at least 1"),
         ("compute-mean", ["db=db"], "give db=DB out=FILE.binaryproto"),
         ("compute-mean", ["db=none", "out=m.npy"], "none: wanted an LMDB folder"),
         ("compute-mean", ["db=cut", "out=m.npy"], "cut: wanted"),
