@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detpipe.backbone.caffe.blob import same_shape
 from detpipe.backbone.caffe.caffemodel import Blobs, read_caffemodel
 from detpipe.backbone.caffe.load import load_caffe
 from detpipe.backbone.caffe.net import blob_tensors
 from detpipe.backbone.weights import read_state
+from detpipe.storage.caffe_blob import same_shape
 
 CAFFEMODEL = ".caffemodel"
 
