@@ -17,7 +17,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 from detpipe.backbone.caffe.built import Built, Shape
-from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter
+from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter, ParamSpec
 from detpipe.backbone.caffe.fillers import fill
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
@@ -146,15 +146,20 @@ class Net(nn.Module):
         }
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; a shared one has its owner's."""
-        found: dict[str, tuple[float, float]] = {}
+        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; 1 where none is stated.
+
+        A shared parameter may have them stated in any layer; the first counts.
+        """
+        stated: dict[str, ParamSpec] = {}
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         for step in self.steps:
             for i, parameter in enumerate(self.layers[step.module].parameters(recurse=False)):
-                spec = step.layer.param[i] if i < len(step.layer.param) else None
-                both = (spec.lr_mult, spec.decay_mult) if spec is not None else (1.0, 1.0)
-                found.setdefault(names[id(parameter)], both)
-        return found
+                found = stated.setdefault(names[id(parameter)], ParamSpec())
+                spec = step.layer.param[i] if i < len(step.layer.param) else ParamSpec()
+                for field in ("lr_mult", "decay_mult"):
+                    if spec.HasField(field) and not found.HasField(field):
+                        setattr(found, field, getattr(spec, field))
+        return {name: (spec.lr_mult, spec.decay_mult) for name, spec in stated.items()}
 
     def graph_module(self) -> GraphModule:
         """The net as a torch.fx module on the same parameters: forward(*inputs) -> outputs, all inputs wanted."""

@@ -120,7 +120,7 @@ SHARED = """
 layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "one" type: "InnerProduct" bottom: "a" top: "p" param { name: "w" lr_mult: 5 } param { name: "v" }
         inner_product_param { num_output: 4 weight_filler { type: "gaussian" } } }
-layer { name: "two" type: "InnerProduct" bottom: "b" top: "q" param { name: "w" } param { name: "v" }
+layer { name: "two" type: "InnerProduct" bottom: "b" top: "q" param { name: "w" } param { name: "v" decay_mult: 0 }
         inner_product_param { num_output: 4 } }
 """
 
@@ -134,7 +134,7 @@ def test_parameters_of_one_name_are_one() -> None:
     assert torch.equal(out["p"], out["q"])
     (out["p"].sum() + out["q"].sum()).backward()
     torch.testing.assert_close(net.layers["one"].weight.grad, 2 * x.sum(0).expand(4, 3))
-    assert net.multipliers()["layers.one.weight"] == (5, 1)
+    assert net.multipliers() == {"layers.one.weight": (5, 1), "layers.one.bias": (1, 0)}
     assert torch.equal(copy.deepcopy(net)(x, x)["p"], out["p"])
     with pytest.raises(ValueError, match=r"'two' shares 'w' with 'one': wanted \(4, 3\), got \(5, 3\)"):
         build_net(parse_prototxt(SHARED[::-1].replace("4 :tuptuo_mun", "5 :tuptuo_mun", 1)[::-1]))
