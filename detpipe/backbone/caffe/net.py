@@ -31,12 +31,16 @@ MAX_PARAMETERS = 2**29
 
 @dataclass(frozen=True)
 class Step:
-    """A layer in the order of execution. module: its key in `Net.layers`."""
+    """A layer in the order of execution. module: its key in `Net.layers`.
+
+    cut: whether the gradient for each bottom ends here (propagate_down: false); the layer's parameters have theirs.
+    """
 
     layer: LayerParameter
     module: str
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
+    cut: tuple[bool, ...]
 
 
 class Net(nn.Module):
@@ -167,7 +171,11 @@ class Net(nn.Module):
         nodes = {name: graph.placeholder(re.sub(r"\W", "_", name)) for name in self.inputs}
         unused: dict[str, None] = {}
         for step in self.steps:
-            result = graph.call_module(f"layers.{step.module}", tuple(nodes[bottom] for bottom in step.bottoms))
+            taken = [
+                graph.call_method("detach", (nodes[bottom],)) if cut else nodes[bottom]
+                for bottom, cut in zip(step.bottoms, step.cut, strict=True)
+            ]
+            result = graph.call_module(f"layers.{step.module}", tuple(taken))
             for bottom in step.bottoms:
                 unused.pop(bottom, None)
             unused.update(dict.fromkeys(step.tops))
@@ -191,7 +199,11 @@ class Net(nn.Module):
         """Run the layers whose bottoms are there; blobs take up their tops. A layer in place gives its name anew."""
         for step in steps:
             if all(bottom in blobs for bottom in step.bottoms):
-                result = self.layers[step.module](*(blobs[bottom] for bottom in step.bottoms))
+                taken = [
+                    blobs[bottom].detach() if cut else blobs[bottom]
+                    for bottom, cut in zip(step.bottoms, step.cut, strict=True)
+                ]
+                result = self.layers[step.module](*taken)
                 blobs.update(zip(step.tops, result if isinstance(result, tuple) else (result,), strict=True))
                 yield step
 
@@ -212,6 +224,10 @@ class Net(nn.Module):
             missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
             if missing:
                 raise ValueError(f"wanted bottoms that layers before it make, got {missing}")
+            if len(layer.propagate_down) not in (0, len(layer.bottom)):
+                raise ValueError(
+                    f"wanted propagate_down for each of {len(layer.bottom)} bottoms, got {len(layer.propagate_down)}"
+                )
             bottoms = [self.shapes[bottom] for bottom in layer.bottom]
             with torch.device("meta"):
                 built = BUILDERS[layer.type](layer, bottoms)
@@ -227,7 +243,8 @@ class Net(nn.Module):
             raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
         name = _module_name(layer.name, self.layers)
         self.layers[name] = built.module
-        step = Step(layer, name, tuple(layer.bottom), tuple(layer.top))
+        cut = tuple(not down for down in layer.propagate_down) or (False,) * len(layer.bottom)
+        step = Step(layer, name, tuple(layer.bottom), tuple(layer.top), cut)
         self.steps.append(step)
         return step, built
 

@@ -88,6 +88,26 @@ def test_multipliers_by_parameter() -> None:
     }
 
 
+def test_propagate_down_ends_a_gradient() -> None:
+    """Of the bottoms that say so; the parameters of the layer itself learn, and the numbers are the same."""
+    text = """
+    layer { name: "in" type: "Input" top: "a" input_param { shape { dim: [2, 3] } } }
+    layer { name: "low" type: "InnerProduct" bottom: "a" top: "low" inner_product_param { num_output: 3 } }
+    layer { name: "high" type: "InnerProduct" bottom: "low" top: "high" propagate_down: false
+            inner_product_param { num_output: 3 } }
+    layer { name: "sum" type: "Eltwise" bottom: "high" bottom: "a" top: "sum" propagate_down: [true, false] }
+    """
+    net, x = build_net(parse_prototxt(text)), torch.ones(2, 3, requires_grad=True)
+    for one in (net, net.graph_module()):
+        net.zero_grad()
+        one(x)["sum"].sum().backward()
+        assert net.layers["low"].weight.grad is None
+        assert net.layers["high"].bias.grad.tolist() == [2, 2, 2]
+        assert x.grad is None
+    with pytest.raises(ValueError, match=r"layer 'high' \(InnerProduct\): wanted propagate_down for each of 1 bottoms"):
+        build_net(parse_prototxt(text.replace("propagate_down: false", "propagate_down: [true, false]")))
+
+
 def test_keep_only() -> None:
     net = small()
     wanted = net.named_blobs(["pool"], x := torch.randn(2, 1, 6, 6))["pool"]
