@@ -17,7 +17,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 from detpipe.backbone.caffe.built import Built, Shape
-from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter
+from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter, ParamSpec
 from detpipe.backbone.caffe.fillers import fill
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
@@ -31,12 +31,16 @@ MAX_PARAMETERS = 2**29
 
 @dataclass(frozen=True)
 class Step:
-    """A layer in the order of execution. module: its key in `Net.layers`."""
+    """A layer in the order of execution. module: its key in `Net.layers`.
+
+    cut: whether the gradient for each bottom ends here (propagate_down: false); the layer's parameters have theirs.
+    """
 
     layer: LayerParameter
     module: str
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
+    cut: tuple[bool, ...]
 
 
 class Net(nn.Module):
@@ -146,15 +150,20 @@ class Net(nn.Module):
         }
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; a shared one has its owner's."""
-        found: dict[str, tuple[float, float]] = {}
+        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; 1 where none is stated.
+
+        A shared parameter may have them stated in any layer; the first counts.
+        """
+        stated: dict[str, ParamSpec] = {}
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         for step in self.steps:
             for i, parameter in enumerate(self.layers[step.module].parameters(recurse=False)):
-                spec = step.layer.param[i] if i < len(step.layer.param) else None
-                both = (spec.lr_mult, spec.decay_mult) if spec is not None else (1.0, 1.0)
-                found.setdefault(names[id(parameter)], both)
-        return found
+                found = stated.setdefault(names[id(parameter)], ParamSpec())
+                spec = step.layer.param[i] if i < len(step.layer.param) else ParamSpec()
+                for field in ("lr_mult", "decay_mult"):
+                    if spec.HasField(field) and not found.HasField(field):
+                        setattr(found, field, getattr(spec, field))
+        return {name: (spec.lr_mult, spec.decay_mult) for name, spec in stated.items()}
 
     def graph_module(self) -> GraphModule:
         """The net as a torch.fx module on the same parameters: forward(*inputs) -> outputs, all inputs wanted."""
@@ -162,7 +171,11 @@ class Net(nn.Module):
         nodes = {name: graph.placeholder(re.sub(r"\W", "_", name)) for name in self.inputs}
         unused: dict[str, None] = {}
         for step in self.steps:
-            result = graph.call_module(f"layers.{step.module}", tuple(nodes[bottom] for bottom in step.bottoms))
+            taken = [
+                graph.call_method("detach", (nodes[bottom],)) if cut else nodes[bottom]
+                for bottom, cut in zip(step.bottoms, step.cut, strict=True)
+            ]
+            result = graph.call_module(f"layers.{step.module}", tuple(taken))
             for bottom in step.bottoms:
                 unused.pop(bottom, None)
             unused.update(dict.fromkeys(step.tops))
@@ -186,7 +199,11 @@ class Net(nn.Module):
         """Run the layers whose bottoms are there; blobs take up their tops. A layer in place gives its name anew."""
         for step in steps:
             if all(bottom in blobs for bottom in step.bottoms):
-                result = self.layers[step.module](*(blobs[bottom] for bottom in step.bottoms))
+                taken = [
+                    blobs[bottom].detach() if cut else blobs[bottom]
+                    for bottom, cut in zip(step.bottoms, step.cut, strict=True)
+                ]
+                result = self.layers[step.module](*taken)
                 blobs.update(zip(step.tops, result if isinstance(result, tuple) else (result,), strict=True))
                 yield step
 
@@ -207,6 +224,10 @@ class Net(nn.Module):
             missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
             if missing:
                 raise ValueError(f"wanted bottoms that layers before it make, got {missing}")
+            if len(layer.propagate_down) not in (0, len(layer.bottom)):
+                raise ValueError(
+                    f"wanted propagate_down for each of {len(layer.bottom)} bottoms, got {len(layer.propagate_down)}"
+                )
             bottoms = [self.shapes[bottom] for bottom in layer.bottom]
             with torch.device("meta"):
                 built = BUILDERS[layer.type](layer, bottoms)
@@ -222,7 +243,8 @@ class Net(nn.Module):
             raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
         name = _module_name(layer.name, self.layers)
         self.layers[name] = built.module
-        step = Step(layer, name, tuple(layer.bottom), tuple(layer.top))
+        cut = tuple(not down for down in layer.propagate_down) or (False,) * len(layer.bottom)
+        step = Step(layer, name, tuple(layer.bottom), tuple(layer.top), cut)
         self.steps.append(step)
         return step, built
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from detpipe.backbone.caffe.built import Built, Shape, want_bottoms, want_tops
 from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, PoolingParameter
+from detpipe.storage.caffe_blob import check_shape
 
 LOWEST = torch.finfo(torch.float32).min
 """What a window that lies outside gives in MAX: Caffe's -FLT_MAX."""
@@ -76,6 +77,8 @@ class Pooling(nn.Module):
             (n - 1) * s + k - size - p
             for n, s, k, size, p in zip((high, wide), self.stride, self.kernel, x.shape[2:], self.pad, strict=True)
         ]
+        # Few windows, far apart, may yet need a padding that no memory holds.
+        check_shape((*x.shape[:2], *(sum(r) for r in zip(x.shape[2:], self.pad, rest, strict=True))), "padded input")
         value = 0.0 if self.average else LOWEST
         return F.pad(x, (self.pad[1], rest[1], self.pad[0], rest[0]), value=value)
 

@@ -49,7 +49,7 @@ def build_scale(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_bottoms(bottoms, 1, 2)
     want_tops(layer)
     settings = layer.scale_param
-    axis = axis_of(settings.axis, len(bottoms[0]) or 1)
+    axis = _axis(bottoms, settings.axis)
     shape = _covered(bottoms, axis, settings.num_axes)
     bias = shape if settings.bias_term else None
     if len(bottoms) == 2:
@@ -63,11 +63,16 @@ def build_bias(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_bottoms(bottoms, 1, 2)
     want_tops(layer)
     settings = layer.bias_param
-    axis = axis_of(settings.axis, len(bottoms[0]) or 1)
+    axis = _axis(bottoms, settings.axis)
     shape = _covered(bottoms, axis, settings.num_axes)
     if len(bottoms) == 2:
         return Built(AddBottom(axis))
     return Built(Scale(axis, None, shape), [settings.filler])
+
+
+def _axis(bottoms: Sequence[Shape], axis: int) -> int:
+    """The first axis that the smaller blob lies along; 0 for a second bottom of one number, which lies along none."""
+    return 0 if len(bottoms) == 2 and not bottoms[1] else axis_of(axis, len(bottoms[0]) or 1)
 
 
 def _covered(bottoms: Sequence[Shape], axis: int, num_axes: int) -> Shape:

@@ -74,6 +74,7 @@ def upgrade(net: NetParameter, where: str = "net") -> NetParameter:
     new.layer.extend(_from_v1(layer) for layer in net.layers)
     for layer in new.layer:
         _move_transform(layer)
+        _still_statistics(layer)
     return new
 
 
@@ -136,3 +137,10 @@ def _move_transform(layer: LayerParameter) -> None:
                 if settings.HasField(moved):
                     setattr(layer.transform_param, moved, getattr(settings, moved))
                     settings.ClearField(moved)
+
+
+def _still_statistics(layer: LayerParameter) -> None:
+    """BatchNorm's three blobs once had to be given their multipliers; whatever those say, nothing learns them."""
+    if layer.type == "BatchNorm" and len(layer.param) == 3:
+        for spec in layer.param:
+            spec.lr_mult = spec.decay_mult = 0

@@ -88,6 +88,26 @@ def test_multipliers_by_parameter() -> None:
     }
 
 
+def test_propagate_down_ends_a_gradient() -> None:
+    """Of the bottoms that say so; the parameters of the layer itself learn, and the numbers are the same."""
+    text = """
+    layer { name: "in" type: "Input" top: "a" input_param { shape { dim: [2, 3] } } }
+    layer { name: "low" type: "InnerProduct" bottom: "a" top: "low" inner_product_param { num_output: 3 } }
+    layer { name: "high" type: "InnerProduct" bottom: "low" top: "high" propagate_down: false
+            inner_product_param { num_output: 3 } }
+    layer { name: "sum" type: "Eltwise" bottom: "high" bottom: "a" top: "sum" propagate_down: [true, false] }
+    """
+    net, x = build_net(parse_prototxt(text)), torch.ones(2, 3, requires_grad=True)
+    for one in (net, net.graph_module()):
+        net.zero_grad()
+        one(x)["sum"].sum().backward()
+        assert net.layers["low"].weight.grad is None
+        assert net.layers["high"].bias.grad.tolist() == [2, 2, 2]
+        assert x.grad is None
+    with pytest.raises(ValueError, match=r"layer 'high' \(InnerProduct\): wanted propagate_down for each of 1 bottoms"):
+        build_net(parse_prototxt(text.replace("propagate_down: false", "propagate_down: [true, false]")))
+
+
 def test_keep_only() -> None:
     net = small()
     wanted = net.named_blobs(["pool"], x := torch.randn(2, 1, 6, 6))["pool"]
@@ -120,7 +140,7 @@ SHARED = """
 layer { name: "in" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "one" type: "InnerProduct" bottom: "a" top: "p" param { name: "w" lr_mult: 5 } param { name: "v" }
         inner_product_param { num_output: 4 weight_filler { type: "gaussian" } } }
-layer { name: "two" type: "InnerProduct" bottom: "b" top: "q" param { name: "w" } param { name: "v" }
+layer { name: "two" type: "InnerProduct" bottom: "b" top: "q" param { name: "w" } param { name: "v" decay_mult: 0 }
         inner_product_param { num_output: 4 } }
 """
 
@@ -134,7 +154,7 @@ def test_parameters_of_one_name_are_one() -> None:
     assert torch.equal(out["p"], out["q"])
     (out["p"].sum() + out["q"].sum()).backward()
     torch.testing.assert_close(net.layers["one"].weight.grad, 2 * x.sum(0).expand(4, 3))
-    assert net.multipliers()["layers.one.weight"] == (5, 1)
+    assert net.multipliers() == {"layers.one.weight": (5, 1), "layers.one.bias": (1, 0)}
     assert torch.equal(copy.deepcopy(net)(x, x)["p"], out["p"])
     with pytest.raises(ValueError, match=r"'two' shares 'w' with 'one': wanted \(4, 3\), got \(5, 3\)"):
         build_net(parse_prototxt(SHARED[::-1].replace("4 :tuptuo_mun", "5 :tuptuo_mun", 1)[::-1]))

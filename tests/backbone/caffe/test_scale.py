@@ -40,3 +40,9 @@ def test_wrong_settings(setting: str) -> None:
         make(f'type: "Scale" scale_param {{ {setting} }}', (1, 2, 3, 4))
     with pytest.raises(ValueError, match="wanted a second bottom"):
         make('type: "Scale"', (1, 2, 3, 4), (3,))
+
+
+def test_a_second_bottom_of_one_number_wants_no_axis() -> None:
+    x, one = torch.tensor([1.0, 2.0]), torch.tensor(3.0)
+    assert run('type: "Scale"', x, one).tolist() == [3, 6]
+    assert run('type: "Bias"', x, one).tolist() == [4, 5]

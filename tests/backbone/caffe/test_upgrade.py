@@ -72,3 +72,14 @@ def test_what_does_not_go_together(text: str, wrong: str) -> None:
 
 def test_nothing_stays_nothing() -> None:
     assert len(upgrade(parse_prototxt("")).layer) == 0
+
+
+def test_statistics_of_batch_norm_are_not_learnt() -> None:
+    """As UpgradeNetBatchNorm has it: where all three are given, the names stay and the multipliers become 0."""
+    layer = 'layer { type: "BatchNorm" param { name: "mean" lr_mult: 1 } param { decay_mult: 1 } param { } }'
+    (found,) = upgrade(parse_prototxt(layer)).layer
+    assert [(spec.name, spec.lr_mult, spec.decay_mult) for spec in found.param] == [
+        ("mean", 0, 0),
+        ("", 0, 0),
+        ("", 0, 0),
+    ]
