@@ -158,7 +158,7 @@ class Solver(Generic[Batch]):
     ) -> dict[str, Tensor]:
         """One update; returns the mean of each loss over its batches, of all ranks."""
         # Dropout takes no generator of its own: the global one is set, for this iteration alone. Ranks draw apart.
-        torch.manual_seed((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
+        seed_generators((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
         self.module.train()
         optimizer = state.optimizer
         factor = self.config.lr.factor(iteration, self.max_iter)
@@ -322,6 +322,16 @@ class Solver(Generic[Batch]):
                 return snapshots[-1] if snapshots else None
             case file:
                 return Path(file)
+
+
+def seed_generators(seed: int) -> None:
+    """As torch.manual_seed, but only of devices in use.
+
+    Where there is no CUDA, torch's keeps the seed and a traceback for later: a millisecond and memory, every iteration.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 class LossModule(nn.Module):
