@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from detpipe.datasets.image_file import BrokenImageError, parse_header
 from detpipe.progress import progress
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import CorruptDatumError, parse_datum, unpack_planes
+from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import DatabaseError, LmdbReader
 from detpipe.structures import Float32Array, Int64Array
 
@@ -114,16 +115,18 @@ class MeanPicture:
 class DatabaseContents:
     """What was found.
 
-    shards: LMDB folders. bytes: of their files. records: (N,) RECORD, those that can be read, in order. faults: the
-    first MAX_NAMED. unreadable: records that are none; records of a damaged part of the file are not among them.
-    pixels: by C. mean: (C, H, W), 0..255, None where sizes differ. digest: of all keys and records, as make-db's.
+    shards: the LMDB folders that were read. bytes: of their files. records: (N,) RECORD, those that can be read, in
+    order. faults: the first MAX_NAMED of fault_count. unreadable: the records among them; those of a damaged file are
+    not counted. pixels: by C. mean: (C, H, W), 0..255, None where sizes differ. digest: of all keys and records, as
+    make-db's.
     """
 
     path: Path
-    shards: int
+    shards: tuple[Path, ...]
     bytes: int
     records: npt.NDArray[np.void]
     faults: tuple[Fault, ...]
+    fault_count: int
     unreadable: int
     pixels: dict[int, PixelStatistics]
     mean: Float32Array | None
@@ -169,16 +172,16 @@ class DatabaseContents:
 def read_contents(path: Path) -> DatabaseContents:
     """Read and decode every record of a database or its shards, as training would.
 
-    Goes on after a record that can't be read; a damaged part of a file ends the pass over that file. An empty database
-    gives no records. Raises DatabaseError where there is none, or its file is cut short.
+    Goes on after a record that can't be read, and after a shard whose file is damaged. An empty database gives no
+    records. Raises DatabaseError where there is none, or no file that is whole.
     """
-    shards = stored_paths(path)
-    faults = _Faults()
+    faults, shards = _Faults(), stored_paths(path)
+    sound = _sound(shards, faults)
     rows, digest = bytearray(), ContentDigest()
     pixels: dict[int, PixelStatistics] = {}
     mean = MeanPicture()
-    total = sum(_entries(shard) for shard in shards)
-    for place, (key, record) in enumerate(progress(_records(shards, faults), "inspect", total=total, unit="record")):
+    found = progress(_records(sound, faults), "inspect", total=sum(sound.values()), unit="record")
+    for place, (key, record) in enumerate(found):
         digest.add(key, record)
         try:
             label, kind, data, planes = _read(record)
@@ -192,10 +195,11 @@ def read_contents(path: Path) -> DatabaseContents:
         mean.add(planes)
     return DatabaseContents(
         path=path,
-        shards=len(shards),
-        bytes=sum((shard / "data.mdb").stat().st_size for shard in shards),
+        shards=tuple(sound),
+        bytes=sum((shard / "data.mdb").stat().st_size for shard in sound),
         records=np.frombuffer(bytes(rows), dtype=RECORD),
         faults=tuple(faults.named),
+        fault_count=faults.count,
         unreadable=faults.records,
         pixels=pixels,
         mean=mean.mean,
@@ -205,9 +209,10 @@ def read_contents(path: Path) -> DatabaseContents:
 
 @dataclass
 class _Faults:
-    """Those that were found so far. records: how many records they are."""
+    """Those that were found so far. count: of all. records: how many of them are records."""
 
     named: list[Fault] = field(default_factory=list)
+    count: int = 0
     records: int = 0
 
     def add_record(self, key: bytes, reason: str) -> None:
@@ -215,23 +220,36 @@ class _Faults:
         self.add(f"record {key.decode(errors='replace')}", reason)
 
     def add(self, where: str, reason: str) -> None:
+        self.count += 1
         if len(self.named) < MAX_NAMED:
             self.named.append(Fault(where, reason))
 
 
-def _entries(shard: Path) -> int:
-    with LmdbReader(shard) as store:
-        return len(store)
+def _sound(shards: Sequence[Path], faults: _Faults) -> dict[Path, int]:
+    """The shards whose files hold together, each with its number of records; the others are faults.
 
-
-def _records(shards: list[Path], faults: _Faults) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values of all shards, each value in place; a damaged page ends its shard and is a fault."""
+    Raises DatabaseError where none does.
+    """
+    sound, errors = {}, []
     for shard in shards:
-        with LmdbReader(shard) as store:
-            try:
+        try:
+            sound[shard] = check_pages(shard)
+        except DatabaseError as error:
+            faults.add(str(shard), str(error).removeprefix(f"{shard}/"))
+            errors.append(error)
+    if not sound:
+        raise errors[0]
+    return sound
+
+
+def _records(shards: Iterable[Path], faults: _Faults) -> Iterator[tuple[bytes, memoryview]]:
+    """Keys and values of all shards, each value in place; what LMDB itself refuses ends a shard and is a fault."""
+    for shard in shards:
+        try:
+            with LmdbReader(shard) as store:
                 yield from store.views()
-            except DatabaseError as error:
-                faults.add(str(shard), str(error).removeprefix(f"{shard}: "))
+        except DatabaseError as error:
+            faults.add(str(shard), str(error).removeprefix(f"{shard}: "))
 
 
 def _read(record: memoryview) -> tuple[int, int, bytes, npt.NDArray[np.uint8]]:

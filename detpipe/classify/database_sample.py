@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from detpipe.classify.image_db import stored_paths
 from detpipe.storage.lmdb_store import LmdbReader
 from detpipe.structures import Int64Array
 
@@ -28,13 +27,14 @@ def evenly_by_class(labels: Int64Array, count: int, seed: int) -> Int64Array:
     return chosen[np.lexsort((chosen, labels[chosen]))].astype(np.int64)
 
 
-def read_at(path: Path, places: Collection[int]) -> Iterator[tuple[int, bytes, bytes]]:
-    """(place, key, value) of the records at these places in key order, shard after shard; those not there are left out.
+def read_at(shards: Iterable[Path], places: Collection[int]) -> Iterator[tuple[int, bytes, bytes]]:
+    """(place, key, value) of the records at these places in key order, shard after shard.
 
-    The values between them are passed over. Raises DatabaseError at a damaged page.
+    shards: LMDB folders. Places that are not there are left out; the values between them are passed over.
+    Raises DatabaseError at a damaged page.
     """
     wanted, place = set(places), 0
-    for shard in stored_paths(path):
+    for shard in shards:
         with LmdbReader(shard) as store:
             for key, value in store.views():
                 if not wanted:

@@ -77,7 +77,7 @@ def run(config: InspectDb) -> None:
         labels=contents.label_counts(),
         names=names,
         faults=faults,
-        fault_count=len(faults) - len(contents.faults) + max(contents.unreadable, len(contents.faults)),
+        fault_count=contents.fault_count + len(faults) - len(contents.faults),
         sample=list(sampled(contents, names, config.sample, config.seed)),
         seed=config.seed,
         mean=None if contents.mean is None else mean_image(contents.mean),
@@ -129,7 +129,7 @@ def manifest_faults(contents: DatabaseContents, manifest: Manifest | None) -> It
 
 def describe(contents: DatabaseContents, manifest: Manifest | None) -> dict[str, str]:
     """The facts, a word in front of each."""
-    shards = f" in {contents.shards} shards" if contents.shards > 1 else ""
+    shards = f" in {len(contents.shards)} shards" if len(contents.shards) > 1 else ""
     unreadable = f" that can be read, {contents.unreadable:,} that can't" if contents.unreadable else ""
     facts = {
         "records": f"{len(contents.records):,}{unreadable}{shards}, {as_bytes(contents.bytes)}",
@@ -197,7 +197,9 @@ def describe_repeats(contents: DatabaseContents) -> str:
         return "no two records have the same data"
     records = contents.records
     shown = [records["place"][group[:2]].tolist() for group in groups[:NAMED_REPEATS]]
-    keys = {place: key.decode(errors="replace") for place, key, _ in read_at(contents.path, set(np.ravel(shown)))}
+    keys = {
+        place: key.decode(errors="replace") for place, key, _ in read_at(contents.shards, set(np.ravel(shown).tolist()))
+    }
     pairs = ", ".join(f"{keys[one]} = {other}" for one, other in ((a, keys[b]) for a, b in shown))
     copies = sum(len(group) - 1 for group in groups)
     wrong = sum(contents.is_contradiction(group) for group in groups)
@@ -212,7 +214,9 @@ def sampled(contents: DatabaseContents, names: Mapping[int, str], count: int, se
     chosen = evenly_by_class(contents.labels, count, seed)
     records = contents.records[chosen]
     wanted = set(records["place"].tolist())
-    images = {place: small_image(key, value) for place, key, value in read_at(contents.path, wanted)} if wanted else {}
+    images = (
+        {place: small_image(key, value) for place, key, value in read_at(contents.shards, wanted)} if wanted else {}
+    )
     for place, label in zip(records["place"].tolist(), records["label"].tolist(), strict=True):
         key, image = images[place]
         yield SampledImage(label, names[label], key, image)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.classify import database_contents
 from detpipe.classify.database_contents import read_contents
 from detpipe.classify.database_sample import evenly_by_class, read_at
 from detpipe.storage.datum import caffe_datum, caffe_encoded_datum
@@ -87,4 +88,32 @@ def test_a_sample_is_even_and_drawn_by_the_seed(tmp_path: Path) -> None:
     assert evenly_by_class(labels, 99, seed=0).tolist() == list(range(54))
     assert evenly_by_class(labels[:0], 7, seed=0).tolist() == []
     path = write(tmp_path / "db", [b"a", b"b", b"c"])
-    assert [(place, value) for place, _, value in read_at(path, {2, 0, 9})] == [(0, b"a"), (2, b"c")]
+    assert [(place, value) for place, _, value in read_at([path], {2, 0, 9})] == [(0, b"a"), (2, b"c")]
+
+
+def test_a_damaged_shard_is_passed_over(tmp_path: Path) -> None:
+    for shard in range(3):
+        write(tmp_path / f"shard_{shard:05d}", [raw([1, 2, 3], shard)] * 2)
+    damaged = tmp_path / "shard_00001/data.mdb"
+    damaged.write_bytes(damaged.read_bytes()[:9000])
+    found = read_contents(tmp_path)
+    assert found.labels.tolist() == [0, 0, 2, 2]
+    assert [path.name for path in found.shards] == ["shard_00000", "shard_00002"]
+    assert [(fault.where, found.fault_count, found.unreadable) for fault in found.faults] == [
+        (str(tmp_path / "shard_00001"), 1, 0)
+    ]
+    # Places are those of the shards that were read, so that a sample finds its records.
+    assert [key for _, key, _ in read_at(found.shards, {3})] == [b"00000001_a"]
+
+
+def test_many_faults_are_counted_and_some_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_contents, "MAX_NAMED", 3)
+    found = read_contents(write(tmp_path / "db", [b"x"] * 8))
+    assert (len(found.faults), found.fault_count, found.unreadable) == (3, 8, 8)
+
+
+def test_a_header_that_claims_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    bomb = Datum(data=png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:], encoded=True)
+    (fault,) = read_contents(write(tmp_path / "db", [bomb.SerializeToString()])).faults
+    assert "wanted an image file" in fault.reason

@@ -6,7 +6,9 @@ import csv
 import io
 from pathlib import Path
 
-from detpipe.solver.training_log import TrainingLog, as_csv, read_log
+import pytest
+
+from detpipe.solver.training_log import TrainingLog, TrainingLogError, as_csv, read_log
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -42,3 +44,19 @@ def test_nothing(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log.jsonl") == []
     assert as_csv([]) == ""
     assert TrainingLog(tmp_path, resume_at=0).write_csv().read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"iteration": "5"}', '{"iteration": true}', '{"iteration": -1}', "[" * 50_000, "\x00"]
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"iteration": 1}}\n{line}\n{{"iteration": 3}}\n')
+    with pytest.raises(TrainingLogError, match=r"log\.jsonl:2: wanted a row"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "log.jsonl").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TrainingLogError, match="wanted the log of a training, got 1099511627776 bytes"):
+        read_log(tmp_path / "log.jsonl")
