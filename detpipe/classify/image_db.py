@@ -28,6 +28,7 @@ from detpipe.storage.datum import (
     unpack_image,
     unpack_planes,
 )
+from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.storage.wire import VARINT, read_fields, read_varint
@@ -200,7 +201,10 @@ class ImagesReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stores = [LmdbReader(shard) for shard in stored_paths(path)]
+        shards = stored_paths(path)
+        for shard in shards:  # it may come from anywhere, and LMDB believes its file
+            check_pages(shard)
+        self._stores = [LmdbReader(shard) for shard in shards]
         self._keys: list[tuple[int, bytes]] = []
         labels = []
         try:

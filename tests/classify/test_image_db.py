@@ -216,6 +216,19 @@ def test_an_empty_database(tmp_path: Path) -> None:
         assert reader.labels.shape == (0,)
 
 
+def test_a_file_with_a_damaged_page_is_an_error_before_lmdb_follows_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "db", [caffe_datum(np.zeros((40, 40, 3), np.uint8), 1)] * 40)
+    data = bytearray((path / "data.mdb").read_bytes())
+    with ImagesReader(path) as reader:
+        assert len(reader) == 40
+    page = 4096
+    for begin in range(2 * page, len(data), page):
+        data[begin : begin + 32] = b"\xff" * 32
+    (path / "data.mdb").write_bytes(data)
+    with pytest.raises(DatabaseError, match=r"data\.mdb: "):
+        ImagesReader(path)
+
+
 def test_no_database(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="run make-db"):
         ImagesReader(tmp_path)
