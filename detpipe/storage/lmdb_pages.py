@@ -21,6 +21,7 @@ NO_PAGE = (1 << 64) - 1
 MAX_DEPTH = 32
 """LMDB's own bound, CURSOR_STACK."""
 _BRANCH, _LEAF, _HEAD = 0x01, 0x02, 0x08
+_INTEGER_KEYS = 0x08  # of the first tree, which lists free pages
 _BIG_VALUE = 0x01  # of a node: its value stands in pages of its own
 _META = struct.Struct("<II")  # magic, version
 _TREE = struct.Struct("<IHHQQQQQ")  # page size (of the first tree), flags, depth, three counts of pages, entries, root
@@ -65,7 +66,8 @@ class _Walk:
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self._data, self._path = data, path
         self._meta = self._newest_meta()
-        self._seen = bytearray(len(data) // self._meta.page)
+        # A file may be longer than its head says; LMDB refuses the pages behind the last one.
+        self._seen = bytearray(min(len(data) // self._meta.page, self._meta.last_page + 1))
 
     def run(self) -> int:
         meta = self._meta
@@ -108,11 +110,11 @@ class _Walk:
             raise self._fault("its head is cut off")
         is_head = _PAGE.unpack_from(self._data, at)[1] & _HEAD
         magic, version = _META.unpack_from(self._data, at + 16)
-        page = _TREE.unpack_from(self._data, at + 40)[0]
+        page, kind = _TREE.unpack_from(self._data, at + 40)[:2]
         pad, flags, depth, _, _, _, entries, root = _TREE.unpack_from(self._data, at + 88)
         # The sizes that LMDB makes files with: powers of two, at most 32 KB; operating systems have 4 to 16.
         sizes = [1 << bits for bits in range(9, 16)]
-        if not is_head or magic != MAGIC or version != VERSION or page not in sizes:
+        if not is_head or magic != MAGIC or version != VERSION or page not in sizes or kind != _INTEGER_KEYS:
             raise self._fault(f"the head at byte {at} is none of LMDB")
         return _Meta(page, pad | flags, depth, entries, root, *_ENDS.unpack_from(self._data, at + 136))
 
