@@ -8,28 +8,28 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.classify.classifier_folder import (
+    DESCRIPTION,
+    ClassifierError,
+    load_network_weights,
+    save_network,
+    stored_backbone,
+)
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import SoftmaxHead
-from detpipe.storage.atomic import replaced, write_json
+from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
-
-NET = "net.prototxt"
-"""Beside the weights, where the backbone is a net of Caffe's."""
 
 
 class BoxRegression(enum.Enum):
@@ -38,10 +38,6 @@ class BoxRegression(enum.Enum):
     none = "none"
     joint = "joint"
     ridge = "ridge"
-
-
-class ClassifierError(ValueError):
-    """A classifier folder that is not there, not whole, or made for other classes."""
 
 
 @dataclass(kw_only=True)
@@ -120,22 +116,15 @@ def save_classifier(folder: Path, network: RegionClassifier, spec: ClassifierSpe
 
     A net of Caffe's is put beside them, as its text.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replaced(folder / "weights.safetensors") as scratch:
-        save_file(state, scratch)
-    if spec.backbone.prototxt is not None:
-        with replaced(folder / NET) as scratch:
-            shutil.copyfile(find_prototxt(spec.backbone.prototxt), scratch)
-    write_json(folder / "classifier.json", plain(spec))
+    save_network(folder, network, spec.backbone)
+    write_json(folder / DESCRIPTION, plain(spec))
 
 
 def load_spec(folder: Path) -> ClassifierSpec:
     """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
-    path = folder / "classifier.json"
+    path = folder / DESCRIPTION
     if not path.is_file():
-        raise ClassifierError(
-            f"{folder}: wanted a trained classifier, found no classifier.json; run `detpipe train-cls`"
-        )
+        raise ClassifierError(f"{folder}: wanted a trained classifier, found no {DESCRIPTION}; run `detpipe train-cls`")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if "kind" in values:
@@ -148,13 +137,9 @@ def load_spec(folder: Path) -> ClassifierSpec:
 def load_classifier(folder: Path) -> tuple[RegionClassifier, ClassifierSpec]:
     """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
     spec = load_spec(folder)
-    # The net's text as it was in training: the file that it came from may have changed, or be elsewhere.
-    own = dataclasses.replace(spec.backbone, prototxt=str(folder / NET)) if spec.backbone.prototxt else spec.backbone
-    network = build_classifier(dataclasses.replace(spec, backbone=own), dropout=0.0, seed=0, pretrained=False)
-    try:
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ClassifierError(f"{folder / 'weights.safetensors'}: wanted this classifier's weights: {error}") from error
+    own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
+    network = build_classifier(own, dropout=0.0, seed=0, pretrained=False)
+    load_network_weights(folder, network)
     return network.eval(), spec
 
 

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.classifier import ClassifierError
+from detpipe.classify.classifier_folder import (
+    DESCRIPTION,
+    ClassifierError,
+    load_network_weights,
+    save_network,
+    stored_backbone,
+)
 from detpipe.classify.view import ViewConfig
 from detpipe.heads.softmax import SoftmaxHead
-from detpipe.storage.atomic import replaced, write_json
+from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
 
 KIND = "images"
@@ -90,11 +94,9 @@ def shipped_classifier(config: BackboneConfig) -> ImageClassifier:
 
 
 def save_image_classifier(folder: Path, network: ImageClassifier, spec: ImageClassifierSpec) -> None:
-    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replaced(folder / "weights.safetensors") as scratch:
-        save_file(state, scratch)
-    write_json(folder / "classifier.json", {"kind": KIND, **plain(spec)})
+    """Write weights.safetensors, classifier.json, and the text of a net of Caffe's into `folder`, each whole."""
+    save_network(folder, network, spec.backbone)
+    write_json(folder / DESCRIPTION, {"kind": KIND, **plain(spec)})
 
 
 def is_of_images(description: Path) -> bool:
@@ -108,10 +110,10 @@ def is_of_images(description: Path) -> bool:
 
 def load_image_spec(folder: Path) -> ImageClassifierSpec:
     """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
-    path = folder / "classifier.json"
+    path = folder / DESCRIPTION
     if not path.is_file():
         raise ClassifierError(
-            f"{folder}: wanted a trained classifier, found no classifier.json; run `detpipe train-cls db.train=DB`, "
+            f"{folder}: wanted a trained classifier, found no {DESCRIPTION}; run `detpipe train-cls db.train=DB`, "
             "or give backbone=NAME for one as it is shipped"
         )
     try:
@@ -123,11 +125,9 @@ def load_image_spec(folder: Path) -> ImageClassifierSpec:
 def load_image_classifier(folder: Path) -> tuple[ImageClassifier, ImageClassifierSpec]:
     """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
     spec = load_image_spec(folder)
-    network = new_classifier(spec, dropout=0.0, seed=0, pretrained=False)
-    try:
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ClassifierError(f"{folder / 'weights.safetensors'}: wanted this classifier's weights: {error}") from error
+    own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
+    network = new_classifier(own, dropout=0.0, seed=0, pretrained=False)
+    load_network_weights(folder, network)
     return network.eval(), spec
 
 

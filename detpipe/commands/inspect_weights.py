@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
-from detpipe.classify.classifier import NET, load_spec
+from detpipe.classify.classifier import load_spec
+from detpipe.classify.classifier_folder import stored_backbone
 from detpipe.classify.image_classifier import is_of_images, load_image_spec
 from detpipe.commands.command import Command
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
@@ -105,9 +106,8 @@ def other_weights(against: str, folder: Path, prototxt: str | None) -> tuple[str
         raise ValueError(
             f"against=start: wanted a training that started from weights, {folder} started from random ones"
         )
-    if config.prototxt is not None and (folder / NET).is_file():  # the net's text as it was then
-        config = replace(config, prototxt=str(folder / NET))
-    return f"weights {config.weights} of {config.name}", create_backbone(config).state_dict()
+    network = create_backbone(stored_backbone(folder, config))
+    return f"weights {config.weights} of {config.name}", network.state_dict()
 
 
 def trained_backbone(folder: Path) -> BackboneConfig:

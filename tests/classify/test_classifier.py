@@ -11,7 +11,6 @@ import torch
 
 from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.classifier import (
-    ClassifierError,
     ClassifierSpec,
     HeadConfig,
     build_classifier,
@@ -21,6 +20,7 @@ from detpipe.classify.classifier import (
     load_spec,
     save_classifier,
 )
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
 from detpipe.storage.manifest import plain
 from tests.classify import tiny

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from detpipe.backbone.create import BackboneConfig
-from detpipe.classify.classifier import ClassifierError, load_spec
+from detpipe.classify.classifier import load_spec
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.image_classifier import (
     ImageClassifier,
     ImageClassifierSpec,

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 
 from detpipe import Detector
-from detpipe.classify.classifier import ClassifierError
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.commands.command import RunFolder
 from detpipe.commands.detector import as_pixels, proposer_of_run
 from detpipe.datasets.image_file import BrokenImageError, read_image
