@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,18 +55,26 @@ def run(config: TrainCls) -> None:
         bf16 = resolve_bf16(config.precision, device)
         spec = classifier_spec(config)
         artefact = trained_artefact(config, spec, device, bf16)
-        if begin(artefact, config, ranks) is not State.COMPLETE:
-            begun = time.perf_counter()
-            try:
-                summary = train(config, spec, artefact.manifest.digest, device, bf16, ranks)
-            except Interrupted:
-                if ranks.is_first:
-                    artefact.pause(time.perf_counter() - begun)
-                raise
+        complete(artefact, config, ranks, lambda: train(config, spec, artefact.manifest.digest, device, bf16, ranks))
+
+
+def complete(artefact: Artefact, config: TrainCls, ranks: Ranks, work: Callable[[], dict[str, float]]) -> None:
+    """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
+
+    Raises Interrupted after a signal, ArtefactError where the folder holds another training.
+    """
+    if begin(artefact, config, ranks) is not State.COMPLETE:
+        begun = time.perf_counter()
+        try:
+            summary = work()
+        except Interrupted:
             if ranks.is_first:
-                artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+                artefact.pause(time.perf_counter() - begun)
+            raise
         if ranks.is_first:
-            report(config, artefact)
+            artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    if ranks.is_first:
+        report(config, artefact)
 
 
 def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.device, bf16: bool) -> Artefact:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from detpipe.backbone.create import written_out
 from detpipe.classify.device import resolve_bf16, resolve_device
 from detpipe.classify.image_classifier import ImageClassifierSpec, new_classifier, save_image_classifier
 from detpipe.classify.image_db import ImagesReader
@@ -20,9 +20,8 @@ from detpipe.classify.view import ViewConfig
 from detpipe.commands import train_cls
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls, weights_digest
-from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks, joined_ranks
-from detpipe.storage.manifest import Artefact, State, plain
+from detpipe.storage.manifest import Artefact, plain
 
 logger = logging.getLogger(__name__)
 
@@ -60,22 +59,16 @@ def run(config: TrainImages) -> None:
     device = resolve_device(config.device)
     bf16 = resolve_bf16(config.precision, device)
     with joined_ranks() as ranks, ImagesReader(train_path) as reader, opened_val(reader, val_path) as val:
-        spec = ImageClassifierSpec(training_classes(reader), config.backbone, config.view)
+        spec = ImageClassifierSpec(training_classes(reader), written_out(config.backbone), config.view)
         if val is not None:
             check_labels(val, spec.classes)
         artefact = trained_artefact(config, spec, train_path, device, bf16)
-        if train_cls.begin(artefact, config, ranks) is not State.COMPLETE:
-            begun = time.perf_counter()
-            try:
-                summary = train(config, spec, reader, val, artefact.manifest.digest, device, bf16, ranks)
-            except Interrupted:
-                if ranks.is_first:
-                    artefact.pause(time.perf_counter() - begun)
-                raise
-            if ranks.is_first:
-                artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-        if ranks.is_first:
-            train_cls.report(config, artefact)
+        train_cls.complete(
+            artefact,
+            config,
+            ranks,
+            lambda: train(config, spec, reader, val, artefact.manifest.digest, device, bf16, ranks),
+        )
 
 
 @contextmanager

@@ -106,6 +106,23 @@ def test_it_is_the_same_with_every_number_of_workers_and_after_a_stop(place: Pat
     assert weights[0] == weights[1]
 
 
+def test_a_net_of_caffes_needs_its_text_no_more(place: Path, tmp_path: Path) -> None:
+    text = """
+        layer { name: "data" type: "Data" top: "data" top: "label" transform_param { mean_value: [9, 8, 7] } }
+        layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3
+                stride: 4 weight_filler { type: "msra" } } }
+        layer { name: "f" type: "InnerProduct" bottom: "c" top: "f" inner_product_param { num_output: 5 } }
+    """
+    prototxt = tmp_path / "tiny.prototxt"
+    prototxt.write_text(text)
+    trained = train(place, tmp_path / "run", "backbone=caffe", f"backbone.prototxt={prototxt}", "head.freeze_stages=0")
+    assert trained.status == 0, trained.err
+    prototxt.unlink()
+    tested = detpipe("eval", f"db={place / 'val'}", f"run_dir={tmp_path / 'run'}", *QUIET)
+    assert tested.status == 0, tested.err
+    assert (tmp_path / "run/classifier/net.prototxt").read_text() == text
+
+
 @pytest.mark.slow
 def test_two_processes_train_on_a_database_as_one(place: Path, tmp_path: Path) -> None:
     """Batch norms learn, so that the losses are only the same with statistics of the whole batch.
