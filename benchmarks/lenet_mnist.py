@@ -46,7 +46,7 @@ def main() -> None:
         detpipe("make-db", *idx, "count=8000", f"out={folder / 'train'}")
         detpipe("make-db", *idx, "first=8000", f"out={folder / 'val'}")
         databases = [f"db.train={folder / 'train'}", f"db.val={folder / 'val'}"]
-        words = ["experiment=lenet", f"solver.prototxt={solver}", "+solver.lr_mult={*.bias:2}", *overrides]
+        words = ["experiment=lenet", f"solver.prototxt={solver}", "+solver.lr_mult={head.*.bias:2}", *overrides]
         detpipe("train-cls", *databases, *words, run_dir)
         detpipe("eval", f"db={folder / 'val'}", run_dir)
         seconds = time.perf_counter() - begun

@@ -61,6 +61,10 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """Factors of learning rate and weight decay that the network's own text states, by parameter; others are 1."""
+        return {}
+
     def load_imagenet_weights(self) -> None:
         """Load the weights that it is published with, with `classifier`. Raises ValueError where there are none."""
         raise ValueError(

@@ -90,6 +90,10 @@ class CaffeBackbone(Backbone):
         blobs = self.network.named_blobs({self._map_blobs[name] for name in names}, self._seen(x))
         return {name: blobs[self._map_blobs[name]] for name in names}
 
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """lr_mult and decay_mult of the prototxt."""
+        return {f"network.{name}": factors for name, factors in self.network.multipliers().items()}
+
     def _seen(self, x: torch.Tensor) -> torch.Tensor:
         """What the net sees: the three channels, or their grey. Mean and scale are the same in all then."""
         return grey(x) if self.is_grey else x

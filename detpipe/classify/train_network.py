@@ -62,6 +62,7 @@ def train_network(
             weight_decay=solver.weight_decay,
             lr_mult=solver.lr_mult,
             decay_mult=solver.decay_mult,
+            stated={f"backbone.{name}": factors for name, factors in backbone.multipliers().items()},
         ),
         make_batch=make_batch,
         loss=loss,

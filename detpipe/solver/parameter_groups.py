@@ -2,7 +2,7 @@
 
 Two habits of fine-tuning stand here: layers that start from nothing learn faster than those with pretrained weights,
 and biases and norms don't decay. Caffe has neither: there the network's prototxt says it parameter by parameter, and
-without a word all have a factor of 1. `lr_mult` and `decay_mult` say it here.
+without a word all have a factor of 1. What a prototxt says counts here, too, times what `lr_mult` and `decay_mult` say.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ def parameter_groups(
     weight_decay: float,
     lr_mult: Mapping[str, float] | None = None,
     decay_mult: Mapping[str, float] | None = None,
+    stated: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `module` in groups for a torch optimiser, in a stable order.
 
     Each group: params, names, lr_mult (new_lr_mult for parameters of `new_modules`, else 1; times the factor of
     `lr_mult`), weight_decay (`weight_decay` times the factor of `decay_mult`; where that has none, 0 for biases and
     for whatever has one dimension, as a norm's scale). The factors' keys are parameters' names, or patterns of them as
-    in a shell (`*.bias`); of several that match, the last counts. Frozen parameters are in no group.
+    in a shell (`*.bias`); of several that match, the last counts. Frozen parameters are in no group. stated: by
+    parameter's name lr_mult and decay_mult that the network itself states; both are multiplied with the above.
 
     Raises ValueError where nothing is trainable, and for a pattern that fits no parameter.
     """
@@ -42,8 +44,9 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         is_new, is_weight = id(parameter) in new, parameter.ndim > 1
-        rate = (new_lr_mult if is_new else 1.0) * rate_of.get(name, 1.0)
-        decay = weight_decay * decay_of.get(name, 1.0 if is_weight else 0.0)
+        own_rate, own_decay = (stated or {}).get(name, (1.0, 1.0))
+        rate = (new_lr_mult if is_new else 1.0) * rate_of.get(name, 1.0) * own_rate
+        decay = weight_decay * decay_of.get(name, 1.0 if is_weight else 0.0) * own_decay
         group = groups.setdefault(
             (is_new, is_weight, rate, decay), {"params": [], "names": [], "lr_mult": rate, "weight_decay": decay}
         )

@@ -177,3 +177,11 @@ def test_a_net_that_is_no_classifier_of_images(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="above others, got one without"):
         create_backbone(config(str(tmp_path / "n.prototxt"), mean=[0]))
+
+
+def test_the_multipliers_of_the_text_are_those_of_its_parameters() -> None:
+    backbone = create_backbone(BackboneConfig(name="caffe", prototxt="lenet", weights="none", mean=[0.0]))
+    stated, names = backbone.multipliers(), dict(backbone.named_parameters())
+    assert stated.keys() <= names.keys()
+    assert stated["network.layers.conv1.weight"] == (1.0, 1.0)
+    assert stated["network.layers.conv1.bias"] == (2.0, 1.0)

@@ -77,3 +77,24 @@ def test_multipliers_by_pattern() -> None:
 def test_a_pattern_that_fits_nothing_is_named() -> None:
     with pytest.raises(ValueError, match=r"solver\.lr_mult: wanted names of parameters, as \['conv.weight', .*'fc\*'"):
         parameter_groups(Network(), new_modules=[], new_lr_mult=1, weight_decay=0, lr_mult={"fc*": 2})
+
+
+def test_what_the_network_states_is_multiplied() -> None:
+    """Rate 10 (new) x 3 (lr_mult) x 2 (stated); decay 0.1 x 0.5 (decay_mult) x 4 (stated)."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = parameter_groups(
+        network,
+        new_modules=[network[1]],
+        new_lr_mult=10.0,
+        weight_decay=0.1,
+        lr_mult={"1.*": 3.0},
+        decay_mult={"1.*": 0.5},
+        stated={"1.weight": (2.0, 4.0), "0.weight": (0.0, 0.0)},
+    )
+    found = {name: (group["lr_mult"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert found == {
+        "0.weight": (0.0, 0.0),
+        "0.bias": (1.0, 0.0),
+        "1.weight": (60.0, pytest.approx(0.2)),
+        "1.bias": (30.0, 0.05),
+    }
