@@ -28,6 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.classify.allocator import keep_freed_memory
 from detpipe.classify.batch_order import plain_order
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import read_batch
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    keep_freed_memory()  # as every command does; the loader's processes have it from here
     torch.set_num_threads(1)  # one a worker
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
