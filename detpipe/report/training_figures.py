@@ -86,7 +86,7 @@ def _rate(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
 def _speed(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
     _line(axes, column(rows, names[0]), ACCENT, "", marker=None)
     axes.set(ylabel="examples/s, so far")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # a steady speed is a line at the upper edge, else
 
 
 def _waiting(axes: Axes, rows: Rows, names: Sequence[str]) -> None:

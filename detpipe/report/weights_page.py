@@ -135,5 +135,5 @@ def _change(data: WeightsPage) -> str:
     text = paragraph(f"Against {data.against}.")
     if data.change.parameters:
         text += f'<div class="plot">{to_svg(change_figure(data.change), "change")}</div>'
-        text += table(CHANGE_HEAD, _change_rows(data.change.parameters))
+        text += table(CHANGE_HEAD, _change_rows(sorted(data.change.parameters, key=_by_change)))
     return text + "".join(paragraph(f"{what}: {names}", "note") for what, names in _left_over(data.change).items())
