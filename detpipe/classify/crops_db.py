@@ -19,6 +19,7 @@ from detpipe.classify.crop import CropConfig, Encoding, crop_regions
 from detpipe.classify.labeling import BACKGROUND, Regions
 from detpipe.datasets.image_file import file_digest, read_image
 from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image
+from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import MAX_KEY, LmdbReader
 from detpipe.structures import Float32Array, ImageId, Int64Array
 
@@ -101,6 +102,7 @@ class CropsReader:
 
     def __init__(self, path: Path) -> None:
         self._store = LmdbReader(path)
+        check_pages(path)
         keys, labels, ious = [], [], []
         try:
             for key, record in self._store.items():
