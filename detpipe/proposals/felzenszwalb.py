@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.proposals.colour_spaces import Planes
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 
 Int32Array = npt.NDArray[np.int32]
 

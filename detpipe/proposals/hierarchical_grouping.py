@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 from detpipe.proposals.region_histograms import TEXTURE_BINS, UNIT, Histograms
 from detpipe.structures import Int64Array
 

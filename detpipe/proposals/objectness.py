@@ -19,7 +19,7 @@ import numpy as np
 
 from detpipe.proposals.candidates import FEATURES
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 
 
 @dataclass(frozen=True, eq=False)

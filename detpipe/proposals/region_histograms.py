@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from detpipe.proposals.colour_spaces import Planes
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 from detpipe.structures import Int64Array
 
 Histograms = npt.NDArray[np.uint16]
