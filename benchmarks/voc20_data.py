@@ -10,7 +10,6 @@ classes) and test (VOC's).
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +91,7 @@ def add_voc(out: Path, folder: Path) -> list[str]:
 
 def link(out: Path, name: str, record: ImageRecord) -> None:
     """The image under that name: a link, which costs nothing."""
-    os.symlink(record.path.resolve(), out / "JPEGImages" / f"{name}{record.path.suffix}")
+    (out / "JPEGImages" / f"{name}{record.path.suffix}").symlink_to(record.path.resolve())
 
 
 if __name__ == "__main__":

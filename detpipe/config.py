@@ -18,6 +18,7 @@ from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.features import Features
 from detpipe.commands.inspect_activations import InspectActivations
 from detpipe.commands.inspect_db import InspectDb
 from detpipe.commands.inspect_run import InspectRun
@@ -39,6 +40,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
+from detpipe.heads.linear_svm import SvmHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
@@ -48,6 +50,7 @@ COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
     "crop": Crop,
+    "features": Features,
     "train-cls": TrainImages,
     "detect": Detect,
     "eval": EvaluateImages,
@@ -76,7 +79,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},
-    "head": {"softmax": HeadConfig},
+    "head": {"softmax": HeadConfig, "svm": SvmHead},
     "solver": {"adamw": SolverConfig},
 }
 

@@ -1,10 +1,12 @@
 """Functions compiled by numba on their first call, and kept on disk for the next process.
 
 Code of `compiled` must give the same bits on every machine: integers, or single IEEE operations on floats in a stated
-order. So never fastmath, no sums of floats in loops, no exp or log. `compiled_reordered` is for numerical work that holds
-to no bits: the compiler may reorder sums, which lets it use vector instructions. A compiled function calls only functions of its own file:
-numba notices a change of the file that it compiles, not of another one. Arrays are copied element by element: the check
-of shapes that numba adds to `a[:] = b` takes it seconds to compile.
+order. So never fastmath, no sums of floats in loops, no exp or log. `compiled_reordered` is for numerical work that
+holds to no bits: the compiler may reorder sums, which lets it use vector instructions.
+
+A compiled function calls only functions of its own file: numba notices a change of the file that it compiles, not of
+another one. Arrays are copied element by element: the check of shapes that numba adds to `a[:] = b` takes it seconds to
+compile.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def compiled(function: Function) -> Function:
     The code is kept beside the file, or in the user's cache folder where that is not writable (NUMBA_CACHE_DIR names
     another one); where neither is, it is compiled in each process.
     """
-    return _machine_code(function, fastmath=False)
+    return _machine_code(function)
 
 
 def compiled_reordered(function: Function) -> Function:
@@ -39,11 +41,11 @@ def compiled_reordered(function: Function) -> Function:
     return _machine_code(function, fastmath={"reassoc", "contract"})
 
 
-def _machine_code(function: Function, fastmath: bool | set[str]) -> Function:
+def _machine_code(function: Function, **settings: Any) -> Function:
     try:
-        fast: Function = numba.njit(function, cache=True, nogil=True, fastmath=fastmath)
+        fast: Function = numba.njit(function, cache=True, nogil=True, **settings)
     except RuntimeError:  # numba found no folder that it may write to
-        fast = numba.njit(function, nogil=True, fastmath=fastmath)
+        fast = numba.njit(function, nogil=True, **settings)
     return fast
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.classify.classifier import check_classes, load_spec
+from detpipe.classify.classifier import check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
-from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.commands.detector import Detector, load_classes, proposer_of_run
+from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import open_split
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image
@@ -100,7 +101,7 @@ def run(config: Detect) -> None:
 def test_images(config: Detect) -> Input:
     """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
     dataset = config.data_source.load(Split.test)
-    check_classes(load_spec(config.folder.classifier), dataset.classes, dataset.name)
+    check_classes(load_classes(config.folder.classifier), dataset.classes, dataset.name)
     split = open_split(config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
@@ -117,7 +118,7 @@ def test_images(config: Detect) -> Input:
 def source_images(config: Detect) -> Input:
     """The images of `source`, proposed on as they come, the way the run's own were."""
     assert config.source is not None
-    spec = load_spec(config.folder.classifier)
+    spec = load_classes(config.folder.classifier)
     found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
     proposer = proposer_of_run(config.folder)
@@ -154,10 +155,9 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
     with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
         if left:
-            detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+            find = finder(config, images)
             for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
-                chunk_records = [records[index] for index in chunk]
-                for index, found in zip(chunk, detector.predict_many(images.regions(chunk_records)), strict=True):
+                for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                     writer.put(_key(index), _pack(found))
                 writer.commit()
                 if stop:
@@ -167,6 +167,15 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
         raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
     with LmdbReader(unfinished(config)) as reader:
         return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+
+
+def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
+    """From images to their detections: by stored features where those are of these regions, else by the network."""
+    stored = None if config.source is not None else stored_detections(config, config.detect, images.digest)
+    if stored is not None:
+        return stored
+    detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+    return lambda records: detector.predict_many(images.regions(records))
 
 
 def unfinished(config: Detect) -> Path:

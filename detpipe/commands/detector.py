@@ -9,11 +9,14 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image as PillowImage
 
-from detpipe.classify.classifier import ClassifierSpec, load_classifier
+from detpipe.classify.classifier import ClassifierSpec, load_classifier, load_spec
 from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, select_detections
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
+from detpipe.classify.frozen_classifier import FrozenScorer, is_frozen, load_frozen, load_frozen_spec
+from detpipe.classify.region_features import RegionFeatures
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.box_columns import snapped
@@ -54,17 +57,8 @@ class Detector:
         Raises ClassifierError where the folder holds no trained classifier.
         """
         folder = RunFolder(Path(path))
-        network, spec = load_classifier(folder.classifier)
         config = config or DetectConfig()
-        where = resolve_device(Device(device))
-        scorer = RegionScorer(
-            network,
-            spec.crops,
-            device=where,
-            bf16=resolve_bf16(config.precision, where),
-            compiled=config.compile,
-            batch_size=config.batch_size,
-        )
+        scorer, spec = load_scorer(folder.classifier, resolve_device(Device(device)), config)
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
     def predict(
@@ -99,6 +93,32 @@ class Detector:
         for scored in self.scorer.score(noted()):
             boxes, image_size = shown.pop(0)
             yield select_detections(boxes, scored, image_size, self.config)
+
+
+def load_scorer(folder: Path, device: torch.device, config: DetectConfig) -> tuple[Scorer, ClassifierSpec]:
+    """The classifier in a folder, of whichever kind. Raises ClassifierError naming what is wrong."""
+    bf16 = resolve_bf16(config.precision, device)
+    if is_frozen(folder):
+        frozen, frozen_spec = load_frozen(folder)
+        extractor = RegionFeatures(
+            frozen.backbone,
+            frozen_spec.crops,
+            frozen_spec.features,
+            device=device,
+            bf16=bf16,
+            batch_size=config.batch_size,
+        )
+        return FrozenScorer(frozen, extractor), frozen_spec
+    network, spec = load_classifier(folder)
+    scorer = RegionScorer(
+        network, spec.crops, device=device, bf16=bf16, compiled=config.compile, batch_size=config.batch_size
+    )
+    return scorer, spec
+
+
+def load_classes(folder: Path) -> ClassifierSpec:
+    """The description of the classifier in a folder, of whichever kind. Raises ClassifierError as `load_scorer`."""
+    return load_frozen_spec(folder) if is_frozen(folder) else load_spec(folder)
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.proposals.colour_spaces import Planes
 from detpipe.jit import compiled
+from detpipe.proposals.colour_spaces import Planes
 
 Int32Array = npt.NDArray[np.int32]
 
