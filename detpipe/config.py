@@ -41,7 +41,11 @@ from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from detpipe.heads.linear_svm import SvmHead
+from detpipe.heads.nearest_neighbours import NearestNeighboursHead
+from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.softmax_regression import SoftmaxRegressionHead
+from detpipe.heads.zero_shot import ZeroShot
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
@@ -79,7 +83,14 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},
-    "head": {"softmax": HeadConfig, "svm": SvmHead},
+    "head": {
+        "softmax": HeadConfig,
+        "svm": SvmHead,
+        "linear": SoftmaxRegressionHead,
+        "knn": NearestNeighboursHead,
+        "prototypes": PrototypesHead,
+        "zero_shot": ZeroShot,
+    },
     "solver": {"adamw": SolverConfig},
 }
 

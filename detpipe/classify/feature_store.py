@@ -2,7 +2,8 @@
 
 One folder a store: features.f16 (N, D) as it lies in memory, columns.safetensors, images.json and the manifest.
 Nothing is pickled. A store has its full size from the start and is filled image by image, so a killed one goes on, and
-ends with the same bytes. A row is known by the digest of its image and its box: a store of other regions takes over those rows.
+ends with the same bytes. A row is known by the digest of its image and its box: a store of other regions takes over
+those rows.
 
 N: regions of all images, in the images' order. R: of one image. D: feature width. K: classes.
 """

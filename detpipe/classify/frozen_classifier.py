@@ -33,6 +33,10 @@ from detpipe.classify.feature_store import FeatureStore
 from detpipe.classify.region_features import FeatureConfig, RegionFeatures
 from detpipe.heads.feature_head import Examples, FeatureHead
 from detpipe.heads.linear_svm import LinearHead
+from detpipe.heads.nearest_neighbours import NeighboursHead
+from detpipe.heads.prototypes import PrototypeHead
+from detpipe.heads.softmax_regression import SoftmaxRegression
+from detpipe.heads.zero_shot import ZeroShotHead
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
 from detpipe.structures import Float32Array, Image
@@ -40,7 +44,13 @@ from detpipe.structures import Float32Array, Image
 KIND = "features"
 """What classifier.json calls it."""
 
-HEADS: Mapping[str, type[FeatureHead]] = {"linear": LinearHead}
+HEADS: Mapping[str, type[FeatureHead]] = {
+    "linear": LinearHead,
+    "softmax": SoftmaxRegression,
+    "neighbours": NeighboursHead,
+    "prototypes": PrototypeHead,
+    "zero_shot": ZeroShotHead,
+}
 """The heads that a folder may hold, by the names that classifier.json gives them."""
 
 
