@@ -45,6 +45,7 @@ from detpipe.heads.nearest_neighbours import NearestNeighboursHead
 from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax_regression import SoftmaxRegressionHead
+from detpipe.heads.two_layers import TwoLayers
 from detpipe.heads.zero_shot import ZeroShot
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
@@ -87,6 +88,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
         "softmax": HeadConfig,
         "svm": SvmHead,
         "linear": SoftmaxRegressionHead,
+        "two_layers": TwoLayers,
         "knn": NearestNeighboursHead,
         "prototypes": PrototypesHead,
         "zero_shot": ZeroShot,

@@ -25,6 +25,8 @@ from safetensors.numpy import load_file, save_file
 
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.labeling import Regions
+from detpipe.classify.region_geometry import COLUMNS as GEOMETRY
+from detpipe.classify.region_geometry import region_geometry
 from detpipe.datasets.image_file import read_image
 from detpipe.progress import progress
 from detpipe.solver.interrupt import StopRequest
@@ -39,8 +41,15 @@ GROUP = 8
 """Images whose regions share batches, and that are committed together: what a killed run does again, at most."""
 KEY_BYTES = 16
 _CHECKED_ROWS = 8192
-_SHAPES = {"boxes": ("N", 4), "labels": ("N",), "ious": ("N",), "deltas": ("N", 4), "class_ious": ("N", "K")}
-_TYPES = {"boxes": "float32", "labels": "int64", "ious": "float32", "deltas": "float32", "class_ious": "float16"}
+_COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
+    "boxes": (("N", 4), "float32"),
+    "geometry": (("N", GEOMETRY), "float32"),
+    "labels": (("N",), "int64"),
+    "ious": (("N",), "float32"),
+    "deltas": (("N", 4), "float32"),
+    "class_ious": (("N", "K"), "float16"),
+}
+"""Shape and type of each column of numbers."""
 
 
 class FeatureStoreError(ValueError):
@@ -62,12 +71,16 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageRegions:
-    """The regions of one image that a store holds. digest: of the image's file. class_ious: (R, K) float32."""
+    """The regions of one image that a store holds. digest: of the image's file. class_ious: (R, K) float32.
+
+    places: (R,) int64, of each among the image's proposals; of one that is none, of the proposal that is most like it.
+    """
 
     record: ImageRecord
     digest: bytes
     regions: Regions
     class_ious: Float32Array
+    places: Int64Array
 
     @cached_property
     def keys(self) -> list[bytes]:
@@ -82,15 +95,17 @@ class ImageRegions:
 class FeatureStore:
     """A complete store, opened and checked.
 
-    features: (N, D) float16, on disk until it is read. boxes: (N, 4). labels: (N,) int64, 0 background. ious: (N,) with
-    the nearest object. deltas: (N, 4) onto it, 0 for background. class_ious: (N, K) float16, the best overlap with an
-    object of each class. images: (N,) int64, the place of each row's image. spans: of each image's rows, by its id.
+    features: (N, D) float16, on disk until it is read. boxes: (N, 4). geometry: (N, G), see `region_geometry`.
+    labels: (N,) int64, 0 background. ious: (N,) with the nearest object. deltas: (N, 4) onto it, 0 for background.
+    class_ious: (N, K) float16, the best overlap with an object of each class. images: (N,) int64, the place of each
+    row's image. spans: of each image's rows, by its id. keys: of each row.
     """
 
     path: Path
     manifest: Manifest
     features: Float16Array
     boxes: Float32Array
+    geometry: Float32Array
     labels: Int64Array
     ious: Float32Array
     deltas: Float32Array
@@ -135,7 +150,7 @@ def open_store(path: Path) -> FeatureStore:
         path=path,
         manifest=manifest,
         features=_mapped(path / FEATURES, rows, width),
-        **{name: columns[name] for name in _SHAPES},
+        **{name: columns[name] for name in _COLUMNS},
         images=np.repeat(np.arange(len(counts)), counts).astype(np.int64),
         spans={image_id: slice(int(a), int(b)) for image_id, a, b in zip(ids, ends[:-1], ends[1:], strict=True)},
         keys=[key.tobytes() for key in columns["keys"]],
@@ -147,7 +162,10 @@ _REMEDY = "make it anew: detpipe features overwrite=true"
 
 def _check_columns(path: Path, columns: Mapping[str, npt.NDArray[np.generic]], rows: int, classes: int) -> None:
     sizes = {"N": rows, "K": classes}
-    wanted = {name: (tuple(sizes.get(str(n), n) for n in shape), _TYPES[name]) for name, shape in _SHAPES.items()}
+    wanted = {
+        name: (tuple(sizes[n] if isinstance(n, str) else n for n in shape), kind)
+        for name, (shape, kind) in _COLUMNS.items()
+    }
     wanted["keys"] = ((rows, KEY_BYTES), "uint8")
     for name, (shape, kind) in wanted.items():
         column = columns.get(name)
@@ -221,7 +239,9 @@ def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -
     known = set() if before is None else set(before.keys)
     left = [(one, np.flatnonzero([key not in known for key in one.keys])) for one in plan]
     return [
-        ImageRegions(one.record, one.digest, one.regions[rows], one.class_ious[rows]) for one, rows in left if len(rows)
+        ImageRegions(one.record, one.digest, one.regions[rows], one.class_ious[rows], one.places[rows])
+        for one, rows in left
+        if len(rows)
     ]
 
 
@@ -282,6 +302,12 @@ def _write_columns(path: Path, plan: Sequence[ImageRegions], classes: int) -> No
     regions = [one.regions for one in plan]
     columns: dict[str, npt.NDArray[np.generic]] = {
         "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in regions)]),
+        "geometry": np.concatenate(
+            [
+                np.zeros((0, GEOMETRY), np.float32),
+                *(region_geometry(one.regions.boxes, one.record.image_size, one.places) for one in plan),
+            ]
+        ),
         "labels": np.concatenate([np.zeros(0, np.int64), *(one.labels for one in regions)]),
         "ious": np.concatenate([np.zeros(0, np.float32), *(one.ious for one in regions)]),
         "deltas": np.concatenate([np.zeros((0, 4), np.float32), *(one.deltas for one in regions)]),

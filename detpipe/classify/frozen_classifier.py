@@ -31,11 +31,13 @@ from detpipe.classify.classifier_folder import (
 from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.feature_store import FeatureStore
 from detpipe.classify.region_features import FeatureConfig, RegionFeatures
+from detpipe.classify.region_geometry import region_geometry
 from detpipe.heads.feature_head import Examples, FeatureHead
 from detpipe.heads.linear_svm import LinearHead
 from detpipe.heads.nearest_neighbours import NeighboursHead
 from detpipe.heads.prototypes import PrototypeHead
 from detpipe.heads.softmax_regression import SoftmaxRegression
+from detpipe.heads.two_layers import TwoLayerHead
 from detpipe.heads.zero_shot import ZeroShotHead
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
@@ -47,6 +49,7 @@ KIND = "features"
 HEADS: Mapping[str, type[FeatureHead]] = {
     "linear": LinearHead,
     "softmax": SoftmaxRegression,
+    "two_layers": TwoLayerHead,
     "neighbours": NeighboursHead,
     "prototypes": PrototypeHead,
     "zero_shot": ZeroShotHead,
@@ -73,7 +76,7 @@ class FrozenClassifier(nn.Module):
 
 
 class FrozenScorer:
-    """Scores of regions by their crops' features; see `Scorer`."""
+    """Scores of regions by their crops' features; see `Scorer`. Regions come best first, as proposals do."""
 
     def __init__(self, network: FrozenClassifier, extractor: RegionFeatures) -> None:
         self.network = network
@@ -81,14 +84,22 @@ class FrozenScorer:
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
         """See `Scorer`. Features pass through float16, so that they are those of a store."""
-        for features in self._extractor.features(images):
-            yield score_features(self.network.head, features.astype(np.float16).astype(np.float32))
+        geometry: list[Float32Array] = []
+
+        def noted() -> Iterator[tuple[Image, Float32Array]]:
+            for image, boxes in images:
+                geometry.append(region_geometry(boxes, (image.shape[0], image.shape[1]), np.arange(len(boxes))))
+                yield image, boxes
+
+        for features in self._extractor.features(noted()):
+            stored = features.astype(np.float16).astype(np.float32)
+            yield score_features(self.network.head, stored, geometry.pop(0))
 
 
-def score_features(head: FeatureHead, features: Float32Array) -> ScoredRegions:
-    """(R, D) float32 -> the regions' scores and deltas, on the CPU; R = 0 gives none."""
+def score_features(head: FeatureHead, features: Float32Array, geometry: Float32Array) -> ScoredRegions:
+    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU; R = 0 gives none."""
     with torch.inference_mode():
-        scores, deltas = head.cpu()(torch.from_numpy(features))
+        scores, deltas = head.cpu()(torch.from_numpy(features), torch.from_numpy(geometry))
     return ScoredRegions(scores.numpy(), None if deltas is None else deltas.numpy())
 
 
@@ -96,6 +107,7 @@ def examples_of(store: FeatureStore) -> Examples:
     """What a head learns from: the store in memory, in float32."""
     return Examples(
         features=np.asarray(store.features, dtype=np.float32),
+        geometry=store.geometry,
         labels=store.labels,
         ious=store.ious,
         deltas=store.deltas,

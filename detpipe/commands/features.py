@@ -35,7 +35,7 @@ from detpipe.datasets.source import Split
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain
-from detpipe.structures import Dataset, Float32Array, GroundTruth
+from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -184,10 +184,12 @@ def planned_regions(config: Features, stored: StoredSplit) -> Iterator[ImageRegi
             generator = generator_for(config.seed, record.image_id)
             regions = sample_regions(found.proposals.boxes, truth, found.image_size, config.sampling, generator)
             overlaps = class_ious(regions.boxes, truth, len(stored.dataset.classes))
+            places = nearest_places(regions.boxes, found.proposals.boxes)
         else:
             regions = unlabelled(found.proposals.boxes[: config.detect.max_proposals])
             overlaps = np.zeros((len(regions), len(stored.dataset.classes)), dtype=np.float32)
-        yield ImageRegions(record, found.image_digest, regions, overlaps)
+            places = np.arange(len(regions))
+        yield ImageRegions(record, found.image_digest, regions, overlaps, places)
 
 
 def unlabelled(boxes: Float32Array) -> Regions:
@@ -195,6 +197,13 @@ def unlabelled(boxes: Float32Array) -> Regions:
     n = len(boxes)
     zeros = np.zeros((n, 4), dtype=np.float32)
     return Regions(boxes, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.float32), zeros)
+
+
+def nearest_places(boxes: Float32Array, proposals: Float32Array) -> Int64Array:
+    """The place of the proposal that overlaps each box most, itself where it is one: (R, 4), (P, 4) -> (R,) int64."""
+    if not len(proposals):
+        return np.zeros(len(boxes), dtype=np.int64)
+    return np.asarray(geometry.iou(boxes, proposals).argmax(axis=1), dtype=np.int64)
 
 
 def class_ious(boxes: Float32Array, truth: GroundTruth, classes: int) -> Float32Array:

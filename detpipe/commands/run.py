@@ -6,14 +6,16 @@ import json
 import logging
 from dataclasses import dataclass
 
-from detpipe.commands import check, crop, detect, evaluate, propose, train_cls
+from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls
 from detpipe.datasets.findings import Severity
+from detpipe.datasets.source import Split
+from detpipe.heads.feature_head import StoredHead
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Run(propose.Propose, crop.Crop, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
+class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
     """Settings of `detpipe run`: those of all its stages."""
 
     def __post_init__(self) -> None:
@@ -27,7 +29,10 @@ def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
     gate(config)
     propose.run(config)
-    crop.run(config)
+    if isinstance(config.head, StoredHead):
+        features.run(config)
+    else:
+        crop.run(config)
     train_cls.run(config)
     detect.run(config)
     evaluate.run(config)
@@ -47,6 +52,7 @@ def summarize(config: Run) -> None:
     places = {
         "propose": config.folder.proposals,
         "crop": config.folder.crops,
+        "features": config.folder.features(Split.train).parent,
         "train-cls": config.folder.classifier,
         "detect": config.folder.detections,
         "eval": config.folder.metrics,

@@ -6,7 +6,8 @@ N: regions, D: feature width, K: classes.
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,20 @@ from detpipe.heads.bbox_regressor import ridge_regression
 from detpipe.heads.region_head import BoxRegression, RegionHead
 from detpipe.structures import BoolArray, Float32Array, Int64Array
 
+Head = TypeVar("Head", bound="FeatureHead")
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled regions. features: (N, D) float32. labels: (N,) int64, 0 background. ious: (N,) with the nearest object.
+    """Labelled regions.
 
-    deltas: (N, 4) onto it. class_ious: (N, K), the best overlap with an object of each class. classes: K names.
+    features: (N, D) float32. geometry: (N, G) float32, their places and sizes. labels: (N,) int64, 0 background.
+    ious: (N,) with the nearest object. deltas: (N, 4) onto it. class_ious: (N, K), the best overlap with an object of
+    each class. classes: K names.
     """
 
     features: Float32Array
+    geometry: Float32Array
     labels: Int64Array
     ious: Float32Array
     deltas: Float32Array
@@ -53,16 +59,25 @@ class FeatureHead(nn.Module, abc.ABC):
     A class's numbers come from its own rows of the buffers, by sums of their own: a class more beside it changes none
     of its bits. (Softmax and nearest neighbours, where classes compete, depart from that.)
 
-    box_weight: (K, D, 4), box_bias: (K, 4); without rows where boxes stay as they are.
+    mean, scale: (D,), by which features are standardised first. box_weight: (K, D, 4), box_bias: (K, 4); without rows
+    where boxes stay as they are. A subclass names its own buffers, and takes them as arguments of these names.
     """
 
+    mean: Tensor
+    scale: Tensor
     box_weight: Tensor
     box_bias: Tensor
+    SHARED: ClassVar[tuple[str, ...]] = ("mean", "scale")
+    """The buffers without a row a class."""
 
-    def __init__(self, *, box_weight: Tensor, box_bias: Tensor) -> None:
+    def __init__(self, **tensors: Tensor) -> None:
+        """The buffers. Raises TypeError unless they are the ones that the class names."""
         super().__init__()
-        self.register_buffer("box_weight", box_weight)
-        self.register_buffer("box_bias", box_bias)
+        wanted = {"mean", "scale", "box_weight", "box_bias", *type(self).__annotations__} - {"SHARED"}
+        if tensors.keys() != wanted:
+            raise TypeError(f"{type(self).__name__}: wanted the tensors {sorted(wanted)}, got {sorted(tensors)}")
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
 
     @property
     @abc.abstractmethod
@@ -70,21 +85,22 @@ class FeatureHead(nn.Module, abc.ABC):
         """K."""
 
     @abc.abstractmethod
-    def class_scores(self, features: Tensor) -> Tensor:
-        """(N, D) float32 -> (N, K) in [0, 1]; N = 0 gives no rows."""
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        """Standardised features (N, D) and geometry (N, G) -> (N, K) in [0, 1]; N = 0 gives no rows."""
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, D) float32 -> scores (N, K + 1), column 0 what the best class leaves, and deltas (N, K, 4) or None."""
-        scores = self.class_scores(features)
+    def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, D), (N, G) float32 -> scores (N, K + 1), column 0 what the best leaves; deltas (N, K, 4) or None."""
+        x = (features - self.mean) * self.scale
+        scores = self.class_scores(x, geometry)
         best = scores.amax(dim=1, keepdim=True) if self.n_classes else scores.new_zeros(len(scores), 1)
-        return torch.cat([1 - best, scores], dim=1), self.deltas(features)
+        return torch.cat([1 - best, scores], dim=1), self.deltas(x)
 
-    def deltas(self, features: Tensor) -> Tensor | None:
+    def deltas(self, x: Tensor) -> Tensor | None:
         """(N, D) -> (N, K, 4), a product by itself for each class; None without box regression."""
         if not len(self.box_weight):
             return None
         pairs = zip(self.box_weight, self.box_bias, strict=True)
-        return torch.stack([features @ weight + bias for weight, bias in pairs], dim=1)
+        return torch.stack([x @ weight + bias for weight, bias in pairs], dim=1)
 
     def tensors(self) -> dict[str, Tensor]:
         """The buffers by name, which are the arguments that make this head again."""
@@ -101,7 +117,7 @@ def scores_by_class(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class StoredHead(RegionHead):
+class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
     def __post_init__(self) -> None:
@@ -111,12 +127,32 @@ class StoredHead(RegionHead):
 
     def train(self, examples: Examples, *, seed: int) -> FeatureHead:
         """The head of all classes of the examples. Raises ValueError for a class without any."""
-        raise NotImplementedError
+        mean, scale = standardisation(examples.features)
+        return self.fit(standardised(examples, mean, scale), self._shared(mean, scale), seed=seed)
 
     def add_class(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
-        """The head with the examples' last class, which it doesn't know; default: all are trained anew."""
-        del head
-        return self.train(examples, seed=seed)
+        """The head with the examples' last class, which it doesn't know yet."""
+        seen = standardised(examples, head.mean.numpy(), head.scale.numpy())
+        return self.extend(head, seen, seed=seed)
+
+    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+        """The head without a class, 1..K of its own. examples: those of the classes that stay."""
+        del examples, seed
+        kept = [row for row in range(head.n_classes) if row != label - 1]
+        return type(head)(
+            **{name: tensor if name in head.SHARED else tensor[kept] for name, tensor in head.tensors().items()}
+        )
+
+    @abc.abstractmethod
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> FeatureHead:
+        """Train on standardised features. shared: "mean" and "scale", which the head takes."""
+
+    @abc.abstractmethod
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+        """The head with the last class of the examples; theirs are the head's standardised features."""
+
+    def _shared(self, mean: Float32Array, scale: Float32Array) -> dict[str, Tensor]:
+        return {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
 
     def box_tensors(self, examples: Examples, labels: list[int]) -> dict[str, Tensor]:
         """Ridge regression of the boxes of these classes, as box_weight and box_bias (see FeatureHead)."""
@@ -139,15 +175,28 @@ class StoredHead(RegionHead):
         return ridge_regression(examples.features[rows], examples.deltas[rows], self.ridge)
 
 
-def joined(head: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The buffers of two heads whose every buffer has a row a class: the classes of the second after the first's."""
-    return {name: torch.cat([tensor, other[name]]) for name, tensor in head.items()}
+def joined(head: Head, other: Head) -> Head:
+    """The classes of the second head after those of the first, whose shared buffers stay."""
+    theirs = other.tensors()
+    tensors = {
+        name: tensor if name in head.SHARED else torch.cat([tensor, theirs[name]])
+        for name, tensor in head.tensors().items()
+    }
+    return type(head)(**tensors)
 
 
-def mean_norm_scale(features: Float32Array, norm: float) -> float:
-    """By what features are multiplied for this mean norm. No features, or none but zeros: 1."""
-    mean = float(np.linalg.norm(features, axis=1).mean()) if len(features) else 0.0
-    return norm / mean if mean > 0 else 1.0
+def standardisation(features: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """(mean, scale), (D,) each, for (x - mean) scale of variance 1; a feature that hardly varies isn't blown up."""
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    floor = max(1e-3 * float(deviation.mean()), 1e-6)
+    return mean, (1 / np.maximum(deviation, floor)).astype(np.float32)
+
+
+def standardised(examples: Examples, mean: Float32Array, scale: Float32Array) -> Examples:
+    """The examples with (x - mean) scale for their features."""
+    features = examples.features - mean
+    features *= scale
+    return replace(examples, features=features)
 
 
 def any_overlap(examples: Examples, at_least: float) -> BoolArray:

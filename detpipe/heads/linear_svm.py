@@ -22,7 +22,6 @@ from detpipe.heads.feature_head import (
     FeatureHead,
     StoredHead,
     joined,
-    mean_norm_scale,
     scores_by_class,
 )
 from detpipe.heads.platt import platt
@@ -144,19 +143,13 @@ class LinearHead(FeatureHead):
     slope: Tensor
     offset: Tensor
 
-    def __init__(
-        self, *, weight: Tensor, bias: Tensor, slope: Tensor, offset: Tensor, box_weight: Tensor, box_bias: Tensor
-    ) -> None:
-        super().__init__(box_weight=box_weight, box_bias=box_bias)
-        for name, tensor in (("weight", weight), ("bias", bias), ("slope", slope), ("offset", offset)):
-            self.register_buffer(name, tensor)
-
     @property
     def n_classes(self) -> int:
         return len(self.bias)
 
-    def class_scores(self, features: Tensor) -> Tensor:
-        return torch.sigmoid(scores_by_class(features, self.weight, self.bias) * self.slope + self.offset)
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        return torch.sigmoid(scores_by_class(x, self.weight, self.bias) * self.slope + self.offset)
 
 
 @dataclass(kw_only=True)
@@ -181,17 +174,18 @@ class SvmHead(StoredHead):
         if not (self.c > 0 and self.positive_weight > 0 and self.rounds > 0 and 0 < self.negative_iou <= 1):
             raise ValueError("head: wanted c, positive_weight and rounds above 0 and negative_iou in (0, 1]")
 
-    def train(self, examples: Examples, *, seed: int) -> LinearHead:
-        """A machine a class. Features are scaled while it is solved; the weights take them as they are."""
-        return self._of_classes(examples, list(range(1, len(examples.classes) + 1)), seed)
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> LinearHead:
+        """A machine a class."""
+        return self._of_classes(examples, shared, list(range(1, len(examples.classes) + 1)), seed)
 
-    def add_class(self, head: FeatureHead, examples: Examples, *, seed: int) -> LinearHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
         """The machine of the last class beside the others, which stay as they are."""
-        new = self._of_classes(examples, [len(examples.classes)], seed)
-        return LinearHead(**joined(head.tensors(), new.tensors()))
+        shared = {"mean": head.mean, "scale": head.scale}
+        return joined(head, self._of_classes(examples, shared, [len(examples.classes)], seed))
 
-    def _of_classes(self, examples: Examples, labels: list[int], seed: int) -> LinearHead:
-        scale = np.float32(mean_norm_scale(examples.features, FEATURE_NORM))
+    def _of_classes(self, examples: Examples, shared: dict[str, Tensor], labels: list[int], seed: int) -> LinearHead:
+        # Standardised features have a norm of about the root of their number; R-CNN's C is meant for one of 20.
+        scale = np.float32(FEATURE_NORM / np.sqrt(examples.features.shape[1]))
         scaled = examples.features * scale
         solved = [self._machine(examples, scaled, label, seed) for label in labels]
         lines = torch.tensor([line for _, line in solved], dtype=torch.float32).reshape(-1, 2)
@@ -200,6 +194,7 @@ class SvmHead(StoredHead):
             bias=torch.tensor([one.bias for one, _ in solved], dtype=torch.float32),
             slope=lines[:, 0].contiguous(),
             offset=lines[:, 1].contiguous(),
+            **shared,
             **self.box_tensors(examples, labels),
         )
 

@@ -11,47 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap
+from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardised
 from detpipe.heads.prototypes import directions
 
 
 class NeighboursHead(FeatureHead):
     """The share of each class among the k nearest, each weighed by exp(cosine / temperature).
 
-    memory: (M, D) float16, of norm 1, seen from the centre (D,). labels: (M,) int64, 0 background. k: () int64,
+    memory: (M, D) float16, of norm 1. labels: (M,) int64, 0 background. k: () int64,
     temperature: () float32, classes: () int64, K.
     """
 
     memory: Tensor
     labels: Tensor
-    centre: Tensor
     k: Tensor
     temperature: Tensor
     classes: Tensor
-
-    def __init__(
-        self,
-        *,
-        memory: Tensor,
-        labels: Tensor,
-        centre: Tensor,
-        k: Tensor,
-        temperature: Tensor,
-        classes: Tensor,
-        box_weight: Tensor,
-        box_bias: Tensor,
-    ) -> None:
-        super().__init__(box_weight=box_weight, box_bias=box_bias)
-        own = {"memory": memory, "labels": labels, "centre": centre, "k": k, "temperature": temperature}
-        for name, tensor in {**own, "classes": classes}.items():
-            self.register_buffer(name, tensor)
 
     @property
     def n_classes(self) -> int:
         return int(self.classes)
 
-    def class_scores(self, features: Tensor) -> Tensor:
-        x = torch.nn.functional.normalize(features - self.centre, dim=1)
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        x = torch.nn.functional.normalize(x, dim=1)
         nearest = (x @ self.memory.float().T).topk(min(int(self.k), len(self.memory)), dim=1)
         weights = (nearest.values / self.temperature).softmax(dim=1)
         shares = x.new_zeros(len(x), self.n_classes + 1)
@@ -76,7 +59,7 @@ class NearestNeighboursHead(StoredHead):
         if self.k < 1 or self.memory < self.k or not self.temperature > 0 or not 0 < self.background_iou <= 1:
             raise ValueError("head: wanted k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
 
-    def train(self, examples: Examples, *, seed: int) -> NeighboursHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> NeighboursHead:
         """Remember the regions; those that don't fit in are left out at random, background first."""
         classes = list(range(1, len(examples.classes) + 1))
         for label in classes:
@@ -85,13 +68,21 @@ class NearestNeighboursHead(StoredHead):
         objects = generator.permutation(np.flatnonzero(examples.labels > 0))[: self.memory]
         outside = np.flatnonzero((examples.labels == 0) & ~any_overlap(examples, self.background_iou))
         rows = np.sort(np.concatenate([objects, generator.permutation(outside)[: self.memory - len(objects)]]))
-        centre = examples.features.mean(axis=0)
         return NeighboursHead(
-            memory=torch.from_numpy(directions(examples.features[rows], centre).astype(np.float16)),
+            memory=torch.from_numpy(directions(examples.features[rows]).astype(np.float16)),
             labels=torch.from_numpy(examples.labels[rows]),
-            centre=torch.from_numpy(centre),
             k=torch.tensor(self.k),
             temperature=torch.tensor(self.temperature),
             classes=torch.tensor(len(classes)),
+            **shared,
             **self.box_tensors(examples, classes),
         )
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> NeighboursHead:
+        """What the store holds now is remembered."""
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed)
+
+    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+        """Its regions are forgotten, or background."""
+        del label
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap
+from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardised
 from detpipe.heads.softmax import softmax_loss
 from detpipe.structures import Float32Array, Int64Array
 
@@ -22,24 +22,13 @@ class SoftmaxRegression(FeatureHead):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, *, weight: Tensor, bias: Tensor, box_weight: Tensor, box_bias: Tensor) -> None:
-        super().__init__(box_weight=box_weight, box_bias=box_bias)
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
     @property
     def n_classes(self) -> int:
         return len(self.bias) - 1
 
-    def class_scores(self, features: Tensor) -> Tensor:
-        return self._probabilities(features)[:, 1:]
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As FeatureHead's, with the background's own probability in column 0."""
-        return self._probabilities(features), self.deltas(features)
-
-    def _probabilities(self, features: Tensor) -> Tensor:
-        return (features @ self.weight.T + self.bias).softmax(dim=1)
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        return (x @ self.weight.T + self.bias).softmax(dim=1)[:, 1:]
 
 
 @dataclass(kw_only=True)
@@ -58,23 +47,27 @@ class SoftmaxRegressionHead(StoredHead):
         if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
             raise ValueError("head: wanted l2 and iterations above 0 and background_iou in (0, 1]")
 
-    def train(self, examples: Examples, *, seed: int) -> SoftmaxRegression:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> SoftmaxRegression:
         """The minimum of a convex loss: nothing is drawn from the seed."""
         del seed
         classes = list(range(1, len(examples.classes) + 1))
         for label in classes:
             examples.positives(label)  # raises where there are none
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
-        x, y = examples.features[rows], examples.labels[rows]
-        mean, scale = x.mean(axis=0), 1 / np.maximum(x.std(axis=0), 1e-3 * max(float(x.std()), 1e-12))
-        weight, bias = self._solve((x - mean) * scale, y, len(classes))
-        weight = weight * torch.from_numpy(scale)
-        return SoftmaxRegression(
-            weight=weight, bias=bias - weight @ torch.from_numpy(mean), **self.box_tensors(examples, classes)
-        )
+        weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
+        return SoftmaxRegression(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> SoftmaxRegression:
+        """All classes trained anew, and so calibrated to the new one."""
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed)
+
+    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+        """All that stay trained anew."""
+        del label
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed)
 
     def _solve(self, x: Float32Array, labels: Int64Array, classes: int) -> tuple[Tensor, Tensor]:
-        """Weights (K + 1, D) and biases of standardised features; it starts from the classes' shares."""
+        """Weights (K + 1, D) and biases of the softmax; it starts from the classes' shares."""
         shares = (np.bincount(labels, minlength=classes + 1) + 1) / (len(labels) + classes + 1)
         features, targets = torch.from_numpy(x), torch.from_numpy(labels)
         weight = torch.zeros(classes + 1, x.shape[1], requires_grad=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, scores_by_class
+from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, joined, scores_by_class
 from detpipe.heads.platt import platt
 from detpipe.structures import Float32Array
 
@@ -27,44 +27,28 @@ MAX_VECTOR_BYTES = 1 << 30
 
 
 class ZeroShotHead(FeatureHead):
-    """sigmoid(slope ((x - centre) V) . s_k + offset): one line for all classes, since unseen ones have none.
+    """sigmoid(slope (x V) . s_k + offset): one line for all classes, since unseen ones have none.
 
-    projection: V, (D, E). vectors: (K, E), of norm 1. centre: (D,). slope, offset: ().
+    projection: V, (D, E). vectors: (K, E), of norm 1. slope, offset: ().
     """
 
     projection: Tensor
     vectors: Tensor
-    centre: Tensor
     slope: Tensor
     offset: Tensor
-
-    def __init__(
-        self,
-        *,
-        projection: Tensor,
-        vectors: Tensor,
-        centre: Tensor,
-        slope: Tensor,
-        offset: Tensor,
-        box_weight: Tensor,
-        box_bias: Tensor,
-    ) -> None:
-        super().__init__(box_weight=box_weight, box_bias=box_bias)
-        own = {"projection": projection, "vectors": vectors, "centre": centre, "slope": slope, "offset": offset}
-        for name, tensor in own.items():
-            self.register_buffer(name, tensor)
+    SHARED = ("mean", "scale", "projection", "slope", "offset")
 
     @property
     def n_classes(self) -> int:
         return len(self.vectors)
 
-    def class_scores(self, features: Tensor) -> Tensor:
-        return torch.sigmoid(self.margins(features) * self.slope + self.offset)
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        return torch.sigmoid(self.margins(x) * self.slope + self.offset)
 
-    def margins(self, features: Tensor) -> Tensor:
+    def margins(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, K): about 1 for a region of the class, -1 for others."""
-        projected = (features - self.centre) @ self.projection
-        return scores_by_class(projected, self.vectors, torch.zeros(self.n_classes))
+        return scores_by_class(x @ self.projection, self.vectors, torch.zeros(self.n_classes))
 
 
 @dataclass(kw_only=True)
@@ -72,7 +56,7 @@ class ZeroShot(StoredHead):
     """Class vectors, from text or from anywhere: one length, close where classes are alike."""
 
     vectors: str | None = None
-    """A .npy file of class vectors, (classes, E) float; a .txt file of that name beside it has their names, a line each."""
+    """A .npy file of class vectors, (classes, E) float; a .txt file of that name beside it has their names, by line."""
     feature_ridge: float = 0.1
     """How much the map is held down on the side of features, as a share of their mean variance times N."""
     vector_ridge: float = 0.1
@@ -85,7 +69,7 @@ class ZeroShot(StoredHead):
         if not (self.feature_ridge > 0 and self.vector_ridge > 0 and 0 < self.negative_iou <= 1):
             raise ValueError("head: wanted feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
 
-    def train(self, examples: Examples, *, seed: int) -> ZeroShotHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> FeatureHead:
         """The map from the classes that have regions; all classes get their scores by their vectors.
 
         Raises ValueError where no class has regions, where a class has no vector, or the files are none of this form.
@@ -95,41 +79,33 @@ class ZeroShot(StoredHead):
         seen = [label for label in range(1, len(examples.classes) + 1) if (examples.labels == label).any()]
         if not seen:
             raise ValueError("zero-shot head: wanted regions of at least one class to learn the map from, got none")
-        centre = examples.features.mean(axis=0)
-        projection = self._map(examples, examples.features - centre, vectors[np.array(seen) - 1], seen)
-        head = ZeroShotHead(
-            projection=torch.from_numpy(projection),
-            vectors=torch.from_numpy(vectors),
-            centre=torch.from_numpy(centre),
-            slope=torch.ones(()),
-            offset=torch.zeros(()),
+        tensors = {
+            "projection": torch.from_numpy(self._map(examples, vectors[np.array(seen) - 1], seen)),
+            "vectors": torch.from_numpy(vectors),
+            "slope": torch.ones(()),
+            "offset": torch.zeros(()),
+            **shared,
             **self._boxes(examples),
-        )
-        slope, offset = self._line(head, examples, seen)
-        return ZeroShotHead(**{**head.tensors(), "slope": torch.tensor(slope), "offset": torch.tensor(offset)})
+        }
+        slope, offset = self._line(ZeroShotHead(**tensors), examples, seen)
+        return ZeroShotHead(**{**tensors, "slope": torch.tensor(slope), "offset": torch.tensor(offset)})
 
-    def add_class(self, head: FeatureHead, examples: Examples, *, seed: int) -> ZeroShotHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
         """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
         del seed
-        assert isinstance(head, ZeroShotHead)
         vector = torch.from_numpy(vectors_of(self._path(), examples.classes[-1:]))
-        shared = {"box_weight": head.box_weight[:1], "box_bias": head.box_bias[:1], "vectors": vector}
-        return ZeroShotHead(
-            **{
-                name: torch.cat([tensor, shared[name]]) if name in shared else tensor
-                for name, tensor in head.tensors().items()
-            }
-        )
+        one = {"vectors": vector, "box_weight": head.box_weight[:1], "box_bias": head.box_bias[:1]}
+        return joined(head, ZeroShotHead(**{**head.tensors(), **one}))
 
     def _path(self) -> Path:
         if self.vectors is None:
             raise ValueError("head.vectors: wanted a .npy file of class vectors, got none; give head.vectors=FILE.npy")
         return Path(self.vectors)
 
-    def _map(self, examples: Examples, x: Float32Array, vectors: Float32Array, seen: Sequence[int]) -> Float32Array:
+    def _map(self, examples: Examples, vectors: Float32Array, seen: Sequence[int]) -> Float32Array:
         """V of eq. 4: (X'X + g)^-1 X' Y S (S'S + l)^-1; what overlaps an object by less than its class's is -1."""
         targets = np.stack([np.where(examples.labels == label, 1.0, -1.0) for label in seen], axis=1)
-        s = vectors.astype(np.float64)
+        x, s = examples.features, vectors.astype(np.float64)
         gram = (x.T @ x).astype(np.float64)
         gram[np.diag_indices_from(gram)] += self.feature_ridge * np.trace(gram) / len(gram)
         left = np.linalg.solve(gram, (x.T @ targets.astype(np.float32)).astype(np.float64) @ s)
@@ -149,6 +125,7 @@ class ZeroShot(StoredHead):
         """The regression of all objects together, for every class alike: an unseen class has none of its own."""
         together = Examples(
             features=examples.features,
+            geometry=examples.geometry,
             labels=np.minimum(examples.labels, 1),
             ious=examples.ious,
             deltas=examples.deltas,
