@@ -27,11 +27,16 @@ SUMMARY = {
     "eval": "average precisions of detections, or a classifier on a database of images (db=DB), and the page",
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
+    "classes": "add a class to a detector on stored features, or remove one: see detpipe classes --help",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
     "inspect": "look inside a training, a database, a network: see detpipe inspect --help",
 }
 
 FAMILIES = {
+    "classes": {
+        "add": "a class that the detector doesn't know, trained from the stored features in seconds",
+        "remove": "a class less, the others as they are",
+    },
     "proposals": {
         "info": "what a proposals.lmdb holds and what made it",
         "verify": "is it whole, and are its images those that are there now",
@@ -190,6 +195,8 @@ def execute(name: str, config: DictConfig) -> None:
     from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
+        classes_add,
+        classes_remove,
         compute_mean,
         crop,
         detect,
@@ -226,6 +233,8 @@ def execute(name: str, config: DictConfig) -> None:
         "check": check.run,
         "make-db": make_db.run,
         "compute-mean": compute_mean.run,
+        "classes-add": classes_add.run,
+        "classes-remove": classes_remove.run,
         "proposals-info": proposals_info.run,
         "proposals-verify": proposals_verify.run,
         "proposals-recall": proposals_recall.run,

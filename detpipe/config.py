@@ -14,6 +14,8 @@ from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.classes_add import ClassesAdd
+from detpipe.commands.classes_remove import ClassesRemove
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
@@ -62,6 +64,8 @@ COMMANDS: dict[str, type] = {
     "check": Check,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
+    "classes-add": ClassesAdd,
+    "classes-remove": ClassesRemove,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
     "proposals-recall": ProposalsRecall,
