@@ -27,8 +27,8 @@ from detpipe.structures import Float32Array, Image
 
 Crops = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 4_000_000
-"""A long image is scaled down to so many pixels, whatever its shorter side would be: bounded memory."""
+STEP, MAX_LONG = 64, 4096
+"""Sides of what is shown are multiples of the one, and no longer than the other: memory is bounded."""
 
 
 @dataclass(kw_only=True)
@@ -136,9 +136,9 @@ class RegionFeatures:
 
     def _under(self, boxes: Float32Array, image: Image, side: int) -> Float32Array:
         height, width = image.shape[:2]
-        scale = min(side / min(height, width), (MAX_PIXELS / (height * width)) ** 0.5)
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        size = shown_size(width, height, side)
+        shrinks = size[0] * size[1] < width * height
+        shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         scales = np.array([size[0] / width, size[1] / height] * 2, dtype=np.float32)
         with torch.inference_mode():
             with autocast(self.device, self.bf16):
@@ -153,6 +153,19 @@ class RegionFeatures:
                 columns.append(cells.flatten(1))
             columns.append(one.mean(dim=(2, 3)).expand(len(boxes), -1))
             return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
+
+
+def shown_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) that an image is scaled to: about this shorter side, both multiples of 64, MAX_LONG at most.
+
+    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run; the few per cent by
+    which width and height are scaled apart are in the boxes' scales, too.
+    """
+    scale = side / min(width, height)
+    shown_width, shown_height = (
+        min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in (width, height)
+    )
+    return shown_width, shown_height
 
 
 def network_digest(backbone: Backbone) -> str:

@@ -39,8 +39,8 @@ from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
 
 logger = logging.getLogger(__name__)
 
-ESTIMATED_REGIONS = 64
-"""Regions whose features are timed to say how long all will take."""
+ESTIMATED_IMAGES = 2
+"""Images whose features are timed to say how long all will take."""
 
 
 @dataclass(kw_only=True)
@@ -216,17 +216,16 @@ def class_ious(boxes: Float32Array, truth: GroundTruth, classes: int) -> Float32
 
 
 def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: FeatureStore | None) -> None:
-    """Say how large the store will be and how long it will take, from the first crops. Nothing to do: nothing."""
+    """Say how large the store will be and how long it will take, from the first images. Nothing to do: nothing."""
     left = missing_regions(plan, before)
     if not left:
         return
-    first = left[0]
-    boxes = first.regions.boxes[:ESTIMATED_REGIONS]
-    image = read_image(first.record.path)
-    for _ in range(2):  # the first time more is set up than computed
-        begun = time.perf_counter()
-        next(extractor.features([(image, boxes)]))
-        seconds = time.perf_counter() - begun
+    probe = left[:ESTIMATED_IMAGES]
+    shown = [(read_image(one.record.path), one.regions.boxes) for one in probe]
+    list(extractor.features(shown[:1]))  # the first time more is set up than computed
+    begun = time.perf_counter()
+    timed = sum(map(len, extractor.features(shown)))
+    seconds = time.perf_counter() - begun
     rows, wanted = sum(len(one.regions) for one in plan), sum(len(one.regions) for one in left)
     logger.info(
         "features: %d regions of %d images, %d of them to compute: %.0f MB, about %.0f s",
@@ -234,5 +233,5 @@ def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: Fe
         len(plan),
         wanted,
         rows * extractor.width * 2 / 1e6,
-        wanted * seconds / len(boxes),
+        wanted * seconds / timed,
     )
