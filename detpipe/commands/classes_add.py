@@ -1,4 +1,4 @@
-"""`detpipe classes add`: a class that the detector doesn't know, trained from the store, the others left as they are."""
+"""`detpipe classes add`: a class that the detector does not know, trained from the stored features."""
 
 from __future__ import annotations
 
