@@ -24,6 +24,7 @@ SUMMARY = {
     "train-cls": "what are they: fine-tune a classifier on the crops, or on a database of images (db.train=DB)",
     "detect": "classify the proposals of the test images, or of any image or folder",
     "eval": "average precisions of detections, or a classifier on a database of images (db=DB), and the page",
+    "compress": "a Fast R-CNN with thinner layers, by truncated SVD, in a run folder of its own (run_dir=DIR out=DIR)",
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
@@ -189,6 +190,7 @@ def execute(name: str, config: DictConfig) -> None:
     from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
+        compress,
         compute_mean,
         crop,
         detect,
@@ -221,6 +223,7 @@ def execute(name: str, config: DictConfig) -> None:
         "detect": detect.run,
         "eval": evaluate_images.run,
         "check": check.run,
+        "compress": compress.run,
         "make-db": make_db.run,
         "compute-mean": compute_mean.run,
         "proposals-info": proposals_info.run,

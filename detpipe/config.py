@@ -14,6 +14,7 @@ from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.compress import Compress
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
@@ -39,6 +40,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
+from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
@@ -52,6 +54,7 @@ COMMANDS: dict[str, type] = {
     "detect": Detect,
     "eval": EvaluateImages,
     "check": Check,
+    "compress": Compress,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
     "proposals-info": ProposalsInfo,
@@ -76,7 +79,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},
-    "head": {"softmax": HeadConfig},
+    "head": {"softmax": HeadConfig, "fast_rcnn": FastRcnnHead},
     "solver": {"adamw": SolverConfig},
 }
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
-from detpipe.classify.classifier import ClassifierSpec, load_classifier
-from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, select_detections
-from detpipe.classify.device import Device, resolve_bf16, resolve_device
+from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.classify.detect import DetectConfig, Scorer, select_detections
+from detpipe.classify.device import Device, resolve_device
 from detpipe.commands.command import RunFolder
+from detpipe.commands.region_classifier import load_scorer
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.methods import method_name, proposer_of
@@ -31,11 +32,11 @@ logger = logging.getLogger(__name__)
 class Detector:
     """Proposer, classifier and the settings between them.
 
-    spec: classes and crops as trained. proposer: for images that come without proposals.
+    spec: classes and backbone as trained. proposer: for images that come without proposals.
     """
 
     scorer: Scorer
-    spec: ClassifierSpec
+    spec: RegionSpec
     proposer: Proposer
     config: DetectConfig
 
@@ -54,17 +55,8 @@ class Detector:
         Raises ClassifierError where the folder holds no trained classifier.
         """
         folder = RunFolder(Path(path))
-        network, spec = load_classifier(folder.classifier)
         config = config or DetectConfig()
-        where = resolve_device(Device(device))
-        scorer = RegionScorer(
-            network,
-            spec.crops,
-            device=where,
-            bf16=resolve_bf16(config.precision, where),
-            compiled=config.compile,
-            batch_size=config.batch_size,
-        )
+        scorer, spec = load_scorer(folder.classifier, config, resolve_device(Device(device)))
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
     def predict(

@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 
-from detpipe.commands import check, crop, detect, evaluate, propose, train_cls
+from detpipe.commands import check, crop, detect, evaluate, propose, train_cls, train_regions
 from detpipe.datasets.findings import Severity
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
     gate(config)
     propose.run(config)
-    crop.run(config)
-    train_cls.run(config)
+    if train_regions.needs_crops(config.head):
+        crop.run(config)
+    train_regions.run(config)
     detect.run(config)
     evaluate.run(config)
     summarize(config)

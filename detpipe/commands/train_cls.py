@@ -16,6 +16,7 @@ from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_c
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression
+from detpipe.classify.labeling import Sampling
 from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import file_digest
@@ -38,6 +39,8 @@ class TrainCls(Command):
     """What stands on it, and what of it learns."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     """How it is trained."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """fast_rcnn: which regions of an image it learns from, labelled how; of crops `detpipe crop` says it."""
     precision: Precision = Precision.auto
     """float32 or bf16."""
 

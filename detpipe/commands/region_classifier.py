@@ -1,0 +1,57 @@
+"""The trained classifier of a run folder, of whichever kind: what it tells of itself, and at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from detpipe.classify import fast_rcnn_classifier
+from detpipe.classify.classifier import load_classifier, load_spec
+from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
+from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
+from detpipe.classify.device import resolve_bf16
+from detpipe.classify.fast_rcnn_classifier import load_fast_rcnn, load_fast_rcnn_spec
+from detpipe.classify.image_scorer import ImageScorer
+
+
+def load_region_spec(folder: Path) -> RegionSpec:
+    """Classes and backbone of the classifier in `folder`. Raises ClassifierError where there is none of regions."""
+    match read_description(folder).get("kind"):
+        case None:
+            return load_spec(folder)
+        case fast_rcnn_classifier.KIND:
+            return load_fast_rcnn_spec(folder)
+        case other:
+            raise ClassifierError(
+                f"{folder / DESCRIPTION}: wanted a classifier of regions, got one of whole {other}, made by train-cls "
+                "db.train=DB, that knows no regions"
+            )
+
+
+def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tuple[Scorer, RegionSpec]:
+    """The classifier at work on a device, and its spec. Raises as `load_region_spec`."""
+    bf16 = resolve_bf16(config.precision, device)
+    if isinstance(load_region_spec(folder), fast_rcnn_classifier.FastRcnnSpec):
+        network, spec = load_fast_rcnn(folder)
+        scorer = ImageScorer(
+            network,
+            scales=config.scales or spec.head.scales[-1:],
+            max_side=spec.head.max_side,
+            flip=config.flip,
+            device=device,
+            bf16=bf16,
+            compiled=config.compile,
+        )
+        return scorer, spec
+    of_crops, crops_spec = load_classifier(folder)
+    if config.scales or config.flip:
+        raise ClassifierError(f"detect.scales, detect.flip: go with a Fast R-CNN; {folder} holds a classifier of crops")
+    return RegionScorer(
+        of_crops,
+        crops_spec.crops,
+        device=device,
+        bf16=bf16,
+        compiled=config.compile,
+        batch_size=config.batch_size,
+    ), crops_spec
