@@ -39,6 +39,7 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
             scales=config.scales or spec.head.scales[-1:],
             max_side=spec.head.max_side,
             flip=config.flip,
+            refine=spec.head.refine,
             device=device,
             bf16=bf16,
             compiled=config.compile,

@@ -41,6 +41,8 @@ class FastRcnnHead(HeadConfig):
     """Pixels of an image's shorter side in training: one of them at random for each image; the last one in testing."""
     max_side: int = 640
     """Pixels of the longer side at most."""
+    refine: int = 1
+    """Testing: how often likely regions are moved by their deltas and scored again (Gidaris & Komodakis 2015)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +58,8 @@ class FastRcnnHead(HeadConfig):
         for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"head.{name}: wanted at least 1, got {getattr(self, name)}")
+        if self.refine < 0:
+            raise ValueError(f"head.refine: wanted a number from 0, got {self.refine}")
         if self.merge_width is not None and self.merge_width < 1:
             raise ValueError(f"head.merge_width: wanted at least 1 channel or null, got {self.merge_width}")
         if not self.scales or min(self.scales) < 32:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
-from detpipe.classify.detect import DetectConfig, select_detections
-from detpipe.classify.image_scorer import ImageScorer
+from detpipe.boxes import decode
+from detpipe.classify.detect import DetectConfig, ScoredRegions, select_detections
+from detpipe.classify.image_scorer import REFINED_FROM, ImageScorer, moved_by_best
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.metrics.evaluate import evaluate
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord
@@ -79,8 +80,10 @@ def with_decoys(truth: GroundTruth) -> Float32Array:
     return np.concatenate([truth.boxes, beside]).astype(np.float32)
 
 
-def scorer(network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False) -> ImageScorer:
-    return ImageScorer(network, scales=scales, max_side=2000, flip=flip, device=CPU, bf16=bf16, compiled=False)
+def scorer(network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False, refine: int = 0) -> ImageScorer:
+    return ImageScorer(
+        network, scales=scales, max_side=2000, flip=flip, refine=refine, device=CPU, bf16=bf16, compiled=False
+    )
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -155,6 +158,44 @@ def test_several_scales_are_averaged() -> None:
     network = trained_like()
     (both,), (small,), (large,) = (scorer(network, *s).score([(noise(), BOXES)]) for s in ((32, 80), (32,), (80,)))
     np.testing.assert_allclose(both.probabilities, (small.probabilities + large.probabilities) / 2, rtol=1e-6)
+
+
+def test_likely_regions_are_moved_and_scored_again() -> None:
+    """The result of a second pass, worked out from two first ones: of the regions, and of where they were moved to."""
+    network = trained_like()
+    (first,) = scorer(network, 40).score([(noise(), BOXES)])
+    places = moved_by_best(BOXES, first, (40, 64))
+    (second,) = scorer(network, 40).score([(noise(), places)])
+    (both,) = scorer(network, 40, refine=1).score([(noise(), BOXES)])
+    assert first.deltas is not None
+    assert second.deltas is not None
+    assert both.deltas is not None
+    rows = first.probabilities[:, 1:].max(axis=1) >= REFINED_FROM
+    assert rows.any()
+    np.testing.assert_allclose(
+        both.probabilities[rows], (first.probabilities + second.probabilities)[rows] / 2, rtol=1e-4, atol=1e-6
+    )
+    for label in (0, 1):  # they end where the second pass puts them
+        np.testing.assert_allclose(
+            decode(BOXES, both.deltas[:, label])[rows], decode(places, second.deltas[:, label])[rows], atol=1e-2
+        )
+
+
+def test_unlikely_regions_and_such_without_area_stay() -> None:
+    network = trained_like()
+    with torch.no_grad():
+        network.head.linear.bias[0] = 1e4
+    (first,), (both,) = (scorer(network, 40, refine=refine).score([(noise(), BOXES)]) for refine in (0, 2))
+    np.testing.assert_array_equal(both.probabilities, first.probabilities)
+    empty = np.array([[5, 5, 5, 9]], dtype=np.float32)
+    (alone,) = scorer(trained_like(), 40, refine=1).score([(noise(), empty)])
+    assert np.isfinite(alone.probabilities).all()
+
+
+def test_a_region_that_would_vanish_stays_where_it_is() -> None:
+    away = np.tile(np.array([[[-50.0, 0, 0, 0]]], dtype=np.float32), (3, 2, 1))
+    scored = ScoredRegions(np.full((3, 3), 1 / 3, dtype=np.float32), away)
+    np.testing.assert_array_equal(moved_by_best(BOXES, scored, (40, 64)), BOXES)
 
 
 def test_no_regions_and_no_images() -> None:
