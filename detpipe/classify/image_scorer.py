@@ -16,7 +16,7 @@ from torch.nn import functional
 from detpipe import boxes as geometry
 from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.device import autocast
-from detpipe.classify.scaled_image import Scaling
+from detpipe.classify.scaled_image import Scaling, mean_colour
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.structures import Float32Array, Image
@@ -27,6 +27,9 @@ REGIONS_AT_ONCE = 4000
 
 REFINED_FROM = 0.05
 """Regions that are an object's with less than this probability are not looked at again."""
+
+COMPILED_MULTIPLE = 128
+"""Sides of the input are made multiples of this where the network is compiled: with the preset's sizes five shapes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,8 @@ class ImageScorer:
     """A Fast R-CNN at work.
 
     scales: pixels of the shorter side; of several the mean of probabilities and deltas is taken, and with `flip` of
-    each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again.
+    each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again. maps_of: from
+    images (N, H, W, 3) uint8 on the device to the maps, compiled where asked for.
     """
 
     def __init__(
@@ -58,10 +62,12 @@ class ImageScorer:
         compiled: bool,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
-        self._maps = torch.compile(self.network.feature_maps, dynamic=True) if compiled else self.network.feature_maps
-        self._scales, self._max_side, self._flips = tuple(scales), max_side, (False, True) if flip else (False,)
+        # With free sizes inductor fails on the merge of maps: images are padded to a few sizes, each compiled once.
+        self.maps_of = torch.compile(network.feature_maps, dynamic=False) if compiled else network.feature_maps
+        self._multiple = COMPILED_MULTIPLE if compiled else 1
+        self.scales, self.max_side, self._flips = tuple(scales), max_side, (False, True) if flip else (False,)
         self._refine = refine
-        self._device, self._bf16 = device, bf16
+        self.bf16, self._device = bf16, device
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
         """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself."""
@@ -79,11 +85,21 @@ class ImageScorer:
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])
         scalings = [
-            Scaling.to_side(image_size, scale, self._max_side, mirrored=mirrored)
-            for scale in self._scales
+            Scaling.to_side(image_size, scale, self.max_side, mirrored=mirrored)
+            for scale in self.scales
             for mirrored in self._flips
         ]
         return [View(scaling, scaling.pixels(image)) for scaling in scalings]
+
+    def padded(self, pixels: Image) -> Image:
+        """(H, W, 3) -> (1, H', W', 3): padded at right and bottom where the network is compiled, for a few sizes."""
+        height, width = (-(-side // self._multiple) * self._multiple for side in pixels.shape[:2])
+        if (height, width) == pixels.shape[:2]:
+            return pixels[None]
+        canvas = np.empty((1, height, width, 3), dtype=np.uint8)
+        canvas[:] = mean_colour(self.network.backbone.spec)
+        canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+        return canvas
 
     def _scored(self, boxes: Float32Array, views: Sequence[View]) -> ScoredRegions:
         """One pass over the image in each view, then over the regions: once, and likely ones where they moved to.
@@ -94,9 +110,9 @@ class ImageScorer:
             columns = self.network.head.linear.out_features
             empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
             return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
-        with torch.inference_mode(), autocast(self._device, self._bf16):
+        with torch.inference_mode(), autocast(self._device, self.bf16):
             for view in views:
-                view.maps.extend(self._maps(torch.from_numpy(view.pixels)[None].to(self._device)))
+                view.maps.extend(self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
         first = self._seen(views, boxes)
         if first.deltas is None or not self._refine:
             return first
@@ -119,7 +135,7 @@ class ImageScorer:
         )
 
     def _seen_in(self, view: View, boxes: Float32Array) -> ScoredRegions:
-        with torch.inference_mode(), autocast(self._device, self._bf16):
+        with torch.inference_mode(), autocast(self._device, self.bf16):
             regions = functional.pad(torch.from_numpy(view.scaling.to_input(boxes)), (1, 0)).to(self._device)
             parts = [
                 self.network.classify(self.network.pool(view.maps, part)) for part in regions.split(REGIONS_AT_ONCE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from detpipe.backbone.input_spec import ChannelOrder, InputSpec
 from detpipe.structures import Float32Array, Image
 
 
@@ -64,3 +65,9 @@ class Scaling:
     def _mirror(self, boxes: Float32Array) -> Float32Array:
         width = np.float32(self.input_size[1])
         return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+
+
+def mean_colour(spec: InputSpec) -> tuple[int, int, int]:
+    """RGB of what is 0 to a network: what pads its input."""
+    red, green, blue = spec.mean if spec.channel_order is ChannelOrder.RGB else spec.mean[::-1]
+    return round(red), round(green), round(blue)

@@ -22,7 +22,7 @@ from detpipe.classify.hierarchical_sampling import (
     seen,
 )
 from detpipe.classify.labeling import Sampling, sample_regions
-from detpipe.classify.scaled_image import Scaling
+from detpipe.classify.scaled_image import Scaling, mean_colour
 from detpipe.classify.train_network import train_network
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.solver.ranks import Ranks
@@ -54,7 +54,7 @@ def train_fast_rcnn(
     Raises ValueError for no images, Interrupted after a signal.
     """
     ranks = ranks if ranks is not None else Ranks()
-    fill = mean_colour(network)
+    fill = mean_colour(network.backbone.spec)
     make_batch = HierarchicalSampling(
         train,
         sampling,
@@ -93,13 +93,6 @@ def forward(network: FastRcnn, batch: RegionBatch, device: torch.device, bf16: b
     with autocast(device, bf16):
         logits, deltas = network(images, regions)
     return logits, deltas
-
-
-def mean_colour(network: FastRcnn) -> tuple[int, int, int]:
-    """RGB of what is 0 to the network."""
-    spec = network.backbone.spec
-    red, green, blue = spec.mean if spec.channel_order.value == "RGB" else spec.mean[::-1]
-    return round(red), round(green), round(blue)
 
 
 def validation(

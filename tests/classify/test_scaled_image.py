@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detpipe.backbone.input_spec import ChannelOrder, InputSpec
 from detpipe.boxes import encode, iou
 from detpipe.classify.hierarchical_sampling import moved
 from detpipe.classify.labeling import Regions
-from detpipe.classify.scaled_image import Scaling
+from detpipe.classify.scaled_image import Scaling, mean_colour
 from detpipe.structures import Float32Array
 
 
@@ -79,3 +81,10 @@ def test_an_image_of_another_size() -> None:
 
 def test_no_boxes() -> None:
     assert Scaling.to_side((40, 60), 20, 100, mirrored=True).to_input(boxes_of()).shape == (0, 4)
+
+
+def test_padding_is_nothing_to_the_network() -> None:
+    for order in ChannelOrder:
+        spec = InputSpec((8, 8), (100.0, 110.0, 120.0), (50.0, 50.0, 50.0), order)
+        fill = torch.tensor(mean_colour(spec), dtype=torch.uint8).expand(1, 4, 4, 3)
+        assert not spec.to_input(fill.contiguous()).any()

@@ -11,7 +11,7 @@ import torch
 
 from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.labeling import Sampling
-from detpipe.classify.train_fast_rcnn import mean_colour, train_fast_rcnn
+from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
@@ -82,10 +82,3 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
 def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="wanted at least one"):
         train(tmp_path, [], val=0)
-
-
-def test_padding_is_nothing_to_the_network() -> None:
-    one = network()
-    spec = one.backbone.spec
-    fill = torch.tensor(mean_colour(one), dtype=torch.uint8).expand(1, 4, 4, 3)
-    assert spec.to_input(fill.contiguous()).abs().max() < 0.5 / min(spec.std) + 1e-6
