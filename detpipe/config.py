@@ -16,6 +16,7 @@ from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
 from detpipe.commands.classes_add import ClassesAdd
 from detpipe.commands.classes_remove import ClassesRemove
+from detpipe.commands.compress import Compress
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
@@ -42,6 +43,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
+from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.linear_svm import SvmHead
 from detpipe.heads.nearest_neighbours import NearestNeighboursHead
 from detpipe.heads.prototypes import PrototypesHead
@@ -62,6 +64,7 @@ COMMANDS: dict[str, type] = {
     "detect": Detect,
     "eval": EvaluateImages,
     "check": Check,
+    "compress": Compress,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
     "classes-add": ClassesAdd,
@@ -90,6 +93,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "sampling": {"rcnn": Sampling},
     "head": {
         "softmax": HeadConfig,
+        "fast_rcnn": FastRcnnHead,
         "svm": SvmHead,
         "linear": SoftmaxRegressionHead,
         "two_layers": TwoLayers,

@@ -38,13 +38,16 @@ TINY = (
 )
 """The whole flow in seconds. Nothing is learnt: the network starts from nothing."""
 
+FAST_RCNN = ("head=fast_rcnn", "head.hidden=16", "head.merge_width=8", "head.scales=[96]", "head.pool_size=3")
+"""What makes it Fast R-CNN's."""
+
 
 def settings(command: str, *more: str) -> list[str]:
     """The part of TINY that a command has, then `more`."""
     groups = {
         "propose": ("workers", "device", "proposals"),
         "crop": ("workers", "device", "sampling", "crops"),
-        "train-cls": ("workers", "device", "backbone", "solver", "precision"),
+        "train-cls": ("workers", "device", "sampling", "backbone", "solver", "precision"),
         "detect": ("workers", "device", "detect"),
         "eval": ("workers", "device"),
         "check": ("workers", "device"),

@@ -413,9 +413,10 @@ def settings(page: Path) -> list[tuple[str, str]]:
 def defaults() -> dict[str, set[str]]:
     """Each setting by its name, as `--cfg job` shows it: its default, or those that it has in several commands."""
     found: dict[str, set[str]] = {}
-    for name in COMMANDS:
-        dataset = ["dataset=voc", "dataset.root=my_voc"]
-        config = OmegaConf.to_container(compose_command(name, dataset), enum_to_str=True)
+    dataset = ["dataset=voc", "dataset.root=my_voc"]
+    heads = [("train-cls", f"head={head}") for head in GROUPS["head"]]
+    for name, *more in [(name,) for name in COMMANDS] + heads:
+        config = OmegaConf.to_container(compose_command(name, [*dataset, *more]), enum_to_str=True)
         for setting, value in flat("", config).items():
             found.setdefault(setting, set()).add(value)
     return found
@@ -439,10 +440,11 @@ def test_defaults_are_those_of_the_code() -> None:
     assert wrong == {}
 
 
-def test_training_page_has_every_setting_of_training() -> None:
+def test_training_pages_have_every_setting_of_training() -> None:
     groups = ("solver.", "head.", "sampling.", "crops.", "backbone.")
     wanted = {name for name in defaults() if name.startswith(groups)}
-    assert wanted <= {name for name, _ in settings(ROOT / "docs" / "training.md")}
+    pages = ("training.md", "fast_rcnn.md")
+    assert wanted <= {name for page in pages for name, _ in settings(ROOT / "docs" / page)}
 
 
 def test_lr_formulas_are_those_of_the_code() -> None:

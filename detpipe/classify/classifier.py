@@ -6,8 +6,6 @@ N: regions, S: side of a crop, K: classes, D: feature width.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,9 @@ from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.classify.classifier_folder import (
     DESCRIPTION,
     ClassifierError,
+    RegionSpec,
     load_network_weights,
+    read_description,
     save_network,
     stored_backbone,
 )
@@ -60,12 +60,9 @@ class RegionClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class ClassifierSpec:
-    """What makes a classifier's weights usable: its classes in label order, its backbone, how it was shown regions."""
+class ClassifierSpec(RegionSpec):
+    """What makes a classifier of crops usable: beside what all have, how it was shown regions."""
 
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    backbone: BackboneConfig
     crops: CropConfig
     box_regression: bool
 
@@ -82,12 +79,10 @@ def save_classifier(folder: Path, network: RegionClassifier, spec: ClassifierSpe
 def load_spec(folder: Path) -> ClassifierSpec:
     """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
     path = folder / DESCRIPTION
-    if not path.is_file():
-        raise ClassifierError(f"{folder}: wanted a trained classifier, found no {DESCRIPTION}; run `detpipe train-cls`")
+    values = read_description(folder)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         if "kind" in values:
-            raise ValueError(f"one of whole {values['kind']}, made by train-cls db.train=DB, that knows no regions")
+            raise ValueError(f"one of the kind {values['kind']}, that knows no crops of regions")
         return _spec(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(f"{path}: wanted a classifier's description, got: {error}; train it again") from error
@@ -110,17 +105,6 @@ def build_classifier(spec: ClassifierSpec, *, dropout: float, seed: int, pretrai
         torch.manual_seed(seed)
         return RegionClassifier(
             create_backbone(config), len(spec.classes), box_regression=spec.box_regression, dropout=dropout, seed=seed
-        )
-
-
-def check_classes(spec: ClassifierSpec, classes: Sequence[str], where: str) -> None:
-    """Raise ClassifierError unless the classes are those of the classifier, in the same order."""
-    if tuple(classes) != spec.classes:
-        unknown = sorted(set(classes) - set(spec.classes))
-        detail = f"it doesn't know {unknown}" if unknown else "the order or number is another"
-        raise ClassifierError(
-            f"{where} has the classes {list(classes)}, the classifier {list(spec.classes)}: {detail}; "
-            "give dataset.classes=[...] as it was trained, or train it on this data set"
         )
 
 

@@ -6,7 +6,7 @@ R: regions of one image. K: classes. (R-CNN, Girshick et al. 2014, section 2.2.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,7 +42,15 @@ class DetectConfig:
     """torch.compile: wins where the CPU lacks bf16, or on a GPU, once the work is longer than the half minute of
     compiling; a few per cent otherwise (benchmarks/inference.py). Needs a C++ compiler."""
 
+    scales: list[int] = field(default_factory=list)
+    """fast_rcnn: pixels of the shorter side; of several the mean scores count; none is the training's largest."""
+    flip: bool = False
+    """fast_rcnn: look at the mirrored image, too, and take the mean scores."""
+
     def __post_init__(self) -> None:
+        self.scales = list(self.scales)
+        if self.scales and min(self.scales) < 32:
+            raise ValueError(f"detect.scales: wanted sides of at least 32 pixels, got {self.scales}")
         if not 0 <= self.nms_iou <= 1 or not 0 <= self.score_floor <= 1:
             raise ValueError(
                 f"detect: wanted nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"

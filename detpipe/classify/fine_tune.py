@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
+from detpipe.structures import Float32Array, Int64Array
 
 VALIDATION_CROPS = 2000
 """Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
@@ -85,11 +87,21 @@ def fine_tune(
     )
 
 
+class LabelledRegions(Protocol):
+    """What a batch of regions knows of them. labels: (N,) int64, 0 background. deltas: (N, 4), 0 for background."""
+
+    @property
+    def labels(self) -> Int64Array: ...
+
+    @property
+    def deltas(self) -> Float32Array: ...
+
+
 def region_losses(
     regressor: BoxRegressor | None,
     logits: Tensor,
     deltas: Tensor | None,
-    batch: CropBatch,
+    batch: LabelledRegions,
     head: HeadConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
@@ -133,16 +145,20 @@ def validation(
                 batch = val.read(part)
                 logits.append(network(torch.from_numpy(batch.crops).to(device))[0].float().cpu())
                 labels.append(torch.from_numpy(batch.labels))
-        all_logits, all_labels = torch.cat(logits), torch.cat(labels)
-        right = (all_logits.argmax(dim=1) == all_labels).float()
-        foreground = all_labels > 0
-        return {
-            "val_loss": float(softmax_loss(all_logits, all_labels)),
-            "val_accuracy": float(right.mean()),
-            "val_fg_accuracy": float(right[foreground].mean()) if foreground.any() else 0.0,
-        }
+        return validation_numbers(torch.cat(logits), torch.cat(labels))
 
     return validate
+
+
+def validation_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """val_loss, val_accuracy and val_fg_accuracy of (N, K + 1) logits and (N,) labels; no regions give zeros."""
+    right = (logits.argmax(dim=1) == labels).float()
+    foreground = labels > 0
+    return {
+        "val_loss": float(softmax_loss(logits, labels)) if len(labels) else 0.0,
+        "val_accuracy": float(right.mean()) if len(labels) else 0.0,
+        "val_fg_accuracy": float(right[foreground].mean()) if foreground.any() else 0.0,
+    }
 
 
 def solve_box_regression(

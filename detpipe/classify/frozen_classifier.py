@@ -6,7 +6,6 @@ R: regions of one image, D: feature width, K: classes.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from detpipe.classify.classifier_folder import (
     DESCRIPTION,
     WEIGHTS,
     ClassifierError,
+    read_description,
     save_network,
     stored_backbone,
 )
@@ -123,19 +123,10 @@ def save_frozen(folder: Path, network: FrozenClassifier, spec: FrozenSpec) -> No
     write_json(folder / DESCRIPTION, {"kind": KIND, "head": kind, **plain(spec)})
 
 
-def is_frozen(folder: Path) -> bool:
-    """Whether the folder holds a classifier on features; one that can't be read doesn't."""
-    try:
-        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and values.get("kind") == KIND
-
-
 def load_frozen_spec(folder: Path) -> FrozenSpec:
     """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
+    values = read_description(folder)
     try:
-        values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         if values.get("kind") != KIND:
             raise ValueError("one that trains with its backbone")
         return FrozenSpec(
@@ -147,7 +138,7 @@ def load_frozen_spec(folder: Path) -> FrozenSpec:
             features=FeatureConfig(**values["features"]),
             extraction=dict(values["extraction"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClassifierError(
             f"{folder / DESCRIPTION}: wanted a classifier on stored features, got: {error}; "
             "train one: detpipe train-cls head=svm"
@@ -159,7 +150,7 @@ def load_frozen(folder: Path) -> tuple[FrozenClassifier, FrozenSpec]:
     spec = load_frozen_spec(folder)
     config = dataclasses.replace(stored_backbone(folder, spec.backbone), weights="none", download=False)
     try:
-        kind = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["head"]
+        kind = read_description(folder)["head"]
         state = load_file(folder / WEIGHTS)
         tensors = {name.removeprefix("head."): one for name, one in state.items() if name.startswith("head.")}
         with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator

@@ -14,8 +14,9 @@ import numpy as np
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.crops_db import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, Sampling, sample_regions
-from detpipe.commands.command import Command, dataset_digest, load_splits
+from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.stored_split import StoredSplit, open_split
+from detpipe.commands.training_images import training_parts
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
@@ -42,33 +43,9 @@ class Crop(Command):
 
 def run(config: Crop) -> None:
     """Label and sample the proposals of the training images, and write their crops, shuffled."""
-    splits = load_splits(config.data_source)
-    train = splits.get(Split.train)
-    if train is None or train.ground_truth is None:
-        raise ValueError("crop: wanted a train split with annotations, got none: name it in the dataset settings")
-    val = splits.get(Split.val)
-    groups = [(config.folder.crops, Split.train, train, train.records)]
-    if val is not None and val.ground_truth is not None:
-        groups.append((config.folder.val_crops, Split.val, val, val.records))
-    else:
-        kept, held_out = hold_out(train.records, config.sampling.val_share, config.seed)
-        groups = [
-            (config.folder.crops, Split.train, train, kept),
-            (config.folder.val_crops, Split.train, train, held_out),
-        ]
-    for path, split, dataset, records in groups:
-        make_crops(config, path, split, dataset, records)
-
-
-def hold_out(
-    records: Sequence[ImageRecord], share: float, seed: int
-) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """Training and validation images in the data set's order; chosen by seed and id, so an image keeps its side."""
-    chosen = {record.image_id for record in records if generator_for(seed, f"val/{record.image_id}").random() < share}
-    return (
-        tuple(record for record in records if record.image_id not in chosen),
-        tuple(record for record in records if record.image_id in chosen),
-    )
+    train, val = training_parts(config.data_source, config.sampling.val_share, config.seed)
+    for path, part in ((config.folder.crops, train), (config.folder.val_crops, val)):
+        make_crops(config, path, part.split, part.dataset, part.records)
 
 
 def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:

@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from detpipe.classify.classifier import check_classes
+from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
-from detpipe.commands.detector import Detector, load_classes, proposer_of_run
+from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.commands.region_classifier import load_region_spec
 from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import open_split
 from detpipe.datasets.coco_results import read_detections, write_detections
@@ -30,7 +32,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, read_manifest
+from detpipe.storage.manifest import Artefact, State, plain, read_manifest
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ def run(config: Detect) -> None:
     artefact = Artefact(
         config.folder.detections,
         stage="detect",
-        settings={"detect": replace(config.detect, compile=False), "source": config.source},
+        settings={"detect": detection_key(config.detect), "source": config.source},
         inputs={
             "classifier": read_manifest(config.folder.classifier).digest,
             "images": dataset_digest(images.dataset),
@@ -98,10 +100,16 @@ def run(config: Detect) -> None:
     )
 
 
+def detection_key(config: DetectConfig) -> dict[str, Any]:
+    """The settings that change the detections; those that came later only where they are set: old runs stay valid."""
+    key: dict[str, Any] = plain(replace(config, compile=False))
+    return {name: value for name, value in key.items() if name not in ("scales", "flip") or value}
+
+
 def test_images(config: Detect) -> Input:
     """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
     dataset = config.data_source.load(Split.test)
-    check_classes(load_classes(config.folder.classifier), dataset.classes, dataset.name)
+    check_classes(load_region_spec(config.folder.classifier), dataset.classes, dataset.name)
     split = open_split(config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
@@ -118,7 +126,7 @@ def test_images(config: Detect) -> Input:
 def source_images(config: Detect) -> Input:
     """The images of `source`, proposed on as they come, the way the run's own were."""
     assert config.source is not None
-    spec = load_classes(config.folder.classifier)
+    spec = load_region_spec(config.folder.classifier)
     found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
     proposer = proposer_of_run(config.folder)

@@ -9,15 +9,13 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image as PillowImage
 
-from detpipe.classify.classifier import ClassifierSpec, load_classifier, load_spec
-from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, select_detections
-from detpipe.classify.device import Device, resolve_bf16, resolve_device
-from detpipe.classify.frozen_classifier import FrozenScorer, is_frozen, load_frozen, load_frozen_spec
-from detpipe.classify.region_features import RegionFeatures
+from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.classify.detect import DetectConfig, Scorer, select_detections
+from detpipe.classify.device import Device, resolve_device
 from detpipe.commands.command import RunFolder
+from detpipe.commands.region_classifier import load_scorer
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.methods import method_name, proposer_of
@@ -34,11 +32,11 @@ logger = logging.getLogger(__name__)
 class Detector:
     """Proposer, classifier and the settings between them.
 
-    spec: classes and crops as trained. proposer: for images that come without proposals.
+    spec: classes and backbone as trained. proposer: for images that come without proposals.
     """
 
     scorer: Scorer
-    spec: ClassifierSpec
+    spec: RegionSpec
     proposer: Proposer
     config: DetectConfig
 
@@ -58,7 +56,7 @@ class Detector:
         """
         folder = RunFolder(Path(path))
         config = config or DetectConfig()
-        scorer, spec = load_scorer(folder.classifier, resolve_device(Device(device)), config)
+        scorer, spec = load_scorer(folder.classifier, config, resolve_device(Device(device)))
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
     def predict(
@@ -93,32 +91,6 @@ class Detector:
         for scored in self.scorer.score(noted()):
             boxes, image_size = shown.pop(0)
             yield select_detections(boxes, scored, image_size, self.config)
-
-
-def load_scorer(folder: Path, device: torch.device, config: DetectConfig) -> tuple[Scorer, ClassifierSpec]:
-    """The classifier in a folder, of whichever kind. Raises ClassifierError naming what is wrong."""
-    bf16 = resolve_bf16(config.precision, device)
-    if is_frozen(folder):
-        frozen, frozen_spec = load_frozen(folder)
-        extractor = RegionFeatures(
-            frozen.backbone,
-            frozen_spec.crops,
-            frozen_spec.features,
-            device=device,
-            bf16=bf16,
-            batch_size=config.batch_size,
-        )
-        return FrozenScorer(frozen, extractor), frozen_spec
-    network, spec = load_classifier(folder)
-    scorer = RegionScorer(
-        network, spec.crops, device=device, bf16=bf16, compiled=config.compile, batch_size=config.batch_size
-    )
-    return scorer, spec
-
-
-def load_classes(folder: Path) -> ClassifierSpec:
-    """The description of the classifier in a folder, of whichever kind. Raises ClassifierError as `load_scorer`."""
-    return load_frozen_spec(folder) if is_frozen(folder) else load_spec(folder)
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:

@@ -6,10 +6,9 @@ import json
 import logging
 from dataclasses import dataclass
 
-from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls
+from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
-from detpipe.heads.feature_head import StoredHead
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +28,11 @@ def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
     gate(config)
     propose.run(config)
-    if isinstance(config.head, StoredHead):
-        features.run(config)
-    else:
+    if train_regions.needs_crops(config.head):
         crop.run(config)
-    train_cls.run(config)
+    if train_regions.needs_features(config.head):
+        features.run(config)
+    train_regions.run(config)
     detect.run(config)
     evaluate.run(config)
     summarize(config)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from detpipe.classify.classifier_folder import read_description
 from detpipe.classify.detect import DetectConfig, select_detections
 from detpipe.classify.feature_store import open_store
-from detpipe.classify.frozen_classifier import is_frozen, load_frozen, score_features
+from detpipe.classify.frozen_classifier import KIND, load_frozen, score_features
 from detpipe.commands.command import Command
 from detpipe.datasets.source import Split
 from detpipe.storage.manifest import ArtefactError
@@ -27,7 +28,7 @@ def stored_detections(
     and the store must hold as many proposals of an image as `detect` looks at, or more.
     Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
     """
-    if not is_frozen(config.folder.classifier):
+    if read_description(config.folder.classifier).get("kind") != KIND:
         return None
     network, spec = load_frozen(config.folder.classifier)
     try:

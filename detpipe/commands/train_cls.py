@@ -16,11 +16,10 @@ from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_c
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression
+from detpipe.classify.labeling import Sampling
 from detpipe.classify.train_network import training_key
-from detpipe.commands import train_head
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import file_digest
-from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks, joined_ranks
@@ -40,6 +39,8 @@ class TrainCls(Command):
     """What stands on it, and what of it learns."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     """How it is trained."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """fast_rcnn: which regions of an image it learns from, labelled how; of crops `detpipe crop` says it."""
     precision: Precision = Precision.auto
     """float32 or bf16."""
 
@@ -54,13 +55,7 @@ class TrainCls(Command):
 
 
 def run(config: TrainCls) -> None:
-    """Fine-tune the backbone and a new head on the crops, and save the classifier. The first rank writes.
-
-    A head on stored features is trained on those, and the backbone stays.
-    """
-    if isinstance(config.head, StoredHead):
-        train_head.run(config, config.backbone, config.head)
-        return
+    """Fine-tune the backbone and a new head on the crops, and save the classifier. The first rank writes."""
     with joined_ranks() as ranks:
         device = resolve_device(config.device)
         bf16 = resolve_bf16(config.precision, device)

@@ -17,7 +17,7 @@ from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import train_images
 from detpipe.classify.train_network import training_key
 from detpipe.classify.view import ViewConfig
-from detpipe.commands import train_cls
+from detpipe.commands import train_cls, train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls, weights_digest
 from detpipe.solver.ranks import Ranks, joined_ranks
@@ -53,7 +53,7 @@ class TrainImages(TrainCls):
 def run(config: TrainImages) -> None:
     """Train a plain classifier on `db.train`, or a region classifier where there is none. The first rank writes."""
     if config.db.train is None:
-        train_cls.run(config)
+        train_regions.run(config)
         return
     train_path, val_path = Path(config.db.train), Path(config.db.val) if config.db.val is not None else None
     device = resolve_device(config.device)

@@ -13,13 +13,12 @@ from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.classifier import (
     ClassifierSpec,
     build_classifier,
-    check_classes,
     crop_config,
     load_classifier,
     load_spec,
     save_classifier,
 )
-from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
 from detpipe.heads.region_head import HeadConfig
 from detpipe.storage.manifest import plain

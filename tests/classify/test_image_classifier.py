@@ -68,7 +68,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(ClassifierError, match=r"no classifier\.json; run `detpipe train-cls db\.train=DB`"):
         load_image_classifier(tmp_path)
     save_image_classifier(tmp_path, made(), SPEC)
-    with pytest.raises(ClassifierError, match=r"one of whole images.*that knows no regions"):
+    with pytest.raises(ClassifierError, match=r"one of the kind images, that knows no crops"):
         load_spec(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"x")
     with pytest.raises(ClassifierError, match="wanted this classifier's weights"):

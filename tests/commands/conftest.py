@@ -29,6 +29,15 @@ def finished_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def fast_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of Fast R-CNN. Read only: copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("fast") / "run"
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *drawn.FAST_RCNN), f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""

@@ -1,0 +1,165 @@
+"""Scores of all regions of an image from one pass over it: Fast R-CNN's detection (Girshick 2015, section 2.4).
+
+R: regions of an image. K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detpipe import boxes as geometry
+from detpipe.classify.detect import ScoredRegions
+from detpipe.classify.device import autocast
+from detpipe.classify.scaled_image import Scaling, mean_colour
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.solver.prefetch import Prefetcher
+from detpipe.structures import Float32Array, Image
+
+REGIONS_AT_ONCE = 4000
+"""Regions that are pooled and classified together, which bounds the memory of an image with many."""
+
+
+REFINED_FROM = 0.05
+"""Regions that are an object's with less than this probability are not looked at again."""
+
+COMPILED_MULTIPLE = 128
+"""Sides of the input are made multiples of this where the network is compiled: with the preset's sizes five shapes."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How an image is shown, its pixels so (H', W', 3), and, once it was looked at, the maps of it."""
+
+    scaling: Scaling
+    pixels: Image
+    maps: list[Tensor] = field(default_factory=list)
+
+
+class ImageScorer:
+    """A Fast R-CNN at work.
+
+    scales: pixels of the shorter side; of several the mean of probabilities and deltas is taken, and with `flip` of
+    each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again. maps_of: from
+    images (N, H, W, 3) uint8 on the device to the maps, compiled where asked for.
+    """
+
+    def __init__(
+        self,
+        network: FastRcnn,
+        *,
+        scales: Sequence[int],
+        max_side: int,
+        flip: bool,
+        refine: int,
+        device: torch.device,
+        bf16: bool,
+        compiled: bool,
+    ) -> None:
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        # With free sizes inductor fails on the merge of maps: images are padded to a few sizes, each compiled once.
+        self.maps_of = torch.compile(network.feature_maps, dynamic=False) if compiled else network.feature_maps
+        self._multiple = COMPILED_MULTIPLE if compiled else 1
+        self.scales, self.max_side, self._flips = tuple(scales), max_side, (False, True) if flip else (False,)
+        self._refine = refine
+        self.bf16, self._device = bf16, device
+
+    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
+        """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself."""
+        stream = ((boxes, self._views(image)) for image, boxes in images)
+        # A thread that reads a stream: the number of images is not known, so the end is marked.
+        ahead = Prefetcher(lambda _: next(stream, None), 0, 1 << 62, depth=3)
+        try:
+            for one in ahead:
+                if one is None:
+                    return
+                yield self._scored(*one)
+        finally:
+            ahead.close()
+
+    def _views(self, image: Image) -> list[View]:
+        image_size = (image.shape[0], image.shape[1])
+        scalings = [
+            Scaling.to_side(image_size, scale, self.max_side, mirrored=mirrored)
+            for scale in self.scales
+            for mirrored in self._flips
+        ]
+        return [View(scaling, scaling.pixels(image)) for scaling in scalings]
+
+    def padded(self, pixels: Image) -> Image:
+        """(H, W, 3) -> (1, H', W', 3): padded at right and bottom where the network is compiled, for a few sizes."""
+        height, width = (-(-side // self._multiple) * self._multiple for side in pixels.shape[:2])
+        if (height, width) == pixels.shape[:2]:
+            return pixels[None]
+        canvas = np.empty((1, height, width, 3), dtype=np.uint8)
+        canvas[:] = mean_colour(self.network.backbone.spec)
+        canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+        return canvas
+
+    def _scored(self, boxes: Float32Array, views: Sequence[View]) -> ScoredRegions:
+        """One pass over the image in each view, then over the regions: once, and likely ones where they moved to.
+
+        Probabilities are means over the passes. The last pass's deltas are given as seen from the regions asked for.
+        """
+        if not len(boxes):
+            columns = self.network.head.linear.out_features
+            empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
+            return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
+        with torch.inference_mode(), autocast(self._device, self.bf16):
+            for view in views:
+                view.maps.extend(self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
+        first = self._seen(views, boxes)
+        if first.deltas is None or not self._refine:
+            return first
+        rows = np.flatnonzero((first.probabilities[:, 1:].max(axis=1) >= REFINED_FROM) & (geometry.area(boxes) > 0))
+        passes, places = [ScoredRegions(first.probabilities[rows], first.deltas[rows])], boxes[rows]
+        for _ in range(self._refine if len(rows) else 0):
+            places = moved_by_best(places, passes[-1], views[0].scaling.image_size)
+            passes.append(self._seen(views, places))
+        first.probabilities[rows] = np.mean([one.probabilities for one in passes], axis=0)
+        first.deltas[rows] = seen_from(boxes[rows], places, passes[-1].deltas)
+        return first
+
+    def _seen(self, views: Sequence[View], boxes: Float32Array) -> ScoredRegions:
+        """The mean scores over the views; R of at least 1. Deltas are those of the image, not mirrored."""
+        scored = [self._seen_in(view, boxes) for view in views]
+        deltas = [one.deltas for one in scored if one.deltas is not None]
+        return ScoredRegions(
+            np.mean([one.probabilities for one in scored], axis=0),
+            np.mean(deltas, axis=0) if deltas else None,
+        )
+
+    def _seen_in(self, view: View, boxes: Float32Array) -> ScoredRegions:
+        with torch.inference_mode(), autocast(self._device, self.bf16):
+            regions = functional.pad(torch.from_numpy(view.scaling.to_input(boxes)), (1, 0)).to(self._device)
+            parts = [
+                self.network.classify(self.network.pool(view.maps, part)) for part in regions.split(REGIONS_AT_ONCE)
+            ]
+            probabilities = torch.cat([logits.float().softmax(dim=1) for logits, _ in parts]).cpu().numpy()
+            moves = [part.float() for _, part in parts if part is not None]
+            deltas = torch.cat(moves).cpu().numpy() if moves else None
+        if deltas is not None and view.scaling.mirrored:
+            deltas[:, :, 0] *= -1
+        return ScoredRegions(probabilities, deltas)
+
+
+def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:
+    """Each region (R, 4) where its most likely class moves it, within the image; where nothing were left, as it was."""
+    assert scored.deltas is not None
+    best = scored.probabilities[:, 1:].argmax(axis=1)
+    moved = geometry.clip(geometry.decode(boxes, scored.deltas[np.arange(len(boxes)), best]), image_size)
+    return np.where((geometry.area(moved) > 0)[:, None], moved, boxes)
+
+
+def seen_from(boxes: Float32Array, places: Float32Array, deltas: Float32Array | None) -> Float32Array:
+    """The deltas that move `boxes` to where `deltas` move `places`: (R, 4), (R, 4), (R, K, 4) -> (R, K, 4)."""
+    assert deltas is not None
+    return np.stack(
+        [geometry.encode(boxes, geometry.decode(places, deltas[:, label])) for label in range(deltas.shape[1])],
+        axis=1,
+    )

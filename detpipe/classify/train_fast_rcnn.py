@@ -1,0 +1,131 @@
+"""Training of Fast R-CNN from images and proposals, with no crops between (Girshick 2015, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.classify.device import autocast
+from detpipe.classify.fine_tune import region_losses, validation_numbers
+from detpipe.classify.hierarchical_sampling import (
+    HierarchicalSampling,
+    ImageViews,
+    ProposedImage,
+    RegionBatch,
+    joined,
+    moved,
+    seen,
+)
+from detpipe.classify.labeling import Sampling, sample_regions
+from detpipe.classify.scaled_image import Scaling, mean_colour
+from detpipe.classify.train_network import train_network
+from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver_config import SolverConfig
+
+VALIDATION_IMAGES = 32
+"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+
+
+def train_fast_rcnn(
+    network: FastRcnn,
+    train: Sequence[ProposedImage],
+    val: Sequence[ProposedImage],
+    *,
+    head: FastRcnnHead,
+    sampling: Sampling,
+    solver: SolverConfig,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks | None = None,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    ranks: of several processes, each of which takes its own images of every batch.
+
+    Raises ValueError for no images, Interrupted after a signal.
+    """
+    ranks = ranks if ranks is not None else Ranks()
+    fill = mean_colour(network.backbone.spec)
+    make_batch = HierarchicalSampling(
+        train,
+        sampling,
+        ImageViews(scales=tuple(head.scales), max_side=head.max_side, flip=head.flip, fill=fill),
+        images_per_batch=head.images_per_batch,
+        batch_size=solver.batch_size,
+        seed=seed,
+        part=ranks.part(head.images_per_batch),
+    )
+
+    def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
+        logits, deltas = forward(network, batch, device, bf16)
+        return region_losses(network.box_regressor, logits, deltas, batch, head, device)
+
+    images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
+    return train_network(
+        network,
+        new_modules=network.new_modules,
+        examples=len(train) * max(solver.batch_size // head.images_per_batch, 1),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
+        head=head,
+        solver=solver,
+        folder=folder,
+        key=key,
+        seed=seed,
+        device=device,
+        ranks=ranks,
+    )
+
+
+def forward(network: FastRcnn, batch: RegionBatch, device: torch.device, bf16: bool) -> tuple[Tensor, Tensor | None]:
+    """Logits and deltas of the batch's regions."""
+    images, regions = torch.from_numpy(batch.images).to(device), torch.from_numpy(batch.regions).to(device)
+    with autocast(device, bf16):
+        logits, deltas = network(images, regions)
+    return logits, deltas
+
+
+def validation(
+    network: FastRcnn,
+    val: Sequence[ProposedImage],
+    head: FastRcnnHead,
+    sampling: Sampling,
+    device: torch.device,
+    bf16: bool,
+    images: int,
+    seed: int,
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+
+    It looks at no more than `images` images, evenly spread, at the largest scale, and always at the same regions.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
+    every = replace(sampling, jittered=0)
+
+    def batch_of(place: int) -> RegionBatch:
+        image = val[place]
+        scaling = Scaling.to_side(image.image_size, head.scales[-1], head.max_side)
+        generator = np.random.default_rng((seed, place))
+        regions = sample_regions(image.proposals, image.truth, image.image_size, every, generator)
+        return joined([seen(image, scaling)], [moved(regions, scaling)], (0, 0, 0))
+
+    def validate() -> dict[str, float]:
+        logits, labels = [], []
+        with torch.inference_mode():
+            for place in places:
+                batch = batch_of(int(place))
+                logits.append(forward(network, batch, device, bf16)[0].float().cpu())
+                labels.append(torch.from_numpy(batch.labels))
+        return validation_numbers(torch.cat(logits), torch.cat(labels))
+
+    return validate

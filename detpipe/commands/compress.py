@@ -1,0 +1,137 @@
+"""`detpipe compress`: a Fast R-CNN whose two layers are thinner ones, by truncated SVD, in a run folder of its own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
+from detpipe.commands.command import Command, RunFolder
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.truncated_svd import kept_share, rank_keeping, truncated
+from detpipe.storage.manifest import Artefact, ArtefactError, State, read_manifest
+
+logger = logging.getLogger(__name__)
+
+LAYERS = ("fc1", "fc2")
+TIMED_REGIONS = 1000
+
+
+@dataclass(kw_only=True)
+class Compress(Command):
+    """Settings of `detpipe compress`."""
+
+    keep: float = 0.9
+    """Share of each layer's sum of squared weights that stays; it says the ranks where `ranks` doesn't."""
+    ranks: list[int] = field(default_factory=list)
+    """The ranks of the two layers; 0 leaves a layer as it is."""
+    out: str | None = None
+    """The new run folder, with a copy of the proposals; null is run_dir with _compressed behind it."""
+
+    def __post_init__(self) -> None:
+        self.ranks = list(self.ranks)
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep: wanted a share in (0, 1], got {self.keep}")
+        if len(self.ranks) not in (0, len(LAYERS)) or min(self.ranks, default=0) < 0:
+            raise ValueError(f"ranks: wanted two numbers from 0, or none, got {self.ranks}")
+
+    @property
+    def new_folder(self) -> RunFolder:
+        """Where the compressed detector stands. Raises ValueError for the run folder itself."""
+        path = Path(self.out) if self.out is not None else Path(f"{self.run_dir.rstrip('/')}_compressed")
+        if path.resolve() == Path(self.run_dir).resolve():
+            raise ValueError(f"out: wanted another folder than the run's own, got {self.out}")
+        return RunFolder(path)
+
+
+def run(config: Compress) -> None:
+    """Replace the layers, save the detector beside its proposals, and say what became smaller and faster."""
+    before = read_manifest(config.folder.classifier)
+    network, spec = load_fast_rcnn(config.folder.classifier)
+    if spec.svd_ranks:
+        raise ArtefactError(f"{config.folder.classifier}: is compressed already; compress the one it was made from")
+    ranks = config.ranks or [rank_keeping(layer_of(network, name), config.keep) for name in LAYERS]
+    artefact = Artefact(
+        config.new_folder.classifier,
+        stage="compress",
+        settings={"ranks": ranks, "classes": spec.classes},
+        inputs={"classifier": before.digest},
+    )
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        summary = compress(network, spec, ranks, config.new_folder.classifier)
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    copy_proposals(config.folder, config.new_folder)
+    report(config, ranks, artefact.manifest.summary)
+
+
+def layer_of(network: FastRcnn, name: str) -> nn.Linear:
+    """One of the two layers, not compressed."""
+    layer = getattr(network, name)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], folder: Path) -> dict[str, float]:
+    """Split the layers in place and save; the numbers before and after."""
+    numbers = {f"{name}_kept": round(kept_share(layer_of(network, name), rank), 4) if rank else 1.0
+               for name, rank in zip(LAYERS, ranks, strict=True)}  # fmt: skip
+    numbers |= {"parameters_before": head_parameters(network), "milliseconds_before": head_milliseconds(network)}
+    for name, rank in zip(LAYERS, ranks, strict=True):
+        if rank:
+            setattr(network, name, truncated(layer_of(network, name), rank))
+    numbers |= {"parameters": head_parameters(network), "milliseconds": head_milliseconds(network)}
+    save_fast_rcnn(folder, network, replace(spec, svd_ranks=tuple(ranks)))
+    return numbers
+
+
+def head_parameters(network: FastRcnn) -> int:
+    """Numbers in the two layers."""
+    return sum(one.numel() for name in LAYERS for one in getattr(network, name).parameters())
+
+
+def head_milliseconds(network: FastRcnn, repeats: int = 5) -> float:
+    """The quickest of some passes of TIMED_REGIONS pooled regions through all that comes after pooling."""
+    pooled = torch.zeros(TIMED_REGIONS, network.depth, network.pool_size, network.pool_size)
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            begun = time.perf_counter()
+            network.classify(pooled)
+            times.append(time.perf_counter() - begun)
+    return round(1000 * min(times), 2)
+
+
+def copy_proposals(old: RunFolder, new: RunFolder) -> None:
+    """The proposals beside the compressed detector, so that `detect` finds them; kept where they are there."""
+    if old.proposals.is_dir() and not new.proposals.exists():
+        scratch = new.path / ".proposals.part"
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(old.proposals, scratch)
+        scratch.rename(new.proposals)
+
+
+def report(config: Compress, ranks: Sequence[int], numbers: dict[str, float]) -> None:
+    """Say what was made."""
+    logger.info(
+        "compress: ranks %s keep %.1f %% and %.1f %% of the squares; %.0f of %.0f parameters; %d regions in %.1f ms, "
+        "%.1f before -> %s\nmeasure it: detpipe detect run_dir=%s and detpipe eval run_dir=%s with the data set",
+        " and ".join(map(str, ranks)),
+        100 * numbers["fc1_kept"],
+        100 * numbers["fc2_kept"],
+        numbers["parameters"],
+        numbers["parameters_before"],
+        TIMED_REGIONS,
+        numbers["milliseconds"],
+        numbers["milliseconds_before"],
+        config.new_folder.classifier,
+        config.new_folder.path,
+        config.new_folder.path,
+    )

@@ -1,0 +1,114 @@
+"""`detpipe train-cls head=fast_rcnn`: what are they? Images and proposals -> classifier/, with no crops between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from detpipe.backbone.create import written_out
+from detpipe.classify.device import resolve_bf16, resolve_device
+from detpipe.classify.fast_rcnn_classifier import KIND, FastRcnnSpec, build_fast_rcnn, save_fast_rcnn
+from detpipe.classify.hierarchical_sampling import ProposedImage
+from detpipe.classify.train_fast_rcnn import train_fast_rcnn
+from detpipe.classify.train_network import training_key
+from detpipe.commands.command import dataset_digest
+from detpipe.commands.stored_split import open_split
+from detpipe.commands.train_cls import TrainCls, complete, weights_digest
+from detpipe.commands.training_images import Part, training_parts
+from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.storage.manifest import Artefact, plain, read_manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training is made of."""
+
+    spec: FastRcnnSpec
+    train: Part
+    val: Part
+    device: torch.device
+    bf16: bool
+
+
+def run(config: TrainCls, head: FastRcnnHead) -> None:
+    """Train backbone and head on the training images and their proposals, and save both. The first rank writes."""
+    with joined_ranks() as ranks:
+        training = described(config, head)
+        artefact = trained_artefact(config, training)
+        complete(artefact, config, ranks, lambda: train(config, training, artefact.manifest.digest, ranks))
+
+
+def described(config: TrainCls, head: FastRcnnHead) -> Training:
+    """The images, the classes, and where it runs. Raises ValueError where there is nothing to learn from."""
+    parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
+    device = resolve_device(config.device)
+    classes = parts[0].dataset
+    spec = FastRcnnSpec(classes.classes, classes.category_ids, written_out(config.backbone), head)
+    return Training(spec, *parts, device, resolve_bf16(config.precision, device))
+
+
+def trained_artefact(config: TrainCls, training: Training) -> Artefact:
+    """The classifier's folder with its key."""
+    settings = {
+        "kind": KIND,
+        "classifier": training.spec,
+        "sampling": config.sampling,
+        "solver": config.solver,
+        "seed": config.solver.seed(config.seed),
+        "bf16": training.bf16,
+        "device": training.device.type,
+    }
+    return Artefact(
+        config.folder.classifier,
+        stage="train-cls",
+        settings=training_key(plain(settings)),
+        inputs={
+            "proposals": read_manifest(config.folder.proposals).digest,
+            "train": dataset_digest(training.train.dataset),
+            "val": dataset_digest(training.val.dataset),
+            **weights_digest(config),
+        },
+    )
+
+
+def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
+    seed = config.solver.seed(config.seed)
+    network = build_fast_rcnn(training.spec, seed=seed, pretrained=True)
+    summary = train_fast_rcnn(
+        network,
+        proposed(config, training.train),
+        proposed(config, training.val),
+        head=training.spec.head,
+        sampling=config.sampling,
+        solver=config.solver,
+        folder=config.folder.classifier,
+        key=key,
+        seed=seed,
+        device=training.device,
+        bf16=training.bf16,
+        ranks=ranks,
+    )
+    if ranks.is_first:
+        save_fast_rcnn(config.folder.classifier, network, training.spec)
+    return summary
+
+
+def proposed(config: TrainCls, part: Part) -> list[ProposedImage]:
+    """The images of a part with their objects and best proposals; unreadable ones, named by propose, are left out."""
+    truth = part.dataset.ground_truth
+    assert truth is not None
+    split = open_split(config.folder.proposals, part.split, part.dataset)
+    return [
+        ProposedImage(
+            record.path,
+            stored.image_digest,
+            stored.image_size,
+            stored.proposals.boxes[: config.sampling.max_proposals].copy(),
+            truth[record.image_id],
+        )
+        for record, stored in split.read(part.records)
+        if stored is not None
+    ]

@@ -1,0 +1,47 @@
+"""Which images of a data set teach, and which only test the training while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detpipe.commands.command import load_splits
+from detpipe.datasets.source import DatasetSource, Split
+from detpipe.proposals.proposer import generator_for
+from detpipe.structures import Dataset, ImageRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some images (records) of a data set's split."""
+
+    split: Split
+    dataset: Dataset
+    records: tuple[ImageRecord, ...]
+
+
+def training_parts(source: DatasetSource, val_share: float, seed: int) -> tuple[Part, Part]:
+    """The images to learn from, and those for validation: the val split's, or a share of the training images.
+
+    Raises ValueError where there is no train split with annotations.
+    """
+    splits = load_splits(source)
+    train = splits.get(Split.train)
+    if train is None or train.ground_truth is None:
+        raise ValueError("wanted a train split with annotations, got none: name it in the dataset settings")
+    val = splits.get(Split.val)
+    if val is not None and val.ground_truth is not None:
+        return Part(Split.train, train, train.records), Part(Split.val, val, val.records)
+    kept, held_out = hold_out(train.records, val_share, seed)
+    return Part(Split.train, train, kept), Part(Split.train, train, held_out)
+
+
+def hold_out(
+    records: Sequence[ImageRecord], share: float, seed: int
+) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
+    """Training and validation images in the data set's order; chosen by seed and id, so an image keeps its side."""
+    chosen = {record.image_id for record in records if generator_for(seed, f"val/{record.image_id}").random() < share}
+    return (
+        tuple(record for record in records if record.image_id not in chosen),
+        tuple(record for record in records if record.image_id in chosen),
+    )

@@ -1,0 +1,65 @@
+"""`detpipe compress` on a finished Fast R-CNN: a detector beside its proposals, and what can't be compressed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detpipe.classify.fast_rcnn_classifier import load_fast_rcnn_spec
+from detpipe.storage.manifest import read_manifest
+from tests import drawn
+from tests.command_line import detpipe
+
+
+def test_a_compressed_detector_detects(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "thin"
+    outcome = detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[8,0]")
+    assert outcome.status == 0, outcome.err
+    assert load_fast_rcnn_spec(out / "classifier").svd_ranks == (8, 0)
+    numbers = read_manifest(out / "classifier").summary
+    assert numbers["parameters_before"] == 16 * 72 + 16 + 16 * 16 + 16
+    assert numbers["parameters"] == 8 * 72 + 16 * 8 + 16 + 16 * 16 + 16
+    assert (0 < numbers["fc1_kept"] < 1, numbers["fc2_kept"]) == (True, 1.0)
+    for command in ("detect", "eval"):
+        outcome = detpipe(command, *drawn.voc(voc_root), *drawn.settings(command), f"run_dir={out}")
+        assert outcome.status == 0, outcome.err
+    assert json.loads((out / "detections.json").read_text())
+    again = detpipe("compress", f"run_dir={out}", f"out={tmp_path / 'thinner'}")
+    assert (again.status, "compressed already" in again.err) == (1, True)
+
+
+def test_full_ranks_detect_the_same(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "whole"
+    assert detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[16,16]").status == 0
+    assert detpipe("detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={out}").status == 0
+    before, after = (json.loads((run / "detections.json").read_text()) for run in (fast_run, out))
+    assert len(before) == len(after)
+    scores = [[one["score"] for one in found] for found in (before, after)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ranks=[1]"], "wanted two numbers"),
+        (["keep=0"], "wanted a share"),
+        (["ranks=[99,0]"], "wanted a rank of 1 to 16"),
+    ],
+)
+def test_settings_that_can_t_be(fast_run: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    outcome = detpipe("compress", f"run_dir={fast_run}", f"out={tmp_path / 'thin'}", *words)
+    assert outcome.status == 1
+    assert said in outcome.err
+
+
+def test_the_run_itself_is_never_the_place(fast_run: Path) -> None:
+    outcome = detpipe("compress", f"run_dir={fast_run}", f"out={fast_run}")
+    assert (outcome.status, "wanted another folder" in outcome.err) == (1, True)
+
+
+def test_a_classifier_of_crops_has_no_such_layers(finished_run: Path, tmp_path: Path) -> None:
+    outcome = detpipe("compress", f"run_dir={finished_run}", f"out={tmp_path / 'thin'}")
+    assert outcome.status == 1
+    assert "wanted a Fast R-CNN" in outcome.err
