@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,8 @@ GROUP = 8
 """Images whose regions share batches, and that are committed together: what a killed run does again, at most."""
 KEY_BYTES = 16
 _CHECKED_ROWS = 8192
+_EXPONENT = np.uint16(0x7C00)
+"""The bits of a float16's exponent."""
 _COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
     "boxes": (("N", 4), "float32"),
     "geometry": (("N", GEOMETRY), "float32"),
@@ -185,7 +188,9 @@ def _mapped(path: Path, rows: int, width: int) -> Float16Array:
         return np.zeros((rows, width), dtype=np.float16)
     features = np.memmap(path, dtype=np.float16, mode="r", shape=(rows, width))
     for start in range(0, rows, _CHECKED_ROWS):
-        if not np.isfinite(features[start : start + _CHECKED_ROWS]).all():
+        # Infinities and NaN have all bits of the exponent; looked at as integers, it takes a third of the time.
+        bits = features[start : start + _CHECKED_ROWS].view(np.uint16) & _EXPONENT
+        if (bits == _EXPONENT).any():
             raise FeatureStoreError(f"{path}: a number that is none after row {start}; {_REMEDY}")
     return features
 
@@ -215,6 +220,10 @@ def fill_store(
         "taken_over": sum(key in known for one in plan for key in one.keys),
         "megabytes": round(rows * width * 2 / 1e6),
     }
+    if before is not None and [key for one in plan for key in one.keys] == list(before.keys):
+        _same_file(before.path / FEATURES, path / FEATURES)
+        _write_columns(path, plan, classes)
+        return summary
     features = _room(path / FEATURES, rows, width)
     done = _images_done(path)
     row = sum(len(one.regions) for one in plan[:done])
@@ -278,6 +287,16 @@ def _half(values: Float32Array, record: ImageRecord) -> Float16Array:
             f"{record.path}: features beyond float16's 65504, or no numbers; other weights, perhaps?"
         )
     return half
+
+
+def _same_file(source: Path, target: Path) -> None:
+    """The same rows under another name: nobody writes to a finished store, so nothing is copied where links can be."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        with replaced(target) as scratch:
+            shutil.copyfile(source, scratch)
 
 
 def _room(path: Path, rows: int, width: int) -> Float16Array:

@@ -106,7 +106,8 @@ def score_features(head: FeatureHead, features: Float32Array, geometry: Float32A
 def examples_of(store: FeatureStore) -> Examples:
     """What a head learns from: the store in memory, in float32."""
     return Examples(
-        features=np.asarray(store.features, dtype=np.float32),
+        # numpy takes several times as long to convert float16. It is copied first: torch warns of a file read only.
+        features=torch.from_numpy(np.array(store.features)).float().numpy(),
         geometry=store.geometry,
         labels=store.labels,
         ious=store.ious,

@@ -41,7 +41,7 @@ from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey
-from detpipe.structures import Dataset, Float32Array, GroundTruth
+from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class ClassChange(Command):
 
     name: str | None = None
     """The class."""
+    enough: int = 1200
+    """Regions of a new class to learn from: beyond those in the store, images are looked at until there are so many."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,11 @@ def change_store(
         before = open_store(aside(artefact))
     artefact.begin(overwrite=False)
     begun = time.perf_counter()
-    plan = list(changed_regions(before, stored, new, config.seed))
+    sampling = Sampling(**before.manifest.settings["regions"]) if stored.split is Split.train else None
+    drawn = {}
+    if new is not None and sampling is not None:
+        drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed)
+    plan = list(changed_regions(before, stored, drawn, sampling))
     with stop_on_signal() as stop:
         summary = fill_store(path, plan, extractor, before=before, stop=stop, classes=len(stored.dataset.classes))
     if summary is None:
@@ -198,45 +204,62 @@ def change_store(
     return open_store(path)
 
 
-def changed_regions(before: FeatureStore, stored: StoredSplit, new: str | None, seed: int) -> Iterator[ImageRegions]:
-    """The regions that a store has, and those of the objects of a new class, under the labels of the new classes."""
-    truths, classes = stored.dataset.ground_truth, stored.dataset.classes
+def changed_regions(
+    before: FeatureStore, stored: StoredSplit, drawn: Mapping[ImageId, Float32Array], sampling: Sampling | None
+) -> Iterator[ImageRegions]:
+    """The regions that a store has, and those drawn for a new class, under the labels of the data set's classes.
+
+    sampling: as they were drawn; None for a split that nothing is learnt from, whose regions have no labels.
+    """
+    classes = stored.dataset.classes
     for record, found in stored.read():
         if found is None:  # unreadable, named by propose
             continue
         boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
-        if stored.split is Split.train and truths is not None:
-            sampling, truth = Sampling(**before.manifest.settings["regions"]), truths[record.image_id]
-            if new is not None:
-                of_new = truth[truth.labels == classes.index(new) + 1]
-                drawn = new_regions(
-                    found.proposals.boxes, of_new, found.image_size, sampling, f"{new}/{record.image_id}", seed
-                )
-                boxes = np.concatenate([boxes, drawn])
-                boxes = boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
+        if sampling is None:
+            regions, places = unlabelled(boxes), np.arange(len(boxes))
+            overlaps = np.zeros((len(boxes), len(classes)), dtype=np.float32)
+        else:
+            truth = _truth(stored, record)
+            boxes = np.concatenate([boxes, drawn.get(record.image_id, boxes[:0])])
+            boxes = boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
             regions = label_regions(boxes, truth, sampling)
             regions = regions[np.flatnonzero(regions.labels != IGNORED)]
             overlaps = class_ious(regions.boxes, truth, len(classes))
             places = nearest_places(regions.boxes, found.proposals.boxes)
-        else:
-            regions, places = unlabelled(boxes), np.arange(len(boxes))
-            overlaps = np.zeros((len(boxes), len(classes)), dtype=np.float32)
         yield ImageRegions(record, found.image_digest, regions, overlaps, places)
 
 
-def new_regions(
-    proposals: Float32Array,
-    objects: GroundTruth,
-    image_size: tuple[int, int],
-    sampling: Sampling,
-    name: str,
-    seed: int,
-) -> Float32Array:
-    """Boxes on the objects of a new class, as the sampling draws them: (P, 4) -> (R, 4). No objects: none."""
-    if not len(objects):
-        return np.zeros((0, 4), dtype=np.float32)
-    drawn = sample_regions(proposals, objects, image_size, sampling, generator_for(seed, name))
-    return drawn.boxes[drawn.labels > 0]
+def drawn_regions(
+    before: FeatureStore, stored: StoredSplit, new: str, sampling: Sampling, enough: int, seed: int
+) -> dict[ImageId, Float32Array]:
+    """Boxes (R, 4) on the objects of a new class, by image, as the sampling draws them.
+
+    The stored regions that are on its objects count first; then image after image, in an order of the seed's, until
+    there are `enough`: a part of the images has to be looked at only.
+    """
+    label = stored.dataset.classes.index(new) + 1
+    held = 0
+    drawn: dict[ImageId, Float32Array] = {}
+    for record, found in stored.read():
+        truth = _truth(stored, record)
+        objects = truth[truth.labels == label]
+        if found is None or not len(objects):
+            continue
+        boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
+        held += int((label_regions(boxes, truth, sampling).labels == label).sum())
+        generator = generator_for(seed, f"{new}/{record.image_id}")
+        regions = sample_regions(found.proposals.boxes, objects, found.image_size, sampling, generator)
+        drawn[record.image_id] = regions.boxes[regions.labels > 0]
+    names = list(drawn)
+    order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    counts = np.cumsum([held, *(len(drawn[name]) for name in order)])
+    return {name: drawn[name] for name, count in zip(order, counts[:-1], strict=True) if count < enough}
+
+
+def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
+    assert stored.dataset.ground_truth is not None  # a train split without annotations has no store
+    return stored.dataset.ground_truth[record.image_id]
 
 
 def head_settings(manifest: Manifest) -> StoredHead:

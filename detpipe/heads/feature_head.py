@@ -194,9 +194,9 @@ def standardisation(features: Float32Array) -> tuple[Float32Array, Float32Array]
 
 def standardised(examples: Examples, mean: Float32Array, scale: Float32Array) -> Examples:
     """The examples with (x - mean) scale for their features."""
-    features = examples.features - mean
-    features *= scale
-    return replace(examples, features=features)
+    features = torch.from_numpy(examples.features) - torch.from_numpy(mean)  # on all cores
+    features *= torch.from_numpy(scale)
+    return replace(examples, features=features.numpy())
 
 
 def any_overlap(examples: Examples, at_least: float) -> BoolArray:

@@ -186,7 +186,7 @@ class SvmHead(StoredHead):
     def _of_classes(self, examples: Examples, shared: dict[str, Tensor], labels: list[int], seed: int) -> LinearHead:
         # Standardised features have a norm of about the root of their number; R-CNN's C is meant for one of 20.
         scale = np.float32(FEATURE_NORM / np.sqrt(examples.features.shape[1]))
-        scaled = examples.features * scale
+        scaled = (torch.from_numpy(examples.features) * float(scale)).numpy()  # on all cores
         solved = [self._machine(examples, scaled, label, seed) for label in labels]
         lines = torch.tensor([line for _, line in solved], dtype=torch.float32).reshape(-1, 2)
         return LinearHead(
