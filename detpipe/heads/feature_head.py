@@ -116,6 +116,18 @@ def scores_by_class(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack(columns, dim=1) if columns else features.new_zeros(len(features), 0)
 
 
+def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    """sigmoid(slope_k margin_k + offset_k): (N, K), (K,), (K,) -> (N, K), column by column.
+
+    The end of a row of numbers goes another way through the processor than its middle, with other last bits: where a
+    class stands among others must not decide which.
+    """
+    columns = [
+        torch.sigmoid(one.contiguous() * a + b) for one, a, b in zip(margins.unbind(dim=1), slope, offset, strict=True)
+    ]
+    return torch.stack(columns, dim=1) if columns else margins
+
+
 @dataclass(kw_only=True)
 class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""

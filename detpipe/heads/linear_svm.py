@@ -23,6 +23,7 @@ from detpipe.heads.feature_head import (
     StoredHead,
     joined,
     scores_by_class,
+    sigmoid_by_class,
 )
 from detpipe.heads.platt import platt
 from detpipe.structures import BoolArray, Float32Array, Int64Array
@@ -149,7 +150,7 @@ class LinearHead(FeatureHead):
 
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
         del geometry
-        return torch.sigmoid(scores_by_class(x, self.weight, self.bias) * self.slope + self.offset)
+        return sigmoid_by_class(scores_by_class(x, self.weight, self.bias), self.slope, self.offset)
 
 
 @dataclass(kw_only=True)

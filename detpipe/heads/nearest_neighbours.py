@@ -38,7 +38,7 @@ class NeighboursHead(FeatureHead):
         nearest = (x @ self.memory.float().T).topk(min(int(self.k), len(self.memory)), dim=1)
         weights = (nearest.values / self.temperature).softmax(dim=1)
         shares = x.new_zeros(len(x), self.n_classes + 1)
-        return shares.scatter_add_(1, self.labels[nearest.indices], weights)[:, 1:]
+        return shares.scatter_add_(1, self.labels[nearest.indices], weights)[:, 1:].clamp(max=1)  # of rounding
 
 
 @dataclass(kw_only=True)

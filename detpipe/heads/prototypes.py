@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap, joined, scores_by_class
+from detpipe.heads.feature_head import (
+    Examples,
+    FeatureHead,
+    StoredHead,
+    any_overlap,
+    joined,
+    scores_by_class,
+    sigmoid_by_class,
+)
 from detpipe.heads.platt import platt
 from detpipe.structures import Float32Array
 
@@ -37,7 +45,7 @@ class PrototypeHead(FeatureHead):
 
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
         del geometry
-        return torch.sigmoid(self.margins(x) * self.slope + self.offset)
+        return sigmoid_by_class(self.margins(x), self.slope, self.offset)
 
     def margins(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, K): by how much a class is nearer than the background, as cosines."""

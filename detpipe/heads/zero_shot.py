@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, joined, scores_by_class
+from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, joined, scores_by_class, sigmoid_by_class
 from detpipe.heads.platt import platt
 from detpipe.structures import Float32Array
 
@@ -44,7 +44,8 @@ class ZeroShotHead(FeatureHead):
 
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
         del geometry
-        return torch.sigmoid(self.margins(x) * self.slope + self.offset)
+        slope, offset = self.slope.expand(self.n_classes), self.offset.expand(self.n_classes)
+        return sigmoid_by_class(self.margins(x), slope, offset)
 
     def margins(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, K): about 1 for a region of the class, -1 for others."""
