@@ -57,7 +57,7 @@ class TwoLayers(StoredHead):
 
     hidden: int = 128
     """Width of the hidden layer."""
-    networks: int = 2
+    networks: int = 6
     """Networks from other starts, whose scores are averaged."""
     passes: float = 4.0
     """Passes over the regions."""
@@ -70,7 +70,7 @@ class TwoLayers(StoredHead):
     weight_decay: float = 0.01
     """AdamW's."""
     input_dropout: float = 0.2
-    """Share of the features that are dropped."""
+    """Share of the features that are dropped, others in each step."""
     dropout: float = 0.5
     """Share of the hidden layer that is dropped."""
     background_iou: float = 0.5
@@ -97,14 +97,14 @@ class TwoLayers(StoredHead):
             self._network(x, examples.labels, overlaps, rows, len(classes), seed + one).state_dict()
             for one in range(self.networks)
         ]
-        first = torch.stack([network["1.weight"] for network in networks])
+        first = torch.stack([network["0.weight"] for network in networks])
         first[:, :, -len(scale) :] *= torch.from_numpy(scale)
         shift = first[:, :, -len(scale) :] @ torch.from_numpy(mean)
         return TwoLayerHead(
             hidden_weight=first,
-            hidden_bias=torch.stack([network["1.bias"] for network in networks]) - shift,
-            weight=torch.stack([network["4.weight"] for network in networks]),
-            bias=torch.stack([network["4.bias"] for network in networks]),
+            hidden_bias=torch.stack([network["0.bias"] for network in networks]) - shift,
+            weight=torch.stack([network["3.weight"] for network in networks]),
+            bias=torch.stack([network["3.bias"] for network in networks]),
             **shared,
             **self.box_tensors(examples, classes),
         )
@@ -130,7 +130,6 @@ class TwoLayers(StoredHead):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = nn.Sequential(
-                nn.Dropout(self.input_dropout),
                 nn.Linear(x.shape[1], self.hidden),
                 nn.ReLU(),
                 nn.Dropout(self.dropout),
@@ -142,8 +141,10 @@ class TwoLayers(StoredHead):
                 chosen = generator.choice(objects, n_objects)
                 if len(background):
                     chosen = np.concatenate([chosen, generator.choice(background, self.batch_size - n_objects)])
+                # The same features for all of a step: to draw anew for each region takes longer than the step.
+                kept = (generator.random(x.shape[1]) >= self.input_dropout) / np.float32(1 - self.input_dropout)
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
-                    out = network(torch.from_numpy(x[chosen])).float()
+                    out = network(torch.from_numpy(x[chosen] * kept.astype(np.float32))).float()
                 loss = softmax_loss(out[:, :-1], torch.from_numpy(labels[chosen]))
                 loss = loss + F.binary_cross_entropy_with_logits(out[:, -1], torch.from_numpy(overlaps[chosen]))
                 optimizer.zero_grad()
