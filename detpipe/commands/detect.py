@@ -102,7 +102,10 @@ def run(config: Detect) -> None:
 def detection_key(config: DetectConfig) -> dict[str, Any]:
     """The settings that change the detections; those that came later only where they are set: old runs stay valid."""
     key: dict[str, Any] = plain(replace(config, compile=False))
-    return {name: value for name, value in key.items() if name not in ("scales", "flip") or value}
+    if config.cascade_size is None:
+        del key["cascade_keep"]
+    later = ("scales", "flip", "dedup_step", "cascade_size")
+    return {name: value for name, value in key.items() if name not in later or value}
 
 
 def test_images(config: Detect) -> Input:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
+from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import DetectConfig, Scorer, select_detections
 from detpipe.classify.device import Device, resolve_device
@@ -84,7 +85,9 @@ class Detector:
         shown: list[tuple[Float32Array, tuple[int, int]]] = []
 
         def noted() -> Iterator[tuple[Image, Float32Array]]:
-            for image, boxes in images:
+            for image, given in images:
+                step = self.config.dedup_step
+                boxes = given[geometry.distinct(given, step)] if step else given
                 shown.append((boxes, (image.shape[0], image.shape[1])))
                 yield image, boxes
 
