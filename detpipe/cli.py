@@ -21,17 +21,23 @@ SUMMARY = {
     "check": "list the faults of a data set",
     "propose": "where might things be: proposals of every image, and their recall",
     "crop": "what a classifier learns from: labelled regions in a database",
+    "features": "what a frozen network sees in each region, computed once: any head trains on it in seconds",
     "train-cls": "what are they: fine-tune a classifier on the crops, or on a database of images (db.train=DB)",
     "detect": "classify the proposals of the test images, or of any image or folder",
     "eval": "average precisions of detections, or a classifier on a database of images (db=DB), and the page",
     "compress": "a Fast R-CNN with thinner layers, by truncated SVD, in a run folder of its own (run_dir=DIR out=DIR)",
     "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
     "compute-mean": "the mean image of a database",
+    "classes": "add a class to a detector on stored features, or remove one: see detpipe classes --help",
     "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
     "inspect": "look inside a training, a database, a network: see detpipe inspect --help",
 }
 
 FAMILIES = {
+    "classes": {
+        "add": "a class that the detector doesn't know, trained from the stored features in seconds",
+        "remove": "a class less, the others as they are",
+    },
     "proposals": {
         "info": "what a proposals.lmdb holds and what made it",
         "verify": "is it whole, and are its images those that are there now",
@@ -190,11 +196,14 @@ def execute(name: str, config: DictConfig) -> None:
     from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
+        classes_add,
+        classes_remove,
         compress,
         compute_mean,
         crop,
         detect,
         evaluate_images,
+        features,
         inspect_activations,
         inspect_db,
         inspect_run,
@@ -219,6 +228,7 @@ def execute(name: str, config: DictConfig) -> None:
         "run": run.run,
         "propose": propose.run,
         "crop": crop.run,
+        "features": features.run,
         "train-cls": train_images.run,
         "detect": detect.run,
         "eval": evaluate_images.run,
@@ -226,6 +236,8 @@ def execute(name: str, config: DictConfig) -> None:
         "compress": compress.run,
         "make-db": make_db.run,
         "compute-mean": compute_mean.run,
+        "classes-add": classes_add.run,
+        "classes-remove": classes_remove.run,
         "proposals-info": proposals_info.run,
         "proposals-verify": proposals_verify.run,
         "proposals-recall": proposals_recall.run,

@@ -14,11 +14,14 @@ from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
+from detpipe.commands.classes_add import ClassesAdd
+from detpipe.commands.classes_remove import ClassesRemove
 from detpipe.commands.compress import Compress
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.features import Features
 from detpipe.commands.inspect_activations import InspectActivations
 from detpipe.commands.inspect_db import InspectDb
 from detpipe.commands.inspect_run import InspectRun
@@ -41,7 +44,13 @@ from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.heads.linear_svm import SvmHead
+from detpipe.heads.nearest_neighbours import NearestNeighboursHead
+from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.softmax_regression import SoftmaxRegressionHead
+from detpipe.heads.two_layers import TwoLayers
+from detpipe.heads.zero_shot import ZeroShot
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
@@ -50,6 +59,7 @@ COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
     "crop": Crop,
+    "features": Features,
     "train-cls": TrainImages,
     "detect": Detect,
     "eval": EvaluateImages,
@@ -57,6 +67,8 @@ COMMANDS: dict[str, type] = {
     "compress": Compress,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
+    "classes-add": ClassesAdd,
+    "classes-remove": ClassesRemove,
     "proposals-info": ProposalsInfo,
     "proposals-verify": ProposalsVerify,
     "proposals-recall": ProposalsRecall,
@@ -79,7 +91,16 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},
-    "head": {"softmax": HeadConfig, "fast_rcnn": FastRcnnHead},
+    "head": {
+        "softmax": HeadConfig,
+        "fast_rcnn": FastRcnnHead,
+        "svm": SvmHead,
+        "linear": SoftmaxRegressionHead,
+        "two_layers": TwoLayers,
+        "knn": NearestNeighboursHead,
+        "prototypes": PrototypesHead,
+        "zero_shot": ZeroShot,
+    },
     "solver": {"adamw": SolverConfig},
 }
 

@@ -77,6 +77,10 @@ class RunFolder:
         """Validation crops."""
         return self.path / "crops_val.lmdb"
 
+    def features(self, split: Split) -> Path:
+        """The store of the features of a split's regions."""
+        return self.path / "features" / split.value
+
     @property
     def classifier(self) -> Path:
         """The trained network, its snapshots and logs."""

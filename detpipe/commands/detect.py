@@ -19,6 +19,7 @@ from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.detector import Detector, proposer_of_run
 from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import open_split
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image
@@ -165,10 +166,9 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
     with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
         if left:
-            detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+            find = finder(config, images)
             for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
-                chunk_records = [records[index] for index in chunk]
-                for index, found in zip(chunk, detector.predict_many(images.regions(chunk_records)), strict=True):
+                for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                     writer.put(_key(index), _pack(found))
                 writer.commit()
                 if stop:
@@ -178,6 +178,16 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
         raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
     with LmdbReader(unfinished(config)) as reader:
         return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+
+
+def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
+    """From images to their detections: by stored features where those are of these regions, else by the network."""
+    as_stored = config.source is None and not config.detect.dedup_step
+    stored = stored_detections(config, config.detect, images.digest) if as_stored else None
+    if stored is not None:
+        return stored
+    detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+    return lambda records: detector.predict_many(images.regions(records))
 
 
 def unfinished(config: Detect) -> Path:

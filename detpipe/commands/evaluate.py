@@ -71,9 +71,14 @@ def own_detections(folder: RunFolder) -> Path:
 
 def manifests(folder: RunFolder) -> dict[str, Manifest]:
     """Stage -> manifest of what stands in the run folder, in the order of the flow."""
-    paths = (folder.proposals, folder.crops, folder.classifier, folder.detections)
-    found = [read_manifest(path) for path in paths if path.exists()]
-    return {manifest.stage: manifest for manifest in found}
+    stores = [folder.features(split) for split in Split if folder.features(split).exists()]
+    paths = (folder.proposals, folder.crops, *stores, folder.classifier, folder.detections)
+    made: dict[str, Manifest] = {}
+    for manifest in (read_manifest(path) for path in paths if path.exists()):
+        before = made.get(manifest.stage)  # a stage of an artefact a split counts the seconds of all
+        seconds = manifest.seconds + (before.seconds if before is not None else 0.0)
+        made[manifest.stage] = replace(manifest, seconds=seconds)
+    return made
 
 
 def report_data(

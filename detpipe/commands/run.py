@@ -6,14 +6,15 @@ import json
 import logging
 from dataclasses import dataclass
 
-from detpipe.commands import check, crop, detect, evaluate, propose, train_cls, train_regions
+from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_regions
 from detpipe.datasets.findings import Severity
+from detpipe.datasets.source import Split
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Run(propose.Propose, crop.Crop, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
+class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
     """Settings of `detpipe run`: those of all its stages."""
 
     def __post_init__(self) -> None:
@@ -29,6 +30,8 @@ def run(config: Run) -> None:
     propose.run(config)
     if train_regions.needs_crops(config.head):
         crop.run(config)
+    if train_regions.needs_features(config.head):
+        features.run(config)
     train_regions.run(config)
     detect.run(config)
     evaluate.run(config)
@@ -48,6 +51,7 @@ def summarize(config: Run) -> None:
     places = {
         "propose": config.folder.proposals,
         "crop": config.folder.crops,
+        "features": config.folder.features(Split.train).parent,
         "train-cls": config.folder.classifier,
         "detect": config.folder.detections,
         "eval": config.folder.metrics,

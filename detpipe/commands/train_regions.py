@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from detpipe.commands import train_cls, train_fast_rcnn
+from detpipe.commands import train_cls, train_fast_rcnn, train_head
 from detpipe.commands.train_cls import TrainCls
 from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.region_head import RegionHead
 
 
 def run(config: TrainCls) -> None:
-    """Fast R-CNN learns from images and proposals, R-CNN from crops."""
+    """Fast R-CNN learns from images and proposals, R-CNN from crops, a head on a frozen network from the store."""
     match config.head:
         case FastRcnnHead():
             train_fast_rcnn.run(config, config.head)
+        case StoredHead():
+            train_head.run(config, config.backbone, config.head)
         case _:
             train_cls.run(config)
 
 
 def needs_crops(head: RegionHead) -> bool:
     """Whether the head learns from a database of crops."""
-    return not isinstance(head, FastRcnnHead)
+    return not isinstance(head, FastRcnnHead | StoredHead)
+
+
+def needs_features(head: RegionHead) -> bool:
+    """Whether the head learns from stored features."""
+    return isinstance(head, StoredHead)

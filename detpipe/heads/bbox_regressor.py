@@ -94,6 +94,8 @@ def ridge_regression(
     scale = FEATURE_NORM / max(float(np.linalg.norm(x, axis=1).mean()), 1e-12)
     x_mean, t_mean = (x * scale).mean(axis=0), t.mean(axis=0)
     x_centred = x * scale - x_mean
-    gram = x_centred.T @ x_centred + ridge * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, x_centred.T @ (t - t_mean))
+    if len(x) < x.shape[1]:  # the same solution by the smaller matrix: (X'X + r)^-1 X' = X' (XX' + r)^-1
+        weights = x_centred.T @ np.linalg.solve(x_centred @ x_centred.T + ridge * np.eye(len(x)), t - t_mean)
+    else:
+        weights = np.linalg.solve(x_centred.T @ x_centred + ridge * np.eye(x.shape[1]), x_centred.T @ (t - t_mean))
     return weights * scale, t_mean - x_mean @ weights

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detpipe.jit import compiled
 from detpipe.proposals.colour_spaces import Planes
 from detpipe.proposals.felzenszwalb import Int32Array
 from detpipe.proposals.hierarchical_grouping import Hierarchy
-from detpipe.proposals.jit import compiled
 from detpipe.structures import Int64Array
 
 FEATURES = {

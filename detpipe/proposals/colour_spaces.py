@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 from detpipe.structures import Image
 
 Planes = npt.NDArray[np.uint8]

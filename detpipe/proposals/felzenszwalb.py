@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.jit import compiled
 from detpipe.proposals.colour_spaces import Planes
-from detpipe.proposals.jit import compiled
 
 Int32Array = npt.NDArray[np.int32]
 

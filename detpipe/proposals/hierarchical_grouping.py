@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detpipe.jit import compiled
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
 from detpipe.proposals.region_histograms import TEXTURE_BINS, UNIT, Histograms
 from detpipe.structures import Int64Array
 

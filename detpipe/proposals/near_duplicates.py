@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from detpipe.jit import compiled
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
 from detpipe.structures import Int64Array
 
 

@@ -17,9 +17,9 @@ from importlib.resources import files
 
 import numpy as np
 
+from detpipe.jit import compiled
 from detpipe.proposals.candidates import FEATURES
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
 
 
 @dataclass(frozen=True, eq=False)

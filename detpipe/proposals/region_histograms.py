@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.jit import compiled
 from detpipe.proposals.colour_spaces import Planes
 from detpipe.proposals.felzenszwalb import Int32Array
-from detpipe.proposals.jit import compiled
 from detpipe.structures import Int64Array
 
 Histograms = npt.NDArray[np.uint16]

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.boxes import area, clip
+from detpipe.jit import explained
 from detpipe.proposals.candidates import Candidates, candidates
 from detpipe.proposals.colour_spaces import ColourSpace, convert
 from detpipe.proposals.felzenszwalb import build_graph, segment
 from detpipe.proposals.hierarchical_grouping import Hierarchy, find_segments, group
-from detpipe.proposals.jit import explained
 from detpipe.proposals.near_duplicates import duplicates_last
 from detpipe.proposals.objectness import objectness
 from detpipe.proposals.opencv_selective_search import OpenCvMode, opencv_boxes, rand_can_be_seeded, require_ximgproc

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.proposals.jit import compiled
+from detpipe.jit import compiled
 from detpipe.structures import Float32Array, Image
 
 _COVERED = 4

@@ -101,6 +101,16 @@ def find_manifest(artefact: Path) -> Manifest | None:
         raise ArtefactError(f"{path}: wanted a manifest, got: {error}; overwrite=true makes it anew") from error
 
 
+def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any]) -> None:
+    """Give a complete artefact other inputs, for a caller who knows that they would have made the same bytes.
+
+    summary: the numbers in it that are now others. Raises ArtefactError as `read_manifest`.
+    """
+    manifest = read_manifest(artefact)
+    manifest = dataclasses.replace(manifest, inputs=dict(inputs), summary={**manifest.summary, **summary})
+    write_json(manifest_path(artefact), dataclasses.asdict(manifest))
+
+
 class Artefact:
     """One stage's output on disk: `begin` says what there is, `finish` seals it.
 

@@ -13,8 +13,8 @@ from typing import Any
 import numba
 import pytest
 
-from detpipe.proposals import jit
-from detpipe.proposals.jit import compiled, explained
+from detpipe import jit
+from detpipe.jit import compiled, explained
 
 
 def add(a: int, b: int) -> int:

@@ -1,0 +1,170 @@
+"""A region classifier whose backbone stays as it is: the features of a store and a head on them; saved, loaded, used.
+
+R: regions of one image, D: feature width, K: classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.classify.classifier import ClassifierSpec, crop_config
+from detpipe.classify.classifier_folder import (
+    DESCRIPTION,
+    WEIGHTS,
+    ClassifierError,
+    read_description,
+    save_network,
+    stored_backbone,
+)
+from detpipe.classify.detect import ScoredRegions
+from detpipe.classify.feature_store import FeatureStore
+from detpipe.classify.region_features import FeatureConfig, RegionFeatures
+from detpipe.classify.region_geometry import region_geometry
+from detpipe.heads.feature_head import Examples, FeatureHead
+from detpipe.heads.linear_svm import LinearHead
+from detpipe.heads.nearest_neighbours import NeighboursHead
+from detpipe.heads.prototypes import PrototypeHead
+from detpipe.heads.softmax_regression import SoftmaxRegression
+from detpipe.heads.two_layers import TwoLayerHead
+from detpipe.heads.zero_shot import ZeroShotHead
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import plain
+from detpipe.structures import Float32Array, Image
+
+KIND = "features"
+"""What classifier.json calls it."""
+
+HEADS: Mapping[str, type[FeatureHead]] = {
+    "linear": LinearHead,
+    "softmax": SoftmaxRegression,
+    "two_layers": TwoLayerHead,
+    "neighbours": NeighboursHead,
+    "prototypes": PrototypeHead,
+    "zero_shot": ZeroShotHead,
+}
+"""The heads that a folder may hold, by the names that classifier.json gives them."""
+
+
+@dataclass(frozen=True)
+class FrozenSpec(ClassifierSpec):
+    """What makes the weights usable: as ClassifierSpec, and what of a region is seen; extraction: the store's key."""
+
+    features: FeatureConfig
+    extraction: dict[str, Any]
+
+
+class FrozenClassifier(nn.Module):
+    """The backbone and the head. The two meet in `FrozenScorer`: features may come from disk."""
+
+    def __init__(self, backbone: Backbone, head: FeatureHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.backbone.classifier = None
+        self.head = head
+
+
+class FrozenScorer:
+    """Scores of regions by their crops' features; see `Scorer`. Regions come best first, as proposals do."""
+
+    def __init__(self, network: FrozenClassifier, extractor: RegionFeatures) -> None:
+        self.network = network
+        self._extractor = extractor
+
+    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
+        """See `Scorer`. Features pass through float16, so that they are those of a store."""
+        geometry: list[Float32Array] = []
+
+        def noted() -> Iterator[tuple[Image, Float32Array]]:
+            for image, boxes in images:
+                geometry.append(region_geometry(boxes, (image.shape[0], image.shape[1]), np.arange(len(boxes))))
+                yield image, boxes
+
+        for features in self._extractor.features(noted()):
+            stored = features.astype(np.float16).astype(np.float32)
+            yield score_features(self.network.head, stored, geometry.pop(0))
+
+
+def score_features(head: FeatureHead, features: Float32Array, geometry: Float32Array) -> ScoredRegions:
+    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU; R = 0 gives none."""
+    with torch.inference_mode():
+        scores, deltas = head.cpu()(torch.from_numpy(features), torch.from_numpy(geometry))
+    return ScoredRegions(scores.numpy(), None if deltas is None else deltas.numpy())
+
+
+def examples_of(store: FeatureStore) -> Examples:
+    """What a head learns from: the store in memory, in float32."""
+    return Examples(
+        # numpy takes several times as long to convert float16. It is copied first: torch warns of a file read only.
+        features=torch.from_numpy(np.array(store.features)).float().numpy(),
+        geometry=store.geometry,
+        labels=store.labels,
+        ious=store.ious,
+        deltas=store.deltas,
+        class_ious=store.class_ious,
+        classes=store.classes,
+    )
+
+
+def save_frozen(folder: Path, network: FrozenClassifier, spec: FrozenSpec) -> None:
+    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
+    save_network(folder, network, spec.backbone)
+    kind = next(name for name, made in HEADS.items() if type(network.head) is made)
+    write_json(folder / DESCRIPTION, {"kind": KIND, "head": kind, **plain(spec)})
+
+
+def load_frozen_spec(folder: Path) -> FrozenSpec:
+    """The description of the classifier in `folder`. Raises ClassifierError naming what is wrong."""
+    values = read_description(folder)
+    try:
+        if values.get("kind") != KIND:
+            raise ValueError("one that trains with its backbone")
+        return FrozenSpec(
+            classes=tuple(str(name) for name in values["classes"]),
+            category_ids=tuple(int(number) for number in values["category_ids"]),
+            backbone=BackboneConfig(**values["backbone"]),
+            crops=crop_config(values["crops"]),
+            box_regression=bool(values["box_regression"]),
+            features=FeatureConfig(**values["features"]),
+            extraction=dict(values["extraction"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ClassifierError(
+            f"{folder / DESCRIPTION}: wanted a classifier on stored features, got: {error}; "
+            "train one: detpipe train-cls head=svm"
+        ) from error
+
+
+def load_frozen(folder: Path) -> tuple[FrozenClassifier, FrozenSpec]:
+    """The network in evaluation mode on the CPU, and its spec. Raises ClassifierError naming what is wrong."""
+    spec = load_frozen_spec(folder)
+    config = dataclasses.replace(stored_backbone(folder, spec.backbone), weights="none", download=False)
+    try:
+        kind = read_description(folder)["head"]
+        state = load_file(folder / WEIGHTS)
+        tensors = {name.removeprefix("head."): one for name, one in state.items() if name.startswith("head.")}
+        with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
+            network = FrozenClassifier(create_backbone(config), HEADS[kind](**tensors))
+        network.load_state_dict(state)
+        _check_head(network.head, spec)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ClassifierError(f"{folder / WEIGHTS}: wanted this classifier's weights: {error}") from error
+    return network.eval(), spec
+
+
+def _check_head(head: FeatureHead, spec: FrozenSpec) -> None:
+    if head.n_classes != len(spec.classes):
+        raise ValueError(f"wanted a head of {len(spec.classes)} classes, got one of {head.n_classes}")
+    if len(head.box_weight) not in (0, head.n_classes):
+        raise ValueError(f"wanted the box regression of {head.n_classes} classes, got {len(head.box_weight)}")

@@ -1,0 +1,178 @@
+"""Features of regions by a frozen backbone: of each region's crop, and of maps of the whole image under the region.
+
+A crop shows a region large and by itself; the maps show it among what is around it, which tells a part from a whole.
+(R-CNN's crops, Girshick et al. 2014; RoIAlign on maps of two scales, He et al. 2017, section 3.)
+
+R: regions of one image. S: side of a crop. D: feature width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.ops import roi_align
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.classify.crop import CropConfig, crop_regions
+from detpipe.classify.detect import batches_of
+from detpipe.classify.device import autocast
+from detpipe.solver.prefetch import Prefetcher
+from detpipe.structures import Float32Array, Image
+
+Crops = npt.NDArray[np.uint8]
+
+STEP, MAX_LONG = 64, 4096
+"""Sides of what is shown are multiples of the one, and no longer than the other: memory is bounded."""
+
+
+@dataclass(kw_only=True)
+class FeatureConfig:
+    """What of a region a head gets to see."""
+
+    crops: bool = True
+    """The pooled features of each region's crop: nearly all of the time."""
+    image_sides: list[int] = field(default_factory=lambda: [320, 640])
+    """The whole image at these shorter sides: of its last two maps what lies under the region, and their mean."""
+    grid: int = 2
+    """Rows and columns of cells that a region is divided into on a map."""
+
+    def __post_init__(self) -> None:
+        if self.grid < 1 or not all(32 <= side <= 4096 for side in self.image_sides):
+            raise ValueError(
+                f"features: wanted grid from 1 and image_sides of 32 to 4096, got {self.grid}, {list(self.image_sides)}"
+            )
+        if not self.crops and not self.image_sides:
+            raise ValueError("features: wanted crops=true, or image_sides, or both, got neither")
+
+
+class RegionFeatures:
+    """A backbone that never learns, as the extractor of a feature store."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        crops: CropConfig,
+        config: FeatureConfig,
+        *,
+        device: torch.device,
+        bf16: bool,
+        batch_size: int = 64,
+    ) -> None:
+        self.backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
+        self.crops = crops
+        self.config = config
+        self.device = device
+        self.bf16 = bf16
+        self._batch_size = batch_size
+        self._maps = list(backbone.feature_maps)[-2:]
+
+    @property
+    def width(self) -> int:
+        """D: the pooled features, then for each side the cells of each map, and the mean of the last one."""
+        channels = [self.backbone.feature_maps[name].channels for name in self._maps]
+        of_image = self.config.grid**2 * sum(channels) + channels[-1]
+        return self.backbone.feature_width * self.config.crops + of_image * len(self.config.image_sides)
+
+    def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
+        """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. Crops are cut in a side thread.
+
+        Batches are cut from the start of `images`: the same images in the same order give the same numbers.
+        """
+        held: list[tuple[Image, Float32Array]] = []
+
+        def noted() -> Iterator[tuple[Image, Float32Array]]:
+            for image, boxes in images:
+                held.append((image, boxes))
+                yield image, boxes
+
+        for pooled in self._of_crops(noted()):
+            yield np.concatenate([pooled, *self._of_image(*held.pop(0))], axis=1)
+
+    def _of_crops(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
+        """(R, feature_width) for each image, without columns where crops are not looked at."""
+        if not self.config.crops:
+            yield from (np.zeros((len(boxes), 0), dtype=np.float32) for _, boxes in images)
+            return
+        held = np.zeros((0, self.backbone.feature_width), dtype=np.float32)
+        counts: list[int] = []
+        for crops, begun in self._prefetched(images):
+            counts += begun
+            if len(crops):
+                held = np.concatenate([held, self._pooled(crops)])
+            while counts and counts[0] <= len(held):
+                count = counts.pop(0)
+                yield held[:count]
+                held = held[count:]
+
+    def _prefetched(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[tuple[Crops, list[int]]]:
+        cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)
+        stream = batches_of(cut, self._batch_size)
+        end: tuple[Crops, list[int]] = (np.zeros((0, 0), dtype=np.uint8), [-1])
+        # A thread that reads a stream: the number of batches is not known, so the end is marked.
+        batches = Prefetcher(lambda _: next(stream, end), 0, 1 << 62, depth=3)
+        try:
+            for crops, counts in batches:
+                if counts == [-1]:
+                    return
+                yield crops, counts
+        finally:
+            batches.close()
+
+    def _pooled(self, crops: Crops) -> Float32Array:
+        """(N, S, S, 3) -> (N, feature_width)."""
+        with torch.inference_mode(), autocast(self.device, self.bf16):
+            seen = torch.from_numpy(crops).to(self.device)
+            return np.asarray(self.backbone(self.backbone.spec.to_input(seen)).float().cpu().numpy())
+
+    def _of_image(self, image: Image, boxes: Float32Array) -> list[Float32Array]:
+        """For each side (R, grid^2 channels of both maps + those of the last): of the cells, and of all the image."""
+        return [self._under(boxes, image, side) for side in self.config.image_sides]
+
+    def _under(self, boxes: Float32Array, image: Image, side: int) -> Float32Array:
+        height, width = image.shape[:2]
+        size = shown_size(width, height, side)
+        shrinks = size[0] * size[1] < width * height
+        shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        scales = np.array([size[0] / width, size[1] / height] * 2, dtype=np.float32)
+        with torch.inference_mode():
+            with autocast(self.device, self.bf16):
+                seen = self.backbone.spec.to_input(torch.from_numpy(shown)[None].to(self.device))
+                maps = self.backbone.forward_maps(seen, self._maps)
+            regions = [torch.from_numpy(boxes * scales).to(self.device)]
+            columns = []
+            for one in (maps[name].float() for name in self._maps):
+                # A map's step is what the map has of the image's width: strides that don't divide it round up.
+                step = one.shape[3] / size[0]
+                cells = roi_align(one, regions, (self.config.grid, self.config.grid), step, 2, aligned=True)
+                columns.append(cells.flatten(1))
+            columns.append(one.mean(dim=(2, 3)).expand(len(boxes), -1))
+            return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
+
+
+def shown_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) that an image is scaled to: about this shorter side, both multiples of 64, MAX_LONG at most.
+
+    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run; the few per cent by
+    which width and height are scaled apart are in the boxes' scales, too.
+    """
+    scale = side / min(width, height)
+    shown_width, shown_height = (
+        min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in (width, height)
+    )
+    return shown_width, shown_height
+
+
+def network_digest(backbone: Backbone) -> str:
+    """A digest of a backbone's weights and buffers, by name: what features were made with."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        if not name.startswith("classifier."):
+            state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+            state.update(tensor.detach().cpu().numpy().tobytes())
+    return state.hexdigest()

@@ -1,0 +1,276 @@
+"""What `detpipe classes add` and `remove` share: from a run folder of some classes to one of others.
+
+The proposals stay: they know no classes. Of the stored regions the features stay, and the labels are made anew. What is
+replaced waits beside its place until its successor stands, so a killed change goes on by the same command.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detpipe.classify.device import Device, resolve_device
+from detpipe.classify.feature_store import FeatureStore, ImageRegions, fill_store, open_store
+from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, load_frozen, save_frozen
+from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
+from detpipe.classify.region_features import RegionFeatures
+from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
+from detpipe.commands.proposals_verify import fault_of_image
+from detpipe.commands.propose import measure_recall
+from detpipe.commands.stored_split import StoredSplit
+from detpipe.commands.train_head import trained_summary
+from detpipe.datasets.source import Split
+from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead
+from detpipe.heads.linear_svm import SvmHead
+from detpipe.heads.nearest_neighbours import NearestNeighboursHead
+from detpipe.heads.prototypes import PrototypesHead
+from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.softmax_regression import SoftmaxRegressionHead
+from detpipe.heads.two_layers import TwoLayers
+from detpipe.heads.zero_shot import ZeroShot
+from detpipe.proposals.methods import method_name
+from detpipe.proposals.proposals_db import ProposalsReader
+from detpipe.proposals.proposer import generator_for
+from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey
+from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+HEADS = (SvmHead, SoftmaxRegressionHead, TwoLayers, NearestNeighboursHead, PrototypesHead, ZeroShot)
+"""The heads that a classifier's manifest may name."""
+
+HeadChange = Callable[[StoredHead, FeatureHead, Examples, int], FeatureHead]
+"""From settings, the old head, the examples under the new classes and the seed to the new head."""
+
+
+@dataclass(kw_only=True)
+class ClassChange(Command):
+    """The settings of both commands."""
+
+    name: str | None = None
+    """The class."""
+    enough: int = 1200
+    """Regions of a new class to learn from: beyond those in the store, images are looked at until there are so many."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The classifier that there is. manifest: what made it."""
+
+    network: FrozenClassifier
+    spec: FrozenSpec
+    manifest: Manifest
+
+
+def trained(folder: RunFolder) -> Trained:
+    """The run folder's classifier, or the one that a killed change left aside.
+
+    Raises ClassifierError where there is none that stands on stored features.
+    """
+    path = folder.classifier
+    found = find_manifest(path)
+    before = path.with_name(f"{path.name}.before")
+    if (found is None or not found.complete) and before.is_dir():
+        path = before
+    network, spec = load_frozen(path)
+    return Trained(network, spec, read_manifest(path))
+
+
+def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], said: str, change: HeadChange) -> None:
+    """Bring proposals, stores and classifier to `classes`. said: "+name" or "-name", for the manifests."""
+    begun = time.perf_counter()
+    splits = load_splits(replace(config.data_source, classes=list(classes)))
+    adopt_proposals(config.folder, splits)
+    extractor = own_extractor(now)
+    new = classes[-1] if said.startswith("+") else None
+    stores = {
+        split: change_store(config, StoredSplit(config.folder.proposals, split, splits[split]), extractor, said, new)
+        for split in (Split.train, Split.test)
+        if split in splits and config.folder.features(split).parent.is_dir()
+    }
+    store = stores[Split.train]
+    head = change(head_settings(now.manifest), now.network.head, examples_of(store), config.seed)
+    spec = replace(now.spec, classes=store.classes, category_ids=store.category_ids)
+    settings = {**now.manifest.settings, "classifier": spec, "changed": _said(now.manifest, said)}
+    artefact = Artefact(
+        config.folder.classifier, stage="train-cls", settings=settings, inputs={"features": store.manifest.digest}
+    )
+    set_aside(artefact)
+    artefact.begin(overwrite=True)
+    save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec)
+    artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
+    shutil.rmtree(aside(artefact), ignore_errors=True)
+    logger.info(
+        "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",
+        said,
+        artefact.manifest.seconds,
+        ", ".join(spec.classes),
+        artefact.path,
+        ",".join(spec.classes),
+    )
+
+
+def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
+    """Say that the proposals are those of these splits, whose images are the same; their recall is measured anew.
+
+    Raises ArtefactError where an image is another or has none, or where the objects themselves are the proposals.
+    """
+    manifest = read_manifest(folder.proposals)
+    inputs = {**manifest.inputs, **splits_digests(dict(splits))}
+    if inputs == manifest.inputs:
+        return
+    if method_name(manifest.settings["proposals"]) == "ground_truth":
+        raise ArtefactError(f"{folder.proposals}: made of the objects themselves; run `detpipe propose` overwrite=true")
+    bad = {Path(line.partition(": ")[0]).name for line in manifest.bad}
+    with ProposalsReader(folder.proposals) as reader:
+        for split, dataset in splits.items():
+            for record in dataset.records:
+                if (split.value, record.image_id) in reader:
+                    for fault in fault_of_image(reader, split, record):
+                        raise ArtefactError(fault)
+                elif record.path.name not in bad:
+                    raise ArtefactError(
+                        f"{folder.proposals}: no record of {split.value} image {record.image_id}; of new images run "
+                        "propose, features and train-cls with overwrite=true: features that are there are taken over"
+                    )
+    rekey(folder.proposals, inputs, measure_recall(folder, splits))
+
+
+def own_extractor(now: Trained) -> RegionFeatures:
+    """The classifier's own backbone, as it made the features that there are."""
+    extraction = now.spec.extraction
+    return RegionFeatures(
+        now.network.backbone,
+        now.spec.crops,
+        now.spec.features,
+        device=resolve_device(Device(extraction["device"])),
+        bf16=bool(extraction["bf16"]),
+    )
+
+
+def change_store(
+    config: ClassChange, stored: StoredSplit, extractor: RegionFeatures, said: str, new: str | None
+) -> FeatureStore:
+    """A split's store under the new classes; what features it lacks are computed."""
+    path = config.folder.features(stored.split)
+    found = find_manifest(path)
+    if found is not None and found.complete and found.settings["classes"] == list(stored.dataset.classes):
+        return open_store(path)  # an earlier run of this command was killed after it
+    before_path = path if found is not None and found.complete else path.with_name(f"{path.name}.before")
+    before = open_store(before_path)
+    artefact = Artefact(
+        path,
+        stage="features",
+        settings={
+            **before.manifest.settings,
+            "classes": stored.dataset.classes,
+            "category_ids": stored.dataset.category_ids,
+            "changed": _said(before.manifest, said),
+        },
+        inputs={
+            "proposals": stored.manifest.digest,
+            stored.split.value: stored.manifest.inputs[stored.split.value],
+        },
+    )
+    if before_path == path:
+        set_aside(artefact)
+        before = open_store(aside(artefact))
+    artefact.begin(overwrite=False)
+    begun = time.perf_counter()
+    sampling = Sampling(**before.manifest.settings["regions"]) if stored.split is Split.train else None
+    drawn = {}
+    if new is not None and sampling is not None:
+        drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed)
+    plan = list(changed_regions(before, stored, drawn, sampling))
+    with stop_on_signal() as stop:
+        summary = fill_store(path, plan, extractor, before=before, stop=stop, classes=len(stored.dataset.classes))
+    if summary is None:
+        artefact.pause(time.perf_counter() - begun)
+        raise Interrupted(f"features so far are in {path}; the same command goes on from there")
+    artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    logger.info(
+        "classes: %s: %d regions, %d of them new", path, summary["regions"], summary["regions"] - summary["taken_over"]
+    )
+    shutil.rmtree(aside(artefact), ignore_errors=True)
+    return open_store(path)
+
+
+def changed_regions(
+    before: FeatureStore, stored: StoredSplit, drawn: Mapping[ImageId, Float32Array], sampling: Sampling | None
+) -> Iterator[ImageRegions]:
+    """The regions that a store has, and those drawn for a new class, under the labels of the data set's classes.
+
+    sampling: as they were drawn; None for a split that nothing is learnt from, whose regions have no labels.
+    """
+    classes = stored.dataset.classes
+    for record, found in stored.read():
+        if found is None:  # unreadable, named by propose
+            continue
+        boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
+        if sampling is None:
+            regions, places = unlabelled(boxes), np.arange(len(boxes))
+            overlaps = np.zeros((len(boxes), len(classes)), dtype=np.float32)
+        else:
+            truth = _truth(stored, record)
+            boxes = np.concatenate([boxes, drawn.get(record.image_id, boxes[:0])])
+            boxes = boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
+            regions = label_regions(boxes, truth, sampling)
+            regions = regions[np.flatnonzero(regions.labels != IGNORED)]
+            overlaps = class_ious(regions.boxes, truth, len(classes))
+            places = nearest_places(regions.boxes, found.proposals.boxes)
+        yield ImageRegions(record, found.image_digest, regions, overlaps, places)
+
+
+def drawn_regions(
+    before: FeatureStore, stored: StoredSplit, new: str, sampling: Sampling, enough: int, seed: int
+) -> dict[ImageId, Float32Array]:
+    """Boxes (R, 4) on the objects of a new class, by image, as the sampling draws them.
+
+    The stored regions that are on its objects count first; then image after image, in an order of the seed's, until
+    there are `enough`: a part of the images has to be looked at only.
+    """
+    label = stored.dataset.classes.index(new) + 1
+    held = 0
+    drawn: dict[ImageId, Float32Array] = {}
+    for record, found in stored.read():
+        truth = _truth(stored, record)
+        objects = truth[truth.labels == label]
+        if found is None or not len(objects):
+            continue
+        boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
+        held += int((label_regions(boxes, truth, sampling).labels == label).sum())
+        generator = generator_for(seed, f"{new}/{record.image_id}")
+        regions = sample_regions(found.proposals.boxes, objects, found.image_size, sampling, generator)
+        drawn[record.image_id] = regions.boxes[regions.labels > 0]
+    names = list(drawn)
+    order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    counts = np.cumsum([held, *(len(drawn[name]) for name in order)])
+    return {name: drawn[name] for name, count in zip(order, counts[:-1], strict=True) if count < enough}
+
+
+def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
+    assert stored.dataset.ground_truth is not None  # a train split without annotations has no store
+    return stored.dataset.ground_truth[record.image_id]
+
+
+def head_settings(manifest: Manifest) -> StoredHead:
+    """The settings that the head was trained with. Raises ArtefactError where the manifest names none that is known."""
+    try:
+        kind = {one.__name__: one for one in HEADS}[manifest.settings["head"]]
+        values: dict[str, Any] = dict(manifest.settings["settings"])
+        return kind(**{**values, "box_regression": BoxRegression(values["box_regression"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"the classifier's manifest: wanted a head and its settings, got: {error}") from error
+
+
+def _said(manifest: Manifest, said: str) -> list[str]:
+    return [*manifest.settings.get("changed", []), said]

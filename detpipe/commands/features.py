@@ -1,0 +1,237 @@
+"""`detpipe features`: the regions' features, computed once and kept: proposals and objects -> features/."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detpipe import boxes as geometry
+from detpipe.backbone.create import BackboneConfig, create_backbone, written_out
+from detpipe.classify.crop import CropConfig
+from detpipe.classify.detect import DetectConfig
+from detpipe.classify.device import Precision, resolve_bf16, resolve_device
+from detpipe.classify.feature_store import (
+    FeatureStore,
+    FeatureStoreError,
+    ImageRegions,
+    fill_store,
+    missing_regions,
+    open_store,
+)
+from detpipe.classify.labeling import Regions, Sampling, sample_regions
+from detpipe.classify.region_features import FeatureConfig, RegionFeatures, network_digest
+from detpipe.commands.command import Command, dataset_digest, load_splits
+from detpipe.commands.stored_split import StoredSplit, open_split
+from detpipe.datasets.image_file import read_image
+from detpipe.datasets.source import Split
+from detpipe.proposals.proposer import generator_for
+from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain
+from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
+
+logger = logging.getLogger(__name__)
+
+ESTIMATED_IMAGES = 2
+"""Images whose features are timed to say how long all will take."""
+
+
+@dataclass(kw_only=True)
+class Features(Command):
+    """Settings of `detpipe features`."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    """Which regions of the training images, labelled how."""
+    crops: CropConfig = field(default_factory=CropConfig)
+    """How they are cut out; nothing is stored of the pixels."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The network, which stays as it is."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """What of a region it is shown."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """max_proposals: how many regions of each test image; batch_size: crops at once."""
+    precision: Precision = Precision.auto
+    """float32 or bf16."""
+
+
+def run(config: Features) -> None:
+    """Compute the features of the training images' sampled regions and of the test images' best proposals."""
+    splits = load_splits(config.data_source)
+    train = splits.get(Split.train)
+    if train is None or train.ground_truth is None:
+        raise ValueError("features: wanted a train split with annotations, got none: name it in the dataset settings")
+    extractor = make_extractor(config)
+    make_store(config, extractor, Split.train, train)
+    if Split.test in splits:
+        make_store(config, extractor, Split.test, splits[Split.test])
+
+
+def make_extractor(config: Features) -> RegionFeatures:
+    """The frozen network that makes the features."""
+    device = resolve_device(config.device)
+    with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
+        torch.manual_seed(config.seed)
+        backbone = create_backbone(replace(written_out(config.backbone), input_size=config.crops.size))
+    return RegionFeatures(
+        backbone,
+        config.crops,
+        config.features,
+        device=device,
+        bf16=resolve_bf16(config.precision, device),
+        batch_size=config.detect.batch_size,
+    )
+
+
+def make_store(config: Features, extractor: RegionFeatures, split: Split, dataset: Dataset) -> None:
+    """One split's store. An earlier one by the same network gives the rows that it has to one that replaces it."""
+    stored = open_split(config.folder.proposals, split, dataset)
+    artefact = store_artefact(config, extractor, stored)
+    if config.overwrite:
+        set_aside(artefact)
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        before = earlier_store(artefact)
+        plan = list(planned_regions(config, stored))
+        estimate(extractor, plan, before)
+        with stop_on_signal() as stop:
+            summary = fill_store(artefact.path, plan, extractor, before=before, stop=stop, classes=len(dataset.classes))
+        if summary is None:
+            artefact.pause(time.perf_counter() - begun)
+            raise Interrupted(f"features so far are in {artefact.path}; the same command without overwrite goes on")
+        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    shutil.rmtree(aside(artefact), ignore_errors=True)
+    summary = artefact.manifest.summary
+    logger.info(
+        "features: %d regions of %d %s images, %d of them taken over, %d MB, in %.1f s -> %s",
+        summary["regions"],
+        summary["images"],
+        split.value,
+        summary["taken_over"],
+        summary["megabytes"],
+        artefact.manifest.seconds,
+        artefact.path,
+    )
+
+
+def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSplit) -> Artefact:
+    """The store's folder with its key: the regions, and what their features are made with."""
+    trained = stored.split is Split.train
+    return Artefact(
+        config.folder.features(stored.split),
+        stage="features",
+        settings={
+            "extraction": extraction_key(config, extractor),
+            "regions": config.sampling if trained else {"max_proposals": config.detect.max_proposals},
+            "seed": config.seed,
+            "classes": stored.dataset.classes,
+            "category_ids": stored.dataset.category_ids,
+        },
+        inputs={"proposals": stored.manifest.digest, stored.split.value: dataset_digest(stored.dataset)},
+    )
+
+
+def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any]:
+    """Of the settings those that change a region's features. How crops would be stored is none of them."""
+    cut = {name: value for name, value in plain(config.crops).items() if name not in ("encoding", "jpeg_quality")}
+    return {
+        "network": network_digest(extractor.backbone),
+        "backbone": config.backbone.name,
+        "crops": cut,
+        "features": plain(config.features),
+        "bf16": extractor.bf16,
+        "device": extractor.device.type,
+    }
+
+
+def aside(artefact: Artefact) -> Path:
+    """Where an earlier store waits while the one that replaces it takes over its rows."""
+    return artefact.path.with_name(f"{artefact.path.name}.before")
+
+
+def set_aside(artefact: Artefact) -> None:
+    """Keep a complete store for the one that replaces it; an unfinished one goes."""
+    found = find_manifest(artefact.path)
+    if found is not None and found.complete:
+        shutil.rmtree(aside(artefact), ignore_errors=True)
+        artefact.path.rename(aside(artefact))
+
+
+def earlier_store(artefact: Artefact) -> FeatureStore | None:
+    """The store that was set aside, where its features were made as these will be; else none."""
+    try:
+        store = open_store(aside(artefact))
+    except (ArtefactError, FeatureStoreError):  # none, or one that is damaged: all is computed
+        return None
+    same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]
+    return store if same else None
+
+
+def planned_regions(config: Features, stored: StoredSplit) -> Iterator[ImageRegions]:
+    """The regions of each image, in order: a pure function of proposals, objects, settings and seed."""
+    for record, found in stored.read():
+        if found is None:  # unreadable, named by propose
+            continue
+        truth = stored.dataset.ground_truth[record.image_id] if stored.dataset.ground_truth is not None else None
+        if stored.split is Split.train:
+            assert truth is not None
+            generator = generator_for(config.seed, record.image_id)
+            regions = sample_regions(found.proposals.boxes, truth, found.image_size, config.sampling, generator)
+            overlaps = class_ious(regions.boxes, truth, len(stored.dataset.classes))
+            places = nearest_places(regions.boxes, found.proposals.boxes)
+        else:
+            regions = unlabelled(found.proposals.boxes[: config.detect.max_proposals])
+            overlaps = np.zeros((len(regions), len(stored.dataset.classes)), dtype=np.float32)
+            places = np.arange(len(regions))
+        yield ImageRegions(record, found.image_digest, regions, overlaps, places)
+
+
+def unlabelled(boxes: Float32Array) -> Regions:
+    """Regions of which nothing is known: (R, 4) with labels, overlaps and deltas of 0."""
+    n = len(boxes)
+    zeros = np.zeros((n, 4), dtype=np.float32)
+    return Regions(boxes, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.float32), zeros)
+
+
+def nearest_places(boxes: Float32Array, proposals: Float32Array) -> Int64Array:
+    """The place of the proposal that overlaps each box most, itself where it is one: (R, 4), (P, 4) -> (R,) int64."""
+    if not len(proposals):
+        return np.zeros(len(boxes), dtype=np.int64)
+    return np.asarray(geometry.iou(boxes, proposals).argmax(axis=1), dtype=np.int64)
+
+
+def class_ious(boxes: Float32Array, truth: GroundTruth, classes: int) -> Float32Array:
+    """The best IoU of each box with an object of each class, difficult ones and crowds, too: (R, 4) -> (R, K)."""
+    overlaps = geometry.iou(boxes, truth.boxes)
+    best = np.zeros((len(boxes), classes), dtype=np.float32)
+    for label in np.unique(truth.labels):
+        best[:, label - 1] = overlaps[:, truth.labels == label].max(axis=1)
+    return best
+
+
+def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: FeatureStore | None) -> None:
+    """Say how large the store will be and how long it will take, from the first images. Nothing to do: nothing."""
+    left = missing_regions(plan, before)
+    if not left:
+        return
+    probe = left[:ESTIMATED_IMAGES]
+    shown = [(read_image(one.record.path), one.regions.boxes) for one in probe]
+    list(extractor.features(shown[:1]))  # the first time more is set up than computed
+    begun = time.perf_counter()
+    timed = sum(map(len, extractor.features(shown)))
+    seconds = time.perf_counter() - begun
+    rows, wanted = sum(len(one.regions) for one in plan), sum(len(one.regions) for one in left)
+    logger.info(
+        "features: %d regions of %d images, %d of them to compute: %.0f MB, about %.0f s",
+        rows,
+        len(plan),
+        wanted,
+        rows * extractor.width * 2 / 1e6,
+        wanted * seconds / timed,
+    )

@@ -1,0 +1,95 @@
+"""`detpipe train-cls head=svm`: a head on the features of a store, in seconds. features/train -> classifier/."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.create import BackboneConfig, create_backbone, written_out
+from detpipe.classify.classifier import crop_config
+from detpipe.classify.feature_store import FeatureStore, open_store
+from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
+from detpipe.classify.region_features import FeatureConfig, network_digest
+from detpipe.commands.command import Command
+from detpipe.datasets.source import Split
+from detpipe.heads.feature_head import StoredHead
+from detpipe.heads.region_head import BoxRegression
+from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
+    """Train the head on the stored features, and save the classifier.
+
+    Raises ArtefactError where there are no features, or where another network made them.
+    """
+    path = config.folder.features(Split.train)
+    if find_manifest(path) is None:
+        raise ArtefactError(
+            f"{path}: not there, and this head trains on stored features; run `detpipe features` first, with the "
+            "same data set and run_dir"
+        )
+    store = open_store(path)
+    spec = frozen_spec(store, backbone, head)
+    artefact = Artefact(
+        config.folder.classifier,
+        stage="train-cls",
+        settings={"classifier": spec, "head": type(head).__name__, "settings": head, "seed": config.seed},
+        inputs={"features": store.manifest.digest},
+    )
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        backbone_network = checked_backbone(store, spec.backbone, config.seed)
+        trained = head.train(examples_of(store), seed=config.seed)
+        save_frozen(config.folder.classifier, FrozenClassifier(backbone_network, trained), spec)
+        artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
+    logger.info(
+        "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
+        type(head).__name__,
+        artefact.manifest.summary["regions"],
+        len(spec.classes),
+        artefact.manifest.seconds,
+        config.folder.classifier,
+    )
+
+
+def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FrozenSpec:
+    """The description of the classifier that a store makes."""
+    extraction: dict[str, Any] = store.manifest.settings["extraction"]
+    # What pixels are stored as has no part in features: the defaults stand for it.
+    crops = crop_config({**extraction["crops"], "encoding": "jpeg", "jpeg_quality": 95})
+    return FrozenSpec(
+        classes=store.classes,
+        category_ids=store.category_ids,
+        backbone=replace(written_out(backbone), input_size=crops.size),
+        crops=crops,
+        box_regression=head.box_regression is not BoxRegression.none,
+        features=FeatureConfig(**extraction["features"]),
+        extraction=extraction,
+    )
+
+
+def checked_backbone(store: FeatureStore, config: BackboneConfig, seed: int) -> Backbone:
+    """The network that made the features. Raises ArtefactError where the configured one is another."""
+    with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
+        torch.manual_seed(seed)
+        backbone = create_backbone(config)
+    wanted = store.manifest.settings["extraction"]["network"]
+    if network_digest(backbone) != wanted:
+        raise ArtefactError(
+            f"{store.path}: its features were made by a network with other weights than backbone={config.name}, "
+            f"weights={config.weights}; give the backbone settings of `detpipe features`, or run it with overwrite=true"
+        )
+    return backbone
+
+
+def trained_summary(store: FeatureStore) -> dict[str, Any]:
+    """Numbers for people: the regions by class."""
+    counts = {name: int((store.labels == label).sum()) for label, name in enumerate(store.classes, start=1)}
+    return {"regions": len(store), "labels": {"background": int((store.labels == 0).sum()), **counts}}

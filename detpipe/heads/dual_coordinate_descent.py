@@ -1,0 +1,85 @@
+"""The inner loop of the linear support vector machine (Hsieh et al. 2008, algorithm 3), compiled by numba.
+
+A file of its own, so that whoever needs no such machine doesn't wait for numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.jit import compiled_reordered
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@compiled_reordered
+def descend(
+    x: npt.NDArray[np.float32],
+    signs: Float64Array,
+    upper: Float64Array,
+    duals: Float64Array,
+    weight: Float64Array,
+    bias_feature: float,
+    tolerance: float,
+    max_passes: int,
+    seed: int,
+) -> int:
+    """Solve in place; returns the number of passes.
+
+    x: (N, D), to which a constant feature is thought added. signs: (N,) 1 or -1. upper: (N,) the bounds C_i.
+    duals: (N,) the start, then the solution. weight: (D + 1,) the sum of duals sign x, kept so.
+    """
+    n, d = x.shape
+    norms = np.empty(n)
+    for i in range(n):
+        total = bias_feature * bias_feature
+        for j in range(d):
+            total += np.float64(x[i, j]) * np.float64(x[i, j])
+        norms[i] = total
+    active = np.arange(n)
+    size = n
+    # Bounds of the projected gradients in the last pass: what lies beyond them at a bound is put aside (shrinking).
+    highest, lowest = np.inf, -np.inf
+    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, which this function alone draws from
+    for number in range(max_passes):
+        high, low = -np.inf, np.inf
+        for k in range(size - 1, 0, -1):
+            other = np.random.randint(0, k + 1)  # noqa: NPY002
+            active[k], active[other] = active[other], active[k]
+        place = 0
+        while place < size:
+            i = active[place]
+            score = weight[d] * bias_feature
+            for j in range(d):
+                score += weight[j] * np.float64(x[i, j])
+            gradient = signs[i] * score - 1.0
+            projected = gradient
+            aside = False
+            if duals[i] <= 0.0:
+                aside = gradient > highest
+                projected = min(gradient, 0.0)
+            elif duals[i] >= upper[i]:
+                aside = gradient < lowest
+                projected = max(gradient, 0.0)
+            if aside:
+                size -= 1
+                active[place], active[size] = active[size], active[place]
+                continue
+            high, low = max(high, projected), min(low, projected)
+            if abs(projected) > 1e-12:
+                before = duals[i]
+                duals[i] = min(max(before - gradient / norms[i], 0.0), upper[i])
+                change = (duals[i] - before) * signs[i]
+                for j in range(d):
+                    weight[j] += change * np.float64(x[i, j])
+                weight[d] += change * bias_feature
+            place += 1
+        if high - low <= tolerance:
+            if size == n:
+                return number + 1
+            size, highest, lowest = n, np.inf, -np.inf  # those put aside are looked at once more
+            continue
+        highest = high if high > 0 else np.inf
+        lowest = low if low < 0 else -np.inf
+    return max_passes

@@ -1,0 +1,155 @@
+"""Features, heads on them, detections from them, and classes that come and go, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from detpipe.classify.feature_store import open_store
+from detpipe.classify.frozen_classifier import load_frozen
+from detpipe.storage.manifest import read_manifest
+from tests import drawn
+from tests.command_line import Outcome, detpipe
+
+SEEN = ("features.image_sides=[64]", "features.grid=1", "crops.size=32", "backbone.weights=none", "precision=float32")
+REGIONS = ("sampling.regions_per_image=16", "sampling.fg_share=0.5", "detect.max_proposals=30", "device=cpu")
+DISC = "dataset.classes=[disc]"
+BOTH = "dataset.classes=[disc,square]"
+
+
+@pytest.fixture(scope="module")
+def featured(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with proposals, features of one class, its machine and its detections. Read only."""
+    folder = tmp_path_factory.mktemp("features") / "run"
+    ran("propose", voc_root, folder, DISC, *drawn.settings("propose"))
+    ran("features", voc_root, folder, DISC, *SEEN, *REGIONS)
+    ran("train-cls", voc_root, folder, DISC, "head=svm", "backbone.weights=none")
+    ran("detect", voc_root, folder, DISC, "detect.max_proposals=30", "detect.precision=float32", "device=cpu")
+    return folder
+
+
+@pytest.fixture
+def changed(featured: Path, tmp_path: Path) -> Path:
+    return drawn.copy(featured, tmp_path / "run")
+
+
+def ran(command: str, root: Path, folder: Path, *more: str) -> Outcome:
+    outcome = detpipe(*command.split(), *drawn.voc(root), *more, f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def detect(root: Path, folder: Path, *more: str) -> list[dict[str, float]]:
+    settings = ("detect.max_proposals=30", "detect.precision=float32", "device=cpu", "overwrite=true")
+    ran("detect", root, folder, *settings, *more)
+    found: list[dict[str, float]] = json.loads((folder / "detections.json").read_text())
+    return found
+
+
+def test_stored_features_and_the_network_detect_the_same(voc_root: Path, changed: Path) -> None:
+    by_store = json.loads((changed / "detections.json").read_text())
+    (changed / "features" / "test" / "manifest.json").unlink()
+    by_network = detect(voc_root, changed, DISC)
+    assert len(by_store) > 0
+    assert by_store == by_network
+
+
+def test_a_second_run_computes_nothing(voc_root: Path, changed: Path) -> None:
+    before = (changed / "features" / "train" / "features.f16").stat().st_mtime_ns
+    ran("features", voc_root, changed, DISC, *SEEN, *REGIONS)
+    assert (changed / "features" / "train" / "features.f16").stat().st_mtime_ns == before
+
+
+def test_more_regions_take_over_those_that_are_there(voc_root: Path, changed: Path) -> None:
+    more = [*SEEN, *REGIONS, "sampling.jittered=12", "detect.max_proposals=40"]
+    refused = detpipe("features", *drawn.voc(voc_root), DISC, *more, f"run_dir={changed}")
+    assert refused.status == 1
+    assert "regions.jittered: 8 -> 12" in refused.err
+    ran("features", voc_root, changed, DISC, *more, "overwrite=true")
+    summary = read_manifest(changed / "features" / "test").summary
+    assert summary["taken_over"] == 4 * 30
+    assert summary["regions"] == 4 * 40
+    assert not list((changed / "features").glob("*.before"))
+
+
+def test_without_features(voc_root: Path, tmp_path: Path) -> None:
+    outcome = detpipe("train-cls", *drawn.voc(voc_root), "head=svm", f"run_dir={tmp_path / 'empty'}")
+    assert outcome.status == 1
+    assert "run `detpipe features` first" in outcome.err
+
+
+def test_another_network_is_refused(voc_root: Path, changed: Path) -> None:
+    outcome = detpipe(
+        "train-cls", *drawn.voc(voc_root), "head=svm", "backbone.weights=none", "seed=5", "overwrite=true",
+        f"run_dir={changed}",
+    )  # fmt: skip
+    assert outcome.status == 1
+    assert "a network with other weights" in outcome.err
+
+
+def test_a_class_added_and_removed(voc_root: Path, changed: Path) -> None:
+    one = detect(voc_root, changed, DISC)
+    head = load_frozen(changed / "classifier")[0].head
+    regions = len(open_store(changed / "features" / "train"))
+    ran("classes add", voc_root, changed)  # the data set has one class that the detector lacks
+    network, spec = load_frozen(changed / "classifier")
+    assert spec.classes == ("disc", "square")
+    store = open_store(changed / "features" / "train")
+    assert store.classes == ("disc", "square")
+    assert len(store) >= regions
+    assert (store.labels == 2).any()
+    features = torch.from_numpy(store.features[:].astype("float32"))
+    with torch.inference_mode():
+        before, after = head(features, torch.zeros(len(store), 0)), network.head(features, torch.zeros(len(store), 0))
+    assert torch.equal(before[0][:, 1], after[0][:, 1])
+    assert torch.equal(before[1][:, 0], after[1][:, 0])
+    both = detect(voc_root, changed, BOTH, "detect.max_detections=1000")
+    assert {found["category_id"] for found in both} == {1, 2}
+    assert [found for found in both if found["category_id"] == 1] == one
+    ran("eval", voc_root, changed, BOTH)
+    ran("classes remove", voc_root, changed, "name=square")
+    assert detect(voc_root, changed, DISC) == one
+
+
+def test_a_killed_change_goes_on(voc_root: Path, changed: Path) -> None:
+    folder = changed / "classifier"
+    folder.rename(changed / "classifier.before")  # as it is between the old classifier and the new one
+    ran("classes add", voc_root, changed, "name=square")
+    assert load_frozen(folder)[1].classes == ("disc", "square")
+    assert not (changed / "classifier.before").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "message"),
+    [
+        ("classes add", ["name=disc"], "disc is known"),
+        ("classes remove", ["name=disc"], "one of several classes"),
+        ("classes remove", [], "got None"),
+    ],
+)
+def test_classes_that_cannot_be_meant(
+    command: str, more: list[str], message: str, voc_root: Path, featured: Path
+) -> None:
+    outcome = detpipe(*command.split(), *drawn.voc(voc_root), *more, f"run_dir={featured}")
+    assert outcome.status == 1
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize("head", ["linear", "knn", "prototypes", "two_layers"])
+def test_every_head_is_trained_saved_and_used(head: str, voc_root: Path, changed: Path) -> None:
+    small = ["head.passes=20", "head.batch_size=16"] if head == "two_layers" else []
+    ran("train-cls", voc_root, changed, f"head={head}", *small, "backbone.weights=none", "overwrite=true")
+    found = detect(voc_root, changed, DISC)
+    assert {one["category_id"] for one in found} <= {1}
+    description = json.loads((changed / "classifier" / "classifier.json").read_text())
+    assert description["kind"] == "features"
+
+
+def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
+    small = [*SEEN, *REGIONS, "head.passes=3", "head.batch_size=16", "detect.precision=float32"]
+    ran("run", voc_root, tmp_path / "run", *drawn.settings("propose"), "experiment=rcnn_frozen", *small)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["seconds"]) == ["propose", "features", "train-cls", "detect", "eval"]
