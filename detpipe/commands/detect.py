@@ -17,8 +17,9 @@ from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
-from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.commands.detector import Detector
 from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stored_split import open_split
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image

@@ -13,7 +13,8 @@ import pytest
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detector import as_pixels, proposer_of_run
+from detpipe.commands.detector import as_pixels
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.manifest import read_manifest
