@@ -19,6 +19,7 @@ from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.export import Export
 from detpipe.commands.inspect_activations import InspectActivations
 from detpipe.commands.inspect_db import InspectDb
 from detpipe.commands.inspect_run import InspectRun
@@ -55,6 +56,7 @@ COMMANDS: dict[str, type] = {
     "eval": EvaluateImages,
     "check": Check,
     "compress": Compress,
+    "export": Export,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
     "proposals-info": ProposalsInfo,
