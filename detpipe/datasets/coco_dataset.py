@@ -6,12 +6,13 @@ What each of them needs beside COCO's own: CVAT (Datumaro) whole numbers as ids,
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detpipe.storage.atomic import write_json
+from detpipe.storage.atomic import replaced
 from detpipe.structures import Dataset, Detections, ImageId, ImageRecord
 
 
@@ -27,41 +28,52 @@ def write_coco_dataset(
     root = common_folder(dataset.records)
     image_ids = _whole_numbers([record.image_id for record in dataset.records])
     category_ids = _whole_numbers(dataset.category_ids)
-    annotations: list[dict[str, Any]] = []
-    for record, image_id in zip(dataset.records, image_ids, strict=True):
-        found = detections.get(record.image_id)
-        for box, score, label in _rows(found, min_score):
-            x1, y1, x2, y2 = box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_ids[label - 1],
-                    "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
-                    "area": round((x2 - x1) * (y2 - y1), 2),
-                    "iscrowd": 0,
-                    "segmentation": [],
-                    "score": float(f"{score:.6g}"),
-                }
-            )
-    content = {
-        "info": {"description": f"{dataset.name}, found by detpipe"},
-        "images": [
-            {
-                "id": image_id,
-                "file_name": record.path.absolute().relative_to(root).as_posix(),
-                "height": record.image_size[0],
-                "width": record.image_size[1],
-            }
-            for record, image_id in zip(dataset.records, image_ids, strict=True)
-        ],
-        "categories": [
-            {"id": number, "name": name} for number, name in zip(category_ids, dataset.classes, strict=True)
-        ],
-        "annotations": annotations,
+    parts: dict[str, Iterable[dict[str, Any]]] = {
+        "images": _images(dataset.records, image_ids, root),
+        "categories": [{"id": one, "name": name} for one, name in zip(category_ids, dataset.classes, strict=True)],
+        "annotations": _annotations(dataset.records, image_ids, category_ids, detections, min_score),
     }
-    write_json(path, content)
+    with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"info": {"description": f"{dataset.name}, found by detpipe"}}).removesuffix("}"))
+        for name, rows in parts.items():
+            # A line each, as they come: there may be a hundred in every image.
+            lines = (f"{',' if number else ''}\n{json.dumps(row, allow_nan=False)}" for number, row in enumerate(rows))
+            file.write(f',\n"{name}": [')
+            file.writelines(lines)
+            file.write("\n]")
+        file.write("\n}\n")
     return root
+
+
+def _images(records: Sequence[ImageRecord], image_ids: Sequence[int], root: Path) -> Iterator[dict[str, Any]]:
+    for record, image_id in zip(records, image_ids, strict=True):
+        height, width = record.image_size
+        name = record.path.absolute().relative_to(root).as_posix()
+        yield {"id": image_id, "file_name": name, "height": height, "width": width}
+
+
+def _annotations(
+    records: Sequence[ImageRecord],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    detections: Mapping[ImageId, Detections],
+    min_score: float,
+) -> Iterator[dict[str, Any]]:
+    """In the order of the images, then best first; ids from 1."""
+    number = 0
+    for record, image_id in zip(records, image_ids, strict=True):
+        for (x1, y1, x2, y2), score, label in _rows(detections.get(record.image_id), min_score):
+            number += 1
+            yield {
+                "id": number,
+                "image_id": image_id,
+                "category_id": category_ids[label - 1],
+                "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
+                "area": round((x2 - x1) * (y2 - y1), 2),
+                "iscrowd": 0,
+                "segmentation": [],
+                "score": float(f"{score:.6g}"),
+            }
 
 
 def common_folder(records: Sequence[ImageRecord]) -> Path:
