@@ -33,7 +33,7 @@ format: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,export,dev]'
 	$(WARM)
 	touch $@ .venv/.run
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detpipe.commands.detector import Detector
     from detpipe.datasets import load_dataset
+    from detpipe.datasets.supervision_detections import to_supervision
     from detpipe.metrics.evaluate import evaluate
     from detpipe.proposals.selective_search import SelectiveSearch
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
@@ -25,6 +26,7 @@ __all__ = [
     "SelectiveSearch",
     "evaluate",
     "load_dataset",
+    "to_supervision",
 ]
 
 _HOMES = {
@@ -37,6 +39,7 @@ _HOMES = {
     "SelectiveSearch": "detpipe.proposals.selective_search",
     "evaluate": "detpipe.metrics.evaluate",
     "load_dataset": "detpipe.datasets",
+    "to_supervision": "detpipe.datasets.supervision_detections",
 }
 
 

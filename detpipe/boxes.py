@@ -76,6 +76,15 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Arr
     return np.asarray(order[kept.numpy()], dtype=np.int64)
 
 
+def distinct(boxes: Float32Array, step: float) -> Int64Array:
+    """The places of the boxes that are the first to round to their points of a grid (Fast R-CNN's DEDUP_BOXES).
+
+    (N, 4), step > 0 in pixels -> (<= N,) int64, ascending; N = 0 gives (0,).
+    """
+    _, first = np.unique(np.round(boxes / step), axis=0, return_index=True)
+    return np.sort(first).astype(np.int64)
+
+
 def encode(boxes: Float32Array, targets: Float32Array) -> Float32Array:
     """Deltas that move each box onto its target (R-CNN, Girshick et al. 2014, appendix C, eq. 6-9).
 

@@ -21,6 +21,7 @@ from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
+from detpipe.commands.export import Export
 from detpipe.commands.features import Features
 from detpipe.commands.inspect_activations import InspectActivations
 from detpipe.commands.inspect_db import InspectDb
@@ -65,6 +66,7 @@ COMMANDS: dict[str, type] = {
     "eval": EvaluateImages,
     "check": Check,
     "compress": Compress,
+    "export": Export,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,
     "classes-add": ClassesAdd,

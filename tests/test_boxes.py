@@ -171,3 +171,10 @@ def test_encode_refuses_an_empty_box(which: str) -> None:
     box, point = boxes_of((0, 0, 2, 2)), boxes_of((1, 1, 1, 4))
     with pytest.raises(ValueError, match="with an area"):
         geometry.encode(*((point, box) if which == "box" else (box, point)))
+
+
+def test_distinct_keeps_the_first_of_each_point_of_the_grid() -> None:
+    boxes = np.array([[0, 0, 33, 32], [3, 2, 30, 31], [9, 0, 32, 32], [0, 0, 32, 40]], dtype=np.float32)
+    assert geometry.distinct(boxes, 16).tolist() == [0, 2]  # the last rounds 40 / 16 = 2.5 to 2
+    assert geometry.distinct(boxes, 1).tolist() == [0, 1, 2, 3]
+    assert geometry.distinct(boxes[:0], 16).shape == (0,)

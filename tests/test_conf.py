@@ -103,7 +103,8 @@ CONTRACT = {
         *["solver.max_iter=5", "seed=1", "device=cuda", "backbone.weights=none", "head.box_regression=ridge"],
         *["db.train=a", "db.val=b"],
     ],
-    "detect": ["source=a.jpg", "run_dir=d"],
+    "detect": ["source=a.jpg", "run_dir=d", "coco=true"],
+    "export": ["run_dir=d", "out=e", "format=torch"],
     "eval": ["detections=a.json", "run_dir=d", "db=e"],
     "make-db": [
         *["list=a", "root=b", "out=c", "resize=256x256", "encode=none", "shuffle=true", "seed=3", "workers=2"],

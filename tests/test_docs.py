@@ -55,7 +55,19 @@ README = ROOT / "README.md"
 PAGES = [*([README] if README.is_file() else []), *DOCS]
 LINKED = [*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 
-OTHER_WORDS = {"cat", "cd", "git", "kill", "make", "pip", "python", "srun", "tail", "torchrun"}
+OTHER_WORDS = {
+    "cat",
+    "cd",
+    "git",
+    "kill",
+    "label-studio-converter",
+    "make",
+    "pip",
+    "python",
+    "srun",
+    "tail",
+    "torchrun",
+}
 """What a shell line may begin with beside `detpipe`; such lines are not run."""
 SMALL = {
     "backbone.weights": "none",

@@ -44,6 +44,12 @@ class DetectConfig:
 
     scales: list[int] = field(default_factory=list)
     """fast_rcnn: pixels of the shorter side; of several the mean scores count; none is the training's largest."""
+    dedup_step: int = 0
+    """Regions whose corners round to the same points of a grid of so many pixels are scored once; 0 scores all."""
+    cascade_size: int | None = None
+    """Of crops: a first look at crops of this side, in pixels, drops most of the background; null looks once."""
+    cascade_keep: int = 200
+    """cascade_size: regions of an image that are looked at again at full size."""
     flip: bool = False
     """fast_rcnn: look at the mirrored image, too, and take the mean scores."""
 
@@ -51,6 +57,11 @@ class DetectConfig:
         self.scales = list(self.scales)
         if self.scales and min(self.scales) < 32:
             raise ValueError(f"detect.scales: wanted sides of at least 32 pixels, got {self.scales}")
+        if self.dedup_step < 0 or self.cascade_keep < 1 or (self.cascade_size is not None and self.cascade_size < 8):
+            raise ValueError(
+                "detect: wanted dedup_step >= 0, cascade_keep >= 1, cascade_size of at least 8 pixels or null, got "
+                f"{self.dedup_step}, {self.cascade_keep}, {self.cascade_size}"
+            )
         if not 0 <= self.nms_iou <= 1 or not 0 <= self.score_floor <= 1:
             raise ValueError(
                 f"detect: wanted nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"

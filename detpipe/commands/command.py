@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "classifier"
 
     @property
+    def fine_tuned(self) -> Path:
+        """The run folder of a training that comes before a head on stored features."""
+        return self.path / "fine_tuned"
+
+    @property
     def detections(self) -> Path:
         """COCO's result list."""
         return self.path / "detections.json"

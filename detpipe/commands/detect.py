@@ -17,10 +17,12 @@ from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
-from detpipe.commands.detector import Detector, proposer_of_run
+from detpipe.commands.detector import Detector
 from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import open_split
+from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.image_list import ImageFolderSource
@@ -51,8 +53,10 @@ class Detect(Command):
     """An image or a folder of images in place of a data set; writes annotated/ as well."""
     voc_results: bool = False
     """Write the VOC devkit's result files (voc_results/comp4_det_test_<class>.txt) as well."""
+    coco: bool = False
+    """Write detections_coco.json as well: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
     show_floor: float = 0.5
-    """Detections that are drawn on the images of `source` have this score or more."""
+    """Detections that are drawn on the images of `source`, or written by `coco`, have this score or more."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ def run(config: Detect) -> None:
 def detection_key(config: DetectConfig) -> dict[str, Any]:
     """The settings that change the detections; those that came later only where they are set: old runs stay valid."""
     key: dict[str, Any] = plain(replace(config, compile=False))
-    return {name: value for name, value in key.items() if name not in ("scales", "flip") or value}
+    if config.cascade_size is None:
+        del key["cascade_keep"]
+    later = ("scales", "flip", "dedup_step", "cascade_size")
+    return {name: value for name, value in key.items() if name not in later or value}
 
 
 def test_images(config: Detect) -> Input:
@@ -179,7 +186,8 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
 
 def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
     """From images to their detections: by stored features where those are of these regions, else by the network."""
-    stored = None if config.source is not None else stored_detections(config, config.detect, images.digest)
+    as_stored = config.source is None and not config.detect.dedup_step
+    stored = stored_detections(config, config.detect, images.digest) if as_stored else None
     if stored is not None:
         return stored
     detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
@@ -228,15 +236,19 @@ def make_room(config: Detect, artefact: Artefact) -> bool:
 
 
 def write_extras(config: Detect, dataset: Dataset) -> None:
-    """The VOC devkit's files where asked for, and the drawn images of `source`.
+    """The VOC devkit's files and COCO's data set where asked for, and the drawn images of `source`.
 
     They are made from the file of detections, so that they can be asked for when it stands already.
     """
-    if not config.voc_results and config.source is None:
+    if not config.voc_results and not config.coco and config.source is None:
         return
     detections = read_detections(config.folder.detections, dataset)
     if config.voc_results:
         write_voc_results(config.folder.path / "voc_results", dataset, detections)
+    if config.coco:
+        path = config.folder.path / "detections_coco.json"
+        images = write_coco_dataset(path, dataset, detections, min_score=config.show_floor)
+        logger.info("detect: as a COCO data set -> %s, file names relative to %s", path, images)
     if config.source is None:
         return
     for record in progress(dataset.records, "draw", total=len(dataset), unit="image"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,21 +10,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PillowImage
 
+from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import DetectConfig, Scorer, select_detections
 from detpipe.classify.device import Device, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.commands.region_classifier import load_scorer
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.box_columns import snapped
-from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.proposals.sourced import SourcedProposals
-from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
-logger = logging.getLogger(__name__)
+AnyImage = Image | PillowImage.Image | str | PathLike[str]
+"""(H, W, 3) uint8 RGB, a PIL image, or a path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +58,37 @@ class Detector:
         scorer, spec = load_scorer(folder.classifier, config, resolve_device(Device(device)))
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
-    def predict(
-        self, image: Image | PillowImage.Image | str | PathLike[str], proposals: Proposals | None = None
-    ) -> Detections:
+    def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
         """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path.
 
         proposals: where things might be; default, the detector's own proposer looks.
         Label k is self.spec.classes[k - 1].
         Raises BrokenImageError for an unreadable file, ValueError for another array.
         """
+        return next(self.predict_many([self._with_regions(image, proposals)]))
+
+    def predict_batch(
+        self, images: Sequence[AnyImage], proposals: Sequence[Proposals] | None = None
+    ) -> list[Detections]:
+        """`predict` of each image, in order; no images give []. Raises as it does, at the first image that is wrong.
+
+        The next images are read and proposed on while one is classified, and crops of several share a batch, whose
+        sums may differ from a single image's in the last bits.
+        proposals: one for each image. Raises ValueError where their number is another.
+        """
+        if proposals is not None and len(proposals) != len(images):
+            raise ValueError(f"proposals: wanted one for each of {len(images)} images, got {len(proposals)}")
+        given = proposals if proposals is not None else [None] * len(images)
+        return list(self.predict_many(map(self._with_regions, images, given)))
+
+    def _with_regions(self, image: AnyImage, proposals: Proposals | None) -> tuple[Image, Float32Array]:
+        """An image's pixels and the boxes that are classified."""
         pixels = as_pixels(image)
         if proposals is None:
             # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.
             image_size = (pixels.shape[0], pixels.shape[1])
             proposals = snapped(SourcedProposals(self.proposer(pixels), None), image_size).proposals
-        regions = proposals.top(self.config.max_proposals)
-        return next(self.predict_many([(pixels, regions.boxes)]))
+        return pixels, proposals.top(self.config.max_proposals).boxes
 
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
         """The detections of each (image, region boxes) pair, in order; crops are batched across images.
@@ -84,7 +98,9 @@ class Detector:
         shown: list[tuple[Float32Array, tuple[int, int]]] = []
 
         def noted() -> Iterator[tuple[Image, Float32Array]]:
-            for image, boxes in images:
+            for image, given in images:
+                step = self.config.dedup_step
+                boxes = given[geometry.distinct(given, step)] if step else given
                 shown.append((boxes, (image.shape[0], image.shape[1])))
                 yield image, boxes
 
@@ -93,21 +109,7 @@ class Detector:
             yield select_detections(boxes, scored, image_size, self.config)
 
 
-def proposer_of_run(folder: RunFolder) -> Proposer:
-    """The proposer that made the run's proposals, or selective search where that one needs more than an image."""
-    if not folder.proposals.is_dir():
-        return SelectiveSearch()
-    description = read_manifest(folder.proposals).settings["proposals"]
-    proposer = proposer_of(description)
-    if proposer is not None and proposer.from_pixels:
-        return proposer
-    logger.warning(
-        "%s: made by %s; new images are looked at with selective search", folder.proposals, method_name(description)
-    )
-    return SelectiveSearch()
-
-
-def as_pixels(image: Image | PillowImage.Image | str | PathLike[str]) -> Image:
+def as_pixels(image: AnyImage) -> Image:
     """Any of the three kinds of image as (H, W, 3) uint8 RGB."""
     if isinstance(image, (str, PathLike)):
         return read_image(Path(image))

@@ -73,8 +73,13 @@ def manifests(folder: RunFolder) -> dict[str, Manifest]:
     """Stage -> manifest of what stands in the run folder, in the order of the flow."""
     stores = [folder.features(split) for split in Split if folder.features(split).exists()]
     paths = (folder.proposals, folder.crops, *stores, folder.classifier, folder.detections)
+    found = [read_manifest(path) for path in paths if path.exists()]
+    before_head = RunFolder(folder.fine_tuned)
+    if before_head.classifier.exists():
+        tuned = replace(read_manifest(before_head.classifier), stage="fine-tune")
+        found[1:1] = [read_manifest(before_head.crops), tuned]
     made: dict[str, Manifest] = {}
-    for manifest in (read_manifest(path) for path in paths if path.exists()):
+    for manifest in found:
         before = made.get(manifest.stage)  # a stage of an artefact a split counts the seconds of all
         seconds = manifest.seconds + (before.seconds if before is not None else 0.0)
         made[manifest.stage] = replace(manifest, seconds=seconds)

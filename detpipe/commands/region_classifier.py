@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from detpipe.classify import fast_rcnn_classifier, frozen_classifier
+from detpipe.classify.cascade import CascadeScorer
 from detpipe.classify.classifier import load_classifier, load_spec
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
 from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
 from detpipe.classify.device import resolve_bf16
-from detpipe.classify.fast_rcnn_classifier import load_fast_rcnn, load_fast_rcnn_spec
-from detpipe.classify.frozen_classifier import FrozenScorer, load_frozen, load_frozen_spec
+from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, load_fast_rcnn_spec
+from detpipe.classify.frozen_classifier import FrozenScorer, FrozenSpec, load_frozen, load_frozen_spec
 from detpipe.classify.image_scorer import ImageScorer
 from detpipe.classify.region_features import RegionFeatures
 
@@ -34,40 +36,61 @@ def load_region_spec(folder: Path) -> RegionSpec:
 
 
 def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tuple[Scorer, RegionSpec]:
-    """The classifier at work on a device, and its spec. Raises as `load_region_spec`."""
+    """The classifier at work on a device, and its spec.
+
+    Raises as `load_region_spec`, and ClassifierError for settings that another kind of classifier has.
+    """
+    spec = load_region_spec(folder)
+    fast, of_crops = isinstance(spec, FastRcnnSpec), not isinstance(spec, (FastRcnnSpec, FrozenSpec))
+    if (config.scales or config.flip) and not fast:
+        raise ClassifierError(f"detect.scales, detect.flip: are for a Fast R-CNN; {folder} holds another classifier")
+    if config.cascade_size is not None and not of_crops:
+        raise ClassifierError(f"detect.cascade_size: is for a fine-tuned classifier of crops; {folder} has another")
     bf16 = resolve_bf16(config.precision, device)
-    if isinstance(load_region_spec(folder), fast_rcnn_classifier.FastRcnnSpec):
-        network, spec = load_fast_rcnn(folder)
-        scorer = ImageScorer(
-            network,
-            scales=config.scales or spec.head.scales[-1:],
-            max_side=spec.head.max_side,
-            flip=config.flip,
-            refine=spec.head.refine,
-            device=device,
-            bf16=bf16,
-            compiled=config.compile,
-        )
-        return scorer, spec
-    if config.scales or config.flip:
-        raise ClassifierError(f"detect.scales, detect.flip: go with a Fast R-CNN; {folder} holds another classifier")
-    if isinstance(load_region_spec(folder), frozen_classifier.FrozenSpec):
-        frozen, frozen_spec = load_frozen(folder)
-        extractor = RegionFeatures(
-            frozen.backbone,
-            frozen_spec.crops,
-            frozen_spec.features,
-            device=device,
-            bf16=bf16,
-            batch_size=config.batch_size,
-        )
-        return FrozenScorer(frozen, extractor), frozen_spec
-    of_crops, crops_spec = load_classifier(folder)
-    return RegionScorer(
-        of_crops,
-        crops_spec.crops,
+    if fast:
+        return image_scorer(folder, config, device, bf16), spec
+    return (crop_scorer if of_crops else frozen_scorer)(folder, config, device, bf16), spec
+
+
+def image_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
+    """A Fast R-CNN at work."""
+    network, spec = load_fast_rcnn(folder)
+    return ImageScorer(
+        network,
+        scales=config.scales or spec.head.scales[-1:],
+        max_side=spec.head.max_side,
+        flip=config.flip,
+        refine=spec.head.refine,
         device=device,
         bf16=bf16,
         compiled=config.compile,
-        batch_size=config.batch_size,
-    ), crops_spec
+    )
+
+
+def frozen_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
+    """A head on the features of a frozen network at work."""
+    network, spec = load_frozen(folder)
+    extractor = RegionFeatures(
+        network.backbone, spec.crops, spec.features, device=device, bf16=bf16, batch_size=config.batch_size
+    )
+    return FrozenScorer(network, extractor)
+
+
+def crop_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
+    """A classifier of crops at work, with a first look at smaller ones where the settings say so."""
+    network, spec = load_classifier(folder)
+
+    def of_size(size: int) -> RegionScorer:
+        return RegionScorer(
+            network,
+            replace(spec.crops, size=size),
+            device=device,
+            bf16=bf16,
+            compiled=config.compile,
+            batch_size=config.batch_size,
+        )
+
+    whole = of_size(spec.crops.size)
+    if config.cascade_size is None:
+        return whole
+    return CascadeScorer(of_size(config.cascade_size), whole, keep=config.cascade_keep)

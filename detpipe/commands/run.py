@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from detpipe.classify.classifier_folder import WEIGHTS
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_regions
+from detpipe.commands.compress import copy_proposals
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
+from detpipe.heads.region_head import HeadConfig
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +20,17 @@ logger = logging.getLogger(__name__)
 class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
     """Settings of `detpipe run`: those of all its stages."""
 
+    fine_tune: bool = False
+    """For a head on stored features: first let the backbone learn the classes, by the softmax head `tuning`."""
+    tuning: HeadConfig = field(default_factory=HeadConfig)
+    """fine_tune: that head, and what of the backbone learns."""
+    departures: list[str] = field(default_factory=list)
+    """What a preset does in another way than its paper; said before and after the run."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fine_tune and not train_regions.needs_features(self.head):
+            raise ValueError("fine_tune: goes before a head on stored features, as head=svm; other heads fine-tune")
         for name, command in (("source", "detect"), ("detections", "eval")):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}: belongs to `detpipe {command}`; `detpipe run` takes a data set")
@@ -26,8 +38,11 @@ class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, det
 
 def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
+    say_departures(config)
     gate(config)
     propose.run(config)
+    if config.fine_tune:
+        config = fine_tuned(config)
     if train_regions.needs_crops(config.head):
         crop.run(config)
     if train_regions.needs_features(config.head):
@@ -45,12 +60,34 @@ def gate(config: Run) -> None:
         logger.info("%s", report.to_text(files_per_kind=2))
 
 
+def fine_tuned(config: Run) -> Run:
+    """R-CNN's first training (Girshick et al. 2014, section 2.3), in a run folder of its own within the run's.
+
+    Returns the settings with the backbone that came out, whose softmax head another one replaces (appendix B).
+    """
+    inner = replace(config, run_dir=str(config.folder.fine_tuned), head=config.tuning, fine_tune=False)
+    inner.folder.path.mkdir(parents=True, exist_ok=True)
+    copy_proposals(config.folder, inner.folder)
+    crop.run(inner)
+    train_cls.run(inner)
+    weights = str(inner.folder.classifier / WEIGHTS)
+    return replace(config, backbone=replace(config.backbone, weights=weights, download=False))
+
+
+def say_departures(config: Run) -> None:
+    """What of a preset is not its paper's."""
+    for departure in config.departures:
+        logger.info("not as in the paper: %s", departure)
+
+
 def summarize(config: Run) -> None:
     """The table at the end: what each stage took, and where its work is."""
+    say_departures(config)
     metrics = json.loads(config.folder.metrics.read_text(encoding="utf-8"))
     places = {
         "propose": config.folder.proposals,
         "crop": config.folder.crops,
+        "fine-tune": config.folder.fine_tuned,
         "features": config.folder.features(Split.train).parent,
         "train-cls": config.folder.classifier,
         "detect": config.folder.detections,

@@ -19,6 +19,7 @@ from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.labeling import Sampling
 from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
+from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.image_file import file_digest
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.solver.interrupt import Interrupted
@@ -147,6 +148,7 @@ def train(
             solve_box_regression(network, crops, config.trained_head, device=device, bf16=bf16)
     if ranks.is_first:
         save_classifier(config.folder.classifier, network, spec)
+        keep_proposer(config.folder, config.folder.classifier)
     return summary
 
 

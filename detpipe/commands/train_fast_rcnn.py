@@ -13,6 +13,7 @@ from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.classify.train_network import training_key
 from detpipe.commands.command import dataset_digest
+from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.train_cls import TrainCls, complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
@@ -93,6 +94,7 @@ def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[
     )
     if ranks.is_first:
         save_fast_rcnn(config.folder.classifier, network, training.spec)
+        keep_proposer(config.folder, config.folder.classifier)
     return summary
 
 

@@ -16,6 +16,7 @@ from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
 from detpipe.classify.region_features import FeatureConfig, network_digest
 from detpipe.commands.command import Command
+from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.region_head import BoxRegression
@@ -48,6 +49,7 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         backbone_network = checked_backbone(store, spec.backbone, config.seed)
         trained = head.train(examples_of(store), seed=config.seed)
         save_frozen(config.folder.classifier, FrozenClassifier(backbone_network, trained), spec)
+        keep_proposer(config.folder, config.folder.classifier)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",

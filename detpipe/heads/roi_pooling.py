@@ -40,13 +40,14 @@ def pool_regions(
     a coordinate in bf16 would be wrong by whole steps. R = 0 gives (0, C, P, P).
     """
     levels = level_of(regions[:, 1:], strides)
-    pooled = torch.zeros((len(regions), maps[0].shape[1], size, size), dtype=torch.float32, device=regions.device)
+    # shape[0], not len(): in an exported graph it stays the number that it is then.
+    shape = (regions.shape[0], maps[0].shape[1], size, size)
+    pooled = torch.zeros(shape, dtype=torch.float32, device=regions.device)
     if len(maps) == 1:
         return _pool(maps[0].float(), regions, strides[0], pooling, size)
     for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
-        rows = torch.nonzero(levels == level).squeeze(1)
-        if len(rows):
-            pooled = pooled.index_copy(0, rows, _pool(one.float(), regions[rows], stride, pooling, size))
+        rows = torch.nonzero(levels == level).squeeze(1)  # none is well: a graph can't ask
+        pooled = pooled.index_copy(0, rows, _pool(one.float(), regions[rows], stride, pooling, size))
     return pooled
 
 
@@ -65,7 +66,14 @@ def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 def _pool(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int) -> Tensor:
     """(N, C, H, W), (R, 5) -> (R, C, P, P)."""
     threads = torch.get_num_threads()
-    if one.device.type != "cpu" or torch.is_grad_enabled() or threads == 1 or len(regions) < PARALLEL_FROM:
+    in_a_graph = torch.compiler.is_compiling()
+    if (
+        in_a_graph
+        or one.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or threads == 1
+        or len(regions) < PARALLEL_FROM
+    ):
         return _pool_part(one, regions, stride, pooling, size)
     # torchvision's kernels run in one thread on a CPU, and hold no interpreter lock.
     with ThreadPoolExecutor(threads) as pool:

@@ -13,7 +13,8 @@ import pytest
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detector import as_pixels, proposer_of_run
+from detpipe.commands.detector import as_pixels
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.manifest import read_manifest
@@ -211,3 +212,12 @@ def test_what_the_detector_refuses(finished_run: Path, tmp_path: Path) -> None:
 
 def test_as_pixels_drops_alpha() -> None:
     assert as_pixels(PIL.Image.new("RGBA", (4, 3), (10, 20, 30, 0))).tolist() == [[[10, 20, 30]] * 4] * 3
+
+
+def test_a_coco_data_set_can_be_asked_for_afterwards(run_copy: Path, pictures: Path) -> None:
+    found = detect(run_copy, f"source={pictures}")
+    detect(run_copy, f"source={pictures}", "coco=true", "show_floor=0.2")
+    content = json.loads((run_copy / "detections_coco.json").read_text())
+    assert {image["file_name"] for image in content["images"]} == {"more/two.jpg", "one.jpg"}
+    assert len(content["annotations"]) == sum(one["score"] >= 0.2 for one in found)  # type: ignore[operator]
+    assert [category["name"] for category in content["categories"]] == list(drawn.CLASSES)

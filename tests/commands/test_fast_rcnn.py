@@ -70,4 +70,4 @@ def test_scales_are_no_setting_of_a_classifier_of_crops(finished_run: Path, voc_
         *["detect.scales=[64]", "overwrite=true"],
     )
     assert outcome.status == 1
-    assert "go with a Fast R-CNN" in outcome.err
+    assert "are for a Fast R-CNN" in outcome.err

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from detpipe.classify.feature_store import open_store
 from detpipe.classify.frozen_classifier import load_frozen
@@ -153,3 +155,35 @@ def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
     ran("run", voc_root, tmp_path / "run", *drawn.settings("propose"), "experiment=rcnn_frozen", *small)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["seconds"]) == ["propose", "features", "train-cls", "detect", "eval"]
+
+
+def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -> None:
+    """R-CNN's two trainings: the features are those of the fine-tuned backbone."""
+    run = tmp_path / "run"
+    words = [
+        "head=svm",
+        "features.image_sides=[]",
+        "fine_tune=true",
+        "tuning.dropout=0.1",
+        "departures=[fewer iterations]",
+    ]
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *words), f"run_dir={run}")
+    assert outcome.status == 0, outcome.err
+    seconds = json.loads((run / "metrics.json").read_text())["seconds"]
+    assert list(seconds) == ["propose", "crop", "fine-tune", "features", "train-cls", "detect", "eval"]
+    assert json.loads((run / "classifier" / "classifier.json").read_text())["head"] == "linear"
+    tuned = load_file(run / "fine_tuned" / "classifier" / "weights.safetensors")
+    used = load_file(run / "classifier" / "weights.safetensors")
+    name = "backbone.conv_head.weight"
+    np.testing.assert_array_equal(used[name], tuned[name])
+    again = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *words), f"run_dir={run}")
+    assert again.status == 0, again.err
+    refused = detpipe(
+        *[
+            "run",
+            *drawn.voc(voc_root),
+            *drawn.settings("run", "fine_tune=true"),
+            f"run_dir={tmp_path / 'other'}",
+        ]
+    )
+    assert (refused.status, "goes before a head on stored features" in refused.err) == (1, True)

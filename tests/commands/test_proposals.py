@@ -11,7 +11,7 @@ import pytest
 
 from detpipe import Detector
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detector import proposer_of_run
+from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter
 from detpipe.storage.lmdb_store import LmdbWriter

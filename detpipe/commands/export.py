@@ -1,0 +1,156 @@
+"""`detpipe export`: the network of a run as a file that runs without detpipe, and what one must know to use it."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detpipe.boxes import MAX_LOG_SCALE
+from detpipe.classify.classifier import ClassifierSpec, RegionClassifier
+from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
+from detpipe.classify.detect import DetectConfig
+from detpipe.classify.device import Precision
+from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec
+from detpipe.classify.graph_file import check_onnx_packages, write_onnx, write_torch
+from detpipe.classify.image_scorer import REFINED_FROM
+from detpipe.classify.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
+from detpipe.commands.command import Command
+from detpipe.commands.region_classifier import load_scorer
+from detpipe.commands.run_proposer import proposer_of_run
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import Artefact, ArtefactError, State, plain, read_manifest
+
+logger = logging.getLogger(__name__)
+
+STAGE = "export"
+DESCRIPTION = "detector.json"
+
+
+class Format(enum.Enum):
+    """onnx for onnxruntime and others; torch is torch.export's program, for PyTorch alone."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
+FILES = {Format.onnx: "detector.onnx", Format.torch: "detector.pt2"}
+
+
+@dataclass(kw_only=True)
+class Export(Command):
+    """Settings of `detpipe export`."""
+
+    format: Format = Format.onnx
+    """onnx or torch."""
+    out: str | None = None
+    """The folder to write; null is export/ in the run folder."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """How regions become detections: written beside the network."""
+
+    @property
+    def out_folder(self) -> Path:
+        """Where the files go. Raises ValueError for a folder that holds the run itself."""
+        path = Path(self.out) if self.out is not None else self.folder.path / "export"
+        if self.folder.classifier.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"out: wanted a folder of its own, got {path}, which holds the run's own classifier")
+        return path
+
+
+def run(config: Export) -> None:
+    """Write the network and its description into a folder; a second call does nothing."""
+    if config.format is Format.onnx:
+        check_onnx_packages()
+    exact = replace(config.detect, precision=Precision.float32, compile=False)
+    scorer, spec = load_scorer(config.folder.classifier, exact, torch.device("cpu"))
+    told = description(config, spec)
+    artefact = Artefact(
+        config.out_folder,
+        stage=STAGE,
+        settings=told,
+        inputs={"classifier": read_manifest(config.folder.classifier).digest},
+    )
+    refuse_other_stages(artefact)
+    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        difference = write(config, graph_of(scorer.network, spec), told)
+        artefact.finish(seconds=time.perf_counter() - begun, summary={"largest_difference": difference})
+    report(config, artefact)
+
+
+def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
+    """What one must know to use the network: classes, what it is shown, proposals, from scores to detections."""
+    detect = config.detect
+    told = {
+        "file": FILES[config.format],
+        "classes": spec.classes,
+        "category_ids": spec.category_ids,
+        "proposals": proposer_of_run(config.folder).describe(),
+        "detect": {
+            "max_proposals": detect.max_proposals,
+            "score_floor": detect.score_floor,
+            "nms_iou": detect.nms_iou,
+            "max_detections": detect.max_detections,
+            "max_log_scale": MAX_LOG_SCALE,
+        },
+    }
+    match spec:
+        case FastRcnnSpec():
+            told["kind"] = "fast_rcnn"
+            told["scaling"] = {
+                "scales": detect.scales or spec.head.scales[-1:],
+                "max_side": spec.head.max_side,
+                "flip": detect.flip,
+            }
+            told["refine"] = {"times": spec.head.refine, "from_probability": REFINED_FROM}
+        case ClassifierSpec():
+            told["kind"] = "crops"
+            shown = ("size", "mode", "context_pad", "fill")
+            told["crops"] = {name: getattr(spec.crops, name) for name in shown}
+    return {name: plain(value) for name, value in told.items()}
+
+
+def graph_of(network: nn.Module, spec: RegionSpec) -> NetworkGraph:
+    """The graph of a run's network. Raises ClassifierError for a network of another kind."""
+    match network, spec:
+        case FastRcnn(), FastRcnnSpec():
+            return graph_of_fast_rcnn(network, spec.head.scales[-1])
+        case RegionClassifier(), ClassifierSpec():
+            return graph_of_crops(network, spec.crops.size)
+        case _:
+            raise ClassifierError(f"export: wanted a classifier of crops or a Fast R-CNN, got {type(network).__name__}")
+
+
+def write(config: Export, graph: NetworkGraph, told: dict[str, Any]) -> float:
+    """Write both files; the largest difference between the file's results and the network's."""
+    results = [{"name": name, "dtype": "float32"} for name in graph.outputs]
+    path = config.out_folder / FILES[config.format]
+    difference = write_onnx(graph, path) if config.format is Format.onnx else write_torch(graph, path)
+    write_json(config.out_folder / DESCRIPTION, {**told, "inputs": graph.inputs, "outputs": results})
+    return difference
+
+
+def refuse_other_stages(artefact: Artefact) -> None:
+    """Raise ArtefactError where another command's artefact stands: overwrite=true would delete it."""
+    found = artefact.found()
+    if found is not None and found.stage != STAGE:
+        raise ArtefactError(f"{artefact.path}: made by `detpipe {found.stage}`; give another folder as out=")
+
+
+def report(config: Export, artefact: Artefact) -> None:
+    """Say what was made."""
+    path = config.out_folder / FILES[config.format]
+    logger.info(
+        "export: %s, %.1f MB, results within %.1g of the network's; how to use it: %s",
+        path,
+        path.stat().st_size / 1e6,
+        artefact.manifest.summary["largest_difference"],
+        config.out_folder / DESCRIPTION,
+    )

@@ -1,0 +1,67 @@
+"""The proposer of a run: from the proposals' manifest, or as kept in the classifier's folder, a detector by itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.commands.command import RunFolder
+from detpipe.proposals.methods import method_name, proposer_of
+from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import read_manifest
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "proposals.json"
+"""In a classifier's folder."""
+
+
+def keep_proposer(folder: RunFolder, classifier: Path) -> None:
+    """Write how the run's proposals were made into a classifier's folder; nothing where it isn't known."""
+    description = described_proposer(folder)
+    if description is not None:
+        write_json(classifier / DESCRIPTION, description)
+
+
+def proposer_of_run(folder: RunFolder) -> Proposer:
+    """The proposer that made the run's proposals, or selective search where that one needs more than an image.
+
+    Selective search, too, where nothing tells of it. Raises ClassifierError for a broken file beside the classifier,
+    ValueError for settings of another version.
+    """
+    description = described_proposer(folder)
+    if description is None:
+        return SelectiveSearch()
+    proposer = proposer_of(description)
+    if proposer is not None and proposer.from_pixels:
+        return proposer
+    logger.warning(
+        "%s: its proposals were made by %s; new images are looked at with selective search",
+        folder.path,
+        method_name(description),
+    )
+    return SelectiveSearch()
+
+
+def described_proposer(folder: RunFolder) -> dict[str, Any] | None:
+    """What `Proposer.describe` gave, of the run's proposals or, where they are not there, beside its classifier."""
+    if folder.proposals.is_dir():
+        described: dict[str, Any] = read_manifest(folder.proposals).settings["proposals"]
+        return described
+    path = folder.classifier / DESCRIPTION
+    if not path.is_file():
+        return None
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ClassifierError(
+            f"{path}: wanted a proposer's settings in JSON, got: {error}; delete or mend it"
+        ) from error
+    if not isinstance(described, dict) or "method" not in described:
+        raise ClassifierError(f"{path}: wanted a proposer's method and settings, got {str(described)[:100]}")
+    return described
