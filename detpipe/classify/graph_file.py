@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from detpipe.classify.network_graph import NetworkGraph
@@ -21,6 +21,9 @@ TOLERANCE = 1e-3
 """A file whose numbers differ by more from the network's is refused."""
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+Run = Callable[[Mapping[str, Tensor]], Sequence[Any]]
+"""A graph at work: from inputs by name to its results, arrays."""
 
 
 class ExportError(ValueError):
@@ -43,8 +46,8 @@ def write_torch(graph: NetworkGraph, path: Path) -> float:
     with replaced(path) as scratch, scratch.open("wb+") as file:
         torch.export.save(program, file)
         file.seek(0)
-        module = torch.export.load(file).module()  # our own file: such a file of another's could run its code
-        return largest_difference(graph, lambda example: _arrays(module(*example.values())))
+        module = torch.export.load(file).module()  # our own file, a moment old
+        return largest_difference(graph, lambda example: _ran(module, example))
 
 
 def write_onnx(graph: NetworkGraph, path: Path) -> float:
@@ -87,17 +90,18 @@ def exported(graph: NetworkGraph) -> ExportedProgram:
         raise ExportError(f"this network has no graph with sides of any length: {_first_line(error)}") from error
 
 
-def largest_difference(graph: NetworkGraph, run: Callable[[Mapping[str, Tensor]], Sequence[Any]]) -> float:
-    """The largest difference between `run` and the network over all examples. Raises ExportError above TOLERANCE."""
-    largest = 0.0
+def largest_difference(graph: NetworkGraph, run: Run) -> float:
+    """The largest difference between a graph and its network over all examples. Raises ExportError above TOLERANCE."""
+    differences = [0.0]
     for example in graph.examples:
         with torch.no_grad():
             wanted = _arrays(graph.network(*example.values()))
         for ours, theirs in zip(wanted, run(example), strict=True):
             if ours.shape != theirs.shape:
                 raise ExportError(f"the graph is wrong: wanted results of shape {ours.shape}, got {theirs.shape}")
-            largest = max(largest, float(np.abs(ours - theirs).max(initial=0.0)))
-    if not largest <= TOLERANCE:  # NaN is none
+            differences.append(float(np.abs(ours - theirs).max(initial=0.0)))
+    largest = float(np.max(differences))  # NaN where one is, which Python's max would pass over
+    if not largest <= TOLERANCE:
         raise ExportError(f"the graph is wrong: its results differ by {largest:.2g}, more than {TOLERANCE}")
     return largest
 
@@ -119,12 +123,37 @@ def _only_errors() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _session(path: Path) -> Callable[[Mapping[str, Tensor]], Sequence[Any]]:
-    """A file at work under onnxruntime."""
-    import onnxruntime
+def _ran(module: nn.Module, example: Mapping[str, Tensor]) -> Sequence[Any]:
+    """The results of torch's program. Raises ExportError where it was drawn for other lengths than these."""
+    try:
+        return _arrays(module(*example.values()))
+    except (RuntimeError, AssertionError) as error:  # what its guards raise
+        raise ExportError(f"the graph fails at {_shapes(example)}: {_first_line(error)}") from error
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda example: session.run(None, {name: tensor.numpy() for name, tensor in example.items()})
+
+def _session(path: Path) -> Run:
+    """A file at work under onnxruntime. It, and what it gives, raise ExportError where onnxruntime refuses."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    refusals = (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except refusals as error:
+        raise ExportError(f"onnxruntime refuses the graph: {_first_line(error)}; format=torch may do") from error
+
+    def run(example: Mapping[str, Tensor]) -> Sequence[Any]:
+        try:
+            results: Sequence[Any] = session.run(None, {name: tensor.numpy() for name, tensor in example.items()})
+        except refusals as error:
+            raise ExportError(f"the graph fails at {_shapes(example)}: {_first_line(error)}") from error
+        return results
+
+    return run
+
+
+def _shapes(example: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in example.items())
 
 
 def _max_roi_pool(feature_map: Any, regions: Any, scale: float, height: int, width: int) -> tuple[Any, Any]:
