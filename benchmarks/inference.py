@@ -17,6 +17,7 @@ import torch
 from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.classify.allocator import keep_freed_memory
 from detpipe.classify.classifier import RegionClassifier
+from detpipe.classify.crop import CropConfig
 from detpipe.classify.detect import RegionScorer
 
 
@@ -48,14 +49,21 @@ def measure(crops: np.ndarray, *, bf16: bool, compiled: bool, arguments: argpars
     """Crops/s of the fastest repeat, and the seconds of the first batch."""
     backbone = create_backbone(BackboneConfig(weights="none", input_size=arguments.size))
     network = RegionClassifier(backbone, 20, box_regression=True, dropout=0.0, seed=0)
-    scorer = RegionScorer(network, device=torch.device("cpu"), bf16=bf16, compiled=compiled, batch_size=arguments.batch)
+    scorer = RegionScorer(
+        network,
+        CropConfig(size=arguments.size),
+        device=torch.device("cpu"),
+        bf16=bf16,
+        compiled=compiled,
+        batch_size=arguments.batch,
+    )
     begun = time.perf_counter()
-    list(scorer.score([crops[: arguments.batch]]))
+    list(scorer.score_crops([crops[: arguments.batch]]))
     warm_up = time.perf_counter() - begun
     seconds = float("inf")
     for _ in range(arguments.repeats):
         begun = time.perf_counter()
-        list(scorer.score([crops]))
+        list(scorer.score_crops([crops]))
         seconds = min(seconds, time.perf_counter() - begun)
     return len(crops) / seconds, warm_up
 

@@ -11,7 +11,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from detpipe.backbone.create import BackboneConfig
-from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
@@ -40,6 +39,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
+from detpipe.heads.region_head import HeadConfig
 from detpipe.proposals.methods import METHODS
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
@@ -118,8 +118,9 @@ def _with_solver_prototxt(config: DictConfig, overrides: Sequence[str]) -> DictC
 
 
 def _without_components(command: type) -> DictConfig:
-    """The schema of a command whose proposer is still to be named: a default's keys would mix with another's."""
+    """The schema of a command whose proposer and head are still to be named: one's keys would mix with another's."""
     schema: DictConfig = OmegaConf.structured(command)
-    if "proposals" in schema:
-        schema.proposals = MISSING
+    for component in ("proposals", "head"):
+        if component in schema:
+            schema[component] = MISSING
     return schema

@@ -6,7 +6,6 @@ N: regions, S: side of a crop, K: classes, D: feature width.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,46 +29,6 @@ from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
-
-
-class BoxRegression(enum.Enum):
-    """How boxes are moved onto objects: not, with the classes in one training, or by ridge regression after it."""
-
-    none = "none"
-    joint = "joint"
-    ridge = "ridge"
-
-
-@dataclass(kw_only=True)
-class HeadConfig:
-    """What stands on the backbone, and what of the backbone learns."""
-
-    box_regression: BoxRegression = BoxRegression.joint
-    """How boxes are refined."""
-    box_loss_weight: float = 1.0
-    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
-    ridge: float = 1000.0
-    """ridge: the regularisation."""
-    ridge_iou: float = 0.6
-    """ridge: regions that overlap their object by more than this teach the regression (R-CNN, appendix C)."""
-    dropout: float = 0.2
-    """Share of features dropped in training."""
-    label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
-    flip: bool = True
-    """Mirror half of the training crops."""
-    freeze_stages: int = 3
-    """Stages of the backbone, from the stem up, that keep their weights."""
-    freeze_depthwise: bool = False
-    """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
-    freeze_batch_norm: bool = True
-    """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
-    sync_batch_norm: bool = False
-    """Of several processes: batch norms that learn take the statistics of all of the batch, not of each one's part."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("head: wanted dropout and label_smoothing in [0, 1)")
 
 
 class RegionClassifier(nn.Module):

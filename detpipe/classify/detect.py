@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from detpipe import boxes as geometry
 from detpipe.classify.classifier import RegionClassifier
+from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.classify.device import Precision, autocast
 from detpipe.solver.prefetch import Prefetcher
-from detpipe.structures import Detections, Float32Array
+from detpipe.structures import Detections, Float32Array, Image
 
 
 @dataclass(kw_only=True)
@@ -56,10 +59,36 @@ class ScoredRegions:
     deltas: Float32Array | None
 
 
-class RegionScorer:
-    """A classifier that scores streams of crops in full batches, whichever image they come from."""
+class Scorer(Protocol):
+    """What gives regions their scores: by their crops (R-CNN), or from one pass over the image (Fast R-CNN)."""
 
-    def __init__(self, network: RegionClassifier, *, device: torch.device, bf16: bool, compiled: bool, batch_size: int):
+    @property
+    def network(self) -> nn.Module:
+        """The network at work."""
+        ...
+
+    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
+        """Scores of the regions (R, 4) of each image (H, W, 3), in order; R may be 0. Images are read ahead.
+
+        The same images in the same order give the same numbers.
+        """
+        ...
+
+
+class RegionScorer:
+    """A classifier that scores streams of crops in full batches, whichever image they come from: R-CNN's way."""
+
+    def __init__(
+        self,
+        network: RegionClassifier,
+        crops: CropConfig,
+        *,
+        device: torch.device,
+        bf16: bool,
+        compiled: bool,
+        batch_size: int,
+    ) -> None:
+        self._crops = crops
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         # freezing folds batch norms into convolutions and lays weights out for oneDNN: most of what compiling wins.
         self._forward = (
@@ -70,11 +99,12 @@ class RegionScorer:
         self._batch_size = batch_size
         self._pads = compiled or device.type == "cuda"
 
-    def score(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
-        """Scores of the crops (R, S, S, 3) of each image, in order; R may be 0. Crops are drawn in a side thread.
+    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
+        """See `Scorer`. Crops are cut in a side thread; batches are cut from the start of `images`."""
+        return self.score_crops(crop_regions(image, boxes, self._crops) for image, boxes in images)
 
-        Batches are cut from the start of `images`: the same images in the same order give the same numbers.
-        """
+    def score_crops(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
+        """Scores of the crops (R, S, S, 3) of each image, in order; R may be 0."""
         pending: list[int] = []
         rows: list[tuple[Float32Array, Float32Array | None]] = []
         ready = 0

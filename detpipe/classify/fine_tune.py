@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.batch_order import BalancedOrder
-from detpipe.classify.classifier import HeadConfig, RegionClassifier
+from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crops_db import CropBatch, CropsReader
 from detpipe.classify.device import autocast
 from detpipe.classify.train_network import train_network
 from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.batch_order import plain_order
-from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.colour_jitter import jitter_colour, jitter_factor
 from detpipe.classify.device import autocast
 from detpipe.classify.image_classifier import ImageClassifier
@@ -24,6 +23,7 @@ from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.mixup import Mixing, draw_mixing
 from detpipe.classify.train_network import train_network
 from detpipe.classify.view import Draws, ViewConfig, draw_views, view_datum
+from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig

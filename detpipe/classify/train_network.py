@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.classify.classifier import HeadConfig
+from detpipe.heads.region_head import HeadConfig
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver

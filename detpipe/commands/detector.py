@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from detpipe.classify.classifier import ClassifierSpec, load_classifier
-from detpipe.classify.crop import crop_regions
-from detpipe.classify.detect import DetectConfig, RegionScorer, select_detections
+from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, select_detections
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
@@ -35,7 +34,7 @@ class Detector:
     spec: classes and crops as trained. proposer: for images that come without proposals.
     """
 
-    scorer: RegionScorer
+    scorer: Scorer
     spec: ClassifierSpec
     proposer: Proposer
     config: DetectConfig
@@ -60,6 +59,7 @@ class Detector:
         where = resolve_device(Device(device))
         scorer = RegionScorer(
             network,
+            spec.crops,
             device=where,
             bf16=resolve_bf16(config.precision, where),
             compiled=config.compile,
@@ -91,12 +91,12 @@ class Detector:
         """
         shown: list[tuple[Float32Array, tuple[int, int]]] = []
 
-        def crops() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+        def noted() -> Iterator[tuple[Image, Float32Array]]:
             for image, boxes in images:
                 shown.append((boxes, (image.shape[0], image.shape[1])))
-                yield crop_regions(image, boxes, self.spec.crops)
+                yield image, boxes
 
-        for scored in self.scorer.score(crops()):
+        for scored in self.scorer.score(noted()):
             boxes, image_size = shown.pop(0)
             yield select_detections(boxes, scored, image_size, self.config)
 

@@ -12,20 +12,14 @@ import torch
 
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig, written_out
-from detpipe.classify.classifier import (
-    BoxRegression,
-    ClassifierSpec,
-    HeadConfig,
-    build_classifier,
-    crop_config,
-    save_classifier,
-)
+from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_config, save_classifier
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import file_digest
+from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig
@@ -40,12 +34,21 @@ class TrainCls(Command):
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The network below, with its ImageNet weights."""
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: RegionHead = field(default_factory=HeadConfig)
     """What stands on it, and what of it learns."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     """How it is trained."""
     precision: Precision = Precision.auto
     """float32 or bf16."""
+
+    @property
+    def trained_head(self) -> HeadConfig:
+        """The head, where it is one that trains with the backbone. Raises ValueError for another."""
+        if not isinstance(self.head, HeadConfig):
+            raise ValueError(
+                f"head: wanted one that trains with the backbone, as softmax, got {type(self.head).__name__}"
+            )
+        return self.head
 
 
 def run(config: TrainCls) -> None:
@@ -119,7 +122,7 @@ def train(
 ) -> dict[str, float]:
     """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
     seed = config.solver.seed(config.seed)
-    network = build_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
+    network = build_classifier(spec, dropout=config.trained_head.dropout, seed=seed, pretrained=True)
     ridge = config.head.box_regression is BoxRegression.ridge
     fg_share = read_manifest(config.folder.crops).settings["sampling"]["fg_share"]
     with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
@@ -127,7 +130,7 @@ def train(
             network,
             crops,
             val,
-            head=replace(config.head, box_loss_weight=0.0) if ridge else config.head,
+            head=replace(config.trained_head, box_loss_weight=0.0) if ridge else config.trained_head,
             solver=config.solver,
             fg_share=fg_share,
             folder=config.folder.classifier,
@@ -138,7 +141,7 @@ def train(
             ranks=ranks,
         )
         if ridge and ranks.is_first:
-            solve_box_regression(network, crops, config.head, device=device, bf16=bf16)
+            solve_box_regression(network, crops, config.trained_head, device=device, bf16=bf16)
     if ranks.is_first:
         save_classifier(config.folder.classifier, network, spec)
     return summary

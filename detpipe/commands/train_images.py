@@ -115,13 +115,13 @@ def train(
 ) -> dict[str, float]:
     """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
     seed = config.solver.seed(config.seed)
-    network = new_classifier(spec, dropout=config.head.dropout, seed=seed, pretrained=True)
+    network = new_classifier(spec, dropout=config.trained_head.dropout, seed=seed, pretrained=True)
     summary = train_images(
         network,
         reader,
         val,
         view=config.view,
-        head=config.head,
+        head=config.trained_head,
         solver=config.solver,
         folder=config.folder.classifier,
         key=key,

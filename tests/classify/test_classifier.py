@@ -12,7 +12,6 @@ import torch
 from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.classifier import (
     ClassifierSpec,
-    HeadConfig,
     build_classifier,
     check_classes,
     crop_config,
@@ -22,6 +21,7 @@ from detpipe.classify.classifier import (
 )
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
+from detpipe.heads.region_head import HeadConfig
 from detpipe.storage.manifest import plain
 from tests.classify import tiny
 

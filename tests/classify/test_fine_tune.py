@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from detpipe.classify.classifier import HeadConfig
 from detpipe.classify.crops_db import CropBatch, CropsReader
 from detpipe.classify.fine_tune import (
     fine_tune,
@@ -20,6 +19,7 @@ from detpipe.classify.fine_tune import (
     validation,
 )
 from detpipe.heads.bbox_regressor import TARGET_STD
+from detpipe.heads.region_head import HeadConfig
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.storage.datum import pack_image

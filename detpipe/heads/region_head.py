@@ -1,0 +1,59 @@
+"""The settings of what stands on a backbone: those of all heads of regions, those of heads that train with it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class BoxRegression(enum.Enum):
+    """How boxes are moved onto objects: not, with the classes in one training, or by ridge regression after it."""
+
+    none = "none"
+    joint = "joint"
+    ridge = "ridge"
+
+
+@dataclass(kw_only=True)
+class RegionHead:
+    """What every head of regions has: a regression of boxes, or none."""
+
+    box_regression: BoxRegression = BoxRegression.ridge
+    """How boxes are refined."""
+    ridge: float = 1000.0
+    """ridge: the regularisation."""
+    ridge_iou: float = 0.6
+    """ridge: regions that overlap their object by more than this teach the regression (R-CNN, appendix C)."""
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0 or not 0 <= self.ridge_iou < 1:
+            raise ValueError(f"head: wanted ridge > 0 and ridge_iou in [0, 1), got {self.ridge}, {self.ridge_iou}")
+
+
+@dataclass(kw_only=True)
+class HeadConfig(RegionHead):
+    """A head that is trained with the backbone below it, and what of the backbone learns."""
+
+    box_regression: BoxRegression = BoxRegression.joint
+    """How boxes are refined."""
+    box_loss_weight: float = 1.0
+    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
+    dropout: float = 0.2
+    """Share of features dropped in training."""
+    label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
+    flip: bool = True
+    """Mirror half of the training crops."""
+    freeze_stages: int = 3
+    """Stages of the backbone, from the stem up, that keep their weights."""
+    freeze_depthwise: bool = False
+    """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
+    freeze_batch_norm: bool = True
+    """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
+    sync_batch_norm: bool = False
+    """Of several processes: batch norms that learn take the statistics of all of the batch, not of each one's part."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
+            raise ValueError("head: wanted dropout and label_smoothing in [0, 1)")
