@@ -16,6 +16,7 @@ from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
+from detpipe.commands.curve import Curve
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
 from detpipe.commands.inspect_activations import InspectActivations
@@ -51,6 +52,7 @@ COMMANDS: dict[str, type] = {
     "train-cls": TrainImages,
     "detect": Detect,
     "eval": EvaluateImages,
+    "curve": Curve,
     "check": Check,
     "make-db": MakeDb,
     "compute-mean": ComputeMean,

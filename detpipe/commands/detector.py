@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from detpipe.classify.classifier import ClassifierSpec, load_classifier
-from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, select_detections
+from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer, scored_regions, select_detections
 from detpipe.classify.device import Device, resolve_bf16, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import read_image
@@ -89,15 +89,7 @@ class Detector:
 
         The images are read ahead; memory is that of a few batches of crops.
         """
-        shown: list[tuple[Float32Array, tuple[int, int]]] = []
-
-        def noted() -> Iterator[tuple[Image, Float32Array]]:
-            for image, boxes in images:
-                shown.append((boxes, (image.shape[0], image.shape[1])))
-                yield image, boxes
-
-        for scored in self.scorer.score(noted()):
-            boxes, image_size = shown.pop(0)
+        for boxes, scored, image_size in scored_regions(self.scorer, images):
             yield select_detections(boxes, scored, image_size, self.config)
 
 
