@@ -19,6 +19,7 @@ from detpipe.commands.classes_remove import ClassesRemove
 from detpipe.commands.compress import Compress
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
+from detpipe.commands.curve import Curve
 from detpipe.commands.detect import Detect
 from detpipe.commands.evaluate_images import EvaluateImages
 from detpipe.commands.export import Export
@@ -64,6 +65,7 @@ COMMANDS: dict[str, type] = {
     "train-cls": TrainImages,
     "detect": Detect,
     "eval": EvaluateImages,
+    "curve": Curve,
     "check": Check,
     "compress": Compress,
     "export": Export,

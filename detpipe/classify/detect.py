@@ -77,6 +77,10 @@ class ScoredRegions:
     probabilities: Float32Array
     deltas: Float32Array | None
 
+    def first(self, k: int) -> ScoredRegions:
+        """Those of the first k regions, or of all where there are fewer."""
+        return ScoredRegions(self.probabilities[:k], None if self.deltas is None else self.deltas[:k])
+
 
 class Scorer(Protocol):
     """What gives regions their scores: by their crops (R-CNN), or from one pass over the image (Fast R-CNN)."""
@@ -179,6 +183,25 @@ class RegionScorer:
             np.concatenate([probabilities for probabilities, _ in parts]),
             np.concatenate(all_deltas) if all_deltas else None,
         )
+
+
+def scored_regions(
+    scorer: Scorer, images: Iterable[tuple[Image, Float32Array]]
+) -> Iterator[tuple[Float32Array, ScoredRegions, tuple[int, int]]]:
+    """The regions (R, 4) of each image, their scores, and the image's (height, width), in order.
+
+    Images are read ahead; no image is held until its scores are there, only its regions and size.
+    """
+    shown: list[tuple[Float32Array, tuple[int, int]]] = []
+
+    def noted() -> Iterator[tuple[Image, Float32Array]]:
+        for image, boxes in images:
+            shown.append((boxes, (image.shape[0], image.shape[1])))
+            yield image, boxes
+
+    for scored in scorer.score(noted()):
+        boxes, image_size = shown.pop(0)
+        yield boxes, scored, image_size
 
 
 def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:

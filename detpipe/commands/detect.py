@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from detpipe.commands.detector import Detector
 from detpipe.commands.region_classifier import load_region_spec
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stored_features import stored_detections
-from detpipe.commands.stored_split import open_split
+from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, read_image
@@ -120,14 +120,21 @@ def test_images(config: Detect) -> Input:
     split = open_split(config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
-        for record, stored in split.read(records):
-            if stored is None:  # unreadable, named by propose
-                yield nothing_to_see()
-            else:
-                verify_image(record.path, stored.image_digest)
-                yield read_image(record.path), stored.proposals.boxes[: config.detect.max_proposals]
+        return stored_regions(split, records, config.detect.max_proposals)
 
     return Input(dataset, regions, split.manifest.digest)
+
+
+def stored_regions(
+    split: StoredSplit, records: Iterable[ImageRecord], most: int
+) -> Iterator[tuple[Image, Float32Array]]:
+    """Each image with the first `most` of its stored proposals. Raises ValueError for an image that has changed."""
+    for record, stored in split.read(records):
+        if stored is None:  # unreadable, named by propose
+            yield nothing_to_see()
+        else:
+            verify_image(record.path, stored.image_digest)
+            yield read_image(record.path), stored.proposals.boxes[:most]
 
 
 def source_images(config: Detect) -> Input:

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
-from detpipe.classify.detect import DetectConfig, Scorer, select_detections
+from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
 from detpipe.classify.device import Device, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.commands.region_classifier import load_scorer
@@ -95,17 +95,9 @@ class Detector:
 
         The images are read ahead; memory is that of a few batches of crops.
         """
-        shown: list[tuple[Float32Array, tuple[int, int]]] = []
-
-        def noted() -> Iterator[tuple[Image, Float32Array]]:
-            for image, given in images:
-                step = self.config.dedup_step
-                boxes = given[geometry.distinct(given, step)] if step else given
-                shown.append((boxes, (image.shape[0], image.shape[1])))
-                yield image, boxes
-
-        for scored in self.scorer.score(noted()):
-            boxes, image_size = shown.pop(0)
+        step = self.config.dedup_step
+        told_apart = ((image, boxes[geometry.distinct(boxes, step)] if step else boxes) for image, boxes in images)
+        for boxes, scored, image_size in scored_regions(self.scorer, told_apart):
             yield select_detections(boxes, scored, image_size, self.config)
 
 

@@ -1,0 +1,56 @@
+"""One scoring pass for every number of proposals: regions are scored in the order of the proposals, prefixes thinned.
+
+A region's scores don't depend on the other regions of its image. So the detections of the first b proposals are those
+of the first b rows of the scores: no region is scored twice, however many budgets there are. R: regions of an image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
+from detpipe.structures import Detections, Float32Array, Image
+
+
+@dataclass(eq=False)
+class BudgetPass:
+    """What a pass found, and how long it took.
+
+    detections: from a budget, those of each image in order. score: seconds of all scoring, decoding included. select:
+    from a budget, seconds of all its thinning. regions: R of each image.
+    """
+
+    detections: dict[int, list[Detections]]
+    select: dict[int, float]
+    score: float = 0.0
+    regions: list[int] = field(default_factory=list)
+
+
+def budget_pass(
+    scorer: Scorer,
+    chunks: Iterable[Iterable[tuple[Image, Float32Array]]],
+    budgets: Sequence[int],
+    config: DetectConfig,
+) -> BudgetPass:
+    """Score every region once, and select the detections of the first b regions of each image for every budget b.
+
+    chunks: images with their (R, 4) regions, best first; those of a chunk share batches, and their scores are held at
+    once. Scoring and selecting take turns, so that the seconds of one are not hidden behind the other. No chunks give
+    no detections.
+    """
+    found = BudgetPass({budget: [] for budget in budgets}, dict.fromkeys(budgets, 0.0))
+    for chunk in chunks:
+        begun = time.perf_counter()
+        scored = list(scored_regions(scorer, chunk))
+        found.score += time.perf_counter() - begun
+        found.regions += [len(boxes) for boxes, _, _ in scored]
+        for budget in budgets:
+            begun = time.perf_counter()
+            found.detections[budget] += [
+                select_detections(boxes[:budget], regions.first(budget), image_size, config)
+                for boxes, regions, image_size in scored
+            ]
+            found.select[budget] += time.perf_counter() - begun
+    return found

@@ -1,0 +1,174 @@
+"""`detpipe curve`: how many proposals are worth their time? -> curve.json, .png, .html."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from detpipe.classify.budget_pass import BudgetPass, budget_pass
+from detpipe.classify.classifier_folder import check_classes
+from detpipe.classify.detect import DetectConfig, Scorer
+from detpipe.commands.command import Command
+from detpipe.commands.detect import CHUNK, stored_regions
+from detpipe.commands.detector import Detector
+from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.stored_split import StoredSplit, open_split
+from detpipe.datasets.image_file import read_image
+from detpipe.datasets.source import Split
+from detpipe.metrics.bootstrap import LEVEL
+from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
+from detpipe.metrics.overlap_table import overlap_table
+from detpipe.progress import progress
+from detpipe.proposals.methods import method_name, proposer_of
+from detpipe.report.budget_figures import budget_curve_figure
+from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, write_budget_page
+from detpipe.report.curves import to_png
+from detpipe.storage.atomic import write_bytes, write_json
+from detpipe.storage.manifest import plain, read_manifest
+from detpipe.structures import Float32Array, Image, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+TIMED = 24
+"""So many images, evenly spread, are proposed on, and scored with one region each, for their seconds."""
+
+
+@dataclass(kw_only=True)
+class Curve(Command):
+    """Settings of `detpipe curve`."""
+
+    budgets: list[int] = field(default_factory=lambda: [25, 50, 100, 200, 300, 500, 1000, 2000])
+    """Numbers of proposals of an image; the largest stands in place of detect.max_proposals."""
+    split: Split = Split.test
+    """train, val or test. A number of proposals that is chosen on test images looks a little too good on them."""
+    tolerance: float = 0.01
+    """The share of the best mAP that one gives up for fewer boxes."""
+    resamples: int = 1000
+    """How often the images are drawn anew for the intervals; 0: no intervals."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """From scored regions to detections."""
+
+    def __post_init__(self) -> None:
+        if not self.budgets or min(self.budgets) < 1:
+            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance: wanted a share from 0, below 1, got {self.tolerance}")
+        if self.resamples < 0:
+            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
+
+
+def run(config: Curve) -> None:
+    """Score all proposals of the split once, and measure the detections and the time of each budget."""
+    dataset = config.data_source.load(config.split)
+    if dataset.ground_truth is None:
+        raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
+    check_classes(load_region_spec(config.folder.classifier), dataset.classes, dataset.name)
+    stored = open_split(config.folder.proposals, config.split, dataset)
+    budgets = sorted(set(config.budgets))
+    detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+    timed = timed_records(stored)
+    one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
+    chunks = progress(
+        chunks_of(stored, budgets[-1]), "curve", total=-(-len(dataset) // CHUNK), unit=f"batch of {CHUNK} image"
+    )
+    found = budget_pass(detector.scorer, chunks, budgets, config.detect)
+    seconds = stage_seconds(found, seconds_of_proposing(stored, timed), one_region)
+    ids = [record.image_id for record in dataset.records]
+    curve = budget_curve(
+        dataset,
+        overlap_table(dataset.ground_truth, stored.proposals(), len(dataset.classes), budgets),
+        {budget: dict(zip(ids, each, strict=True)) for budget, each in found.detections.items()},
+        seconds,
+        resamples=config.resamples,
+        seed=config.seed,
+        tolerance=config.tolerance,
+    )
+    write_all(config, stored, curve, len(timed))
+
+
+def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array]]]:
+    """The images and their first regions, in the chunks that `detpipe detect` cuts."""
+    records = stored.dataset.records
+    for start in range(0, len(records), CHUNK):
+        yield stored_regions(stored, records[start : start + CHUNK], most)
+
+
+def timed_records(stored: StoredSplit) -> list[ImageRecord]:
+    """Up to TIMED images that have proposals, evenly spread."""
+    there = [record for record, proposals in stored.read() if proposals is not None and len(proposals.proposals)]
+    places = np.linspace(0, len(there) - 1, min(len(there), TIMED)).round().astype(int)
+    return [there[place] for place in places]
+
+
+def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence[ImageRecord], most: int) -> float:
+    """Seconds an image of scoring its first region alone: decoding, and the pass over the image where there is one."""
+    if not records:
+        return 0.0
+    # The first pass of all compiles, and lays out weights and memory: its time says nothing of the others.
+    list(scorer.score(stored_regions(stored, records[:1], most)))
+    list(scorer.score(stored_regions(stored, records[:1], 1)))
+    begun = time.perf_counter()
+    for start in range(0, len(records), CHUNK):
+        list(scorer.score(stored_regions(stored, records[start : start + CHUNK], 1)))
+    return (time.perf_counter() - begun) / len(records)
+
+
+def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord]) -> float:
+    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image."""
+    description = stored.manifest.settings["proposals"]
+    proposer = proposer_of(description)
+    if proposer is None or not proposer.from_pixels or not records:
+        logger.warning("%s: the time of proposing by %s is not known", stored.path, method_name(description))
+        return float("nan")
+    images = [read_image(record.path) for record in records]
+    proposer(images[0])  # which compiles where it has to
+    begun = time.perf_counter()
+    for image in images:
+        proposer(image)
+    return (time.perf_counter() - begun) / len(images)
+
+
+def stage_seconds(found: BudgetPass, propose: float, one_region: float) -> dict[int, StageSeconds]:
+    """From each budget: proposing, its share of the scoring, and the selection that was measured at it, an image."""
+    regions, images = np.array(found.regions), max(len(found.regions), 1)
+    first = (np.minimum(regions, 1).sum() / images, one_region)
+    all_of_them = (regions.sum() / images, found.score / images)
+    return {
+        budget: StageSeconds(
+            propose=propose,
+            score=share_of_scoring(first, all_of_them, np.minimum(regions, budget).sum() / images),
+            select=select / images,
+        )
+        for budget, select in found.select.items()
+    }
+
+
+def write_all(config: Curve, stored: StoredSplit, curve: BudgetCurve, timed: int) -> None:
+    """Write the numbers, the picture and the page, print the table, and say where they are."""
+    json_file, png_file, html_file = (config.folder.path / f"curve.{kind}" for kind in ("json", "png", "html"))
+    method = method_name(stored.manifest.settings["proposals"])
+    content: dict[str, Any] = {
+        "split": config.split.value,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "level": LEVEL,
+        "method": method,
+        "proposals": stored.manifest.digest,
+        "classifier": read_manifest(config.folder.classifier).digest,
+        "detect": plain(replace(config.detect, max_proposals=max(config.budgets))),
+        "threads": torch.get_num_threads(),
+        "timed_images": timed,
+        **curve.to_json(),
+    }
+    write_json(json_file, content)
+    write_bytes(png_file, to_png(budget_curve_figure(curve)))
+    page = BudgetPage(subtitle=stored.dataset.name, curve=curve, method=method, resamples=config.resamples, timed=timed)
+    write_budget_page(html_file, page)
+    logger.info("\n%s\n%s", budget_text(curve), " ".join(budget_sentences(curve)))
+    logger.info("curve: %d images -> %s, %s, %s", len(stored.dataset), json_file, png_file, html_file)

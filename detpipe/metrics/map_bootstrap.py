@@ -1,0 +1,93 @@
+"""How sure is a mean average precision: VOC 2010's, of images drawn anew.
+
+An average precision is no mean over objects, so `ImageBootstrap.means` can't give it: of each resample the curve is
+drawn again, and an image that was drawn twice counts as two. I: images. K: classes. P: detections of a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
+from detpipe.metrics.matching import check_covered, match_detections
+from detpipe.metrics.voc_ap import VocMethod, average_precision
+from detpipe.structures import BoolArray, Detections, GroundTruth, ImageId, Int64Array
+
+_Hits = tuple[Int64Array, BoolArray]
+"""The detections of a class that are not ignored, best first: place of the image (P,), whether right (P,)."""
+
+
+def resampled_map(
+    ground_truth: Mapping[ImageId, GroundTruth],
+    detections: Mapping[ImageId, Detections],
+    classes: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    iou_threshold: float = 0.5,
+) -> Resampled:
+    """The mean over the classes of VOC 2010's AP, as one column: the data's, equal to `voc_ap`, and each resample's.
+
+    ground_truth: every image that is evaluated. detections: an image without an entry has none. A resample's mean is
+    over the classes whose objects it drew. No images or no objects give NaN. The same images, resamples and seed give
+    the same draws, so the resamples of two detectors are paired. Raises ValueError as `voc_ap` does, and for a negative
+    number of resamples.
+    """
+    check_covered(ground_truth, detections, classes)
+    drawn = ImageBootstrap.draw(len(ground_truth), resamples, seed).counts.astype(np.int64)
+    counts = np.concatenate([np.ones((1, len(ground_truth)), dtype=np.int64), drawn])
+    hits = _hits_by_class(ground_truth, detections, len(classes), iou_threshold)
+    values = np.full((len(classes), len(counts)), np.nan)
+    for row, own, label in zip(values, hits, range(1, len(classes) + 1), strict=True):
+        objects = [int((gt.labels[~gt.difficult & ~gt.crowd] == label).sum()) for gt in ground_truth.values()]
+        row[:] = [_weighted_ap(*own, np.array(objects, dtype=np.int64), times) for times in counts]
+    known = ~np.isnan(values)
+    means = np.divide(
+        np.where(known, values, 0).sum(axis=0),
+        known.sum(axis=0),
+        out=np.full(len(counts), np.nan),
+        where=known.any(axis=0),
+    )
+    return Resampled(means[:1], means[1:, None])
+
+
+def _hits_by_class(
+    ground_truth: Mapping[ImageId, GroundTruth],
+    detections: Mapping[ImageId, Detections],
+    k: int,
+    iou_threshold: float,
+) -> list[_Hits]:
+    """Of each class 1..k; equal scores in the order of the images, then of the detections, as in `precision_recall`."""
+    places, labels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    scores, right = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.bool_)]
+    for place, (image_id, gt) in enumerate(ground_truth.items()):
+        if image_id not in detections:
+            continue
+        found = detections[image_id]
+        match = match_detections(gt, found, iou_threshold=iou_threshold)
+        counted = ~match.ignored
+        places.append(np.full(int(counted.sum()), place, dtype=np.int64))
+        labels.append(found.labels[counted])
+        scores.append(found.scores[counted])
+        right.append(match.true_positive[counted])
+    order = np.argsort(-np.concatenate(scores).astype(np.float64), kind="stable")
+    of_label = np.concatenate(labels)[order]
+    of_place, is_right = np.concatenate(places)[order], np.concatenate(right)[order]
+    return [(of_place[of_label == label], is_right[of_label == label]) for label in range(1, k + 1)]
+
+
+def _weighted_ap(places: Int64Array, right: BoolArray, objects: Int64Array, times: Int64Array) -> float:
+    """The AP where image i stands times[i] times, with objects[i] objects (both (I,)); NaN where no object does.
+
+    The copies of a detection have one score. Where they are right, precision rises to the last of them; where they are
+    wrong, recall stands still. So one point for all of them leaves the area as it is.
+    """
+    total = int(objects @ times)
+    if not total:
+        return float("nan")
+    weights = times[places]
+    drawn = weights > 0
+    hits, seen = np.cumsum(right * weights)[drawn], np.cumsum(weights)[drawn]
+    return average_precision(hits / total, hits / seen, VocMethod.VOC10)

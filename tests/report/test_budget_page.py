@@ -1,0 +1,47 @@
+"""The page and the table of a budget curve: its sections, its sentence, and text from outside."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, render, write_budget_page
+from tests.metrics.test_budget_curve import curve, found
+from tests.report.test_html_report import EVIL, read
+
+DETECTIONS = {1: {"a": found(1)}, 2: {"a": found(1), "b": found(1)}, 4: {"a": found(1), "b": found(1)}}
+
+
+def test_the_page(tmp_path: Path):
+    made = curve(DETECTIONS)
+    data = BudgetPage(subtitle="my data", curve=made, method="gaussian", resamples=1234, timed=7)
+    write_budget_page(tmp_path / "page.html", data)
+    page = read((tmp_path / "page.html").read_text("utf-8"))
+    text = " ".join(page.words)
+    for words in ("my data", "1,234 resamples", "Proposing (gaussian) was timed on 7 images", "2750.0"):
+        assert words in text
+    assert "The fewest boxes within 1 % of the best mAP: 2 an image, mAP 1.000 at 2750 ms an image." in text
+    assert not [tag for tag, attributes in page.tags if tag == "script" or "src" in attributes]
+
+
+def test_the_table_of_the_terminal():
+    made = curve(DETECTIONS, propose=math.nan)
+    head, first, *_ = budget_text(made).splitlines()
+    assert head.split("  ")[0] == "proposals"
+    assert first.split()[:2] == ["1", "1"]
+    assert "–" in first  # the time of proposing
+    assert budget_sentences(curve(DETECTIONS, tolerance=0.5)) == [
+        "The fewest boxes within 50 % of the best mAP: 1 an image, mAP 0.500 at 1750 ms an image.",
+        "The best: 2, mAP 1.000 at 2750 ms, 1.6 times as long.",
+    ]
+
+
+def test_text_from_outside_is_escaped():
+    page = read(render(BudgetPage(subtitle=EVIL, curve=curve(DETECTIONS), method=EVIL, resamples=3, timed=1)))
+    assert not [tag for tag, attributes in page.tags if tag in ("script", "img") or "onerror" in attributes]
+
+
+def test_nothing_to_find():
+    for made in (curve({1: {}}, {}), curve({})):
+        words = read(render(BudgetPage(subtitle="", curve=made, method="x", resamples=0, timed=0))).words
+        assert any(("no objects to find" in one) or ("fewest boxes" in one) for one in words)
