@@ -13,7 +13,7 @@ from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import read_manifest
+from detpipe.storage.manifest import find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ DESCRIPTION = "proposals.json"
 
 def keep_proposer(folder: RunFolder, classifier: Path) -> None:
     """Write how the run's proposals were made into a classifier's folder; nothing where it isn't known."""
+    found = find_manifest(folder.proposals)
+    if found is not None and not found.complete:  # being made anew: crops may be of those before
+        return
     description = described_proposer(folder)
     if description is not None:
         write_json(classifier / DESCRIPTION, description)
