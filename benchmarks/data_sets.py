@@ -16,10 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from detpipe.metrics.map_bootstrap import resampled_map
-
 from detpipe.datasets import load_dataset
 from detpipe.datasets.coco_results import read_detections
+from detpipe.metrics.map_bootstrap import resampled_map
 
 
 def main() -> None:

@@ -74,3 +74,6 @@ def test_what_is_refused(voc_root: Path, run_copy: Path) -> None:
     for wrong in ({"budgets": []}, {"budgets": [0]}, {"tolerance": 1}, {"resamples": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Curve(**wrong)  # type: ignore[arg-type]
+    for choosing in (DetectConfig(dedup_step=16), DetectConfig(cascade_size=64)):
+        with pytest.raises(ValueError, match="wanted each proposal scored by itself"):
+            Curve(detect=choosing)
