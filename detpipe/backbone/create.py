@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from detpipe.backbone import caffe_backbone, timm_models, torchvision_models
@@ -89,6 +90,13 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     if config.input_size is not None:
         backbone.spec = replace(backbone.spec, size=(config.input_size, config.input_size))
     return backbone.eval()
+
+
+def create_from_seed(config: BackboneConfig, seed: int) -> Backbone:
+    """As `create_backbone`, weights=none drawn from `seed`; torch's global generator is lent, and stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_backbone(config)
 
 
 def written_out(config: BackboneConfig) -> BackboneConfig:

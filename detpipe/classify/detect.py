@@ -18,7 +18,7 @@ from detpipe import boxes as geometry
 from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.classify.device import Precision, autocast
-from detpipe.solver.prefetch import Prefetcher
+from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Detections, Float32Array, Image
 
 
@@ -131,7 +131,7 @@ class RegionScorer:
         pending: list[int] = []
         rows: list[tuple[Float32Array, Float32Array | None]] = []
         ready = 0
-        for crops, counts in self._prefetched(images):
+        for crops, counts in read_ahead(batches_of(images, self._batch_size)):
             pending += counts
             if len(crops):
                 rows.append(self._run(crops))
@@ -140,20 +140,6 @@ class RegionScorer:
                 take = pending.pop(0)
                 yield self._take(rows, take)
                 ready -= take
-
-    def _prefetched(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:
-        """(crops of a batch, region counts of the images that begin in it), made ahead in a thread."""
-        stream = batches_of(images, self._batch_size)
-        end = (np.zeros((0, 0, 0, 3), dtype=np.uint8), [-1])
-        # A thread that reads a stream: the number of batches is not known, so the end is marked.
-        batches = Prefetcher(lambda _: next(stream, end), 0, 1 << 62, depth=3)
-        try:
-            for crops, counts in batches:
-                if counts == [-1]:
-                    return
-                yield crops, counts
-        finally:
-            batches.close()
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array | None]:
         n = len(crops)

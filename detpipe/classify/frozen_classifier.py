@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier import ClassifierSpec, crop_config
 from detpipe.classify.classifier_folder import (
     DESCRIPTION,
@@ -154,8 +154,7 @@ def load_frozen(folder: Path) -> tuple[FrozenClassifier, FrozenSpec]:
         kind = read_description(folder)["head"]
         state = load_file(folder / WEIGHTS)
         tensors = {name.removeprefix("head."): one for name, one in state.items() if name.startswith("head.")}
-        with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
-            network = FrozenClassifier(create_backbone(config), HEADS[kind](**tensors))
+        network = FrozenClassifier(create_from_seed(config, 0), HEADS[kind](**tensors))
         network.load_state_dict(state)
         _check_head(network.head, spec)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:

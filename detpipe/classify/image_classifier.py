@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.create import BackboneConfig, create_backbone, create_from_seed
 from detpipe.classify.classifier_folder import (
     DESCRIPTION,
     ClassifierError,
@@ -73,10 +73,7 @@ class ImageClassifierSpec:
 def new_classifier(spec: ImageClassifierSpec, *, dropout: float, seed: int, pretrained: bool) -> ImageClassifier:
     """The network of a spec with a new head drawn from `seed`; the backbone with its own weights, or with none."""
     config = spec.backbone if pretrained else dataclasses.replace(spec.backbone, weights="none", download=False)
-    # weights=none draws from the global generator: it is lent for that, so that the weights are those of the seed.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        backbone = create_backbone(config)
+    backbone = create_from_seed(config, seed)
     generator = torch.Generator().manual_seed(seed)
     head = SoftmaxHead(backbone.feature_width, len(spec.classes), generator=generator)
     return ImageClassifier(backbone, head, dropout=dropout)

@@ -6,7 +6,7 @@ R: regions of an image. K: classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,12 +18,11 @@ from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.device import autocast
 from detpipe.classify.scaled_image import Scaling, mean_colour
 from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.solver.prefetch import Prefetcher
+from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 
 REGIONS_AT_ONCE = 4000
 """Regions that are pooled and classified together, which bounds the memory of an image with many."""
-
 
 REFINED_FROM = 0.05
 """Regions that are an object's with less than this probability are not looked at again."""
@@ -34,11 +33,18 @@ COMPILED_MULTIPLE = 128
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How an image is shown, its pixels so (H', W', 3), and, once it was looked at, the maps of it."""
+    """How an image is shown, and its pixels so: (H', W', 3)."""
 
     scaling: Scaling
     pixels: Image
-    maps: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What the network made of a view: the maps that regions are pooled from."""
+
+    scaling: Scaling
+    maps: list[Tensor]
 
 
 class ImageScorer:
@@ -71,16 +77,8 @@ class ImageScorer:
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
         """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself."""
-        stream = ((boxes, self._views(image)) for image, boxes in images)
-        # A thread that reads a stream: the number of images is not known, so the end is marked.
-        ahead = Prefetcher(lambda _: next(stream, None), 0, 1 << 62, depth=3)
-        try:
-            for one in ahead:
-                if one is None:
-                    return
-                yield self._scored(*one)
-        finally:
-            ahead.close()
+        for boxes, views in read_ahead((boxes, self._views(image)) for image, boxes in images):
+            yield self._scored(boxes, views)
 
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])
@@ -111,39 +109,41 @@ class ImageScorer:
             empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
             return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
         with torch.inference_mode(), autocast(self._device, self.bf16):
-            for view in views:
-                view.maps.extend(self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
-        first = self._seen(views, boxes)
+            looks = [
+                Look(view.scaling, self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
+                for view in views
+            ]
+        first = self._seen(looks, boxes)
         if first.deltas is None or not self._refine:
             return first
         rows = np.flatnonzero((first.probabilities[:, 1:].max(axis=1) >= REFINED_FROM) & (geometry.area(boxes) > 0))
         passes, places = [ScoredRegions(first.probabilities[rows], first.deltas[rows])], boxes[rows]
         for _ in range(self._refine if len(rows) else 0):
-            places = moved_by_best(places, passes[-1], views[0].scaling.image_size)
-            passes.append(self._seen(views, places))
+            places = moved_by_best(places, passes[-1], looks[0].scaling.image_size)
+            passes.append(self._seen(looks, places))
         first.probabilities[rows] = np.mean([one.probabilities for one in passes], axis=0)
         first.deltas[rows] = seen_from(boxes[rows], places, passes[-1].deltas)
         return first
 
-    def _seen(self, views: Sequence[View], boxes: Float32Array) -> ScoredRegions:
-        """The mean scores over the views; R of at least 1. Deltas are those of the image, not mirrored."""
-        scored = [self._seen_in(view, boxes) for view in views]
+    def _seen(self, looks: Sequence[Look], boxes: Float32Array) -> ScoredRegions:
+        """The mean scores over the looks; R of at least 1. Deltas are those of the image, not mirrored."""
+        scored = [self._seen_in(look, boxes) for look in looks]
         deltas = [one.deltas for one in scored if one.deltas is not None]
         return ScoredRegions(
             np.mean([one.probabilities for one in scored], axis=0),
             np.mean(deltas, axis=0) if deltas else None,
         )
 
-    def _seen_in(self, view: View, boxes: Float32Array) -> ScoredRegions:
+    def _seen_in(self, look: Look, boxes: Float32Array) -> ScoredRegions:
         with torch.inference_mode(), autocast(self._device, self.bf16):
-            regions = functional.pad(torch.from_numpy(view.scaling.to_input(boxes)), (1, 0)).to(self._device)
+            regions = functional.pad(torch.from_numpy(look.scaling.to_input(boxes)), (1, 0)).to(self._device)
             parts = [
-                self.network.classify(self.network.pool(view.maps, part)) for part in regions.split(REGIONS_AT_ONCE)
+                self.network.classify(self.network.pool(look.maps, part)) for part in regions.split(REGIONS_AT_ONCE)
             ]
             probabilities = torch.cat([logits.float().softmax(dim=1) for logits, _ in parts]).cpu().numpy()
             moves = [part.float() for _, part in parts if part is not None]
             deltas = torch.cat(moves).cpu().numpy() if moves else None
-        if deltas is not None and view.scaling.mirrored:
+        if deltas is not None and look.scaling.mirrored:
             deltas[:, :, 0] *= -1
         return ScoredRegions(probabilities, deltas)
 

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,7 +21,8 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.classify.detect import batches_of
 from detpipe.classify.device import autocast
-from detpipe.solver.prefetch import Prefetcher
+from detpipe.classify.scaled_image import Scaling
+from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 
 Crops = npt.NDArray[np.uint8]
@@ -101,7 +101,8 @@ class RegionFeatures:
             return
         held = np.zeros((0, self.backbone.feature_width), dtype=np.float32)
         counts: list[int] = []
-        for crops, begun in self._prefetched(images):
+        cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)
+        for crops, begun in read_ahead(batches_of(cut, self._batch_size)):
             counts += begun
             if len(crops):
                 held = np.concatenate([held, self._pooled(crops)])
@@ -109,20 +110,6 @@ class RegionFeatures:
                 count = counts.pop(0)
                 yield held[:count]
                 held = held[count:]
-
-    def _prefetched(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[tuple[Crops, list[int]]]:
-        cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)
-        stream = batches_of(cut, self._batch_size)
-        end: tuple[Crops, list[int]] = (np.zeros((0, 0), dtype=np.uint8), [-1])
-        # A thread that reads a stream: the number of batches is not known, so the end is marked.
-        batches = Prefetcher(lambda _: next(stream, end), 0, 1 << 62, depth=3)
-        try:
-            for crops, counts in batches:
-                if counts == [-1]:
-                    return
-                yield crops, counts
-        finally:
-            batches.close()
 
     def _pooled(self, crops: Crops) -> Float32Array:
         """(N, S, S, 3) -> (N, feature_width)."""
@@ -135,37 +122,32 @@ class RegionFeatures:
         return [self._under(boxes, image, side) for side in self.config.image_sides]
 
     def _under(self, boxes: Float32Array, image: Image, side: int) -> Float32Array:
-        height, width = image.shape[:2]
-        size = shown_size(width, height, side)
-        shrinks = size[0] * size[1] < width * height
-        shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        scales = np.array([size[0] / width, size[1] / height] * 2, dtype=np.float32)
+        image_size = (image.shape[0], image.shape[1])
+        scaling = Scaling(image_size, shown_size(image_size, side))
+        shown = scaling.pixels(image)
         with torch.inference_mode():
             with autocast(self.device, self.bf16):
                 seen = self.backbone.spec.to_input(torch.from_numpy(shown)[None].to(self.device))
                 maps = self.backbone.forward_maps(seen, self._maps)
-            regions = [torch.from_numpy(boxes * scales).to(self.device)]
+            regions = [torch.from_numpy(scaling.to_input(boxes)).to(self.device)]
             columns = []
             for one in (maps[name].float() for name in self._maps):
                 # A map's step is what the map has of the image's width: strides that don't divide it round up.
-                step = one.shape[3] / size[0]
+                step = one.shape[3] / shown.shape[1]
                 cells = roi_align(one, regions, (self.config.grid, self.config.grid), step, 2, aligned=True)
                 columns.append(cells.flatten(1))
             columns.append(one.mean(dim=(2, 3)).expand(len(boxes), -1))
             return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
 
 
-def shown_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """(width, height) that an image is scaled to: about this shorter side, both multiples of 64, MAX_LONG at most.
+def shown_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) that an image is scaled to: about this shorter side, both multiples of STEP, MAX_LONG at most.
 
-    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run; the few per cent by
-    which width and height are scaled apart are in the boxes' scales, too.
+    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run.
     """
-    scale = side / min(width, height)
-    shown_width, shown_height = (
-        min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in (width, height)
-    )
-    return shown_width, shown_height
+    scale = side / min(image_size)
+    height, width = (min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in image_size)
+    return height, width
 
 
 def network_digest(backbone: Backbone) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from detpipe import boxes as geometry
-from detpipe.backbone.create import BackboneConfig, create_backbone, written_out
+from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.detect import DetectConfig
 from detpipe.classify.device import Precision, resolve_bf16, resolve_device
@@ -76,9 +75,7 @@ def run(config: Features) -> None:
 def make_extractor(config: Features) -> RegionFeatures:
     """The frozen network that makes the features."""
     device = resolve_device(config.device)
-    with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
-        torch.manual_seed(config.seed)
-        backbone = create_backbone(replace(written_out(config.backbone), input_size=config.crops.size))
+    backbone = create_from_seed(replace(written_out(config.backbone), input_size=config.crops.size), config.seed)
     return RegionFeatures(
         backbone,
         config.crops,

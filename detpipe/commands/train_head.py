@@ -7,10 +7,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone, written_out
+from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
 from detpipe.classify.classifier import crop_config
 from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
@@ -79,9 +77,7 @@ def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead)
 
 def checked_backbone(store: FeatureStore, config: BackboneConfig, seed: int) -> Backbone:
     """The network that made the features. Raises ArtefactError where the configured one is another."""
-    with torch.random.fork_rng(devices=[]):  # weights=none draws from the global generator
-        torch.manual_seed(seed)
-        backbone = create_backbone(config)
+    backbone = create_from_seed(config, seed)
     wanted = store.manifest.settings["extraction"]["network"]
     if network_digest(backbone) != wanted:
         raise ArtefactError(

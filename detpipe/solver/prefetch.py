@@ -1,13 +1,14 @@
-"""Batches made ahead in threads while the solver computes, and the time that the solver waited for them."""
+"""What is made ahead in threads while something else computes: batches by their number, and streams."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 
 
 class Prefetcher(Generic[Batch]):
@@ -76,3 +77,21 @@ class Prefetcher(Generic[Batch]):
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+
+def read_ahead(stream: Iterable[Item], *, depth: int = 3) -> Iterator[Item]:
+    """The items of a stream in order, taken from it in a side thread, at most `depth` ahead.
+
+    An exception of the stream is raised at its item's turn; an empty stream gives nothing. The thread ends with the
+    iterator.
+    """
+    items, end = iter(stream), object()
+    # How many there are is not known, so the end is marked.
+    ahead: Prefetcher[Any] = Prefetcher(lambda _: next(items, end), 0, 1 << 62, depth=depth)
+    try:
+        for item in ahead:
+            if item is end:
+                return
+            yield item
+    finally:
+        ahead.close()

@@ -85,10 +85,27 @@ def test_ranks_share_a_batch_by_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(part.images[0], whole.images[rank, :height, :width])
 
 
-def test_every_image_has_its_turn(tmp_path: Path) -> None:
+def test_images_without_objects_are_background(tmp_path: Path) -> None:
     images = [replace(one, truth=GroundTruth.from_boxes([], [])) for one in proposed(tmp_path, 4)]
     make = batches(images)
     assert all((make(number).labels == 0).all() for number in range(2))
+
+
+def test_every_image_has_its_turn(tmp_path: Path) -> None:
+    """Each image has a proposal of its own, a line that no other has; a pass of two batches shows all four."""
+    images = [
+        replace(one, proposals=np.array([[0, 0, 160, 5 + 3 * place]], dtype=np.float32))
+        for place, one in enumerate(proposed(tmp_path, 4))
+    ]
+    make = batches(images)
+    shown = [
+        float(boxes[:, 4].max() / boxes[:, 3].max())
+        for number in range(2)
+        for batch in [make(number)]
+        for image in (0, 1)
+        for boxes in [batch.regions[(batch.regions[:, 0] == image) & (batch.labels == 0)]]
+    ]
+    assert sorted(round(one * 160) for one in shown) == [5, 8, 11, 14]
 
 
 def test_smaller_images_are_padded() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from detpipe.solver.prefetch import Prefetcher
+from detpipe.solver.prefetch import Prefetcher, read_ahead
 
 
 def test_in_order() -> None:
@@ -101,4 +102,29 @@ def test_of_several_errors_the_first_by_turn_is_raised() -> None:
     with pytest.raises(ValueError, match="batch 2 is bad"):
         next(stream)
     batches.close()
+    assert threading.active_count() == before
+
+
+def test_a_stream_read_ahead_is_the_stream() -> None:
+    assert list(read_ahead(iter(range(20)))) == list(range(20))
+    assert list(read_ahead([])) == []
+    assert list(read_ahead([None, None])) == [None, None]  # whatever the items are, they are no end
+
+
+def test_an_error_of_a_stream_comes_at_its_turn() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    stream = read_ahead(items())
+    assert next(stream) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(stream)
+
+
+def test_a_stream_that_is_given_up_ends_its_thread() -> None:
+    before = threading.active_count()
+    stream = read_ahead(iter(range(1000)))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
