@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from detpipe.classify.allocator import keep_freed_memory
 from detpipe.classify.detect import DetectConfig, select_detections
-from detpipe.classify.device import Precision, autocast
 from detpipe.classify.image_scorer import ImageScorer
-from detpipe.classify.scaled_image import Scaling
 from detpipe.commands.detector import Detector
 from detpipe.datasets.image_file import read_image
+from detpipe.network.allocator import keep_freed_memory
+from detpipe.network.device import Precision, autocast
+from detpipe.network.scaled_image import Scaling
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.structures import Float32Array, Image
 

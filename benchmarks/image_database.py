@@ -28,11 +28,11 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.allocator import keep_freed_memory
-from detpipe.classify.batch_order import plain_order
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import read_batch
 from detpipe.classify.view import ViewConfig, draw_views
+from detpipe.network.allocator import keep_freed_memory
+from detpipe.network.batch_order import plain_order
 from detpipe.solver.prefetch import Prefetcher
 
 BATCH = 64

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.allocator import keep_freed_memory
 from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.detect import RegionScorer
+from detpipe.network.allocator import keep_freed_memory
 
 
 def main() -> None:

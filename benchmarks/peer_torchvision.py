@@ -34,15 +34,15 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.allocator import keep_freed_memory
-from detpipe.classify.batch_order import plain_order
 from detpipe.classify.detect import DetectConfig, best_of
-from detpipe.classify.device import Precision, autocast, resolve_bf16
 from detpipe.datasets import load_dataset
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.coco_ap import coco_ap
 from detpipe.metrics.map_bootstrap import resampled_map
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
+from detpipe.network.allocator import keep_freed_memory
+from detpipe.network.batch_order import plain_order
+from detpipe.network.device import Precision, autocast, resolve_bf16
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.allocator import keep_freed_memory
+from detpipe.network.allocator import keep_freed_memory
 
 CLASSES = 21
 

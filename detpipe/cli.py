@@ -195,7 +195,6 @@ def execute(name: str, config: DictConfig) -> None:
     from hydra.types import RunMode
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from detpipe.classify.allocator import keep_freed_memory
     from detpipe.commands import (
         check,
         classes_add,
@@ -227,6 +226,7 @@ def execute(name: str, config: DictConfig) -> None:
         train_images,
     )
     from detpipe.config import to_command
+    from detpipe.network.allocator import keep_freed_memory
 
     functions: dict[str, Callable[[Any], None]] = {
         "run": run.run,

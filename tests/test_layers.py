@@ -15,7 +15,7 @@ PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
     **dict.fromkeys(("boxes", "structures", "jit", "parallel", "progress", "storage", "solver"), 0),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
-    **dict.fromkeys(("heads", "inspect"), 2),
+    **dict.fromkeys(("heads", "inspect", "network"), 2),
     **dict.fromkeys(("proposals", "classify"), 3),
     "report": 4,
     "commands": 5,

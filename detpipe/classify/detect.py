@@ -17,7 +17,7 @@ from torch import nn
 from detpipe import boxes as geometry
 from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crop import CropConfig, crop_regions
-from detpipe.classify.device import Precision, autocast
+from detpipe.network.device import Precision, autocast
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Detections, Float32Array, Image
 

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detpipe.classify.batch_order import BalancedOrder
 from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crops_db import CropBatch, CropsReader
-from detpipe.classify.device import autocast
-from detpipe.classify.train_network import train_network
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
+from detpipe.network.batch_order import BalancedOrder
+from detpipe.network.device import autocast
+from detpipe.network.train_network import train_network
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import Float32Array, Int64Array
@@ -77,7 +77,7 @@ def fine_tune(
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, device, bf16, validation_crops(solver)) if val else None,
-        head=head,
+        learning=head,
         solver=solver,
         folder=folder,
         key=key,

@@ -20,14 +20,7 @@ from torch import nn
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier import ClassifierSpec, crop_config
-from detpipe.classify.classifier_folder import (
-    DESCRIPTION,
-    WEIGHTS,
-    ClassifierError,
-    read_description,
-    save_network,
-    stored_backbone,
-)
+from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, read_description
 from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.feature_store import FeatureStore
 from detpipe.classify.region_features import FeatureConfig, RegionFeatures
@@ -39,6 +32,7 @@ from detpipe.heads.prototypes import PrototypeHead
 from detpipe.heads.softmax_regression import SoftmaxRegression
 from detpipe.heads.two_layers import TwoLayerHead
 from detpipe.heads.zero_shot import ZeroShotHead
+from detpipe.network.network_folder import WEIGHTS, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
 from detpipe.structures import Float32Array, Image

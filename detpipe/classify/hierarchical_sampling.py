@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.classify.batch_order import plain_order
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.labeling import Regions, Sampling, sample_regions
-from detpipe.classify.scaled_image import Scaling
 from detpipe.datasets.image_file import read_image
+from detpipe.network.batch_order import plain_order
+from detpipe.network.scaled_image import Scaling
 from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array
 
 

@@ -16,15 +16,10 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_backbone, create_from_seed
-from detpipe.classify.classifier_folder import (
-    DESCRIPTION,
-    ClassifierError,
-    load_network_weights,
-    save_network,
-    stored_backbone,
-)
+from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
 from detpipe.classify.view import ViewConfig
 from detpipe.heads.softmax import SoftmaxHead
+from detpipe.network.network_folder import load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from detpipe import boxes as geometry
 from detpipe.classify.detect import ScoredRegions
-from detpipe.classify.device import autocast
-from detpipe.classify.scaled_image import Scaling, mean_colour
 from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 

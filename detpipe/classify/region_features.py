@@ -20,8 +20,8 @@ from torchvision.ops import roi_align
 from detpipe.backbone.backbone import Backbone
 from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.classify.detect import batches_of
-from detpipe.classify.device import autocast
-from detpipe.classify.scaled_image import Scaling
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import Scaling
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.classify.device import autocast
 from detpipe.classify.fine_tune import region_losses, validation_numbers
 from detpipe.classify.hierarchical_sampling import (
     HierarchicalSampling,
@@ -22,9 +21,10 @@ from detpipe.classify.hierarchical_sampling import (
     seen,
 )
 from detpipe.classify.labeling import Sampling, sample_regions
-from detpipe.classify.scaled_image import Scaling, mean_colour
-from detpipe.classify.train_network import train_network
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import Scaling, mean_colour
+from detpipe.network.train_network import train_network
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 
@@ -77,7 +77,7 @@ def train_fast_rcnn(
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
-        head=head,
+        learning=head,
         solver=solver,
         folder=folder,
         key=key,

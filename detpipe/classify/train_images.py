@@ -15,16 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detpipe.classify.batch_order import plain_order
-from detpipe.classify.colour_jitter import jitter_colour, jitter_factor
-from detpipe.classify.device import autocast
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.mixup import Mixing, draw_mixing
-from detpipe.classify.train_network import train_network
 from detpipe.classify.view import Draws, ViewConfig, draw_views, view_datum
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
+from detpipe.network.batch_order import plain_order
+from detpipe.network.colour_jitter import jitter_colour, jitter_factor
+from detpipe.network.device import autocast
+from detpipe.network.train_network import train_network
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.datum import CorruptDatumError
@@ -95,7 +95,7 @@ def train_images(
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, view, device, bf16) if val is not None and len(val) else None,
-        head=head,
+        learning=head,
         solver=solver,
         folder=folder,
         key=key,

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.classify.device import Device, resolve_device
 from detpipe.classify.feature_store import FeatureStore, ImageRegions, fill_store, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, load_frozen, save_frozen
 from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
@@ -36,6 +35,7 @@ from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.softmax_regression import SoftmaxRegressionHead
 from detpipe.heads.two_layers import TwoLayers
 from detpipe.heads.zero_shot import ZeroShot
+from detpipe.network.device import Device, resolve_device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from detpipe.classify.device import Device
 from detpipe.datasets.source import DatasetSource, Split
+from detpipe.network.device import Device
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of
 from detpipe.structures import Dataset
 

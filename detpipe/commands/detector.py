@@ -13,11 +13,11 @@ from PIL import Image as PillowImage
 from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
-from detpipe.classify.device import Device, resolve_device
 from detpipe.commands.command import RunFolder
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import read_image
+from detpipe.network.device import Device, resolve_device
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.sourced import SourcedProposals

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.backbone.create import BackboneConfig
-from detpipe.classify.device import resolve_device
 from detpipe.classify.image_classifier import ImageClassifier, load_image_classifier, shipped_classifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import all_logits
@@ -17,6 +16,7 @@ from detpipe.commands import evaluate
 from detpipe.commands.evaluate import Evaluate
 from detpipe.commands.image_database import check_labels, database_classes
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
+from detpipe.network.device import resolve_device
 from detpipe.report.classification_figures import calibration_figure, confusion_figure
 from detpipe.report.classification_page import ClassificationPage, write_classification_page
 from detpipe.report.curves import to_png

@@ -16,7 +16,6 @@ from detpipe.boxes import MAX_LOG_SCALE
 from detpipe.classify.classifier import ClassifierSpec, RegionClassifier
 from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
 from detpipe.classify.detect import DetectConfig
-from detpipe.classify.device import Precision
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec
 from detpipe.classify.graph_file import check_onnx_packages, write_onnx, write_torch
 from detpipe.classify.image_scorer import REFINED_FROM
@@ -25,6 +24,7 @@ from detpipe.commands.command import Command
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.network.device import Precision
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, ArtefactError, State, plain, read_manifest
 

@@ -16,7 +16,6 @@ from detpipe import boxes as geometry
 from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.detect import DetectConfig
-from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.feature_store import (
     FeatureStore,
     FeatureStoreError,
@@ -31,6 +30,7 @@ from detpipe.commands.command import Command, dataset_digest, load_splits
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
+from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain

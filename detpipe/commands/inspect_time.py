@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detpipe.classify.device import Precision, autocast, resolve_bf16, resolve_device
 from detpipe.commands.studied_network import NetworkCommand, images_and_labels, studied_network
 from detpipe.inspect.step_cost import measure_cost
 from detpipe.inspect.step_time import Clock
+from detpipe.network.device import Precision, autocast, resolve_bf16, resolve_device
 from detpipe.report.curves import to_png
 from detpipe.report.time_figures import time_figure
 from detpipe.report.time_page import TimePage, time_text, write_time_page

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
 from detpipe.classify.classifier import load_spec
-from detpipe.classify.classifier_folder import stored_backbone
 from detpipe.classify.image_classifier import is_of_images, load_image_spec
 from detpipe.commands.command import Command
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
 from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
 from detpipe.inspect.weight_change import WeightChange, weight_change
 from detpipe.inspect.weight_file import CAFFEMODEL, read_tensors
+from detpipe.network.network_folder import stored_backbone
 from detpipe.progress import progress
 from detpipe.report.curves import to_png
 from detpipe.report.drawing import image_to_png

@@ -12,11 +12,11 @@ from detpipe.classify.cascade import CascadeScorer
 from detpipe.classify.classifier import load_classifier, load_spec
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
 from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
-from detpipe.classify.device import resolve_bf16
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, load_fast_rcnn_spec
 from detpipe.classify.frozen_classifier import FrozenScorer, FrozenSpec, load_frozen, load_frozen_spec
 from detpipe.classify.image_scorer import ImageScorer
 from detpipe.classify.region_features import RegionFeatures
+from detpipe.network.device import resolve_bf16
 
 
 def load_region_spec(folder: Path) -> RegionSpec:

@@ -6,12 +6,12 @@ import json
 import logging
 from dataclasses import dataclass, field, replace
 
-from detpipe.classify.classifier_folder import WEIGHTS
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_regions
 from detpipe.commands.compress import copy_proposals
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import HeadConfig
+from detpipe.network.network_folder import WEIGHTS
 
 logger = logging.getLogger(__name__)
 

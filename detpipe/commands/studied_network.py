@@ -19,12 +19,12 @@ from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
 from detpipe.backbone.depthwise_conv import use_fast_backward
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.classifier import load_classifier
-from detpipe.classify.device import resolve_device
 from detpipe.classify.image_classifier import ImageClassifier, is_of_images, load_image_classifier
 from detpipe.classify.view import ViewConfig, place_cut, take_cut
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
+from detpipe.network.device import resolve_device
 from detpipe.structures import Image
 
 

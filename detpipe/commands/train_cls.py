@@ -14,14 +14,14 @@ from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig, written_out
 from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_config, save_classifier
 from detpipe.classify.crops_db import CropsReader
-from detpipe.classify.device import Precision, resolve_bf16, resolve_device
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.labeling import Sampling
-from detpipe.classify.train_network import training_key
 from detpipe.commands.command import Command
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.image_file import file_digest
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
+from detpipe.network.device import Precision, resolve_bf16, resolve_device
+from detpipe.network.train_network import training_key
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 
 from detpipe.backbone.create import written_out
-from detpipe.classify.device import resolve_bf16, resolve_device
 from detpipe.classify.fast_rcnn_classifier import KIND, FastRcnnSpec, build_fast_rcnn, save_fast_rcnn
 from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
-from detpipe.classify.train_network import training_key
 from detpipe.commands.command import dataset_digest
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.train_cls import TrainCls, complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.train_network import training_key
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.storage.manifest import Artefact, plain, read_manifest
 

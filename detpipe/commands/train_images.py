@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from detpipe.backbone.create import written_out
-from detpipe.classify.device import resolve_bf16, resolve_device
 from detpipe.classify.image_classifier import ImageClassifierSpec, new_classifier, save_image_classifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import train_images
-from detpipe.classify.train_network import training_key
 from detpipe.classify.view import ViewConfig
 from detpipe.commands import train_cls, train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls, weights_digest
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.train_network import training_key
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.storage.manifest import Artefact, plain
 

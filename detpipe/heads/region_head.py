@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from detpipe.backbone.fine_tuning import FineTuning
+
 
 class BoxRegression(enum.Enum):
     """How boxes are moved onto objects: not, with the classes in one training, or by ridge regression after it."""
@@ -31,7 +33,7 @@ class RegionHead:
 
 
 @dataclass(kw_only=True)
-class HeadConfig(RegionHead):
+class HeadConfig(RegionHead, FineTuning):
     """A head that is trained with the backbone below it, and what of the backbone learns."""
 
     box_regression: BoxRegression = BoxRegression.joint
@@ -44,14 +46,6 @@ class HeadConfig(RegionHead):
     """Share of the target spread evenly over all classes."""
     flip: bool = True
     """Mirror half of the training crops."""
-    freeze_stages: int = 3
-    """Stages of the backbone, from the stem up, that keep their weights."""
-    freeze_depthwise: bool = False
-    """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
-    freeze_batch_norm: bool = True
-    """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
-    sync_batch_norm: bool = False
-    """Of several processes: batch norms that learn take the statistics of all of the batch, not of each one's part."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

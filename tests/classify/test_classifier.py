@@ -21,6 +21,7 @@ from detpipe.classify.classifier import (
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crop import CropConfig, CropMode, Encoding
 from detpipe.heads.region_head import HeadConfig
+from detpipe.network.network_folder import NetworkFolderError
 from detpipe.storage.manifest import plain
 from tests.classify import tiny
 
@@ -139,7 +140,7 @@ def test_a_broken_description_is_named(copied: Path, spoil: Callable[[dict[str, 
 def test_broken_weights_are_named(copied: Path, kept: int) -> None:
     path = copied / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ClassifierError, match=r"weights\.safetensors: wanted this classifier's weights"):
+    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors: wanted this network's weights"):
         load_classifier(copied)
 
 
@@ -147,10 +148,10 @@ def test_missing_weights_and_those_of_another_are_named(copied: Path) -> None:
     path = copied / "classifier.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "classes": ["cat"], "category_ids": [17]}))
-    with pytest.raises(ClassifierError, match=r"weights\.safetensors: wanted (?s:.)*size mismatch"):
+    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors: wanted (?s:.)*size mismatch"):
         load_classifier(copied)
     (copied / "weights.safetensors").unlink()
-    with pytest.raises(ClassifierError, match=r"weights\.safetensors"):
+    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors"):
         load_classifier(copied)
 
 

@@ -19,6 +19,7 @@ from detpipe.classify.fast_rcnn_classifier import (
 )
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.roi_pooling import Pooling
+from detpipe.network.network_folder import NetworkFolderError
 
 SPEC = FastRcnnSpec(
     ("cat", "dog"),
@@ -74,5 +75,5 @@ def test_what_is_no_description(tmp_path: Path, text: str) -> None:
 
 def test_a_file_of_other_weights(tmp_path: Path) -> None:
     save_fast_rcnn(tmp_path, build_fast_rcnn(SPEC, seed=1, pretrained=True), replace(SPEC, svd_ranks=(3,)))
-    with pytest.raises(ClassifierError, match="wanted this classifier's weights"):
+    with pytest.raises(NetworkFolderError, match="wanted this network's weights"):
         load_fast_rcnn(tmp_path)

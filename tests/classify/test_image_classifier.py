@@ -20,6 +20,7 @@ from detpipe.classify.image_classifier import (
     shipped_classifier,
 )
 from detpipe.classify.view import ViewConfig
+from detpipe.network.network_folder import NetworkFolderError
 
 SPEC = ImageClassifierSpec(("a", "b", "c"), BackboneConfig(weights="none", input_size=32), ViewConfig(share=0.5))
 
@@ -71,7 +72,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(ClassifierError, match=r"one of the kind images, that knows no crops"):
         load_spec(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"x")
-    with pytest.raises(ClassifierError, match="wanted this classifier's weights"):
+    with pytest.raises(NetworkFolderError, match="wanted this network's weights"):
         load_image_classifier(tmp_path)
     path = tmp_path / "classifier.json"
     values = json.loads(path.read_text())

@@ -10,7 +10,7 @@ import torch
 
 from detpipe.backbone.caffe import NetSpec
 from detpipe.classify.classifier import load_classifier
-from detpipe.classify.classifier_folder import NET
+from detpipe.network.network_folder import NET
 from tests import drawn
 from tests.command_line import detpipe
 

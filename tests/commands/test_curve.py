@@ -10,7 +10,6 @@ import pytest
 
 from detpipe import Detector
 from detpipe.classify.detect import DetectConfig
-from detpipe.classify.device import Device, Precision
 from detpipe.commands.curve import Curve, run
 from detpipe.commands.detect import stored_regions
 from detpipe.commands.stored_split import open_split
@@ -18,6 +17,7 @@ from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
+from detpipe.network.device import Device, Precision
 from detpipe.proposals.ground_truth import GroundTruthBoxes
 from tests.commands.proposed import propose_into
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detpipe.classify.train_network import training_key
+from detpipe.network.train_network import training_key
 
 
 def test_what_is_only_watched_is_not_in_the_key() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.classify.device import Device, Precision, autocast, resolve_bf16, resolve_device
+from detpipe.network.device import Device, Precision, autocast, resolve_bf16, resolve_device
 
 CPU = torch.device("cpu")
 

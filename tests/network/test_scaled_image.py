@@ -12,7 +12,7 @@ from detpipe.backbone.input_spec import ChannelOrder, InputSpec
 from detpipe.boxes import encode, iou
 from detpipe.classify.hierarchical_sampling import moved
 from detpipe.classify.labeling import Regions
-from detpipe.classify.scaled_image import Scaling, mean_colour
+from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.structures import Float32Array
 
 

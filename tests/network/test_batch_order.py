@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.classify.batch_order import BalancedOrder
+from detpipe.network.batch_order import BalancedOrder
 
 
 def order(

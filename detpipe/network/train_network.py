@@ -1,4 +1,4 @@
-"""The training that region classifiers and plain ones share: what is frozen, which layers learn faster, the solver."""
+"""The training that all networks share: what is frozen, which layers learn faster, the solver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.region_head import HeadConfig
+from detpipe.backbone.fine_tuning import FineTuning
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
@@ -28,7 +28,7 @@ def train_network(
     make_batch: Callable[[int], Batch],
     loss: Callable[[Batch], Mapping[str, Tensor]],
     validate: Callable[[], Mapping[str, float]] | None,
-    head: HeadConfig,
+    learning: FineTuning,
     solver: SolverConfig,
     folder: Path,
     key: str,
@@ -38,18 +38,19 @@ def train_network(
 ) -> dict[str, float]:
     """Train `network`, which has a `backbone`, in place; returns the solver's summary.
 
-    new_modules: those that start from nothing. examples: of one pass. make_batch, loss, validate, folder, key: as the
-    Solver takes them. ranks: of several processes, whose make_batch gives each its own part.
+    new_modules: those that start from nothing. examples: of one pass. learning: what of the backbone learns.
+    make_batch, loss, validate, folder, key: as the Solver takes them. ranks: of several processes, whose make_batch
+    gives each its own part.
 
     Raises Interrupted after a signal.
     """
     backbone = network.backbone
     assert isinstance(backbone, Backbone)
     network.to(device).to(memory_format=torch.channels_last)
-    backbone.freeze(head.freeze_stages, depthwise=head.freeze_depthwise, batch_norm=head.freeze_batch_norm)
+    backbone.freeze(learning.freeze_stages, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm)
     backbone.use_fast_depthwise_backward()
     ranks = ranks if ranks is not None else Ranks()
-    if head.sync_batch_norm and ranks.size > 1 and not head.freeze_batch_norm:
+    if learning.sync_batch_norm and ranks.size > 1 and not learning.freeze_batch_norm:
         synchronise_batch_norms(network)
     return Solver(
         config=solver,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from detpipe.classify.allocator import keep_freed_memory
+from detpipe.network.allocator import keep_freed_memory
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

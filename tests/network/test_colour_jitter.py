@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as reference
 
-from detpipe.classify.colour_jitter import jitter_colour, jitter_factor
+from detpipe.network.colour_jitter import jitter_colour, jitter_factor
 
 PIXELS = np.array([[[100, 50, 20], [20, 60, 100]]], dtype=np.uint8)
 

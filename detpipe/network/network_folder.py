@@ -1,0 +1,48 @@
+"""The folder of a trained network: its weights, and the text of a net of Caffe's."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.create import BackboneConfig
+from detpipe.storage.atomic import replaced
+
+WEIGHTS = "weights.safetensors"
+NET = "net.prototxt"
+"""Beside the weights, where the backbone is a net of Caffe's."""
+
+
+class NetworkFolderError(ValueError):
+    """A folder of a trained network that is not there, not whole, or another network's."""
+
+
+def save_network(folder: Path, network: nn.Module, backbone: BackboneConfig) -> None:
+    """Write the weights, and the text of a net of Caffe's, each whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replaced(folder / WEIGHTS) as scratch:
+        save_file(state, scratch)
+    if backbone.prototxt is not None:
+        with replaced(folder / NET) as scratch:
+            shutil.copyfile(find_prototxt(backbone.prototxt), scratch)
+
+
+def stored_backbone(folder: Path, backbone: BackboneConfig) -> BackboneConfig:
+    """The backbone with its net's text as it was in training: the file that it came from may be another by now."""
+    if backbone.prototxt is None or not (folder / NET).is_file():
+        return backbone
+    return dataclasses.replace(backbone, prototxt=str(folder / NET))
+
+
+def load_network_weights(folder: Path, network: nn.Module) -> None:
+    """Give the network its weights. Raises NetworkFolderError where they are missing, broken, or another network's."""
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise NetworkFolderError(f"{folder / WEIGHTS}: wanted this network's weights: {error}") from error
