@@ -6,9 +6,13 @@ N, M: numbers of boxes. A box is x1 y1 x2 y2, float32, pixels, a half-open recta
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from detpipe.structures import Float32Array, Int64Array
 
@@ -108,3 +112,22 @@ def decode(boxes: Float32Array, deltas: npt.NDArray[np.floating]) -> Float32Arra
     new_centre = centre + deltas[:, :2] * size
     new_size = size * np.exp(np.minimum(deltas[:, 2:], MAX_LOG_SCALE))
     return np.concatenate([new_centre - new_size / 2, new_centre + new_size / 2], axis=1).astype(np.float32)
+
+
+def encode_tensors(boxes: Tensor, targets: Tensor) -> Tensor:
+    """`encode` of torch, through which gradients flow: (N, 4), (N, 4) with areas -> (N, 4)."""
+    import torch
+
+    size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., 2:] + boxes[..., :2]) / 2
+    target_size, target_centre = targets[..., 2:] - targets[..., :2], (targets[..., 2:] + targets[..., :2]) / 2
+    return torch.cat([(target_centre - centre) / size, torch.log(target_size / size)], dim=-1)
+
+
+def decode_tensors(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """`decode` of torch, through which gradients flow: (..., 4), (..., 4) -> (..., 4)."""
+    import torch
+
+    size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., 2:] + boxes[..., :2]) / 2
+    new_centre = centre + deltas[..., :2] * size
+    new_size = size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))
+    return torch.cat([new_centre - new_size / 2, new_centre + new_size / 2], dim=-1)

@@ -20,6 +20,7 @@ SUMMARY = {
     "run": "the whole flow: proposals, crops, classifier, detections, metrics and the page",
     "check": "list the faults of a data set",
     "propose": "where might things be: proposals of every image, and their recall",
+    "train-multibox": "a network learns where things might be: the proposer of proposals=multibox",
     "crop": "what a classifier learns from: labelled regions in a database",
     "features": "what a frozen network sees in each region, computed once: any head trains on it in seconds",
     "train-cls": "what are they: fine-tune a classifier on the crops, or on a database of images (db.train=DB)",
@@ -224,6 +225,7 @@ def execute(name: str, config: DictConfig) -> None:
         propose,
         run,
         train_images,
+        train_multibox,
     )
     from detpipe.config import to_command
     from detpipe.network.allocator import keep_freed_memory
@@ -231,6 +233,7 @@ def execute(name: str, config: DictConfig) -> None:
     functions: dict[str, Callable[[Any], None]] = {
         "run": run.run,
         "propose": propose.run,
+        "train-multibox": train_multibox.run,
         "crop": crop.run,
         "features": features.run,
         "train-cls": train_images.run,

@@ -41,12 +41,14 @@ from detpipe.commands.proposals_verify import ProposalsVerify
 from detpipe.commands.propose import Propose
 from detpipe.commands.run import Run
 from detpipe.commands.train_images import TrainImages
+from detpipe.commands.train_multibox import TrainMultiBox
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.linear_svm import SvmHead
+from detpipe.heads.multibox import MultiBoxHead
 from detpipe.heads.nearest_neighbours import NearestNeighboursHead
 from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig
@@ -54,12 +56,14 @@ from detpipe.heads.softmax_regression import SoftmaxRegressionHead
 from detpipe.heads.two_layers import TwoLayers
 from detpipe.heads.zero_shot import ZeroShot
 from detpipe.proposals.methods import METHODS
+from detpipe.proposals.train_multibox import MultiBoxSolver
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
 
 COMMANDS: dict[str, type] = {
     "run": Run,
     "propose": Propose,
+    "train-multibox": TrainMultiBox,
     "crop": Crop,
     "features": Features,
     "train-cls": TrainImages,
@@ -105,7 +109,8 @@ GROUPS: dict[str, Mapping[str, type]] = {
         "prototypes": PrototypesHead,
         "zero_shot": ZeroShot,
     },
-    "solver": {"adamw": SolverConfig},
+    "multibox": {"pyramid": MultiBoxHead},
+    "solver": {"adamw": SolverConfig, "multibox": MultiBoxSolver},
 }
 
 
@@ -146,9 +151,9 @@ def _with_solver_prototxt(config: DictConfig, overrides: Sequence[str]) -> DictC
 
 
 def _without_components(command: type) -> DictConfig:
-    """The schema of a command whose proposer and head are still to be named: one's keys would mix with another's."""
+    """The schema of a command whose components are still to be named: one's keys would mix with another's."""
     schema: DictConfig = OmegaConf.structured(command)
-    for component in ("proposals", "head"):
+    for component in ("proposals", "head", "solver"):
         if component in schema:
             schema[component] = MISSING
     return schema

@@ -229,7 +229,7 @@ def completions(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
 
 def test_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert completions(monkeypatch, "detpipe ") == list(cli.SUMMARY)
-    assert completions(monkeypatch, "detpipe tr") == ["train-cls"]
+    assert completions(monkeypatch, "detpipe tr") == ["train-multibox", "train-cls"]
     assert completions(monkeypatch, "detpipe zz") == []
     assert completions(monkeypatch, "detpipe pro") == ["propose", "proposals"]
     assert completions(monkeypatch, "detpipe proposals ") == list(cli.FAMILIES["proposals"])

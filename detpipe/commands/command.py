@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "recall.json"
 
     @property
+    def multibox(self) -> Path:
+        """The trained network that proposes, its snapshots and logs."""
+        return self.path / "multibox"
+
+    @property
     def crops(self) -> Path:
         """Training crops."""
         return self.path / "crops.lmdb"

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
-from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig, written_out
 from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_config, save_classifier
 from detpipe.classify.crops_db import CropsReader
@@ -18,16 +13,13 @@ from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.command import Command
 from detpipe.commands.run_proposer import keep_proposer
-from detpipe.datasets.image_file import file_digest
+from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key
-from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig
-from detpipe.storage.manifest import Artefact, ArtefactError, State, plain, read_manifest
-
-logger = logging.getLogger(__name__)
+from detpipe.storage.manifest import Artefact, plain, read_manifest
 
 
 @dataclass(kw_only=True)
@@ -62,26 +54,13 @@ def run(config: TrainCls) -> None:
         bf16 = resolve_bf16(config.precision, device)
         spec = classifier_spec(config)
         artefact = trained_artefact(config, spec, device, bf16)
-        complete(artefact, config, ranks, lambda: train(config, spec, artefact.manifest.digest, device, bf16, ranks))
-
-
-def complete(artefact: Artefact, config: TrainCls, ranks: Ranks, work: Callable[[], dict[str, float]]) -> None:
-    """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
-
-    Raises Interrupted after a signal, ArtefactError where the folder holds another training.
-    """
-    if begin(artefact, config, ranks) is not State.COMPLETE:
-        begun = time.perf_counter()
-        try:
-            summary = work()
-        except Interrupted:
-            if ranks.is_first:
-                artefact.pause(time.perf_counter() - begun)
-            raise
-        if ranks.is_first:
-            artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-    if ranks.is_first:
-        report(config, artefact)
+        key = artefact.manifest.digest
+        complete(
+            artefact,
+            ranks,
+            lambda: train(config, spec, key, device, bf16, ranks),
+            overwrite=config.overwrite,
+        )
 
 
 def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.device, bf16: bool) -> Artefact:
@@ -103,22 +82,8 @@ def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.devic
                 }
             )
         ),
-        inputs={"crops": crops.digest, **weights_digest(config)},
+        inputs={"crops": crops.digest, **weights_digest(config.backbone, config.solver)},
     )
-
-
-def begin(artefact: Artefact, config: TrainCls, ranks: Ranks) -> State:
-    """What the first rank finds, and makes room for; the others are told. Where it refuses, all raise ArtefactError."""
-    state = None
-    try:
-        if ranks.is_first:
-            state = artefact.begin(overwrite=config.overwrite)
-    finally:
-        refused = ranks.any(ranks.is_first and state is None)
-        done = ranks.any(state is State.COMPLETE)
-    if refused:
-        raise ArtefactError(f"{artefact.path}: refused by the first process")
-    return State.COMPLETE if done else state or State.PARTIAL
 
 
 def train(
@@ -152,14 +117,6 @@ def train(
     return summary
 
 
-def weights_digest(config: TrainCls) -> dict[str, str]:
-    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file."""
-    files = {"weights": Path(config.backbone.weights), "solver.weights": Path(config.solver.weights or "")}
-    if config.backbone.prototxt is not None:
-        files["prototxt"] = find_prototxt(config.backbone.prototxt)
-    return {name: file_digest(path).hex() for name, path in files.items() if path.is_file()}
-
-
 def classifier_spec(config: TrainCls) -> ClassifierSpec:
     """The description of the classifier that these crops make."""
     settings = read_manifest(config.folder.crops).settings
@@ -170,17 +127,4 @@ def classifier_spec(config: TrainCls) -> ClassifierSpec:
         backbone=replace(written_out(config.backbone), input_size=cut.size),
         crops=cut,
         box_regression=config.head.box_regression is not BoxRegression.none,
-    )
-
-
-def report(config: TrainCls, artefact: Artefact) -> None:
-    """Say what was made."""
-    summary = artefact.manifest.summary
-    logger.info(
-        "train-cls: %d iterations in %.1f s, %.0f examples/s, %.1f %% of the time waiting for them -> %s",
-        summary["iterations"],
-        artefact.manifest.seconds,
-        summary["examples_per_second"],
-        100 * summary["waiting"],
-        config.folder.classifier,
     )

@@ -13,7 +13,8 @@ from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.commands.command import dataset_digest
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import open_split
-from detpipe.commands.train_cls import TrainCls, complete, weights_digest
+from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.network.device import resolve_bf16, resolve_device
@@ -38,7 +39,8 @@ def run(config: TrainCls, head: FastRcnnHead) -> None:
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
-        complete(artefact, config, ranks, lambda: train(config, training, artefact.manifest.digest, ranks))
+        key = artefact.manifest.digest
+        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
 
 
 def described(config: TrainCls, head: FastRcnnHead) -> Training:
@@ -69,7 +71,7 @@ def trained_artefact(config: TrainCls, training: Training) -> Artefact:
             "proposals": read_manifest(config.folder.proposals).digest,
             "train": dataset_digest(training.train.dataset),
             "val": dataset_digest(training.val.dataset),
-            **weights_digest(config),
+            **weights_digest(config.backbone, config.solver),
         },
     )
 

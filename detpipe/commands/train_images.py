@@ -15,9 +15,10 @@ from detpipe.classify.image_classifier import ImageClassifierSpec, new_classifie
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import train_images
 from detpipe.classify.view import ViewConfig
-from detpipe.commands import train_cls, train_regions
+from detpipe.commands import train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
-from detpipe.commands.train_cls import TrainCls, weights_digest
+from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key
 from detpipe.solver.ranks import Ranks, joined_ranks
@@ -63,11 +64,11 @@ def run(config: TrainImages) -> None:
         if val is not None:
             check_labels(val, spec.classes)
         artefact = trained_artefact(config, spec, train_path, device, bf16)
-        train_cls.complete(
+        complete(
             artefact,
-            config,
             ranks,
             lambda: train(config, spec, reader, val, artefact.manifest.digest, device, bf16, ranks),
+            overwrite=config.overwrite,
         )
 
 
@@ -99,7 +100,7 @@ def trained_artefact(
         config.folder.classifier,
         stage="train-cls",
         settings=training_key(plain(settings)),
-        inputs={"train": database_digest(train_path), **weights_digest(config)},
+        inputs={"train": database_digest(train_path), **weights_digest(config.backbone, config.solver)},
     )
 
 

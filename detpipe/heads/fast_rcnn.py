@@ -90,10 +90,10 @@ class FastRcnn(nn.Module):
         self.merge = None
         if config.merge_width is not None:
             self.merge = FeaturePyramidNetwork(depths, config.merge_width)
-            _draw_convolutions(self.merge, generator)
+            draw_convolutions(self.merge, generator)
         self.depth = config.merge_width or depths[0]
-        self.fc1: nn.Module = _linear(self.depth * config.pool_size**2, config.hidden, generator)
-        self.fc2: nn.Module = _linear(config.hidden, config.hidden, generator)
+        self.fc1: nn.Module = linear_layer(self.depth * config.pool_size**2, config.hidden, generator)
+        self.fc2: nn.Module = linear_layer(config.hidden, config.hidden, generator)
         self.dropout = nn.Dropout(config.dropout)
         self.head = SoftmaxHead(config.hidden, n_classes + 1, generator=generator)
         joint = config.box_regression is BoxRegression.joint
@@ -127,7 +127,7 @@ class FastRcnn(nn.Module):
         return self.classify(self.pool(self.feature_maps(images), regions))
 
 
-def _linear(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:
+def linear_layer(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:
     """He et al. 2015, eq. 10, by fan in, as a ReLU follows."""
     layer = nn.Linear(width_in, width_out)
     nn.init.normal_(layer.weight, std=(2 / width_in) ** 0.5, generator=generator)
@@ -135,7 +135,7 @@ def _linear(width_in: int, width_out: int, generator: torch.Generator) -> nn.Lin
     return layer
 
 
-def _draw_convolutions(network: nn.Module, generator: torch.Generator) -> None:
+def draw_convolutions(network: nn.Module, generator: torch.Generator) -> None:
     """FPN's convolutions anew, from `generator`: torchvision draws them from the global one."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -10,6 +10,7 @@ from detpipe.proposals.fusion import Fused
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.ground_truth import GroundTruthBoxes
 from detpipe.proposals.imported import ImportedProposals
+from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.proposals.sliding_window import SlidingWindow
@@ -17,6 +18,7 @@ from detpipe.proposals.uniform import Uniform
 
 METHODS: dict[str, type[Proposer]] = {
     "selective_search": SelectiveSearch,
+    "multibox": MultiBoxProposals,
     "edge_boxes": EdgeBoxes,
     "gaussian": Gaussian,
     "uniform": Uniform,

@@ -1,0 +1,196 @@
+"""`detpipe train-multibox`: a network learns where things might be. Images with boxes -> multibox/."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
+from detpipe.commands.command import Command, dataset_digest
+from detpipe.commands.max_bad import hold_max_bad
+from detpipe.commands.stored_split import open_split
+from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_images import Part, training_parts
+from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.heads.multibox import MultiBoxHead, make_shapes
+from detpipe.network.annotated_batches import AnnotatedImage
+from detpipe.network.device import Precision, resolve_bf16, resolve_device
+from detpipe.network.train_network import training_key
+from detpipe.progress import progress
+from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
+from detpipe.proposals.train_multibox import MultiBoxSolver, train_multibox
+from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.storage.manifest import Artefact, plain, read_manifest
+from detpipe.structures import Float32Array, GroundTruth, ImageRecord, Proposals
+
+
+class Targets(enum.Enum):
+    """What stands for objects: the annotated ones, or the run's proposals with their scores (no labels needed)."""
+
+    truth = "truth"
+    proposals = "proposals"
+
+
+@dataclass(kw_only=True)
+class TrainMultiBox(Command):
+    """Settings of `detpipe train-multibox`."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The network below, with its ImageNet weights; backbone.weights=DIR/classifier/weights.safetensors takes over
+    what a training of regions made of it."""
+    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
+    """The form of the network and its losses: multibox=multibox_2014|msc_multibox, or our own."""
+    solver: SolverConfig = field(default_factory=MultiBoxSolver)
+    """How it is trained; batch_size counts images."""
+    targets: Targets = Targets.truth
+    """truth, or proposals: those of the run folder stand for objects, for a start without labels."""
+    target_boxes: int = 20
+    """targets=proposals: the best so many of an image; the r-th of n is worth 1 - r / n."""
+    val_share: float = 0.1
+    """Share of the training images that validate, where the data set names none."""
+    precision: Precision = Precision.auto
+    """float32 or bf16."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_share < 1 or self.target_boxes < 1:
+            raise ValueError(
+                f"train-multibox: wanted val_share in [0, 1) and target_boxes >= 1, got {self.val_share}, "
+                f"{self.target_boxes}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training is made of."""
+
+    spec: MultiBoxSpec
+    train: Part
+    val: Part
+    device: torch.device
+    bf16: bool
+
+
+def run(config: TrainMultiBox) -> None:
+    """Train the network on the training images and their objects, and save it. The first rank writes."""
+    with joined_ranks() as ranks:
+        training = described(config)
+        artefact = trained_artefact(config, training)
+        key = artefact.manifest.digest
+        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+
+
+def described(config: TrainMultiBox) -> Training:
+    """The images, the priors that their objects make, and where it runs. Raises ValueError for no objects."""
+    train, val = training_parts(config.data_source, config.val_share, config.seed)
+    device = resolve_device(config.device)
+    boxes, sizes = objects_of(config, train)
+    strides = map_strides(config)
+    shapes = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
+    spec = MultiBoxSpec.of(written_out(config.backbone), config.multibox, shapes)
+    return Training(spec, train, val, device, resolve_bf16(config.precision, device))
+
+
+def objects_of(config: TrainMultiBox, part: Part) -> tuple[Float32Array, Float32Array]:
+    """Boxes (G, 4) of all objects that teach, and the (height, width) (G, 2) of their images."""
+    boxes, sizes = [], []
+    for record, truth, _ in targets_of(config, part):
+        solid = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1) & ~(truth.difficult | truth.crowd)
+        boxes.append(truth.boxes[solid])
+        sizes.append(np.tile(np.asarray(record.image_size, dtype=np.float32), (int(solid.sum()), 1)))
+    none = np.zeros((0, 4), dtype=np.float32)
+    return np.concatenate([none, *boxes]), np.concatenate([none[:, :2], *sizes])
+
+
+def map_strides(config: TrainMultiBox) -> list[int]:
+    """Of the backbone's maps. Raises ValueError for a map that it hasn't."""
+    backbone = create_from_seed(replace(config.backbone, weights="none", download=False), 0)
+    backbone.check_map_names(config.multibox.maps)
+    return [backbone.feature_maps[name].stride for name in config.multibox.maps]
+
+
+def targets_of(config: TrainMultiBox, part: Part) -> Iterator[tuple[ImageRecord, GroundTruth, Float32Array | None]]:
+    """Each image with what it is to propose, and what that is worth (None: all the same)."""
+    if config.targets is Targets.truth:
+        truth = part.dataset.ground_truth
+        assert truth is not None
+        yield from ((record, truth[record.image_id], None) for record in part.records)
+        return
+    split = open_split(config.folder.proposals, part.split, part.dataset)
+    for record, stored in split.read(part.records):
+        if stored is not None:
+            yield record, *as_targets(stored.proposals.top(config.target_boxes))
+
+
+def as_targets(proposals: Proposals) -> tuple[GroundTruth, Float32Array]:
+    """Proposals in place of objects, numbered by their labels, and the worth of each by its rank."""
+    count = len(proposals)
+    worth = (1 - np.arange(count, dtype=np.float32) / max(count, 1)).astype(np.float32)
+    return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), worth
+
+
+def trained_artefact(config: TrainMultiBox, training: Training) -> Artefact:
+    """The network's folder with its key."""
+    settings = {
+        "kind": "multibox",
+        "network": training.spec,
+        "solver": config.solver,
+        "seed": config.solver.seed(config.seed),
+        "bf16": training.bf16,
+        "device": training.device.type,
+        "targets": [config.targets, config.target_boxes] if config.targets is Targets.proposals else config.targets,
+    }
+    proposals = {} if config.targets is Targets.truth else {"proposals": read_manifest(config.folder.proposals).digest}
+    return Artefact(
+        config.folder.multibox,
+        stage="train-multibox",
+        settings=training_key(plain(settings)),
+        inputs={
+            "train": dataset_digest(training.train.dataset),
+            "val": dataset_digest(training.val.dataset),
+            **weights_digest(config.backbone, config.solver),
+            **proposals,
+        },
+    )
+
+
+def train(config: TrainMultiBox, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
+    seed = config.solver.seed(config.seed)
+    network = build_multibox(training.spec, seed=seed, pretrained=True)
+    summary = train_multibox(
+        network,
+        annotated(config, training.train),
+        annotated(replace(config, targets=Targets.truth), training.val),
+        head=config.multibox,
+        solver=config.solver,
+        folder=config.folder.multibox,
+        key=key,
+        seed=seed,
+        device=training.device,
+        bf16=training.bf16,
+        ranks=ranks,
+    )
+    if ranks.is_first:
+        save_multibox(config.folder.multibox, network, training.spec)
+    return summary
+
+
+def annotated(config: TrainMultiBox, part: Part) -> list[AnnotatedImage]:
+    """The images of a part that can be read, each looked at once, with what they teach.
+
+    Raises TooManyBadError where more than max_bad can't.
+    """
+    images, bad = [], []
+    for record, truth, worth in progress(targets_of(config, part), "read", total=len(part.records), unit="image"):
+        try:
+            read_image(record.path)
+            images.append(AnnotatedImage(record.path, truth, worth))
+        except (BrokenImageError, OSError) as error:
+            bad.append(f"{record.path}: {str(error).removeprefix(f'{record.path}: ')}")
+    hold_max_bad(bad, len(part.records), config.data_source.max_bad, "dataset.max_bad")
+    return images

@@ -1,0 +1,73 @@
+"""The artefact of a training: done once, by the first of several processes, and what it was made of."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.create import BackboneConfig
+from detpipe.datasets.image_file import file_digest
+from detpipe.solver.interrupt import Interrupted
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.storage.manifest import Artefact, ArtefactError, State
+
+logger = logging.getLogger(__name__)
+
+
+def complete(artefact: Artefact, ranks: Ranks, work: Callable[[], dict[str, float]], *, overwrite: bool) -> None:
+    """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
+
+    Raises Interrupted after a signal, ArtefactError where the folder holds another training.
+    """
+    if begin(artefact, ranks, overwrite=overwrite) is not State.COMPLETE:
+        begun = time.perf_counter()
+        try:
+            summary = work()
+        except Interrupted:
+            if ranks.is_first:
+                artefact.pause(time.perf_counter() - begun)
+            raise
+        if ranks.is_first:
+            artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    if ranks.is_first:
+        report(artefact)
+
+
+def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
+    """What the first rank finds, and makes room for; the others are told. Where it refuses, all raise ArtefactError."""
+    state = None
+    try:
+        if ranks.is_first:
+            state = artefact.begin(overwrite=overwrite)
+    finally:
+        refused = ranks.any(ranks.is_first and state is None)
+        done = ranks.any(state is State.COMPLETE)
+    if refused:
+        raise ArtefactError(f"{artefact.path}: refused by the first process")
+    return State.COMPLETE if done else state or State.PARTIAL
+
+
+def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, str]:
+    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file."""
+    files = {"weights": Path(backbone.weights), "solver.weights": Path(solver.weights or "")}
+    if backbone.prototxt is not None:
+        files["prototxt"] = find_prototxt(backbone.prototxt)
+    return {name: file_digest(path).hex() for name, path in files.items() if path.is_file()}
+
+
+def report(artefact: Artefact) -> None:
+    """Say what was made."""
+    summary = artefact.manifest.summary
+    logger.info(
+        "%s: %d iterations in %.1f s, %.0f examples/s, %.1f %% of the time waiting for them -> %s",
+        artefact.manifest.stage,
+        summary["iterations"],
+        artefact.manifest.seconds,
+        summary["examples_per_second"],
+        100 * summary["waiting"],
+        artefact.path,
+    )

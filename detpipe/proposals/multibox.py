@@ -1,0 +1,94 @@
+"""MultiBox as a proposer: a trained network's boxes, best first (see heads/multibox.py)."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detpipe.boxes import nms
+from detpipe.datasets.image_file import file_digest
+from detpipe.proposals.proposer import Proposer, check_image, ranked
+from detpipe.structures import Dataset, Image, Proposals
+
+if TYPE_CHECKING:
+    from detpipe.proposals.multibox_network import MultiBoxNetwork
+
+ANY_NUMBER = 1 << 16
+
+
+@dataclass(kw_only=True)
+class MultiBoxProposals(Proposer):
+    """The boxes of a network that `detpipe train-multibox` trained. It runs on a GPU where there is one.
+
+    One image goes through the network at a time, so that its boxes depend on nothing else.
+    """
+
+    max_proposals: int | None = 200
+    """The best that are kept of an image; null for all."""
+    weights: str = ""
+    """The folder of the network: multibox/ of a run folder."""
+    nms_iou: float = 0.7
+    """A box that overlaps a better one by more than this is dropped."""
+    scales: list[int] = field(default_factory=list)
+    """Pixels of the shorter side; of several the boxes are joined; none is the training's largest."""
+    flip: bool = False
+    """Look at the mirrored image, too, and join the boxes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.scales = list(self.scales)
+        if not 0 <= self.nms_iou <= 1:
+            raise ValueError(f"multibox: wanted nms_iou in [0, 1], got {self.nms_iou}")
+        if self.scales and min(self.scales) < 32:
+            raise ValueError(f"multibox: wanted scales of at least 32 pixels, got {self.scales}")
+        self._lock = threading.Lock()
+
+    def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
+        """Raise ValueError without a folder, NetworkFolderError where it holds no MultiBox; load the network."""
+        if not self.weights:
+            raise ValueError("multibox: wanted the folder of a trained network, got none; give proposals.weights=DIR")
+        assert self._network
+
+    @property
+    def max_threads(self) -> int:
+        """Any number: they take turns at the network, which uses all cores, and read images beside it."""
+        return ANY_NUMBER
+
+    def inputs(self) -> Mapping[str, str]:
+        """The digests of the network's files."""
+        from detpipe.proposals.multibox_network import network_files
+
+        return {path.name: file_digest(path).hex() for path in network_files(Path(self.weights))}
+
+    def __call__(self, image: Image) -> Proposals:
+        """The network's boxes of an RGB image."""
+        check_image(image)
+        count = self.max_proposals if self.max_proposals is not None else ANY_NUMBER
+        with self._lock:
+            found = self._network.propose(image, self.scales, flip=self.flip, count=count, nms_iou=self.nms_iou)
+        boxes = np.concatenate([one.boxes for one in found])
+        scores = np.concatenate([one.scores for one in found])
+        if len(found) > 1:
+            kept = nms(boxes, scores, self.nms_iou)
+            boxes, scores = boxes[kept], scores[kept]
+        return ranked(boxes, scores, (image.shape[0], image.shape[1]), self.max_proposals)
+
+    @functools.cached_property
+    def _network(self) -> MultiBoxNetwork:
+        # torch takes seconds to import, and a worker that joins other methods never needs it.
+        from detpipe.proposals.multibox_network import MultiBoxNetwork
+
+        return MultiBoxNetwork(Path(self.weights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings alone cross process borders: each process loads the network for itself."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_network")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())

@@ -1,0 +1,214 @@
+"""Training of MultiBox: whole images and their objects, by the solver that trains everything here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from detpipe.datasets.image_file import read_image
+from detpipe.heads.multibox import MultiBox, MultiBoxHead, best_boxes
+from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.heads.platt import platt
+from detpipe.metrics.proposal_recall import proposal_recall
+from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
+from detpipe.network.box_views import BoxViews
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import mean_colour
+from detpipe.network.train_network import train_network
+from detpipe.solver.lr_policy import LrPolicy
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.structures import GroundTruth, Image, Proposals
+
+
+@dataclass(kw_only=True)
+class MultiBoxSolver(SolverConfig):
+    """The solver's settings with the defaults of this training, whose examples are whole images."""
+
+    max_iter: int = 400
+    """Iterations of the whole training; 0 saves the network as it starts."""
+    base_lr: float = 4e-4
+    """The learning rate, before the policy and the groups' multipliers."""
+    lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=20))
+    """How the rate falls."""
+    new_lr_mult: float = 2.0
+    """Learning rate of layers that start from nothing, over that of pretrained ones."""
+    batch_size: int = 4
+    """Images of one batch."""
+
+
+VALIDATION_IMAGES = 32
+"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+
+VALIDATED_AT = (10, 50, 100)
+"""The numbers of boxes whose recall is watched."""
+
+VALIDATION_NMS = 0.7
+"""In validation a box that overlaps a better one by more than this is dropped, as in proposing by default."""
+
+FOUND_IOU = 0.5
+"""A box has found an object where it overlaps it by this."""
+
+CALIBRATION_IMAGES = 200
+"""Confidences are calibrated on no more than this many training images."""
+
+
+def train_multibox(
+    network: MultiBox,
+    train: Sequence[AnnotatedImage],
+    val: Sequence[AnnotatedImage],
+    *,
+    head: MultiBoxHead,
+    solver: SolverConfig,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks | None = None,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    ranks: of several processes, each of which takes its own images of every batch.
+
+    Raises ValueError for no images, Interrupted after a signal.
+    """
+    ranks = ranks if ranks is not None else Ranks()
+    fill = mean_colour(network.backbone.spec)
+    make_batch = AnnotatedBatches(
+        train,
+        views(head),
+        batch_size=solver.batch_size,
+        multiple=multiple(head),
+        fill=fill,
+        seed=seed,
+        part=ranks.part(solver.batch_size),
+    )
+
+    def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
+        with autocast(device, bf16):
+            output = network(torch.from_numpy(batch.images).to(device))
+        taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
+        return multibox_loss(output, taught, head)
+
+    summary = train_network(
+        network,
+        new_modules=network.new_modules,
+        examples=len(train),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, head, device, bf16) if any(map(has_objects, val)) else None,
+        learning=head,
+        solver=solver,
+        folder=folder,
+        key=key,
+        seed=seed,
+        device=device,
+        ranks=ranks,
+    )
+    if head.calibrate:
+        calibrate(network, train[:CALIBRATION_IMAGES], head, device, bf16)
+    return summary
+
+
+def has_objects(image: AnnotatedImage) -> bool:
+    """Whether any object of it counts."""
+    return not (image.truth.difficult | image.truth.crowd).all()
+
+
+def views(head: MultiBoxHead) -> BoxViews:
+    """How training images are shown."""
+    return BoxViews(
+        scales=tuple(head.scales),
+        max_side=head.max_side,
+        square=head.square,
+        flip=head.flip,
+        crop_share=head.crop_share,
+        crop_area=head.crop_area,
+        colour=head.colour,
+    )
+
+
+def multiple(head: MultiBoxHead) -> int:
+    """Sides of the input are padded to multiples of this, so that each map's cells are even parts of it."""
+    return 1 if head.square else PYRAMID_MULTIPLE
+
+
+PYRAMID_MULTIPLE = 64
+"""The stride of the coarsest map of a backbone whose last stride is 32."""
+
+
+def validation(
+    network: MultiBox, val: Sequence[AnnotatedImage], head: MultiBoxHead, device: torch.device, bf16: bool
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_recall_K and val_ar_K of the K best boxes, over evenly spread validation images."""
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_IMAGES)).round().astype(np.int64))
+
+    def validate() -> dict[str, float]:
+        truths: dict[int | str, GroundTruth] = {}
+        found: dict[int | str, Proposals] = {}
+        for place in map(int, places):
+            pixels, truths[place] = views(head).plain(read_image(val[place].path), val[place].truth)
+            found[place] = proposed(network, pixels, head, device, bf16, count=VALIDATED_AT[-1], nms_iou=VALIDATION_NMS)
+        n_classes = max((int(one.labels.max(initial=0)) for one in truths.values()), default=0)
+        recalls = proposal_recall(truths, found, n_classes, VALIDATED_AT)
+        numbers: dict[str, float] = {}
+        for budget, recall in recalls.items():
+            numbers |= {f"val_recall_{budget}": recall.recall_50, f"val_ar_{budget}": recall.ar}
+        return numbers
+
+    return validate
+
+
+def proposed(
+    network: MultiBox,
+    pixels: Image,
+    head: MultiBoxHead,
+    device: torch.device,
+    bf16: bool,
+    *,
+    count: int,
+    nms_iou: float,
+) -> Proposals:
+    """The network's boxes on an image that is at its size already, in its pixels."""
+    images, sizes = padded([pixels], multiple(head), mean_colour(network.backbone.spec))
+    with torch.inference_mode():
+        with autocast(device, bf16):
+            output = network(torch.from_numpy(images).to(device))
+        boxes, scores = best_boxes(
+            network.predictor.boxes(output)[0], output.logits[0], sizes[0], count=count, nms_iou=nms_iou
+        )
+    return Proposals(boxes.cpu().numpy(), scores.cpu().numpy())
+
+
+def calibrate(
+    network: MultiBox, images: Sequence[AnnotatedImage], head: MultiBoxHead, device: torch.device, bf16: bool
+) -> None:
+    """Fit each prior's line from logit to chance: that its box overlaps an object by half (Platt 1999).
+
+    Priors of one shape share a line: a convolution can't tell its cells apart. Of `whole` each prior has its own.
+    """
+    logits, right, kinds = [], [], []
+    network.eval()
+    for one in images:
+        pixels, truth = views(head).plain(read_image(one.path), one.truth)
+        taught = Taught.of(truth, one.worth_of(truth), device)
+        batch, _ = padded([pixels], multiple(head), mean_colour(network.backbone.spec))
+        with torch.inference_mode():
+            with autocast(device, bf16):
+                output = network(torch.from_numpy(batch).to(device))
+            overlap = box_iou(network.predictor.boxes(output)[0], taught.objects)
+        logits.append(output.logits[0].cpu())
+        right.append((overlap >= FOUND_IOU).any(dim=1).cpu())
+        kinds.append(output.kinds.cpu())
+    scores, hits, shapes = torch.cat(logits), torch.cat(right), torch.cat(kinds)
+    for shape in range(len(network.predictor.calibration)):
+        own = shapes == shape
+        line = platt(scores[own].numpy(), hits[own].numpy())
+        network.predictor.calibration[shape] = torch.tensor(line)
