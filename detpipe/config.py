@@ -49,6 +49,7 @@ from detpipe.datasets.voc import VocSource
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.linear_svm import SvmHead
 from detpipe.heads.multibox import MultiBoxHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnnHead
 from detpipe.heads.nearest_neighbours import NearestNeighboursHead
 from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig
@@ -102,6 +103,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "head": {
         "softmax": HeadConfig,
         "fast_rcnn": FastRcnnHead,
+        "multibox_fast_rcnn": MultiBoxFastRcnnHead,
         "svm": SvmHead,
         "linear": SoftmaxRegressionHead,
         "two_layers": TwoLayers,

@@ -26,6 +26,11 @@ class RegionSpec:
     category_ids: tuple[int, ...]
     backbone: BackboneConfig
 
+    @property
+    def proposes(self) -> bool:
+        """Whether the network itself says where things might be, from the same pass over the image."""
+        return False
+
 
 def read_description(folder: Path) -> dict[str, Any]:
     """The classifier.json of a folder; its "kind" says which classifier it is, and crops' (R-CNN's) has none.

@@ -72,10 +72,14 @@ class DetectConfig:
 
 @dataclass(frozen=True, eq=False)
 class ScoredRegions:
-    """probabilities: (R, K + 1) float32, column 0 the background. deltas: (R, K, 4) float32, or None."""
+    """probabilities: (R, K + 1) float32, column 0 the background. deltas: (R, K, 4) float32, or None.
+
+    boxes: the regions (R, 4), where the network itself chose them; None where they are those that were asked for.
+    """
 
     probabilities: Float32Array
     deltas: Float32Array | None
+    boxes: Float32Array | None = None
 
     def first(self, k: int) -> ScoredRegions:
         """Those of the first k regions, or of all where there are fewer."""
@@ -92,6 +96,8 @@ class Scorer(Protocol):
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
         """Scores of the regions (R, 4) of each image (H, W, 3), in order; R may be 0. Images are read ahead.
+
+        A network that proposes looks at its own regions where it is given none.
 
         The same images in the same order give the same numbers.
         """
@@ -174,7 +180,7 @@ class RegionScorer:
 def scored_regions(
     scorer: Scorer, images: Iterable[tuple[Image, Float32Array]]
 ) -> Iterator[tuple[Float32Array, ScoredRegions, tuple[int, int]]]:
-    """The regions (R, 4) of each image, their scores, and the image's (height, width), in order.
+    """The regions (R, 4) of each image that were scored, their scores, and the image's (height, width), in order.
 
     Images are read ahead; no image is held until its scores are there, only its regions and size.
     """
@@ -187,7 +193,7 @@ def scored_regions(
 
     for scored in scorer.score(noted()):
         boxes, image_size = shown.pop(0)
-        yield boxes, scored, image_size
+        yield boxes if scored.boxes is None else scored.boxes, scored, image_size
 
 
 def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:

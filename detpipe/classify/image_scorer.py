@@ -6,7 +6,7 @@ R: regions of an image. K: classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional
 from detpipe import boxes as geometry
 from detpipe.classify.detect import ScoredRegions
 from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.solver.prefetch import read_ahead
@@ -26,6 +27,9 @@ REGIONS_AT_ONCE = 4000
 
 REFINED_FROM = 0.05
 """Regions that are an object's with less than this probability are not looked at again."""
+
+NOTHING_TO_SEE = 1
+"""An image of one pixel, which stands in for one that can't be read, is not looked at for regions."""
 
 COMPILED_MULTIPLE = 128
 """Sides of the input are made multiples of this where the network is compiled: with the preset's sizes five shapes."""
@@ -52,7 +56,8 @@ class ImageScorer:
 
     scales: pixels of the shorter side; of several the mean of probabilities and deltas is taken, and with `flip` of
     each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again. maps_of: from
-    images (N, H, W, 3) uint8 on the device to the maps, compiled where asked for.
+    images (N, H, W, 3) uint8 on the device to the maps, compiled where asked for. proposals: a network that proposes
+    looks at so many regions of its own, of an image that comes without any.
     """
 
     def __init__(
@@ -66,11 +71,15 @@ class ImageScorer:
         device: torch.device,
         bf16: bool,
         compiled: bool,
+        proposals: int = 0,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         # With free sizes inductor fails on the merge of maps: images are padded to a few sizes, each compiled once.
         self.maps_of = torch.compile(network.feature_maps, dynamic=False) if compiled else network.feature_maps
         self._multiple = COMPILED_MULTIPLE if compiled else 1
+        if isinstance(network, MultiBoxFastRcnn):
+            self._multiple = max(self._multiple, 2 * network.strides[-1])
+        self._proposals = proposals
         self.scales, self.max_side, self._flips = tuple(scales), max_side, (False, True) if flip else (False,)
         self._refine = refine
         self.bf16, self._device = bf16, device
@@ -102,17 +111,44 @@ class ImageScorer:
     def _scored(self, boxes: Float32Array, views: Sequence[View]) -> ScoredRegions:
         """One pass over the image in each view, then over the regions: once, and likely ones where they moved to.
 
-        Probabilities are means over the passes. The last pass's deltas are given as seen from the regions asked for.
+        Probabilities are means over the passes. The last pass's deltas are given as seen from the regions.
         """
-        if not len(boxes):
-            columns = self.network.head.linear.out_features
-            empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
-            return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
+        own = not len(boxes) and isinstance(self.network, MultiBoxFastRcnn)
+        if not len(boxes) and (not own or min(views[0].scaling.image_size) <= NOTHING_TO_SEE):
+            return self._nothing()
         with torch.inference_mode(), autocast(self._device, self.bf16):
             looks = [
                 Look(view.scaling, self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
                 for view in views
             ]
+        if own:
+            boxes = self._own_regions(looks)
+            return replace(self._scored_regions(looks, boxes), boxes=boxes) if len(boxes) else self._nothing()
+        return self._scored_regions(looks, boxes)
+
+    def _nothing(self) -> ScoredRegions:
+        columns = self.network.head.linear.out_features
+        empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
+        return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
+
+    def _own_regions(self, looks: Sequence[Look]) -> Float32Array:
+        """The regions that the network proposes, of all looks together, best first: (R, 4), pixels of the image."""
+        assert isinstance(self.network, MultiBoxFastRcnn)
+        boxes, scores = [], []
+        for look in looks:
+            with torch.inference_mode(), autocast(self._device, self.bf16):
+                stride = self.network.strides[0]
+                size = (look.maps[0].shape[2] * stride, look.maps[0].shape[3] * stride)
+                output = self.network.predict(look.maps, size)
+                found, confidence = self.network.propose(output, 0, look.scaling.input_size, self._proposals)
+            boxes.append(geometry.clip(look.scaling.to_image(found.cpu().numpy()), look.scaling.image_size))
+            scores.append(confidence.cpu().numpy())
+        every, score = np.concatenate(boxes), np.concatenate(scores)
+        kept = geometry.nms(every, score, self.network.proposal_nms) if len(looks) > 1 else np.arange(len(every))
+        return every[kept][geometry.area(every[kept]) > 0][: self._proposals]
+
+    def _scored_regions(self, looks: Sequence[Look], boxes: Float32Array) -> ScoredRegions:
+        """Scores of R regions, R of at least 1: those that are likely an object's are looked at where they moved to."""
         first = self._seen(looks, boxes)
         if first.deltas is None or not self._refine:
             return first

@@ -116,13 +116,32 @@ def detection_key(config: DetectConfig) -> dict[str, Any]:
 def test_images(config: Detect) -> Input:
     """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
     dataset = config.data_source.load(Split.test)
-    check_classes(load_region_spec(config.folder.classifier), dataset.classes, dataset.name)
+    spec = load_region_spec(config.folder.classifier)
+    check_classes(spec, dataset.classes, dataset.name)
+    if spec.proposes:
+        return images_alone(dataset)
     split = open_split(config.folder.proposals, Split.test, dataset)
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
         return stored_regions(split, records, config.detect.max_proposals)
 
     return Input(dataset, regions, split.manifest.digest)
+
+
+def images_alone(dataset: Dataset) -> Input:
+    """Images for a network that proposes: no regions come with them."""
+    bad: list[str] = []
+
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+        for record in records:
+            try:
+                yield read_image(record.path), np.zeros((0, 4), dtype=np.float32)
+            except (BrokenImageError, OSError) as error:
+                logger.warning("no detections: %s", error)
+                bad.append(f"{record.path}: {str(error).removeprefix(f'{record.path}: ')}")
+                yield nothing_to_see()
+
+    return Input(dataset, regions, "", bad)
 
 
 def stored_regions(
@@ -143,6 +162,8 @@ def source_images(config: Detect) -> Input:
     spec = load_region_spec(config.folder.classifier)
     found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
+    if spec.proposes:
+        return images_alone(dataset)
     proposer = proposer_of_run(config.folder)
     bad: list[str] = []
 

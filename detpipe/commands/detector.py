@@ -84,6 +84,8 @@ class Detector:
     def _with_regions(self, image: AnyImage, proposals: Proposals | None) -> tuple[Image, Float32Array]:
         """An image's pixels and the boxes that are classified."""
         pixels = as_pixels(image)
+        if proposals is None and self.spec.proposes:
+            return pixels, np.zeros((0, 4), dtype=np.float32)
         if proposals is None:
             # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.
             image_size = (pixels.shape[0], pixels.shape[1])

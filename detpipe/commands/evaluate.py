@@ -17,7 +17,7 @@ from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.report.html_report import ReportData, write_report
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import ArtefactError, Manifest, read_manifest
+from detpipe.storage.manifest import ArtefactError, Manifest, find_manifest, read_manifest
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,14 @@ def own_detections(folder: RunFolder) -> Path:
 def manifests(folder: RunFolder) -> dict[str, Manifest]:
     """Stage -> manifest of what stands in the run folder, in the order of the flow."""
     stores = [folder.features(split) for split in Split if folder.features(split).exists()]
-    paths = (folder.proposals, folder.crops, *stores, folder.classifier, folder.detections)
+    # A network that proposes and classifies has no manifest of its own for the half that proposes.
+    trained = [folder.multibox] if find_manifest(folder.multibox) is not None else []
+    paths = (*trained, folder.proposals, folder.crops, *stores, folder.classifier, folder.detections)
     found = [read_manifest(path) for path in paths if path.exists()]
     before_head = RunFolder(folder.fine_tuned)
     if before_head.classifier.exists():
         tuned = replace(read_manifest(before_head.classifier), stage="fine-tune")
-        found[1:1] = [read_manifest(before_head.crops), tuned]
+        found[1 + len(trained) : 1 + len(trained)] = [read_manifest(before_head.crops), tuned]
     made: dict[str, Manifest] = {}
     for manifest in found:
         before = made.get(manifest.stage)  # a stage of an artefact a split counts the seconds of all

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from detpipe.classify import fast_rcnn_classifier, frozen_classifier
+from detpipe.classify import fast_rcnn_classifier, frozen_classifier, multibox_fast_rcnn_classifier
 from detpipe.classify.cascade import CascadeScorer
 from detpipe.classify.classifier import load_classifier, load_spec
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
@@ -15,6 +15,11 @@ from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, load_fast_rcnn_spec
 from detpipe.classify.frozen_classifier import FrozenScorer, FrozenSpec, load_frozen, load_frozen_spec
 from detpipe.classify.image_scorer import ImageScorer
+from detpipe.classify.multibox_fast_rcnn_classifier import (
+    MultiBoxFastRcnnSpec,
+    load_multibox_fast_rcnn,
+    load_multibox_fast_rcnn_spec,
+)
 from detpipe.classify.region_features import RegionFeatures
 from detpipe.network.device import resolve_bf16
 
@@ -26,6 +31,8 @@ def load_region_spec(folder: Path) -> RegionSpec:
             return load_spec(folder)
         case fast_rcnn_classifier.KIND:
             return load_fast_rcnn_spec(folder)
+        case multibox_fast_rcnn_classifier.KIND:
+            return load_multibox_fast_rcnn_spec(folder)
         case frozen_classifier.KIND:
             return load_frozen_spec(folder)
         case other:
@@ -41,7 +48,8 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
     Raises as `load_region_spec`, and ClassifierError for settings that another kind of classifier has.
     """
     spec = load_region_spec(folder)
-    fast, of_crops = isinstance(spec, FastRcnnSpec), not isinstance(spec, (FastRcnnSpec, FrozenSpec))
+    fast = isinstance(spec, (FastRcnnSpec, MultiBoxFastRcnnSpec))
+    of_crops = not fast and not isinstance(spec, FrozenSpec)
     if (config.scales or config.flip) and not fast:
         raise ClassifierError(f"detect.scales, detect.flip: are for a Fast R-CNN; {folder} holds another classifier")
     if config.cascade_size is not None and not of_crops:
@@ -53,8 +61,9 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
 
 
 def image_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
-    """A Fast R-CNN at work."""
-    network, spec = load_fast_rcnn(folder)
+    """A Fast R-CNN at work, one that proposes or one that doesn't."""
+    proposes = load_region_spec(folder).proposes
+    network, spec = load_multibox_fast_rcnn(folder) if proposes else load_fast_rcnn(folder)
     return ImageScorer(
         network,
         scales=config.scales or spec.head.scales[-1:],
@@ -64,6 +73,7 @@ def image_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16:
         device=device,
         bf16=bf16,
         compiled=config.compile,
+        proposals=config.max_proposals,
     )
 
 

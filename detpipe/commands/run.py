@@ -6,12 +6,15 @@ import json
 import logging
 from dataclasses import dataclass, field, replace
 
-from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_regions
+from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
 from detpipe.commands.compress import copy_proposals
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
+from detpipe.heads.multibox import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.network.network_folder import WEIGHTS
+from detpipe.proposals.multibox import MultiBoxProposals
+from detpipe.proposals.train_multibox import MultiBoxSolver
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,10 @@ class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, det
     """For a head on stored features: first let the backbone learn the classes, by the softmax head `tuning`."""
     tuning: HeadConfig = field(default_factory=HeadConfig)
     """fine_tune: that head, and what of the backbone learns."""
+    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
+    """proposals=multibox without proposals.weights: the network that is trained to propose first."""
+    multibox_solver: MultiBoxSolver = field(default_factory=MultiBoxSolver)
+    """How it is trained."""
     departures: list[str] = field(default_factory=list)
     """What a preset does in another way than its paper; said before and after the run."""
 
@@ -40,7 +47,7 @@ def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
     say_departures(config)
     gate(config)
-    propose.run(config)
+    config = with_proposals(config)
     if config.fine_tune:
         config = fine_tuned(config)
     if train_regions.needs_crops(config.head):
@@ -48,9 +55,43 @@ def run(config: Run) -> None:
     if train_regions.needs_features(config.head):
         features.run(config)
     train_regions.run(config)
+    if train_regions.proposes(config.head):
+        propose.run(config)
     detect.run(config)
     evaluate.run(config)
     summarize(config)
+
+
+def with_proposals(config: Run) -> Run:
+    """Propose; before it, train a MultiBox that has no weights yet. A head that proposes is trained first itself.
+
+    Returns the settings with the folder of that network.
+    """
+    if isinstance(config.proposals, MultiBoxProposals) and not config.proposals.weights:
+        config = replace(config, proposals=replace(config.proposals, weights=str(config.folder.multibox)))
+        if not train_regions.proposes(config.head):
+            train_multibox.run(proposer_training(config))
+    if not train_regions.proposes(config.head):
+        propose.run(config)
+    return config
+
+
+def proposer_training(config: Run) -> train_multibox.TrainMultiBox:
+    """The training of the run's MultiBox."""
+    return train_multibox.TrainMultiBox(
+        run_dir=config.run_dir,
+        dataset=config.dataset,
+        seed=config.seed,
+        device=config.device,
+        workers=config.workers,
+        overwrite=config.overwrite,
+        debug=config.debug,
+        backbone=config.backbone,
+        multibox=config.multibox,
+        solver=config.multibox_solver,
+        val_share=config.sampling.val_share,
+        precision=config.precision,
+    )
 
 
 def gate(config: Run) -> None:
@@ -85,6 +126,7 @@ def summarize(config: Run) -> None:
     say_departures(config)
     metrics = json.loads(config.folder.metrics.read_text(encoding="utf-8"))
     places = {
+        "train-multibox": config.folder.multibox,
         "propose": config.folder.proposals,
         "crop": config.folder.crops,
         "fine-tune": config.folder.fine_tuned,
@@ -93,6 +135,6 @@ def summarize(config: Run) -> None:
         "detect": config.folder.detections,
         "eval": config.folder.metrics,
     }
-    rows = [f"{stage:<10} {seconds:>8.1f} s   {places[stage]}" for stage, seconds in metrics["seconds"].items()]
+    rows = [f"{stage:<14} {seconds:>8.1f} s   {places[stage]}" for stage, seconds in metrics["seconds"].items()]
     total = sum(metrics["seconds"].values())
-    logger.info("\n%s\n%-10s %8.1f s\n\nthe page: %s", "\n".join(rows), "all", total, config.folder.report)
+    logger.info("\n%s\n%-14s %8.1f s\n\nthe page: %s", "\n".join(rows), "all", total, config.folder.report)

@@ -10,23 +10,21 @@ import numpy as np
 import torch
 
 from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
+from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.commands.command import Command, dataset_digest
-from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
-from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.heads.multibox import MultiBoxHead, make_shapes
-from detpipe.network.annotated_batches import AnnotatedImage
+from detpipe.heads.priors import as_numbers
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key
-from detpipe.progress import progress
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
 from detpipe.proposals.train_multibox import MultiBoxSolver, train_multibox
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, plain, read_manifest
-from detpipe.structures import Float32Array, GroundTruth, ImageRecord, Proposals
+from detpipe.structures import Float32Array, GroundTruth, Proposals
 
 
 class Targets(enum.Enum):
@@ -88,22 +86,11 @@ def described(config: TrainMultiBox) -> Training:
     """The images, the priors that their objects make, and where it runs. Raises ValueError for no objects."""
     train, val = training_parts(config.data_source, config.val_share, config.seed)
     device = resolve_device(config.device)
-    boxes, sizes = objects_of(config, train)
+    boxes, sizes = objects_of(targets_of(config, train))
     strides = map_strides(config)
     shapes = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
-    spec = MultiBoxSpec.of(written_out(config.backbone), config.multibox, shapes)
+    spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
     return Training(spec, train, val, device, resolve_bf16(config.precision, device))
-
-
-def objects_of(config: TrainMultiBox, part: Part) -> tuple[Float32Array, Float32Array]:
-    """Boxes (G, 4) of all objects that teach, and the (height, width) (G, 2) of their images."""
-    boxes, sizes = [], []
-    for record, truth, _ in targets_of(config, part):
-        solid = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1) & ~(truth.difficult | truth.crowd)
-        boxes.append(truth.boxes[solid])
-        sizes.append(np.tile(np.asarray(record.image_size, dtype=np.float32), (int(solid.sum()), 1)))
-    none = np.zeros((0, 4), dtype=np.float32)
-    return np.concatenate([none, *boxes]), np.concatenate([none[:, :2], *sizes])
 
 
 def map_strides(config: TrainMultiBox) -> list[int]:
@@ -113,12 +100,10 @@ def map_strides(config: TrainMultiBox) -> list[int]:
     return [backbone.feature_maps[name].stride for name in config.multibox.maps]
 
 
-def targets_of(config: TrainMultiBox, part: Part) -> Iterator[tuple[ImageRecord, GroundTruth, Float32Array | None]]:
-    """Each image with what it is to propose, and what that is worth (None: all the same)."""
+def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:
+    """Each image with what it is to propose: its objects, or the run's proposals for it."""
     if config.targets is Targets.truth:
-        truth = part.dataset.ground_truth
-        assert truth is not None
-        yield from ((record, truth[record.image_id], None) for record in part.records)
+        yield from true_targets(part)
         return
     split = open_split(config.folder.proposals, part.split, part.dataset)
     for record, stored in split.read(part.records):
@@ -161,11 +146,12 @@ def trained_artefact(config: TrainMultiBox, training: Training) -> Artefact:
 def train(config: TrainMultiBox, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
     """Train the network of the spec, which the first rank saves; returns the solver's summary."""
     seed = config.solver.seed(config.seed)
+    max_bad = config.data_source.max_bad
     network = build_multibox(training.spec, seed=seed, pretrained=True)
     summary = train_multibox(
         network,
-        annotated(config, training.train),
-        annotated(replace(config, targets=Targets.truth), training.val),
+        readable(targets_of(config, training.train), len(training.train.records), max_bad),
+        readable(true_targets(training.val), len(training.val.records), max_bad),
         head=config.multibox,
         solver=config.solver,
         folder=config.folder.multibox,
@@ -178,19 +164,3 @@ def train(config: TrainMultiBox, training: Training, key: str, ranks: Ranks) -> 
     if ranks.is_first:
         save_multibox(config.folder.multibox, network, training.spec)
     return summary
-
-
-def annotated(config: TrainMultiBox, part: Part) -> list[AnnotatedImage]:
-    """The images of a part that can be read, each looked at once, with what they teach.
-
-    Raises TooManyBadError where more than max_bad can't.
-    """
-    images, bad = [], []
-    for record, truth, worth in progress(targets_of(config, part), "read", total=len(part.records), unit="image"):
-        try:
-            read_image(record.path)
-            images.append(AnnotatedImage(record.path, truth, worth))
-        except (BrokenImageError, OSError) as error:
-            bad.append(f"{record.path}: {str(error).removeprefix(f'{record.path}: ')}")
-    hold_max_bad(bad, len(part.records), config.data_source.max_bad, "dataset.max_bad")
-    return images

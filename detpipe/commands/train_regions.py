@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from detpipe.commands import train_cls, train_fast_rcnn, train_head
+from detpipe.commands import train_cls, train_fast_rcnn, train_head, train_multibox_fast_rcnn
 from detpipe.commands.train_cls import TrainCls
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.feature_head import StoredHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnnHead
 from detpipe.heads.region_head import RegionHead
 
 
 def run(config: TrainCls) -> None:
     """Fast R-CNN learns from images and proposals, R-CNN from crops, a head on a frozen network from the store."""
     match config.head:
+        case MultiBoxFastRcnnHead():
+            train_multibox_fast_rcnn.run(config, config.head)
         case FastRcnnHead():
             train_fast_rcnn.run(config, config.head)
         case StoredHead():
@@ -28,3 +31,8 @@ def needs_crops(head: RegionHead) -> bool:
 def needs_features(head: RegionHead) -> bool:
     """Whether the head learns from stored features."""
     return isinstance(head, StoredHead)
+
+
+def proposes(head: RegionHead) -> bool:
+    """Whether the head says where things might be, too: it is trained before there are proposals."""
+    return isinstance(head, MultiBoxFastRcnnHead)

@@ -70,25 +70,11 @@ class Confidence(enum.Enum):
 
 
 @dataclass(kw_only=True)
-class MultiBoxHead(FineTuning):
-    """The form of the network, what it learns from, and how its training images are shown."""
+class MultiBoxTargets:
+    """How many priors, which of them answers for which object, and by which losses they learn."""
 
-    form: Form = Form.pyramid
-    """pyramid, grids (msc_multibox) or whole (multibox_2014)."""
-    maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
-    """Feature maps of the backbone, fine to coarse: pyramid merges them and adds one of twice the last stride; the
-    other forms take the last one."""
-    width: int = 96
-    """Channels of the merged maps, and of the layer before the predictions."""
-    hidden: int = 1024
-    """whole: width of the layer that sees all of the image."""
     priors: int = 9
-    """pyramid: shapes of priors, each at every cell of the map that suits its size; whole: boxes of an image."""
-    scales: list[int] = field(default_factory=lambda: [320, 352, 384])
-    """Pixels of an image's shorter side in training, one at random; the last one in proposing. The forms grids and
-    whole bring all images to a square of the last one."""
-    max_side: int = 640
-    """Pixels of the longer side at most."""
+    """Shapes of priors, each at every cell of the map that suits its size; of the form whole: boxes of an image."""
     matching: Matching = Matching.many_to_one
     """bipartite or many_to_one."""
     matched_by: MatchedBy = MatchedBy.prior
@@ -107,6 +93,46 @@ class MultiBoxHead(FineTuning):
     """Weight of the box's loss beside the confidence's."""
     negatives: int | None = None
     """Background priors that count for each object's: the ones with the largest loss (hard negatives); null: all."""
+
+    def __post_init__(self) -> None:
+        if self.priors < 1:
+            raise ValueError(f"multibox.priors: wanted at least 1, got {self.priors}")
+        if not 0 <= self.negative_iou <= self.positive_iou <= 1 or self.at_least < 0:
+            raise ValueError(
+                "multibox: wanted 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "
+                f"{self.negative_iou}, {self.positive_iou}, {self.at_least}"
+            )
+        if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
+            raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
+        if self.negatives is not None and self.negatives < 1:
+            raise ValueError(f"multibox.negatives: wanted at least 1 for each positive, or null, got {self.negatives}")
+        if not self.location_weight >= 0:
+            raise ValueError(f"multibox.location_weight: wanted at least 0, got {self.location_weight}")
+
+    @property
+    def by_corners(self) -> bool:
+        """Whether moves are of corners, in sides of the input (2014), and not deltas of centre and size."""
+        return self.localization is Localization.squared
+
+
+@dataclass(kw_only=True)
+class MultiBoxHead(FineTuning, MultiBoxTargets):
+    """The form of the network, what it learns from, and how its training images are shown."""
+
+    form: Form = Form.pyramid
+    """pyramid, grids (msc_multibox) or whole (multibox_2014)."""
+    maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
+    """Feature maps of the backbone, fine to coarse: pyramid merges them and adds one of twice the last stride; the
+    other forms take the last one."""
+    width: int = 96
+    """Channels of the merged maps, and of the layer before the predictions."""
+    hidden: int = 1024
+    """whole: width of the layer that sees all of the image."""
+    scales: list[int] = field(default_factory=lambda: [320, 352, 384])
+    """Pixels of an image's shorter side in training, one at random; the last one in proposing. The forms grids and
+    whole bring all images to a square of the last one."""
+    max_side: int = 640
+    """Pixels of the longer side at most."""
     calibrate: bool = False
     """After training, bring each prior's confidence to the share of its boxes that found an object."""
     flip: bool = True
@@ -119,38 +145,28 @@ class MultiBoxHead(FineTuning):
     """Brightness, contrast and saturation vary by this share."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.maps, self.scales = list(self.maps), list(self.scales)
         if not self.maps or not self.scales or min(self.scales) < 32:
             raise ValueError(f"multibox: wanted maps, and scales of at least 32 pixels, got {self.maps}, {self.scales}")
-        for name in ("width", "hidden", "priors", "max_side"):
+        for name in ("width", "hidden", "max_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"multibox.{name}: wanted at least 1, got {getattr(self, name)}")
-        if not 0 <= self.negative_iou <= self.positive_iou <= 1 or self.at_least < 0:
-            raise ValueError(
-                "multibox: wanted 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "
-                f"{self.negative_iou}, {self.positive_iou}, {self.at_least}"
-            )
-        if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
-            raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
-        if self.negatives is not None and self.negatives < 1:
-            raise ValueError(f"multibox.negatives: wanted at least 1 for each positive, or null, got {self.negatives}")
-        if not 0 <= self.crop_share <= 1 or not 0 < self.crop_area <= 1 or not 0 <= self.colour < 1:
-            raise ValueError(
-                "multibox: wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
-                f"{self.crop_share}, {self.crop_area}, {self.colour}"
-            )
-        if not self.location_weight >= 0:
-            raise ValueError(f"multibox.location_weight: wanted at least 0, got {self.location_weight}")
+        check_views(self.crop_share, self.crop_area, self.colour)
 
     @property
     def square(self) -> bool:
         """Whether all images are brought to one square."""
         return self.form is not Form.pyramid
 
-    @property
-    def by_corners(self) -> bool:
-        """Whether moves are of corners, in sides of the input (2014), and not deltas of centre and size."""
-        return self.localization is Localization.squared
+
+def check_views(crop_share: float, crop_area: float, colour: float) -> None:
+    """Raise ValueError for settings by which no image can be shown."""
+    if not 0 <= crop_share <= 1 or not 0 < crop_area <= 1 or not 0 <= colour < 1:
+        raise ValueError(
+            "wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
+            f"{crop_share}, {crop_area}, {colour}"
+        )
 
 
 class Output(NamedTuple):
@@ -332,8 +348,14 @@ def make_shapes(
         return [((places - 0.5) * side).astype(np.float32)]
     factors = np.minimum(side / image_sizes.min(axis=1), config.max_side / image_sizes.max(axis=1))
     sizes = ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32)
-    sizes = kmeans_sizes(sizes, config.priors, seed=seed)
-    return [centred(one) for one in by_stride(sizes, [*strides, 2 * strides[-1]], cells=CELLS)]
+    return pyramid_shapes(sizes, config.priors, strides, seed=seed)
+
+
+def pyramid_shapes(sizes: Float32Array, count: int, strides: Sequence[int], *, seed: int) -> list[Float32Array]:
+    """`count` shapes after objects of these (G, 2) widths and heights on the input, by map; the last map is
+    `with_coarser`'s. Raises ValueError for G = 0."""
+    found = kmeans_sizes(sizes, count, seed=seed)
+    return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=CELLS)]
 
 
 def decode(output: Output, *, by_corners: bool) -> Tensor:

@@ -20,7 +20,7 @@ from detpipe.heads.multibox import (
     Localization,
     MatchedBy,
     Matching,
-    MultiBoxHead,
+    MultiBoxTargets,
     Output,
     decode,
     encode,
@@ -58,7 +58,7 @@ class Taught:
         return cls(*(torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in parts))
 
 
-def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxHead) -> dict[str, Tensor]:
+def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxTargets) -> dict[str, Tensor]:
     """ "loss" = "confidence_loss" + location_weight x "location_loss", both sums over the batch by matched prior.
 
     An image without objects has background alone; a batch without any is divided by 1.
@@ -76,7 +76,7 @@ def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxHead
     return {"loss": losses["confidence_loss"] + config.location_weight * losses["location_loss"], **losses}
 
 
-def match(output: Output, place: int, truth: Taught, config: MultiBoxHead) -> Tensor:
+def match(output: Output, place: int, truth: Taught, config: MultiBoxTargets) -> Tensor:
     """Which object each prior of one image answers for: (P,) int64, BACKGROUND or IGNORED where none."""
     priors, objects = output.priors, truth.objects
     if config.matching is Matching.many_to_one:
@@ -91,7 +91,7 @@ def match(output: Output, place: int, truth: Taught, config: MultiBoxHead) -> Te
     return without(found, untaught_priors(priors, truth))
 
 
-def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxHead) -> Tensor:
+def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxTargets) -> Tensor:
     """What it costs that a prior answers for an object: (G, P).
 
     By prior: the squared distance of their corners, in sides of the input. By prediction: what the object adds to F
@@ -118,7 +118,7 @@ def untaught_priors(priors: Tensor, truth: Taught) -> Tensor:
 
 
 def location_loss(
-    output: Output, image: Tensor, prior: Tensor, objects: Tensor, config: MultiBoxHead
+    output: Output, image: Tensor, prior: Tensor, objects: Tensor, config: MultiBoxTargets
 ) -> tuple[Tensor, Tensor]:
     """F_loc of the matched priors (M,), summed, and the IoU (M,) of each predicted box with its object.
 
@@ -144,7 +144,7 @@ def pair_iou(boxes: Tensor, objects: Tensor) -> Tensor:
     return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)
 
 
-def confidence_loss(logits: Tensor, matches: Tensor, taught: Tensor, config: MultiBoxHead) -> Tensor:
+def confidence_loss(logits: Tensor, matches: Tensor, taught: Tensor, config: MultiBoxTargets) -> Tensor:
     """F_conf, summed over matched and background priors: (N, P), (N, P), (M,) -> ().
 
     taught: the confidence that each matched prior should have, row by row.

@@ -89,6 +89,20 @@ def grid_shapes(cells: int, side: int) -> Float32Array:
     return centred(np.minimum(sizes, side).astype(np.float32))
 
 
+Numbers = tuple[tuple[tuple[float, ...], ...], ...]
+"""Shapes by map as plain numbers, for a description in JSON."""
+
+
+def as_numbers(shapes: Sequence[Float32Array]) -> Numbers:
+    """Of each map (A, 4)."""
+    return tuple(tuple(tuple(map(float, shape)) for shape in each) for each in shapes)
+
+
+def as_shapes(numbers: Sequence[Sequence[Sequence[float]]]) -> list[Float32Array]:
+    """The inverse of `as_numbers`: of each map (A, 4) float32. Raises ValueError for other than four numbers each."""
+    return [np.asarray(each, dtype=np.float32).reshape(len(each), 4) for each in numbers]
+
+
 def _require_objects(count: int) -> None:
     if not count:
         raise ValueError("priors: wanted objects to cluster, got none: has the training set no boxes?")

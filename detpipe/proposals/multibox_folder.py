@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.heads.multibox import (
     Confidence,
@@ -20,10 +18,10 @@ from detpipe.heads.multibox import (
     MultiBox,
     MultiBoxHead,
 )
+from detpipe.heads.priors import Numbers, as_numbers, as_shapes
 from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
-from detpipe.structures import Float32Array
 
 DESCRIPTION = "multibox.json"
 
@@ -34,23 +32,13 @@ class MultiBoxSpec:
 
     backbone: BackboneConfig
     multibox: MultiBoxHead
-    shapes: tuple[tuple[tuple[float, ...], ...], ...]
-
-    @classmethod
-    def of(cls, backbone: BackboneConfig, multibox: MultiBoxHead, shapes: list[Float32Array]) -> MultiBoxSpec:
-        """With the shapes as numbers."""
-        return cls(backbone, multibox, tuple(tuple(tuple(map(float, one)) for one in each) for each in shapes))
-
-    @property
-    def shape_arrays(self) -> list[Float32Array]:
-        """Of each map (A, 4) float32."""
-        return [np.asarray(each, dtype=np.float32).reshape(-1, 4) for each in self.shapes]
+    shapes: Numbers
 
 
 def build_multibox(spec: MultiBoxSpec, *, seed: int, pretrained: bool) -> MultiBox:
     """The network of a spec, its backbone with its own weights or, where others will follow, with none."""
     config = spec.backbone if pretrained else dataclasses.replace(spec.backbone, weights="none", download=False)
-    return MultiBox(create_from_seed(config, seed), spec.multibox, spec.shape_arrays, seed=seed)
+    return MultiBox(create_from_seed(config, seed), spec.multibox, as_shapes(spec.shapes), seed=seed)
 
 
 def save_multibox(folder: Path, network: MultiBox, spec: MultiBoxSpec) -> None:
@@ -95,5 +83,5 @@ def multibox_head(values: dict[str, Any]) -> MultiBoxHead:
 
 
 def _spec(values: dict[str, Any]) -> MultiBoxSpec:
-    shapes = [np.asarray(each, dtype=np.float32).reshape(-1, 4) for each in values["shapes"]]
-    return MultiBoxSpec.of(BackboneConfig(**values["backbone"]), multibox_head(values["multibox"]), shapes)
+    shapes = as_numbers(as_shapes(values["shapes"]))
+    return MultiBoxSpec(BackboneConfig(**values["backbone"]), multibox_head(values["multibox"]), shapes)

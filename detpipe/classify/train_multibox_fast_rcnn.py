@@ -1,0 +1,167 @@
+"""Training of MultiBox and Fast R-CNN together, from images and their objects: the network learns to propose while its
+own proposals teach it to classify (approximate joint training, Ren et al. 2015, "Faster R-CNN", section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.classify.fine_tune import region_losses, validation_numbers
+from detpipe.classify.hierarchical_sampling import RegionBatch
+from detpipe.classify.labeling import Sampling, sample_regions
+from detpipe.datasets.image_file import read_image
+from detpipe.heads.multibox import Output
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
+from detpipe.network.box_views import BoxViews
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import mean_colour
+from detpipe.network.train_network import train_network
+from detpipe.solver.ranks import Ranks
+from detpipe.solver.solver_config import SolverConfig
+
+VALIDATION_IMAGES = 32
+"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+
+
+def train_multibox_fast_rcnn(
+    network: MultiBoxFastRcnn,
+    train: Sequence[AnnotatedImage],
+    val: Sequence[AnnotatedImage],
+    *,
+    head: MultiBoxFastRcnnHead,
+    sampling: Sampling,
+    solver: SolverConfig,
+    folder: Path,
+    key: str,
+    seed: int,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks | None = None,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+
+    ranks: of several processes, each of which takes its own images of every batch.
+
+    Raises ValueError for no images, Interrupted after a signal.
+    """
+    ranks = ranks if ranks is not None else Ranks()
+    each = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
+    make_batch = AnnotatedBatches(
+        train,
+        views(head),
+        batch_size=head.images_per_batch,
+        multiple=multiple(network),
+        fill=mean_colour(network.backbone.spec),
+        seed=seed,
+        part=ranks.part(head.images_per_batch),
+    )
+
+    def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
+        with autocast(device, bf16):
+            maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
+            output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
+            regions = sampled(network, output, batch, each, head.proposals, (seed, batch.number, ranks.rank))
+            logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
+        taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
+        where = multibox_loss(output, taught, head.multibox)
+        what = region_losses(network.box_regressor, logits, deltas, regions, head, device)
+        named = {name: where[name] for name in ("confidence_loss", "location_loss")}
+        return {**what, **named, "loss": what["loss"] + head.multibox_weight * where["loss"]}
+
+    return train_network(
+        network,
+        new_modules=network.new_modules,
+        examples=len(train) * max(solver.batch_size // head.images_per_batch, 1),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, head, sampling, device, bf16, seed) if val else None,
+        learning=head,
+        solver=solver,
+        folder=folder,
+        key=key,
+        seed=seed,
+        device=device,
+        ranks=ranks,
+    )
+
+
+def views(head: MultiBoxFastRcnnHead) -> BoxViews:
+    """How training images are shown."""
+    return BoxViews(
+        scales=tuple(head.scales),
+        max_side=head.max_side,
+        flip=head.flip,
+        crop_share=head.crop_share,
+        crop_area=head.crop_area,
+        colour=head.colour,
+    )
+
+
+def multiple(network: MultiBoxFastRcnn) -> int:
+    """Sides of the input are padded to multiples of the coarsest map's stride, so that its cells are even parts."""
+    return 2 * network.strides[-1]
+
+
+def sampled(
+    network: MultiBoxFastRcnn,
+    output: Output,
+    batch: AnnotatedBatch,
+    sampling: Sampling,
+    proposals: int,
+    seed: Sequence[int],
+) -> RegionBatch:
+    """Regions of each image of the batch, from the boxes that the network proposes as it is now."""
+    chosen = []
+    for place, (image_size, truth) in enumerate(zip(batch.sizes, batch.truths, strict=True)):
+        boxes, _ = network.propose(output, place, image_size, proposals)
+        generator = np.random.default_rng((*seed, place))
+        chosen.append(sample_regions(boxes.cpu().numpy(), truth, image_size, sampling, generator))
+    rows = np.repeat(np.arange(len(chosen), dtype=np.float32), [len(one) for one in chosen])
+    return RegionBatch(
+        batch.images,
+        np.concatenate([rows[:, None], np.concatenate([one.boxes for one in chosen])], axis=1),
+        np.concatenate([one.labels for one in chosen]),
+        np.concatenate([one.deltas for one in chosen]),
+    )
+
+
+def validation(
+    network: MultiBoxFastRcnn,
+    val: Sequence[AnnotatedImage],
+    head: MultiBoxFastRcnnHead,
+    sampling: Sampling,
+    device: torch.device,
+    bf16: bool,
+    seed: int,
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_loss, val_accuracy and val_fg_accuracy of the regions that the network proposes.
+
+    It looks at evenly spread images, whole, at the largest scale.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_IMAGES)).round().astype(np.int64))
+    every = replace(sampling, jittered=0)
+
+    def validate() -> dict[str, float]:
+        logits, labels = [], []
+        for place in map(int, places):
+            pixels, truth = views(head).plain(read_image(val[place].path), val[place].truth)
+            images, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
+            batch = AnnotatedBatch(images, sizes, (truth,), (val[place].worth_of(truth),), place)
+            with torch.inference_mode(), autocast(device, bf16):
+                maps = network.feature_maps(torch.from_numpy(images).to(device))
+                output = network.predict(maps, (images.shape[1], images.shape[2]))
+                regions = sampled(network, output, batch, every, head.proposals, (seed, place))
+                found, _ = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
+            logits.append(found.float().cpu())
+            labels.append(torch.from_numpy(regions.labels))
+        return validation_numbers(torch.cat(logits), torch.cat(labels))
+
+    return validate

@@ -1,0 +1,139 @@
+"""`detpipe train-cls head=multibox_fast_rcnn`: where might things be, and what are they, learned together from images
+with boxes -> classifier/, and multibox/, the part of it that proposes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from detpipe.backbone.create import create_from_seed, written_out
+from detpipe.classify.multibox_fast_rcnn_classifier import (
+    KIND,
+    MultiBoxFastRcnnSpec,
+    build_multibox_fast_rcnn,
+    save_multibox_fast_rcnn,
+)
+from detpipe.classify.train_multibox_fast_rcnn import train_multibox_fast_rcnn
+from detpipe.commands.annotated_images import objects_of, readable, true_targets
+from detpipe.commands.command import dataset_digest
+from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_images import Part, training_parts
+from detpipe.heads.multibox import MultiBoxHead, PyramidNeck, pyramid_shapes
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.priors import as_numbers
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.train_network import training_key
+from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
+from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.storage.manifest import Artefact, plain
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training is made of."""
+
+    spec: MultiBoxFastRcnnSpec
+    train: Part
+    val: Part
+    device: torch.device
+    bf16: bool
+
+
+def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
+    """Train the network on the training images and their objects, and save it. The first rank writes."""
+    with joined_ranks() as ranks:
+        training = described(config, head)
+        artefact = trained_artefact(config, training)
+        key = artefact.manifest.digest
+        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+
+
+def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
+    """The images, the classes, the priors, where it runs. Raises ValueError where there is nothing to learn from."""
+    parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
+    device = resolve_device(config.device)
+    dataset = parts[0].dataset
+    boxes, image_sizes = objects_of(true_targets(parts[0]))
+    factors = np.minimum(head.scales[-1] / image_sizes.min(axis=1), head.max_side / image_sizes.max(axis=1))
+    sizes = ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32)
+    backbone = create_from_seed(config.backbone, 0)
+    backbone.check_map_names(head.maps)
+    strides = [backbone.feature_maps[name].stride for name in head.maps]
+    shapes = pyramid_shapes(sizes, head.multibox.priors, strides, seed=config.solver.seed(config.seed))
+    spec = MultiBoxFastRcnnSpec(
+        dataset.classes, dataset.category_ids, written_out(config.backbone), head, as_numbers(shapes)
+    )
+    return Training(spec, *parts, device, resolve_bf16(config.precision, device))
+
+
+def trained_artefact(config: TrainCls, training: Training) -> Artefact:
+    """The classifier's folder with its key."""
+    settings = {
+        "kind": KIND,
+        "classifier": training.spec,
+        "sampling": config.sampling,
+        "solver": config.solver,
+        "seed": config.solver.seed(config.seed),
+        "bf16": training.bf16,
+        "device": training.device.type,
+    }
+    return Artefact(
+        config.folder.classifier,
+        stage="train-cls",
+        settings=training_key(plain(settings)),
+        inputs={
+            "train": dataset_digest(training.train.dataset),
+            "val": dataset_digest(training.val.dataset),
+            **weights_digest(config.backbone, config.solver),
+        },
+    )
+
+
+def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
+    seed = config.solver.seed(config.seed)
+    network = build_multibox_fast_rcnn(training.spec, seed=seed, pretrained=True)
+    images = [
+        readable(true_targets(part), len(part.records), config.data_source.max_bad)
+        for part in (training.train, training.val)
+    ]
+    summary = train_multibox_fast_rcnn(
+        network,
+        *images,
+        head=training.spec.head,
+        sampling=config.sampling,
+        solver=config.solver,
+        folder=config.folder.classifier,
+        key=key,
+        seed=seed,
+        device=training.device,
+        bf16=training.bf16,
+        ranks=ranks,
+    )
+    if ranks.is_first:
+        save_multibox_fast_rcnn(config.folder.classifier, network, training.spec)
+        keep_multibox(config, network, training.spec)
+    return summary
+
+
+def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFastRcnnSpec) -> None:
+    """The part of the network that proposes, as a MultiBox of its own, in multibox/."""
+    head = MultiBoxHead(
+        **vars(spec.head.multibox),
+        maps=spec.head.maps,
+        width=network.depth,
+        scales=spec.head.scales,
+        max_side=spec.head.max_side,
+    )
+    own = MultiBoxSpec(spec.backbone, head, spec.shapes)
+    multibox = build_multibox(own, seed=0, pretrained=False)
+    multibox.backbone.load_state_dict(network.backbone.state_dict())
+    assert network.merge is not None
+    assert isinstance(multibox.neck, PyramidNeck)
+    multibox.neck.merge.load_state_dict(network.merge.state_dict())
+    multibox.predictor.load_state_dict(network.predictor.state_dict())
+    save_multibox(config.folder.multibox, multibox, own)
