@@ -13,6 +13,7 @@ from detpipe.datasets.source import Split
 from detpipe.heads.multibox import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.network.network_folder import WEIGHTS
+from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.train_multibox import MultiBoxSolver
 
@@ -67,13 +68,19 @@ def with_proposals(config: Run) -> Run:
 
     Returns the settings with the folder of that network.
     """
-    if isinstance(config.proposals, MultiBoxProposals) and not config.proposals.weights:
-        config = replace(config, proposals=replace(config.proposals, weights=str(config.folder.multibox)))
+    proposals = config.proposals
+    if isinstance(proposals, Fused | MultiBoxProposals) and lacks_network(proposals):
+        config = replace(config, proposals=replace(proposals, weights=str(config.folder.multibox)))
         if not train_regions.proposes(config.head):
             train_multibox.run(proposer_training(config))
     if not train_regions.proposes(config.head):
         propose.run(config)
     return config
+
+
+def lacks_network(proposals: Fused | MultiBoxProposals) -> bool:
+    """Whether it proposes, alone or among others, by a MultiBox that is still to be trained."""
+    return not proposals.weights and (isinstance(proposals, MultiBoxProposals) or "multibox" in proposals.sources)
 
 
 def proposer_training(config: Run) -> train_multibox.TrainMultiBox:

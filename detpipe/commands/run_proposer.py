@@ -29,6 +29,9 @@ def keep_proposer(folder: RunFolder, classifier: Path) -> None:
     description = described_proposer(folder)
     if description is not None:
         write_json(classifier / DESCRIPTION, description)
+        proposer = proposer_of(description)
+        if proposer is not None:
+            proposer.keep(classifier)
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:
@@ -42,7 +45,7 @@ def proposer_of_run(folder: RunFolder) -> Proposer:
         return SelectiveSearch()
     proposer = proposer_of(description)
     if proposer is not None and proposer.from_pixels:
-        return proposer
+        return proposer.kept_in(folder.classifier)
     logger.warning(
         "%s: its proposals were made by %s; new images are looked at with selective search",
         folder.path,

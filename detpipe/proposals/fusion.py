@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from detpipe.boxes import nms
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.from_database import StoredInDatabase
+from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer, best_of_equal, check_image, scores_of_order
 from detpipe.proposals.sourced import MOST_SOURCES, SourcedProposals
 from detpipe.storage.manifest import digest_of
@@ -35,6 +37,8 @@ class Fused(Proposer):
     run folder with one. Of equal ranks the first named comes first."""
     budgets: list[int] | None = None
     """Boxes taken of each source, one number a source; null: each source's own max_proposals."""
+    weights: str = ""
+    """Of the source multibox: the folder of its network."""
     duplicate_iou: float = 0.9
     """A box whose IoU with a better-ranked one that stays is above this is dropped. 1 drops only equal boxes."""
 
@@ -69,6 +73,23 @@ class Fused(Proposer):
             found |= dict(one.inputs()) or {name: digest_of(one.describe())}
         return {f"source {name}": digest for name, digest in found.items()}
 
+    @property
+    def max_threads(self) -> int:
+        """As many as each of its sources keeps busy."""
+        return min((one.max_threads for one in self._joined), default=1)
+
+    def keep(self, folder: Path) -> None:
+        """Each source's own."""
+        for one in self._joined:
+            one.keep(folder)
+
+    def kept_in(self, folder: Path) -> Proposer:
+        """With the network of a source, where it was kept."""
+        networks = [
+            one for one in (each.kept_in(folder) for each in self._joined) if isinstance(one, MultiBoxProposals)
+        ]
+        return replace(self, weights=networks[0].weights) if networks else self
+
     def __call__(self, image: Image) -> Proposals:
         """The joined proposals of an RGB image. Raises ValueError where a source needs more than pixels."""
         check_image(image)
@@ -94,20 +115,27 @@ class Fused(Proposer):
         budgets = [None] * len(self.sources) if self.budgets is None else self.budgets
         if len(budgets) != len(self.sources):
             raise ValueError(f"fuse: wanted a budget for each of {self.sources}, got {self.budgets}")
-        return [source_of(name, self.seed, budget) for name, budget in zip(self.sources, budgets, strict=True)]
+        return [
+            source_of(name, self.seed, budget, self.weights) for name, budget in zip(self.sources, budgets, strict=True)
+        ]
 
 
-def source_of(name: str, seed: int, budget: int | None) -> Proposer:
+def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Proposer:
     """A method by its name, with its default settings, or a database by its path.
 
-    budget: its max_proposals; None leaves the method's own, and all of a database. Raises ValueError for other names.
+    budget: its max_proposals; None leaves the method's own, and all of a database. weights: multibox's. Raises
+    ValueError for other names.
     """
     # Here, because the table of methods names this one, too.
     from detpipe.proposals.methods import METHODS
 
     if name in METHODS:
-        method = METHODS[name]
-        return method(seed=seed) if budget is None else method(seed=seed, max_proposals=budget)
+        settings: dict[str, Any] = {"seed": seed}
+        if budget is not None:
+            settings["max_proposals"] = budget
+        if name == "multibox":
+            settings["weights"] = weights
+        return METHODS[name](**settings)
     if Path(name).is_dir():
         return StoredInDatabase(path=name, max_proposals=budget)
     methods = ", ".join(sorted(METHODS.keys() - {_NAME}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +16,16 @@ import numpy as np
 from detpipe.boxes import nms
 from detpipe.datasets.image_file import file_digest
 from detpipe.proposals.proposer import Proposer, check_image, ranked
+from detpipe.storage.atomic import replaced
 from detpipe.structures import Dataset, Image, Proposals
 
 if TYPE_CHECKING:
     from detpipe.proposals.multibox_network import MultiBoxNetwork
 
 ANY_NUMBER = 1 << 16
+
+KEPT = "multibox"
+"""The folder of a copy of the network, in that of a detector."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +71,19 @@ class MultiBoxProposals(Proposer):
         from detpipe.proposals.multibox_network import network_files
 
         return {path.name: file_digest(path).hex() for path in network_files(Path(self.weights))}
+
+    def keep(self, folder: Path) -> None:
+        """Copy the network's files into the folder `multibox` of a folder, each whole or not at all."""
+        from detpipe.proposals.multibox_network import network_files
+
+        (folder / KEPT).mkdir(parents=True, exist_ok=True)
+        for path in network_files(Path(self.weights)):
+            with replaced(folder / KEPT / path.name) as scratch:
+                shutil.copyfile(path, scratch)
+
+    def kept_in(self, folder: Path) -> Proposer:
+        """With the network of the folder `multibox` in a folder, where there is one."""
+        return dataclasses.replace(self, weights=str(folder / KEPT)) if (folder / KEPT).is_dir() else self
 
     def __call__(self, image: Image) -> Proposals:
         """The network's boxes of an RGB image."""

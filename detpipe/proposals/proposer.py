@@ -6,6 +6,7 @@ import abc
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,13 @@ class Proposer(abc.ABC):
     def describe(self) -> dict[str, Any]:
         """The method and its settings, for the manifest; `methods.proposer_of` makes a proposer of it."""
         return {"method": type(self).__name__, **plain(self)}
+
+    def keep(self, folder: Path) -> None:  # noqa: B027 (most need nothing)
+        """Copy what it reads beside the images into a folder, so that `kept_in` finds it there on another machine."""
+
+    def kept_in(self, folder: Path) -> Proposer:  # noqa: ARG002
+        """The same proposer, with what `keep` copied into the folder, where it did."""
+        return self
 
     def inputs(self) -> Mapping[str, str]:
         """Digests, by name, of what it reads beside the images, for the manifest."""
