@@ -453,9 +453,9 @@ def test_defaults_are_those_of_the_code() -> None:
 
 
 def test_training_pages_have_every_setting_of_training() -> None:
-    groups = ("solver.", "head.", "sampling.", "crops.", "backbone.")
+    groups = ("solver.", "head.", "sampling.", "crops.", "backbone.", "multibox.")
     wanted = {name for name in defaults() if name.startswith(groups)}
-    pages = ("training.md", "fast_rcnn.md", "features.md")
+    pages = ("training.md", "fast_rcnn.md", "features.md", "multibox.md")
     assert wanted <= {name for page in pages for name, _ in settings(ROOT / "docs" / page)}
 
 

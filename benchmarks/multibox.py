@@ -1,0 +1,165 @@
+"""MultiBox's proposals beside selective search's: recall@0.5 and AR with few boxes, and what training takes.
+
+    python benchmarks/multibox.py FOLDER [--sets raccoon bccd coco] [--seeds 0 1 2] [--runs DIR]
+        [--transfer] [--cost] [key=value ...]
+
+FOLDER holds raccoon/, bccd/ and voc2012_100/ in VOC's layout, coco_train/ and coco_val/ with instances.json and
+images/. key=value are settings of `detpipe train-multibox`. Intervals are of the test images, resampled. --transfer:
+the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --cost: how much of a training
+step the loss with its matching takes, with 100 objects an image. A run that is there already is read, not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.datasets import load_dataset
+from detpipe.datasets.source import Split
+from detpipe.heads.multibox import Form, MultiBox, MultiBoxHead, make_shapes
+from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.metrics.bootstrap import ImageBootstrap
+from detpipe.metrics.overlap_table import overlap_table
+from detpipe.metrics.recall_curves import recall_curves
+from detpipe.network.allocator import keep_freed_memory
+from detpipe.network.device import Precision, autocast, resolve_bf16
+from detpipe.proposals.proposals_db import ProposalsReader
+from detpipe.storage.manifest import read_manifest
+from detpipe.structures import Dataset, GroundTruth, ImageId, Proposals
+
+BUDGETS = (10, 50, 100, 500)
+RESAMPLES = 1000
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sets", nargs="*", default=["raccoon", "bccd", "coco"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/multibox"))
+    parser.add_argument("--transfer", action="store_true")
+    parser.add_argument("--cost", action="store_true")
+    options, overrides = parser.parse_known_args()
+    heads = "".join(f"  {name:>20}" for budget in BUDGETS for name in (f"recall {budget}", f"AR {budget}"))
+    print(f"{'test images':<12} {'boxes of':<26}{heads}   seconds")
+    for name in options.sets:
+        settings = data_set(name, options.folder)
+        test = images_of(settings, Split.test)
+        search = options.runs / name / "selective_search"
+        detpipe("propose", *settings, f"run_dir={search}")
+        show(name, "selective search", test, run_dir=search)
+        for seed in options.seeds:
+            run_dir = options.runs / name / f"seed_{seed}"
+            detpipe("train-multibox", *settings, f"run_dir={run_dir}", f"seed={seed}", *overrides)
+            propose(settings, run_dir, run_dir)
+            seconds = read_manifest(run_dir / "multibox").seconds
+            show(name, f"MultiBox, seed {seed}", test, run_dir=run_dir, seconds=seconds)
+    if options.transfer:
+        for name in ("raccoon", "voc2012_100"):
+            settings = data_set(name, options.folder)
+            search, run_dir = (options.runs / f"transfer_{name}" / kind for kind in ("selective_search", "multibox"))
+            detpipe("propose", *settings, f"run_dir={search}")
+            every = [images_of(settings, split) for split in (Split.train, Split.test)]
+            show(name, "selective search", *every, run_dir=search)
+            propose(settings, run_dir, options.runs / "coco" / f"seed_{options.seeds[0]}")
+            show(name, "MultiBox of coco_train", *every, run_dir=run_dir)
+    if options.cost:
+        show_cost()
+
+
+def propose(settings: Sequence[str], run_dir: Path, trained: Path) -> None:
+    """Proposals of the network of one run folder in another."""
+    weights = f"proposals.weights={trained / 'multibox'}"
+    detpipe("propose", *settings, f"run_dir={run_dir}", "proposals=multibox", weights, "proposals.max_proposals=500")
+
+
+def show(name: str, method: str, *parts: Dataset, run_dir: Path, seconds: float | None = None) -> None:
+    """A line: recall@0.5 and AR with their intervals, over the images of the parts, each named by its split."""
+    truth: dict[ImageId, GroundTruth] = {}
+    found: dict[ImageId, Proposals] = {}
+    with ProposalsReader(run_dir / "proposals.lmdb") as reader:
+        for part, split in zip(parts, SPLITS[-len(parts) :], strict=True):
+            assert part.ground_truth is not None
+            for one in part.records:
+                truth[f"{split}/{one.image_id}"] = part.ground_truth[one.image_id]
+                found[f"{split}/{one.image_id}"] = reader.read(split, one.image_id).proposals
+    table = overlap_table(truth, found, len(parts[0].classes), BUDGETS)
+    curves = recall_curves(table, ImageBootstrap.draw(len(truth), RESAMPLES, 0), BUDGETS)
+    cells = []
+    for budget in BUDGETS:
+        for measure in ("recall@0.5", "ar"):
+            value = curves.at(budget)[measure]
+            low, high = (float(one[0]) for one in value.interval)
+            cells.append(f"  {value.value[0]:.3f} [{low:.3f}, {high:.3f}]")
+    print(f"{name:<12} {method:<26}{''.join(cells)}   {'' if seconds is None else f'{seconds:.0f}'}", flush=True)
+
+
+SPLITS = (Split.train.value, Split.test.value)
+
+
+def images_of(settings: Sequence[str], split: Split) -> Dataset:
+    """The images of a split that the settings name."""
+    kind, *values = (one.removeprefix("dataset.").removeprefix("dataset=") for one in settings)
+    return load_dataset(kind, split.value, **dict(one.split("=", 1) for one in values))
+
+
+def data_set(name: str, folder: Path) -> list[str]:
+    """The settings that name a data set in `folder`."""
+    if name != "coco":
+        train = "trainval" if (folder / name / "ImageSets/Main/trainval.txt").is_file() else "train"
+        listed = [f"dataset.train={train}"] if (folder / name / "ImageSets/Main").is_dir() else []
+        return ["dataset=voc", f"dataset.root={folder / name}", *listed]
+    return ["dataset=coco"] + [
+        f"dataset.{split}_{what}={folder / f'coco_{part}' / file}"
+        for split, part in (("train", "train"), ("test", "val"))
+        for what, file in (("json", "instances.json"), ("images", "images"))
+    ]
+
+
+def detpipe(*words: str) -> None:
+    """A command, its lines on stderr."""
+    subprocess.run([sys.executable, "-m", "detpipe", *words], check=True)
+
+
+def show_cost() -> None:
+    """Milliseconds of a training step and of the loss in it: 2 images with 100 objects each."""
+    keep_freed_memory()
+    device, generator = torch.device("cpu"), np.random.default_rng(0)
+    corners = generator.uniform(0, 200, (100, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(10, 56, (100, 2))], axis=1).astype(np.float32)
+    truth, sizes = GroundTruth.from_boxes(boxes, np.ones(100)), np.full((100, 2), 256, dtype=np.float32)
+    for form in (Form.grids, Form.pyramid):
+        head = MultiBoxHead(form=form, scales=[256])
+        backbone = create_backbone(BackboneConfig(weights="none"))
+        network = MultiBox(backbone, head, make_shapes(head, [8, 16, 32], boxes, sizes, seed=0), seed=0)
+        network.to(memory_format=torch.channels_last).train()
+        backbone.freeze(3)
+        backbone.use_fast_depthwise_backward()
+        taught = [Taught.of(truth, np.ones(100, dtype=np.float32), device)] * 2
+        images = torch.randint(0, 255, (2, 256, 256, 3), dtype=torch.uint8)
+        steps, losses = [], []
+        for _ in range(12):
+            begun = time.perf_counter()
+            with autocast(device, resolve_bf16(Precision.auto, device)):
+                output = network(images)
+            between = time.perf_counter()
+            loss = multibox_loss(output, taught, head)["loss"]
+            losses.append(time.perf_counter() - between)
+            loss.backward()
+            steps.append(time.perf_counter() - begun)
+        step, own = 1000 * np.median(steps[2:]), 1000 * np.median(losses[2:])
+        priors = output.priors.shape[0]
+        print(f"{form.value}, {priors} priors: a step {step:.0f} ms, matching and loss {own:.1f} ms, {own / step:.1%}")
+
+
+if __name__ == "__main__":
+    main()
