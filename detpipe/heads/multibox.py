@@ -206,7 +206,7 @@ class MultiBoxPredictor(nn.Module):
             if not len(shapes):
                 continue
             predicted = output(F.relu(self.shared(one))).float().permute(0, 2, 3, 1)
-            predicted = predicted.reshape(len(one), -1, len(shapes), 5)
+            predicted = predicted.reshape(len(one), one.shape[2] * one.shape[3], len(shapes), 5)
             logits.append((predicted[..., 0] * calibration[:, 0] + calibration[:, 1]).flatten(1))
             moves.append(predicted[..., 1:].flatten(1, 2))
             priors.append(prior_boxes(shapes, (one.shape[2], one.shape[3]), input_size))
