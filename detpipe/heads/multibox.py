@@ -148,6 +148,11 @@ class MultiBoxHead(FineTuning):
         return self.form is not Form.pyramid
 
     @property
+    def n_maps(self) -> int:
+        """How many maps predict, each with shapes of its own."""
+        return {Form.pyramid: len(self.maps) + 1, Form.grids: len(GRIDS) + 1, Form.whole: 1}[self.form]
+
+    @property
     def by_corners(self) -> bool:
         """Whether moves are of corners, in sides of the input (2014), and not deltas of centre and size."""
         return self.localization is Localization.squared
@@ -221,11 +226,16 @@ class MultiBoxPredictor(nn.Module):
 
 
 class MultiBox(nn.Module):
-    """Images -> predictions, by one pass. New layers start from `seed`; the backbone's weights are the caller's."""
+    """Images -> predictions, by one pass. New layers start from `seed`; the backbone's weights are the caller's.
+
+    Raises ValueError for a map that the backbone hasn't, and for shapes of another number of maps than the form has.
+    """
 
     def __init__(self, backbone: Backbone, config: MultiBoxHead, shapes: Sequence[Float32Array], *, seed: int) -> None:
         super().__init__()
         backbone.check_map_names(config.maps)
+        if len(shapes) != config.n_maps:
+            raise ValueError(f"multibox: wanted shapes of priors for {config.n_maps} maps, got {len(shapes)}")
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
         self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach

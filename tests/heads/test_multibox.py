@@ -270,3 +270,8 @@ def test_settings_that_make_no_head(settings: dict[str, object], words: str) -> 
 def test_a_map_that_the_backbone_has_not() -> None:
     with pytest.raises(ValueError, match=r"no feature map \['stride8'\]; it has \['stem'\]"):
         network(maps=["stride8"])
+
+
+def test_shapes_of_another_number_of_maps() -> None:
+    with pytest.raises(ValueError, match="wanted shapes of priors for 2 maps, got 3"):
+        network([squares(8)] * 3)
