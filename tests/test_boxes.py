@@ -178,3 +178,24 @@ def test_distinct_keeps_the_first_of_each_point_of_the_grid() -> None:
     assert geometry.distinct(boxes, 16).tolist() == [0, 2]  # the last rounds 40 / 16 = 2.5 to 2
     assert geometry.distinct(boxes, 1).tolist() == [0, 1, 2, 3]
     assert geometry.distinct(boxes[:0], 16).shape == (0,)
+
+
+@given(box_arrays(least_side=4), st.integers(0, 1 << 30))
+def test_tensors_are_encoded_and_decoded_as_arrays_are(boxes: Float32Array, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    corners = generator.uniform(-50, 50, (len(boxes), 2))
+    targets = np.concatenate([corners, corners + generator.uniform(1, 60, (len(boxes), 2))], axis=1).astype(np.float32)
+    deltas = geometry.encode_tensors(torch.from_numpy(boxes), torch.from_numpy(targets))
+    assert deltas.shape == (len(boxes), 4)
+    np.testing.assert_allclose(deltas.numpy(), geometry.encode(boxes, targets), rtol=1e-5, atol=1e-5)
+    wild = generator.normal(0, 4, (len(boxes), 4)).astype(np.float32)  # log scales beyond the bound, too
+    decoded = geometry.decode_tensors(torch.from_numpy(boxes), torch.from_numpy(wild))
+    np.testing.assert_allclose(decoded.numpy(), geometry.decode(boxes, wild), rtol=1e-5, atol=1e-3)
+
+
+def test_tensors_of_many_images_are_decoded_at_once() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 20], [5, 5, 9, 7]])
+    deltas = torch.tensor([[[1.0, -0.25, 0, 0]] * 2, [[0, 0, 0, 0]] * 2])
+    decoded = geometry.decode_tensors(boxes.expand(2, 2, 4), deltas)
+    torch.testing.assert_close(decoded, torch.tensor([[[10.0, -5, 20, 15], [9, 4.5, 13, 6.5]], boxes.tolist()]))
+    assert geometry.decode_tensors(boxes[:0], boxes[:0]).shape == geometry.encode_tensors(boxes[:0], boxes[:0]).shape

@@ -159,6 +159,11 @@ class MultiBoxHead(FineTuning, MultiBoxTargets):
         """Whether all images are brought to one square."""
         return self.form is not Form.pyramid
 
+    @property
+    def n_maps(self) -> int:
+        """How many maps predict, each with shapes of its own."""
+        return {Form.pyramid: len(self.maps) + 1, Form.grids: len(GRIDS) + 1, Form.whole: 1}[self.form]
+
 
 def check_views(crop_share: float, crop_area: float, colour: float) -> None:
     """Raise ValueError for settings by which no image can be shown."""
@@ -222,7 +227,7 @@ class MultiBoxPredictor(nn.Module):
             if not len(shapes):
                 continue
             predicted = output(F.relu(self.shared(one))).float().permute(0, 2, 3, 1)
-            predicted = predicted.reshape(len(one), -1, len(shapes), 5)
+            predicted = predicted.reshape(len(one), one.shape[2] * one.shape[3], len(shapes), 5)
             logits.append((predicted[..., 0] * calibration[:, 0] + calibration[:, 1]).flatten(1))
             moves.append(predicted[..., 1:].flatten(1, 2))
             priors.append(prior_boxes(shapes, (one.shape[2], one.shape[3]), input_size))
@@ -237,11 +242,16 @@ class MultiBoxPredictor(nn.Module):
 
 
 class MultiBox(nn.Module):
-    """Images -> predictions, by one pass. New layers start from `seed`; the backbone's weights are the caller's."""
+    """Images -> predictions, by one pass. New layers start from `seed`; the backbone's weights are the caller's.
+
+    Raises ValueError for a map that the backbone hasn't, and for shapes of another number of maps than the form has.
+    """
 
     def __init__(self, backbone: Backbone, config: MultiBoxHead, shapes: Sequence[Float32Array], *, seed: int) -> None:
         super().__init__()
         backbone.check_map_names(config.maps)
+        if len(shapes) != config.n_maps:
+            raise ValueError(f"multibox: wanted shapes of priors for {config.n_maps} maps, got {len(shapes)}")
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
         self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach

@@ -12,7 +12,8 @@ def platt(scores: Float32Array, positive: BoolArray, *, passes: int = 100) -> tu
     """(slope, offset) so that sigmoid(slope score + offset) is the chance of a positive.
 
     Platt 1999 with his smoothed targets, which keep a class of few examples from certainty; Newton's steps, halved
-    until the loss falls (Lin, Lin & Weng 2007). (N,), (N,) -> slope >= 0. Without a positive or a negative: (1, 0).
+    until the loss falls (Lin, Lin & Weng 2007). (N,), (N,) -> slope >= 0: scores that fall where positives are more
+    often give (0, the logit of the positives' share). Without a positive or a negative: (1, 0).
     """
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
@@ -37,4 +38,8 @@ def platt(scores: Float32Array, positive: BoolArray, *, passes: int = 100) -> tu
             size /= 2
         line = line - size * step
         now = loss(line)
-    return max(float(line[0]), 0.0), float(line[1])
+    if line[0] < 0:
+        # The best line that doesn't fall is level, and has an offset of its own: that of the falling one is far off.
+        share = float(target.mean())
+        return 0.0, float(np.log(share / (1 - share)))
+    return float(line[0]), float(line[1])

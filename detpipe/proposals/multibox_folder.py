@@ -65,7 +65,10 @@ def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
     """The network in evaluation mode on the CPU, and its spec. Raises NetworkFolderError naming what is wrong."""
     spec = load_multibox_spec(folder)
     own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
-    network = build_multibox(own, seed=0, pretrained=False)
+    try:
+        network = build_multibox(own, seed=0, pretrained=False)
+    except ValueError as error:
+        raise NetworkFolderError(f"{folder / DESCRIPTION}: no network can be made of it: {error}") from error
     load_network_weights(folder, network)
     return network.eval(), spec
 

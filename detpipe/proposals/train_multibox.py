@@ -80,6 +80,8 @@ def train_multibox(
     Raises ValueError for no images, Interrupted after a signal.
     """
     ranks = ranks if ranks is not None else Ranks()
+    # Recall is of objects: an image without any adds nothing to it.
+    val = list(filter(has_objects, val))
     fill = mean_colour(network.backbone.spec)
     make_batch = AnnotatedBatches(
         train,
@@ -103,7 +105,7 @@ def train_multibox(
         examples=len(train),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, head, device, bf16) if any(map(has_objects, val)) else None,
+        validate=validation(network, val, head, device, bf16) if val else None,
         learning=head,
         solver=solver,
         folder=folder,

@@ -29,3 +29,10 @@ def test_separated_scores_give_no_certainty() -> None:
 def test_one_side_alone() -> None:
     assert platt(np.ones(3, np.float32), np.zeros(3, bool)) == (1.0, 0.0)
     assert platt(np.zeros(0, np.float32), np.zeros(0, bool)) == (1.0, 0.0)
+
+
+def test_scores_the_wrong_way_round_give_the_share_of_positives() -> None:
+    """Targets are 2/3 for the one positive and 1/5 for each of the three negatives: 19/60 in the mean."""
+    slope, offset = platt(np.array([-9, -7, -6, -5], np.float32), np.array([True, False, False, False]))
+    assert slope == 0
+    assert 1 / (1 + np.exp(-offset)) == pytest.approx(19 / 60, abs=1e-6)
