@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from detpipe.heads.multibox import Confidence, Localization, MatchedBy, Matching
+from detpipe.heads.priors import as_shapes
 from detpipe.network.network_folder import NET, WEIGHTS, NetworkFolderError
 from detpipe.proposals.multibox_folder import (
     DESCRIPTION,
@@ -54,11 +55,11 @@ def test_every_setting_of_the_head_comes_back() -> None:
 
 def test_a_map_without_shapes_comes_back(tmp_path: Path) -> None:
     folder = tiny_multibox.saved(tmp_path / "made")
-    assert [one.shape for one in load_multibox_spec(folder).shape_arrays] == [(1, 4), (1, 4)]
+    assert [one.shape for one in as_shapes(load_multibox_spec(folder).shapes)] == [(1, 4), (1, 4)]
     values = json.loads((folder / DESCRIPTION).read_text())
     values["shapes"][0] = []
     (folder / DESCRIPTION).write_text(json.dumps(values))
-    assert [one.shape for one in load_multibox_spec(folder).shape_arrays] == [(0, 4), (1, 4)]
+    assert [one.shape for one in as_shapes(load_multibox_spec(folder).shapes)] == [(0, 4), (1, 4)]
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from detpipe.backbone.create import BackboneConfig
 from detpipe.heads.multibox import MultiBox, MultiBoxHead
-from detpipe.heads.priors import centred
+from detpipe.heads.priors import as_numbers, centred
 from detpipe.network.annotated_batches import AnnotatedImage
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
 from tests import drawn
@@ -40,7 +40,7 @@ def spec(folder: Path, **more: object) -> MultiBoxSpec:
         name="caffe", prototxt=str(folder / "tiny.prototxt"), weights="none", mean=[104, 117, 123], scale=1 / 64
     )
     shapes = [centred(np.array([[side, side]], dtype=np.float32)) for side in (30, 60)]
-    return MultiBoxSpec.of(backbone, head(**more), shapes)
+    return MultiBoxSpec(backbone, head(**more), as_numbers(shapes))
 
 
 def network(one: MultiBoxSpec, seed: int = 0) -> MultiBox:
