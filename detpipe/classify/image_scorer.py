@@ -19,6 +19,7 @@ from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
+from detpipe.parallel import ordered_map
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 
@@ -76,7 +77,7 @@ class ImageScorer:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         # With free sizes inductor fails on the merge of maps: images are padded to a few sizes, each compiled once.
         self.maps_of = torch.compile(network.feature_maps, dynamic=False) if compiled else network.feature_maps
-        self._multiple = COMPILED_MULTIPLE if compiled else 1
+        self._compiled, self._multiple = compiled, COMPILED_MULTIPLE if compiled else 1
         if isinstance(network, MultiBoxFastRcnn):
             self._multiple = max(self._multiple, 2 * network.strides[-1])
         self._proposals = proposals
@@ -85,9 +86,23 @@ class ImageScorer:
         self.bf16, self._device = bf16, device
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself."""
-        for boxes, views in read_ahead((boxes, self._views(image)) for image, boxes in images):
-            yield self._scored(boxes, views)
+        """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself.
+
+        On a CPU each core takes an image of its own: threads within one image wait for each other at every layer.
+        """
+        shown = read_ahead((boxes, self._views(image)) for image, boxes in images)
+        threads = torch.get_num_threads()
+        if self._device.type != "cpu" or self._compiled or threads == 1:
+            yield from (self._scored(boxes, views) for boxes, views in shown)
+            return
+        try:
+            yield from ordered_map(self._scored_by_one_core, shown, workers=threads, max_threads=threads)
+        finally:
+            torch.set_num_threads(threads)  # torch keeps the last number that any thread asked for
+
+    def _scored_by_one_core(self, shown: tuple[Float32Array, list[View]]) -> ScoredRegions:
+        torch.set_num_threads(1)
+        return self._scored(*shown)
 
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])
@@ -122,8 +137,11 @@ class ImageScorer:
                 for view in views
             ]
         if own:
-            boxes = self._own_regions(looks)
-            return replace(self._scored_regions(looks, boxes), boxes=boxes) if len(boxes) else self._nothing()
+            boxes, confidences = self._own_regions(looks)
+            if not len(boxes):
+                return self._nothing()
+            scored = self._scored_regions(looks, boxes)
+            return replace(scored, probabilities=self._by_quality(scored.probabilities, confidences), boxes=boxes)
         return self._scored_regions(looks, boxes)
 
     def _nothing(self) -> ScoredRegions:
@@ -131,8 +149,22 @@ class ImageScorer:
         empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
         return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
 
-    def _own_regions(self, looks: Sequence[Look]) -> Float32Array:
-        """The regions that the network proposes, of all looks together, best first: (R, 4), pixels of the image."""
+    def _by_quality(self, probabilities: Float32Array, confidences: Float32Array) -> Float32Array:
+        """The classes' probabilities (R, K + 1) and the proposals' own confidences (R,), by their geometric mean.
+
+        The background's stay: of a good class alone a good box is wanted.
+        """
+        assert isinstance(self.network, MultiBoxFastRcnn)
+        share = np.float32(self.network.quality)
+        mixed = probabilities.copy()
+        mixed[:, 1:] = probabilities[:, 1:] ** (1 - share) * confidences[:, None] ** share
+        return mixed
+
+    def _own_regions(self, looks: Sequence[Look]) -> tuple[Float32Array, Float32Array]:
+        """The regions that the network proposes, of all looks together, best first, and its confidence in them.
+
+        (R, 4) in pixels of the image, (R,).
+        """
         assert isinstance(self.network, MultiBoxFastRcnn)
         boxes, scores = [], []
         for look in looks:
@@ -145,7 +177,8 @@ class ImageScorer:
             scores.append(confidence.cpu().numpy())
         every, score = np.concatenate(boxes), np.concatenate(scores)
         kept = geometry.nms(every, score, self.network.proposal_nms) if len(looks) > 1 else np.arange(len(every))
-        return every[kept][geometry.area(every[kept]) > 0][: self._proposals]
+        kept = kept[geometry.area(every[kept]) > 0][: self._proposals]
+        return every[kept], score[kept]
 
     def _scored_regions(self, looks: Sequence[Look], boxes: Float32Array) -> ScoredRegions:
         """Scores of R regions, R of at least 1: those that are likely an object's are looked at where they moved to."""

@@ -36,7 +36,12 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
     """Training: the network's best boxes of an image, which regions are sampled from."""
     proposal_nms: float = 0.7
     """A proposal that overlaps a better one by more than this is dropped, in training and testing."""
-    crop_share: float = 0.5
+    quality: float = 0.5
+    """Testing: a region's score is p^(1 - quality) q^quality, of the class's probability p and the proposal's own
+    confidence q, which is learned to be the IoU of its box with the object. 0 leaves p alone."""
+    refine: int = 0
+    """Testing: how often likely regions are moved by their deltas and scored again. MultiBox's boxes need none."""
+    crop_share: float = 0.0
     """Share of the training images that are shown in part ..."""
     crop_area: float = 0.3
     """... of at least this share of their area."""
@@ -47,11 +52,13 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
         super().__post_init__()
         if self.merge_width is None:
             raise ValueError("head.merge_width: multibox_fast_rcnn merges its maps: wanted a width, got null")
-        if self.proposals < 1 or not 0 <= self.proposal_nms <= 1 or not self.multibox_weight >= 0:
+        if self.proposals < 1 or not 0 <= self.proposal_nms <= 1 or not 0 <= self.quality <= 1:
             raise ValueError(
-                "head: wanted proposals >= 1, proposal_nms in [0, 1] and multibox_weight >= 0, got "
-                f"{self.proposals}, {self.proposal_nms}, {self.multibox_weight}"
+                "head: wanted proposals >= 1, proposal_nms and quality in [0, 1], got "
+                f"{self.proposals}, {self.proposal_nms}, {self.quality}"
             )
+        if not self.multibox_weight >= 0:
+            raise ValueError(f"head.multibox_weight: wanted at least 0, got {self.multibox_weight}")
         check_views(self.crop_share, self.crop_area, self.colour)
 
 
@@ -71,7 +78,7 @@ class MultiBoxFastRcnn(FastRcnn):
         seed: int,
     ) -> None:
         super().__init__(backbone, n_classes, config, seed=seed)
-        self.proposal_nms = config.proposal_nms
+        self.proposal_nms, self.quality = config.proposal_nms, config.quality
         self.predictor = MultiBoxPredictor(
             self.depth,
             self.depth,
