@@ -24,8 +24,9 @@ import torch
 from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.datasets import load_dataset
 from detpipe.datasets.source import Split
-from detpipe.heads.multibox import Form, MultiBox, MultiBoxHead, make_shapes
+from detpipe.heads.multibox import MultiBox, make_shapes
 from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.heads.multibox_settings import Form, MultiBoxHead
 from detpipe.metrics.bootstrap import ImageBootstrap
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.metrics.recall_curves import recall_curves

@@ -48,8 +48,8 @@ from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.linear_svm import SvmHead
-from detpipe.heads.multibox import MultiBoxHead
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnnHead
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.nearest_neighbours import NearestNeighboursHead
 from detpipe.heads.prototypes import PrototypesHead
 from detpipe.heads.region_head import HeadConfig

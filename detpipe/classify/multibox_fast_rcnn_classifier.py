@@ -9,14 +9,8 @@ from typing import Any
 
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
-from detpipe.heads.multibox import (
-    Confidence,
-    Localization,
-    MatchedBy,
-    Matching,
-    MultiBoxTargets,
-)
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.roi_pooling import Pooling

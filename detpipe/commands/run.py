@@ -10,7 +10,7 @@ from detpipe.commands import check, crop, detect, evaluate, features, propose, t
 from detpipe.commands.compress import copy_proposals
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
-from detpipe.heads.multibox import MultiBoxHead
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused

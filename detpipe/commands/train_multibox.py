@@ -15,7 +15,8 @@ from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
-from detpipe.heads.multibox import MultiBoxHead, make_shapes
+from detpipe.heads.multibox import make_shapes
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key

@@ -22,8 +22,10 @@ from detpipe.commands.command import dataset_digest
 from detpipe.commands.train_cls import TrainCls
 from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.commands.training_images import Part, training_parts
-from detpipe.heads.multibox import MultiBoxHead, PyramidNeck, pyramid_shapes
+from detpipe.heads.multibox import pyramid_shapes
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.multibox_necks import PyramidNeck
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key

@@ -13,14 +13,9 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
-from detpipe.heads.multibox import (
-    MultiBoxPredictor,
-    MultiBoxTargets,
-    Output,
-    best_boxes,
-    check_views,
-    with_coarser,
-)
+from detpipe.heads.multibox import MultiBoxPredictor, Output, best_boxes
+from detpipe.heads.multibox_necks import with_coarser
+from detpipe.heads.multibox_settings import MultiBoxTargets, check_views
 from detpipe.structures import Float32Array
 
 

@@ -15,16 +15,8 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from detpipe.heads.matching import BACKGROUND, bipartite, many_to_one, without
-from detpipe.heads.multibox import (
-    Confidence,
-    Localization,
-    MatchedBy,
-    Matching,
-    MultiBoxTargets,
-    Output,
-    decode,
-    encode,
-)
+from detpipe.heads.multibox import Output, decode, encode
+from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
 from detpipe.structures import Float32Array, GroundTruth
 
 UNTAUGHT_OVERLAP = 0.5

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.backbone.create import BackboneConfig, create_from_seed
-from detpipe.heads.multibox import (
-    Confidence,
-    Form,
-    Localization,
-    MatchedBy,
-    Matching,
-    MultiBox,
-    MultiBoxHead,
-)
+from detpipe.heads.multibox import MultiBox
+from detpipe.heads.multibox_settings import Confidence, Form, Localization, MatchedBy, Matching, MultiBoxHead
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
 from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json

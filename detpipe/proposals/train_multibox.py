@@ -12,8 +12,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.multibox import MultiBox, MultiBoxHead, best_boxes
+from detpipe.heads.multibox import MultiBox, best_boxes
 from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.platt import platt
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded

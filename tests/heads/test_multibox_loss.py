@@ -13,8 +13,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from detpipe.heads import multibox_loss as module
 from detpipe.heads.matching import BACKGROUND, IGNORED
-from detpipe.heads.multibox import Confidence, Localization, MatchedBy, Matching, MultiBoxHead, Output
+from detpipe.heads.multibox import Output
 from detpipe.heads.multibox_loss import Taught, confidence_loss, match, multibox_loss, pair_iou
+from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxHead
 from detpipe.structures import BoolArray, GroundTruth
 
 PAPER = {

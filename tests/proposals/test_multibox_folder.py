@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from detpipe.heads.multibox import Confidence, Localization, MatchedBy, Matching
+from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching
 from detpipe.heads.priors import as_shapes
 from detpipe.network.network_folder import NET, WEIGHTS, NetworkFolderError
 from detpipe.proposals.multibox_folder import (

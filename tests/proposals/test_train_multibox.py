@@ -12,7 +12,8 @@ import torch
 
 from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.multibox import Confidence, Form, Localization, Matching, MultiBox, MultiBoxHead
+from detpipe.heads.multibox import MultiBox
+from detpipe.heads.multibox_settings import Confidence, Form, Localization, Matching, MultiBoxHead
 from detpipe.heads.platt import platt
 from detpipe.network.annotated_batches import AnnotatedImage, padded
 from detpipe.network.scaled_image import mean_colour

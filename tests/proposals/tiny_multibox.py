@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.backbone.create import BackboneConfig
-from detpipe.heads.multibox import MultiBox, MultiBoxHead
+from detpipe.heads.multibox import MultiBox
+from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers, centred
 from detpipe.network.annotated_batches import AnnotatedImage
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox

@@ -1,0 +1,156 @@
+"""The settings of MultiBox: its form, which prior answers for which object, by which losses, from which views."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from detpipe.backbone.fine_tuning import FineTuning
+from detpipe.heads.priors import GRIDS
+
+
+class Form(enum.Enum):
+    """What is predicted where.
+
+    pyramid: at every cell of maps that are merged top-down. grids: at the cells of small grids that the last map is
+    averaged to (MSC-MultiBox). whole: a fixed number of boxes from all of the last map (MultiBox of 2014).
+    """
+
+    pyramid = "pyramid"
+    grids = "grids"
+    whole = "whole"
+
+
+class Matching(enum.Enum):
+    """How many predictions an object has: one (bipartite), or all that are near enough."""
+
+    bipartite = "bipartite"
+    many_to_one = "many_to_one"
+
+
+class MatchedBy(enum.Enum):
+    """What is matched with objects: the priors, or the predicted boxes and their confidence (eq. 4 of 2014)."""
+
+    prior = "prior"
+    prediction = "prediction"
+
+
+class Localization(enum.Enum):
+    """The loss of the box: squared error of its corners (2014), smooth L1 of its deltas, or 1 - GIoU."""
+
+    squared = "squared"
+    smooth_l1 = "smooth_l1"
+    giou = "giou"
+
+
+class Confidence(enum.Enum):
+    """The loss of the confidence: cross entropy (2014), focal loss, or quality: what is learned is the box's IoU."""
+
+    cross_entropy = "cross_entropy"
+    focal = "focal"
+    quality = "quality"
+
+
+@dataclass(kw_only=True)
+class MultiBoxTargets:
+    """How many priors, which of them answers for which object, and by which losses they learn."""
+
+    priors: int = 9
+    """Shapes of priors, each at every cell of the map that suits its size; of the form whole: boxes of an image."""
+    matching: Matching = Matching.many_to_one
+    """bipartite or many_to_one."""
+    matched_by: MatchedBy = MatchedBy.prior
+    """prior or prediction."""
+    positive_iou: float = 0.5
+    """many_to_one: a prior is an object's at this IoU or more ..."""
+    negative_iou: float = 0.4
+    """... and background below this one."""
+    at_least: int = 4
+    """many_to_one: so many of the priors that are nearest to an object are its, however far they are."""
+    localization: Localization = Localization.giou
+    """squared, smooth_l1 or giou."""
+    confidence: Confidence = Confidence.quality
+    """cross_entropy, focal or quality."""
+    location_weight: float = 1.0
+    """Weight of the box's loss beside the confidence's."""
+    negatives: int | None = None
+    """Background priors that count for each object's: the ones with the largest loss (hard negatives); null: all."""
+
+    def __post_init__(self) -> None:
+        if self.priors < 1:
+            raise ValueError(f"multibox.priors: wanted at least 1, got {self.priors}")
+        if not 0 <= self.negative_iou <= self.positive_iou <= 1 or self.at_least < 0:
+            raise ValueError(
+                "multibox: wanted 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "
+                f"{self.negative_iou}, {self.positive_iou}, {self.at_least}"
+            )
+        if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
+            raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
+        if self.negatives is not None and self.negatives < 1:
+            raise ValueError(f"multibox.negatives: wanted at least 1 for each positive, or null, got {self.negatives}")
+        if not self.location_weight >= 0:
+            raise ValueError(f"multibox.location_weight: wanted at least 0, got {self.location_weight}")
+
+    @property
+    def by_corners(self) -> bool:
+        """Whether moves are of corners, in sides of the input (2014), and not deltas of centre and size."""
+        return self.localization is Localization.squared
+
+
+@dataclass(kw_only=True)
+class MultiBoxHead(FineTuning, MultiBoxTargets):
+    """The form of the network, what it learns from, and how its training images are shown."""
+
+    form: Form = Form.pyramid
+    """pyramid, grids (msc_multibox) or whole (multibox_2014)."""
+    maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
+    """Feature maps of the backbone, fine to coarse: pyramid merges them and adds one of twice the last stride; the
+    other forms take the last one."""
+    width: int = 96
+    """Channels of the merged maps, and of the layer before the predictions."""
+    hidden: int = 1024
+    """whole: width of the layer that sees all of the image."""
+    scales: list[int] = field(default_factory=lambda: [320, 352, 384])
+    """Pixels of an image's shorter side in training, one at random; the last one in proposing. The forms grids and
+    whole bring all images to a square of the last one."""
+    max_side: int = 640
+    """Pixels of the longer side at most."""
+    calibrate: bool = False
+    """After training, bring each prior's confidence to the share of its boxes that found an object."""
+    flip: bool = True
+    """Mirror half of the training images."""
+    crop_share: float = 0.5
+    """Share of the training images that are shown in part ..."""
+    crop_area: float = 0.3
+    """... of at least this share of their area."""
+    colour: float = 0.2
+    """Brightness, contrast and saturation vary by this share."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.maps, self.scales = list(self.maps), list(self.scales)
+        if not self.maps or not self.scales or min(self.scales) < 32:
+            raise ValueError(f"multibox: wanted maps, and scales of at least 32 pixels, got {self.maps}, {self.scales}")
+        for name in ("width", "hidden", "max_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"multibox.{name}: wanted at least 1, got {getattr(self, name)}")
+        check_views(self.crop_share, self.crop_area, self.colour)
+
+    @property
+    def square(self) -> bool:
+        """Whether all images are brought to one square."""
+        return self.form is not Form.pyramid
+
+    @property
+    def n_maps(self) -> int:
+        """How many maps predict, each with shapes of its own."""
+        return {Form.pyramid: len(self.maps) + 1, Form.grids: len(GRIDS) + 1, Form.whole: 1}[self.form]
+
+
+def check_views(crop_share: float, crop_area: float, colour: float) -> None:
+    """Raise ValueError for settings by which no image can be shown."""
+    if not 0 <= crop_share <= 1 or not 0 < crop_area <= 1 or not 0 <= colour < 1:
+        raise ValueError(
+            "wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
+            f"{crop_share}, {crop_area}, {colour}"
+        )
