@@ -110,7 +110,8 @@ def region_losses(
     class_loss = softmax_loss(logits, labels, head.label_smoothing)
     losses = {"loss": class_loss, "class_loss": class_loss}
     if regressor is not None and deltas is not None:
-        box_loss = regressor.loss(deltas, labels, torch.from_numpy(batch.deltas).to(device))
+        targets = torch.from_numpy(batch.deltas).to(device)
+        box_loss = regressor.loss(deltas, labels, targets, beta=head.box_loss_beta)
         losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
     losses["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
     return losses

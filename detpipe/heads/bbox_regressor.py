@@ -42,15 +42,15 @@ class BoxRegressor(nn.Module):
         scaled: Tensor = self.linear(features).unflatten(1, (-1, 4))
         return scaled if self.training else scaled * self.std
 
-    def loss(self, scaled: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, scaled: Tensor, labels: Tensor, targets: Tensor, *, beta: float = 1.0) -> Tensor:
         """Smooth L1 of each foreground region's own class, over all N regions (Fast R-CNN, eq. 1 to 3).
 
-        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas.
-        No foreground gives 0.
+        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas. beta: from
+        which error on the loss is L1 (1 in Fast R-CNN). No foreground gives 0.
         """
         rows = torch.nonzero(labels > 0).squeeze(1)
         own = scaled.float()[rows, labels[rows] - 1]
-        return F.smooth_l1_loss(own, targets[rows] / self.std, reduction="sum") / max(len(labels), 1)
+        return F.smooth_l1_loss(own, targets[rows] / self.std, reduction="sum", beta=beta) / max(len(labels), 1)
 
     def solve(self, features: Float32Array, labels: Int64Array, deltas: Float32Array, *, ridge: float = 1000.0) -> None:
         """Set the layer to the class-wise ridge regression on these foreground regions (R-CNN, appendix C).

@@ -25,6 +25,8 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
 
     multibox: MultiBoxTargets = field(default_factory=MultiBoxTargets)
     """How the proposals are learned."""
+    box_loss_beta: float = 1 / 9
+    """As of Faster R-CNN in torchvision and Detectron, whose boxes are more exact for it."""
     multibox_weight: float = 1.0
     """Weight of their loss beside that of the regions."""
     proposals: int = 300

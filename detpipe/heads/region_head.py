@@ -40,6 +40,9 @@ class HeadConfig(RegionHead, FineTuning):
     """How boxes are refined."""
     box_loss_weight: float = 1.0
     """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
+    box_loss_beta: float = 1.0
+    """Error of a box, in spreads of the deltas, from which on its loss is L1: 1 in Fast R-CNN. A small one asks for
+    exact boxes."""
     dropout: float = 0.2
     """Share of features dropped in training."""
     label_smoothing: float = 0.0
@@ -51,3 +54,5 @@ class HeadConfig(RegionHead, FineTuning):
         super().__post_init__()
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
             raise ValueError("head: wanted dropout and label_smoothing in [0, 1)")
+        if not self.box_loss_beta > 0:
+            raise ValueError(f"head.box_loss_beta: wanted a number above 0, got {self.box_loss_beta}")

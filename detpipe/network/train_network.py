@@ -78,9 +78,13 @@ def train_network(
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those of "solver" that change how a training is watched, not what comes out of it.
 
-    "head" has sync_batch_norm only where it is set: it came later, and older run folders stay valid.
+    "head" has what came later only where it is not as it was before, so that older run folders stay valid.
     """
     key = {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
     if "head" in key:
-        key["head"] = {name: value for name, value in key["head"].items() if name != "sync_batch_norm" or value}
+        key["head"] = {name: value for name, value in key["head"].items() if name not in LATER or value != LATER[name]}
     return key
+
+
+LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0}
+"""Settings of a head that its first form had not, and what it did without them."""
