@@ -25,6 +25,8 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
 
     multibox: MultiBoxTargets = field(default_factory=MultiBoxTargets)
     """How the proposals are learned."""
+    dropout: float = 0.0
+    """Share of features dropped in training. None: the boxes are less exact for it."""
     box_loss_beta: float = 1 / 9
     """As of Faster R-CNN in torchvision and Detectron, whose boxes are more exact for it."""
     multibox_weight: float = 1.0
