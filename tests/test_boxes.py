@@ -178,3 +178,12 @@ def test_distinct_keeps_the_first_of_each_point_of_the_grid() -> None:
     assert geometry.distinct(boxes, 16).tolist() == [0, 2]  # the last rounds 40 / 16 = 2.5 to 2
     assert geometry.distinct(boxes, 1).tolist() == [0, 1, 2, 3]
     assert geometry.distinct(boxes[:0], 16).shape == (0,)
+
+
+def test_voting_is_the_mean_by_score() -> None:
+    drawn = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [0, 0, 3, 3]], np.float32)
+    scores = np.array([0.6, 0.2, 0.5, 0.9], np.float32)
+    found = geometry.vote(drawn, scores, np.array([0, 2]), 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 10, 9.5], [20, 20, 30, 30]], rtol=1e-6)
+    assert geometry.vote(drawn, scores, np.zeros(0, np.int64), 0.5).shape == (0, 4)
+    np.testing.assert_array_equal(geometry.vote(drawn, np.zeros(4, np.float32), np.array([1]), 0.5), drawn[[1]])
