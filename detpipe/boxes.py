@@ -80,6 +80,17 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Arr
     return np.asarray(order[kept.numpy()], dtype=np.int64)
 
 
+def vote(boxes: Float32Array, scores: Float32Array, kept: Int64Array, at_least: float) -> Float32Array:
+    """Each kept box as the mean of all that overlap it by at_least or more, itself among them, by their scores.
+
+    (N, 4), (N,), (M,) int64 of what NMS kept -> (M, 4); where all of these scores are 0, as it is.
+    (Gidaris & Komodakis 2015, box voting.)
+    """
+    weights = np.where(iou(boxes[kept], boxes) >= at_least, scores, 0).astype(np.float64)
+    weights[np.arange(len(kept)), kept] = np.maximum(scores[kept], 1e-12)
+    return np.asarray((weights @ boxes) / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
 def distinct(boxes: Float32Array, step: float) -> Int64Array:
     """The places of the boxes that are the first to round to their points of a grid (Fast R-CNN's DEDUP_BOXES).
 

@@ -199,3 +199,12 @@ def test_tensors_of_many_images_are_decoded_at_once() -> None:
     decoded = geometry.decode_tensors(boxes.expand(2, 2, 4), deltas)
     torch.testing.assert_close(decoded, torch.tensor([[[10.0, -5, 20, 15], [9, 4.5, 13, 6.5]], boxes.tolist()]))
     assert geometry.decode_tensors(boxes[:0], boxes[:0]).shape == geometry.encode_tensors(boxes[:0], boxes[:0]).shape
+
+
+def test_voting_is_the_mean_by_score() -> None:
+    drawn = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [0, 0, 3, 3]], np.float32)
+    scores = np.array([0.6, 0.2, 0.5, 0.9], np.float32)
+    found = geometry.vote(drawn, scores, np.array([0, 2]), 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 10, 9.5], [20, 20, 30, 30]], rtol=1e-6)
+    assert geometry.vote(drawn, scores, np.zeros(0, np.int64), 0.5).shape == (0, 4)
+    np.testing.assert_array_equal(geometry.vote(drawn, np.zeros(4, np.float32), np.array([1]), 0.5), drawn[[1]])

@@ -30,6 +30,9 @@ class DetectConfig:
     """Proposals of an image that are classified, best first."""
     nms_iou: float = 0.3
     """Class-wise NMS drops a box that overlaps a better one by more than this (R-CNN's threshold)."""
+    vote_iou: float | None = None
+    """What stays becomes the mean, by score, of all boxes of its class that overlap it by this or more; null: as it is.
+    (Gidaris & Komodakis 2015, box voting.)"""
     score_floor: float = 0.01
     """Detections with a lower probability are dropped."""
     max_detections: int = 100
@@ -66,6 +69,8 @@ class DetectConfig:
             raise ValueError(
                 f"detect: wanted nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"
             )
+        if self.vote_iou is not None and not 0 < self.vote_iou <= 1:
+            raise ValueError(f"detect.vote_iou: wanted an overlap above 0 and at most 1, or null, got {self.vote_iou}")
         if min(self.max_proposals, self.max_detections, self.batch_size) < 1:
             raise ValueError("detect: wanted max_proposals, max_detections and batch_size of at least 1")
 
@@ -236,7 +241,10 @@ def select_detections(
         solid = geometry.area(moved) > 0
         rows, moved = rows[solid], moved[solid]
         kept = geometry.nms(moved, scores[rows], config.nms_iou)
-        found.append((moved[kept], scores[rows[kept]], label))
+        placed = moved[kept]
+        if config.vote_iou is not None:
+            placed = geometry.vote(moved, scores[rows], kept, config.vote_iou)
+        found.append((placed, scores[rows[kept]], label))
     return best_of(found, config.max_detections)
 
 

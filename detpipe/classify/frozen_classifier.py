@@ -6,7 +6,7 @@ R: regions of one image, D: feature width, K: classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, rea
 from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.feature_store import FeatureStore
 from detpipe.classify.region_features import FeatureConfig, RegionFeatures
-from detpipe.classify.region_geometry import region_geometry
+from detpipe.classify.region_geometry import mirrored_geometry, region_geometry
 from detpipe.heads.feature_head import Examples, FeatureHead
 from detpipe.heads.linear_svm import LinearHead
 from detpipe.heads.nearest_neighbours import NeighboursHead
@@ -87,26 +87,40 @@ class FrozenScorer:
 
         for features in self._extractor.features(noted()):
             stored = features.astype(np.float16).astype(np.float32)
-            yield score_features(self.network.head, stored, geometry.pop(0))
+            yield score_features(self.network.head, stored, geometry.pop(0), self._extractor.config.views)
 
 
-def score_features(head: FeatureHead, features: Float32Array, geometry: Float32Array) -> ScoredRegions:
-    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU; R = 0 gives none."""
+def score_features(
+    head: FeatureHead, features: Float32Array, geometry: Float32Array, views: Sequence[bool]
+) -> ScoredRegions:
+    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU: the mean of the views; R = 0 gives none."""
+    head.cpu()
+    scores, moves = [], []
     with torch.inference_mode():
-        scores, deltas = head.cpu()(torch.from_numpy(features), torch.from_numpy(geometry))
-    return ScoredRegions(scores.numpy(), None if deltas is None else deltas.numpy())
+        for mirrored, columns in zip(views, np.split(features, len(views), axis=1), strict=True):
+            place = mirrored_geometry(geometry) if mirrored else geometry
+            scored, deltas = head(torch.from_numpy(columns), torch.from_numpy(place))
+            scores.append(scored)
+            if deltas is not None:
+                moves.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)
+        means = [torch.stack(one).mean(dim=0).numpy() for one in (scores, moves) if one]
+    return ScoredRegions(means[0], means[1] if moves else None)
 
 
 def examples_of(store: FeatureStore) -> Examples:
-    """What a head learns from: the store in memory, in float32."""
+    """What a head learns from: the store in memory, in float32; each view of a region is an example."""
+    views = FeatureConfig(**store.manifest.settings["extraction"]["features"]).views
+    width = store.features.shape[1] // len(views)
+    # numpy takes several times as long to convert float16.
+    parts = [torch.from_numpy(np.array(store.features[:, place * width :][:, :width])) for place in range(len(views))]
+    turned = np.array([-1, 1, 1, 1], dtype=np.float32)
     return Examples(
-        # numpy takes several times as long to convert float16. It is copied first: torch warns of a file read only.
-        features=torch.from_numpy(np.array(store.features)).float().numpy(),
-        geometry=store.geometry,
-        labels=store.labels,
-        ious=store.ious,
-        deltas=store.deltas,
-        class_ious=store.class_ious,
+        features=torch.cat(parts).float().numpy(),
+        geometry=np.concatenate([mirrored_geometry(store.geometry) if one else store.geometry for one in views]),
+        labels=np.tile(store.labels, len(views)),
+        ious=np.tile(store.ious, len(views)),
+        deltas=np.concatenate([store.deltas * turned if one else store.deltas for one in views]),
+        class_ious=np.tile(store.class_ious, (len(views), 1)),
         classes=store.classes,
     )
 

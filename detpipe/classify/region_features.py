@@ -3,7 +3,7 @@
 A crop shows a region large and by itself; the maps show it among what is around it, which tells a part from a whole.
 (R-CNN's crops, Girshick et al. 2014; RoIAlign on maps of two scales, He et al. 2017, section 3.)
 
-R: regions of one image. S: side of a crop. D: feature width.
+R: regions of one image. S: side of a crop. V: views, as it is and mirrored. D: feature width, of all views.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class FeatureConfig:
     """The whole image at these shorter sides: of its last two maps what lies under the region, and their mean."""
     grid: int = 2
     """Rows and columns of cells that a region is divided into on a map."""
+    mirrored: bool = False
+    """The same of the mirrored image, too: twice the examples, and in detection the mean of both. Twice the time."""
 
     def __post_init__(self) -> None:
         if self.grid < 1 or not all(32 <= side <= 4096 for side in self.image_sides):
@@ -49,6 +51,11 @@ class FeatureConfig:
             )
         if not self.crops and not self.image_sides:
             raise ValueError("features: wanted crops=true, or image_sides, or both, got neither")
+
+    @property
+    def views(self) -> tuple[bool, ...]:
+        """V views in the order of their columns: whether each is mirrored."""
+        return (False, True) if self.mirrored else (False,)
 
 
 class RegionFeatures:
@@ -74,10 +81,11 @@ class RegionFeatures:
 
     @property
     def width(self) -> int:
-        """D: the pooled features, then for each side the cells of each map, and the mean of the last one."""
+        """D: of each view the pooled features, then for each side the cells of each map, and the last one's mean."""
         channels = [self.backbone.feature_maps[name].channels for name in self._maps]
         of_image = self.config.grid**2 * sum(channels) + channels[-1]
-        return self.backbone.feature_width * self.config.crops + of_image * len(self.config.image_sides)
+        of_view = self.backbone.feature_width * self.config.crops + of_image * len(self.config.image_sides)
+        return of_view * len(self.config.views)
 
     def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
         """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. Crops are cut in a side thread.
@@ -92,14 +100,20 @@ class RegionFeatures:
                 yield image, boxes
 
         for pooled in self._of_crops(noted()):
-            yield np.concatenate([pooled, *self._of_image(*held.pop(0))], axis=1)
+            image, boxes = held.pop(0)
+            by_view = np.split(pooled, len(self.config.views), axis=1)
+            columns = [
+                np.concatenate([of_crops, *self._of_image(image, boxes, mirrored)], axis=1)
+                for mirrored, of_crops in zip(self.config.views, by_view, strict=True)
+            ]
+            yield np.concatenate(columns, axis=1)
 
     def _of_crops(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
-        """(R, feature_width) for each image, without columns where crops are not looked at."""
+        """(R, V feature_width) for each image, without columns where crops are not looked at."""
         if not self.config.crops:
             yield from (np.zeros((len(boxes), 0), dtype=np.float32) for _, boxes in images)
             return
-        held = np.zeros((0, self.backbone.feature_width), dtype=np.float32)
+        held = np.zeros((0, self.backbone.feature_width * len(self.config.views)), dtype=np.float32)
         counts: list[int] = []
         cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)
         for crops, begun in read_ahead(batches_of(cut, self._batch_size)):
@@ -112,18 +126,21 @@ class RegionFeatures:
                 held = held[count:]
 
     def _pooled(self, crops: Crops) -> Float32Array:
-        """(N, S, S, 3) -> (N, feature_width)."""
+        """(N, S, S, 3) -> (N, V feature_width)."""
         with torch.inference_mode(), autocast(self.device, self.bf16):
             seen = torch.from_numpy(crops).to(self.device)
-            return np.asarray(self.backbone(self.backbone.spec.to_input(seen)).float().cpu().numpy())
+            views = [
+                self.backbone(self.backbone.spec.to_input(seen.flip(2) if one else seen)) for one in self.config.views
+            ]
+            return np.asarray(torch.cat(views, dim=1).float().cpu().numpy())
 
-    def _of_image(self, image: Image, boxes: Float32Array) -> list[Float32Array]:
+    def _of_image(self, image: Image, boxes: Float32Array, mirrored: bool) -> list[Float32Array]:
         """For each side (R, grid^2 channels of both maps + those of the last): of the cells, and of all the image."""
-        return [self._under(boxes, image, side) for side in self.config.image_sides]
+        return [self._under(boxes, image, side, mirrored) for side in self.config.image_sides]
 
-    def _under(self, boxes: Float32Array, image: Image, side: int) -> Float32Array:
+    def _under(self, boxes: Float32Array, image: Image, side: int, mirrored: bool) -> Float32Array:
         image_size = (image.shape[0], image.shape[1])
-        scaling = Scaling(image_size, shown_size(image_size, side))
+        scaling = Scaling(image_size, shown_size(image_size, side), mirrored)
         shown = scaling.pixels(image)
         with torch.inference_mode():
             with autocast(self.device, self.bf16):

@@ -36,3 +36,10 @@ def region_geometry(boxes: Float32Array, image_size: tuple[int, int], places: In
         np.log(places + 3.0),
     ]
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def mirrored_geometry(geometry: Float32Array) -> Float32Array:
+    """What `region_geometry` says of the same regions in the mirrored image: (R, COLUMNS) -> (R, COLUMNS)."""
+    mirrored = geometry[:, [0, 1, 2, 3, 4, 5, 8, 7, 6, 9, 10]]  # left and right border change places
+    mirrored[:, 4] *= -1
+    return mirrored

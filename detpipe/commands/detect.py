@@ -109,7 +109,7 @@ def detection_key(config: DetectConfig) -> dict[str, Any]:
     key: dict[str, Any] = plain(replace(config, compile=False))
     if config.cascade_size is None:
         del key["cascade_keep"]
-    later = ("scales", "flip", "dedup_step", "cascade_size")
+    later = ("scales", "flip", "dedup_step", "cascade_size", "vote_iou")
     return {name: value for name, value in key.items() if name not in later or value}
 
 

@@ -97,6 +97,7 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
             "max_proposals": detect.max_proposals,
             "score_floor": detect.score_floor,
             "nms_iou": detect.nms_iou,
+            **({} if detect.vote_iou is None else {"vote_iou": detect.vote_iou}),
             "max_detections": detect.max_detections,
             "max_log_scale": MAX_LOG_SCALE,
         },

@@ -135,13 +135,17 @@ def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSp
 
 
 def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any]:
-    """Of the settings those that change a region's features. How crops would be stored is none of them."""
+    """Of the settings those that change a region's features. How crops would be stored is none of them.
+
+    "mirrored", which came later, only where it is set: older stores stay valid.
+    """
+    seen = {name: value for name, value in plain(config.features).items() if name != "mirrored" or value}
     cut = {name: value for name, value in plain(config.crops).items() if name not in ("encoding", "jpeg_quality")}
     return {
         "network": network_digest(extractor.backbone),
         "backbone": config.backbone.name,
         "crops": cut,
-        "features": plain(config.features),
+        "features": seen,
         "bf16": extractor.bf16,
         "device": extractor.device.type,
     }

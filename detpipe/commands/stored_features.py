@@ -47,7 +47,7 @@ def stored_detections(
             rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none
             rows = slice(rows.start, min(rows.stop, rows.start + detect.max_proposals))
             features = np.asarray(store.features[rows], dtype=np.float32)
-            scored = score_features(network.head, features, store.geometry[rows])
+            scored = score_features(network.head, features, store.geometry[rows], spec.features.views)
             yield select_detections(store.boxes[rows], scored, record.image_size, detect)
 
     return find

@@ -93,10 +93,11 @@ class FeatureHead(nn.Module, abc.ABC):
         x = (features - self.mean) * self.scale
         scores = self.class_scores(x, geometry)
         best = scores.amax(dim=1, keepdim=True) if self.n_classes else scores.new_zeros(len(scores), 1)
-        return torch.cat([1 - best, scores], dim=1), self.deltas(x)
+        return torch.cat([1 - best, scores], dim=1), self.deltas(x, geometry)
 
-    def deltas(self, x: Tensor) -> Tensor | None:
-        """(N, D) -> (N, K, 4), a product by itself for each class; None without box regression."""
+    def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
+        """(N, D), (N, G) -> (N, K, 4), a product by itself for each class; None without box regression."""
+        del geometry
         if not len(self.box_weight):
             return None
         pairs = zip(self.box_weight, self.box_bias, strict=True)
@@ -132,9 +133,12 @@ def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
+    JOINT: ClassVar[bool] = False
+    """Whether boxes can be learnt with the classes."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.box_regression is BoxRegression.joint:
+        if self.box_regression is BoxRegression.joint and not self.JOINT:
             raise ValueError("head.box_regression: wanted ridge or none for a head on stored features, got joint")
 
     def train(self, examples: Examples, *, seed: int) -> FeatureHead:
@@ -167,9 +171,9 @@ class StoredHead(RegionHead, abc.ABC):
         return {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
 
     def box_tensors(self, examples: Examples, labels: list[int]) -> dict[str, Tensor]:
-        """Ridge regression of the boxes of these classes, as box_weight and box_bias (see FeatureHead)."""
+        """Ridge regression of the boxes of these classes, as box_weight and box_bias (see FeatureHead), or no rows."""
         width = examples.features.shape[1]
-        if self.box_regression is BoxRegression.none:
+        if self.box_regression is not BoxRegression.ridge:
             return {"box_weight": torch.zeros(0, width, 4), "box_bias": torch.zeros(0, 4)}
         solved = [self._box_of(examples, label, width) for label in labels]
         return {

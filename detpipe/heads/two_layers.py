@@ -2,21 +2,26 @@
 
 Linear heads tell classes apart, but a part of an object from the whole badly. The hidden layer is shared, so that each
 class's objects teach what an object's extent looks like; a second output says how much the region overlaps one, and the
-two are multiplied (as the centre-ness of FCOS, Tian et al. 2019, and the IoU of IoU-Net, Jiang et al. 2018).
+two are multiplied (as the centre-ness of FCOS, Tian et al. 2019, and the IoU of IoU-Net, Jiang et al. 2018). Four more
+outputs move the box, of whichever class: with few objects a class, all of them together teach that better.
 
 N: regions, D: feature width, G: numbers of the geometry, H: width of the hidden layer, K: classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detpipe.heads.bbox_regressor import TARGET_STD
 from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardisation, standardised
+from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.softmax import softmax_loss
 from detpipe.structures import Float32Array, Int64Array
 
@@ -28,25 +33,38 @@ class TwoLayerHead(FeatureHead):
     """softmax times the overlap: hidden = relu(W1 x + b1), logits and overlap = W2 hidden + b2.
 
     Of M networks, whose scores are averaged. hidden_weight: (M, H, D + G), hidden_bias: (M, H),
-    weight: (M, K + 2, H), bias: (M, K + 2); row 0 the background, the last the overlap's.
+    weight: (M, K + 2, H), bias: (M, K + 2); row 0 the background, the last the overlap's. move_weight: (M, 4, H),
+    move_bias: (M, 4), the deltas of all classes alike; without rows where ridge regression moves boxes, or nothing.
     """
 
     hidden_weight: Tensor
     hidden_bias: Tensor
     weight: Tensor
     bias: Tensor
+    move_weight: Tensor
+    move_bias: Tensor
 
     @property
     def n_classes(self) -> int:
         return self.bias.shape[1] - 2
 
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
-        x = torch.cat([x, geometry], dim=1)
-        return torch.stack([self._scores(x, one) for one in range(len(self.bias))]).mean(dim=0)
+        return torch.stack([self._scores(hidden, one) for one, hidden in self._hidden(x, geometry)]).mean(dim=0)
 
-    def _scores(self, x: Tensor, one: int) -> Tensor:
-        """(N, D + G) -> (N, K) of one network."""
-        hidden = (x @ self.hidden_weight[one].T + self.hidden_bias[one]).relu()
+    def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
+        if not self.move_bias.numel():
+            return super().deltas(x, geometry)
+        moves = [hidden @ self.move_weight[one].T + self.move_bias[one] for one, hidden in self._hidden(x, geometry)]
+        return torch.stack(moves).mean(dim=0)[:, None].expand(-1, self.n_classes, -1)
+
+    def _hidden(self, x: Tensor, geometry: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(N, D), (N, G) -> each network's number, and its hidden layer (N, H)."""
+        x = torch.cat([x, geometry], dim=1)
+        for one in range(len(self.bias)):
+            yield one, (x @ self.hidden_weight[one].T + self.hidden_bias[one]).relu()
+
+    def _scores(self, hidden: Tensor, one: int) -> Tensor:
+        """(N, H) -> (N, K) of one network."""
         out = hidden @ self.weight[one].T + self.bias[one]
         return out[:, :-1].softmax(dim=1)[:, 1:] * out[:, -1:].sigmoid()
 
@@ -55,6 +73,9 @@ class TwoLayerHead(FeatureHead):
 class TwoLayers(StoredHead):
     """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
 
+    JOINT: ClassVar[bool] = True
+    box_regression: BoxRegression = BoxRegression.joint
+    """joint: by the hidden layer, alike for all classes; ridge: for each class by itself; none."""
     hidden: int = 128
     """Width of the hidden layer."""
     networks: int = 6
@@ -92,19 +113,22 @@ class TwoLayers(StoredHead):
         mean, scale = standardisation(examples.geometry[rows])
         scale = scale * np.float32(GEOMETRY_WEIGHT)
         x = np.concatenate([examples.features, (examples.geometry - mean) * scale], axis=1)
+        seen = replace(examples, features=x)
         overlaps = np.clip((examples.class_ious.max(axis=1).astype(np.float32) - 0.1) / 0.8, 0, 1)
-        networks = [
-            self._network(x, examples.labels, overlaps, rows, len(classes), seed + one).state_dict()
-            for one in range(self.networks)
-        ]
+        networks = [self._network(seen, overlaps, rows, seed + one).state_dict() for one in range(self.networks)]
         first = torch.stack([network["0.weight"] for network in networks])
         first[:, :, -len(scale) :] *= torch.from_numpy(scale)
         shift = first[:, :, -len(scale) :] @ torch.from_numpy(mean)
+        scores = len(classes) + 2
+        weight, bias = (torch.stack([network[f"3.{name}"] for network in networks]) for name in ("weight", "bias"))
+        std = torch.tensor(TARGET_STD)[: bias.shape[1] - scores]
         return TwoLayerHead(
             hidden_weight=first,
             hidden_bias=torch.stack([network["0.bias"] for network in networks]) - shift,
-            weight=torch.stack([network["3.weight"] for network in networks]),
-            bias=torch.stack([network["3.bias"] for network in networks]),
+            weight=weight[:, :scores].contiguous(),
+            bias=bias[:, :scores].contiguous(),
+            move_weight=weight[:, scores:] * std[:, None],
+            move_bias=bias[:, scores:] * std,
             **shared,
             **self.box_tensors(examples, classes),
         )
@@ -118,10 +142,14 @@ class TwoLayers(StoredHead):
         del label
         return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed)
 
-    def _network(
-        self, x: Float32Array, labels: Int64Array, overlaps: Float32Array, rows: Int64Array, classes: int, seed: int
-    ) -> nn.Sequential:
-        """One network on standardised inputs (N, D + G). Dropout draws from torch's global generator, lent for it."""
+    def _network(self, examples: Examples, overlaps: Float32Array, rows: Int64Array, seed: int) -> nn.Sequential:
+        """One network on standardised inputs (N, D + G), the examples' features.
+
+        Its outputs are the logits, the overlap's, and with joint box regression the deltas in units of TARGET_STD.
+        Dropout draws from torch's global generator, lent for it.
+        """
+        x, labels, classes = examples.features, examples.labels, len(examples.classes)
+        moves = self.box_regression is BoxRegression.joint
         generator = np.random.default_rng(seed)
         objects, background = rows[labels[rows] > 0], rows[labels[rows] == 0]
         n_objects = round(self.fg_share * self.batch_size) if len(background) else self.batch_size
@@ -133,7 +161,7 @@ class TwoLayers(StoredHead):
                 nn.Linear(x.shape[1], self.hidden),
                 nn.ReLU(),
                 nn.Dropout(self.dropout),
-                nn.Linear(self.hidden, classes + 2),
+                nn.Linear(self.hidden, classes + 2 + 4 * moves),
             )
             optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=self.weight_decay)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
@@ -145,8 +173,13 @@ class TwoLayers(StoredHead):
                 kept = (generator.random(x.shape[1]) >= self.input_dropout) / np.float32(1 - self.input_dropout)
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
                     out = network(torch.from_numpy(x[chosen] * kept.astype(np.float32))).float()
-                loss = softmax_loss(out[:, :-1], torch.from_numpy(labels[chosen]))
-                loss = loss + F.binary_cross_entropy_with_logits(out[:, -1], torch.from_numpy(overlaps[chosen]))
+                loss = softmax_loss(out[:, : classes + 1], torch.from_numpy(labels[chosen]))
+                overlap = torch.from_numpy(overlaps[chosen])
+                loss = loss + F.binary_cross_entropy_with_logits(out[:, classes + 1], overlap)
+                if moves:  # the objects' regions come first
+                    targets = torch.from_numpy(examples.deltas[chosen[:n_objects]]) / torch.tensor(TARGET_STD)
+                    off = F.smooth_l1_loss(out[:n_objects, classes + 2 :], targets, reduction="sum")
+                    loss = loss + off / self.batch_size
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -10,7 +10,7 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.region_features import FeatureConfig, RegionFeatures, network_digest, shown_size
-from detpipe.classify.region_geometry import COLUMNS, region_geometry
+from detpipe.classify.region_geometry import COLUMNS, mirrored_geometry, region_geometry
 
 BOXES = np.array([[2, 3, 40, 50], [10, 0, 90, 70], [0, 0, 100, 80]], np.float32)
 
@@ -70,6 +70,21 @@ def test_geometry_by_hand() -> None:
     wanted = [np.log(0.16), np.log(0.5), np.log(0.2), np.log(0.8), -0.4, 0.1, 1, 0, 0, 1, np.log(8)]
     np.testing.assert_allclose(found, [wanted], rtol=1e-6)
     assert region_geometry(BOXES[:0], (50, 100), np.zeros(0, np.int64)).shape == (0, COLUMNS)
+
+
+def test_a_mirrored_view_is_the_view_of_the_mirrored_image(backbone: Backbone) -> None:
+    image = image_of(0)
+    turned = BOXES[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [100, 0, 100, 0]
+    other = next(extractor(backbone, image_sides=[64]).features([(image[:, ::-1].copy(), turned.astype(np.float32))]))
+    both = extractor(backbone, image_sides=[64], mirrored=True)
+    found = next(both.features([(image, BOXES)]))
+    assert found.shape == (3, both.width)
+    np.testing.assert_allclose(found[:, both.width // 2 :], other, atol=2e-3)
+    np.testing.assert_allclose(
+        mirrored_geometry(region_geometry(BOXES, (80, 100), np.arange(3))),
+        region_geometry(turned.astype(np.float32), (80, 100), np.arange(3)),
+        atol=1e-6,
+    )
 
 
 def test_the_digest_is_of_the_weights(backbone: Backbone) -> None:

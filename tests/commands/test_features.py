@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from detpipe.classify.feature_store import open_store
-from detpipe.classify.frozen_classifier import load_frozen
+from detpipe.classify.frozen_classifier import examples_of, load_frozen
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -57,6 +57,21 @@ def test_stored_features_and_the_network_detect_the_same(voc_root: Path, changed
     by_network = detect(voc_root, changed, DISC)
     assert len(by_store) > 0
     assert by_store == by_network
+
+
+def test_mirrored_views_are_twice_the_examples(voc_root: Path, changed: Path) -> None:
+    ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, "features.mirrored=true", "overwrite=true")
+    store = open_store(changed / "features" / "train")
+    examples = examples_of(store)
+    width = store.features.shape[1] // 2
+    assert examples.features.shape == (2 * len(store), width)
+    np.testing.assert_array_equal(examples.features[len(store) :], store.features[:, width:])
+    np.testing.assert_array_equal(examples.deltas[len(store) :], store.deltas * [-1, 1, 1, 1])
+    ran("train-cls", voc_root, changed, DISC, "head=svm", "backbone.weights=none", "overwrite=true")
+    by_store = detect(voc_root, changed, DISC)
+    (changed / "features" / "test" / "manifest.json").unlink()
+    assert len(by_store) > 0
+    assert by_store == detect(voc_root, changed, DISC)
 
 
 def test_a_second_run_computes_nothing(voc_root: Path, changed: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_boxes_are_moved_by_ridge_regression() -> None:
     _, deltas = head(torch.from_numpy(examples.features[rows]), torch.zeros(int(rows.sum()), 3))
     assert deltas is not None
     np.testing.assert_allclose(deltas[:, 0].numpy(), examples.deltas[rows], atol=1e-3)  # which are linear in them
+
+
+def test_two_layers_learn_boxes_with_the_classes() -> None:
+    examples = clusters(2)
+    deltas = np.where(examples.labels[:, None] > 0, np.array([0.2, -0.1, 0.3, 0], np.float32), 0).astype(np.float32)
+    settings = TwoLayers(passes=60, batch_size=64, networks=2, hidden=32, lr=0.01, dropout=0.0, input_dropout=0.0)
+    head = settings.train(replace(examples, deltas=deltas), seed=0)
+    rows = examples.labels > 0
+    moved = head(torch.from_numpy(examples.features[rows]), torch.from_numpy(examples.geometry[rows]))[1]
+    assert moved is not None
+    assert moved.shape == (60, 2, 4)
+    np.testing.assert_allclose(moved.numpy().mean(axis=(0, 1)), [0.2, -0.1, 0.3, 0], atol=0.02)
+    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
+    by_ridge = replace(settings, box_regression=BoxRegression.ridge).train(examples, seed=0)
+    assert by_ridge.tensors()["move_bias"].shape == (2, 0)
+    assert by_ridge.tensors()["box_bias"].shape == (2, 4)
 
 
 def test_ridge_regression_is_the_same_by_either_matrix() -> None:
