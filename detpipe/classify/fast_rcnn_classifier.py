@@ -58,9 +58,12 @@ def save_fast_rcnn(folder: Path, network: FastRcnn, spec: FastRcnnSpec) -> None:
 def load_fast_rcnn_spec(folder: Path) -> FastRcnnSpec:
     """The description of the Fast R-CNN in `folder`. Raises ClassifierError naming what is wrong."""
     values = read_description(folder)
+    if values.get("kind") != KIND:
+        raise ClassifierError(
+            f"{folder / DESCRIPTION}: wanted a Fast R-CNN's, which head={KIND} trains, got one of the kind "
+            f"{values.get('kind', 'crops')}"
+        )
     try:
-        if values.get("kind") != KIND:
-            raise ValueError(f"one of the kind {values.get('kind')}")
         return _spec(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(f"{folder / DESCRIPTION}: wanted a Fast R-CNN's, got: {error}; train it again") from error

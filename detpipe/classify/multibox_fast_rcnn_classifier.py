@@ -51,9 +51,11 @@ def save_multibox_fast_rcnn(folder: Path, network: MultiBoxFastRcnn, spec: Multi
 def load_multibox_fast_rcnn_spec(folder: Path) -> MultiBoxFastRcnnSpec:
     """The description of the network in `folder`. Raises ClassifierError naming what is wrong."""
     values = read_description(folder)
+    if values.get("kind") != KIND:
+        raise ClassifierError(
+            f"{folder / DESCRIPTION}: wanted what head={KIND} trains, got one of the kind {values.get('kind', 'crops')}"
+        )
     try:
-        if values.get("kind") != KIND:
-            raise ValueError(f"one of the kind {values.get('kind')}")
         return _spec(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ClassifierError(
@@ -68,7 +70,10 @@ def load_multibox_fast_rcnn(folder: Path) -> tuple[MultiBoxFastRcnn, MultiBoxFas
     """
     spec = load_multibox_fast_rcnn_spec(folder)
     own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
-    network = build_multibox_fast_rcnn(own, seed=0, pretrained=False)
+    try:
+        network = build_multibox_fast_rcnn(own, seed=0, pretrained=False)
+    except ValueError as error:
+        raise ClassifierError(f"{folder / DESCRIPTION}: no network can be made of it: {error}") from error
     load_network_weights(folder, network)
     return network.eval(), spec
 

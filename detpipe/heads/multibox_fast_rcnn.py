@@ -64,7 +64,8 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
 class MultiBoxFastRcnn(FastRcnn):
     """A Fast R-CNN whose maps also give the regions.
 
-    shapes: of each map, and of one that is coarser, the priors (A, 4).
+    shapes: of each map, and of one that is coarser, the priors (A, 4). Raises ValueError for those of another number of
+    maps.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class MultiBoxFastRcnn(FastRcnn):
         seed: int,
     ) -> None:
         super().__init__(backbone, n_classes, config, seed=seed)
+        if len(shapes) != len(self.maps) + 1:
+            raise ValueError(f"wanted shapes of priors for {len(self.maps) + 1} maps, got {len(shapes)}")
         self.proposal_nms, self.quality = config.proposal_nms, config.quality
         self.predictor = MultiBoxPredictor(
             self.depth,
