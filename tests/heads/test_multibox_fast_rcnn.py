@@ -118,9 +118,9 @@ def test_all_but_the_backbone_is_new() -> None:
     [
         ({"merge_width": None}, "merge_width: multibox_fast_rcnn merges its maps"),
         ({"proposals": 0}, "proposals >= 1"),
-        ({"proposal_nms": 1.1}, "proposal_nms in"),
-        ({"multibox_weight": -1.0}, "multibox_weight >= 0"),
-        ({"multibox_weight": float("nan")}, "multibox_weight >= 0"),
+        ({"proposal_nms": 1.1}, "proposal_nms and quality in"),
+        ({"multibox_weight": -1.0}, "multibox_weight: wanted at least 0"),
+        ({"multibox_weight": float("nan")}, "multibox_weight: wanted at least 0"),
         ({"crop_share": 2.0}, "crop_share in"),
         ({"crop_area": 0.0}, "crop_area in"),
         ({"colour": 1.0}, "colour in"),
