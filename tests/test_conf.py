@@ -248,3 +248,9 @@ def test_a_preset_beside_a_solver_prototxt_is_refused(prototxt: str) -> None:
 def test_a_solver_prototxt_that_is_not_there() -> None:
     with pytest.raises(FileNotFoundError, match=r"solver\.prototxt: no such file: nowhere"):
         made("train-cls", "solver.prototxt=nowhere")
+
+
+def test_googlenets_proposals() -> None:
+    fused = made("propose", "proposals=googlenet", "proposals.weights=runs/mine/multibox").proposals
+    assert (fused.sources, fused.budgets) == (["selective_search", "multibox"], [1000, 200])
+    assert fused.weights == "runs/mine/multibox"

@@ -46,9 +46,13 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the network made of a view: the maps that regions are pooled from."""
+    """What the network made of a view: the maps that regions are pooled from.
+
+    input_size: (height, width) of what went through the network, padding included.
+    """
 
     scaling: Scaling
+    input_size: tuple[int, int]
     maps: list[Tensor]
 
 
@@ -114,7 +118,8 @@ class ImageScorer:
         return [View(scaling, scaling.pixels(image)) for scaling in scalings]
 
     def padded(self, pixels: Image) -> Image:
-        """(H, W, 3) -> (1, H', W', 3): padded at right and bottom where the network is compiled, for a few sizes."""
+        """(H, W, 3) -> (1, H', W', 3), padded at right and bottom: where the network is compiled, for a few sizes, and
+        where it proposes, so that each map's cells are even parts."""
         height, width = (-(-side // self._multiple) * self._multiple for side in pixels.shape[:2])
         if (height, width) == pixels.shape[:2]:
             return pixels[None]
@@ -132,10 +137,7 @@ class ImageScorer:
         if not len(boxes) and (not own or min(views[0].scaling.image_size) <= NOTHING_TO_SEE):
             return self._nothing()
         with torch.inference_mode(), autocast(self._device, self.bf16):
-            looks = [
-                Look(view.scaling, self.maps_of(torch.from_numpy(self.padded(view.pixels)).to(self._device)))
-                for view in views
-            ]
+            looks = [self._look(view) for view in views]
         if own:
             boxes, confidences = self._own_regions(looks)
             if not len(boxes):
@@ -143,6 +145,11 @@ class ImageScorer:
             scored = self._scored_regions(looks, boxes)
             return replace(scored, probabilities=self._by_quality(scored.probabilities, confidences), boxes=boxes)
         return self._scored_regions(looks, boxes)
+
+    def _look(self, view: View) -> Look:
+        pixels = self.padded(view.pixels)
+        maps = self.maps_of(torch.from_numpy(pixels).to(self._device))
+        return Look(view.scaling, (pixels.shape[1], pixels.shape[2]), maps)
 
     def _nothing(self) -> ScoredRegions:
         columns = self.network.head.linear.out_features
@@ -169,9 +176,7 @@ class ImageScorer:
         boxes, scores = [], []
         for look in looks:
             with torch.inference_mode(), autocast(self._device, self.bf16):
-                stride = self.network.strides[0]
-                size = (look.maps[0].shape[2] * stride, look.maps[0].shape[3] * stride)
-                output = self.network.predict(look.maps, size)
+                output = self.network.predict(look.maps, look.input_size)
                 found, confidence = self.network.propose(output, 0, look.scaling.input_size, self._proposals)
             boxes.append(geometry.clip(look.scaling.to_image(found.cpu().numpy()), look.scaling.image_size))
             scores.append(confidence.cpu().numpy())

@@ -76,13 +76,14 @@ def train_multibox_fast_rcnn(
         named = {name: where[name] for name in ("confidence_loss", "location_loss")}
         return {**what, **named, "loss": what["loss"] + head.multibox_weight * where["loss"]}
 
+    images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
     return train_network(
         network,
         new_modules=network.new_modules,
         examples=len(train) * max(solver.batch_size // head.images_per_batch, 1),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, head, sampling, device, bf16, seed) if val else None,
+        validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
         learning=head,
         solver=solver,
         folder=folder,
@@ -140,24 +141,25 @@ def validation(
     sampling: Sampling,
     device: torch.device,
     bf16: bool,
+    images: int,
     seed: int,
 ) -> Callable[[], dict[str, float]]:
     """A function that gives val_loss, val_accuracy and val_fg_accuracy of the regions that the network proposes.
 
-    It looks at evenly spread images, whole, at the largest scale.
+    It looks at no more than `images` images, evenly spread, whole, at the largest scale.
     """
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_IMAGES)).round().astype(np.int64))
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
     every = replace(sampling, jittered=0)
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
         for place in map(int, places):
             pixels, truth = views(head).plain(read_image(val[place].path), val[place].truth)
-            images, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
-            batch = AnnotatedBatch(images, sizes, (truth,), (val[place].worth_of(truth),), place)
+            pixel_batch, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
+            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].worth_of(truth),), place)
             with torch.inference_mode(), autocast(device, bf16):
-                maps = network.feature_maps(torch.from_numpy(images).to(device))
-                output = network.predict(maps, (images.shape[1], images.shape[2]))
+                maps = network.feature_maps(torch.from_numpy(pixel_batch).to(device))
+                output = network.predict(maps, (pixel_batch.shape[1], pixel_batch.shape[2]))
                 regions = sampled(network, output, batch, every, head.proposals, (seed, place))
                 found, _ = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
             logits.append(found.float().cpu())

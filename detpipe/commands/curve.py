@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def run(config: Curve) -> None:
         chunks_of(stored, budgets[-1]), "curve", total=-(-len(dataset) // CHUNK), unit=f"batch of {CHUNK} image"
     )
     found = budget_pass(detector.scorer, chunks, budgets, config.detect)
-    seconds = stage_seconds(found, seconds_of_proposing(stored, timed), one_region)
+    seconds = stage_seconds(found, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)
     ids = [record.image_id for record in dataset.records]
     curve = budget_curve(
         dataset,
@@ -124,14 +125,18 @@ def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence
     return (time.perf_counter() - begun) / len(records)
 
 
-def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord]) -> float:
-    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image."""
+def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], kept: Path) -> float:
+    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image.
+
+    kept: the classifier's folder, with what the method reads beside the images.
+    """
     description = stored.manifest.settings["proposals"]
     proposer = proposer_of(description)
     if proposer is None or not proposer.from_pixels or not records:
         logger.warning("%s: the time of proposing by %s is not known", stored.path, method_name(description))
         return float("nan")
     images = [read_image(record.path) for record in records]
+    proposer = proposer.kept_in(kept)
     proposer(images[0])  # which compiles where it has to
     begun = time.perf_counter()
     for image in images:

@@ -43,6 +43,10 @@ CHUNK = 8
 """Images whose crops share batches, and that are committed together: what a killed run does again, at most."""
 
 
+BAD = b"bad"
+"""Among the finished chunks: the unreadable images that they named."""
+
+
 @dataclass(kw_only=True)
 class Detect(Command):
     """Settings of `detpipe detect`."""
@@ -195,6 +199,7 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
     begun = time.perf_counter()
     records = images.dataset.records
     chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
+    images.bad.extend(bad_before(unfinished(config)))
     with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
         if left:
@@ -202,6 +207,7 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
             for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
                 for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                     writer.put(_key(index), _pack(found))
+                writer.put(BAD, json.dumps(images.bad).encode())
                 writer.commit()
                 if stop:
                     break
@@ -225,6 +231,15 @@ def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], I
 def unfinished(config: Detect) -> Path:
     """Where the detections of finished chunks stand until all are done."""
     return config.folder.path / "detections.lmdb"
+
+
+def bad_before(database: Path) -> list[str]:
+    """The unreadable images of the chunks that an earlier run finished."""
+    if not (database / "data.mdb").is_file():
+        return []
+    with LmdbReader(database) as reader:
+        found: list[str] = json.loads(reader.get(BAD)) if BAD in reader else []
+    return found
 
 
 def _key(index: int) -> bytes:

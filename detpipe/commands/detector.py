@@ -61,7 +61,8 @@ class Detector:
     def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
         """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path.
 
-        proposals: where things might be; default, the detector's own proposer looks.
+        proposals: where things might be; default, the detector's own proposer looks. A network that proposes by itself
+        does so for an empty list, too.
         Label k is self.spec.classes[k - 1].
         Raises BrokenImageError for an unreadable file, ValueError for another array.
         """

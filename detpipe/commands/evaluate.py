@@ -105,6 +105,7 @@ def report_data(
         metrics=metrics,
         recall=_json(config.folder.recall) if own else None,
         log_rows=read_log(config.folder.classifier / "log.jsonl") if own else (),
+        proposer_rows=read_log(config.folder.multibox / "log.jsonl") if own else (),
         settings={stage: manifest.settings for stage, manifest in made.items()},
         seconds=seconds,
         check_counts=(_json(config.folder.check) or {}).get("counts"),

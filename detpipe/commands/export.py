@@ -70,7 +70,7 @@ def run(config: Export) -> None:
         check_onnx_packages()
     exact = replace(config.detect, precision=Precision.float32, compile=False)
     scorer, spec = load_scorer(config.folder.classifier, exact, torch.device("cpu"))
-    told = description(config, spec)
+    told, graph = description(config, spec), graph_of(scorer.network, spec)
     artefact = Artefact(
         config.out_folder,
         stage=STAGE,
@@ -80,7 +80,7 @@ def run(config: Export) -> None:
     refuse_other_stages(artefact)
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        difference = write(config, graph_of(scorer.network, spec), told)
+        difference = write(config, graph, told)
         artefact.finish(seconds=time.perf_counter() - begun, summary={"largest_difference": difference})
     report(config, artefact)
 
@@ -126,7 +126,10 @@ def graph_of(network: nn.Module, spec: RegionSpec) -> NetworkGraph:
         case RegionClassifier(), ClassifierSpec():
             return graph_of_crops(network, spec.crops.size)
         case _:
-            raise ClassifierError(f"export: wanted a classifier of crops or a Fast R-CNN, got {type(network).__name__}")
+            raise ClassifierError(
+                "export: wanted a classifier of crops or a Fast R-CNN on proposals, which head=softmax or "
+                f"head=fast_rcnn train, got {type(network).__name__}"
+            )
 
 
 def write(config: Export, graph: NetworkGraph, told: dict[str, Any]) -> float:

@@ -81,10 +81,13 @@ def read_training(folder: Path) -> TrainingPage:
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """The network and the number of classes."""
+    """The network and the number of classes, or that it proposes."""
+    proposer = _mapping(settings, "network")
+    if proposer:
+        return f"{_mapping(proposer, 'backbone').get('name', 'a network')}, MultiBox"
     classifier = _mapping(settings, "classifier")
     name, classes = _mapping(classifier, "backbone").get("name", "a network"), classifier.get("classes")
-    of_regions = "regions" if "crops" in classifier else "images"
+    of_regions = "regions" if "crops" in classifier or "pooling" in _mapping(classifier, "head") else "images"
     return f"{name}, {of_regions} of {len(classes) if isinstance(classes, list) else 'unknown'} classes"
 
 

@@ -33,7 +33,8 @@ class Propose(Command):
     """Settings of `detpipe propose`."""
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
-    """The method: proposals=selective_search|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import|fuse."""
+    """The method: proposals=selective_search|multibox|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import|
+    fuse."""
     sources: list[str] | None = None
     """Of proposals=fuse: a short name of proposals.sources."""
 

@@ -4,7 +4,7 @@ with boxes -> classifier/, and multibox/, the part of it that proposes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import training_key
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
 from detpipe.solver.ranks import Ranks, joined_ranks
-from detpipe.storage.manifest import Artefact, plain
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +47,21 @@ class Training:
 
 def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
     """Train the network on the training images and their objects, and save it. The first rank writes."""
+    refuse_another_multibox(config)
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
         key = artefact.manifest.digest
         complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+
+
+def refuse_another_multibox(config: TrainCls) -> None:
+    """Raise ArtefactError where multibox/ is a training of its own, whose weights this one would replace."""
+    if find_manifest(config.folder.multibox) is not None:
+        raise ArtefactError(
+            f"{config.folder.multibox}: made by `detpipe train-multibox`, and head=multibox_fast_rcnn writes its own "
+            "there: give another run_dir, or move it"
+        )
 
 
 def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
@@ -62,7 +72,7 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
     boxes, image_sizes = objects_of(true_targets(parts[0]))
     factors = np.minimum(head.scales[-1] / image_sizes.min(axis=1), head.max_side / image_sizes.max(axis=1))
     sizes = ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32)
-    backbone = create_from_seed(config.backbone, 0)
+    backbone = create_from_seed(replace(config.backbone, weights="none", download=False), 0)  # its strides alone
     backbone.check_map_names(head.maps)
     strides = [backbone.feature_maps[name].stride for name in head.maps]
     shapes = pyramid_shapes(sizes, head.multibox.priors, strides, seed=config.solver.seed(config.seed))
@@ -130,6 +140,10 @@ def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFas
         width=network.depth,
         scales=spec.head.scales,
         max_side=spec.head.max_side,
+        flip=spec.head.flip,
+        crop_share=spec.head.crop_share,
+        crop_area=spec.head.crop_area,
+        colour=spec.head.colour,
     )
     own = MultiBoxSpec(spec.backbone, head, spec.shapes)
     multibox = build_multibox(own, seed=0, pretrained=False)

@@ -66,6 +66,11 @@ class Fused(Proposer):
         for one in self._joined:
             one.check(datasets)
 
+    def describe(self) -> dict[str, Any]:
+        """`weights`, which came later, only where they are set: older run folders stay valid."""
+        described = super().describe()
+        return {name: value for name, value in described.items() if name != "weights" or value}
+
     def inputs(self) -> Mapping[str, str]:
         """Of each method the digest of its settings, of each database that of its manifest."""
         found: dict[str, str] = {}

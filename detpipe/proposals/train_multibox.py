@@ -100,13 +100,14 @@ def train_multibox(
         taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
         return multibox_loss(output, taught, head)
 
+    images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * solver.batch_size
     summary = train_network(
         network,
         new_modules=network.new_modules,
         examples=len(train),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, head, device, bf16) if val else None,
+        validate=validation(network, val, head, device, bf16, images) if val else None,
         learning=head,
         solver=solver,
         folder=folder,
@@ -148,10 +149,18 @@ PYRAMID_MULTIPLE = 64
 
 
 def validation(
-    network: MultiBox, val: Sequence[AnnotatedImage], head: MultiBoxHead, device: torch.device, bf16: bool
+    network: MultiBox,
+    val: Sequence[AnnotatedImage],
+    head: MultiBoxHead,
+    device: torch.device,
+    bf16: bool,
+    images: int = VALIDATION_IMAGES,
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_recall_K and val_ar_K of the K best boxes, over evenly spread validation images."""
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), VALIDATION_IMAGES)).round().astype(np.int64))
+    """A function that gives val_recall_K and val_ar_K of the K best boxes, over evenly spread validation images.
+
+    It looks at no more than `images` of them.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
 
     def validate() -> dict[str, float]:
         truths: dict[int | str, GroundTruth] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -106,13 +107,15 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
 
 
 def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, and below it validation accuracy where it was measured, over iterations.
+    """Loss, and below it validation accuracy, and recall of a network that proposes, where measured, over iterations.
 
-    rows: of a training log; "iteration" and, where the row has them, "loss", "val_loss", "val_accuracy".
+    rows: of a training log; "iteration" and, where the row has them, "loss", "val_loss", "val_accuracy",
+    "val_recall_K" and "val_ar_K" of K boxes.
     """
     loss, val_loss, accuracy = (column(rows, key) for key in ("loss", "val_loss", "val_accuracy"))
+    recalls = recall_names(rows)
     with matplotlib.rc_context(STYLE):
-        panels = 2 if len(accuracy[0]) else 1
+        panels = 1 + bool(len(accuracy[0])) + bool(recalls)
         figure = Figure(figsize=(7, 2.7 * panels + 0.6), layout="constrained")
         axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
         axes[0].plot(*loss, color=ACCENT, alpha=0.3, linewidth=1)
@@ -121,12 +124,33 @@ def loss_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes[0].plot(*val_loss, "o-", color=SECOND, markersize=4, label="validation")
         axes[0].set(ylabel="loss", ylim=(0, None))
         legend(axes[0])
-        if panels == 2:
+        if len(accuracy[0]):
             axes[1].plot(*accuracy, "o-", color=SECOND, markersize=4)
             axes[1].set(ylabel="validation accuracy")
             axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+        if recalls:
+            draw_recalls(axes[-1], rows, recalls)
         axes[-1].set(xlabel="iteration")
         return figure
+
+
+def recall_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of a log's recall and average recall that have a finite number, in order of appearance."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if key.startswith(("val_recall_", "val_ar_")) and len(column(rows, key)[0])]
+
+
+def draw_recalls(axes: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """A colour for each number of boxes: recall at IoU 0.5 as a line, average recall dashed."""
+    budgets = list(dict.fromkeys(name.rpartition("_")[2] for name in names))
+    for name in names:
+        average, budget = name.startswith("val_ar_"), name.rpartition("_")[2]
+        label = f"{'average recall' if average else 'recall'}, {budget} boxes"
+        colour = hex_colour(budgets.index(budget) + 3)
+        axes.plot(*column(rows, name), "--" if average else "-", marker="o", markersize=4, color=colour, label=label)
+    axes.set(ylabel="validation recall", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # six lines leave no room between them
 
 
 def seconds_figure(seconds: Mapping[str, float]) -> Figure:

@@ -22,9 +22,9 @@ class ReportData:
     """What a report can show; what is missing is left out with a sentence.
 
     detections: from image id, all of them. metrics: None where there is no ground truth. recall: recall.json's content.
-    log_rows: of the training log. settings: nested, plain values. seconds: of each stage, in order. check_counts: of
-    check.json, None where the data wasn't checked. min_score: of the detections that are drawn; None takes the score
-    where precision and recall balance best. max_images: in the grid.
+    log_rows: of the training log, proposer_rows: of that of a network that proposes. settings: nested, plain values.
+    seconds: of each stage, in order. check_counts: of check.json, None where the data wasn't checked. min_score: of the
+    detections that are drawn; None takes the score where precision and recall balance best. max_images: in the grid.
     """
 
     title: str
@@ -33,6 +33,7 @@ class ReportData:
     metrics: Metrics | None = None
     recall: Mapping[str, Mapping[str, float | None]] | None = None
     log_rows: Sequence[Mapping[str, Any]] = ()
+    proposer_rows: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     check_counts: Mapping[str, int] | None = None
@@ -64,7 +65,7 @@ def render(data: ReportData) -> str:
         "Precision and recall": sections.precision_recall(data.metrics),
         "Worst misses": gallery.misses(dataset, data.detections, min_score=min_score, most=MAX_CROPS),
         "Proposals": sections.proposals(data.recall),
-        "Training": sections.training(data.log_rows),
+        "Training": sections.training(data.log_rows, data.proposer_rows),
         "Time": sections.time(seconds),
         "Data": sections.check(dataset, data.check_counts),
         "Settings": sections.settings(data.settings),

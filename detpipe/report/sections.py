@@ -93,11 +93,19 @@ def proposals(recall: Mapping[str, Mapping[str, float | None]] | None) -> str:
     return _figure(curves.to_svg(curves.recall_figure(recall), "recall")) + table(head, rows) + paragraph(note, "note")
 
 
-def training(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Loss and validation accuracy over iterations."""
-    if not any("loss" in row for row in rows):
+def training(rows: Sequence[Mapping[str, Any]], proposer_rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Loss and validation accuracy over iterations, and of a network that was trained to propose its recall."""
+    logs = {"The network that proposes": ("proposer-loss", proposer_rows), "The classifier": ("loss", rows)}
+    figures = {
+        title: _figure(curves.to_svg(curves.loss_figure(own), name))
+        for title, (name, own) in logs.items()
+        if any("loss" in row for row in own)
+    }
+    if not figures:
         return _none("No training log.")
-    return _figure(curves.to_svg(curves.loss_figure(rows), "loss"))
+    if not proposer_rows:
+        return "".join(figures.values())
+    return "".join(f"<h3>{title}</h3>{figure}" for title, figure in figures.items())
 
 
 def time(seconds: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The figure of a training: losses, accuracies, learning rate, speed and waiting, one below the other."""
+"""The figure of a training: losses, accuracies, recalls, learning rate, speed and waiting, one below the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from detpipe.report.curves import Curve, column, smoothed
+from detpipe.report.curves import Curve, column, draw_recalls, recall_names, smoothed
 from detpipe.report.figure_style import ACCENT, SECOND, STYLE, hex_colour, legend
 
 Rows = Sequence[Mapping[str, Any]]
@@ -28,6 +28,7 @@ def training_figure(rows: Rows) -> Figure:
         for draw, names in (
             (_losses, _names(rows, "loss")),
             (_accuracies, _names(rows, "accuracy")),
+            (draw_recalls, recall_names(rows)),
             (_rate, _names(rows, "lr", whole=True)),
             (_speed, _names(rows, "examples_per_second", whole=True)),
             (_waiting, _names(rows, "waiting", whole=True)),

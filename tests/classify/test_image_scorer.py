@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
-from detpipe.boxes import decode
+from detpipe.boxes import decode, iou
 from detpipe.classify.detect import DetectConfig, ScoredRegions, select_detections
 from detpipe.classify.image_scorer import REFINED_FROM, ImageScorer, moved_by_best
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.metrics.evaluate import evaluate
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord
-from tests.classify import tiny
+from tests import drawn
+from tests.classify import tiny, tiny_multibox_fast_rcnn
 
 CPU = torch.device("cpu")
 COLOURS = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
@@ -228,3 +230,125 @@ def test_regions_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detpipe.classify.image_scorer.REGIONS_AT_ONCE", 2)
     (parts,) = scorer(trained_like(), 40).score([(noise(), BOXES)])
     np.testing.assert_allclose(parts.probabilities, whole.probabilities, rtol=1e-5)
+
+
+@pytest.fixture
+def proposing(tmp_path: Path) -> MultiBoxFastRcnn:
+    """A network that proposes: it was never trained, but says other things of other places."""
+    return tiny_multibox_fast_rcnn.network(tiny_multibox_fast_rcnn.spec(tmp_path / "net"))
+
+
+NONE = np.zeros((0, 4), dtype=np.float32)
+
+
+def own_scorer(
+    network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False, proposals: int = 20, refine: int = 1
+) -> ImageScorer:
+    return ImageScorer(
+        network, scales=scales, max_side=640, flip=flip, refine=refine, device=CPU, bf16=bf16, compiled=False,
+        proposals=proposals,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [(64,), (97,), (64, 130)])
+def test_a_network_s_own_regions_lie_in_the_image(
+    proposing: MultiBoxFastRcnn, scales: tuple[int, ...], flip: bool
+) -> None:
+    images = [drawn.draw(0)[0], drawn.draw(1)[0][:77, :130]]
+    for image, scored in zip(
+        images, own_scorer(proposing, *scales, flip=flip).score([(one, NONE) for one in images]), strict=True
+    ):
+        assert scored.boxes is not None
+        assert scored.deltas is not None
+        assert 0 < len(scored.boxes) <= 20
+        assert len(scored.boxes) == len(scored.probabilities) == len(scored.deltas)
+        height, width = image.shape[:2]
+        assert (scored.boxes >= 0).all()
+        assert (scored.boxes <= [width, height, width, height]).all()
+        assert (scored.boxes[:, 2:] > scored.boxes[:, :2]).all()
+        np.testing.assert_allclose(scored.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_its_own_regions_are_scored_as_given_ones_are(proposing: MultiBoxFastRcnn) -> None:
+    one, image = own_scorer(proposing, 64, 97, flip=True), drawn.draw(0)[0]
+    (own,) = one.score([(image, NONE)])
+    assert own.boxes is not None
+    (given,) = one.score([(image, own.boxes)])
+    assert given.boxes is None
+    np.testing.assert_array_equal(own.probabilities, given.probabilities)
+    np.testing.assert_array_equal(own.deltas, given.deltas)
+
+
+def test_given_regions_are_scored_as_by_fast_rcnn(proposing: MultiBoxFastRcnn) -> None:
+    """At a size that needs no padding, by the same layers."""
+    image = drawn.draw(0)[0][:112]
+    plain = FastRcnn(proposing.backbone, 2, tiny_multibox_fast_rcnn.head(), seed=5).eval()
+    plain.load_state_dict({name: one for name, one in proposing.state_dict().items() if "predictor" not in name})
+    boxes = np.array([[2, 3, 60, 70], [40, 0, 160, 112]], dtype=np.float32)
+    (own,) = own_scorer(proposing, 112).score([(image, boxes)])
+    (other,) = own_scorer(plain, 112).score([(image, boxes)])
+    np.testing.assert_array_equal(own.probabilities, other.probabilities)
+    np.testing.assert_array_equal(own.deltas, other.deltas)
+
+
+def test_a_mirrored_image_has_the_same_own_regions_with_flip(proposing: MultiBoxFastRcnn) -> None:
+    image = drawn.draw(0)[0]
+    one = own_scorer(proposing, 60, flip=True)
+    plain, turned = one.score([(image, NONE), (np.ascontiguousarray(image[:, ::-1]), NONE)])
+    assert plain.boxes is not None
+    assert turned.boxes is not None
+    back = turned.boxes.copy()
+    back[:, [0, 2]] = 160 - turned.boxes[:, [2, 0]]
+    overlaps = iou(plain.boxes, back)
+    assert overlaps.max(axis=1).min() > 0.99
+    np.testing.assert_allclose(plain.probabilities, turned.probabilities[overlaps.argmax(axis=1)], atol=1e-2)
+
+
+def test_the_network_s_proposals_are_those_that_training_saw(tmp_path: Path) -> None:
+    """Of a net without padding, whose maps are smaller than the input over the stride."""
+    spec = tiny_multibox_fast_rcnn.spec(tmp_path / "net")
+    net = tmp_path / "net" / "tiny.prototxt"
+    net.write_text(net.read_text().replace("pad: 2", "").replace("pad: 1", ""))
+    network = tiny_multibox_fast_rcnn.network(spec)
+    image = drawn.draw(0)[0][:112]
+    (own,) = own_scorer(network, 112, refine=0).score([(image, NONE)])
+    with torch.no_grad():
+        output = network.predict(network.feature_maps(torch.from_numpy(image)[None]), (112, 160))
+    boxes, _ = network.propose(output, 0, (112, 160), 20)
+    np.testing.assert_allclose(own.boxes, boxes.numpy(), atol=1e-3)
+
+
+def test_fewer_regions_are_the_best_of_more(proposing: MultiBoxFastRcnn) -> None:
+    image = drawn.draw(0)[0]
+    (many,), (few,) = (own_scorer(proposing, 64, proposals=n).score([(image, NONE)]) for n in (20, 3))
+    assert few.boxes is not None
+    assert many.boxes is not None
+    assert len(few.boxes)
+    np.testing.assert_array_equal(few.boxes, many.boxes[: len(few.boxes)])
+
+
+def test_an_image_of_one_pixel_has_no_regions_of_its_own(proposing: MultiBoxFastRcnn) -> None:
+    (nothing,) = own_scorer(proposing, 64).score([(np.zeros((1, 1, 3), dtype=np.uint8), NONE)])
+    assert nothing.probabilities.shape == (0, 3)
+    assert nothing.deltas is not None
+    assert nothing.deltas.shape == (0, 2, 4)
+
+
+def test_a_network_that_proposes_nothing(proposing: MultiBoxFastRcnn) -> None:
+    for layer in proposing.predictor.outputs:
+        torch.nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        layer.bias.data[1::5] = -1e3  # type: ignore[union-attr, operator]
+    (nothing,) = own_scorer(proposing, 64, 97).score([(drawn.draw(0)[0], NONE)])
+    assert nothing.probabilities.shape == (0, 3)
+
+
+def test_own_regions_in_bf16_are_close_to_float32(proposing: MultiBoxFastRcnn) -> None:
+    image = drawn.draw(0)[0]
+    (exact,) = own_scorer(proposing, 64, proposals=40).score([(image, NONE)])
+    (rough,) = own_scorer(proposing, 64, proposals=5, bf16=True).score([(image, NONE)])
+    assert exact.boxes is not None
+    assert rough.boxes is not None
+    assert rough.boxes.dtype == rough.probabilities.dtype == np.float32
+    # Rounding moves boxes a little, and may let another one through NMS: most find a partner.
+    assert np.median(iou(rough.boxes, exact.boxes).max(axis=1)) > 0.9

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from detpipe.boxes import iou
 from detpipe.proposals.fusion import Fused, join
 from detpipe.proposals.gaussian import Gaussian
+from detpipe.proposals.methods import proposer_of
+from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposals_db import parse_proposals, propose_image
 from detpipe.proposals.uniform import Uniform
 from detpipe.structures import ImageRecord, Proposals
 from tests import drawn
+from tests.proposals import tiny_multibox
 
 
 def of(*boxes: list[float]) -> Proposals:
@@ -152,3 +155,37 @@ def test_inputs_follow_the_settings_of_the_methods():
     one, two = Fused(sources=["uniform"]), Fused(sources=["uniform"], budgets=[7])
     assert one.inputs().keys() == {"source uniform"}
     assert one.inputs() != two.inputs()
+
+
+def test_a_fusion_without_a_network_is_described_as_before_there_was_one():
+    described = Fused(sources=["uniform", "gaussian"]).describe()
+    assert described.keys() == {"method", "sources", "budgets", "duplicate_iou", "max_proposals", "seed"}
+    assert proposer_of(described) == Fused(sources=["uniform", "gaussian"])
+    own = Fused(sources=["uniform", "multibox"], weights="somewhere")
+    assert own.describe()["weights"] == "somewhere"
+    assert proposer_of(own.describe()) == own
+
+
+def test_a_network_among_its_sources(tmp_path: Path, image: ImageRecord):
+    folder = tiny_multibox.saved(tmp_path / "network")
+    fused = Fused(sources=["uniform", "multibox"], budgets=[20, 10], duplicate_iou=1, weights=str(folder))
+    fused.check()
+    assert fused.from_pixels
+    assert fused.inputs().keys() == {"source uniform", "source weights.safetensors", "source multibox.json"}
+    stored = parse_proposals(propose_image(fused, image, None))
+    assert stored.sources is not None
+    own = parse_proposals(
+        propose_image(MultiBoxProposals(weights=str(folder), max_proposals=10), image, None)
+    ).proposals.boxes
+    assert stored.proposals.boxes[stored.sources == 1].tolist() == own.tolist()
+    fused.keep(tmp_path)
+    again = fused.kept_in(tmp_path)
+    assert isinstance(again, Fused)
+    assert again.weights == str(tmp_path / "multibox")
+    assert again(drawn.draw(4)[0]).boxes.tolist() == fused(drawn.draw(4)[0]).boxes.tolist()
+    assert fused.kept_in(tmp_path / "nowhere") == fused
+
+
+def test_a_network_that_is_not_given_is_asked_for():
+    with pytest.raises(ValueError, match="wanted the folder of a trained network, got none"):
+        Fused(sources=["uniform", "multibox"]).check()

@@ -84,6 +84,15 @@ def test_the_loss_takes_the_rows_that_have_it():
     assert len(curves.loss_figure([{"iteration": 1, "loss": 2.0}]).axes) == 1
 
 
+def test_the_recall_of_a_network_that_proposes_has_a_panel_of_its_own():
+    rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 0.5, "val_recall_10": 0.4, "val_ar_10": 0.2}]
+    loss, recall = curves.loss_figure(rows).axes
+    assert loss.get_ylabel() == "loss"
+    drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in recall.lines}
+    assert drawn == {"recall, 10 boxes": [[2, 0.4]], "average recall, 10 boxes": [[2, 0.2]]}
+    assert len(curves.loss_figure(rows[:1]).axes) == 1
+
+
 def test_a_smooth_line_keeps_a_constant_and_its_ends():
     assert curves.smoothed(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))
 
