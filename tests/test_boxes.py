@@ -208,3 +208,10 @@ def test_voting_is_the_mean_by_score() -> None:
     np.testing.assert_allclose(found, [[0, 0, 10, 9.5], [20, 20, 30, 30]], rtol=1e-6)
     assert geometry.vote(drawn, scores, np.zeros(0, np.int64), 0.5).shape == (0, 4)
     np.testing.assert_array_equal(geometry.vote(drawn, np.zeros(4, np.float32), np.array([1]), 0.5), drawn[[1]])
+
+
+def test_tensors_overlap_as_arrays_do() -> None:
+    a = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [3, 3, 3, 3]], np.float32)
+    b = np.array([[0, 0, 10, 5], [20, 20, 30, 30], [3, 3, 3, 3], [5, 5, 15, 15]], np.float32)
+    np.testing.assert_allclose(geometry.iou_tensors(torch.from_numpy(a), torch.from_numpy(b)), geometry.iou(a, b))
+    assert geometry.iou_tensors(torch.zeros(0, 4), torch.from_numpy(b)).shape == (0, 4)

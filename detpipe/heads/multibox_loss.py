@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss
 
+from detpipe import boxes as geometry
 from detpipe.heads.matching import BACKGROUND, bipartite, many_to_one, without
 from detpipe.heads.multibox import Output, decode, encode
 from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
@@ -73,7 +74,7 @@ def match(output: Output, place: int, truth: Taught, config: MultiBoxTargets) ->
     priors, objects = output.priors, truth.objects
     if config.matching is Matching.many_to_one:
         found = many_to_one(
-            box_iou(objects, priors),
+            geometry.iou_tensors(objects, priors),
             positive=config.positive_iou,
             negative=config.negative_iou,
             at_least=config.at_least,
@@ -100,7 +101,7 @@ def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxT
 
 def untaught_priors(priors: Tensor, truth: Taught) -> Tensor:
     """(P,) bool: the prior lies on a difficult object (by IoU) or in a crowd (by its own share)."""
-    touched: Tensor = (box_iou(priors, truth.difficult) >= UNTAUGHT_OVERLAP).any(dim=1)
+    touched: Tensor = (geometry.iou_tensors(priors, truth.difficult) >= UNTAUGHT_OVERLAP).any(dim=1)
     if len(truth.crowds):
         top_left = torch.maximum(priors[:, None, :2], truth.crowds[:, :2])
         shared = (torch.minimum(priors[:, None, 2:], truth.crowds[:, 2:]) - top_left).clamp(min=0).prod(dim=2)
