@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.parallel import ordered_map
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
+
+Item = TypeVar("Item")
 
 REGIONS_AT_ONCE = 4000
 """Regions that are pooled and classified together, which bounds the memory of an image with many."""
@@ -100,11 +103,13 @@ class ImageScorer:
             yield from (self._scored(boxes, views) for boxes, views in shown)
             return
         try:
-            yield from ordered_map(self._scored_by_one_core, shown, workers=threads, max_threads=threads)
+            yield from ordered_map(self._scored_by_one_core, in_turn(shown), workers=threads, max_threads=threads)
         finally:
             torch.set_num_threads(threads)  # torch keeps the last number that any thread asked for
 
-    def _scored_by_one_core(self, shown: tuple[Float32Array, list[View]]) -> ScoredRegions:
+    def _scored_by_one_core(self, shown: tuple[Float32Array, list[View]] | Exception) -> ScoredRegions:
+        if isinstance(shown, Exception):
+            raise shown
         torch.set_num_threads(1)
         return self._scored(*shown)
 
@@ -220,6 +225,14 @@ class ImageScorer:
         if deltas is not None and look.scaling.mirrored:
             deltas[:, :, 0] *= -1
         return ScoredRegions(probabilities, deltas)
+
+
+def in_turn(stream: Iterable[Item]) -> Iterator[Item | Exception]:
+    """The items, and last the error that ended them, if any: so that what came before it is answered first."""
+    try:
+        yield from stream
+    except Exception as error:
+        yield error
 
 
 def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:

@@ -267,10 +267,13 @@ def test_a_network_s_own_regions_lie_in_the_image(
         assert (scored.boxes >= 0).all()
         assert (scored.boxes <= [width, height, width, height]).all()
         assert (scored.boxes[:, 2:] > scored.boxes[:, :2]).all()
-        np.testing.assert_allclose(scored.probabilities.sum(axis=1), 1, rtol=1e-5)
+        assert ((scored.probabilities >= 0) & (scored.probabilities <= 1)).all()
 
 
-def test_its_own_regions_are_scored_as_given_ones_are(proposing: MultiBoxFastRcnn) -> None:
+def test_its_own_regions_are_scored_as_given_ones_are_but_for_their_quality(
+    proposing: MultiBoxFastRcnn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposing, "quality", 0.0)
     one, image = own_scorer(proposing, 64, 97, flip=True), drawn.draw(0)[0]
     (own,) = one.score([(image, NONE)])
     assert own.boxes is not None
@@ -278,6 +281,11 @@ def test_its_own_regions_are_scored_as_given_ones_are(proposing: MultiBoxFastRcn
     assert given.boxes is None
     np.testing.assert_array_equal(own.probabilities, given.probabilities)
     np.testing.assert_array_equal(own.deltas, given.deltas)
+    monkeypatch.setattr(proposing, "quality", 1.0)
+    (best,) = one.score([(image, NONE)])
+    np.testing.assert_array_equal(best.probabilities[:, 0], given.probabilities[:, 0])
+    assert (best.probabilities[:, 1] == best.probabilities[:, 2]).all()  # the proposal's confidence alone
+    assert (np.diff(best.probabilities[:, 1]) <= 0).all()
 
 
 def test_given_regions_are_scored_as_by_fast_rcnn(proposing: MultiBoxFastRcnn) -> None:

@@ -24,7 +24,7 @@ from tests.command_line import Outcome, detpipe
 from tests.commands.test_run import bytes_of
 from tests.commands.tiny_networks import BACKBONE, COMMON, DETECTION, OWN_PRIORS, TRAINING, net_in
 
-EXACT = DetectConfig(precision=Precision.float32, max_proposals=30)
+EXACT = DetectConfig(precision=Precision.float32, max_proposals=30, nms_iou=0.5, vote_iou=0.6)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ TRAINING = (
     "precision=float32",
     "sampling.val_share=0.3",
     "sampling.regions_per_image=16",
+    "sampling.jittered=0",
     "solver.max_iter=2",
     "solver.batch_size=8",
     "solver.base_lr=1e-3",
@@ -31,7 +32,7 @@ TRAINING = (
 
 OWN_PRIORS = ("head.multibox.priors=2",)
 
-DETECTION = ("detect.precision=float32", "detect.max_proposals=30")
+DETECTION = ("detect.precision=float32", "detect.max_proposals=30", "detect.nms_iou=0.5", "detect.vote_iou=0.6")
 
 PROPOSER = (
     "multibox.maps=[stride8]",
