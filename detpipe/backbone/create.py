@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,6 +90,13 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     if config.input_size is not None:
         backbone.spec = replace(backbone.spec, size=(config.input_size, config.input_size))
     return backbone.eval()
+
+
+def map_strides(config: BackboneConfig, names: Sequence[str]) -> list[int]:
+    """Of these feature maps, without loading weights. Raises ValueError for a map that the network hasn't."""
+    backbone = create_from_seed(replace(config, weights=NONE, download=False), 0)
+    backbone.check_map_names(names)
+    return [backbone.feature_maps[name].stride for name in names]
 
 
 def create_from_seed(config: BackboneConfig, seed: int) -> Backbone:

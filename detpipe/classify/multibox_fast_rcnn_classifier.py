@@ -10,7 +10,7 @@ from typing import Any
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
-from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
+from detpipe.heads.multibox_settings import MultiBoxTargets, with_kinds
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.roi_pooling import Pooling
@@ -79,17 +79,11 @@ def load_multibox_fast_rcnn(folder: Path) -> tuple[MultiBoxFastRcnn, MultiBoxFas
 
 
 def _spec(values: dict[str, Any]) -> MultiBoxFastRcnnSpec:
-    head, targets = values["head"], values["head"]["multibox"]
-    chosen = {
-        "matching": Matching(targets["matching"]),
-        "matched_by": MatchedBy(targets["matched_by"]),
-        "localization": Localization(targets["localization"]),
-        "confidence": Confidence(targets["confidence"]),
-    }
+    head = values["head"]
     made = {
         "box_regression": BoxRegression(head["box_regression"]),
         "pooling": Pooling(head["pooling"]),
-        "multibox": MultiBoxTargets(**{**targets, **chosen}),
+        "multibox": MultiBoxTargets(**with_kinds(head["multibox"])),
     }
     return MultiBoxFastRcnnSpec(
         classes=tuple(str(name) for name in values["classes"]),

@@ -22,6 +22,7 @@ from detpipe.classify.hierarchical_sampling import (
 )
 from detpipe.classify.labeling import Sampling, sample_regions
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.network.batch_order import evenly_spread
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.network.train_network import train_network
@@ -109,7 +110,7 @@ def validation(
 
     It looks at no more than `images` images, evenly spread, at the largest scale, and always at the same regions.
     """
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
+    places = evenly_spread(len(val), images)
     every = replace(sampling, jittered=0)
 
     def batch_of(place: int) -> RegionBatch:

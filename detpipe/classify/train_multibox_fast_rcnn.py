@@ -20,6 +20,7 @@ from detpipe.heads.multibox import Output
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.heads.multibox_loss import Taught, multibox_loss
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
+from detpipe.network.batch_order import evenly_spread
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
@@ -148,7 +149,7 @@ def validation(
 
     It looks at no more than `images` images, evenly spread, whole, at the largest scale.
     """
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
+    places = evenly_spread(len(val), images)
     every = replace(sampling, jittered=0)
 
     def validate() -> dict[str, float]:

@@ -20,5 +20,5 @@ def hold_max_bad(bad: Sequence[str], total: int, max_bad: float, setting: str) -
     if len(bad) > max_bad * total:
         raise TooManyBadError(
             f"{len(bad)} of {total} images can't be read, more than {setting}={max_bad:g}: {'; '.join(bad[:3])}. "
-            "Mend or remove them, or raise it; the others are stored"
+            "Mend or remove them, or raise it"
         )

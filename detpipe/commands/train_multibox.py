@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
+from detpipe.backbone.create import BackboneConfig, map_strides, written_out
 from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.stored_split import open_split
@@ -29,7 +29,7 @@ from detpipe.structures import Float32Array, GroundTruth, Proposals
 
 
 class Targets(enum.Enum):
-    """What stands for objects: the annotated ones, or the run's proposals with their scores (no labels needed)."""
+    """What stands for objects: the annotated ones, or the run's proposals by their rank (no labels needed)."""
 
     truth = "truth"
     proposals = "proposals"
@@ -88,17 +88,10 @@ def described(config: TrainMultiBox) -> Training:
     train, val = training_parts(config.data_source, config.val_share, config.seed)
     device = resolve_device(config.device)
     boxes, sizes = objects_of(targets_of(config, train))
-    strides = map_strides(config)
+    strides = map_strides(config.backbone, config.multibox.maps)
     shapes = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
     return Training(spec, train, val, device, resolve_bf16(config.precision, device))
-
-
-def map_strides(config: TrainMultiBox) -> list[int]:
-    """Of the backbone's maps. Raises ValueError for a map that it hasn't."""
-    backbone = create_from_seed(replace(config.backbone, weights="none", download=False), 0)
-    backbone.check_map_names(config.multibox.maps)
-    return [backbone.feature_maps[name].stride for name in config.multibox.maps]
 
 
 def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:

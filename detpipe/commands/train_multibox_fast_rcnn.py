@@ -4,12 +4,11 @@ with boxes -> classifier/, and multibox/, the part of it that proposes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from detpipe.backbone.create import create_from_seed, written_out
+from detpipe.backbone.create import map_strides, written_out
 from detpipe.classify.multibox_fast_rcnn_classifier import (
     KIND,
     MultiBoxFastRcnnSpec,
@@ -69,13 +68,14 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
     parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
     device = resolve_device(config.device)
     dataset = parts[0].dataset
-    boxes, image_sizes = objects_of(true_targets(parts[0]))
-    factors = np.minimum(head.scales[-1] / image_sizes.min(axis=1), head.max_side / image_sizes.max(axis=1))
-    sizes = ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32)
-    backbone = create_from_seed(replace(config.backbone, weights="none", download=False), 0)  # its strides alone
-    backbone.check_map_names(head.maps)
-    strides = [backbone.feature_maps[name].stride for name in head.maps]
-    shapes = pyramid_shapes(sizes, head.multibox.priors, strides, seed=config.solver.seed(config.seed))
+    shapes = pyramid_shapes(
+        *objects_of(true_targets(parts[0])),
+        head.multibox.priors,
+        map_strides(config.backbone, head.maps),
+        shorter=head.scales[-1],
+        longest=head.max_side,
+        seed=config.solver.seed(config.seed),
+    )
     spec = MultiBoxFastRcnnSpec(
         dataset.classes, dataset.category_ids, written_out(config.backbone), head, as_numbers(shapes)
     )

@@ -141,15 +141,25 @@ def make_shapes(
     if config.form is Form.whole:
         places = kmeans_boxes((boxes / image_sizes[:, [1, 0, 1, 0]]).astype(np.float32), config.priors, seed=seed)
         return [((places - 0.5) * side).astype(np.float32)]
-    factors = np.minimum(side / image_sizes.min(axis=1), config.max_side / image_sizes.max(axis=1))
-    sizes = ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32)
-    return pyramid_shapes(sizes, config.priors, strides, seed=seed)
+    return pyramid_shapes(boxes, image_sizes, config.priors, strides, shorter=side, longest=config.max_side, seed=seed)
 
 
-def pyramid_shapes(sizes: Float32Array, count: int, strides: Sequence[int], *, seed: int) -> list[Float32Array]:
-    """`count` shapes after objects of these (G, 2) widths and heights on the input, by map; the last map is
-    `with_coarser`'s. Raises ValueError for G = 0."""
-    found = kmeans_sizes(sizes, count, seed=seed)
+def pyramid_shapes(
+    boxes: Float32Array,
+    image_sizes: Float32Array,
+    count: int,
+    strides: Sequence[int],
+    *,
+    shorter: int,
+    longest: int,
+    seed: int,
+) -> list[Float32Array]:
+    """`count` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s.
+
+    shorter, longest: as of Scaling.to_side, the sides that images are brought to. Raises ValueError for G = 0.
+    """
+    factors = np.minimum(shorter / image_sizes.min(axis=1), longest / image_sizes.max(axis=1))
+    found = kmeans_sizes(((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32), count, seed=seed)
     return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=CELLS)]
 
 

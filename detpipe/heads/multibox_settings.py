@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from detpipe.backbone.fine_tuning import FineTuning
 from detpipe.heads.priors import GRIDS
@@ -49,6 +51,18 @@ class Confidence(enum.Enum):
     cross_entropy = "cross_entropy"
     focal = "focal"
     quality = "quality"
+
+
+def with_kinds(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them, with names made kinds again. Raises ValueError for a name that is none of a kind."""
+    kinds: dict[str, type[enum.Enum]] = {
+        "form": Form,
+        "matching": Matching,
+        "matched_by": MatchedBy,
+        "localization": Localization,
+        "confidence": Confidence,
+    }
+    return {name: kinds[name](value) if name in kinds else value for name, value in values.items()}
 
 
 @dataclass(kw_only=True)

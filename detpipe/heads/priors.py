@@ -19,8 +19,8 @@ ASPECT_RATIOS = (1.0, 1.0, 1.0, 0.75, 1.333, 0.5, 2.0, 0.4, 2.5, 0.33, 3.0)
 """Width over height of the eleven priors of a cell (see `grid_shapes`)."""
 
 GRIDS = (8, 6, 4, 3, 2)
-"""Cells by side of the maps of MSC-MultiBox (Szegedy et al. 2014, section 3.1); one box of all the image joins them:
-1,420 priors with eleven a cell."""
+"""Cells by side of the maps of MSC-MultiBox (Szegedy et al. 2014); one box of all the image joins them: 1,420 priors
+with eleven a cell."""
 
 
 def prior_boxes(shapes: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
@@ -54,8 +54,8 @@ def kmeans_sizes(sizes: Float32Array, count: int, *, seed: int) -> Float32Array:
 def kmeans_boxes(boxes: Float32Array, count: int, *, seed: int) -> Float32Array:
     """The `count` places that objects stand at, as shares of the image: (G, 4) in [0, 1] -> (count, 4).
 
-    MultiBox's priors (Erhan et al. 2014, section 4.1: "we cluster the ground truth locations"). Fewer different
-    objects than `count` give as many as there are. G = 0 raises ValueError.
+    MultiBox's priors (Erhan et al. 2014). Fewer different objects than `count` give as many as there are. G = 0 raises
+    ValueError.
     """
     _require_objects(len(boxes))
     found = _kmeans(boxes.astype(np.float64), count, seed).astype(np.float32)

@@ -12,6 +12,11 @@ def plain_order(examples: int, *, batch_size: int, seed: int) -> BalancedOrder:
     return BalancedOrder(np.ones(examples, dtype=np.int64), batch_size=batch_size, fg_share=1.0, seed=seed)
 
 
+def evenly_spread(examples: int, most: int) -> Int64Array:
+    """Places of no more than `most` examples, evenly from the first to the last, ascending; none of none."""
+    return np.unique(np.linspace(0, examples - 1, min(examples, most)).round().astype(np.int64))
+
+
 class BalancedOrder:
     """Batches with a fixed share of foreground (R-CNN, section 2.3: 32 of 128), each kind in passes of its own.
 

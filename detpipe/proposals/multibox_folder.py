@@ -10,7 +10,7 @@ from typing import Any
 
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.heads.multibox import MultiBox
-from detpipe.heads.multibox_settings import Confidence, Form, Localization, MatchedBy, Matching, MultiBoxHead
+from detpipe.heads.multibox_settings import MultiBoxHead, with_kinds
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
 from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
@@ -66,18 +66,6 @@ def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
     return network.eval(), spec
 
 
-def multibox_head(values: dict[str, Any]) -> MultiBoxHead:
-    """A head from its plain values. Raises TypeError or ValueError for others."""
-    kinds = {
-        "form": Form,
-        "matching": Matching,
-        "matched_by": MatchedBy,
-        "localization": Localization,
-        "confidence": Confidence,
-    }
-    return MultiBoxHead(**{**values, **{name: kind(values[name]) for name, kind in kinds.items()}})
-
-
 def _spec(values: dict[str, Any]) -> MultiBoxSpec:
     shapes = as_numbers(as_shapes(values["shapes"]))
-    return MultiBoxSpec(BackboneConfig(**values["backbone"]), multibox_head(values["multibox"]), shapes)
+    return MultiBoxSpec(BackboneConfig(**values["backbone"]), MultiBoxHead(**with_kinds(values["multibox"])), shapes)

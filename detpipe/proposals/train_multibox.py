@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -18,6 +17,7 @@ from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.platt import platt
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
+from detpipe.network.batch_order import evenly_spread
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
@@ -160,7 +160,7 @@ def validation(
 
     It looks at no more than `images` of them.
     """
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), images)).round().astype(np.int64))
+    places = evenly_spread(len(val), images)
 
     def validate() -> dict[str, float]:
         truths: dict[int | str, GroundTruth] = {}

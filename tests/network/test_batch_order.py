@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.network.batch_order import BalancedOrder
+from detpipe.network.batch_order import BalancedOrder, evenly_spread
 
 
 def order(
@@ -99,3 +99,9 @@ def test_threads_may_ask_at_the_same_time() -> None:
     shared = order(2, 3)
     with ThreadPoolExecutor(8) as threads:
         assert [places.tolist() for places in threads.map(shared, range(200))] == wanted
+
+
+def test_evenly_spread_has_both_ends_and_no_place_twice() -> None:
+    assert evenly_spread(11, 3).tolist() == [0, 5, 10]
+    assert evenly_spread(2, 32).tolist() == [0, 1]
+    assert evenly_spread(0, 32).tolist() == []

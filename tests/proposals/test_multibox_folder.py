@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching
+from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxHead, with_kinds
 from detpipe.heads.priors import as_shapes
 from detpipe.network.network_folder import NET, WEIGHTS, NetworkFolderError
 from detpipe.proposals.multibox_folder import (
@@ -17,7 +17,6 @@ from detpipe.proposals.multibox_folder import (
     build_multibox,
     load_multibox,
     load_multibox_spec,
-    multibox_head,
     save_multibox,
 )
 from detpipe.storage.manifest import plain
@@ -50,7 +49,7 @@ def test_every_setting_of_the_head_comes_back() -> None:
         confidence=Confidence.focal,
         negatives=3,
     )
-    assert multibox_head(json.loads(json.dumps(plain(head)))) == head
+    assert MultiBoxHead(**with_kinds(json.loads(json.dumps(plain(head))))) == head
 
 
 def test_a_map_without_shapes_comes_back(tmp_path: Path) -> None:
