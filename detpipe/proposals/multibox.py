@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -54,16 +53,17 @@ class MultiBoxProposals(Proposer):
         if self.scales and min(self.scales) < 32:
             raise ValueError(f"multibox: wanted scales of at least 32 pixels, got {self.scales}")
         self._lock = threading.Lock()
+        self._network: MultiBoxNetwork | None = None
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
         """Raise ValueError without a folder, NetworkFolderError where it holds no MultiBox; load the network."""
         if not self.weights:
             raise ValueError("multibox: wanted the folder of a trained network, got none; give proposals.weights=DIR")
-        assert self._network
+        self._loaded()
 
     @property
     def max_threads(self) -> int:
-        """Any number: they take turns at the network, which uses all cores, and read images beside it."""
+        """Any number: they share the network."""
         return ANY_NUMBER
 
     def inputs(self) -> Mapping[str, str]:
@@ -89,8 +89,7 @@ class MultiBoxProposals(Proposer):
         """The network's boxes of an RGB image."""
         check_image(image)
         count = self.max_proposals if self.max_proposals is not None else ANY_NUMBER
-        with self._lock:
-            found = self._network.propose(image, self.scales, flip=self.flip, count=count, nms_iou=self.nms_iou)
+        found = self._loaded().propose(image, self.scales, flip=self.flip, count=count, nms_iou=self.nms_iou)
         boxes = np.concatenate([one.boxes for one in found])
         scores = np.concatenate([one.scores for one in found])
         if len(found) > 1:
@@ -98,16 +97,18 @@ class MultiBoxProposals(Proposer):
             boxes, scores = boxes[kept], scores[kept]
         return ranked(boxes, scores, (image.shape[0], image.shape[1]), self.max_proposals)
 
-    @functools.cached_property
-    def _network(self) -> MultiBoxNetwork:
+    def _loaded(self) -> MultiBoxNetwork:
         # torch takes seconds to import, and a worker that joins other methods never needs it.
         from detpipe.proposals.multibox_network import MultiBoxNetwork
 
-        return MultiBoxNetwork(Path(self.weights))
+        with self._lock:  # of several threads the first one loads it
+            if self._network is None:
+                self._network = MultiBoxNetwork(Path(self.weights))
+            return self._network
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone cross process borders: each process loads the network for itself."""
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_network")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        vars(self).update(state, _lock=threading.Lock(), _network=None)

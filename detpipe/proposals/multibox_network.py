@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +18,11 @@ from detpipe.structures import Image, Proposals
 
 
 class MultiBoxNetwork:
-    """The network of a folder, on the GPU where there is one, in bf16 where the hardware computes in it."""
+    """The network of a folder, on the GPU where there is one, in bf16 where the hardware computes in it.
+
+    Threads may share it. On a CPU each has a core and an image of its own: threads within one image wait for each other
+    at every layer; and an image's boxes are the same bits with any number of them. On a GPU they take turns.
+    """
 
     def __init__(self, folder: Path) -> None:
         network, spec = load_multibox(folder)
@@ -24,6 +30,8 @@ class MultiBoxNetwork:
         self._bf16 = resolve_bf16(Precision.auto, self._device)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self._head = spec.multibox
+        self._turn = threading.Lock()
+        self._threads = torch.get_num_threads()
 
     def propose(
         self, image: Image, scales: Sequence[int], *, flip: bool, count: int, nms_iou: float
@@ -34,17 +42,26 @@ class MultiBoxNetwork:
         for side in scales or self._head.scales[-1:]:
             for mirrored in (False, True) if flip else (False,):
                 scaling = self._scaling(image_size, side, mirrored)
-                seen = proposed(
-                    self._network,
-                    scaling.pixels(image),
-                    self._head,
-                    self._device,
-                    self._bf16,
-                    count=count,
-                    nms_iou=nms_iou,
-                )
+                pixels = scaling.pixels(image)
+                with self._alone():
+                    seen = proposed(
+                        self._network, pixels, self._head, self._device, self._bf16, count=count, nms_iou=nms_iou
+                    )
                 found.append(Proposals(scaling.to_image(seen.boxes), seen.scores))
         return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._device.type != "cpu":
+            with self._turn:
+                yield
+            return
+        torch.set_num_threads(1)  # of the calling thread
+        try:
+            yield
+        finally:
+            # Not to what was found here: a new thread starts with the last number that any asked for, perhaps 1.
+            torch.set_num_threads(self._threads)
 
     def _scaling(self, image_size: tuple[int, int], side: int, mirrored: bool) -> Scaling:
         return views(self._head).scaling(image_size, side, mirrored=mirrored)

@@ -12,6 +12,7 @@ import torch
 from detpipe.boxes import iou
 from detpipe.network.network_folder import WEIGHTS, NetworkFolderError
 from detpipe.network.scaled_image import Scaling
+from detpipe.parallel import ordered_map
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.multibox_folder import DESCRIPTION, save_multibox
@@ -70,6 +71,17 @@ def test_the_same_again(folder: Path) -> None:
     np.testing.assert_array_equal(first.boxes, again.boxes)
     np.testing.assert_array_equal(first.scores, again.scores)
     assert not np.array_equal(first.boxes, other.boxes)
+
+
+def test_threads_share_the_network_and_find_the_same_bits(folder: Path) -> None:
+    images = [drawn.draw(number)[0] for number in range(6)]
+    one, threads = proposer(folder), torch.get_num_threads()
+    alone = [one(image) for image in images]
+    shared = list(ordered_map(proposer(folder), images, workers=3, max_threads=one.max_threads))
+    assert torch.get_num_threads() == threads
+    for first, second in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(first.boxes, second.boxes)
+        np.testing.assert_array_equal(first.scores, second.scores)
 
 
 def test_a_sure_prior_is_where_it_is_said_to_be(tmp_path: Path) -> None:
