@@ -1,17 +1,20 @@
 """MultiBox's proposals beside selective search's: recall@0.5 and AR with few boxes, and what training takes.
 
     python benchmarks/multibox.py FOLDER [--sets raccoon bccd coco] [--seeds 0 1 2] [--runs DIR]
-        [--transfer] [--cost] [key=value ...]
+        [--transfer] [--labelled 20 50 160] [--cost] [key=value ...]
 
 FOLDER holds raccoon/, bccd/ and voc2012_100/ in VOC's layout, coco_train/ and coco_val/ with instances.json and
 images/. key=value are settings of `detpipe train-multibox`. Intervals are of the test images, resampled. --transfer:
-the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --cost: how much of a training
-step the loss with its matching takes, with 100 objects an image. A run that is there already is read, not made again.
+the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --labelled: of each set of VOC's
+layout so many training images with boxes, learned from ImageNet's weights, and from a network that learned selective
+search's boxes on all training images, without their objects. --cost: how much of a training step the loss with its
+matching takes, with 100 objects an image. A run that is there already is read, not made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import time
@@ -48,6 +51,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/multibox"))
     parser.add_argument("--transfer", action="store_true")
+    parser.add_argument("--labelled", nargs="+", type=int, default=[])
     parser.add_argument("--cost", action="store_true")
     options, overrides = parser.parse_known_args()
     heads = "".join(f"  {name:>20}" for budget in BUDGETS for name in (f"recall {budget}", f"AR {budget}"))
@@ -64,6 +68,8 @@ def main() -> None:
             propose(settings, run_dir, run_dir)
             seconds = read_manifest(run_dir / "multibox").seconds
             show(name, f"MultiBox, seed {seed}", test, run_dir=run_dir, seconds=seconds)
+        if options.labelled:
+            show_label_free_start(name, options, overrides)
     if options.transfer:
         for name in ("raccoon", "voc2012_100"):
             settings = data_set(name, options.folder)
@@ -75,6 +81,36 @@ def main() -> None:
             show(name, "MultiBox of coco_train", *every, run_dir=run_dir)
     if options.cost:
         show_cost()
+
+
+def show_label_free_start(name: str, options: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Lines for few labelled images, with and without what all images teach without labels."""
+    settings, runs = data_set(name, options.folder), options.runs / f"labelled_{name}"
+    unlabelled = runs / "unlabelled"
+    detpipe("propose", *settings, f"run_dir={unlabelled}")
+    detpipe("train-multibox", *settings, f"run_dir={unlabelled}", "targets=proposals", *overrides)
+    for count, seed in itertools.product(options.labelled, options.seeds):
+        few = ["dataset=voc", f"dataset.root={some_of(name, options.folder, count, seed, runs)}"]
+        for start, weights in (("ImageNet", None), ("no labels", unlabelled / "multibox/weights.safetensors")):
+            run_dir = runs / f"{count}_{start.replace(' ', '_')}_{seed}"
+            started = [] if weights is None else [f"solver.weights={weights}"]
+            detpipe("train-multibox", *few, f"run_dir={run_dir}", f"seed={seed}", *started, *overrides)
+            propose(few, run_dir, run_dir)
+            show(name, f"{count} of {start}, {seed}", images_of(few, Split.test), run_dir=run_dir)
+
+
+def some_of(name: str, folder: Path, count: int, seed: int, runs: Path) -> Path:
+    """A folder in VOC's layout with `count` of the training images, drawn from `seed`, and the test images."""
+    train, test = (images_of(data_set(name, folder), split) for split in (Split.train, Split.test))
+    root = runs / f"{count}_images_{seed}"
+    (root / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
+    for what in ("Annotations", "JPEGImages"):
+        if not (root / what).exists():
+            (root / what).symlink_to((folder / name / what).resolve())
+    drawn = np.random.default_rng(seed).permutation(len(train))[:count]
+    for split, records in (("train", [train.records[place] for place in drawn]), ("test", test.records)):
+        (root / f"ImageSets/Main/{split}.txt").write_text("".join(f"{one.image_id}\n" for one in records))
+    return root
 
 
 def propose(settings: Sequence[str], run_dir: Path, trained: Path) -> None:
