@@ -11,6 +11,7 @@ import torch
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
+from detpipe.heads.bbox_regressor import BoxLoss
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.roi_pooling import Pooling
@@ -80,7 +81,11 @@ def load_fast_rcnn(folder: Path) -> tuple[FastRcnn, FastRcnnSpec]:
 
 def _spec(values: dict[str, Any]) -> FastRcnnSpec:
     head = values["head"]
-    chosen = {"box_regression": BoxRegression(head["box_regression"]), "pooling": Pooling(head["pooling"])}
+    chosen = {
+        "box_regression": BoxRegression(head["box_regression"]),
+        "box_loss": BoxLoss(head.get("box_loss", BoxLoss.smooth_l1)),  # older folders have none
+        "pooling": Pooling(head["pooling"]),
+    }
     return FastRcnnSpec(
         classes=tuple(str(name) for name in values["classes"]),
         category_ids=tuple(int(number) for number in values["category_ids"]),

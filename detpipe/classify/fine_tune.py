@@ -111,7 +111,7 @@ def region_losses(
     losses = {"loss": class_loss, "class_loss": class_loss}
     if regressor is not None and deltas is not None:
         targets = torch.from_numpy(batch.deltas).to(device)
-        box_loss = regressor.loss(deltas, labels, targets, beta=head.box_loss_beta)
+        box_loss = regressor.loss(deltas, labels, targets, kind=head.box_loss, beta=head.box_loss_beta)
         losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
     losses["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
     return losses

@@ -9,6 +9,7 @@ from typing import Any
 
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
+from detpipe.heads.bbox_regressor import BoxLoss
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.heads.multibox_settings import MultiBoxTargets, with_kinds
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
@@ -82,6 +83,7 @@ def _spec(values: dict[str, Any]) -> MultiBoxFastRcnnSpec:
     head = values["head"]
     made = {
         "box_regression": BoxRegression(head["box_regression"]),
+        "box_loss": BoxLoss(head.get("box_loss", BoxLoss.smooth_l1)),  # older folders have none
         "pooling": Pooling(head["pooling"]),
         "multibox": MultiBoxTargets(**with_kinds(head["multibox"])),
     }

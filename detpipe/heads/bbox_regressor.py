@@ -8,6 +8,7 @@ N: regions. D: feature width. K: classes. Deltas are those of boxes.encode: dx, 
 
 from __future__ import annotations
 
+import enum
 import logging
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
 
+from detpipe import boxes as geometry
 from detpipe.structures import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,14 @@ logger = logging.getLogger(__name__)
 TARGET_STD = (0.1, 0.1, 0.2, 0.2)
 """Spread of the deltas, by which the network's outputs are scaled, so that the two losses weigh alike (Fast R-CNN's
 BBOX_NORMALIZE_STDS)."""
+
+
+class BoxLoss(enum.Enum):
+    """How far a box is from its object: the smooth L1 distance of deltas (Fast R-CNN), or one less the generalized IoU
+    (Rezatofighi et al. 2019), which asks for what average precision at a high IoU asks for."""
+
+    smooth_l1 = "smooth_l1"
+    giou = "giou"
 
 
 class BoxRegressor(nn.Module):
@@ -42,14 +53,28 @@ class BoxRegressor(nn.Module):
         scaled: Tensor = self.linear(features).unflatten(1, (-1, 4))
         return scaled if self.training else scaled * self.std
 
-    def loss(self, scaled: Tensor, labels: Tensor, targets: Tensor, *, beta: float = 1.0) -> Tensor:
-        """Smooth L1 of each foreground region's own class, over all N regions (Fast R-CNN, eq. 1 to 3).
+    def loss(
+        self,
+        scaled: Tensor,
+        labels: Tensor,
+        targets: Tensor,
+        *,
+        kind: BoxLoss = BoxLoss.smooth_l1,
+        beta: float = 1.0,
+    ) -> Tensor:
+        """The loss of each foreground region's own class, summed, over all N regions (Fast R-CNN, eq. 1 to 3).
 
-        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas. beta: from
-        which error on the loss is L1 (1 in Fast R-CNN). No foreground gives 0.
+        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas. beta: of
+        smooth L1, from which error on it is L1 (1 in Fast R-CNN). No foreground gives 0.
         """
         rows = torch.nonzero(labels > 0).squeeze(1)
         own = scaled.float()[rows, labels[rows] - 1]
+        if kind is BoxLoss.giou:
+            # IoU stays as it is where both boxes are stretched alike along an axis: every region is the unit square.
+            region = own.new_tensor([0.0, 0.0, 1.0, 1.0])
+            found, wanted = (geometry.decode_tensors(region, deltas) for deltas in (own * self.std, targets[rows]))
+            distance: Tensor = generalized_box_iou_loss(found, wanted, reduction="sum")
+            return distance / max(len(labels), 1)
         return F.smooth_l1_loss(own, targets[rows] / self.std, reduction="sum", beta=beta) / max(len(labels), 1)
 
     def solve(self, features: Float32Array, labels: Int64Array, deltas: Float32Array, *, ridge: float = 1000.0) -> None:

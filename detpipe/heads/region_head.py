@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from detpipe.backbone.fine_tuning import FineTuning
+from detpipe.heads.bbox_regressor import BoxLoss
 
 
 class BoxRegression(enum.Enum):
@@ -40,6 +41,8 @@ class HeadConfig(RegionHead, FineTuning):
     """How boxes are refined."""
     box_loss_weight: float = 1.0
     """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
+    box_loss: BoxLoss = BoxLoss.smooth_l1
+    """smooth_l1 or giou. The second is smaller by an order: it wants box_loss_weight 10."""
     box_loss_beta: float = 1.0
     """Error of a box, in spreads of the deltas, from which on its loss is L1: 1 in Fast R-CNN. A small one asks for
     exact boxes."""

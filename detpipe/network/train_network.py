@@ -86,5 +86,5 @@ def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
     return key
 
 
-LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0}
+LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0, "box_loss": "smooth_l1"}
 """Settings of a head that its first form had not, and what it did without them."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detpipe.backbone.caffe.lrn import LRNWithinChannel
 from detpipe.backbone.depthwise_conv import DepthwiseConv2d
 from detpipe.classify.gradient_check import GradientError, gradient_check
-from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.bbox_regressor import BoxLoss, BoxRegressor
 from detpipe.heads.softmax import softmax_loss
 from tests.backbone.caffe.one_layer import make
 
@@ -246,3 +246,5 @@ def test_heads_and_their_losses_which_are_computed_in_float32() -> None:
     targets = torch.randn(3, 4) / 10
     loss = Calls(lambda head, features: head.loss(head(features), labels, targets), regressor)
     assert gradient_check(loss, torch.randn(3, 4), **as_caffe)["parts.0.linear.weight"] == 32
+    giou = Calls(lambda head, features: head.loss(head(features), labels, targets, kind=BoxLoss.giou), regressor)
+    assert gradient_check(giou, torch.randn(3, 4), **as_caffe)["parts.0.linear.weight"] == 32

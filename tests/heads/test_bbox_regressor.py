@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from detpipe.heads.bbox_regressor import FEATURE_NORM, TARGET_STD, BoxRegressor, ridge_regression
+from detpipe.heads.bbox_regressor import FEATURE_NORM, TARGET_STD, BoxLoss, BoxRegressor, ridge_regression
 
 Array = npt.NDArray[np.float64]
 
@@ -53,6 +53,29 @@ def test_loss_by_hand() -> None:
     assert float(loss) == pytest.approx((0.125 + 1.5 + 0.5 + 0.5) / 4)
 
 
+def test_generalized_iou_by_hand() -> None:
+    """A region that is moved onto its object loses nothing. One that half covers it: IoU 1/3, and no part of the box
+    around both is without either. One apart: IoU 0, and half of the box around both is without."""
+    scaled = torch.zeros(4, 2, 4)
+    scaled[0, 1] = torch.tensor([2.0, 0.0, 1.0, 0.0])
+    labels = torch.tensor([2, 1, 1, 0])
+    targets = torch.tensor([[0.2, 0.0, 0.2, 0.0], [0.5, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [9.0] * 4])
+    loss = regressor(6, 2).loss(scaled, labels, targets, kind=BoxLoss.giou)
+    assert float(loss) == pytest.approx((0 + 2 / 3 + 3 / 2) / 4, rel=1e-5)
+
+
+def test_generalized_iou_moves_boxes_nearer() -> None:
+    """Steps down its gradient bring the box onto its object."""
+    labels, targets = torch.tensor([1]), torch.tensor([[0.3, -0.2, 0.4, -0.3]])
+    head, scaled = regressor(6, 1), torch.zeros(1, 1, 4, requires_grad=True)
+    optimizer = torch.optim.Adam([scaled], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        head.loss(scaled, labels, targets, kind=BoxLoss.giou).backward()
+        optimizer.step()
+    torch.testing.assert_close(scaled.detach()[0] * torch.tensor(TARGET_STD), targets, atol=0.02, rtol=0)
+
+
 def test_gradient_goes_to_the_regions_own_class_alone() -> None:
     head = regressor(6, 2).train()
     head.loss(head(torch.ones(1, 6)), torch.tensor([2]), torch.ones(1, 4)).backward()
@@ -61,10 +84,11 @@ def test_gradient_goes_to_the_regions_own_class_alone() -> None:
     assert head.linear.bias.grad[4:].ne(0).all()
 
 
+@pytest.mark.parametrize("kind", BoxLoss)
 @pytest.mark.parametrize("n", [0, 3])
-def test_no_foreground_gives_zero_and_a_gradient(n: int) -> None:
+def test_no_foreground_gives_zero_and_a_gradient(n: int, kind: BoxLoss) -> None:
     head = regressor(6, 2).train()
-    loss = head.loss(head(torch.ones(n, 6)), torch.zeros(n, dtype=torch.int64), torch.zeros(n, 4))
+    loss = head.loss(head(torch.ones(n, 6)), torch.zeros(n, dtype=torch.int64), torch.zeros(n, 4), kind=kind)
     assert float(loss.detach()) == 0
     loss.backward()
     assert head.linear.weight.grad is not None
