@@ -70,7 +70,7 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
     dataset = parts[0].dataset
     shapes = pyramid_shapes(
         *objects_of(true_targets(parts[0])),
-        head.multibox.priors,
+        head.multibox,
         map_strides(config.backbone, head.maps),
         shorter=head.scales[-1],
         longest=head.max_side,

@@ -19,7 +19,7 @@ from torchvision.ops import nms
 from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.multibox_necks import make_neck
-from detpipe.heads.multibox_settings import Form, MultiBoxHead
+from detpipe.heads.multibox_settings import Form, MultiBoxHead, MultiBoxTargets
 from detpipe.heads.priors import GRIDS, by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
 from detpipe.structures import Float32Array
 
@@ -123,10 +123,6 @@ class MultiBox(nn.Module):
         return output
 
 
-CELLS = 6.0
-"""pyramid: a shape's side is nearest to so many cells of the map that predicts it (RPN on FPN has 8)."""
-
-
 def make_shapes(
     config: MultiBoxHead, strides: Sequence[int], boxes: Float32Array, image_sizes: Float32Array, *, seed: int
 ) -> list[Float32Array]:
@@ -141,26 +137,28 @@ def make_shapes(
     if config.form is Form.whole:
         places = kmeans_boxes((boxes / image_sizes[:, [1, 0, 1, 0]]).astype(np.float32), config.priors, seed=seed)
         return [((places - 0.5) * side).astype(np.float32)]
-    return pyramid_shapes(boxes, image_sizes, config.priors, strides, shorter=side, longest=config.max_side, seed=seed)
+    return pyramid_shapes(boxes, image_sizes, config, strides, shorter=side, longest=config.max_side, seed=seed)
 
 
 def pyramid_shapes(
     boxes: Float32Array,
     image_sizes: Float32Array,
-    count: int,
+    config: MultiBoxTargets,
     strides: Sequence[int],
     *,
     shorter: int,
     longest: int,
     seed: int,
 ) -> list[Float32Array]:
-    """`count` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s.
+    """`config.priors` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s.
 
     shorter, longest: as of Scaling.to_side, the sides that images are brought to. Raises ValueError for G = 0.
     """
     factors = np.minimum(shorter / image_sizes.min(axis=1), longest / image_sizes.max(axis=1))
-    found = kmeans_sizes(((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32), count, seed=seed)
-    return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=CELLS)]
+    found = kmeans_sizes(
+        ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32), config.priors, seed=seed
+    )
+    return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=config.cells)]
 
 
 def decode(output: Output, *, by_corners: bool) -> Tensor:

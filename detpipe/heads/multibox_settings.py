@@ -71,6 +71,9 @@ class MultiBoxTargets:
 
     priors: int = 9
     """Shapes of priors, each at every cell of the map that suits its size; of the form whole: boxes of an image."""
+    cells: float = 6.0
+    """pyramid: a shape is predicted from the map of which its side is nearest to so many cells (RPN on FPN has 8). More
+    give large objects more priors, and boxes that are more exact; fewer give small ones maps that have seen more."""
     matching: Matching = Matching.many_to_one
     """bipartite or many_to_one."""
     matched_by: MatchedBy = MatchedBy.prior
@@ -93,6 +96,8 @@ class MultiBoxTargets:
     def __post_init__(self) -> None:
         if self.priors < 1:
             raise ValueError(f"multibox.priors: wanted at least 1, got {self.priors}")
+        if not self.cells > 0:
+            raise ValueError(f"multibox.cells: wanted a number above 0, got {self.cells}")
         if not 0 <= self.negative_iou <= self.positive_iou <= 1 or self.at_least < 0:
             raise ValueError(
                 "multibox: wanted 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "

@@ -78,13 +78,25 @@ def train_network(
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those of "solver" that change how a training is watched, not what comes out of it.
 
-    "head" has what came later only where it is not as it was before, so that older run folders stay valid.
+    What came later is there only where it is not as it was before, so that older run folders stay valid.
     """
     key = {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
+    key = _without_later(key)
     if "head" in key:
         key["head"] = {name: value for name, value in key["head"].items() if name not in LATER or value != LATER[name]}
     return key
 
 
-LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0, "box_loss": "smooth_l1"}
+LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0}
 """Settings of a head that its first form had not, and what it did without them."""
+
+LATER_ANYWHERE = {"box_loss": "smooth_l1", "cells": 6.0}
+"""The same of heads that stand within the description of a network, too."""
+
+
+def _without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_later(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in LATER_ANYWHERE or value != LATER_ANYWHERE[name]
+    }
