@@ -35,6 +35,9 @@ class FastRcnnHead(HeadConfig):
     """Side of a pooled region."""
     hidden: int = 512
     """Width of the two layers before the classes."""
+    start_gain: float = 2.0
+    """Variance of their first weights times the width below: 2 keeps the size of what passes through (He et al. 2015);
+    1/3, torch's own, leaves less of it to chance and more to what is learned."""
     images_per_batch: int = 2
     """Images that share a batch's regions (hierarchical sampling, section 2.3): solver.batch_size is of regions."""
     scales: list[int] = field(default_factory=lambda: [320, 352, 384])
@@ -58,6 +61,8 @@ class FastRcnnHead(HeadConfig):
         for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"head.{name}: wanted at least 1, got {getattr(self, name)}")
+        if not self.start_gain > 0:
+            raise ValueError(f"head.start_gain: wanted a number above 0, got {self.start_gain}")
         if self.refine < 0:
             raise ValueError(f"head.refine: wanted a number from 0, got {self.refine}")
         if self.merge_width is not None and self.merge_width < 1:
@@ -92,8 +97,10 @@ class FastRcnn(nn.Module):
             self.merge = FeaturePyramidNetwork(depths, config.merge_width)
             draw_convolutions(self.merge, generator)
         self.depth = config.merge_width or depths[0]
-        self.fc1: nn.Module = linear_layer(self.depth * config.pool_size**2, config.hidden, generator)
-        self.fc2: nn.Module = linear_layer(config.hidden, config.hidden, generator)
+        self.fc1: nn.Module = linear_layer(
+            self.depth * config.pool_size**2, config.hidden, generator, config.start_gain
+        )
+        self.fc2: nn.Module = linear_layer(config.hidden, config.hidden, generator, config.start_gain)
         self.dropout = nn.Dropout(config.dropout)
         self.head = SoftmaxHead(config.hidden, n_classes + 1, generator=generator)
         joint = config.box_regression is BoxRegression.joint
@@ -127,10 +134,10 @@ class FastRcnn(nn.Module):
         return self.classify(self.pool(self.feature_maps(images), regions))
 
 
-def linear_layer(width_in: int, width_out: int, generator: torch.Generator) -> nn.Linear:
-    """He et al. 2015, eq. 10, by fan in, as a ReLU follows."""
+def linear_layer(width_in: int, width_out: int, generator: torch.Generator, gain: float = 2.0) -> nn.Linear:
+    """Weights of variance gain / width_in: 2 where a ReLU follows (He et al. 2015, eq. 10)."""
     layer = nn.Linear(width_in, width_out)
-    nn.init.normal_(layer.weight, std=(2 / width_in) ** 0.5, generator=generator)
+    nn.init.normal_(layer.weight, std=(gain / width_in) ** 0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -73,6 +73,13 @@ def test_new_layers_are_the_seed_s_whatever_the_global_generator_is() -> None:
             assert not own.any() or not torch.equal(own, different)  # biases are 0
 
 
+def test_first_weights_are_as_large_as_asked_for() -> None:
+    for gain in (2.0, 0.5):
+        layer = network(start_gain=gain, hidden=256).fc1
+        assert isinstance(layer, torch.nn.Linear)
+        assert float(layer.weight.detach().var()) * layer.in_features == pytest.approx(gain, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
