@@ -150,7 +150,8 @@ def pyramid_shapes(
     longest: int,
     seed: int,
 ) -> list[Float32Array]:
-    """`config.priors` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s.
+    """`config.priors` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s,
+    which has none without `config.coarser`.
 
     shorter, longest: as of Scaling.to_side, the sides that images are brought to. Raises ValueError for G = 0.
     """
@@ -158,7 +159,9 @@ def pyramid_shapes(
     found = kmeans_sizes(
         ((boxes[:, 2:] - boxes[:, :2]) * factors[:, None]).astype(np.float32), config.priors, seed=seed
     )
-    return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=config.cells)]
+    if config.coarser:
+        return [centred(one) for one in by_stride(found, [*strides, 2 * strides[-1]], cells=config.cells)]
+    return [centred(one) for one in (*by_stride(found, strides, cells=config.cells), found[:0])]
 
 
 def decode(output: Output, *, by_corners: bool) -> Tensor:

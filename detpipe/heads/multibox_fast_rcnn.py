@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
+from detpipe.heads.bbox_regressor import BoxLoss
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.heads.multibox import MultiBoxPredictor, Output, best_boxes
 from detpipe.heads.multibox_necks import with_coarser
@@ -23,12 +24,18 @@ from detpipe.structures import Float32Array
 class MultiBoxFastRcnnHead(FastRcnnHead):
     """Fast R-CNN that proposes for itself."""
 
-    multibox: MultiBoxTargets = field(default_factory=MultiBoxTargets)
+    multibox: MultiBoxTargets = field(default_factory=lambda: MultiBoxTargets(coarser=False))
     """How the proposals are learned."""
     dropout: float = 0.0
     """Share of features dropped in training. None: the boxes are less exact for it."""
+    box_loss: BoxLoss = BoxLoss.giou
+    """smooth_l1 or giou."""
+    box_loss_weight: float = 10.0
+    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
     box_loss_beta: float = 1 / 9
-    """As of Faster R-CNN in torchvision and Detectron, whose boxes are more exact for it."""
+    """smooth_l1: as of Faster R-CNN in torchvision and Detectron, whose boxes are more exact for it."""
+    start_gain: float = 1 / 3
+    """Variance of the two layers' first weights times the width below: torch's own."""
     multibox_weight: float = 1.0
     """Weight of their loss beside that of the regions."""
     proposals: int = 300

@@ -74,6 +74,9 @@ class MultiBoxTargets:
     cells: float = 6.0
     """pyramid: a shape is predicted from the map of which its side is nearest to so many cells (RPN on FPN has 8). More
     give large objects more priors, and boxes that are more exact; fewer give small ones maps that have seen more."""
+    coarser: bool = True
+    """pyramid: the largest shapes may be predicted from a map of twice the last one's stride. Without it they have more
+    priors, and boxes that are more exact."""
     matching: Matching = Matching.many_to_one
     """bipartite or many_to_one."""
     matched_by: MatchedBy = MatchedBy.prior

@@ -90,7 +90,7 @@ def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
 LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0}
 """Settings of a head that its first form had not, and what it did without them."""
 
-LATER_ANYWHERE = {"box_loss": "smooth_l1", "cells": 6.0, "start_gain": 2.0}
+LATER_ANYWHERE = {"box_loss": "smooth_l1", "cells": 6.0, "start_gain": 2.0, "coarser": True}
 """The same of heads that stand within the description of a network, too."""
 
 

@@ -152,6 +152,8 @@ def test_shapes_of_the_pyramid_are_as_large_as_training_shows_the_objects() -> N
     assert [len(one) for one in finer] == [1, 1]  # 48 and 96 pixels: of sides of 14 and 100
     finest = make_shapes(head(scales=[32, 50], max_side=400, priors=2, cells=40), [4], boxes, sizes, seed=0)
     assert [len(one) for one in finest] == [2, 0]
+    no_coarser = make_shapes(head(scales=[32, 50], max_side=400, priors=2, coarser=False), [4], boxes, sizes, seed=0)
+    assert [len(one) for one in no_coarser] == [2, 0]
     with pytest.raises(ValueError, match="wanted objects to cluster"):
         make_shapes(settings, [4], boxes[:0], sizes[:0], seed=0)
     with pytest.raises(ValueError, match="wanted objects to cluster"):
