@@ -6,7 +6,6 @@ N: crops of a batch. K: classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,8 +20,7 @@ from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.network.batch_order import BalancedOrder
 from detpipe.network.device import autocast
-from detpipe.network.train_network import train_network
-from detpipe.solver.ranks import Ranks
+from detpipe.network.train_network import Session, train_network
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import Float32Array, Int64Array
 
@@ -36,37 +34,31 @@ def fine_tune(
     val: CropsReader | None,
     *,
     head: HeadConfig,
-    solver: SolverConfig,
     fg_share: float,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    ranks: of several processes, each of which reads its own part of every batch; they end with the same weights.
+    Of several processes (session.ranks) each reads its own part of every batch.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    order = BalancedOrder(train.labels, batch_size=solver.batch_size, fg_share=fg_share, seed=seed)
+    device, batch_size = session.device, session.solver.batch_size
+    order = BalancedOrder(train.labels, batch_size=batch_size, fg_share=fg_share, seed=session.seed)
     new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
 
-    ranks = ranks if ranks is not None else Ranks()
-    part = ranks.part(solver.batch_size)
+    part = session.ranks.part(batch_size)
 
     def make_batch(number: int) -> CropBatch:
         batch = train.read(order(number)[part])
         if not head.flip:
             return batch
         # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
-        chosen = np.random.default_rng((seed, number)).random(solver.batch_size) < 0.5
+        chosen = np.random.default_rng((session.seed, number)).random(batch_size) < 0.5
         return mirrored(batch, chosen[part])
 
     def loss(batch: CropBatch) -> Mapping[str, Tensor]:
-        with autocast(device, bf16):
+        with autocast(device, session.bf16):
             logits, deltas = network(torch.from_numpy(batch.crops).to(device))
         return region_losses(network.box_regressor, logits, deltas, batch, head, device)
 
@@ -76,14 +68,9 @@ def fine_tune(
         examples=len(train),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, device, bf16, validation_crops(solver)) if val else None,
+        validate=validation(network, val, device, session.bf16, validation_crops(session.solver)) if val else None,
         learning=head,
-        solver=solver,
-        folder=folder,
-        key=key,
-        seed=seed,
-        device=device,
-        ranks=ranks,
+        session=session,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,9 +24,7 @@ from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.network.batch_order import evenly_spread
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
-from detpipe.network.train_network import train_network
-from detpipe.solver.ranks import Ranks
-from detpipe.solver.solver_config import SolverConfig
+from detpipe.network.train_network import Session, train_network
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
@@ -40,21 +37,15 @@ def train_fast_rcnn(
     *,
     head: FastRcnnHead,
     sampling: Sampling,
-    solver: SolverConfig,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    ranks: of several processes, each of which takes its own images of every batch.
+    Of several processes (session.ranks) each takes its own images of every batch.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    ranks = ranks if ranks is not None else Ranks()
+    solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
     fill = mean_colour(network.backbone.spec)
     make_batch = HierarchicalSampling(
         train,
@@ -63,7 +54,7 @@ def train_fast_rcnn(
         images_per_batch=head.images_per_batch,
         batch_size=solver.batch_size,
         seed=seed,
-        part=ranks.part(head.images_per_batch),
+        part=session.ranks.part(head.images_per_batch),
     )
 
     def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
@@ -79,12 +70,7 @@ def train_fast_rcnn(
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
         learning=head,
-        solver=solver,
-        folder=folder,
-        key=key,
-        seed=seed,
-        device=device,
-        ranks=ranks,
+        session=session,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,9 +23,7 @@ from detpipe.heads.softmax import softmax_loss
 from detpipe.network.batch_order import plain_order
 from detpipe.network.colour_jitter import jitter_colour, jitter_factor
 from detpipe.network.device import autocast
-from detpipe.network.train_network import train_network
-from detpipe.solver.ranks import Ranks
-from detpipe.solver.solver_config import SolverConfig
+from detpipe.network.train_network import Session, train_network
 from detpipe.storage.datum import CorruptDatumError
 from detpipe.structures import Image, Int64Array
 
@@ -50,30 +47,24 @@ def train_images(
     *,
     view: ViewConfig,
     head: HeadConfig,
-    solver: SolverConfig,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    ranks: of several processes, each of which reads its own part of every batch; they end with the same weights.
+    Of several processes (session.ranks) each reads its own part of every batch.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    order = plain_order(len(train), batch_size=solver.batch_size, seed=seed)
-    ranks = ranks if ranks is not None else Ranks()
-    part = ranks.part(solver.batch_size)
+    device, bf16, batch_size = session.device, session.bf16, session.solver.batch_size
+    order = plain_order(len(train), batch_size=batch_size, seed=session.seed)
+    part = session.ranks.part(batch_size)
 
     def make_batch(number: int) -> ImageBatch:
-        generator = np.random.default_rng((seed, number))
+        generator = np.random.default_rng((session.seed, number))
         # Drawn for the whole batch, so that an image looks the same whichever rank reads it.
-        draws = draw_views(generator, solver.batch_size)[part]
+        draws = draw_views(generator, batch_size)[part]
         batch = read_batch(train, order(number)[part], network.input_size, view, draws, flip=head.flip)
-        return replace(batch, mixing=draw_mixing(generator, solver.batch_size, view.mixup, part))
+        return replace(batch, mixing=draw_mixing(generator, batch_size, view.mixup, part))
 
     def loss(batch: ImageBatch) -> Mapping[str, Tensor]:
         images, labels = torch.from_numpy(batch.images).to(device), torch.from_numpy(batch.labels).to(device)
@@ -96,12 +87,7 @@ def train_images(
         loss=loss,
         validate=validation(network, val, view, device, bf16) if val is not None and len(val) else None,
         learning=head,
-        solver=solver,
-        folder=folder,
-        key=key,
-        seed=seed,
-        device=device,
-        ranks=ranks,
+        session=session,
     )
 
 

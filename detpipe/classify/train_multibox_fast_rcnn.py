@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,9 +23,7 @@ from detpipe.network.batch_order import evenly_spread
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
-from detpipe.network.train_network import train_network
-from detpipe.solver.ranks import Ranks
-from detpipe.solver.solver_config import SolverConfig
+from detpipe.network.train_network import Session, train_network
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
@@ -39,21 +36,15 @@ def train_multibox_fast_rcnn(
     *,
     head: MultiBoxFastRcnnHead,
     sampling: Sampling,
-    solver: SolverConfig,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    ranks: of several processes, each of which takes its own images of every batch.
+    Of several processes (session.ranks) each takes its own images of every batch.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    ranks = ranks if ranks is not None else Ranks()
+    solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
     each = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
     make_batch = AnnotatedBatches(
         train,
@@ -62,14 +53,14 @@ def train_multibox_fast_rcnn(
         multiple=multiple(network),
         fill=mean_colour(network.backbone.spec),
         seed=seed,
-        part=ranks.part(head.images_per_batch),
+        part=session.ranks.part(head.images_per_batch),
     )
 
     def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
         with autocast(device, bf16):
             maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
-            regions = sampled(network, output, batch, each, head.proposals, (seed, batch.number, ranks.rank))
+            regions = sampled(network, output, batch, each, head.proposals, (seed, batch.number, session.ranks.rank))
             logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
         taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
         where = multibox_loss(output, taught, head.multibox)
@@ -86,12 +77,7 @@ def train_multibox_fast_rcnn(
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
         learning=head,
-        solver=solver,
-        folder=folder,
-        key=key,
-        seed=seed,
-        device=device,
-        ranks=ranks,
+        session=session,
     )
 
 

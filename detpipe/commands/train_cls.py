@@ -13,11 +13,11 @@ from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.command import Command
 from detpipe.commands.run_proposer import keep_proposer
-from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_artefact import complete, session_of, weights_digest
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
-from detpipe.network.train_network import training_key
-from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.network.train_network import Session, training_key
+from detpipe.solver.ranks import joined_ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, plain, read_manifest
 
@@ -54,13 +54,8 @@ def run(config: TrainCls) -> None:
         bf16 = resolve_bf16(config.precision, device)
         spec = classifier_spec(config)
         artefact = trained_artefact(config, spec, device, bf16)
-        key = artefact.manifest.digest
-        complete(
-            artefact,
-            ranks,
-            lambda: train(config, spec, key, device, bf16, ranks),
-            overwrite=config.overwrite,
-        )
+        session = session_of(artefact, config, device, bf16, ranks)
+        complete(artefact, ranks, lambda: train(config, spec, session), overwrite=config.overwrite)
 
 
 def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.device, bf16: bool) -> Artefact:
@@ -86,12 +81,9 @@ def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.devic
     )
 
 
-def train(
-    config: TrainCls, spec: ClassifierSpec, key: str, device: torch.device, bf16: bool, ranks: Ranks
-) -> dict[str, float]:
+def train(config: TrainCls, spec: ClassifierSpec, session: Session) -> dict[str, float]:
     """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
-    seed = config.solver.seed(config.seed)
-    network = build_classifier(spec, dropout=config.trained_head.dropout, seed=seed, pretrained=True)
+    network = build_classifier(spec, dropout=config.trained_head.dropout, seed=session.seed, pretrained=True)
     ridge = config.head.box_regression is BoxRegression.ridge
     fg_share = read_manifest(config.folder.crops).settings["sampling"]["fg_share"]
     with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
@@ -100,18 +92,12 @@ def train(
             crops,
             val,
             head=replace(config.trained_head, box_loss_weight=0.0) if ridge else config.trained_head,
-            solver=config.solver,
             fg_share=fg_share,
-            folder=config.folder.classifier,
-            key=key,
-            seed=seed,
-            device=device,
-            bf16=bf16,
-            ranks=ranks,
+            session=session,
         )
-        if ridge and ranks.is_first:
-            solve_box_regression(network, crops, config.trained_head, device=device, bf16=bf16)
-    if ranks.is_first:
+        if ridge and session.ranks.is_first:
+            solve_box_regression(network, crops, config.trained_head, device=session.device, bf16=session.bf16)
+    if session.ranks.is_first:
         save_classifier(config.folder.classifier, network, spec)
         keep_proposer(config.folder, config.folder.classifier)
     return summary

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-
 from detpipe.backbone.create import written_out
 from detpipe.classify.fast_rcnn_classifier import KIND, FastRcnnSpec, build_fast_rcnn, save_fast_rcnn
 from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
-from detpipe.commands.command import dataset_digest
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_artefact import Training, complete, session_of
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import training_key
-from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.network.train_network import Session, training_key
+from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, plain, read_manifest
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a training is made of."""
-
-    spec: FastRcnnSpec
-    train: Part
-    val: Part
-    device: torch.device
-    bf16: bool
 
 
 def run(config: TrainCls, head: FastRcnnHead) -> None:
@@ -39,11 +23,11 @@ def run(config: TrainCls, head: FastRcnnHead) -> None:
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
-        key = artefact.manifest.digest
-        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+        session = session_of(artefact, config, training.device, training.bf16, ranks)
+        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
 
 
-def described(config: TrainCls, head: FastRcnnHead) -> Training:
+def described(config: TrainCls, head: FastRcnnHead) -> Training[FastRcnnSpec]:
     """The images, the classes, and where it runs. Raises ValueError where there is nothing to learn from."""
     parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
     device = resolve_device(config.device)
@@ -52,49 +36,29 @@ def described(config: TrainCls, head: FastRcnnHead) -> Training:
     return Training(spec, *parts, device, resolve_bf16(config.precision, device))
 
 
-def trained_artefact(config: TrainCls, training: Training) -> Artefact:
+def trained_artefact(config: TrainCls, training: Training[FastRcnnSpec]) -> Artefact:
     """The classifier's folder with its key."""
-    settings = {
-        "kind": KIND,
-        "classifier": training.spec,
-        "sampling": config.sampling,
-        "solver": config.solver,
-        "seed": config.solver.seed(config.seed),
-        "bf16": training.bf16,
-        "device": training.device.type,
-    }
+    settings = {"kind": KIND, "classifier": training.spec, "sampling": config.sampling, **training.settings(config)}
     return Artefact(
         config.folder.classifier,
         stage="train-cls",
         settings=training_key(plain(settings)),
-        inputs={
-            "proposals": read_manifest(config.folder.proposals).digest,
-            "train": dataset_digest(training.train.dataset),
-            "val": dataset_digest(training.val.dataset),
-            **weights_digest(config.backbone, config.solver),
-        },
+        inputs={"proposals": read_manifest(config.folder.proposals).digest, **training.inputs(config)},
     )
 
 
-def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+def train(config: TrainCls, training: Training[FastRcnnSpec], session: Session) -> dict[str, float]:
     """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    seed = config.solver.seed(config.seed)
-    network = build_fast_rcnn(training.spec, seed=seed, pretrained=True)
+    network = build_fast_rcnn(training.spec, seed=session.seed, pretrained=True)
     summary = train_fast_rcnn(
         network,
         proposed(config, training.train),
         proposed(config, training.val),
         head=training.spec.head,
         sampling=config.sampling,
-        solver=config.solver,
-        folder=config.folder.classifier,
-        key=key,
-        seed=seed,
-        device=training.device,
-        bf16=training.bf16,
-        ranks=ranks,
+        session=session,
     )
-    if ranks.is_first:
+    if session.ranks.is_first:
         save_fast_rcnn(config.folder.classifier, network, training.spec)
         keep_proposer(config.folder, config.folder.classifier)
     return summary

@@ -18,10 +18,10 @@ from detpipe.classify.view import ViewConfig
 from detpipe.commands import train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_artefact import complete, session_of, weights_digest
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import training_key
-from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.network.train_network import Session, training_key
+from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, plain
 
 logger = logging.getLogger(__name__)
@@ -64,12 +64,8 @@ def run(config: TrainImages) -> None:
         if val is not None:
             check_labels(val, spec.classes)
         artefact = trained_artefact(config, spec, train_path, device, bf16)
-        complete(
-            artefact,
-            ranks,
-            lambda: train(config, spec, reader, val, artefact.manifest.digest, device, bf16, ranks),
-            overwrite=config.overwrite,
-        )
+        session = session_of(artefact, config, device, bf16, ranks)
+        complete(artefact, ranks, lambda: train(config, spec, reader, val, session), overwrite=config.overwrite)
 
 
 @contextmanager
@@ -105,32 +101,11 @@ def trained_artefact(
 
 
 def train(
-    config: TrainImages,
-    spec: ImageClassifierSpec,
-    reader: ImagesReader,
-    val: ImagesReader | None,
-    key: str,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks,
+    config: TrainImages, spec: ImageClassifierSpec, reader: ImagesReader, val: ImagesReader | None, session: Session
 ) -> dict[str, float]:
     """Train the network of `spec`, which the first rank saves; returns the solver's summary."""
-    seed = config.solver.seed(config.seed)
-    network = new_classifier(spec, dropout=config.trained_head.dropout, seed=seed, pretrained=True)
-    summary = train_images(
-        network,
-        reader,
-        val,
-        view=config.view,
-        head=config.trained_head,
-        solver=config.solver,
-        folder=config.folder.classifier,
-        key=key,
-        seed=seed,
-        device=device,
-        bf16=bf16,
-        ranks=ranks,
-    )
-    if ranks.is_first:
+    network = new_classifier(spec, dropout=config.trained_head.dropout, seed=session.seed, pretrained=True)
+    summary = train_images(network, reader, val, view=config.view, head=config.trained_head, session=session)
+    if session.ranks.is_first:
         save_image_classifier(config.folder.classifier, network, spec)
     return summary

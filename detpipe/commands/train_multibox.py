@@ -7,22 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from detpipe.backbone.create import BackboneConfig, map_strides, written_out
 from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
-from detpipe.commands.command import Command, dataset_digest
+from detpipe.commands.command import Command
 from detpipe.commands.stored_split import open_split
-from detpipe.commands.training_artefact import complete, weights_digest
+from detpipe.commands.training_artefact import Training, complete, session_of
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.multibox import make_shapes
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
-from detpipe.network.train_network import training_key
+from detpipe.network.train_network import Session, training_key
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
 from detpipe.proposals.train_multibox import MultiBoxSolver, train_multibox
-from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.solver.ranks import joined_ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, plain, read_manifest
 from detpipe.structures import Float32Array, GroundTruth, Proposals
@@ -63,27 +62,16 @@ class TrainMultiBox(Command):
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a training is made of."""
-
-    spec: MultiBoxSpec
-    train: Part
-    val: Part
-    device: torch.device
-    bf16: bool
-
-
 def run(config: TrainMultiBox) -> None:
     """Train the network on the training images and their objects, and save it. The first rank writes."""
     with joined_ranks() as ranks:
         training = described(config)
         artefact = trained_artefact(config, training)
-        key = artefact.manifest.digest
-        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+        session = session_of(artefact, config, training.device, training.bf16, ranks)
+        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
 
 
-def described(config: TrainMultiBox) -> Training:
+def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:
     """The images, the priors that their objects make, and where it runs. Raises ValueError for no objects."""
     train, val = training_parts(config.data_source, config.val_share, config.seed)
     device = resolve_device(config.device)
@@ -112,15 +100,12 @@ def as_targets(proposals: Proposals) -> tuple[GroundTruth, Float32Array]:
     return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), worth
 
 
-def trained_artefact(config: TrainMultiBox, training: Training) -> Artefact:
+def trained_artefact(config: TrainMultiBox, training: Training[MultiBoxSpec]) -> Artefact:
     """The network's folder with its key."""
     settings = {
         "kind": "multibox",
         "network": training.spec,
-        "solver": config.solver,
-        "seed": config.solver.seed(config.seed),
-        "bf16": training.bf16,
-        "device": training.device.type,
+        **training.settings(config),
         "targets": [config.targets, config.target_boxes] if config.targets is Targets.proposals else config.targets,
     }
     proposals = {} if config.targets is Targets.truth else {"proposals": read_manifest(config.folder.proposals).digest}
@@ -128,33 +113,21 @@ def trained_artefact(config: TrainMultiBox, training: Training) -> Artefact:
         config.folder.multibox,
         stage="train-multibox",
         settings=training_key(plain(settings)),
-        inputs={
-            "train": dataset_digest(training.train.dataset),
-            "val": dataset_digest(training.val.dataset),
-            **weights_digest(config.backbone, config.solver),
-            **proposals,
-        },
+        inputs={**training.inputs(config), **proposals},
     )
 
 
-def train(config: TrainMultiBox, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+def train(config: TrainMultiBox, training: Training[MultiBoxSpec], session: Session) -> dict[str, float]:
     """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    seed = config.solver.seed(config.seed)
     max_bad = config.data_source.max_bad
-    network = build_multibox(training.spec, seed=seed, pretrained=True)
+    network = build_multibox(training.spec, seed=session.seed, pretrained=True)
     summary = train_multibox(
         network,
         readable(targets_of(config, training.train), len(training.train.records), max_bad),
         readable(true_targets(training.val), len(training.val.records), max_bad),
         head=config.multibox,
-        solver=config.solver,
-        folder=config.folder.multibox,
-        key=key,
-        seed=seed,
-        device=training.device,
-        bf16=training.bf16,
-        ranks=ranks,
+        session=session,
     )
-    if ranks.is_first:
+    if session.ranks.is_first:
         save_multibox(config.folder.multibox, network, training.spec)
     return summary

@@ -4,10 +4,6 @@ with boxes -> classifier/, and multibox/, the part of it that proposes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-
 from detpipe.backbone.create import map_strides, written_out
 from detpipe.classify.multibox_fast_rcnn_classifier import (
     KIND,
@@ -17,31 +13,19 @@ from detpipe.classify.multibox_fast_rcnn_classifier import (
 )
 from detpipe.classify.train_multibox_fast_rcnn import train_multibox_fast_rcnn
 from detpipe.commands.annotated_images import objects_of, readable, true_targets
-from detpipe.commands.command import dataset_digest
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import complete, weights_digest
-from detpipe.commands.training_images import Part, training_parts
+from detpipe.commands.training_artefact import Training, complete, session_of
+from detpipe.commands.training_images import training_parts
 from detpipe.heads.multibox import pyramid_shapes
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.heads.multibox_necks import PyramidNeck
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import training_key
+from detpipe.network.train_network import Session, training_key
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
-from detpipe.solver.ranks import Ranks, joined_ranks
+from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a training is made of."""
-
-    spec: MultiBoxFastRcnnSpec
-    train: Part
-    val: Part
-    device: torch.device
-    bf16: bool
 
 
 def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
@@ -50,8 +34,8 @@ def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
-        key = artefact.manifest.digest
-        complete(artefact, ranks, lambda: train(config, training, key, ranks), overwrite=config.overwrite)
+        session = session_of(artefact, config, training.device, training.bf16, ranks)
+        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
 
 
 def refuse_another_multibox(config: TrainCls) -> None:
@@ -63,7 +47,7 @@ def refuse_another_multibox(config: TrainCls) -> None:
         )
 
 
-def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
+def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training[MultiBoxFastRcnnSpec]:
     """The images, the classes, the priors, where it runs. Raises ValueError where there is nothing to learn from."""
     parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
     device = resolve_device(config.device)
@@ -82,33 +66,20 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training:
     return Training(spec, *parts, device, resolve_bf16(config.precision, device))
 
 
-def trained_artefact(config: TrainCls, training: Training) -> Artefact:
+def trained_artefact(config: TrainCls, training: Training[MultiBoxFastRcnnSpec]) -> Artefact:
     """The classifier's folder with its key."""
-    settings = {
-        "kind": KIND,
-        "classifier": training.spec,
-        "sampling": config.sampling,
-        "solver": config.solver,
-        "seed": config.solver.seed(config.seed),
-        "bf16": training.bf16,
-        "device": training.device.type,
-    }
+    settings = {"kind": KIND, "classifier": training.spec, "sampling": config.sampling, **training.settings(config)}
     return Artefact(
         config.folder.classifier,
         stage="train-cls",
         settings=training_key(plain(settings)),
-        inputs={
-            "train": dataset_digest(training.train.dataset),
-            "val": dataset_digest(training.val.dataset),
-            **weights_digest(config.backbone, config.solver),
-        },
+        inputs=training.inputs(config),
     )
 
 
-def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[str, float]:
+def train(config: TrainCls, training: Training[MultiBoxFastRcnnSpec], session: Session) -> dict[str, float]:
     """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    seed = config.solver.seed(config.seed)
-    network = build_multibox_fast_rcnn(training.spec, seed=seed, pretrained=True)
+    network = build_multibox_fast_rcnn(training.spec, seed=session.seed, pretrained=True)
     images = [
         readable(true_targets(part), len(part.records), config.data_source.max_bad)
         for part in (training.train, training.val)
@@ -118,15 +89,9 @@ def train(config: TrainCls, training: Training, key: str, ranks: Ranks) -> dict[
         *images,
         head=training.spec.head,
         sampling=config.sampling,
-        solver=config.solver,
-        folder=config.folder.classifier,
-        key=key,
-        seed=seed,
-        device=training.device,
-        bf16=training.bf16,
-        ranks=ranks,
+        session=session,
     )
-    if ranks.is_first:
+    if session.ranks.is_first:
         save_multibox_fast_rcnn(config.folder.classifier, network, training.spec)
         keep_multibox(config, network, training.spec)
     return summary

@@ -5,17 +5,75 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
 
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import BackboneConfig
+from detpipe.commands.command import dataset_digest
+from detpipe.commands.training_images import Part
 from detpipe.datasets.image_file import file_digest
+from detpipe.network.train_network import Session
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, ArtefactError, State
 
 logger = logging.getLogger(__name__)
+
+Spec = TypeVar("Spec")
+
+
+class SolverCommand(Protocol):
+    """What the settings of all commands have that train by the solver."""
+
+    backbone: BackboneConfig
+    solver: SolverConfig
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Training(Generic[Spec]):
+    """What a training on a data set's images is made of. spec: of the network. val: images that only test it."""
+
+    spec: Spec
+    train: Part
+    val: Part
+    device: torch.device
+    bf16: bool
+
+    def settings(self, config: SolverCommand) -> dict[str, Any]:
+        """How it trains: what the settings of all such artefacts have in common; the caller adds what is learnt."""
+        return {
+            "solver": config.solver,
+            "seed": config.solver.seed(config.seed),
+            "bf16": self.bf16,
+            "device": self.device.type,
+        }
+
+    def inputs(self, config: SolverCommand) -> dict[str, str]:
+        """The digests of its images and of a person's own files."""
+        return {
+            "train": dataset_digest(self.train.dataset),
+            "val": dataset_digest(self.val.dataset),
+            **weights_digest(config.backbone, config.solver),
+        }
+
+
+def session_of(artefact: Artefact, config: SolverCommand, device: torch.device, bf16: bool, ranks: Ranks) -> Session:
+    """The session that makes an artefact: its logs and snapshots stand in the artefact's folder, under its key."""
+    return Session(
+        solver=config.solver,
+        folder=artefact.path,
+        key=artefact.manifest.digest,
+        seed=config.solver.seed(config.seed),
+        device=device,
+        bf16=bf16,
+        ranks=ranks,
+    )
 
 
 def complete(artefact: Artefact, ranks: Ranks, work: Callable[[], dict[str, float]], *, overwrite: bool) -> None:

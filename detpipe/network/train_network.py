@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,26 @@ from detpipe.solver.sync_batch_norm import synchronise_batch_norms
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True, eq=False)
+class Session:
+    """How and where a training runs."""
+
+    solver: SolverConfig
+    """How weights are updated, for how long, and how that is watched."""
+    folder: Path
+    """Of logs and snapshots."""
+    key: str
+    """Of what is trained: a snapshot with another key is refused."""
+    seed: int
+    """Of everything random."""
+    device: torch.device
+    """Where the network is trained."""
+    bf16: bool
+    """Whether passes are in bfloat16, where torch's autocast has it."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Which process this is of several, which end with the same weights; one by default."""
+
+
 def train_network(
     network: nn.Module,
     *,
@@ -29,27 +50,22 @@ def train_network(
     loss: Callable[[Batch], Mapping[str, Tensor]],
     validate: Callable[[], Mapping[str, float]] | None,
     learning: FineTuning,
-    solver: SolverConfig,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
     """Train `network`, which has a `backbone`, in place; returns the solver's summary.
 
     new_modules: those that start from nothing. examples: of one pass. learning: what of the backbone learns.
-    make_batch, loss, validate, folder, key: as the Solver takes them. ranks: of several processes, whose make_batch
-    gives each its own part.
+    make_batch, loss, validate: as the Solver takes them. Of several processes (session.ranks) each makes its own
+    part of a batch.
 
     Raises Interrupted after a signal.
     """
     backbone = network.backbone
     assert isinstance(backbone, Backbone)
-    network.to(device).to(memory_format=torch.channels_last)
+    solver, ranks = session.solver, session.ranks
+    network.to(session.device).to(memory_format=torch.channels_last)
     backbone.freeze(learning.freeze_stages, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm)
     backbone.use_fast_depthwise_backward()
-    ranks = ranks if ranks is not None else Ranks()
     if learning.sync_batch_norm and ranks.size > 1 and not learning.freeze_batch_norm:
         synchronise_batch_norms(network)
     return Solver(
@@ -68,9 +84,9 @@ def train_network(
         make_batch=make_batch,
         loss=loss,
         validate=validate,
-        folder=folder,
-        key=key,
-        seed=seed,
+        folder=session.folder,
+        key=session.key,
+        seed=session.seed,
         ranks=ranks,
     ).run()
 

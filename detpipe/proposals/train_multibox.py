@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,9 +20,8 @@ from detpipe.network.batch_order import evenly_spread
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
-from detpipe.network.train_network import train_network
+from detpipe.network.train_network import Session, train_network
 from detpipe.solver.lr_policy import LrPolicy
-from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import GroundTruth, Image, Proposals
 
@@ -66,21 +64,15 @@ def train_multibox(
     val: Sequence[AnnotatedImage],
     *,
     head: MultiBoxHead,
-    solver: SolverConfig,
-    folder: Path,
-    key: str,
-    seed: int,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks | None = None,
+    session: Session,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `folder`.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    ranks: of several processes, each of which takes its own images of every batch.
+    Of several processes (session.ranks) each takes its own images of every batch.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    ranks = ranks if ranks is not None else Ranks()
+    solver, device, bf16 = session.solver, session.device, session.bf16
     # Recall is of objects: an image without any adds nothing to it.
     val = list(filter(has_objects, val))
     fill = mean_colour(network.backbone.spec)
@@ -90,8 +82,8 @@ def train_multibox(
         batch_size=solver.batch_size,
         multiple=multiple(head),
         fill=fill,
-        seed=seed,
-        part=ranks.part(solver.batch_size),
+        seed=session.seed,
+        part=session.ranks.part(solver.batch_size),
     )
 
     def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
@@ -109,12 +101,7 @@ def train_multibox(
         loss=loss,
         validate=validation(network, val, head, device, bf16, images) if val else None,
         learning=head,
-        solver=solver,
-        folder=folder,
-        key=key,
-        seed=seed,
-        device=device,
-        ranks=ranks,
+        session=session,
     )
     if head.calibrate:
         calibrate(network, train[:CALIBRATION_IMAGES], head, device, bf16)

@@ -20,6 +20,7 @@ from detpipe.classify.fine_tune import (
 )
 from detpipe.heads.bbox_regressor import TARGET_STD
 from detpipe.heads.region_head import HeadConfig
+from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.storage.datum import pack_image
@@ -55,10 +56,8 @@ def train(
     folder.mkdir(exist_ok=True)
     crops, val = write_crops(folder / "crops", 30), write_crops(folder / "val", 9)
     network = tiny.classifier()
-    summary = fine_tune(
-        network, crops, val, head=head, solver=solver, fg_share=0.5, folder=folder / "classifier", key="k", seed=0,
-        device=CPU, bf16=bf16,
-    )  # fmt: skip
+    session = Session(solver, folder / "classifier", key="k", seed=0, device=CPU, bf16=bf16)
+    summary = fine_tune(network, crops, val, head=head, fg_share=0.5, session=session)
     return network, summary
 
 
@@ -96,11 +95,9 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
 
 def test_no_crops(tmp_path: Path) -> None:
     empty = write_crops(tmp_path / "crops", 0)
+    session = Session(SOLVER, tmp_path / "c", key="k", seed=0, device=CPU, bf16=False)
     with pytest.raises(ValueError, match="wanted at least one example to train on, got none"):
-        fine_tune(
-            tiny.classifier(), empty, None, head=HEAD, solver=SOLVER, fg_share=0.25, folder=tmp_path / "c", key="k",
-            seed=0, device=CPU, bf16=False,
-        )  # fmt: skip
+        fine_tune(tiny.classifier(), empty, None, head=HEAD, fg_share=0.25, session=session)
 
 
 def batch_of(labels: list[int], deltas: list[list[float]]) -> CropBatch:

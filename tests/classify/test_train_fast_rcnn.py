@@ -13,6 +13,7 @@ from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.labeling import Sampling
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from tests.classify import tiny
@@ -35,10 +36,8 @@ def train(
     folder: Path, images: list[ProposedImage], solver: SolverConfig = SOLVER, *, bf16: bool = False, val: int = 2
 ) -> tuple[FastRcnn, dict[str, float]]:
     one = network()
-    summary = train_fast_rcnn(
-        one, images[val:], images[:val], head=HEAD, sampling=Sampling(), solver=solver, folder=folder, key="k", seed=0,
-        device=torch.device("cpu"), bf16=bf16,
-    )  # fmt: skip
+    session = Session(solver, folder, key="k", seed=0, device=torch.device("cpu"), bf16=bf16)
+    summary = train_fast_rcnn(one, images[val:], images[:val], head=HEAD, sampling=Sampling(), session=session)
     return one, summary
 
 
@@ -70,10 +69,9 @@ def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
 def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
     images, before = proposed(tmp_path, 3), network().backbone.state_dict()
     one = network()
-    train_fast_rcnn(
-        one, images, [], head=replace(HEAD, freeze_stages=1), sampling=Sampling(), solver=replace(SOLVER, max_iter=3),
-        folder=tmp_path / "made", key="k", seed=0, device=torch.device("cpu"), bf16=False,
-    )  # fmt: skip
+    solver = replace(SOLVER, max_iter=3)
+    session = Session(solver, tmp_path / "made", key="k", seed=0, device=torch.device("cpu"), bf16=False)
+    train_fast_rcnn(one, images, [], head=replace(HEAD, freeze_stages=1), sampling=Sampling(), session=session)
     for name, tensor in before.items():
         torch.testing.assert_close(one.backbone.state_dict()[name], tensor, rtol=0, atol=0)
     assert "val_loss" not in read_log(tmp_path / "made" / "log.jsonl")[-1]  # nothing to validate on

@@ -18,6 +18,7 @@ from detpipe.classify.view import ViewConfig, draw_views
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.batch_order import plain_order
+from detpipe.network.train_network import Session
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
@@ -67,13 +68,15 @@ def trained(
         *(one, reader, reader),
         view=view if view is not None else ViewConfig(),
         head=HEAD,
-        solver=replace(SOLVER, prefetch_threads=threads),
-        ranks=ranks,
-        folder=folder,
-        key="key",
-        seed=0,
-        device=CPU,
-        bf16=False,
+        session=Session(
+            solver=replace(SOLVER, prefetch_threads=threads),
+            folder=folder,
+            key="key",
+            seed=0,
+            device=CPU,
+            bf16=False,
+            ranks=ranks if ranks is not None else Ranks(),
+        ),
     )
     return one
 
@@ -147,9 +150,9 @@ def test_each_of_two_ranks_sees_its_part_of_the_same_batch(
     view = ViewConfig(share=1.0, random_area=0.2, colour=0.3, mixup=1.0)
 
     def take_batch(
-        network: object, *, make_batch: Callable[[int], ImageBatch], ranks: Ranks, **_: object
+        network: object, *, make_batch: Callable[[int], ImageBatch], session: Session, **_: object
     ) -> dict[str, float]:
-        seen[10 * ranks.size + ranks.rank] = make_batch(3)
+        seen[10 * session.ranks.size + session.ranks.rank] = make_batch(3)
         return {}
 
     monkeypatch.setattr(module, "train_network", take_batch)

@@ -17,6 +17,7 @@ from detpipe.classify.multibox_fast_rcnn_classifier import build_multibox_fast_r
 from detpipe.classify.train_multibox_fast_rcnn import multiple, sampled, train_multibox_fast_rcnn, validation
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedImage
+from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.structures import GroundTruth
@@ -33,10 +34,8 @@ def train(
 ) -> tuple[MultiBoxFastRcnn, dict[str, float]]:
     spec = tiny_multibox_fast_rcnn.spec(folder.parent / f"net_{folder.name}", **head)
     one = build_multibox_fast_rcnn(spec, seed=0, pretrained=True)
-    summary = train_multibox_fast_rcnn(
-        one, images, val, head=spec.head, sampling=Sampling(), solver=solver, folder=folder, key="k", seed=0,
-        device=CPU, bf16=False,
-    )  # fmt: skip
+    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=False)
+    summary = train_multibox_fast_rcnn(one, images, val, head=spec.head, sampling=Sampling(), session=session)
     return one, summary
 
 

@@ -17,6 +17,7 @@ from detpipe.heads.multibox_settings import Confidence, Form, Localization, Matc
 from detpipe.heads.platt import platt
 from detpipe.network.annotated_batches import AnnotatedImage, padded
 from detpipe.network.scaled_image import mean_colour
+from detpipe.network.train_network import Session
 from detpipe.proposals.multibox_folder import build_multibox
 from detpipe.proposals.train_multibox import (
     VALIDATION_IMAGES,
@@ -48,9 +49,8 @@ def train(
 ) -> tuple[MultiBox, dict[str, float]]:
     spec = tiny_multibox.spec(folder.parent / f"net_{folder.name}", **settings)
     one = build_multibox(spec, seed=0, pretrained=True)
-    summary = train_multibox(
-        one, images, val, head=spec.multibox, solver=solver, folder=folder, key="k", seed=0, device=CPU, bf16=bf16
-    )
+    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=bf16)
+    summary = train_multibox(one, images, val, head=spec.multibox, session=session)
     return one, summary
 
 
@@ -96,10 +96,8 @@ def test_the_other_forms_train(form: Form, maps: list[int], tmp_path: Path) -> N
     spec = replace(spec, shapes=tuple(tuple(map(tuple, one)) for one in shapes))
     network, images = tiny_multibox.network(spec), tiny_multibox.annotated(tmp_path)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    train_multibox(
-        network, images, images, head=spec.multibox, solver=SOLVER, folder=tmp_path / "made", key="k", seed=0,
-        device=CPU, bf16=False,
-    )  # fmt: skip
+    session = Session(SOLVER, tmp_path / "made", key="k", seed=0, device=CPU, bf16=False)
+    train_multibox(network, images, images, head=spec.multibox, session=session)
     row = read_log(tmp_path / "made" / "log.jsonl")[-1]
     assert math.isfinite(row["loss"])
     after = network.state_dict()
