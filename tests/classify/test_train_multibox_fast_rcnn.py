@@ -15,7 +15,7 @@ from detpipe.classify.hierarchical_sampling import RegionBatch
 from detpipe.classify.labeling import Sampling
 from detpipe.classify.multibox_fast_rcnn_classifier import build_multibox_fast_rcnn
 from detpipe.classify.train_multibox_fast_rcnn import multiple, sampled, train_multibox_fast_rcnn, validation
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedImage
 from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
@@ -46,16 +46,17 @@ def test_two_iterations(tmp_path: Path) -> None:
     first, last = rows[0], rows[-1]
     assert first["class_loss"] == pytest.approx(math.log(3), abs=0.15)  # it begins with no idea
     parts = ("class_loss", "box_loss", "confidence_loss", "location_loss")
-    assert first["loss"] == pytest.approx(sum(first[name] for name in parts), abs=1e-4)
+    weighted = sum(first[name] for name in parts) + (MultiBoxFastRcnnHead().box_loss_weight - 1) * first["box_loss"]
+    assert first["loss"] == pytest.approx(weighted, abs=1e-4)
     assert all(math.isfinite(last[name]) for name in (*parts, "val_loss", "val_accuracy", "val_fg_accuracy"))
     assert summary["iterations"] == 2
 
 
 def test_the_weight_of_multiboxs_loss(tmp_path: Path) -> None:
     images = annotated(tmp_path)
-    train(tmp_path / "made", images, [], replace(SOLVER, max_iter=1), multibox_weight=0.0)
+    train(tmp_path / "made", images, [], replace(SOLVER, max_iter=1), multibox_weight=0.0, box_loss_weight=3.0)
     row = read_log(tmp_path / "made" / "log.jsonl")[-1]
-    assert row["loss"] == pytest.approx(row["class_loss"] + row["box_loss"], abs=1e-4)
+    assert row["loss"] == pytest.approx(row["class_loss"] + 3 * row["box_loss"], abs=1e-4)
     assert row["confidence_loss"] > 0
     assert "val_loss" not in row
 
