@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +17,16 @@ from detpipe.commands.training_artefact import Training, complete, session_of
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.multibox import make_shapes
 from detpipe.heads.multibox_settings import MultiBoxHead
-from detpipe.heads.priors import as_numbers
+from detpipe.heads.priors import as_numbers, as_shapes
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
-from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
+from detpipe.proposals.multibox_folder import (
+    DESCRIPTION,
+    MultiBoxSpec,
+    build_multibox,
+    load_multibox_spec,
+    save_multibox,
+)
 from detpipe.proposals.train_multibox import MultiBoxSolver, train_multibox
 from detpipe.solver.ranks import joined_ranks
 from detpipe.solver.solver_config import SolverConfig
@@ -78,8 +85,26 @@ def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:
     boxes, sizes = objects_of(targets_of(config, train))
     strides = map_strides(config.backbone, config.multibox.maps)
     shapes = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
+    shapes = priors_of_start(config) or shapes
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
     return Training(spec, train, val, device, resolve_bf16(config.precision, device))
+
+
+def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
+    """The priors of the MultiBox that solver.weights starts from, by map: what it has learned is how these move.
+
+    None where it starts from no MultiBox. Raises ValueError for one of another form, whose priors are no start.
+    """
+    folder = Path(config.solver.weights).parent if config.solver.weights is not None else None
+    if folder is None or not (folder / DESCRIPTION).is_file():
+        return None
+    spec = load_multibox_spec(folder)
+    if spec.multibox.form is not config.multibox.form or len(spec.shapes) != config.multibox.n_maps:
+        raise ValueError(
+            f"solver.weights: wanted a MultiBox of the form {config.multibox.form.value} and {config.multibox.n_maps} "
+            f"maps, got {spec.multibox.form.value} and {len(spec.shapes)} in {folder}; give its multibox.* settings"
+        )
+    return as_shapes(spec.shapes)
 
 
 def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:

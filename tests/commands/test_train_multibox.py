@@ -137,6 +137,26 @@ def test_proposals_stand_for_objects(proposed_copy: Path, voc_root: Path, net: P
     assert "targets" in more.err
 
 
+def test_a_start_from_proposals_keeps_their_priors(
+    proposed_copy: Path, trained: Path, voc_root: Path, net: Path, tmp_path: Path
+) -> None:
+    """Objects make other priors than proposals do, of other numbers by map; what was learned is how those move."""
+    run = proposed_copy / "gaussian"
+    assert train(voc_root, net, run, "targets=proposals", "multibox.priors=5").status == 0
+    weights = f"solver.weights={run / 'multibox' / 'weights.safetensors'}"
+    outcome = train(voc_root, net, tmp_path / "tuned", weights, "multibox.priors=5")
+    assert outcome.status == 0, outcome.err
+    start, tuned, own = (
+        json.loads((one / "multibox" / "multibox.json").read_text())["shapes"]
+        for one in (run, tmp_path / "tuned", trained)
+    )
+    assert tuned == start != own
+
+    other = train(voc_root, net, tmp_path / "other", weights, "multibox=msc_multibox")
+    assert other.status == 1
+    assert "wanted a MultiBox of the form grids and 6 maps, got pyramid and 2" in other.err
+
+
 def test_without_proposals_they_are_asked_for(voc_root: Path, net: Path, tmp_path: Path) -> None:
     outcome = train(voc_root, net, tmp_path, "targets=proposals")
     assert outcome.status == 1
