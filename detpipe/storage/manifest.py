@@ -193,12 +193,21 @@ class Artefact:
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """The keys in which two manifests differ, as "name: old -> new", at most five."""
+    """The keys in which two manifests differ, as "name: old -> new", at most five; long values are cut."""
     before, after = _flat(old), _flat(new)
     # "none", not None: a setting that is null differs from one that an older version didn't have.
     names = sorted(n for n in before.keys() | after.keys() if before.get(n, "none") != after.get(n, "none"))
-    lines = [f"{name}: {before.get(name, 'none')} -> {after.get(name, 'none')}" for name in names[:5]]
+    lines = [f"{name}: {_short(before.get(name, 'none'))} -> {_short(after.get(name, 'none'))}" for name in names[:5]]
     return lines + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
+
+
+LONGEST = 100
+"""Characters of a value in a message: priors are lists of hundreds of numbers."""
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _flat(manifest: Manifest) -> dict[str, Any]:

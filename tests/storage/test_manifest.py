@@ -225,3 +225,12 @@ def test_differences_are_at_most_five_lines() -> None:
     new = Manifest(stage="crop", settings={f"k{n}": 1 for n in range(8)}, inputs={})
     assert differences(old, old) == []
     assert differences(old, new) == [*(f"k{n}: 0 -> 1" for n in range(5)), "and 3 more"]
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    old = Manifest(stage="train-multibox", settings={"shapes": [0.5] * 100, "seed": 0}, inputs={})
+    new = Manifest(stage="train-multibox", settings={"shapes": [1.5] * 100, "seed": 0}, inputs={})
+    (line,) = differences(old, new)
+    assert line.startswith("shapes: [0.5, 0.5,")
+    assert "... -> [1.5, 1.5," in line
+    assert len(line) < 250
