@@ -79,13 +79,17 @@ def run(config: TrainMultiBox) -> None:
 
 
 def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:
-    """The images, the priors that their objects make, and where it runs. Raises ValueError for no objects."""
+    """The images, the priors that their objects make or that it starts from, and where it runs.
+
+    Raises ValueError for no objects.
+    """
     train, val = training_parts(config.data_source, config.val_share, config.seed)
     device = resolve_device(config.device)
     boxes, sizes = objects_of(targets_of(config, train))
     strides = map_strides(config.backbone, config.multibox.maps)
-    shapes = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
-    shapes = priors_of_start(config) or shapes
+    # Made in any case: this refuses a data set without objects.
+    own = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
+    shapes = priors_of_start(config) or own
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
     return Training(spec, train, val, device, resolve_bf16(config.precision, device))
 

@@ -76,7 +76,7 @@ class MultiBoxTargets:
     give large objects more priors, and boxes that are more exact; fewer give small ones maps that have seen more."""
     coarser: bool = True
     """pyramid: the largest shapes may be predicted from a map of twice the last one's stride. Without it they have more
-    priors, and boxes that are more exact."""
+    priors."""
     matching: Matching = Matching.many_to_one
     """bipartite or many_to_one."""
     matched_by: MatchedBy = MatchedBy.prior
