@@ -34,7 +34,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, plain, read_manifest
+from detpipe.storage.manifest import Artefact, State, plain, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def make_room(config: Detect, artefact: Artefact) -> bool:
     """
     found = None if config.overwrite else artefact.found()
     replaced = config.overwrite
-    if found is not None and found.digest != artefact.manifest.digest:
+    if found is not None and not same_key(found, artefact.manifest):
         before = found.settings.get("source")
         replaced = before is not None or config.source is not None
         if before is None and config.source is not None and artefact.path.is_file():

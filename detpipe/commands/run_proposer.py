@@ -13,7 +13,7 @@ from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import find_manifest, read_manifest
+from detpipe.storage.manifest import Manifest, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,16 @@ def keep_proposer(folder: RunFolder, classifier: Path) -> None:
         proposer = proposer_of(description)
         if proposer is not None:
             proposer.keep(classifier)
+
+
+def moved_along(described: dict[str, Any], folder: RunFolder, manifest: Manifest) -> dict[str, Any]:
+    """The description with the run's own network where the path that it names is gone: a run folder may move."""
+    if not described.get("weights") or Path(described["weights"]).is_dir() or not folder.multibox.is_dir():
+        return described
+    here = {**described, "weights": str(folder.multibox)}
+    proposer = proposer_of(here)
+    same = proposer is not None and all(manifest.inputs.get(name) == one for name, one in proposer.inputs().items())
+    return here if same else described
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:
@@ -57,8 +67,9 @@ def proposer_of_run(folder: RunFolder) -> Proposer:
 def described_proposer(folder: RunFolder) -> dict[str, Any] | None:
     """What `Proposer.describe` gave, of the run's proposals or, where they are not there, beside its classifier."""
     if folder.proposals.is_dir():
-        described: dict[str, Any] = read_manifest(folder.proposals).settings["proposals"]
-        return described
+        manifest = read_manifest(folder.proposals)
+        described: dict[str, Any] = manifest.settings["proposals"]
+        return moved_along(described, folder, manifest)
     path = folder.classifier / DESCRIPTION
     if not path.is_file():
         return None

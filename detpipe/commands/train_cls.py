@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -13,7 +14,7 @@ from detpipe.classify.fine_tune import fine_tune, solve_box_regression
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.command import Command
 from detpipe.commands.run_proposer import keep_proposer
-from detpipe.commands.training_artefact import complete, session_of, weights_digest
+from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
 from detpipe.network.device import Precision, resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
@@ -54,8 +55,7 @@ def run(config: TrainCls) -> None:
         bf16 = resolve_bf16(config.precision, device)
         spec = classifier_spec(config)
         artefact = trained_artefact(config, spec, device, bf16)
-        session = session_of(artefact, config, device, bf16, ranks)
-        complete(artefact, ranks, lambda: train(config, spec, session), overwrite=config.overwrite)
+        complete(artefact, config, device, bf16, ranks, partial(train, config, spec))
 
 
 def trained_artefact(config: TrainCls, spec: ClassifierSpec, device: torch.device, bf16: bool) -> Artefact:

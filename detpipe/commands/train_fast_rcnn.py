@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from detpipe.backbone.create import written_out
 from detpipe.classify.fast_rcnn_classifier import KIND, FastRcnnSpec, build_fast_rcnn, save_fast_rcnn
 from detpipe.classify.hierarchical_sampling import ProposedImage
@@ -9,7 +11,7 @@ from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import Training, complete, session_of
+from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.network.device import resolve_bf16, resolve_device
@@ -23,8 +25,7 @@ def run(config: TrainCls, head: FastRcnnHead) -> None:
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
-        session = session_of(artefact, config, training.device, training.bf16, ranks)
-        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
+        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
 
 
 def described(config: TrainCls, head: FastRcnnHead) -> Training[FastRcnnSpec]:

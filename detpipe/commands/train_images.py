@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from detpipe.classify.view import ViewConfig
 from detpipe.commands import train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import complete, session_of, weights_digest
+from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.solver.ranks import joined_ranks
@@ -64,8 +65,7 @@ def run(config: TrainImages) -> None:
         if val is not None:
             check_labels(val, spec.classes)
         artefact = trained_artefact(config, spec, train_path, device, bf16)
-        session = session_of(artefact, config, device, bf16, ranks)
-        complete(artefact, ranks, lambda: train(config, spec, reader, val, session), overwrite=config.overwrite)
+        complete(artefact, config, device, bf16, ranks, partial(train, config, spec, reader, val))
 
 
 @contextmanager

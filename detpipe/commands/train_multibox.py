@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from detpipe.backbone.create import BackboneConfig, map_strides, written_out
 from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.commands.command import Command
 from detpipe.commands.stored_split import open_split
-from detpipe.commands.training_artefact import Training, complete, session_of
+from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.multibox import make_shapes
 from detpipe.heads.multibox_settings import MultiBoxHead
@@ -74,8 +75,7 @@ def run(config: TrainMultiBox) -> None:
     with joined_ranks() as ranks:
         training = described(config)
         artefact = trained_artefact(config, training)
-        session = session_of(artefact, config, training.device, training.bf16, ranks)
-        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
+        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
 
 
 def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:

@@ -4,23 +4,29 @@ with boxes -> classifier/, and multibox/, the part of it that proposes.
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from detpipe.backbone.create import map_strides, written_out
+from detpipe.classify.classifier_folder import DESCRIPTION as CLASSIFIER
+from detpipe.classify.classifier_folder import read_description
 from detpipe.classify.multibox_fast_rcnn_classifier import (
     KIND,
     MultiBoxFastRcnnSpec,
     build_multibox_fast_rcnn,
+    load_multibox_fast_rcnn_spec,
     save_multibox_fast_rcnn,
 )
 from detpipe.classify.train_multibox_fast_rcnn import train_multibox_fast_rcnn
 from detpipe.commands.annotated_images import objects_of, readable, true_targets
 from detpipe.commands.train_cls import TrainCls
-from detpipe.commands.training_artefact import Training, complete, session_of
+from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import training_parts
 from detpipe.heads.multibox import pyramid_shapes
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.heads.multibox_necks import PyramidNeck
 from detpipe.heads.multibox_settings import MultiBoxHead
-from detpipe.heads.priors import as_numbers
+from detpipe.heads.priors import Numbers, as_numbers
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.proposals.multibox_folder import MultiBoxSpec, build_multibox, save_multibox
@@ -34,8 +40,7 @@ def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
     with joined_ranks() as ranks:
         training = described(config, head)
         artefact = trained_artefact(config, training)
-        session = session_of(artefact, config, training.device, training.bf16, ranks)
-        complete(artefact, ranks, lambda: train(config, training, session), overwrite=config.overwrite)
+        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
 
 
 def refuse_another_multibox(config: TrainCls) -> None:
@@ -52,7 +57,8 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training[MultiBox
     parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
     device = resolve_device(config.device)
     dataset = parts[0].dataset
-    shapes = pyramid_shapes(
+    # Made in any case: this refuses a data set without objects.
+    own = pyramid_shapes(
         *objects_of(true_targets(parts[0])),
         head.multibox,
         map_strides(config.backbone, head.maps),
@@ -60,10 +66,26 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training[MultiBox
         longest=head.max_side,
         seed=config.solver.seed(config.seed),
     )
-    spec = MultiBoxFastRcnnSpec(
-        dataset.classes, dataset.category_ids, written_out(config.backbone), head, as_numbers(shapes)
-    )
+    shapes = priors_of_start(config, head) or as_numbers(own)
+    spec = MultiBoxFastRcnnSpec(dataset.classes, dataset.category_ids, written_out(config.backbone), head, shapes)
     return Training(spec, *parts, device, resolve_bf16(config.precision, device))
+
+
+def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | None:
+    """The priors of the network of this kind that solver.weights starts from: what it has learned is how they move.
+
+    None where it starts from no such network. Raises ValueError for one with another number of maps.
+    """
+    folder = Path(config.solver.weights).parent if config.solver.weights is not None else None
+    if folder is None or not (folder / CLASSIFIER).is_file() or read_description(folder).get("kind") != KIND:
+        return None
+    start = load_multibox_fast_rcnn_spec(folder)
+    if len(start.head.maps) != len(head.maps):
+        raise ValueError(
+            f"solver.weights: wanted a network of {len(head.maps)} maps, got one of {start.head.maps} in {folder}; "
+            "give its head.* settings"
+        )
+    return start.shapes
 
 
 def trained_artefact(config: TrainCls, training: Training[MultiBoxFastRcnnSpec]) -> Artefact:

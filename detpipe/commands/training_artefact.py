@@ -33,6 +33,7 @@ class SolverCommand(Protocol):
     backbone: BackboneConfig
     solver: SolverConfig
     seed: int
+    overwrite: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,28 +64,32 @@ class Training(Generic[Spec]):
         }
 
 
-def session_of(artefact: Artefact, config: SolverCommand, device: torch.device, bf16: bool, ranks: Ranks) -> Session:
-    """The session that makes an artefact: its logs and snapshots stand in the artefact's folder, under its key."""
-    return Session(
-        solver=config.solver,
-        folder=artefact.path,
-        key=artefact.manifest.digest,
-        seed=config.solver.seed(config.seed),
-        device=device,
-        bf16=bf16,
-        ranks=ranks,
-    )
-
-
-def complete(artefact: Artefact, ranks: Ranks, work: Callable[[], dict[str, float]], *, overwrite: bool) -> None:
+def complete(
+    artefact: Artefact,
+    config: SolverCommand,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks,
+    work: Callable[[Session], dict[str, float]],
+) -> None:
     """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
 
+    Logs and snapshots stand in the artefact's folder, under the key that it was begun with.
     Raises Interrupted after a signal, ArtefactError where the folder holds another training.
     """
-    if begin(artefact, ranks, overwrite=overwrite) is not State.COMPLETE:
+    if begin(artefact, ranks, overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
+        session = Session(
+            solver=config.solver,
+            folder=artefact.path,
+            key=artefact.manifest.digest,
+            seed=config.solver.seed(config.seed),
+            device=device,
+            bf16=bf16,
+            ranks=ranks,
+        )
         try:
-            summary = work()
+            summary = work(session)
         except Interrupted:
             if ranks.is_first:
                 artefact.pause(time.perf_counter() - begun)
@@ -106,6 +111,8 @@ def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
         done = ranks.any(state is State.COMPLETE)
     if refused:
         raise ArtefactError(f"{artefact.path}: refused by the first process")
+    if not ranks.is_first:
+        artefact.manifest = artefact.found() or artefact.manifest
     return State.COMPLETE if done else state or State.PARTIAL
 
 

@@ -1,6 +1,7 @@
 """What made an artefact: the stage, its settings, the digests of its inputs; and what follows for a second run.
 
 Same key and complete: nothing to do. Same key and not complete: go on. Another key: refuse, naming the setting.
+Artefacts keep the key that they were made with, by which later ones know them.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Artefact:
             self._remove()
             self._write()
             return State.NEW
-        if found.digest != self.manifest.digest:
+        if not same_key(found, self.manifest):
             raise ArtefactError(
                 f"{self.path}: made with other settings: {'; '.join(differences(found, self.manifest))}. "
                 "Give overwrite=true to make it anew, or another run_dir"
@@ -190,6 +191,28 @@ class Artefact:
         else:
             self.path.unlink(missing_ok=True)
         manifest_path(self.path).unlink(missing_ok=True)
+
+
+def same_key(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests are of the same thing. Where a file or folder named "weights" lies has no part in it: its
+    digest is among the inputs, and a run folder that holds it may have moved.
+    """
+    keys = ([each.stage, _anywhere(each.settings), each.inputs] for each in (one, other))
+    return digest_of(next(keys)) == digest_of(next(keys))
+
+
+def _anywhere(settings: Any) -> Any:
+    """Settings with the same mark in place of every path of weights; names, as imagenet, stay."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {
+        name: "a path" if name == "weights" and _is_path(value) else _anywhere(value)
+        for name, value in settings.items()
+    }
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and len(Path(value).parts) > 1
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:

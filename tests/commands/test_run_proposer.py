@@ -61,6 +61,24 @@ def test_a_second_run_does_nothing(proposed_by_network: Path, voc_root: Path, ne
     assert bytes_of(proposed_by_network) == before
 
 
+def test_a_moved_run_folder_is_the_same_run(voc_root: Path, net: str, tmp_path: Path) -> None:
+    """Finished, nothing is done; without its classifier, that is trained, and keeps the network that moved along."""
+    settings, there = ["proposals=multibox", "proposals.max_proposals=30"], tmp_path / "there"
+    outcome = run(voc_root, net, tmp_path / "here", *settings)
+    assert outcome.status == 0, outcome.err
+    (tmp_path / "here").rename(there)
+    before = bytes_of(there)
+    outcome = run(voc_root, net, there, *settings)
+    assert outcome.status == 0, outcome.err
+    assert bytes_of(there) == before
+
+    (there / "classifier").rename(tmp_path / "first")
+    outcome = run(voc_root, net, there, *settings)
+    assert outcome.status == 0, outcome.err
+    for name in ("weights.safetensors", "multibox/weights.safetensors"):
+        assert (there / "classifier" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 def test_the_classifier_alone_is_a_detector(proposed_by_network: Path, voc_root: Path, tmp_path: Path) -> None:
     """As on another machine: what made its proposals is gone from where it was."""
     whole = drawn.copy(proposed_by_network, tmp_path / "whole")

@@ -198,6 +198,29 @@ def test_a_multibox_of_its_own_is_not_replaced(one_network: Path, voc_root: Path
     assert not (tmp_path / "classifier").exists()
 
 
+def test_a_start_from_another_training_keeps_its_priors(
+    one_network: Path, voc_root: Path, net: str, tmp_path: Path
+) -> None:
+    """Fewer objects make other priors; what was learned is how those of the start move."""
+    root = drawn.copy(voc_root, tmp_path / "drawn")
+    names = (root / "ImageSets" / "Main" / "trainval.txt").read_text().split()
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("".join(f"{name}\n" for name in names[:4]))
+    weights = f"solver.weights={one_network / 'classifier' / 'weights.safetensors'}"
+    outcome = train(root, net, tmp_path / "tuned", weights)
+    assert outcome.status == 0, outcome.err
+    outcome = train(root, net, tmp_path / "own")
+    assert outcome.status == 0, outcome.err
+    start, tuned, own = (
+        json.loads((folder / "multibox" / "multibox.json").read_text())["shapes"]
+        for folder in (one_network, tmp_path / "tuned", tmp_path / "own")
+    )
+    assert tuned == start != own
+
+    other = train(root, net, tmp_path / "other", weights, "head.maps=[stride4,stride8]")
+    assert other.status == 1
+    assert "solver.weights: wanted a network of 2 maps, got one of ['stride8']" in other.err
+
+
 def test_images_without_objects_alone(voc_root: Path, net: str, tmp_path: Path) -> None:
     root = drawn.copy(voc_root, tmp_path / "drawn")
     for annotation in (root / "Annotations").glob("train*.xml"):

@@ -107,6 +107,25 @@ def test_another_key_is_refused_by_name_and_loses_nothing(path: Path) -> None:
     assert file.read_text() == "content"
 
 
+def test_where_weights_lie_is_no_part_of_the_key(path: Path) -> None:
+    """Their digest is. A key stays as it was made: later artefacts know this one by it."""
+    inputs = {"weights": "abc"}
+    first = artefact(path, inputs=inputs, network={"weights": "/here/run/net"})
+    first.begin(overwrite=False)
+    moved = artefact(path, inputs=inputs, network={"weights": "elsewhere/run/net"})
+    assert moved.begin(overwrite=False) is State.PARTIAL
+    assert moved.manifest.digest == first.manifest.digest
+    for other, words in (
+        (artefact(path, inputs={"weights": "abd"}, network={"weights": "elsewhere/run/net"}), "input weights: abc"),
+        (artefact(path, inputs=inputs, network={"weights": "imagenet"}), "network.weights: /here/run/net -> imagenet"),
+        (artefact(path, inputs=inputs, network={"weights": None}), "network.weights: /here/run/net -> None"),
+        (artefact(path, inputs=inputs, network={"weights": "", "side": 1}), "network.side: none -> 1"),
+        (artefact(path, inputs=inputs, network={"folder": "/here/run/net"}), "network.folder"),
+    ):
+        with pytest.raises(ArtefactError, match=words):
+            other.begin(overwrite=False)
+
+
 def test_another_stage_is_refused_by_name(path: Path) -> None:
     artefact(path).begin(overwrite=False)
     other = Artefact(path, stage="propose", settings={"size": 64}, inputs={"proposals": "abc"})
