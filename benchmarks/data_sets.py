@@ -14,11 +14,14 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from detpipe.datasets import load_dataset
 from detpipe.datasets.coco_results import read_detections
+from detpipe.datasets.source import Split
 from detpipe.metrics.map_bootstrap import resampled_map
+from detpipe.structures import Dataset
 
 
 def main() -> None:
@@ -60,8 +63,7 @@ def show(name: str, seed: int, run_dir: Path, folder: Path) -> tuple[float, ...]
 
 def interval(name: str, run_dir: Path, folder: Path) -> tuple[float, float]:
     """The 95 % interval of VOC10's mAP@0.5 over images."""
-    kind, *values = (one.removeprefix("dataset.").removeprefix("dataset=") for one in data_set(name, folder))
-    test = load_dataset(kind, "test", **dict(one.split("=", 1) for one in values))
+    test = images_of(data_set(name, folder), Split.test)
     assert test.ground_truth is not None
     found = read_detections(run_dir / "detections.json", test)
     sampled = resampled_map(test.ground_truth, found, test.classes, resamples=1000, seed=0)
@@ -69,11 +71,18 @@ def interval(name: str, run_dir: Path, folder: Path) -> tuple[float, float]:
     return float(low[0]), float(high[0])
 
 
+def images_of(settings: Sequence[str], split: Split) -> Dataset:
+    """The images of a split that the settings name."""
+    kind, *values = (one.removeprefix("dataset.").removeprefix("dataset=") for one in settings)
+    return load_dataset(kind, split.value, **dict(one.split("=", 1) for one in values))
+
+
 def data_set(name: str, folder: Path) -> list[str]:
     """The settings that name a data set in `folder`."""
     if name != "coco":
         train = "trainval" if (folder / name / "ImageSets/Main/trainval.txt").is_file() else "train"
-        return ["dataset=voc", f"dataset.root={folder / name}", f"dataset.train={train}"]
+        listed = [f"dataset.train={train}"] if (folder / name / "ImageSets/Main").is_dir() else []
+        return ["dataset=voc", f"dataset.root={folder / name}", *listed]
     return ["dataset=coco"] + [
         f"dataset.{split}_{what}={folder / f'coco_{part}' / file}"
         for split, part in (("train", "train"), ("test", "val"))

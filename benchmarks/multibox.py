@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from data_sets import data_set, images_of
 
 from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.datasets import load_dataset
 from detpipe.datasets.source import Split
 from detpipe.heads.multibox import MultiBox, make_shapes
 from detpipe.heads.multibox_loss import Taught, multibox_loss
@@ -141,25 +141,6 @@ def show(name: str, method: str, *parts: Dataset, run_dir: Path, seconds: float 
 
 
 SPLITS = (Split.train.value, Split.test.value)
-
-
-def images_of(settings: Sequence[str], split: Split) -> Dataset:
-    """The images of a split that the settings name."""
-    kind, *values = (one.removeprefix("dataset.").removeprefix("dataset=") for one in settings)
-    return load_dataset(kind, split.value, **dict(one.split("=", 1) for one in values))
-
-
-def data_set(name: str, folder: Path) -> list[str]:
-    """The settings that name a data set in `folder`."""
-    if name != "coco":
-        train = "trainval" if (folder / name / "ImageSets/Main/trainval.txt").is_file() else "train"
-        listed = [f"dataset.train={train}"] if (folder / name / "ImageSets/Main").is_dir() else []
-        return ["dataset=voc", f"dataset.root={folder / name}", *listed]
-    return ["dataset=coco"] + [
-        f"dataset.{split}_{what}={folder / f'coco_{part}' / file}"
-        for split, part in (("train", "train"), ("test", "val"))
-        for what, file in (("json", "instances.json"), ("images", "images"))
-    ]
 
 
 def detpipe(*words: str) -> None:
