@@ -19,7 +19,7 @@ from detpipe.classify.classifier import RegionClassifier
 from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.network.device import Precision, autocast
 from detpipe.solver.prefetch import read_ahead
-from detpipe.structures import Detections, Float32Array, Image
+from detpipe.structures import Detections, Float32Array, Image, Int64Array
 
 
 @dataclass(kw_only=True)
@@ -55,6 +55,9 @@ class DetectConfig:
     """cascade_size: regions of an image that are looked at again at full size."""
     flip: bool = False
     """fast_rcnn: look at the mirrored image, too, and take the mean scores."""
+    second_look: int = 0
+    """Of a head on stored features: so many of an image's likeliest regions are scored once more where their deltas
+    bring them, and stand beside the others."""
 
     def __post_init__(self) -> None:
         self.scales = list(self.scales)
@@ -71,6 +74,8 @@ class DetectConfig:
             )
         if self.vote_iou is not None and not 0 < self.vote_iou <= 1:
             raise ValueError(f"detect.vote_iou: wanted an overlap above 0 and at most 1, or null, got {self.vote_iou}")
+        if self.second_look < 0:
+            raise ValueError(f"detect.second_look: wanted a number of regions from 0, got {self.second_look}")
         if min(self.max_proposals, self.max_detections, self.batch_size) < 1:
             raise ValueError("detect: wanted max_proposals, max_detections and batch_size of at least 1")
 
@@ -79,7 +84,7 @@ class DetectConfig:
 class ScoredRegions:
     """probabilities: (R, K + 1) float32, column 0 the background. deltas: (R, K, 4) float32, or None.
 
-    boxes: the regions (R, 4), where the network itself chose them; None where they are those that were asked for.
+    boxes: the regions (R, 4), where they are not those that were asked for: a network may choose them itself.
     """
 
     probabilities: Float32Array
@@ -89,6 +94,27 @@ class ScoredRegions:
     def first(self, k: int) -> ScoredRegions:
         """Those of the first k regions, or of all where there are fewer."""
         return ScoredRegions(self.probabilities[:k], None if self.deltas is None else self.deltas[:k])
+
+    def of(self, rows: Int64Array) -> ScoredRegions:
+        """Those of some rows."""
+        return ScoredRegions(self.probabilities[rows], None if self.deltas is None else self.deltas[rows])
+
+    def with_more(self, boxes: Float32Array, more: Float32Array, scored: ScoredRegions) -> ScoredRegions:
+        """These of `boxes` (R, 4), then those of `more` (S, 4): the scores of R + S regions."""
+        deltas = None
+        if self.deltas is not None and scored.deltas is not None:
+            deltas = np.concatenate([self.deltas, scored.deltas])
+        probabilities = np.concatenate([self.probabilities, scored.probabilities])
+        return ScoredRegions(probabilities, deltas, np.concatenate([boxes, more]))
+
+
+def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:
+    """Each region (R, 4) where its most likely class moves it, within the image; where nothing were left, as it was."""
+    if scored.deltas is None:
+        return boxes
+    best = scored.probabilities[:, 1:].argmax(axis=1)
+    moved = geometry.clip(geometry.decode(boxes, scored.deltas[np.arange(len(boxes)), best]), image_size)
+    return np.where((geometry.area(moved) > 0)[:, None], moved, boxes)
 
 
 class Scorer(Protocol):

@@ -1,12 +1,9 @@
-"""A region classifier whose backbone stays as it is: the features of a store and a head on them; saved, loaded, used.
-
-R: regions of one image, D: feature width, K: classes.
-"""
+"""A region classifier whose backbone stays as it is: the features of a store and a head on them; saved and loaded."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,9 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import BackboneConfig, create_from_seed
 from detpipe.classify.classifier import ClassifierSpec, crop_config
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, read_description
-from detpipe.classify.detect import ScoredRegions
 from detpipe.classify.feature_store import FeatureStore
-from detpipe.classify.region_features import FeatureConfig, RegionFeatures
-from detpipe.classify.region_geometry import mirrored_geometry, region_geometry
+from detpipe.classify.region_features import FeatureConfig
+from detpipe.classify.region_geometry import mirrored_geometry
 from detpipe.heads.feature_head import Examples, FeatureHead
 from detpipe.heads.linear_svm import LinearHead
 from detpipe.heads.nearest_neighbours import NeighboursHead
@@ -35,7 +31,6 @@ from detpipe.heads.zero_shot import ZeroShotHead
 from detpipe.network.network_folder import WEIGHTS, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain
-from detpipe.structures import Float32Array, Image
 
 KIND = "features"
 """What classifier.json calls it."""
@@ -67,44 +62,6 @@ class FrozenClassifier(nn.Module):
         self.backbone = backbone
         self.backbone.classifier = None
         self.head = head
-
-
-class FrozenScorer:
-    """Scores of regions by their crops' features; see `Scorer`. Regions come best first, as proposals do."""
-
-    def __init__(self, network: FrozenClassifier, extractor: RegionFeatures) -> None:
-        self.network = network
-        self._extractor = extractor
-
-    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Features pass through float16, so that they are those of a store."""
-        geometry: list[Float32Array] = []
-
-        def noted() -> Iterator[tuple[Image, Float32Array]]:
-            for image, boxes in images:
-                geometry.append(region_geometry(boxes, (image.shape[0], image.shape[1]), np.arange(len(boxes))))
-                yield image, boxes
-
-        for features in self._extractor.features(noted()):
-            stored = features.astype(np.float16).astype(np.float32)
-            yield score_features(self.network.head, stored, geometry.pop(0), self._extractor.config.views)
-
-
-def score_features(
-    head: FeatureHead, features: Float32Array, geometry: Float32Array, views: Sequence[bool]
-) -> ScoredRegions:
-    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU: the mean of the views; R = 0 gives none."""
-    head.cpu()
-    scores, moves = [], []
-    with torch.inference_mode():
-        for mirrored, columns in zip(views, np.split(features, len(views), axis=1), strict=True):
-            place = mirrored_geometry(geometry) if mirrored else geometry
-            scored, deltas = head(torch.from_numpy(columns), torch.from_numpy(place))
-            scores.append(scored)
-            if deltas is not None:
-                moves.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)
-        means = [torch.stack(one).mean(dim=0).numpy() for one in (scores, moves) if one]
-    return ScoredRegions(means[0], means[1] if moves else None)
 
 
 def examples_of(store: FeatureStore) -> Examples:

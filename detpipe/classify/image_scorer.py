@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detpipe import boxes as geometry
-from detpipe.classify.detect import ScoredRegions
+from detpipe.classify.detect import ScoredRegions, moved_by_best
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
@@ -196,7 +196,7 @@ class ImageScorer:
         if first.deltas is None or not self._refine:
             return first
         rows = np.flatnonzero((first.probabilities[:, 1:].max(axis=1) >= REFINED_FROM) & (geometry.area(boxes) > 0))
-        passes, places = [ScoredRegions(first.probabilities[rows], first.deltas[rows])], boxes[rows]
+        passes, places = [first.of(rows)], boxes[rows]
         for _ in range(self._refine if len(rows) else 0):
             places = moved_by_best(places, passes[-1], looks[0].scaling.image_size)
             passes.append(self._seen(looks, places))
@@ -233,14 +233,6 @@ def in_turn(stream: Iterable[Item]) -> Iterator[Item | Exception]:
         yield from stream
     except Exception as error:
         yield error
-
-
-def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:
-    """Each region (R, 4) where its most likely class moves it, within the image; where nothing were left, as it was."""
-    assert scored.deltas is not None
-    best = scored.probabilities[:, 1:].argmax(axis=1)
-    moved = geometry.clip(geometry.decode(boxes, scored.deltas[np.arange(len(boxes)), best]), image_size)
-    return np.where((geometry.area(moved) > 0)[:, None], moved, boxes)
 
 
 def seen_from(boxes: Float32Array, places: Float32Array, deltas: Float32Array | None) -> Float32Array:

@@ -62,10 +62,11 @@ class Curve(Command):
             raise ValueError(f"tolerance: wanted a share from 0, below 1, got {self.tolerance}")
         if self.resamples < 0:
             raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
-        if self.detect.dedup_step or self.detect.cascade_size is not None:
+        if self.detect.dedup_step or self.detect.second_look or self.detect.cascade_size is not None:
             raise ValueError(
-                f"curve: wanted each proposal scored by itself, got detect.dedup_step={self.detect.dedup_step} and "
-                f"detect.cascade_size={self.detect.cascade_size}, which choose among them; leave both out"
+                f"curve: wanted each proposal scored by itself, got detect.dedup_step={self.detect.dedup_step}, "
+                f"detect.second_look={self.detect.second_look} and detect.cascade_size={self.detect.cascade_size}, "
+                "which choose among them; leave them out"
             )
 
 

@@ -113,7 +113,7 @@ def detection_key(config: DetectConfig) -> dict[str, Any]:
     key: dict[str, Any] = plain(replace(config, compile=False))
     if config.cascade_size is None:
         del key["cascade_keep"]
-    later = ("scales", "flip", "dedup_step", "cascade_size", "vote_iou")
+    later = ("scales", "flip", "dedup_step", "cascade_size", "vote_iou", "second_look")
     return {name: value for name, value in key.items() if name not in later or value}
 
 
@@ -221,7 +221,7 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
 def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
     """From images to their detections: by stored features where those are of these regions, else by the network."""
     as_stored = config.source is None and not config.detect.dedup_step
-    stored = stored_detections(config, config.detect, images.digest) if as_stored else None
+    stored = stored_detections(config, config.detect, images.digest, images.regions) if as_stored else None
     if stored is not None:
         return stored
     detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)

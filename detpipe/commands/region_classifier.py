@@ -13,7 +13,8 @@ from detpipe.classify.classifier import load_classifier, load_spec
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
 from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, load_fast_rcnn_spec
-from detpipe.classify.frozen_classifier import FrozenScorer, FrozenSpec, load_frozen, load_frozen_spec
+from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, load_frozen, load_frozen_spec
+from detpipe.classify.frozen_scorer import FrozenScorer
 from detpipe.classify.image_scorer import ImageScorer
 from detpipe.classify.multibox_fast_rcnn_classifier import (
     MultiBoxFastRcnnSpec,
@@ -54,6 +55,8 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
         raise ClassifierError(f"detect.scales, detect.flip: are for a Fast R-CNN; {folder} holds another classifier")
     if config.cascade_size is not None and not of_crops:
         raise ClassifierError(f"detect.cascade_size: is for a fine-tuned classifier of crops; {folder} has another")
+    if config.second_look and not isinstance(spec, FrozenSpec):
+        raise ClassifierError(f"detect.second_look: is for a head on stored features; {folder} has another classifier")
     bf16 = resolve_bf16(config.precision, device)
     if fast:
         return image_scorer(folder, config, device, bf16), spec
@@ -80,10 +83,8 @@ def image_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16:
 def frozen_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
     """A head on the features of a frozen network at work."""
     network, spec = load_frozen(folder)
-    extractor = RegionFeatures(
-        network.backbone, spec.crops, spec.features, device=device, bf16=bf16, batch_size=config.batch_size
-    )
-    return FrozenScorer(network, extractor)
+    extractor = extractor_of(network, spec, config, device, bf16)
+    return FrozenScorer(network, extractor, second_look=config.second_look)
 
 
 def crop_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:
@@ -104,3 +105,12 @@ def crop_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: 
     if config.cascade_size is None:
         return whole
     return CascadeScorer(of_size(config.cascade_size), whole, keep=config.cascade_keep)
+
+
+def extractor_of(
+    network: FrozenClassifier, spec: FrozenSpec, config: DetectConfig, device: torch.device, bf16: bool
+) -> RegionFeatures:
+    """What gives a head on stored features those of other regions."""
+    return RegionFeatures(
+        network.backbone, spec.crops, spec.features, device=device, bf16=bf16, batch_size=config.batch_size
+    )

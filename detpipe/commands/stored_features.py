@@ -8,24 +8,31 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from detpipe.classify.classifier_folder import read_description
-from detpipe.classify.detect import DetectConfig, select_detections
+from detpipe.classify.detect import DetectConfig, ScoredRegions, select_detections
 from detpipe.classify.feature_store import open_store
-from detpipe.classify.frozen_classifier import KIND, load_frozen, score_features
+from detpipe.classify.frozen_classifier import KIND, load_frozen
+from detpipe.classify.frozen_scorer import score_features, second_look
 from detpipe.commands.command import Command
+from detpipe.commands.region_classifier import extractor_of
 from detpipe.datasets.source import Split
+from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.storage.manifest import ArtefactError
-from detpipe.structures import Detections, ImageRecord
+from detpipe.structures import Detections, Float32Array, Image, ImageRecord
 
 logger = logging.getLogger(__name__)
 
+ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array]]]
+"""Images with the regions that are to be classified."""
+
 
 def stored_detections(
-    config: Command, detect: DetectConfig, proposals: str
+    config: Command, detect: DetectConfig, proposals: str, images: ReadRegions
 ) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]] | None:
     """From images to their detections, where the run folder has the features of just these regions; else None.
 
-    proposals: the digest of those that are to be classified. The classifier must stand on features of the same kind,
-    and the store must hold as many proposals of an image as `detect` looks at, or more.
+    proposals: the digest of those that are to be classified. images: reads images with their regions, which a second
+    look alone needs. The classifier must stand on features of the same kind, and the store must hold as many proposals
+    of an image as `detect` looks at, or more.
     Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
     """
     if read_description(config.folder.classifier).get("kind") != KIND:
@@ -41,13 +48,26 @@ def stored_detections(
     if not same or held < detect.max_proposals:
         logger.info("detect: %s holds other regions or features; they are computed", store.path)
         return None
+    device = resolve_device(config.device)
+    extractor = extractor_of(network, spec, detect, device, resolve_bf16(detect.precision, device))
+
+    def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:
+        rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none
+        rows = slice(rows.start, min(rows.stop, rows.start + detect.max_proposals))
+        scored = score_features(
+            network.head, np.asarray(store.features[rows], dtype=np.float32), store.geometry[rows], spec.features.views
+        )
+        return store.boxes[rows], scored
 
     def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
         for record in records:
-            rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none
-            rows = slice(rows.start, min(rows.stop, rows.start + detect.max_proposals))
-            features = np.asarray(store.features[rows], dtype=np.float32)
-            scored = score_features(network.head, features, store.geometry[rows], spec.features.views)
-            yield select_detections(store.boxes[rows], scored, record.image_size, detect)
+            yield select_detections(*stored(record), record.image_size, detect)
 
-    return find
+    def find_twice(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+        first = ((image, *stored(record)) for record, (image, _) in zip(records, images(records), strict=True))
+        looked = second_look(first, network.head, extractor, detect.second_look)
+        for record, scored in zip(records, looked, strict=True):
+            assert scored.boxes is not None
+            yield select_detections(scored.boxes, scored, record.image_size, detect)
+
+    return find_twice if detect.second_look else find

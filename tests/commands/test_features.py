@@ -59,6 +59,18 @@ def test_stored_features_and_the_network_detect_the_same(voc_root: Path, changed
     assert by_store == by_network
 
 
+def test_a_second_look_is_the_same_with_and_without_a_store(voc_root: Path, changed: Path) -> None:
+    """The likeliest regions are seen where they moved to, by features that no store has."""
+    once = json.loads((changed / "detections.json").read_text())
+    by_store = detect(voc_root, changed, DISC, "detect.second_look=5")
+    assert by_store != once
+    (changed / "features" / "test" / "manifest.json").unlink()
+    assert by_store == detect(voc_root, changed, DISC, "detect.second_look=5")
+    curve = detpipe("curve", *drawn.voc(voc_root), DISC, "detect.second_look=5", f"run_dir={changed}")
+    assert curve.status == 1
+    assert "detect.second_look=5" in curve.err
+
+
 def test_mirrored_views_are_twice_the_examples(voc_root: Path, changed: Path) -> None:
     ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, "features.mirrored=true", "overwrite=true")
     store = open_store(changed / "features" / "train")
