@@ -54,7 +54,7 @@ def train_fast_rcnn(
         images_per_batch=head.images_per_batch,
         batch_size=solver.batch_size,
         seed=seed,
-        part=session.ranks.part(head.images_per_batch),
+        part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
     )
 
     def loss(batch: RegionBatch) -> Mapping[str, Tensor]:

@@ -53,7 +53,7 @@ def train_multibox_fast_rcnn(
         multiple=multiple(network),
         fill=mean_colour(network.backbone.spec),
         seed=seed,
-        part=session.ranks.part(head.images_per_batch),
+        part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
     )
 
     def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:

@@ -31,15 +31,14 @@ class Ranks:
         """Whether this process writes logs, snapshots and what comes out."""
         return self.rank == 0
 
-    def part(self, count: int) -> slice:
+    def part(self, count: int, setting: str = "solver.batch_size") -> slice:
         """This rank's places of a batch of `count`: every size-th, so that each rank has its share of each kind.
 
-        Raises ValueError where the parts would not be equal: a mean of means is then no mean.
+        setting: which says `count`. Raises ValueError where the parts would not be equal: a mean of means is then no
+        mean.
         """
         if count % self.size:
-            raise ValueError(
-                f"solver.batch_size: wanted a multiple of {self.size}, the number of processes, got {count}"
-            )
+            raise ValueError(f"{setting}: wanted a multiple of {self.size}, the number of processes, got {count}")
         return slice(self.rank, count, self.size)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -65,10 +64,13 @@ class Ranks:
         self.any(False)
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """The module with gradients that are averaged over the ranks while the backward pass goes on."""
+        """The module with gradients that are averaged over the ranks while the backward pass goes on.
+
+        Some of its parameters may get none: layers above the last map that is looked at, or maps without priors.
+        """
         if self.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module)
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     @contextlib.contextmanager
     def noticing_losses(self) -> Iterator[None]:
