@@ -224,8 +224,8 @@ def fill_store(
         _same_file(before.path / FEATURES, path / FEATURES)
         _write_columns(path, plan, classes)
         return summary
+    done = _images_done(path) if _has_room(path / FEATURES, rows, width) else 0
     features = _room(path / FEATURES, rows, width)
-    done = _images_done(path)
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
     for group in progress(groups, "features", total=len(groups), unit=f"batch of {GROUP} image"):
@@ -304,11 +304,16 @@ def _room(path: Path, rows: int, width: int) -> Float16Array:
     if not rows * width:
         path.write_bytes(b"")
         return np.zeros((rows, width), dtype=np.float16)
-    mode: Literal["r+", "w+"] = "r+" if path.is_file() and path.stat().st_size == rows * width * 2 else "w+"
+    mode: Literal["r+", "w+"] = "r+" if _has_room(path, rows, width) else "w+"
     features: np.memmap[tuple[int, int], np.dtype[np.float16]] = np.memmap(
         path, dtype=np.float16, mode=mode, shape=(rows, width)
     )
     return features
+
+
+def _has_room(path: Path, rows: int, width: int) -> bool:
+    """Whether the file is there at its full size: what an earlier run wrote into it counts."""
+    return path.is_file() and path.stat().st_size == rows * width * 2
 
 
 def _images_done(path: Path) -> int:

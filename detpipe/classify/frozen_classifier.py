@@ -82,9 +82,12 @@ def examples_of(store: FeatureStore) -> Examples:
     )
 
 
-def save_frozen(folder: Path, network: FrozenClassifier, spec: FrozenSpec) -> None:
-    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
-    save_network(folder, network, spec.backbone)
+def save_frozen(folder: Path, network: FrozenClassifier, spec: FrozenSpec, *, loaded_from: Path | None = None) -> None:
+    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all.
+
+    loaded_from: the folder that the network came from, if any, with the text of its net of Caffe's.
+    """
+    save_network(folder, network, spec.backbone if loaded_from is None else stored_backbone(loaded_from, spec.backbone))
     kind = next(name for name, made in HEADS.items() if type(network.head) is made)
     write_json(folder / DESCRIPTION, {"kind": KIND, "head": kind, **plain(spec)})
 

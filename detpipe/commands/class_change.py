@@ -24,6 +24,7 @@ from detpipe.commands.command import Command, RunFolder, load_splits, splits_dig
 from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
 from detpipe.commands.proposals_verify import fault_of_image
 from detpipe.commands.propose import measure_recall
+from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import StoredSplit
 from detpipe.commands.train_head import trained_summary
 from detpipe.datasets.source import Split
@@ -40,7 +41,7 @@ from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
-from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey
+from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey, same_key
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     )
     set_aside(artefact)
     artefact.begin(overwrite=True)
-    save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec)
+    save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact))
+    keep_proposer(config.folder, artefact.path)
     artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     shutil.rmtree(aside(artefact), ignore_errors=True)
     logger.info(
@@ -167,6 +169,7 @@ def change_store(
         return open_store(path)  # an earlier run of this command was killed after it
     before_path = path if found is not None and found.complete else path.with_name(f"{path.name}.before")
     before = open_store(before_path)
+    draws = new is not None and stored.split is Split.train
     artefact = Artefact(
         path,
         stage="features",
@@ -175,6 +178,7 @@ def change_store(
             "classes": stored.dataset.classes,
             "category_ids": stored.dataset.category_ids,
             "changed": _said(before.manifest, said),
+            **({"drawn": [config.enough, config.seed]} if draws else {}),
         },
         inputs={
             "proposals": stored.manifest.digest,
@@ -184,11 +188,12 @@ def change_store(
     if before_path == path:
         set_aside(artefact)
         before = open_store(aside(artefact))
-    artefact.begin(overwrite=False)
+    # A killed change of other settings left other regions: they go, what they were made of stands aside.
+    artefact.begin(overwrite=found is not None and not found.complete and not same_key(found, artefact.manifest))
     begun = time.perf_counter()
     sampling = Sampling(**before.manifest.settings["regions"]) if stored.split is Split.train else None
     drawn = {}
-    if new is not None and sampling is not None:
+    if draws and new is not None and sampling is not None:
         drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed)
     plan = list(changed_regions(before, stored, drawn, sampling))
     with stop_on_signal() as stop:

@@ -31,7 +31,8 @@ def keep_proposer(folder: RunFolder, classifier: Path) -> None:
         write_json(classifier / DESCRIPTION, description)
         proposer = proposer_of(description)
         if proposer is not None:
-            proposer.keep(classifier)
+            # Of a classifier that was carried elsewhere alone, the network stands beside it.
+            (proposer if folder.proposals.is_dir() else proposer.kept_in(folder.classifier)).keep(classifier)
 
 
 def moved_along(described: dict[str, Any], folder: RunFolder, manifest: Manifest) -> dict[str, Any]:

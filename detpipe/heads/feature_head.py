@@ -155,8 +155,12 @@ class StoredHead(RegionHead, abc.ABC):
         """The head without a class, 1..K of its own. examples: those of the classes that stay."""
         del examples, seed
         kept = [row for row in range(head.n_classes) if row != label - 1]
+        # Without box regression its tensors have no rows.
         return type(head)(
-            **{name: tensor if name in head.SHARED else tensor[kept] for name, tensor in head.tensors().items()}
+            **{
+                name: tensor if name in head.SHARED or not len(tensor) else tensor[kept]
+                for name, tensor in head.tensors().items()
+            }
         )
 
     @abc.abstractmethod

@@ -128,6 +128,14 @@ def test_stopped_or_killed_it_ends_with_the_same_bytes(images: Path, tmp_path: P
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_what_was_done_of_other_regions_is_not_done(images: Path, tmp_path: Path) -> None:
+    """A killed run of another number of regions leaves a file of another size: nothing in it counts."""
+    assert not fill(tmp_path / "store", plan_of(images), MeanColour(), StopsAfter(1))
+    assert fill(tmp_path / "store", plan_of(images, 2), MeanColour())
+    assert fill(tmp_path / "whole", plan_of(images, 2), MeanColour())
+    assert (tmp_path / "store" / FEATURES).read_bytes() == (tmp_path / "whole" / FEATURES).read_bytes()
+
+
 def test_a_store_of_other_regions_takes_over_the_rows_that_are_there(images: Path, tmp_path: Path) -> None:
     assert fill(tmp_path / "few", plan_of(images, 2), MeanColour())
     before = open_store(tmp_path / "few")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,28 @@ def test_a_killed_change_goes_on(voc_root: Path, changed: Path) -> None:
     ran("classes add", voc_root, changed, "name=square")
     assert load_frozen(folder)[1].classes == ("disc", "square")
     assert not (changed / "classifier.before").exists()
+    # How its proposals were made stands in the new classifier's folder, too.
+    made = read_manifest(changed / "proposals.lmdb").settings["proposals"]
+    assert json.loads((folder / "proposals.json").read_text()) == made
+
+
+def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, changed: Path, tmp_path: Path) -> None:
+    """Of the killed one there are eight images' rows, of other regions of the new class."""
+    whole, before = drawn.copy(changed, tmp_path / "whole"), drawn.copy(changed, tmp_path / "before")
+    ran("classes add", voc_root, whole, "name=square", "enough=8")
+    ran("classes add", voc_root, changed, "name=square", "enough=1000")
+    train = changed / "features" / "train"
+    assert len(open_store(train)) > len(open_store(whole / "features" / "train"))
+    # As it was after a kill in it: what it is made of stands aside, and the classifier is the old one.
+    manifest = json.loads((train / "manifest.json").read_text())
+    (train / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    (train / "done.json").write_text("8")
+    shutil.copytree(before / "features" / "train", train.with_name("train.before"))
+    shutil.rmtree(changed / "classifier")
+    shutil.copytree(before / "classifier", changed / "classifier")
+    ran("classes add", voc_root, changed, "name=square", "enough=8")
+    for name in ("features/train/features.f16", "classifier/weights.safetensors"):
+        assert (changed / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def test_heads_whose_classes_compete_are_trained_anew(name: str, vectors: str) -
 def test_without_box_regression_there_are_no_deltas() -> None:
     head = SvmHead(box_regression=BoxRegression.none).train(clusters(2), seed=0)
     assert head(torch.zeros(1, 8), torch.zeros(1, 3))[1] is None
+    two = SvmHead(box_regression=BoxRegression.none).remove_class(head, 1, first_classes(clusters(2), 1), seed=0)
+    assert (two.n_classes, len(two.box_weight)) == (1, 0)
     with pytest.raises(ValueError, match="wanted ridge or none for a head on stored features, got joint"):
         SvmHead(box_regression=BoxRegression.joint)
 
