@@ -92,15 +92,18 @@ def region_losses(
     head: HeadConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy"."""
+    """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy".
+
+    A batch without regions, as images without objects give where background must touch one, has a loss of 0.
+    """
     labels = torch.from_numpy(batch.labels).to(device)
-    class_loss = softmax_loss(logits, labels, head.label_smoothing)
+    class_loss = softmax_loss(logits, labels, head.label_smoothing) if len(labels) else logits.float().sum()
     losses = {"loss": class_loss, "class_loss": class_loss}
     if regressor is not None and deltas is not None:
         targets = torch.from_numpy(batch.deltas).to(device)
         box_loss = regressor.loss(deltas, labels, targets, kind=head.box_loss, beta=head.box_loss_beta)
         losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
-    losses["accuracy"] = (logits.argmax(dim=1) == labels).float().mean()
+    losses["accuracy"] = (logits.argmax(dim=1) == labels).float().sum() / max(len(labels), 1)
     return losses
 
 

@@ -78,7 +78,8 @@ def label_regions(boxes: Float32Array, truth: GroundTruth, sampling: Sampling) -
     """Give each region a label: its nearest object's, 0, or -1 (IGNORED) for what is neither.
 
     boxes: (P, 4). Difficult objects and crowds teach nothing: a region that overlaps one by bg_iou_high or more is
-    ignored, unless it is another object's. P = 0 gives no regions; G = 0 makes every region background (IoU 0).
+    ignored, unless it is another object's. P = 0 gives no regions; G = 0 makes every region background (IoU 0),
+    or ignored where bg_iou_low is above 0.
     """
     taught = truth[~(truth.difficult | truth.crowd)]
     n = len(boxes)

@@ -16,6 +16,7 @@ from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
+from detpipe.structures import GroundTruth
 from tests.classify import tiny
 from tests.classify.test_hierarchical_sampling import proposed
 
@@ -75,6 +76,20 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
     for name, tensor in before.items():
         torch.testing.assert_close(one.backbone.state_dict()[name], tensor, rtol=0, atol=0)
     assert "val_loss" not in read_log(tmp_path / "made" / "log.jsonl")[-1]  # nothing to validate on
+
+
+def test_images_that_give_no_regions_teach_nothing(tmp_path: Path) -> None:
+    """Background must touch an object (Fast R-CNN's 0.1), and there is none: the weights stay, and the loss is 0."""
+    images = [replace(one, truth=GroundTruth.from_boxes([], [])) for one in proposed(tmp_path, 3)]
+    one, before = network(), network().state_dict()
+    session = Session(
+        replace(SOLVER, max_iter=2, weight_decay=0), tmp_path / "made", "k", 0, torch.device("cpu"), bf16=False
+    )
+    train_fast_rcnn(one, images, images[:1], head=HEAD, sampling=Sampling(bg_iou_low=0.1), session=session)
+    rows = read_log(tmp_path / "made" / "log.jsonl")
+    assert [(row["loss"], row["accuracy"]) for row in rows] == [(0, 0), (0, 0)]
+    for name, tensor in before.items():
+        torch.testing.assert_close(one.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_no_images(tmp_path: Path) -> None:
