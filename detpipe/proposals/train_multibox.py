@@ -209,5 +209,7 @@ def calibrate(
     scores, hits, shapes = torch.cat(logits), torch.cat(right), torch.cat(kinds)
     for shape in range(len(network.predictor.calibration)):
         own = shapes == shape
-        line = platt(scores[own].numpy(), hits[own].numpy())
-        network.predictor.calibration[shape] = torch.tensor(line)
+        slope, offset = platt(scores[own].numpy(), hits[own].numpy())
+        # The logits went through the line that is there: of a network that was calibrated before.
+        before, shift = network.predictor.calibration[shape].tolist()
+        network.predictor.calibration[shape] = torch.tensor([slope * before, slope * shift + offset])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -188,6 +189,17 @@ def test_calibration_fits_each_shape_of_priors(tmp_path: Path) -> None:
         chances = network(batch).logits[0].sigmoid().numpy()
     # Chances add up to the number of boxes that are right (Platt's targets hold back a little).
     assert chances[small].sum() == pytest.approx(right[small].sum(), abs=1)
+
+
+def test_a_second_calibration_is_of_what_the_first_one_gave(tmp_path: Path) -> None:
+    """The logits went through the line that is there; the new one is taken of those."""
+    spec = tiny_multibox.spec(tmp_path / "net")
+    network, images = tiny_multibox.network(spec), tiny_multibox.annotated(tmp_path, 2)
+    network.predictor.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    with mock.patch("detpipe.proposals.train_multibox.platt", return_value=(0.5, 0.25)):
+        calibrate(network, images, spec.multibox, CPU, False)
+    # 0.5 (2 x - 1) + 0.25 and 0.5 (0.5 x + 3) + 0.25.
+    assert network.predictor.calibration.tolist() == [[1.0, -0.25], [0.25, 1.75]]
 
 
 def test_proposed_boxes_lie_in_the_image_and_not_in_its_padding(tmp_path: Path) -> None:
