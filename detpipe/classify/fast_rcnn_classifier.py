@@ -50,9 +50,12 @@ def build_fast_rcnn(spec: FastRcnnSpec, *, seed: int, pretrained: bool) -> FastR
     return network
 
 
-def save_fast_rcnn(folder: Path, network: FastRcnn, spec: FastRcnnSpec) -> None:
-    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all."""
-    save_network(folder, network, spec.backbone)
+def save_fast_rcnn(folder: Path, network: FastRcnn, spec: FastRcnnSpec, *, loaded_from: Path | None = None) -> None:
+    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all.
+
+    loaded_from: the folder that the network came from, if any, with the text of its net of Caffe's.
+    """
+    save_network(folder, network, spec.backbone if loaded_from is None else stored_backbone(loaded_from, spec.backbone))
     write_json(folder / DESCRIPTION, {"kind": KIND, **plain(spec)})
 
 

@@ -17,7 +17,7 @@ from detpipe.commands.command import Command, RunFolder
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.truncated_svd import kept_share, rank_keeping, truncated
-from detpipe.storage.manifest import Artefact, ArtefactError, State, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def run(config: Compress) -> None:
     )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        summary = compress(network, spec, ranks, config.new_folder.classifier)
+        summary = compress(network, spec, ranks, config.folder.classifier, config.new_folder.classifier)
         keep_proposer(config.folder, config.new_folder.classifier)
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
     copy_proposals(config.folder, config.new_folder)
@@ -81,7 +81,7 @@ def layer_of(network: FastRcnn, name: str) -> nn.Linear:
     return layer
 
 
-def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], folder: Path) -> dict[str, float]:
+def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], old: Path, new: Path) -> dict[str, float]:
     """Split the layers in place and save; the numbers before and after."""
     numbers = {f"{name}_kept": round(kept_share(layer_of(network, name), rank), 4) if rank else 1.0
                for name, rank in zip(LAYERS, ranks, strict=True)}  # fmt: skip
@@ -90,7 +90,7 @@ def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], folder
         if rank:
             setattr(network, name, truncated(layer_of(network, name), rank))
     numbers |= {"parameters": head_parameters(network), "milliseconds": head_milliseconds(network)}
-    save_fast_rcnn(folder, network, replace(spec, svd_ranks=tuple(ranks)))
+    save_fast_rcnn(new, network, replace(spec, svd_ranks=tuple(ranks)), loaded_from=old)
     return numbers
 
 
@@ -112,12 +112,15 @@ def head_milliseconds(network: FastRcnn, repeats: int = 5) -> float:
 
 
 def copy_proposals(old: RunFolder, new: RunFolder) -> None:
-    """The proposals beside the compressed detector, so that `detect` finds them; kept where they are there."""
-    if old.proposals.is_dir() and not new.proposals.exists():
-        scratch = new.path / ".proposals.part"
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(old.proposals, scratch)
-        scratch.rename(new.proposals)
+    """The proposals beside another detector of theirs, so that `detect` finds them; kept where just these are there."""
+    made, there = find_manifest(old.proposals), find_manifest(new.proposals)
+    if made is None or made == there:
+        return
+    scratch = new.path / ".proposals.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(old.proposals, scratch)
+    shutil.rmtree(new.proposals, ignore_errors=True)
+    scratch.rename(new.proposals)
 
 
 def report(config: Compress, ranks: Sequence[int], numbers: dict[str, float]) -> None:

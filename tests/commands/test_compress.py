@@ -30,6 +30,18 @@ def test_a_compressed_detector_detects(fast_run: Path, voc_root: Path, tmp_path:
     assert (again.status, "compressed already" in again.err) == (1, True)
 
 
+def test_made_anew_it_stands_beside_the_proposals_of_now(fast_run: Path, tmp_path: Path) -> None:
+    run, out = drawn.copy(fast_run, tmp_path / "run"), tmp_path / "thin"
+    assert detpipe("compress", f"run_dir={run}", f"out={out}", "ranks=[8,0]").status == 0
+    kept = (out / "proposals.lmdb" / "manifest.json").stat().st_mtime_ns
+    assert detpipe("compress", f"run_dir={run}", f"out={out}", "ranks=[8,0]").status == 0
+    assert (out / "proposals.lmdb" / "manifest.json").stat().st_mtime_ns == kept
+    manifest = run / "proposals.lmdb" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"max_proposals": ', '"max_proposals": 1'))
+    assert detpipe("compress", f"run_dir={run}", f"out={out}", "ranks=[8,0]", "overwrite=true").status == 0
+    assert read_manifest(out / "proposals.lmdb") == read_manifest(run / "proposals.lmdb")
+
+
 def test_full_ranks_detect_the_same(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "whole"
     assert detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[16,16]").status == 0
