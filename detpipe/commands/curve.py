@@ -75,14 +75,19 @@ def run(config: Curve) -> None:
     dataset = config.data_source.load(config.split)
     if dataset.ground_truth is None:
         raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
-    check_classes(load_region_spec(config.folder.classifier), dataset.classes, dataset.name)
+    spec = load_region_spec(config.folder.classifier)
+    check_classes(spec, dataset.classes, dataset.name)
     stored = open_split(config.folder.proposals, config.split, dataset)
     budgets = sorted(set(config.budgets))
-    detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+    detect = replace(config.detect, max_proposals=budgets[-1])
+    detector = Detector.from_run(config.run_dir, device=config.device.value, config=detect)
     timed = timed_records(stored)
     one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
     chunks = progress(
-        chunks_of(stored, budgets[-1]), "curve", total=-(-len(dataset) // CHUNK), unit=f"batch of {CHUNK} image"
+        chunks_of(stored, 0 if spec.proposes else budgets[-1]),
+        "curve",
+        total=-(-len(dataset) // CHUNK),
+        unit=f"batch of {CHUNK} image",
     )
     found = budget_pass(detector.scorer, chunks, budgets, config.detect)
     seconds = stage_seconds(found, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)
@@ -100,7 +105,10 @@ def run(config: Curve) -> None:
 
 
 def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array]]]:
-    """The images and their first regions, in the chunks that `detpipe detect` cuts."""
+    """The images and their first regions, in the chunks that `detpipe detect` cuts.
+
+    A network that proposes by itself is given none (most = 0), as in detection: its confidences count.
+    """
     records = stored.dataset.records
     for start in range(0, len(records), CHUNK):
         yield stored_regions(stored, records[start : start + CHUNK], most)

@@ -163,11 +163,15 @@ def test_a_broken_image_is_named_though_the_first_run_was_killed(
 def test_curve(one_network: Path, voc_root: Path, tmp_path: Path) -> None:
     folder = drawn.copy(one_network, tmp_path / "run")
     outcome = detpipe(
-        *["curve", *drawn.voc(voc_root), *COMMON, "detect.precision=float32", "budgets=[5,30]", "resamples=0"],
+        *["curve", *drawn.voc(voc_root), *COMMON, *DETECTION, "budgets=[5,30]", "resamples=0"],
         f"run_dir={folder}",
     )
     assert outcome.status == 0, outcome.err
-    assert json.loads((folder / "curve.json").read_text())["method"] == "multibox"
+    curve = json.loads((folder / "curve.json").read_text())
+    assert curve["method"] == "multibox"
+    # Of all its boxes it is the detector's own measure: confidences count.
+    ap = json.loads((folder / "metrics.json").read_text())["voc10"]["map"]
+    assert [point["map"]["value"] for point in curve["points"] if point["budget"] == 30] == pytest.approx([ap])
 
 
 def test_export_and_compress_refuse_it(one_network: Path, tmp_path: Path) -> None:
