@@ -236,9 +236,14 @@ def in_turn(stream: Iterable[Item]) -> Iterator[Item | Exception]:
 
 
 def seen_from(boxes: Float32Array, places: Float32Array, deltas: Float32Array | None) -> Float32Array:
-    """The deltas that move `boxes` to where `deltas` move `places`: (R, 4), (R, 4), (R, K, 4) -> (R, K, 4)."""
+    """The deltas that move `boxes` to where `deltas` move `places`: (R, 4), (R, 4), (R, K, 4) -> (R, K, 4).
+
+    Where a box would shrink to nothing it stays in its place.
+    """
     assert deltas is not None
-    return np.stack(
-        [geometry.encode(boxes, geometry.decode(places, deltas[:, label])) for label in range(deltas.shape[1])],
-        axis=1,
-    )
+    columns = []
+    for label in range(deltas.shape[1]):
+        moved = geometry.decode(places, deltas[:, label])
+        solid = (geometry.area(moved) > 0)[:, None]
+        columns.append(geometry.encode(boxes, np.where(solid, moved, places)))
+    return np.stack(columns, axis=1)

@@ -55,6 +55,13 @@ class Export(Command):
     detect: DetectConfig = field(default_factory=DetectConfig)
     """How regions become detections: written beside the network."""
 
+    def __post_init__(self) -> None:
+        if self.detect.dedup_step or self.detect.cascade_size is not None:
+            raise ValueError(
+                f"export: wanted one look at every region, got detect.dedup_step={self.detect.dedup_step} and "
+                f"detect.cascade_size={self.detect.cascade_size}, which no file of a network has; leave both out"
+            )
+
     @property
     def out_folder(self) -> Path:
         """Where the files go. Raises ValueError for a folder that holds the run itself."""

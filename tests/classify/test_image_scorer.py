@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.boxes import decode, iou
-from detpipe.classify.detect import DetectConfig, ScoredRegions, select_detections
-from detpipe.classify.image_scorer import REFINED_FROM, ImageScorer, moved_by_best
+from detpipe.classify.detect import DetectConfig, ScoredRegions, moved_by_best, select_detections
+from detpipe.classify.image_scorer import REFINED_FROM, ImageScorer, seen_from
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.metrics.evaluate import evaluate
@@ -198,6 +198,15 @@ def test_a_region_that_would_vanish_stays_where_it_is() -> None:
     away = np.tile(np.array([[[-50.0, 0, 0, 0]]], dtype=np.float32), (3, 2, 1))
     scored = ScoredRegions(np.full((3, 3), 1 / 3, dtype=np.float32), away)
     np.testing.assert_array_equal(moved_by_best(BOXES, scored, (40, 64)), BOXES)
+
+
+def test_a_region_that_would_shrink_to_nothing_is_seen_in_its_place() -> None:
+    """exp(-16) of a width is less than a step of float32 there."""
+    boxes, places = np.float32([[10, 10, 50, 50]]), np.float32([[400, 100, 500, 200]])
+    deltas = np.float32([[[0, 0, -16, 0], [0.1, 0, 0, 0]]])
+    deltas = seen_from(boxes, places, deltas)
+    np.testing.assert_allclose(decode(boxes, deltas[:, 0]), places, rtol=1e-4)
+    np.testing.assert_allclose(decode(boxes, deltas[:, 1]), [[410, 100, 510, 200]], rtol=1e-4)
 
 
 def test_no_regions_and_no_images() -> None:

@@ -108,6 +108,13 @@ def test_nothing_of_a_run_is_written_over(fast_run: Path, out: str, said: str) -
     assert (fast_run / "classifier/weights.safetensors").is_file()
 
 
+@pytest.mark.parametrize("setting", ["detect.dedup_step=16", "detect.cascade_size=32"])
+def test_a_second_look_that_no_file_takes_is_refused(fast_run: Path, tmp_path: Path, setting: str) -> None:
+    outcome = detpipe("export", f"run_dir={fast_run}", f"out={tmp_path / 'out'}", setting)
+    assert (outcome.status, setting in outcome.err) == (1, True), outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_classifier(tmp_path: Path) -> None:
     outcome = detpipe("export", f"run_dir={tmp_path}", "format=torch")
     assert (outcome.status, "found no classifier.json" in outcome.err) == (1, True)
