@@ -135,14 +135,15 @@ class Artefact:
     def begin(self, *, overwrite: bool) -> State:
         """NEW after making room, PARTIAL to go on, COMPLETE to do nothing.
 
-        Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it.
+        Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it; and always
+        for what has no manifest: that isn't ours to delete.
         """
         found = None if overwrite else find_manifest(self.path)
         if found is not None and found.complete and not self.path.exists():
             found = None  # The file was deleted, its manifest beside it was not.
         if found is None:
-            if not overwrite and self._is_foreign():
-                raise ArtefactError(f"{self.path}: exists, but has no manifest; move it, or give overwrite=true")
+            if self._is_foreign():
+                raise ArtefactError(f"{self.path}: exists without a manifest, so detpipe didn't make it; move it away")
             self._remove()
             self._write()
             return State.NEW
@@ -173,6 +174,8 @@ class Artefact:
 
     def _is_foreign(self) -> bool:
         """Whether something without a manifest stands here that no run of this stage can have left."""
+        if manifest_path(self.path).exists():  # one that can't be read, perhaps
+            return False
         if not self.path.is_dir():
             return self.path.exists()
         # A run that was killed before its manifest stood leaves an empty folder, or the manifest's scratch file in it.
