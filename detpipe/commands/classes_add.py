@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from detpipe.commands.class_change import ClassChange, change_classes, trained
+from detpipe.commands.class_change import ClassChange, Trained, change_classes, head_settings, trained
+from detpipe.commands.training_images import taught_classes
+from detpipe.datasets.source import Split
+from detpipe.heads.zero_shot import ZeroShot
 
 
 @dataclass(kw_only=True)
@@ -25,6 +29,7 @@ def run(config: ClassesAdd) -> None:
     name = config.name if config.name is not None else lacking[0]
     if name in now.spec.classes:
         raise ValueError(f"classes add: {name} is known; the detector has {list(now.spec.classes)}, lacks {lacking}")
+    check_objects(config, now, known, name)
     change_classes(
         config,
         now,
@@ -32,3 +37,19 @@ def run(config: ClassesAdd) -> None:
         f"+{name}",
         lambda settings, head, examples, seed: settings.add_class(head, examples, seed=seed),
     )
+
+
+def check_objects(config: ClassesAdd, now: Trained, known: Sequence[str], name: str) -> None:
+    """Raise ValueError, before anything is changed, where there is no object to learn the class from.
+
+    A head that takes classes by their vectors needs none.
+    """
+    if isinstance(head_settings(now.manifest), ZeroShot):
+        return
+    lacking = [one for one in known if one not in now.spec.classes]
+    dataset = replace(config.data_source, classes=[name]).load(Split.train) if name in known else None
+    if dataset is None or not taught_classes(dataset):
+        raise ValueError(
+            f"classes add: wanted training images with objects of {name} that are not difficult, found none; the "
+            f"detector lacks {lacking or 'none'} of the data set's classes"
+        )

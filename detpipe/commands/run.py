@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
 from detpipe.commands.compress import copy_proposals
+from detpipe.commands.training_images import taught_classes
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
+from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.network.network_folder import WEIGHTS
@@ -102,10 +104,27 @@ def proposer_training(config: Run) -> train_multibox.TrainMultiBox:
 
 
 def gate(config: Run) -> None:
-    """A brief look at the data first: name what will be left out; loading fails above max_bad."""
+    """A brief look at the data first: name what will be left out; loading fails above max_bad.
+
+    Raises ValueError where the stages to come would: without training and test images, or objects to learn from.
+    """
+    source = config.data_source
+    lists = [split.value for split in Split if source.has(split)]
+    if Split.train.value not in lists or Split.test.value not in lists:
+        raise ValueError(f"run: wanted a train and a test list of images, got {lists}; name them in dataset.*")
     report = check.inspect(config, full=False)
     if report.at_least(Severity.WARNING):
         logger.info("%s", report.to_text(files_per_kind=2))
+    train = source.load(Split.train)
+    taught = taught_classes(train)
+    lacking = [name for name in train.classes if name not in taught]
+    if not taught or (lacking and isinstance(config.head, StoredHead) and config.head.NEEDS_EACH):
+        raise ValueError(
+            f"{train.name}: wanted training objects of each class to learn from, got none of {lacking}; "
+            f"leave out what has none: dataset.classes=[{','.join(taught) or '...'}]"
+        )
+    if lacking:
+        logger.warning("%s: no training object of %s, which will not be found", train.name, ", ".join(lacking))
 
 
 def fine_tuned(config: Run) -> Run:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from detpipe.commands.command import load_splits
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.proposals.proposer import generator_for
@@ -34,6 +36,19 @@ def training_parts(source: DatasetSource, val_share: float, seed: int) -> tuple[
         return Part(Split.train, train, train.records), Part(Split.val, val, val.records)
     kept, held_out = hold_out(train.records, val_share, seed)
     return Part(Split.train, train, kept), Part(Split.train, train, held_out)
+
+
+def taught_classes(dataset: Dataset) -> list[str]:
+    """The classes that have an object to learn from: neither difficult nor a crowd, and with an area.
+
+    None where there are no annotations.
+    """
+    found = np.zeros(len(dataset.classes) + 1, dtype=np.bool_)
+    annotated = dataset.ground_truth or {}
+    for truth in (annotated[record.image_id] for record in dataset.records if annotated):
+        taught = ~(truth.difficult | truth.crowd) & (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1)
+        found[truth.labels[taught]] = True
+    return [name for label, name in enumerate(dataset.classes, start=1) if found[label]]
 
 
 def hold_out(

@@ -52,6 +52,11 @@ class Examples:
             )
         return rows
 
+    def any_positives(self) -> None:
+        """Raise ValueError where no class has a region at all."""
+        if not (self.labels > 0).any():
+            raise ValueError(f"wanted regions of one of the classes {self.classes} in the store, got none")
+
 
 class FeatureHead(nn.Module, abc.ABC):
     """From features to a score in [0, 1] and a box for each class. Its buffers are all that it is.
@@ -135,6 +140,8 @@ class StoredHead(RegionHead, abc.ABC):
 
     JOINT: ClassVar[bool] = False
     """Whether boxes can be learnt with the classes."""
+    NEEDS_EACH: ClassVar[bool] = True
+    """Whether each class must have objects; else one without any is never found."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

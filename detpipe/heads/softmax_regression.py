@@ -6,6 +6,7 @@ N: regions, D: feature width, K: classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class SoftmaxRegression(FeatureHead):
 class SoftmaxRegressionHead(StoredHead):
     """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
 
+    NEEDS_EACH: ClassVar[bool] = False
     l2: float = 0.01
     """Half of this times the squared weights is added to the mean loss, for features of variance 1."""
     iterations: int = 100
@@ -51,8 +53,7 @@ class SoftmaxRegressionHead(StoredHead):
         """The minimum of a convex loss: nothing is drawn from the seed."""
         del seed
         classes = list(range(1, len(examples.classes) + 1))
-        for label in classes:
-            examples.positives(label)  # raises where there are none
+        examples.any_positives()  # raises where there are none
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
         return SoftmaxRegression(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))

@@ -74,6 +74,7 @@ class TwoLayers(StoredHead):
     """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
 
     JOINT: ClassVar[bool] = True
+    NEEDS_EACH: ClassVar[bool] = False
     box_regression: BoxRegression = BoxRegression.joint
     """joint: by the hidden layer, alike for all classes; ridge: for each class by itself; none."""
     hidden: int = 128
@@ -107,8 +108,7 @@ class TwoLayers(StoredHead):
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> TwoLayerHead:
         """The networks, whose first layer takes the geometry as it is."""
         classes = list(range(1, len(examples.classes) + 1))
-        for label in classes:
-            examples.positives(label)  # raises where there are none
+        examples.any_positives()  # raises where there are none
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         mean, scale = standardisation(examples.geometry[rows])
         scale = scale * np.float32(GEOMETRY_WEIGHT)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,8 @@ class ZeroShotHead(FeatureHead):
 @dataclass(kw_only=True)
 class ZeroShot(StoredHead):
     """Class vectors, from text or from anywhere: one length, close where classes are alike."""
+
+    NEEDS_EACH: ClassVar[bool] = False
 
     vectors: str | None = None
     """A .npy file of class vectors, (classes, E) float; a .txt file of that name beside it has their names, by line."""

@@ -16,6 +16,7 @@ from detpipe.classify.frozen_classifier import examples_of, load_frozen
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
+from tests.commands.test_run import bytes_of
 
 SEEN = ("features.image_sides=[64]", "features.grid=1", "crops.size=32", "backbone.weights=none", "precision=float32")
 REGIONS = ("sampling.regions_per_image=16", "sampling.fg_share=0.5", "detect.max_proposals=30", "device=cpu")
@@ -178,6 +179,7 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
     ("command", "more", "message"),
     [
         ("classes add", ["name=disc"], "disc is known"),
+        ("classes add", ["name=sqare"], "objects of sqare that are not difficult, found none; the detector lacks"),
         ("classes remove", ["name=disc"], "one of several classes"),
         ("classes remove", [], "got None"),
     ],
@@ -185,9 +187,11 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
 def test_classes_that_cannot_be_meant(
     command: str, more: list[str], message: str, voc_root: Path, featured: Path
 ) -> None:
+    before = bytes_of(featured)
     outcome = detpipe(*command.split(), *drawn.voc(voc_root), *more, f"run_dir={featured}")
     assert outcome.status == 1
     assert message in outcome.err
+    assert bytes_of(featured) == before
 
 
 @pytest.mark.parametrize("head", ["linear", "knn", "prototypes", "two_layers"])

@@ -235,6 +235,28 @@ def test_a_coco_test_file_without_boxes(voc_root: Path, tmp_path: Path, annotati
     assert metrics["coco"] == dict.fromkeys(COCO_NUMBERS)
 
 
+def test_lists_and_objects_that_are_not_there_are_missed_first(voc_root: Path, tmp_path: Path) -> None:
+    """Before any work is done."""
+    train = drawn.write_coco(tmp_path / "coco", voc_root)[:3]
+    for words, said in (
+        (["dataset=images", f"dataset.root={voc_root / 'JPEGImages'}"], "wanted a train and a test list of images"),
+        (train, "got ['train']"),
+        ([*drawn.voc(voc_root), "dataset.classes=[disc,hexagon]", "head=svm"], "got none of ['hexagon']"),
+    ):
+        outcome = detpipe("run", *words, *drawn.settings("run"), f"run_dir={tmp_path / 'run'}")
+        assert outcome.status == 1
+        assert said in outcome.err
+        assert "Traceback" not in outcome.err
+        assert not (tmp_path / "run" / "proposals.lmdb").exists()
+
+
+def test_a_class_without_objects_is_named_and_the_run_goes_on(voc_root: Path, tmp_path: Path) -> None:
+    words = ["dataset.classes=[disc,hexagon]", "experiment=rcnn_frozen", "head.networks=1", "features.image_sides=[64]"]
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *words), f"run_dir={tmp_path}")
+    assert outcome.status == 0, outcome.err
+    assert "no training object of hexagon, which will not be found" in outcome.err
+
+
 def test_chosen_classes(voc_root: Path, tmp_path: Path) -> None:
     dataset = [*drawn.voc(voc_root), "dataset.classes=[square]"]
     outcome = detpipe("run", *dataset, *drawn.settings("run"), f"run_dir={tmp_path}")

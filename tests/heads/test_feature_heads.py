@@ -158,9 +158,18 @@ def test_a_class_without_regions() -> None:
         class_ious=np.pad(lacking.class_ious, ((0, 0), (0, 1))),
         classes=("a", "b"),
     )
-    for settings in (SvmHead(), SoftmaxRegressionHead(), TwoLayers(), NearestNeighboursHead(), PrototypesHead()):
+    for settings in (SvmHead(), NearestNeighboursHead(), PrototypesHead()):
+        assert settings.NEEDS_EACH
         with pytest.raises(ValueError, match="class b: wanted regions of it in the store, got none"):
             settings.train(lacking, seed=0)
+    for competing in (SoftmaxRegressionHead(), TwoLayers(passes=20, batch_size=16)):
+        assert not competing.NEEDS_EACH
+        scores, _, labels = scores_of(competing.train(lacking, seed=0))
+        assert np.median(scores[labels == 1, 1]) > np.quantile(scores[labels != 1, 1], 0.9)
+        assert np.median(scores[labels == 1, 1]) > 5 * np.median(scores[:, 2])
+        nothing = type(lacking)(**{**vars(lacking), "labels": 0 * lacking.labels})
+        with pytest.raises(ValueError, match="wanted regions of one of the classes"):
+            competing.train(nothing, seed=0)
 
 
 def test_the_nearest_neighbour_by_hand() -> None:
