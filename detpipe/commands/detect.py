@@ -24,7 +24,7 @@ from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
-from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
@@ -34,7 +34,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, plain, read_manifest, same_key
+from detpipe.storage.manifest import Artefact, State, digest_of, plain, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Detect(Command):
 
 @dataclass(frozen=True)
 class Input:
-    """The images to look at. regions: image and boxes of each record of a list, in order. digest: of the proposals.
+    """The images to look at. regions: image and boxes of each record of a list, in order. digest: of the proposals, or
+    of the contents of a `source`.
 
     bad: "file: reason" of the images that `regions` could not read so far.
     """
@@ -166,8 +167,10 @@ def source_images(config: Detect) -> Input:
     spec = load_region_spec(config.folder.classifier)
     found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
+    # An image may be replaced by one of as many bytes: of BMPs of one size each is.
+    contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
     if spec.proposes:
-        return images_alone(dataset)
+        return replace(images_alone(dataset), digest=contents)
     proposer = proposer_of_run(config.folder)
     bad: list[str] = []
 
@@ -183,7 +186,7 @@ def source_images(config: Detect) -> Input:
                 boxes = parse_proposals(result, str(record.path)).proposals.boxes
                 yield read_image(record.path), boxes[: config.detect.max_proposals]
 
-    return Input(dataset, regions, "", bad)
+    return Input(dataset, regions, contents, bad)
 
 
 def nothing_to_see() -> tuple[Image, Float32Array]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.commands.command import Command, RunFolder
+from detpipe.commands.region_classifier import load_region_spec
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
@@ -37,7 +39,7 @@ def run(config: Evaluate) -> None:
     """Compare detections with the objects of the test split: VOC's and COCO's numbers, and the page."""
     begun = time.perf_counter()
     dataset = measurable(config.data_source.load(Split.test))
-    file = Path(config.detections) if config.detections is not None else own_detections(config.folder)
+    file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
     metrics = evaluate(dataset, detections, max_dets=config.max_dets)
     made = manifests(config.folder) if config.detections is None else {}
@@ -58,14 +60,20 @@ def measurable(dataset: Dataset) -> Dataset:
     return replace(dataset, ground_truth=nothing)
 
 
-def own_detections(folder: RunFolder) -> Path:
-    """The run folder's detections of its data set. Raises ArtefactError where they are missing or of a `source`."""
+def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
+    """The run folder's detections of its data set.
+
+    Raises ArtefactError where they are missing or of a `source`, ClassifierError where the classifier knows other
+    classes than the data set, or in another order: the labels in the file are its.
+    """
     manifest = read_manifest(folder.detections)
     if manifest.settings.get("source") is not None:
         raise ArtefactError(
             f"{folder.detections}: holds detections of {manifest.settings['source']}, not of the data set; "
             "run `detpipe detect dataset=...` again, or give detections=FILE"
         )
+    if (folder.classifier / DESCRIPTION).is_file():
+        check_classes(load_region_spec(folder.classifier), dataset.classes, dataset.name)
     return folder.detections
 
 

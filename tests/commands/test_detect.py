@@ -69,6 +69,17 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
     assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
 
 
+def test_another_image_of_as_many_bytes(run_copy: Path, tmp_path: Path) -> None:
+    """As BMPs of one size are."""
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    found = []
+    for number in (0, 1):
+        cv2.imwrite(str(camera / "now.bmp"), drawn.draw(number)[0])
+        found.append(detect(run_copy, f"source={camera}"))
+    assert found[0] != found[1]
+
+
 def test_a_file(run_copy: Path, pictures: Path) -> None:
     found = detect(run_copy, f"source={pictures / 'one.jpg'}")
     assert {one["image_id"] for one in found} == {"one"}
@@ -128,6 +139,14 @@ def test_a_class_that_the_classifier_does_not_know(run_copy: Path, voc_root: Pat
     assert "it doesn't know ['zebra']" in outcome.err
     assert "Traceback" not in outcome.err
     assert (run_copy / "detections.json").read_bytes() == before
+
+
+def test_eval_wants_the_classifiers_order_of_classes(run_copy: Path, voc_root: Path) -> None:
+    before = (run_copy / "metrics.json").read_bytes()
+    outcome = detpipe("eval", *drawn.voc(voc_root), "dataset.classes=[square,disc]", f"run_dir={run_copy}")
+    assert outcome.status == 1
+    assert "the order or number is another" in outcome.err
+    assert (run_copy / "metrics.json").read_bytes() == before
 
 
 def test_proposals_of_other_images_are_refused(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
