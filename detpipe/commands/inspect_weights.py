@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
-from detpipe.classify.classifier import load_spec
 from detpipe.classify.image_classifier import is_of_images, load_image_spec
 from detpipe.commands.command import Command
+from detpipe.commands.region_classifier import load_region_spec
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
 from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
 from detpipe.inspect.weight_change import WeightChange, weight_change
@@ -115,7 +115,7 @@ def trained_backbone(folder: Path) -> BackboneConfig:
     description = folder / "classifier.json"
     if not description.is_file():
         raise FileNotFoundError(f"against=start: wanted a run folder with a trained classifier, got {folder}")
-    return (load_image_spec(folder) if is_of_images(description) else load_spec(folder)).backbone
+    return (load_image_spec(folder) if is_of_images(description) else load_region_spec(folder)).backbone
 
 
 def is_bgr(path: Path) -> bool:

@@ -19,12 +19,14 @@ from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
 from detpipe.backbone.depthwise_conv import use_fast_backward
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.classifier import load_classifier
+from detpipe.classify.classifier_folder import ClassifierError, read_description
 from detpipe.classify.image_classifier import ImageClassifier, is_of_images, load_image_classifier
 from detpipe.classify.view import ViewConfig, place_cut, take_cut
 from detpipe.commands.command import Command
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
 from detpipe.network.device import resolve_device
+from detpipe.network.network_folder import WEIGHTS
 from detpipe.structures import Image
 
 
@@ -144,6 +146,12 @@ def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
         network, spec = load_image_classifier(folder)
         return _studied(
             f"{run_dir}, classifier of images, {spec.backbone.name}", network, network.backbone, len(spec.classes)
+        )
+    kind = read_description(folder).get("kind")
+    if kind is not None:
+        raise ClassifierError(
+            f"{run_dir}: wanted a classifier of crops or of whole images, got one of the kind {kind}, which runs on an "
+            f"image with its regions; look into its backbone: backbone.weights={folder / WEIGHTS}"
         )
     regions, own = load_classifier(folder)
     outputs = len(own.classes) + 1

@@ -54,6 +54,17 @@ def test_python_and_the_command_line_detect_the_same(fast_run: Path, voc_root: P
     assert [one["category_id"] for one in stored] == found.labels.tolist()
 
 
+def test_what_inspect_can_and_cannot_look_into(fast_run: Path, tmp_path: Path) -> None:
+    """Any weights; activations of what runs on an image alone."""
+    run = drawn.copy(fast_run, tmp_path / "run")
+    seen = detpipe("inspect", "weights", f"run_dir={run}")
+    assert seen.status == 0, seen.err
+    assert "fc1.weight" in (run / "inspect_weights.json").read_text()
+    refused = detpipe("inspect", "activations", f"run_dir={run}")
+    assert refused.status == 1
+    assert "of the kind fast_rcnn, which runs on an image with its regions" in refused.err
+
+
 def test_multi_scale_detection_is_another_result(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
     run = drawn.copy(fast_run, tmp_path / "run")
     detect = ["detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run}", "detect.scales=[64,96]"]
