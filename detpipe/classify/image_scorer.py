@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +18,10 @@ from detpipe.classify.detect import ScoredRegions, moved_by_best
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
+from detpipe.network.image_a_core import image_a_core
 from detpipe.network.scaled_image import Scaling, mean_colour
-from detpipe.parallel import ordered_map
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
-
-Item = TypeVar("Item")
 
 REGIONS_AT_ONCE = 4000
 """Regions that are pooled and classified together, which bounds the memory of an image with many."""
@@ -98,20 +95,9 @@ class ImageScorer:
         On a CPU each core takes an image of its own: threads within one image wait for each other at every layer.
         """
         shown = read_ahead((boxes, self._views(image)) for image, boxes in images)
-        threads = torch.get_num_threads()
-        if self._device.type != "cpu" or self._compiled or threads == 1:
-            yield from (self._scored(boxes, views) for boxes, views in shown)
-            return
-        try:
-            yield from ordered_map(self._scored_by_one_core, in_turn(shown), workers=threads, max_threads=threads)
-        finally:
-            torch.set_num_threads(threads)  # torch keeps the last number that any thread asked for
-
-    def _scored_by_one_core(self, shown: tuple[Float32Array, list[View]] | Exception) -> ScoredRegions:
-        if isinstance(shown, Exception):
-            raise shown
-        torch.set_num_threads(1)
-        return self._scored(*shown)
+        if self._compiled:
+            return (self._scored(boxes, views) for boxes, views in shown)
+        return image_a_core(lambda one: self._scored(*one), shown, self._device)
 
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])
@@ -225,14 +211,6 @@ class ImageScorer:
         if deltas is not None and look.scaling.mirrored:
             deltas[:, :, 0] *= -1
         return ScoredRegions(probabilities, deltas)
-
-
-def in_turn(stream: Iterable[Item]) -> Iterator[Item | Exception]:
-    """The items, and last the error that ended them, if any: so that what came before it is answered first."""
-    try:
-        yield from stream
-    except Exception as error:
-        yield error
 
 
 def seen_from(boxes: Float32Array, places: Float32Array, deltas: Float32Array | None) -> Float32Array:

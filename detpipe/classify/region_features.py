@@ -21,6 +21,7 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.classify.crop import CropConfig, crop_regions
 from detpipe.classify.detect import batches_of
 from detpipe.network.device import autocast
+from detpipe.network.image_a_core import image_a_core
 from detpipe.network.scaled_image import Scaling
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
@@ -90,8 +91,12 @@ class RegionFeatures:
     def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
         """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. Crops are cut in a side thread.
 
-        Batches are cut from the start of `images`: the same images in the same order give the same numbers.
+        Batches are cut from the start of `images`: the same images in the same order give the same numbers. Without
+        crops nothing is shared by images, and on a CPU each core takes one of its own.
         """
+        if not self.config.crops:
+            yield from image_a_core(lambda one: self._of_views(*one), images, self.device)
+            return
         held: list[tuple[Image, Float32Array]] = []
 
         def noted() -> Iterator[tuple[Image, Float32Array]]:
@@ -108,11 +113,13 @@ class RegionFeatures:
             ]
             yield np.concatenate(columns, axis=1)
 
+    def _of_views(self, image: Image, boxes: Float32Array) -> Float32Array:
+        """(R, D) without the columns of crops."""
+        columns = [one for mirrored in self.config.views for one in self._of_image(image, boxes, mirrored)]
+        return np.concatenate(columns, axis=1)
+
     def _of_crops(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
-        """(R, V feature_width) for each image, without columns where crops are not looked at."""
-        if not self.config.crops:
-            yield from (np.zeros((len(boxes), 0), dtype=np.float32) for _, boxes in images)
-            return
+        """(R, V feature_width) for each image."""
         held = np.zeros((0, self.backbone.feature_width * len(self.config.views)), dtype=np.float32)
         counts: list[int] = []
         cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)

@@ -51,6 +51,20 @@ def test_an_image_alone_gives_what_it_gives_among_others(backbone: Backbone) -> 
         np.testing.assert_allclose(next(features.features([(image_of(seed), BOXES)])), among, atol=1e-4)
 
 
+def test_any_number_of_threads_gives_the_same_bits(backbone: Backbone) -> None:
+    features, before = extractor(backbone, crops=False, image_sides=[64, 96], mirrored=True), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(list(features.features((image_of(seed), BOXES[: seed % 4]) for seed in range(6))))
+    finally:
+        torch.set_num_threads(before)
+    assert [one.shape for one in found[0]] == [(seed % 4, features.width) for seed in range(6)]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_region_far_from_the_border_of_a_flat_image_sees_what_all_of_it_is(backbone: Backbone) -> None:
     features = extractor(backbone, crops=False, image_sides=[128], grid=1)
     flat = np.full((128, 128, 3), 90, np.uint8)

@@ -1,0 +1,45 @@
+"""An image a core: in order, by one thread each, and errors in their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from detpipe.network.image_a_core import image_a_core
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads of torch's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_in_order_by_one_thread_each(threads: int) -> None:
+    found = list(image_a_core(lambda one: (one, torch.get_num_threads()), range(20), CPU))
+    assert found == [(one, 1) for one in range(20)]
+    assert torch.get_num_threads() == threads
+    assert list(image_a_core(lambda one: one, [], CPU)) == []
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_error_comes_in_its_turn() -> None:
+    """Of the items as of the function."""
+
+    def broken() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("the sixth")
+
+    found = []
+    with pytest.raises(OSError, match="the sixth"):
+        for one in image_a_core(lambda one: one, broken(), CPU):
+            found.append(one)
+    assert found == list(range(5))
+    with pytest.raises(ZeroDivisionError):
+        list(image_a_core(lambda one: 1 // one, [2, 1, 0], CPU))
