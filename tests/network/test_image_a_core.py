@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -36,10 +37,9 @@ def test_an_error_comes_in_its_turn() -> None:
         yield from range(5)
         raise OSError("the sixth")
 
-    found = []
+    found = image_a_core(lambda one: one, broken(), CPU)
+    assert list(itertools.islice(found, 5)) == list(range(5))
     with pytest.raises(OSError, match="the sixth"):
-        for one in image_a_core(lambda one: one, broken(), CPU):
-            found.append(one)
-    assert found == list(range(5))
+        next(found)
     with pytest.raises(ZeroDivisionError):
         list(image_a_core(lambda one: 1 // one, [2, 1, 0], CPU))
