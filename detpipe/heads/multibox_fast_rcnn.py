@@ -46,8 +46,8 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
     """Testing: a region's score is p^(1 - quality) q^quality, of the class's probability p and the proposal's own
     confidence q, which is learned to be the IoU of its box with the object. 0 leaves p alone."""
     refine: int = 0
-    """Testing: how often likely regions are moved by their deltas and scored again. `experiment=multibox_fast_rcnn` does
-    it once, for boxes that are more exact."""
+    """Testing: how often likely regions are moved by their deltas and scored again. The preset of this name does it
+    once, for boxes that are more exact."""
     crop_share: float = 0.0
     """Share of the training images that are shown in part ..."""
     crop_area: float = 0.3
