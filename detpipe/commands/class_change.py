@@ -1,7 +1,13 @@
 """What `detpipe classes add` and `remove` share: from a run folder of some classes to one of others.
 
 The proposals stay: they know no classes. Of the stored regions the features stay, and the labels are made anew. What is
-replaced waits beside its place until its successor stands, so a killed change goes on by the same command.
+replaced waits beside its place until its successor stands, so a killed change goes on by the same command. Of a store
+or the classifier, X and X.before, there is one of these:
+
+    X of the old classes                  nothing has been done
+    X unfinished or gone, X.before        killed on the way: X.before is what counts, X goes on or begins anew
+    X of the new classes, X.before        killed before X.before was removed: X counts
+    X of the new classes                  done
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ class Taught:
 def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxTargets) -> dict[str, Tensor]:
     """ "loss" = "confidence_loss" + location_weight x "location_loss", both sums over the batch by matched prior.
 
+    The M matched priors of the batch have one order here: image after image, in each by the prior's number, which is
+    that of nonzero, of a mask's selection, and of masked_scatter.
     An image without objects has background alone; a batch without any is divided by 1.
     """
     with torch.no_grad():
