@@ -171,9 +171,11 @@ def change_store(
     """A split's store under the new classes; what features it lacks are computed."""
     path = config.folder.features(stored.split)
     found = find_manifest(path)
+    set_aside_before = path.with_name(f"{path.name}.before")
     if found is not None and found.complete and found.settings["classes"] == list(stored.dataset.classes):
+        shutil.rmtree(set_aside_before, ignore_errors=True)
         return open_store(path)  # an earlier run of this command was killed after it
-    before_path = path if found is not None and found.complete else path.with_name(f"{path.name}.before")
+    before_path = path if found is not None and found.complete else set_aside_before
     before = open_store(before_path)
     draws = new is not None and stored.split is Split.train
     artefact = Artefact(
