@@ -143,6 +143,12 @@ def test_a_value_that_a_component_refuses(voc_root: Path) -> None:
     assert_one_sentence(outcome, "run", "solver.batch_size: wanted at least 1, got 0")
 
 
+@pytest.mark.parametrize("command", EACH, ids=" ".join)
+def test_a_negative_seed_is_refused_before_any_work(command: list[str]) -> None:
+    outcome = detpipe(*command, "seed=-1")
+    assert_one_sentence(outcome, " ".join(command), "seed: wanted a whole number from 0, got -1")
+
+
 def test_an_unknown_option_of_a_group() -> None:
     assert_one_sentence(detpipe("run", "dataset=pascal"), "run", "pascal", "voc")
     assert_one_sentence(detpipe("propose", "proposals=rpn"), "propose", "rpn", "selective_search")
