@@ -180,7 +180,10 @@ def parse_header(data: bytes | mmap.mmap, where: Path | str) -> ImageHeader:
             raise BrokenImageError(
                 f"{_wanted(where)} of a usual size, got a huge one ({error}); scale it down"
             ) from error
-        # What Pillow's header parsers raise on garbage; UnidentifiedImageError is an OSError.
+        except PIL.UnidentifiedImageError as error:
+            # Its words name the stream that it read from, not the file.
+            raise BrokenImageError(f"{_wanted(where)}, got something else; {_MEND}") from error
+        # What Pillow's header parsers raise on garbage.
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise BrokenImageError(f"{_wanted(where)}, got something else ({error}); {_MEND}") from error
 

@@ -149,6 +149,16 @@ def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
             read(path)
 
 
+def test_what_is_no_image_is_said_without_pillows_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"<html>not found</html>")
+    wanted = f"{path}: wanted an image file, got something else; export or download it again"
+    for read in (read_image, image_size):
+        with pytest.raises(BrokenImageError) as caught:
+            read(path)
+        assert str(caught.value) == f"{wanted}, or take it out of the data set"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.binary(max_size=80), start=st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"BM", b"II*\0", b"P6 "])
