@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,7 @@ def run_command(name: str) -> int:
     from detpipe.config import register
 
     register()
+    sys.argv[1:] = as_hydra_reads(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
     if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
         sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
@@ -163,6 +165,43 @@ def run_command(name: str) -> int:
 
     start = hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=name)(application)
     return max(guarded(name, start, debug=debug), status)
+
+
+def as_hydra_reads(words: Sequence[str]) -> list[str]:
+    """The words of a command, the values in quotes that Hydra could not read without, as that of `dataset.root=Bücher`.
+
+    A path has any letters, while Hydra's grammar knows a few signs. What it can read stays as it is.
+    """
+    # With commas, a sweep's word is a list of values: as one text it would be another sweep than was meant.
+    sweeps = "-m" in words or "--multirun" in words
+    return [word if sweeps and "," in word else quoted(word) for word in words]
+
+
+def quoted(word: str) -> str:
+    """`key=value` with the value in double quotes, if Hydra can read it so and not as it is; any other word as it came.
+
+    A value that begins as a list, a mapping, a quoted text or an interpolation stays, too: it is a mistake in one.
+    """
+    key, _, value = word.partition("=")
+    is_setting = "=" in word[1:] and not word.startswith("-")
+    if not is_setting or value.lstrip().startswith(("[", "{", '"', "'", "$")) or is_readable(word):
+        return word
+    # In Hydra's quotes a backslash is itself, but before a quote it is doubled.
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
+    with_quotes = f'{key}="{escaped}"'
+    return with_quotes if is_readable(with_quotes) else word
+
+
+def is_readable(word: str) -> bool:
+    """Whether a word is an override in Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
 
 
 def guarded(name: str, work: Callable[[], None], *, debug: bool) -> int:
@@ -270,7 +309,8 @@ def execute(name: str, config: DictConfig) -> None:
 
 
 def configuration_error(error: Exception) -> str:
-    """Hydra's message on one line."""
+    """Hydra's message on one line; of a value that it can't read, how to quote it."""
+    from hydra.errors import OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
     if isinstance(error, MissingMandatoryValue) and error.full_key:
@@ -278,4 +318,10 @@ def configuration_error(error: Exception) -> str:
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
     lines = [line.strip().rstrip(".") for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))
+    if isinstance(error, OverrideParseException) and "=" in error.override:
+        key = error.override.partition("=")[0]
+        text = (
+            f"{error.override}: wanted key=value in Hydra's grammar, got another: {text}. Put a text with odd signs in "
+            f"double quotes, and all in single quotes for the shell: '{key}=\"...\"', or '{key}=[\"...\"]' in a list"
+        )
     return f"{text}. See the settings with --cfg job"

@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detpipe import cli
 from detpipe.commands import propose
@@ -140,9 +143,67 @@ def test_a_value_that_a_component_refuses(voc_root: Path) -> None:
     assert_one_sentence(outcome, "run", "solver.batch_size: wanted at least 1, got 0")
 
 
+@pytest.mark.parametrize("command", EACH, ids=" ".join)
+def test_a_negative_seed_is_refused_before_any_work(command: list[str]) -> None:
+    outcome = detpipe(*command, "seed=-1")
+    assert_one_sentence(outcome, " ".join(command), "seed: wanted a whole number from 0, got -1")
+
+
 def test_an_unknown_option_of_a_group() -> None:
     assert_one_sentence(detpipe("run", "dataset=pascal"), "run", "pascal", "voc")
     assert_one_sentence(detpipe("propose", "proposals=rpn"), "propose", "rpn", "selective_search")
+
+
+@pytest.mark.parametrize("name", ["Bücher", "my data (2024)", "a=b", "R&D's #1; new", 'a 5" disk\\', "写真"])
+def test_a_path_of_any_letters(name: str, voc_root: Path) -> None:
+    drawn.copy(voc_root, Path(name))
+    outcome = detpipe("check", "dataset=voc", f"dataset.root={name}", f"run_dir=runs/{name}", "workers=0")
+    assert outcome.status == 0, outcome.err
+    assert (Path("runs") / name / "check.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("source=Bücher", 'source="Bücher"'),
+        ("+a@b=(x)", '+a@b="(x)"'),
+        ('source=5" (\\', 'source="5\\" (\\\\"'),  # quotes, and backslashes before quotes, are escaped
+        (r"source=C:\Bücher\x", r'source="C:\Bücher\x"'),
+        ("source=é${seed}", 'source="é${seed}"'),
+    ],
+)
+def test_what_hydra_cannot_read_is_quoted(word: str, wanted: str) -> None:
+    assert cli.quoted(word) == wanted
+    assert cli.quoted(wanted) == wanted
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["", "source=", "=", "=ü", "photos", "Bücher", "--config-dir=Bücher", "source=a b/c.jpg", "seed=1,2",
+     "a=range(1,9)", "a=null", "a=[1,2]", "a={x:1}", "a=${seed}", '"a=ü"', "a='ü'", "~a", "Bücher=ü",
+     "a=[ü", " a= [ü", "a={ü", 'a="ü', "a='ü", "a=${ü"],
+)  # fmt: skip
+def test_other_words_stay(word: str) -> None:
+    assert cli.quoted(word) == word
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_quotes_keep_the_text(value: str) -> None:
+    word = cli.quoted(f"source={value}")
+    if word != f"source={value}":
+        assert OverridesParser.create().parse_override(word).value() == value
+
+
+def test_a_sweep_over_other_letters_is_left_to_its_writer() -> None:
+    words = ["-m", "source=ä,ö", "run_dir=ü"]
+    assert cli.as_hydra_reads(words) == ["-m", "source=ä,ö", 'run_dir="ü"']
+    assert cli.as_hydra_reads(words[1:]) == ['source="ä,ö"', 'run_dir="ü"']
+    assert cli.as_hydra_reads([]) == []
+
+
+def test_what_is_not_quoted_says_how_to() -> None:
+    for word in ("dataset.classes=[Bücher]", 'dataset.classes="a', "dataset.classes=[a"):
+        assert_one_sentence(detpipe("run", "dataset=voc", word), "run", word, """: 'dataset.classes="..."', or '""")
 
 
 def test_no_data_set() -> None:

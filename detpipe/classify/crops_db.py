@@ -46,7 +46,10 @@ class CropTask:
 def shuffled_keys(image_ids: Sequence[ImageId], seed: int) -> list[bytes]:
     """A key for each of N crops, given by the ids of their images; a permutation of places 0..N-1. N = 0 gives []."""
     places = np.random.default_rng(seed).permutation(len(image_ids))
-    return [f"{place:08d}_{image_id}".encode()[:MAX_KEY] for place, image_id in zip(places, image_ids, strict=True)]
+    return [
+        f"{place:08d}_{image_id}".encode("utf-8", "surrogateescape")[:MAX_KEY]
+        for place, image_id in zip(places, image_ids, strict=True)
+    ]
 
 
 def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
@@ -70,7 +73,8 @@ def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
         datum = pack_image(crop, jpeg_quality=quality)
         datum.label = int(label)
         datum.iou = float(iou)
-        datum.image_id = str(task.image_id)
+        # A protobuf's text must be UTF-8, which a file's name need not be; the key has its very bytes.
+        datum.image_id = str(task.image_id).encode("utf-8", "backslashreplace").decode()
         datum.box.extend(box.tolist())
         if label > BACKGROUND:
             datum.box_target.extend(deltas.tolist())

@@ -23,7 +23,7 @@ class Command:
     dataset: DatasetSource | None = None
     """The data set: dataset=voc|coco|images|demo and its settings."""
     seed: int = 0
-    """Of everything random."""
+    """Of everything random, from 0."""
     device: Device = Device.auto
     """auto is CUDA where there is one."""
     workers: int = -1
@@ -32,6 +32,11 @@ class Command:
     """Make artefacts anew that were made with other settings, instead of refusing."""
     debug: bool = False
     """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        # Here, and not where it is first drawn from: that may be after an hour's work.
+        if self.seed < 0:
+            raise ValueError(f"seed: wanted a whole number from 0, got {self.seed}")
 
     @property
     def data_source(self) -> DatasetSource:

@@ -37,6 +37,7 @@ class Compress(Command):
     """The new run folder, with a copy of the proposals; null is run_dir with _compressed behind it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.ranks = list(self.ranks)
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep: wanted a share in (0, 1], got {self.keep}")

@@ -28,6 +28,7 @@ class ComputeMean(Command):
     """The file to write: .binaryproto or .npy."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.out is not None:
             check_suffix(Path(self.out))
 

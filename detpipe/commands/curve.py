@@ -56,6 +56,7 @@ class Curve(Command):
     """From scored regions to detections."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.budgets or min(self.budgets) < 1:
             raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
         if not 0 <= self.tolerance < 1:

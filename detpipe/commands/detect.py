@@ -93,6 +93,12 @@ def run(config: Detect) -> None:
     if artefact.begin(overwrite=make_room(config, artefact)) is not State.COMPLETE:
         begun = time.perf_counter()
         detections = detect_all(config, images, artefact)
+        try:
+            hold_readable(config, images)
+        except BrokenImageError:
+            # The next run would believe the finished chunks, when the files may have been mended.
+            shutil.rmtree(unfinished(config), ignore_errors=True)
+            raise
         write_detections(config.folder.detections, images.dataset, detections)
         summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
@@ -167,6 +173,7 @@ def source_images(config: Detect) -> Input:
     spec = load_region_spec(config.folder.classifier)
     found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
     dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
+    hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before anything makes room for its detections
     # An image may be replaced by one of as many bytes: of BMPs of one size each is.
     contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
     if spec.proposes:
@@ -187,6 +194,20 @@ def source_images(config: Detect) -> Input:
                 yield read_image(record.path), boxes[: config.detect.max_proposals]
 
     return Input(dataset, regions, contents, bad)
+
+
+def hold_readable(config: Detect, images: Input) -> None:
+    """Raise BrokenImageError, naming files and reasons, where not one image of `source` could be read.
+
+    That nothing was found in them would be no answer. What a data set puts up with, its `max_bad` says.
+    """
+    if config.source is None or len(images.bad) < len(images.dataset):
+        return
+    bad = [*images.dataset.bad, *images.bad]
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    raise BrokenImageError(
+        f"source={config.source}: wanted an image that can be read, got none: {'; '.join(bad[:3])}{more}"
+    )
 
 
 def nothing_to_see() -> tuple[Image, Float32Array]:

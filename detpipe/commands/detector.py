@@ -16,7 +16,7 @@ from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select
 from detpipe.commands.command import RunFolder
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
-from detpipe.datasets.image_file import read_image
+from detpipe.datasets.image_file import from_pillow, read_image
 from detpipe.network.device import Device, resolve_device
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer
@@ -59,12 +59,12 @@ class Detector:
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
     def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
-        """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path.
+        """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path. An opened file is as its path.
 
         proposals: where things might be; default, the detector's own proposer looks. A network that proposes by itself
         does so for an empty list, too.
         Label k is self.spec.classes[k - 1].
-        Raises BrokenImageError for an unreadable file, ValueError for another array.
+        Raises BrokenImageError for an unreadable file, ValueError for anything else, and for an image without pixels.
         """
         return next(self.predict_many([self._with_regions(image, proposals)]))
 
@@ -105,11 +105,14 @@ class Detector:
 
 
 def as_pixels(image: AnyImage) -> Image:
-    """Any of the three kinds of image as (H, W, 3) uint8 RGB."""
+    """Any of the three kinds of image as (H, W, 3) uint8 RGB with H, W > 0. Raises as `Detector.predict`."""
     if isinstance(image, (str, PathLike)):
         return read_image(Path(image))
-    if isinstance(image, PillowImage.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"wanted an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}")
-    return image
+    pixels = from_pillow(image) if isinstance(image, PillowImage.Image) else image
+    if not isinstance(pixels, np.ndarray):
+        raise ValueError(
+            f"wanted an image as a path, a PIL image or an (H, W, 3) uint8 RGB array, got {type(pixels).__name__}"
+        )
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise ValueError(f"wanted an (H, W, 3) uint8 RGB image with H, W > 0, got {pixels.shape} {pixels.dtype}")
+    return pixels

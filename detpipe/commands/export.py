@@ -56,6 +56,7 @@ class Export(Command):
     """How regions become detections: written beside the network."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.detect.dedup_step or self.detect.cascade_size is not None:
             raise ValueError(
                 f"export: wanted one look at every region, got detect.dedup_step={self.detect.dedup_step} and "

@@ -48,6 +48,7 @@ class InspectDb(Command):
     """Records on the contact sheet, drawn evenly by class with `seed`; 0 makes none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.sample <= 1000:
             raise ValueError(f"sample: wanted 0 to 1000 records, got {self.sample}")
 

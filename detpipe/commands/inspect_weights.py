@@ -54,6 +54,7 @@ class InspectWeights(Command):
     """Whether filters of three channels see blue first; null: those of Caffe's files and of runs with such nets do."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.filters < 1:
             raise ValueError(f"filters: wanted a number from 1, got {self.filters}")
 

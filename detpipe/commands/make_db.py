@@ -87,6 +87,7 @@ class MakeDb(Command):
     """Read every record back and decode it when all are written (and when they were there already)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.idx_images is None) != (self.idx_labels is None):
             raise ValueError("idx_images and idx_labels: wanted both or none, got one; give both files of the set")
         if self.idx_images is not None and self.list is not None:

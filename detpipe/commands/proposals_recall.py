@@ -39,6 +39,7 @@ class ProposalsRecall(SplitCommand):
     """How often the images are drawn anew for the intervals; 0: no intervals."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.budgets or min(self.budgets) < 1:
             raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
         if self.resamples < 0:

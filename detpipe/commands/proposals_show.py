@@ -35,6 +35,7 @@ class ProposalsShow(SplitCommand):
     """An object whose best box has a smaller IoU is missed."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.count < 1 or self.top < 0 or self.budget < 1:
             got = f"{self.count}, {self.top} and {self.budget}"
             raise ValueError(f"count, top, budget: wanted numbers from 1, 0 and 1, got {got}")

@@ -39,6 +39,7 @@ class Propose(Command):
     """Of proposals=fuse: a short name of proposals.sources."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.sources is not None:
             if not isinstance(self.proposals, Fused):
                 raise ValueError("sources: belongs to proposals=fuse; give both, or neither")

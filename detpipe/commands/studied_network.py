@@ -48,6 +48,7 @@ class NetworkCommand(Command):
     """Batch norms and dropout as in training, of Caffe's nets the phase TRAIN; null: where there are no weights yet."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.batch < 1 or self.classes < 2:
             raise ValueError(f"batch, classes: wanted numbers from 1 and 2, got {self.batch} and {self.classes}")
 

@@ -48,6 +48,7 @@ class TrainImages(TrainCls):
     """What of their images the network sees."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.db.train is None and self.db.val is not None:
             raise ValueError("db.val: goes with db.train; give both, or neither to train on crops")
 

@@ -63,6 +63,7 @@ class TrainMultiBox(Command):
     """float32 or bf16."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.val_share < 1 or self.target_boxes < 1:
             raise ValueError(
                 f"train-multibox: wanted val_share in [0, 1) and target_boxes >= 1, got {self.val_share}, "

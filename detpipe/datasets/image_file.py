@@ -1,6 +1,6 @@
 """Image files: the one decoder of the package, and what a header tells without it.
 
-One rule each, whatever version of OpenCV decodes:
+One rule each, whatever version of OpenCV decodes, and for what Pillow decoded before it came here:
 - Rotation: the EXIF orientation that Pillow finds in the header, applied here.
 - Truncation: a JPEG without its end marker, or a PNG without its end chunk, is broken, even where all pixels
   could still be read. (cv2.imread fills the missing part with grey, cv2.imdecode refuses or fills, by version.)
@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 _TIFF_WIDTH, _TIFF_HEIGHT, _ORIENTATION = 256, 257, 274
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_DEEP_MODES, _WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N"), ("I", "F")
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -71,6 +72,36 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     """
     grey, header = _decode(path, cv2.IMREAD_GRAYSCALE)
     return _upright(grey, header, path)
+
+
+def from_pillow(image: PIL.Image.Image) -> Image:
+    """A picture that Pillow opened or made, by the rules of `read_image`: (H, W, 3) uint8 RGB, upright.
+
+    An opened file gives what `read_image` gives of it; of CMYK and transparent GIFs, whose colours Pillow and OpenCV
+    make in ways of their own, nearly. A picture without pixels gives an array without any.
+    Raises BrokenImageError for pixels that can't be decoded, ValueError for 32 bits a pixel in one channel.
+    """
+    # Looked up before the pixels are read, as in a header. A TIFF is turned by Pillow when it reads the pixels.
+    orientation = 1 if image.format == "TIFF" else _exif_orientation(image.info.get("exif"))
+    try:
+        image.load()
+    except (OSError, SyntaxError, EOFError) as error:
+        where = getattr(image, "filename", "") or "a PIL image"
+        raise BrokenImageError(f"{_wanted(where)}, got one that can't be decoded ({error}); {_MEND}") from error
+    # Pillow has no 16 bits for some files of them: they come as 32.
+    if image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    elif image.mode in _WIDE_MODES:
+        raise ValueError(
+            f"wanted a PIL image of 8 or 16 bits, got mode {image.mode}, whose white is any number; scale it to 0..255 "
+            "and give it as mode L"
+        )
+    else:
+        # Pillow warns where a palette's transparency is dropped at once.
+        colours = image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
+        pixels = np.asarray(colours.convert("RGB"))
+    return _turn(pixels, orientation)
 
 
 def _decode(path: Path, flag: int) -> tuple[npt.NDArray[np.uint8], ImageHeader]:
@@ -149,7 +180,10 @@ def parse_header(data: bytes | mmap.mmap, where: Path | str) -> ImageHeader:
             raise BrokenImageError(
                 f"{_wanted(where)} of a usual size, got a huge one ({error}); scale it down"
             ) from error
-        # What Pillow's header parsers raise on garbage; UnidentifiedImageError is an OSError.
+        except PIL.UnidentifiedImageError as error:
+            # Its words name the stream that it read from, not the file.
+            raise BrokenImageError(f"{_wanted(where)}, got something else; {_MEND}") from error
+        # What Pillow's header parsers raise on garbage.
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise BrokenImageError(f"{_wanted(where)}, got something else ({error}); {_MEND}") from error
 

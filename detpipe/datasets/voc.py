@@ -302,7 +302,11 @@ def write_voc_results(folder: Path, dataset: Dataset, detections: Mapping[ImageI
     for label, name in enumerate(dataset.classes, start=1):
         if "/" in name or "\\" in name or "\0" in name:
             raise ValueError(f"class {name!r}: wanted a name that can stand in a file name; rename the class")
-        with replaced(folder / f"comp4_det_test_{name}.txt") as scratch, scratch.open("w", encoding="utf-8") as file:
+        with (
+            replaced(folder / f"comp4_det_test_{name}.txt") as scratch,
+            # The devkit opens images by these names: they are the files' own bytes.
+            scratch.open("w", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             for record in dataset.records:
                 found = detections.get(record.image_id)
                 if found is None:

@@ -30,9 +30,10 @@ class ImportedBoxesError(ValueError):
 class ImportedProposals(Proposer):
     """Boxes from files: R-CNN's and Fast R-CNN's .mat, Detectron2's and MMDetection's .pkl, COCO results as .json.
 
-    Images are matched by id, file name or stem. Boxes without scores keep their order. Parts of boxes outside the image
-    are cut off. Call `check` with the data sets first: it tells apart the two forms of .mat from all images, and
-    matches MMDetection's nameless lists, which it can't do from one image.
+    Images are matched by id, "folder/file.jpg", file name or stem. Boxes without scores keep their order. Parts of
+    boxes outside the image are cut off. Call `check` with the data sets first: it tells apart the two forms of .mat
+    from all images, matches MMDetection's nameless lists, and refuses names that mean two images; none of it can be
+    done from one image.
     """
 
     path: str = ""
@@ -46,13 +47,15 @@ class ImportedProposals(Proposer):
         self.form = MatForm(self.form)
         # Found by `check`; they travel to the workers, while each worker reads the files itself.
         self._found_form: MatForm | None = None if self.form is MatForm.auto else self.form
-        self._numbers: dict[ImageId, tuple[Path, str]] = {}
+        # By file and id: COCO files that count from 0 each have the same ids for other images.
+        self._numbers: dict[tuple[Path, ImageId], tuple[Path, str]] = {}
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:
         """Read the files, match them with the images, find the form of .mat files, and say it in the log.
 
         Raises FileNotFoundError, ProposalFileError or UnsafePickleError for the files, and ImportedBoxesError where a
-        data set has no image with boxes. Some images without boxes are a warning, and an error each when asked for.
+        data set has no image with boxes, or where images of two data sets would get the same boxes. Some images without
+        boxes are a warning, and an error each when asked for.
         """
         sources = _sources(self.path)
         if not isinstance(sources, Path):
@@ -60,6 +63,7 @@ class ImportedProposals(Proposer):
             for table in _tables(sources):
                 if table.nameless and datasets:
                     self._number(table, datasets)
+        self._check_told_apart(datasets)
         for dataset in datasets:
             self._check_images(dataset)
         if datasets and self.form is MatForm.auto:
@@ -107,20 +111,54 @@ class ImportedProposals(Proposer):
         sources = _sources(self.path)
         if isinstance(sources, Path):
             return _of_folder(sources, record)
-        found = [boxes for table in _tables(sources) if (boxes := self._of_table(table, record)) is not None]
+        found = [table.boxes[key] for table in _tables(sources) if (key := self._key_in(table, record)) is not None]
         if len(found) > 1:
             raise ProposalFileError(f"{self.path}: image {record.image_id} has boxes in {len(found)} files")
         return found[0] if found else None
 
-    def _of_table(self, table: BoxTable, record: ImageRecord) -> StoredBoxes | None:
+    def _key_in(self, table: BoxTable, record: ImageRecord) -> str | None:
+        """The key of an image's boxes in a table, None where it has none."""
         if table.nameless:
-            source, number = self._numbers.get(record.image_id, (None, ""))
-            return table.boxes[number] if source == table.source else None
-        names = [str(record.image_id), record.path.name, record.path.stem]
-        for name in names if table.by_id else [names[1], names[2], names[0]]:
+            source, number = self._numbers.get((record.path, record.image_id), (None, None))
+            return number if source == table.source else None
+        image_id, names = str(record.image_id), ["/".join(record.path.parts[-2:]), record.path.name, record.path.stem]
+        for name in [image_id, *names] if table.by_id else [*names, image_id]:
             if name in table.boxes:
-                return table.boxes[name]
-        return next((table.boxes[table.by_short_name[name]] for name in names[1:] if name in table.by_short_name), None)
+                return name
+        return next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
+
+    def _places(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
+        """Where an image's boxes stand: each file, and the key in it."""
+        sources = _sources(self.path)
+        if isinstance(sources, Path):
+            file = _file_of(sources, record)
+            if file is not None:
+                yield file, file.name
+            return
+        for table in _tables(sources):
+            key = self._key_in(table, record)
+            if key is not None:
+                yield table.source, key
+
+    def _check_told_apart(self, datasets: Sequence[Dataset]) -> None:
+        """Raise ImportedBoxesError where different images of two data sets have the same boxes.
+
+        One file in two data sets is one image: its boxes are right in both.
+        """
+        seen: dict[tuple[Path, str], ImageRecord] = {}
+        for dataset in datasets:
+            own = [(place, record) for record in dataset.records for place in self._places(record)]
+            for place, record in own:
+                other = seen.get(place)
+                if other is not None and other.path != record.path and other.path.resolve() != record.path.resolve():
+                    source, key = place
+                    raise ImportedBoxesError(
+                        f"{source}: wanted boxes that belong to one image, got {key!r}, which means two of different "
+                        f"splits: {other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
+                        "the images of all splits different ids, or save the boxes as a dict from folder/file.jpg "
+                        "(MMDetection's .pkl)"
+                    )
+            seen.update(own)
 
     def _number(self, table: BoxTable, datasets: Sequence[Dataset]) -> None:
         """Match a list without names with the one data set of its length, in order."""
@@ -132,7 +170,7 @@ class ImportedProposals(Proposer):
                 f"images, but {lengths}; save it as a dict from file names"
             )
         for number, record in enumerate(fitting[0].records):
-            self._numbers[record.image_id] = (table.source, str(number))
+            self._numbers[record.path, record.image_id] = (table.source, str(number))
 
     def _check_images(self, dataset: Dataset) -> None:
         missing = [record for record in dataset.records if self._find(record) is None]
@@ -196,16 +234,25 @@ def _read(file: Path) -> BoxTable:
     return table
 
 
+def _file_of(folder: Path, record: ImageRecord) -> Path | None:
+    """The .mat file of an image in a folder of them, None where it has none."""
+    files = (
+        folder / f"{name}{suffix}"
+        for name in (record.path.stem, str(record.image_id))
+        for suffix in ("_boxes.mat", ".mat")
+    )
+    return next((file for file in files if file.is_file()), None)
+
+
 def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
     """The boxes of an image from its own .mat file."""
-    for name in (record.path.stem, str(record.image_id)):
-        for file in (folder / f"{name}_boxes.mat", folder / f"{name}.mat"):
-            if file.is_file():
-                table = read_mat(file)
-                if len(table.boxes) != 1:
-                    raise ProposalFileError(f"{file}: wanted the boxes of one image, got {len(table.boxes)}")
-                return next(iter(table.boxes.values()))
-    return None
+    file = _file_of(folder, record)
+    if file is None:
+        return None
+    table = read_mat(file)
+    if len(table.boxes) != 1:
+        raise ProposalFileError(f"{file}: wanted the boxes of one image, got {len(table.boxes)}")
+    return next(iter(table.boxes.values()))
 
 
 def _check_inside(boxes: Float32Array, image_size: tuple[int, int], where: str) -> None:

@@ -246,7 +246,8 @@ class ProposalsReader:
 
 def _key(split: str, image_id: ImageId) -> bytes:
     """The key of an image; a name too long for LMDB ends in the digest of all of it."""
-    name = f"{split}/{image_id}".encode()
+    # A file name that is no UTF-8 gives its own bytes, as the file system has them.
+    name = f"{split}/{image_id}".encode("utf-8", "surrogateescape")
     if len(name) <= MAX_KEY:
         return name
     digest = hashlib.blake2b(name, digest_size=16).hexdigest().encode()

@@ -83,8 +83,8 @@ class Proposer(abc.ABC):
 
 def generator_for(seed: int, image_id: ImageId) -> np.random.Generator:
     """The random numbers of one image: the same in every process, whatever was drawn before."""
-    # Python's hash() of a string changes from process to process.
-    digest = hashlib.blake2b(f"{seed}/{image_id}".encode(), digest_size=16).digest()
+    # Python's hash() of a string changes from process to process. An id may be a file name that is no UTF-8.
+    digest = hashlib.blake2b(f"{seed}/{image_id}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 

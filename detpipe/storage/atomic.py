@@ -42,8 +42,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 to `path`, whole or not at all; a file name in it that is no UTF-8 as \\udcXX."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -109,6 +110,13 @@ def test_keys_are_shuffled_places() -> None:
     assert shuffled_keys(ids, seed=1) == keys
     assert shuffled_keys(ids, seed=2) != keys
     assert shuffled_keys([], seed=1) == []
+
+
+def test_an_id_that_is_no_utf8(path: Path) -> None:
+    key = shuffled_keys(["caf\udce9"], seed=0)[0]
+    assert key == b"00000000_caf\xe9"
+    made = dataclasses.replace(task(path, Encoding.jpeg), image_id="caf\udce9", keys=(key, key, key))
+    assert [parse_datum(value, "a").image_id for _, value in make_records(made)] == ["caf\\udce9"] * 3
 
 
 def test_a_long_id_still_gives_a_key_of_its_own(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from detpipe.commands.detector import as_pixels
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.selective_search import SelectiveSearch
-from detpipe.storage.manifest import read_manifest
+from detpipe.storage.manifest import ArtefactError, read_manifest
 from detpipe.structures import Proposals
 from tests import drawn
 from tests.command_line import detpipe
@@ -61,6 +61,13 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
     file.write_bytes(bytes(data))
     with pytest.raises(BrokenImageError):
         read_image(file)
+    alone = detpipe("detect", *drawn.settings("detect"), f"source={file}", f"run_dir={run_copy}")
+    assert alone.status == 1
+    assert f"source={file}: wanted an image that can be read, got none: {file}: " in alone.err
+    with pytest.raises(ArtefactError, match="not finished"):
+        read_manifest(run_copy / "detections.json")
+    assert not (run_copy / "detections.json").exists()
+    assert not (run_copy / "detections.lmdb").exists()
     outcome = detpipe("detect", *drawn.settings("detect"), f"source={pictures}", f"run_dir={run_copy}")
     assert outcome.status == 0, outcome.err
     assert "hollow.png" in outcome.err
@@ -78,6 +85,25 @@ def test_another_image_of_as_many_bytes(run_copy: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(camera / "now.bmp"), drawn.draw(number)[0])
         found.append(detect(run_copy, f"source={camera}"))
     assert found[0] != found[1]
+
+
+def test_a_source_without_a_readable_image_fails(run_copy: Path, pictures: Path, tmp_path: Path) -> None:
+    before = (run_copy / "detections.json").read_bytes()
+    folder = tmp_path / "all_broken"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(b"<html>not found</html>")
+    for source, named in ((pictures / "broken.jpg", "broken.jpg: wanted an image file, got a truncated one"),
+                          (folder, "2.jpg: wanted an image file, got something else")):  # fmt: skip
+        outcome = detpipe("detect", *drawn.settings("detect"), f"source={source}", f"run_dir={run_copy}")
+        assert outcome.status == 1
+        last = outcome.err.strip().splitlines()[-1]
+        assert last.startswith(f"detpipe detect: source={source}: wanted an image that can be read, got none: ")
+        assert named in last
+    assert last.endswith("; and 2 more")
+    assert (run_copy / "detections.json").read_bytes() == before  # of the data set, as they were
+    assert read_manifest(run_copy / "detections.json").settings["source"] is None
+    assert not (run_copy / "annotated").exists()
 
 
 def test_a_file(run_copy: Path, pictures: Path) -> None:

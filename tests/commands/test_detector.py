@@ -8,11 +8,13 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.commands.command import RunFolder
+from detpipe.commands.detector import as_pixels
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.selective_search import SelectiveSearch
@@ -51,6 +53,37 @@ def test_a_batch_with_proposals(run: Path, voc_root: Path) -> None:
         detector.predict_batch([image, image], [one])
     with pytest.raises(ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image"):
         detector.predict_batch([image, np.zeros((20, 20))])  # type: ignore[list-item]
+
+
+def test_an_opened_file_is_as_its_path(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    with PIL.Image.open(voc_root / "JPEGImages" / "test_0.jpg") as picture:
+        picture.save(tmp_path / "turned.png", exif=exif)
+    detector = Detector.from_run(finished_run, device="cpu")
+    by_path = detector.predict(tmp_path / "turned.png")
+    with PIL.Image.open(tmp_path / "turned.png") as picture:
+        opened = detector.predict(picture)
+    assert len(by_path) > 0
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(opened, name), getattr(by_path, name))
+
+
+@pytest.mark.parametrize("image", [None, [[0]], b"JPEG", 3])
+def test_what_is_no_image_is_refused(image: object) -> None:
+    with pytest.raises(ValueError, match=f"wanted an image as a path, a PIL image or .* got {type(image).__name__}"):
+        as_pixels(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0, 3), (5, 5), (5, 5, 4), (0,)])
+def test_an_array_without_pixels_or_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"with H, W > 0, got \("):
+        as_pixels(np.zeros(shape, np.uint8))
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got \(5, 0, 3\) uint8"):
+        as_pixels(PIL.Image.new("RGB", (0, 5)))
 
 
 def test_the_classifiers_folder_alone_is_a_detector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -137,3 +138,27 @@ def test_a_damaged_crop_is_found(finished_run: Path, voc_root: Path, tmp_path: P
     outcome = run("crop", voc_root, folder, "verify=true")
     assert outcome.status == 1
     assert f"{folder / 'crops.lmdb'}, record " in outcome.err
+
+
+def test_a_file_name_that_is_no_utf8(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    """It passes through every file that names images, the log of what is left out included."""
+    photos, run_dir = tmp_path / "photos", drawn.copy(finished_run, tmp_path / "run")
+    photos.mkdir()
+    try:
+        data = (voc_root / "JPEGImages" / "test_0.jpg").read_bytes()
+        (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes(data)
+        (photos / os.fsdecode(b"broken\xe9.jpg")).write_bytes(data[:900])
+    except OSError:
+        pytest.skip("the file system wants UTF-8")
+    proposed = detpipe(
+        "propose", "dataset=images", f"dataset.root={photos}", "dataset.max_bad=1", "proposals=uniform",
+        "workers=0", f"run_dir={tmp_path / 'proposed'}",
+    )  # fmt: skip
+    assert proposed.status == 0, proposed.err
+    found = detpipe("detect", *drawn.settings("detect"), f"source={photos}", "voc_results=true", f"run_dir={run_dir}")
+    assert found.status == 0, found.err
+    assert "Logging error" not in found.err
+    assert r"broken\udce9.jpg" in (run_dir / "detpipe.log").read_text()
+    assert {one["image_id"] for one in json.loads((run_dir / "detections.json").read_text())} == {"caf\udce9"}
+    assert [os.fsencode(path.name) for path in (run_dir / "annotated").iterdir()] == [b"caf\xe9.jpg"]
+    assert (run_dir / "voc_results" / "comp4_det_test_disc.txt").read_bytes().startswith(b"caf\xe9 ")

@@ -19,6 +19,7 @@ from detpipe.datasets.image_file import (
     BrokenImageError,
     TruncatedImageError,
     file_digest,
+    from_pillow,
     image_size,
     read_grey,
     read_header,
@@ -148,6 +149,16 @@ def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
             read(path)
 
 
+def test_what_is_no_image_is_said_without_pillows_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"<html>not found</html>")
+    wanted = f"{path}: wanted an image file, got something else; export or download it again"
+    for read in (read_image, image_size):
+        with pytest.raises(BrokenImageError) as caught:
+            read(path)
+        assert str(caught.value) == f"{wanted}, or take it out of the data set"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.binary(max_size=80), start=st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xda", b"BM", b"II*\0", b"P6 "])
@@ -203,3 +214,57 @@ def test_grey_is_the_decoders_and_upright(tmp_path: Path, orientation: int) -> N
     wanted = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     assert wanted is not None
     np.testing.assert_array_equal(grey, wanted)
+
+
+def opened(path: Path) -> np.ndarray:
+    with PIL.Image.open(path) as picture:
+        return from_pillow(picture)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_an_opened_file_is_upright_as_its_path(tmp_path: Path, kind: str, orientation: int) -> None:
+    path = saved(tmp_path / "a.img", kind=kind, orientation=orientation)
+    np.testing.assert_array_equal(opened(path), read_image(path))
+    with PIL.Image.open(path) as picture:
+        picture.load()
+        turned = PIL.ImageOps.exif_transpose(picture)
+    np.testing.assert_array_equal(from_pillow(turned), read_image(path))  # not turned twice
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
+def test_sixteen_bits_of_an_opened_file_are_scaled(tmp_path: Path, suffix: str) -> None:
+    deep = np.array([[0, 255, 256], [511, 32768, 65535]], np.uint16)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(cv2.imencode(suffix, deep)[1].tobytes())
+    found = opened(path)
+    assert found[..., 1].tolist() == [[0, 0, 1], [1, 128, 255]]
+    np.testing.assert_array_equal(found, read_image(path))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "P with alphas", "1", "L"])
+def test_other_modes_of_an_opened_file_are_as_by_path(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 4), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    if mode in ("RGBA", "LA"):
+        PIL.Image.fromarray(pixels).convert(mode).save(path)
+    elif mode.startswith("P"):
+        alphas = bytes(range(0, 250, 10)) if "alphas" in mode else 3
+        PIL.Image.fromarray(pixels[..., :3]).quantize(25).save(path, transparency=alphas)
+    else:
+        PIL.Image.fromarray(pixels[..., 0]).convert(mode).save(path)
+    np.testing.assert_array_equal(opened(path), read_image(path))
+
+
+def test_what_pillow_made_and_what_it_cannot_give(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(from_pillow(PIL.Image.fromarray(PIXELS)), PIXELS)
+    assert from_pillow(PIL.Image.new("RGB", (0, 5))).size == 0
+    for mode in ("I", "F"):
+        with pytest.raises(ValueError, match=f"8 or 16 bits, got mode {mode}"):
+            from_pillow(PIL.Image.new(mode, (4, 5)))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a.jpg", noise, kind="JPEG")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(BrokenImageError, match=r"a\.jpg: wanted an image file, got one that can't be decoded"):
+        opened(path)

@@ -34,6 +34,11 @@ def dataset(*ids: ImageId, name: str = "train", size: tuple[int, int] = SIZE) ->
     return Dataset(name, (), (), records, None)
 
 
+def in_folder(folder: str, *ids: int) -> Dataset:
+    """A data set named by its folder of images `0.jpg`, `1.jpg`, ..."""
+    return Dataset(folder, (), (), tuple(ImageRecord(i, Path(folder) / f"{i}.jpg", SIZE) for i in ids), None)
+
+
 def propose(imported: ImportedProposals, data: Dataset, index: int = 0, image: np.ndarray = IMAGE) -> Proposals:
     return imported.propose(image, data.records[index], None)
 
@@ -295,6 +300,53 @@ def test_mmdetection_dict_goes_by_file_names(tmp_path: Path):
     imported = ImportedProposals(path=dump(tmp_path / "two.pkl", content))
     with pytest.raises(ImportedBoxesError):  # which of the two?
         propose(imported, data)
+
+
+def test_a_list_of_one_split_is_not_that_of_images_with_the_same_ids(tmp_path: Path):
+    # COCO files that count from 0 each, their images in folders of their own.
+    train, test = in_folder("train", 0, 1, 2), in_folder("test", 0, 1)
+    lists = [np.array([[4, 2, 30, 10]], np.float32), *[np.zeros((0, 4), np.float32)] * 2]
+    dump(tmp_path / "mm_train.pkl", lists)
+    with pytest.raises(ImportedBoxesError, match="of the images of test, got none of them"):
+        ImportedProposals(path=str(tmp_path / "mm_train.pkl")).check([train, test])
+    dump(tmp_path / "mm_test.pkl", [np.array([[0, 0, 60, 40]], np.float32), lists[1]])
+    imported = ImportedProposals(path=str(tmp_path / "mm_*.pkl"))
+    imported.check([train, test])
+    imported = pickle.loads(pickle.dumps(imported))
+    assert propose(imported, train).boxes.tolist() == BOXES[1:]
+    assert propose(imported, test).boxes.tolist() == BOXES[:1]
+
+
+@pytest.mark.parametrize("form", ["json", "pkl", "mat", "folder"])
+def test_a_name_that_means_images_of_two_splits_is_refused(tmp_path: Path, form: str):
+    train, test = in_folder("train", 0, 1), in_folder("test", 0)
+    path = tmp_path / f"boxes.{form}"
+    if form == "json":
+        path.write_text(json.dumps([{"image_id": i, "bbox": [4, 2, 26, 8], "score": 1} for i in (0, 1)]))
+    elif form == "pkl":
+        dump(path, detectron2(ids=[0, 1]))
+    elif form == "mat":
+        save_mat(path, [FAST, FAST], ["0", "1"])
+    else:
+        path.mkdir()
+        scipy.io.savemat(path / "0_boxes.mat", {"boxes": FAST})
+    message = r"'0(_boxes\.mat)?', which means two.*train.0\.jpg \(id 0\) and test.0\.jpg \(id 0\); give the images"
+    with pytest.raises(ImportedBoxesError, match=message):
+        ImportedProposals(path=str(path)).check([train, test])
+    ImportedProposals(path=str(path)).check([train])
+    ImportedProposals(path=str(path)).check([train, train])  # the same files: their boxes are right in both
+
+
+def test_a_folder_in_the_name_tells_two_splits_apart(tmp_path: Path):
+    train, test = in_folder("train", 0), in_folder("test", 0)
+    content = {"train/0.jpg": np.array([[4, 2, 30, 10]], np.float32), "test/0.jpg": np.zeros((0, 4), np.float32)}
+    imported = ImportedProposals(path=dump(tmp_path / "mm.pkl", content))
+    imported.check([train, test])
+    assert propose(imported, train).boxes.tolist() == BOXES[1:]
+    assert len(propose(imported, test)) == 0
+    del content["test/0.jpg"]  # "0.jpg" of no other folder, so it is taken for that of test, too
+    with pytest.raises(ImportedBoxesError, match=r"'train/0\.jpg', which means two"):
+        ImportedProposals(path=dump(tmp_path / "mm.pkl", content)).check([train, test])
 
 
 # COCO results

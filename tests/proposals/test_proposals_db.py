@@ -210,6 +210,16 @@ def test_any_cut_is_seen(data: st.DataObject):
         parse_proposals(raw[: data.draw(st.integers(0, len(raw) - 1))])
 
 
+def test_a_name_that_is_no_utf8_is_a_key_of_its_bytes(tmp_path: Path):
+    with ProposalsWriter(tmp_path / "db") as writer:
+        for image_id in ("caf\udce9", "café", 7):
+            writer.put("test", image_id, serialize_proposals(stored()))
+    with ProposalsReader(tmp_path / "db") as reader:
+        assert same(reader.read("test", "caf\udce9"), stored())
+        assert [name for name, _ in reader.records()] == ["test/7", "test/café", "test/caf\udce9"]
+        assert [key for key, _ in reader._reader.items()] == [b"test/7", "test/café".encode(), b"test/caf\xe9"]
+
+
 def test_records_in_the_order_of_their_keys(tmp_path: Path):
     with ProposalsWriter(tmp_path / "p.lmdb") as writer:
         for split, image_id in (("val", "b"), ("train", "z"), ("train", 3)):

@@ -57,6 +57,12 @@ def test_scores_of_order():
     assert (np.diff(scores_of_order(100_000)) < 0).all()
 
 
+def test_a_name_that_is_no_utf8_has_a_generator():
+    numbers = {name: generator_for(3, name).random() for name in ("caf\udce9", "caf\udce8", "café")}
+    assert len(set(numbers.values())) == 3
+    assert generator_for(3, "caf\udce9").random() == numbers["caf\udce9"]
+
+
 def test_generator_is_the_same_in_another_process():
     here = generator_for(7, "image 4").integers(2**62)
     code = "from detpipe.proposals.proposer import generator_for as g; print(g(7, 'image 4').integers(2**62))"

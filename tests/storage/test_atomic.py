@@ -63,3 +63,8 @@ def test_a_file_name_that_is_no_utf8_comes_back_as_it_was(tmp_path: Path) -> Non
     name = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, as old archives have it
     write_json(tmp_path / "a.json", {"bad": [name]})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"bad": [name]}
+
+
+def test_a_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.html", "é caf\udce9")
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == "é caf\\udce9"
