@@ -249,7 +249,9 @@ def test_what_the_detector_refuses(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ClassifierError, match=r"found no classifier\.json"):
         Detector.from_run(tmp_path)
     detector = Detector.from_run(finished_run, device="cpu")
-    with pytest.raises(ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image with H, W > 0, got \(20, 20\) float64"):
+    with pytest.raises(
+        ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image with H, W > 0, got \(20, 20\) float64"
+    ):
         detector.predict(np.zeros((20, 20)))  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         detector.predict(tmp_path / "none.jpg")
