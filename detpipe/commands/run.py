@@ -14,6 +14,7 @@ from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.zero_shot import ZeroShot
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
@@ -123,7 +124,7 @@ def gate(config: Run) -> None:
             f"{train.name}: wanted training objects of each class to learn from, got none of {lacking}; "
             f"leave out what has none: dataset.classes=[{','.join(taught) or '...'}]"
         )
-    if lacking:
+    if lacking and not isinstance(config.head, ZeroShot):  # which finds a class by its vector
         logger.warning("%s: no training object of %s, which will not be found", train.name, ", ".join(lacking))
 
 
