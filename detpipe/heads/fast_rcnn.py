@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.bbox_regressor import BoxLoss, BoxRegressor
 from detpipe.heads.region_head import BoxRegression, HeadConfig
 from detpipe.heads.roi_pooling import Pooling, pool_regions
 from detpipe.heads.softmax import SoftmaxHead
@@ -35,9 +35,17 @@ class FastRcnnHead(HeadConfig):
     """Side of a pooled region."""
     hidden: int = 512
     """Width of the two layers before the classes."""
-    start_gain: float = 2.0
+    start_gain: float = 1 / 3
     """Variance of their first weights times the width below: 2 keeps the size of what passes through (He et al. 2015);
     1/3, torch's own, leaves less of it to chance and more to what is learned."""
+    dropout: float = 0.0
+    """Share of features dropped in training. None: the boxes are less exact for it."""
+    box_loss: BoxLoss = BoxLoss.giou
+    """smooth_l1 (the paper's) or giou."""
+    box_loss_weight: float = 10.0
+    """Weight of the box loss beside the classes' (Fast R-CNN's lambda): 10 for giou, 1 for smooth_l1."""
+    box_loss_beta: float = 1 / 9
+    """smooth_l1: 1 in the paper; 1/9 as of Faster R-CNN in torchvision and Detectron, whose boxes are more exact."""
     images_per_batch: int = 2
     """Images that share a batch's regions (hierarchical sampling, section 2.3): solver.batch_size is of regions."""
     scales: list[int] = field(default_factory=lambda: [320, 352, 384])

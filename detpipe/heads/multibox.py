@@ -39,11 +39,18 @@ class MultiBoxPredictor(nn.Module):
     """From feature maps to logits and moves: a layer that all maps share, then one for each.
 
     depth: channels of the maps. shapes: of each map its priors (A, 4), around the centre of a cell; a map may have
-    none, and is not looked at.
+    none, and is not looked at. start_gain: of the shared layer's first weights, their variance times what each sees.
     """
 
     def __init__(
-        self, depth: int, width: int, shapes: Sequence[Float32Array], *, by_corners: bool, generator: torch.Generator
+        self,
+        depth: int,
+        width: int,
+        shapes: Sequence[Float32Array],
+        *,
+        by_corners: bool,
+        generator: torch.Generator,
+        start_gain: float = 2.0,
     ) -> None:
         super().__init__()
         self.by_corners = by_corners
@@ -52,7 +59,7 @@ class MultiBoxPredictor(nn.Module):
         # Of each shape a slope and an offset that make its logit a chance (Platt 1999); 1 and 0 until they are fitted.
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0]]).repeat(sum(self.counts), 1))
         self.shared = nn.Conv2d(depth, width, 3, padding=1)
-        nn.init.kaiming_normal_(self.shared.weight, nonlinearity="relu", generator=generator)
+        nn.init.normal_(self.shared.weight, std=(start_gain / (9 * depth)) ** 0.5, generator=generator)
         nn.init.zeros_(_bias(self.shared))
         self.outputs = nn.ModuleList(
             _output(width, count, generator) if count else nn.Identity() for count in self.counts
@@ -108,7 +115,12 @@ class MultiBox(nn.Module):
         self.neck = make_neck(backbone, config, generator)
         depth = config.hidden if config.form is Form.whole else config.width
         self.predictor = MultiBoxPredictor(
-            depth, config.width, shapes, by_corners=config.by_corners, generator=generator
+            depth,
+            config.width,
+            shapes,
+            by_corners=config.by_corners,
+            generator=generator,
+            start_gain=config.start_gain,
         )
 
     @property

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.bbox_regressor import BoxLoss
 from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
 from detpipe.heads.multibox import MultiBoxPredictor, Output, best_boxes
 from detpipe.heads.multibox_necks import with_coarser
@@ -26,16 +25,6 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
 
     multibox: MultiBoxTargets = field(default_factory=lambda: MultiBoxTargets(coarser=False))
     """How the proposals are learned."""
-    dropout: float = 0.0
-    """Share of features dropped in training. None: the boxes are less exact for it."""
-    box_loss: BoxLoss = BoxLoss.giou
-    """smooth_l1 or giou."""
-    box_loss_weight: float = 10.0
-    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
-    box_loss_beta: float = 1 / 9
-    """smooth_l1: as of Faster R-CNN in torchvision and Detectron, whose boxes are more exact for it."""
-    start_gain: float = 1 / 3
-    """Variance of the two layers' first weights times the width below: torch's own."""
     multibox_weight: float = 1.0
     """Weight of their loss beside that of the regions."""
     proposals: int = 300
@@ -95,6 +84,7 @@ class MultiBoxFastRcnn(FastRcnn):
             shapes,
             by_corners=config.multibox.by_corners,
             generator=torch.Generator().manual_seed(seed),
+            start_gain=config.multibox.start_gain,
         )
 
     @property

@@ -93,6 +93,9 @@ class MultiBoxTargets:
     """cross_entropy, focal or quality."""
     location_weight: float = 1.0
     """Weight of the box's loss beside the confidence's."""
+    start_gain: float = 2.0
+    """Variance of the first weights of the layer before the predictions, times the width below: 2 keeps the size of
+    what passes through (He et al. 2015). Small ones let the first steps of a training do less harm."""
     negatives: int | None = None
     """Background priors that count for each object's: the ones with the largest loss (hard negatives); null: all."""
 
@@ -110,6 +113,8 @@ class MultiBoxTargets:
             raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
         if self.negatives is not None and self.negatives < 1:
             raise ValueError(f"multibox.negatives: wanted at least 1 for each positive, or null, got {self.negatives}")
+        if not self.start_gain > 0:
+            raise ValueError(f"multibox.start_gain: wanted a number above 0, got {self.start_gain}")
         if not self.location_weight >= 0:
             raise ValueError(f"multibox.location_weight: wanted at least 0, got {self.location_weight}")
 
@@ -137,6 +142,9 @@ class MultiBoxHead(FineTuning, MultiBoxTargets):
     whole bring all images to a square of the last one."""
     max_side: int = 640
     """Pixels of the longer side at most."""
+    start_gain: float = 0.1
+    """Variance of the first weights of the layer before the predictions, times the width below: 2 keeps the size of
+    what passes through (He et al. 2015); by a small one the first steps of a training do no harm."""
     calibrate: bool = False
     """After training, bring each prior's confidence to the share of its boxes that found an object."""
     flip: bool = True

@@ -34,8 +34,10 @@ class MultiBoxSolver(SolverConfig):
     """Iterations of the whole training; 0 saves the network as it starts."""
     base_lr: float = 4e-4
     """The learning rate, before the policy and the groups' multipliers."""
-    lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=20))
+    lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=100))
     """How the rate falls."""
+    clip_gradients: float | None = 1.0
+    """The largest L2 norm of the gradient; larger ones are scaled down to it."""
     new_lr_mult: float = 2.0
     """Learning rate of layers that start from nothing, over that of pretrained ones."""
     batch_size: int = 4

@@ -270,3 +270,15 @@ def test_a_map_that_the_backbone_has_not() -> None:
 def test_shapes_of_another_number_of_maps() -> None:
     with pytest.raises(ValueError, match="wanted shapes of priors for 2 maps, got 3"):
         network([squares(8)] * 3)
+
+
+def test_first_weights_before_the_predictions_are_as_large_as_asked_for() -> None:
+    for gain in (2.0, 0.1):
+        weight = network(width=64, start_gain=gain).predictor.shared.weight.detach()
+        assert float(weight.var()) * weight[0].numel() == pytest.approx(gain, rel=0.05)
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, math.nan])
+def test_first_weights_of_no_size(gain: float) -> None:
+    with pytest.raises(ValueError, match=r"multibox\.start_gain: wanted a number above 0"):
+        head(start_gain=gain)
