@@ -1,10 +1,11 @@
 """MultiBox's proposals beside selective search's: recall@0.5 and AR with few boxes, and what training takes.
 
     python benchmarks/multibox.py FOLDER [--sets raccoon bccd coco] [--seeds 0 1 2] [--runs DIR]
-        [--transfer] [--labelled 20 50 160] [--cost] [key=value ...]
+        [--search turbo cv2_fast] [--transfer] [--labelled 20 50 160] [--cost] [key=value ...]
 
 FOLDER holds raccoon/, bccd/ and voc2012_100/ in VOC's layout, coco_train/ and coco_val/ with instances.json and
-images/. key=value are settings of `detpipe train-multibox`. Intervals are of the test images, resampled. --transfer:
+images/. key=value are settings of `detpipe train-multibox`. Intervals are of the test images, resampled. --search:
+presets of selective search, of which `turbo` has a learned order and the others the papers' random one. --transfer:
 the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --labelled: of each set of VOC's
 layout so many training images with boxes, learned from ImageNet's weights, and from a network that learned selective
 search's boxes on all training images, without their objects. --cost: how much of a training step the loss with its
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["raccoon", "bccd", "coco"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/multibox"))
+    parser.add_argument("--search", nargs="+", default=["turbo"])
     parser.add_argument("--transfer", action="store_true")
     parser.add_argument("--labelled", nargs="+", type=int, default=[])
     parser.add_argument("--cost", action="store_true")
@@ -59,9 +61,10 @@ def main() -> None:
     for name in options.sets:
         settings = data_set(name, options.folder)
         test = images_of(settings, Split.test)
-        search = options.runs / name / "selective_search"
-        detpipe("propose", *settings, f"run_dir={search}")
-        show(name, "selective search", test, run_dir=search)
+        for preset in options.search:
+            search = options.runs / name / f"selective_search_{preset}"
+            detpipe("propose", *settings, f"run_dir={search}", f"proposals.preset={preset}")
+            show(name, f"selective search, {preset}", test, run_dir=search)
         for seed in options.seeds:
             run_dir = options.runs / name / f"seed_{seed}"
             detpipe("train-multibox", *settings, f"run_dir={run_dir}", f"seed={seed}", *overrides)
