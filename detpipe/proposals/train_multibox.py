@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox import MultiBox, best_boxes
-from detpipe.heads.multibox_loss import Taught, multibox_loss
+from detpipe.heads.multibox_loss import Taught, multibox_loss, untaught_priors
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.platt import platt
 from detpipe.metrics.proposal_recall import proposal_recall
@@ -193,7 +193,8 @@ def calibrate(
 ) -> None:
     """Fit each prior's line from logit to chance: that its box overlaps an object by half (Platt 1999).
 
-    Priors of one shape share a line: a convolution can't tell its cells apart. Of `whole` each prior has its own.
+    Priors of one shape share a line: a convolution can't tell its cells apart. Of `whole` each prior has its own. Boxes
+    on difficult objects and in crowds are neither right nor wrong, unless they found an object.
     """
     logits, right, kinds = [], [], []
     network.eval()
@@ -204,10 +205,13 @@ def calibrate(
         with torch.inference_mode():
             with autocast(device, bf16):
                 output = network(torch.from_numpy(batch).to(device))
-            overlap = box_iou(network.predictor.boxes(output)[0], taught.objects)
-        logits.append(output.logits[0].cpu())
-        right.append((overlap >= FOUND_IOU).any(dim=1).cpu())
-        kinds.append(output.kinds.cpu())
+            boxes = network.predictor.boxes(output)[0]
+            found = (box_iou(boxes, taught.objects) >= FOUND_IOU).any(dim=1)
+            solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+            counts = found | ~(solid & untaught_priors(boxes, taught))
+        logits.append(output.logits[0][counts].cpu())
+        right.append(found[counts].cpu())
+        kinds.append(output.kinds[counts].cpu())
     scores, hits, shapes = torch.cat(logits), torch.cat(right), torch.cat(kinds)
     for shape in range(len(network.predictor.calibration)):
         own = shapes == shape

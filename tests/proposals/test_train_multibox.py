@@ -202,6 +202,34 @@ def test_a_second_calibration_is_of_what_the_first_one_gave(tmp_path: Path) -> N
     assert network.predictor.calibration.tolist() == [[1.0, -0.25], [0.25, 1.75]]
 
 
+@pytest.mark.parametrize("flag", ["difficult", "crowd"])
+def test_what_teaches_nothing_has_no_part_in_calibration(flag: str, tmp_path: Path) -> None:
+    """Boxes on a difficult object, or in a crowd, are not misses."""
+    spec = tiny_multibox.spec(tmp_path / "net")
+    network, (image,) = tiny_multibox.network(spec), tiny_multibox.annotated(tmp_path, 1)
+    for layer in network.predictor.outputs:
+        layer.weight.data[1:].zero_()  # boxes are priors, logits are as they are
+    scale = np.array([160 / 85, 120 / 64] * 2)
+    truth = GroundTruth.from_boxes([[21, 13, 51, 43] * scale, [0, 0, 34, 34] * scale], [1, 1])
+    image = replace(image, truth=replace(truth, **{flag: np.array([False, True])}))
+    with torch.inference_mode():
+        pixels, seen = views(spec.multibox).plain(read_image(image.path), image.truth)
+        batch = torch.from_numpy(padded([pixels], 64, mean_colour(network.backbone.spec))[0])
+        output = network(batch)
+    right, untaught = iou(output.priors.numpy(), seen.boxes).T >= 0.5
+    if flag == "crowd":
+        corners = output.priors.numpy().clip(0, 34)
+        inside = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+        untaught = inside >= 0.5 * (output.priors[:, 2:] - output.priors[:, :2]).prod(dim=1).numpy()
+    own = (output.kinds == 0).numpy()
+    assert (untaught & ~right)[own].any()
+    calibrate(network, [image], spec.multibox, CPU, False)
+    counted = own & (right | ~untaught)
+    wanted = platt(output.logits[0].numpy()[counted], right[counted])
+    np.testing.assert_allclose(network.predictor.calibration[0].numpy(), wanted, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(wanted, platt(output.logits[0].numpy()[own], right[own]), rtol=1e-2)
+
+
 def test_proposed_boxes_lie_in_the_image_and_not_in_its_padding(tmp_path: Path) -> None:
     spec = tiny_multibox.spec(tmp_path / "net")
     network = tiny_multibox.network(spec)
