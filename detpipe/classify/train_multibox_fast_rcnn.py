@@ -24,6 +24,7 @@ from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
 from detpipe.network.train_network import Session, train_network
+from detpipe.network.uncalibrated_start import uncalibrated_start
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
@@ -40,10 +41,12 @@ def train_multibox_fast_rcnn(
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    Of several processes (session.ranks) each takes its own images of every batch.
+    Of several processes (session.ranks) each takes its own images of every batch. It learns from logits that were not
+    calibrated, also where it starts from a MultiBox that was.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
+    session = uncalibrated_start(network, network.predictor.calibration, len(train), session)
     solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
     each = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
     make_batch = AnnotatedBatches(

@@ -21,6 +21,7 @@ from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
 from detpipe.network.train_network import Session, train_network
+from detpipe.network.uncalibrated_start import uncalibrated_start
 from detpipe.solver.lr_policy import LrPolicy
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import GroundTruth, Image, Proposals
@@ -70,10 +71,12 @@ def train_multibox(
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
-    Of several processes (session.ranks) each takes its own images of every batch.
+    Of several processes (session.ranks) each takes its own images of every batch. It learns from logits that were not
+    calibrated, whatever it starts from.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
+    session = uncalibrated_start(network, network.predictor.calibration, len(train), session)
     solver, device, bf16 = session.solver, session.device, session.bf16
     # Recall is of objects: an image without any adds nothing to it.
     val = list(filter(has_objects, val))

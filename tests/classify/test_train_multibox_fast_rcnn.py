@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from detpipe.boxes import iou
 from detpipe.classify.hierarchical_sampling import RegionBatch
@@ -23,6 +24,7 @@ from detpipe.solver.training_log import read_log
 from detpipe.structures import GroundTruth
 from tests import drawn
 from tests.classify import tiny_multibox_fast_rcnn
+from tests.proposals import tiny_multibox
 from tests.proposals.tiny_multibox import annotated
 
 CPU = torch.device("cpu")
@@ -82,6 +84,19 @@ def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert summary["iterations"] == 2
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_a_start_from_a_calibrated_multibox_learns_from_its_plain_logits(tmp_path: Path) -> None:
+    start = tiny_multibox.network(tiny_multibox.spec(tmp_path / "net"))
+    start.predictor.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    predictor = {name: one for name, one in start.state_dict().items() if name.startswith("predictor.")}
+    save_file(predictor, tmp_path / "start.safetensors")
+    images = annotated(tmp_path)
+    network, _ = train(
+        tmp_path / "made", images, [], replace(SOLVER, base_lr=1e-9, weights=str(tmp_path / "start.safetensors"))
+    )
+    assert network.predictor.calibration.tolist() == [[1, 0]] * 2
+    torch.testing.assert_close(network.predictor.shared.weight, start.predictor.shared.weight)
 
 
 def test_images_without_objects_and_with_difficult_ones_alone(tmp_path: Path) -> None:

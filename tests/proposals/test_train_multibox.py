@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
@@ -228,6 +229,39 @@ def test_what_teaches_nothing_has_no_part_in_calibration(flag: str, tmp_path: Pa
     wanted = platt(output.logits[0].numpy()[counted], right[counted])
     np.testing.assert_allclose(network.predictor.calibration[0].numpy(), wanted, rtol=1e-3, atol=1e-3)
     assert not np.allclose(wanted, platt(output.logits[0].numpy()[own], right[own]), rtol=1e-2)
+
+
+@pytest.mark.parametrize("max_iter", [0, 2])
+def test_a_start_from_a_calibrated_network_learns_from_its_plain_logits(max_iter: int, tmp_path: Path) -> None:
+    """No iterations: the network is saved as it starts."""
+    images = tiny_multibox.annotated(tmp_path)
+    before = tiny_multibox.network(tiny_multibox.spec(tmp_path / "net"))
+    plain = tmp_path / "plain.safetensors"
+    save_file(before.state_dict(), plain)
+    before.predictor.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    calibrated = tmp_path / "calibrated.safetensors"
+    save_file(before.state_dict(), calibrated)
+    solver = replace(SOLVER, max_iter=max_iter)
+    wanted, _ = train(tmp_path / "one", images, [], replace(solver, weights=str(plain)))
+    network, _ = train(tmp_path / "two", images, [], replace(solver, weights=str(calibrated)))
+    lines = [[1.0, 0.0]] * 2 if max_iter else [[2.0, -1.0], [0.5, 3.0]]
+    assert network.predictor.calibration.tolist() == lines
+    for (name, one), (_, other) in zip(wanted.named_parameters(), network.named_parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0, msg=name)
+
+
+def test_a_training_from_a_calibrated_network_ends_with_the_same_bytes_after_a_kill(tmp_path: Path) -> None:
+    images = tiny_multibox.annotated(tmp_path)
+    before = tiny_multibox.network(tiny_multibox.spec(tmp_path / "net"))
+    before.predictor.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
+    save_file(before.state_dict(), tmp_path / "start.safetensors")
+    solver = replace(SOLVER, weights=str(tmp_path / "start.safetensors"))
+    whole, _ = train(tmp_path / "whole", images, [], solver, calibrate=True)
+    (tmp_path / "whole" / "snapshots" / "iteration_0000002.pt").unlink(missing_ok=True)
+    assert list((tmp_path / "whole" / "snapshots").glob("*"))
+    resumed, _ = train(tmp_path / "whole", images, [], solver, calibrate=True)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
 
 
 def test_proposed_boxes_lie_in_the_image_and_not_in_its_padding(tmp_path: Path) -> None:
