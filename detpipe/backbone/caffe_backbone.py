@@ -151,9 +151,13 @@ def preprocessing(
     return list(stated.mean_value) or [0.0], scale
 
 
+PLAIN_SUFFIXES = (".pth", ".pt", ".safetensors")
+"""Files of weights that are not Caffe's own."""
+
+
 def _load(net: Net, weights: Path, head: Step) -> bool:
     """Load a .caffemodel, or a .pth or .safetensors of such a net; whether it brought the last layer too."""
-    if weights.suffix in (".pth", ".pt", ".safetensors"):
+    if weights.suffix in PLAIN_SUFFIXES:
         not_loaded = load_weights(net, weights).not_loaded
         return not any(name.startswith(f"layers.{head.module}.") for name in not_loaded)
     return head.layer.name not in load_blobs(net, read_caffemodel(weights), str(weights))

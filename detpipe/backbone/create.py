@@ -11,8 +11,9 @@ from torch import nn
 
 from detpipe.backbone import caffe_backbone, timm_models, torchvision_models
 from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.caffe.caffemodel import read_caffemodel
 from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
-from detpipe.backbone.weights import load_weights
+from detpipe.backbone.weights import load_weights, read_state
 
 LITE0 = "efficientnet_lite0"
 CAFFE = "caffe"
@@ -75,6 +76,42 @@ class BackboneConfig:
             raise ValueError(f"backbone.scale: wanted a number above 0, got {self.scale}")
 
 
+def check_weights(config: BackboneConfig) -> None:
+    """Raise, naming the setting, where its weights can't be had: before any work, and before room is made.
+
+    FileNotFoundError for a path of nothing, else ValueError. A file is read whole; whether its tensors fit the network,
+    `create_backbone` finds.
+    """
+    _check_named(config)
+    if config.weights in (IMAGENET, NONE):
+        return
+    path = Path(config.weights)
+    try:
+        if config.name == CAFFE and path.suffix not in caffe_backbone.PLAIN_SUFFIXES:
+            read_caffemodel(path)
+        else:
+            read_state(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"backbone.weights: {error}") from error
+
+
+def _check_named(config: BackboneConfig) -> None:
+    """Raise where weights are those of a library, and not to be fetched, or a path without a file."""
+    path = Path(config.weights)
+    if config.weights == IMAGENET and config.name not in NETWORKS and not config.download:
+        raise ValueError(
+            f"{config.name}: its ImageNet weights come from the network, and nothing is downloaded unasked; "
+            "say download=true, or weights=PATH for a local file, or weights=none for random ones"
+        )
+    if config.weights in (IMAGENET, NONE) or path.is_file():
+        return
+    if path.is_dir():
+        raise ValueError(f"backbone.weights: wanted a file of weights, got the folder {path}; name the file in it")
+    raise FileNotFoundError(
+        f"backbone.weights: wanted imagenet, none, or the path of a file, got {config.weights}: there is no such file"
+    )
+
+
 def create_backbone(config: BackboneConfig) -> Backbone:
     """The network with its weights, in evaluation mode; its spec has the configured size.
 
@@ -84,6 +121,7 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     Raises ImportError where a package is missing, FileNotFoundError or ValueError where the weights are, and
     ValueError for an unknown name; each says what to do.
     """
+    _check_named(config)
     if config.name == CAFFE:
         return _caffe(config)
     backbone = _own(config) if config.name in NETWORKS else _from_library(config)
@@ -138,11 +176,6 @@ def _own(config: BackboneConfig) -> Backbone:
 
 def _from_library(config: BackboneConfig) -> Backbone:
     library, _, name = config.name.partition("/")
-    if config.weights == IMAGENET and not config.download:
-        raise ValueError(
-            f"{config.name}: its ImageNet weights come from the network, and nothing is downloaded unasked; "
-            "say download=true, or weights=PATH for a local file, or weights=none for random ones"
-        )
     build = torchvision_models.build if library == "torchvision" else timm_models.build
     network = build(name, config.download)
     # Before the network is wrapped: a file has the names that the library gives.

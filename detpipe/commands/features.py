@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from detpipe import boxes as geometry
-from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
+from detpipe.backbone.create import BackboneConfig, check_weights, create_from_seed, written_out
 from detpipe.classify.crop import CropConfig
 from detpipe.classify.detect import DetectConfig
 from detpipe.classify.feature_store import (
@@ -75,6 +75,7 @@ def run(config: Features) -> None:
 def make_extractor(config: Features) -> RegionFeatures:
     """The frozen network that makes the features."""
     device = resolve_device(config.device)
+    check_weights(config.backbone)
     backbone = create_from_seed(replace(written_out(config.backbone), input_size=config.crops.size), config.seed)
     return RegionFeatures(
         backbone,

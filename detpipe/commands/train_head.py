@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_from_seed, written_out
+from detpipe.backbone.create import BackboneConfig, check_weights, create_from_seed, written_out
 from detpipe.classify.classifier import crop_config
 from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
@@ -42,9 +42,10 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         settings={"classifier": spec, "head": type(head).__name__, "settings": head, "seed": config.seed},
         inputs={"features": store.manifest.digest},
     )
+    # Before room is made: a classifier that stands there is not lost to weights that are none.
+    backbone_network = checked_backbone(store, spec.backbone, config.seed)
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        backbone_network = checked_backbone(store, spec.backbone, config.seed)
         trained = head.train(examples_of(store), seed=config.seed)
         save_frozen(config.folder.classifier, FrozenClassifier(backbone_network, trained), spec)
         keep_proposer(config.folder, config.folder.classifier)
@@ -76,7 +77,9 @@ def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead)
 
 
 def checked_backbone(store: FeatureStore, config: BackboneConfig, seed: int) -> Backbone:
-    """The network that made the features. Raises ArtefactError where the configured one is another."""
+    """The network that made the features. Raises ArtefactError where the configured one is another, and as
+    `check_weights`."""
+    check_weights(config)
     backbone = create_from_seed(config, seed)
     wanted = store.manifest.settings["extraction"]["network"]
     if network_digest(backbone) != wanted:

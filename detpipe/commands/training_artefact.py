@@ -12,11 +12,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from detpipe.backbone.caffe.presets import find_prototxt
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.create import BackboneConfig, check_weights
 from detpipe.commands.command import dataset_digest
 from detpipe.commands.training_images import Part
 from detpipe.datasets.image_file import file_digest
 from detpipe.network.train_network import Session
+from detpipe.solver.initial_weights import check_start_weights
 from detpipe.solver.interrupt import Interrupted
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
@@ -117,7 +118,12 @@ def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
 
 
 def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, str]:
-    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file."""
+    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file.
+
+    Raises FileNotFoundError or ValueError where weights can't be had.
+    """
+    check_weights(backbone)
+    check_start_weights(solver.weights, "solver.weights")
     files = {"weights": Path(backbone.weights), "solver.weights": Path(solver.weights or "")}
     if backbone.prototxt is not None:
         files["prototxt"] = find_prototxt(backbone.prototxt)

@@ -59,7 +59,12 @@ class MultiBoxProposals(Proposer):
         """Raise ValueError without a folder, NetworkFolderError where it holds no MultiBox; load the network."""
         if not self.weights:
             raise ValueError("multibox: wanted the folder of a trained network, got none; give proposals.weights=DIR")
-        self._loaded()
+        try:
+            self._loaded()
+        except ValueError as error:
+            own = Path(self.weights) / KEPT
+            meant = f"; did you mean {own}?" if own.is_dir() else ""
+            raise type(error)(f"proposals.weights: {error}{meant}") from error
 
     @property
     def max_threads(self) -> int:

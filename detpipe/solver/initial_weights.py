@@ -39,8 +39,22 @@ def take_weights(module: nn.Module, path: Path) -> None:
             logger.warning("%s: %d tensors %s: %s", path, len(names), what, ", ".join(sorted(names)))
 
 
+def check_start_weights(weights: str | None, setting: str) -> None:
+    """Raise ValueError, naming the setting, where it names a file without tensors, or none: before any work."""
+    if weights is None:
+        return
+    try:
+        found = read_weights(Path(weights))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{setting}: {str(error).removeprefix('solver.weights: ')}") from error
+    if not found:
+        raise ValueError(f"{setting}: {weights}: wanted weights, got a file without any")
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Errors as in `take_weights`."""
+    if path.is_dir():
+        raise ValueError(f"{path}: wanted a file of weights, got a folder; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(f"solver.weights: no such file: {path}")
     if path.suffix == ".caffemodel":

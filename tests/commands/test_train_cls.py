@@ -84,6 +84,26 @@ def test_weights_count_by_their_content(cropped: Path, finished_run: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("setting", ["backbone.weights", "solver.weights"])
+def test_weights_that_are_none_are_named_before_anything_is_deleted(run_copy: Path, setting: str) -> None:
+    weights = run_copy / "classifier" / "weights.safetensors"
+    before = weights.read_bytes()
+    for file in (run_copy / "gone.pt", run_copy / "classifier"):
+        outcome = detpipe(*arguments(run_copy, f"{setting}={file}", "overwrite=true"))
+        assert outcome.status == 1
+        assert outcome.err.strip().splitlines()[-1].startswith(f"detpipe train-cls: {setting}: ")
+        assert str(file) in outcome.err
+    assert weights.read_bytes() == before
+
+
+def test_a_librarys_weights_that_are_not_fetched_are_named_before_anything_is_deleted(run_copy: Path) -> None:
+    weights = run_copy / "classifier" / "weights.safetensors"
+    more = ["backbone.name=torchvision/resnet18", "backbone.weights=imagenet", "overwrite=true"]
+    outcome = detpipe(*arguments(run_copy, *more))
+    assert (outcome.status, "say download=true" in outcome.err) == (1, True)
+    assert weights.is_file()
+
+
 def test_two_processes_train_as_one(cropped: Path, tmp_path: Path) -> None:
     other = tmp_path / "two"
     shutil.copytree(cropped, other)

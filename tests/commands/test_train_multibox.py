@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -88,7 +89,10 @@ def test_a_folder_without_a_network_is_named(voc_root: Path, tmp_path: Path) -> 
     propose = ["propose", *drawn.voc(voc_root), "workers=0", "proposals=multibox", f"run_dir={tmp_path / 'run'}"]
     outcome = detpipe(*propose, f"proposals.weights={tmp_path}")
     assert outcome.status == 1
-    assert f"{tmp_path}: wanted a trained MultiBox" in outcome.err
+    assert f"proposals.weights: {tmp_path}: wanted a trained MultiBox" in outcome.err
+    assert not (tmp_path / "run" / "proposals.lmdb").exists()
+    (tmp_path / "multibox").mkdir()
+    assert f"did you mean {tmp_path / 'multibox'}?" in detpipe(*propose, f"proposals.weights={tmp_path}").err
     outcome = detpipe(*propose)
     assert outcome.status == 1
     assert "give proposals.weights=DIR" in outcome.err
@@ -117,6 +121,33 @@ def test_another_setting_is_refused_by_name(
     outcome = train(voc_root, net, trained, override)
     assert outcome.status == 1
     assert named in outcome.err
+
+
+@pytest.mark.parametrize("setting", ["backbone.weights", "solver.weights"])
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("gone.safetensors", "there is no such file|no such file: "),
+        ("folder", "wanted a file of weights, got"),
+        ("text.safetensors", "text.safetensors: wanted a safetensors file"),
+        ("text.pt", "text.pt: "),
+    ],
+)
+def test_weights_that_are_none_are_named_before_anything_is_deleted(
+    trained: Path, voc_root: Path, net: Path, tmp_path: Path, setting: str, file: str, said: str
+) -> None:
+    folder = drawn.copy(trained, tmp_path / "run")
+    before = bytes_of(folder)
+    (tmp_path / "folder").mkdir()
+    for name in ("text.safetensors", "text.pt"):
+        (tmp_path / name).write_text("no weights")
+    outcome = train(voc_root, net, folder, f"{setting}={tmp_path / file}", "overwrite=true")
+    assert outcome.status == 1
+    last = outcome.err.strip().splitlines()[-1]
+    assert last.startswith(f"detpipe train-multibox: {setting}: ")
+    assert re.search(said, last)
+    assert str(tmp_path / file) in last
+    assert bytes_of(folder) == before
 
 
 @pytest.mark.parametrize("preset", ["multibox_2014", "msc_multibox"])
