@@ -136,17 +136,24 @@ def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence
 
 
 def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], kept: Path) -> float:
-    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image.
+    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image, or
+    what can't be had.
 
     kept: the classifier's folder, with what the method reads beside the images.
     """
     description = stored.manifest.settings["proposals"]
+    unknown = "%s: the time of proposing by %s is not known%s"
     proposer = proposer_of(description)
     if proposer is None or not proposer.from_pixels or not records:
-        logger.warning("%s: the time of proposing by %s is not known", stored.path, method_name(description))
+        logger.warning(unknown, stored.path, method_name(description), "")
+        return float("nan")
+    proposer = proposer.kept_in(kept)
+    try:
+        proposer.check()
+    except (OSError, ValueError) as error:  # a network that is gone: all else has been measured by now
+        logger.warning(unknown, stored.path, method_name(description), f": {error}")
         return float("nan")
     images = [read_image(record.path) for record in records]
-    proposer = proposer.kept_in(kept)
     proposer(images[0])  # which compiles where it has to
     begun = time.perf_counter()
     for image in images:

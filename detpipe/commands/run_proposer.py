@@ -22,7 +22,21 @@ DESCRIPTION = "proposals.json"
 
 
 def keep_proposer(folder: RunFolder, classifier: Path) -> None:
-    """Write how the run's proposals were made into a classifier's folder; nothing where it isn't known."""
+    """Write how the run's proposals were made into a classifier's folder; nothing where it isn't known.
+
+    It comes last, after hours: what can't be kept, as a network that is gone, is said, and ends no training.
+    """
+    try:
+        _keep_proposer(folder, classifier)
+    except (OSError, ValueError) as error:
+        logger.warning(
+            "%s: how its proposals were made could not be kept whole beside it, so it may look at no new images: %s",
+            classifier,
+            error,
+        )
+
+
+def _keep_proposer(folder: RunFolder, classifier: Path) -> None:
     found = find_manifest(folder.proposals)
     if found is not None and not found.complete:  # being made anew: crops may be of those before
         return
@@ -41,7 +55,11 @@ def moved_along(described: dict[str, Any], folder: RunFolder, manifest: Manifest
         return described
     here = {**described, "weights": str(folder.multibox)}
     proposer = proposer_of(here)
-    same = proposer is not None and all(manifest.inputs.get(name) == one for name, one in proposer.inputs().items())
+    try:
+        inputs = proposer.inputs() if proposer is not None else {}
+    except OSError:  # a file of it is gone
+        return described
+    same = proposer is not None and all(manifest.inputs.get(name) == one for name, one in inputs.items())
     return here if same else described
 
 

@@ -78,9 +78,15 @@ class MultiBoxProposals(Proposer):
         return {path.name: file_digest(path).hex() for path in network_files(Path(self.weights))}
 
     def keep(self, folder: Path) -> None:
-        """Copy the network's files into the folder `multibox` of a folder, each whole or not at all."""
+        """Copy the network's files into the folder `multibox` of a folder, each whole or not at all.
+
+        Raises FileNotFoundError, and makes no folder, where one is gone.
+        """
         from detpipe.proposals.multibox_network import network_files
 
+        for path in network_files(Path(self.weights)):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: wanted a file of the network that proposes, found none")
         (folder / KEPT).mkdir(parents=True, exist_ok=True)
         for path in network_files(Path(self.weights)):
             with replaced(folder / KEPT / path.name) as scratch:
