@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.classify.classifier_folder import check_classes
+from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
 from detpipe.commands.detector import Detector
+from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.region_classifier import load_region_spec
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stored_features import stored_detections
@@ -30,6 +31,7 @@ from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
+from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
@@ -90,15 +92,11 @@ def run(config: Detect) -> None:
             "proposals": images.digest,
         },
     )
+    # Before room is made: what stands there is not lost to a network that can't be had.
+    find = None if stands(config, artefact) else finder(config, images)
     if artefact.begin(overwrite=make_room(config, artefact)) is not State.COMPLETE:
         begun = time.perf_counter()
-        detections = detect_all(config, images, artefact)
-        try:
-            hold_readable(config, images)
-        except BrokenImageError:
-            # The next run would believe the finished chunks, when the files may have been mended.
-            shutil.rmtree(unfinished(config), ignore_errors=True)
-            raise
+        detections = detect_all(config, images, artefact, find or finder(config, images))
         write_detections(config.folder.detections, images.dataset, detections)
         summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
@@ -113,6 +111,12 @@ def run(config: Detect) -> None:
         config.folder.detections,
         f", {config.folder.path / 'annotated'}" if config.source is not None else "",
     )
+
+
+def stands(config: Detect, artefact: Artefact) -> bool:
+    """Whether these very detections are there already."""
+    found = None if config.overwrite else artefact.found()
+    return found is not None and found.complete and artefact.path.is_file() and same_key(found, artefact.manifest)
 
 
 def detection_key(config: DetectConfig) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def source_images(config: Detect) -> Input:
     contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
     if spec.proposes:
         return replace(images_alone(dataset), digest=contents)
-    proposer = proposer_of_run(config.folder)
+    proposer = checked_proposer(config)
     bad: list[str] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
@@ -196,13 +200,35 @@ def source_images(config: Detect) -> Input:
     return Input(dataset, regions, contents, bad)
 
 
+def checked_proposer(config: Detect) -> Proposer:
+    """The run's proposer. Raises ClassifierError where what it needs beside the image, as a network, can't be had."""
+    proposer = proposer_of_run(config.folder)
+    try:
+        proposer.check()
+    except (OSError, ValueError) as error:
+        raise ClassifierError(
+            f"{config.folder.path}: new images are proposed on as the run's own were, which can't be done: {error}"
+        ) from error
+    return proposer
+
+
+def is_unreadable(config: Detect, images: Input) -> bool:
+    """Whether no image of `source`, or too few of a data set, could be read."""
+    if config.source is not None:
+        return len(images.bad) >= len(images.dataset)
+    return len(images.bad) > config.data_source.max_bad * len(images.dataset)
+
+
 def hold_readable(config: Detect, images: Input) -> None:
     """Raise BrokenImageError, naming files and reasons, where not one image of `source` could be read.
 
-    That nothing was found in them would be no answer. What a data set puts up with, its `max_bad` says.
+    That nothing was found in them would be no answer. What a data set puts up with, its `max_bad` says: above it
+    TooManyBadError is raised.
     """
-    if config.source is None or len(images.bad) < len(images.dataset):
+    if not is_unreadable(config, images):
         return
+    if config.source is None:
+        hold_max_bad(images.bad, len(images.dataset), config.data_source.max_bad, "dataset.max_bad")
     bad = [*images.dataset.bad, *images.bad]
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise BrokenImageError(
@@ -215,10 +241,13 @@ def nothing_to_see() -> tuple[Image, Float32Array]:
     return np.zeros((1, 1, 3), dtype=np.uint8), np.zeros((0, 4), dtype=np.float32)
 
 
-def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageId, Detections]:
-    """The detections of all images, from disk for the chunks that an earlier run finished.
+def detect_all(
+    config: Detect, images: Input, artefact: Artefact, find: Callable[[Sequence[ImageRecord]], Iterator[Detections]]
+) -> dict[ImageId, Detections]:
+    """The detections of all images, by `find`, or from disk for the chunks that an earlier run finished.
 
-    Chunks are cut the same way each time and share no batch, so a killed run ends with the same numbers.
+    Chunks are cut the same way each time and share no batch, so a killed run ends with the same numbers. Raises as
+    `hold_readable`.
     """
     begun = time.perf_counter()
     records = images.dataset.records
@@ -226,15 +255,17 @@ def detect_all(config: Detect, images: Input, artefact: Artefact) -> dict[ImageI
     images.bad.extend(bad_before(unfinished(config)))
     with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        if left:
-            find = finder(config, images)
-            for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
-                for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
-                    writer.put(_key(index), _pack(found))
-                writer.put(BAD, json.dumps(images.bad).encode())
-                writer.commit()
-                if stop:
-                    break
+        for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
+            for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
+                writer.put(_key(index), _pack(found))
+            writer.put(BAD, json.dumps(images.bad).encode())
+            writer.commit()
+            if stop or is_unreadable(config, images):
+                break
+    if is_unreadable(config, images):
+        # The next run would believe the finished chunks, when the files may have been mended.
+        shutil.rmtree(unfinished(config), ignore_errors=True)
+        hold_readable(config, images)
     if stop:
         artefact.pause(time.perf_counter() - begun)
         raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
