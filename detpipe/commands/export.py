@@ -26,7 +26,7 @@ from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.network.device import Precision
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import Artefact, ArtefactError, State, plain, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, State, manifest_path, plain, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def run(config: Export) -> None:
         settings=told,
         inputs={"classifier": read_manifest(config.folder.classifier).digest},
     )
-    refuse_other_stages(artefact)
+    refuse_other_stages(artefact, overwrite=config.overwrite)
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         difference = write(config, graph, told)
@@ -149,9 +149,24 @@ def write(config: Export, graph: NetworkGraph, told: dict[str, Any]) -> float:
     return difference
 
 
-def refuse_other_stages(artefact: Artefact) -> None:
-    """Raise ArtefactError where another command's artefact stands: overwrite=true would delete it."""
-    found = artefact.found()
+def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
+    """Raise ArtefactError where another command's artefact stands: overwrite=true would delete it.
+
+    So it is, too, of a manifest that can't be read, where the folder holds more than an export's files.
+    """
+    try:
+        found = artefact.found()
+    except ArtefactError as error:
+        own = {manifest_path(artefact.path).name, DESCRIPTION, *FILES.values()}
+        others = sorted(path.name for path in artefact.path.iterdir() if path.name not in own)
+        if others:
+            raise ArtefactError(
+                f"{artefact.path}: wanted the folder of an export, got one with a broken manifest and other files "
+                f"({', '.join(others[:3])}); move it away, or give another folder as out="
+            ) from error
+        if not overwrite:
+            raise
+        return
     if found is not None and found.stage != STAGE:
         raise ArtefactError(f"{artefact.path}: made by `detpipe {found.stage}`; give another folder as out=")
 

@@ -14,8 +14,10 @@ import torch
 from detpipe import Detector
 from detpipe.classify.image_scorer import ImageScorer
 from detpipe.commands.command import RunFolder
+from detpipe.commands.export import refuse_other_stages
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn
 from tests.command_line import detpipe
 from tests.test_docs import ROOT, blocks_of
@@ -119,3 +121,15 @@ def test_no_classifier(tmp_path: Path) -> None:
     outcome = detpipe("export", f"run_dir={tmp_path}", "format=torch")
     assert (outcome.status, "found no classifier.json" in outcome.err) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_manifest_of_an_export_is_made_anew(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path, stage="export", settings={}, inputs={})
+    for name in ("manifest.json", "detector.json", "detector.onnx"):
+        (tmp_path / name).write_text("{")
+    with pytest.raises(ArtefactError, match="overwrite=true makes it anew"):
+        refuse_other_stages(artefact, overwrite=False)
+    refuse_other_stages(artefact, overwrite=True)
+    (tmp_path / "data.mdb").write_text("of something else")
+    with pytest.raises(ArtefactError, match=r"other files \(data\.mdb\); move it away, or give another folder as out="):
+        refuse_other_stages(artefact, overwrite=True)
