@@ -51,16 +51,25 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
     spec = load_region_spec(folder)
     fast = isinstance(spec, (FastRcnnSpec, MultiBoxFastRcnnSpec))
     of_crops = not fast and not isinstance(spec, FrozenSpec)
-    if (config.scales or config.flip) and not fast:
-        raise ClassifierError(f"detect.scales, detect.flip: are for a Fast R-CNN; {folder} holds another classifier")
-    if config.cascade_size is not None and not of_crops:
-        raise ClassifierError(f"detect.cascade_size: is for a fine-tuned classifier of crops; {folder} has another")
-    if config.second_look and not isinstance(spec, FrozenSpec):
-        raise ClassifierError(f"detect.second_look: is for a head on stored features; {folder} has another classifier")
+    check_detection(config, f"{folder} has another classifier", fast=fast, of_crops=of_crops)
     bf16 = resolve_bf16(config.precision, device)
     if fast:
         return image_scorer(folder, config, device, bf16), spec
     return (crop_scorer if of_crops else frozen_scorer)(folder, config, device, bf16), spec
+
+
+def check_detection(config: DetectConfig, another: str, *, fast: bool, of_crops: bool) -> None:
+    """Raise ClassifierError for settings that another kind of classifier has.
+
+    fast: it is a Fast R-CNN. of_crops: a fine-tuned one of crops. Neither: a head on stored features. another: the
+    sentence's end.
+    """
+    if (config.scales or config.flip) and not fast:
+        raise ClassifierError(f"detect.scales, detect.flip: are for a Fast R-CNN; {another}")
+    if config.cascade_size is not None and not of_crops:
+        raise ClassifierError(f"detect.cascade_size: is for a fine-tuned classifier of crops; {another}")
+    if config.second_look and (fast or of_crops):
+        raise ClassifierError(f"detect.second_look: is for a head on stored features; {another}")
 
 
 def image_scorer(folder: Path, config: DetectConfig, device: torch.device, bf16: bool) -> Scorer:

@@ -6,19 +6,26 @@ import json
 import logging
 from dataclasses import dataclass, field, replace
 
+from detpipe.backbone.create import check_weights, map_strides
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
+from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
+from detpipe.commands.region_classifier import check_detection
 from detpipe.commands.training_images import taught_classes
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
+from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.zero_shot import ZeroShot
+from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
+from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.train_multibox import MultiBoxSolver
+from detpipe.solver.initial_weights import check_start_weights
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +57,9 @@ class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, det
 def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
     say_departures(config)
+    check_settings(config)
     gate(config)
+    check_proposals(config)
     config = with_proposals(config)
     if config.fine_tune:
         config = fine_tuned(config)
@@ -64,6 +73,31 @@ def run(config: Run) -> None:
     detect.run(config)
     evaluate.run(config)
     summarize(config)
+
+
+def check_settings(config: Run) -> None:
+    """Raise now, in the words of the later stages, what of their settings they would refuse: after hours of work."""
+    resolve_device(config.device)
+    fast = isinstance(config.head, FastRcnnHead)
+    another = f"the head is another, {type(config.head).__name__}"
+    check_detection(config.detect, another, fast=fast, of_crops=train_regions.needs_crops(config.head))
+    check_weights(config.backbone)
+    check_start_weights(config.solver.weights, "solver.weights")
+    if isinstance(config.head, FastRcnnHead):
+        map_strides(config.backbone, config.head.maps)
+
+
+def check_proposals(config: Run) -> None:
+    """Raise now what `propose` would refuse, where a network is trained before it."""
+    proposals: Proposer | None = config.proposals if train_regions.proposes(config.head) else None
+    if isinstance(config.proposals, Fused | MultiBoxProposals) and lacks_network(config.proposals):
+        check_start_weights(config.multibox_solver.weights, "multibox_solver.weights")
+        proposals = None
+        if isinstance(config.proposals, Fused):
+            others = [source for source in config.proposals.sources if source != "multibox"]
+            proposals = replace(config.proposals, sources=others, budgets=None) if others else None
+    if proposals is not None:
+        proposals.check(list(load_splits(config.data_source).values()))
 
 
 def with_proposals(config: Run) -> Run:
