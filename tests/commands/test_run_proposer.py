@@ -97,6 +97,38 @@ def test_the_classifier_alone_is_a_detector(proposed_by_network: Path, voc_root:
     np.testing.assert_array_equal(after.scores, before.scores)
 
 
+def test_a_network_that_is_gone_ends_no_training(
+    proposed_by_network: Path, voc_root: Path, net: str, tmp_path: Path
+) -> None:
+    """The proposals are there; new images can't be looked at, which detect says before it makes room."""
+    folder = tmp_path / "run"
+    shutil.copytree(proposed_by_network / "proposals.lmdb", folder / "proposals.lmdb")
+    described = json.loads((folder / "proposals.lmdb" / "manifest.json").read_text())
+    described["settings"]["proposals"]["weights"] = str(tmp_path / "gone")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (folder / "proposals.lmdb" / "manifest.json").write_text(json.dumps(described))
+    (folder / "multibox").mkdir()  # one of its own, without files
+    training = [*drawn.voc(voc_root), "head=fast_rcnn", *COMMON, *BACKBONE, net, *TRAINING]
+    outcome = detpipe("train-cls", *training, f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    assert "could not be kept whole beside it" in outcome.err
+    assert not (folder / "classifier" / "multibox").exists()
+    outcome = detpipe("detect", *drawn.voc(voc_root), *COMMON, *DETECTION, f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    found = (folder / "detections.json").read_bytes()
+    assert found == (proposed_by_network / "detections.json").read_bytes()
+    source = f"source={voc_root / 'JPEGImages' / 'test_0.jpg'}"
+    outcome = detpipe("detect", *COMMON, *DETECTION, source, f"run_dir={folder}")
+    assert outcome.status == 1
+    assert f"{tmp_path / 'gone'}: wanted a trained MultiBox" in outcome.err
+    assert (folder / "detections.json").read_bytes() == found
+    outcome = detpipe(
+        *["curve", *drawn.voc(voc_root), *COMMON, *DETECTION, "budgets=[30]", "resamples=0", f"run_dir={folder}"]
+    )
+    assert outcome.status == 0, outcome.err
+    assert "the time of proposing by multibox is not known: proposals.weights: " in outcome.err
+
+
 def test_inspect_run_draws_the_proposers_training(proposed_by_network: Path, tmp_path: Path) -> None:
     outcome = detpipe("inspect", "run", f"run_dir={proposed_by_network / 'multibox'}", f"out={tmp_path}")
     assert outcome.status == 0, outcome.err

@@ -160,6 +160,53 @@ def test_a_broken_image_is_named_though_the_first_run_was_killed(
     assert bad.startswith(f"{file}: ")
 
 
+def test_more_broken_images_than_max_bad(one_network: Path, voc_root: Path, tmp_path: Path) -> None:
+    """Nothing is kept that the next run would believe: the files may be mended by then."""
+    root, folder = drawn.copy(voc_root, tmp_path / "drawn"), tmp_path / "run"
+    shutil.copytree(one_network / "classifier", folder / "classifier")
+    file = root / "JPEGImages" / "test_0.jpg"
+    data = bytearray(cv2.imencode(".png", drawn.draw(10)[0])[1].tobytes())
+    start = data.index(b"IDAT") + 4
+    data[start : start + 2000] = bytes(2000)  # only the decoder finds out
+    file.write_bytes(bytes(data))
+    outcome = detpipe("detect", *drawn.voc(root), "dataset.max_bad=0.2", *COMMON, *DETECTION, f"run_dir={folder}")
+    assert outcome.status == 1
+    assert f"1 of 4 images can't be read, more than dataset.max_bad=0.2: {file}: " in outcome.err
+    assert not (folder / "detections.json").exists()
+    assert not (folder / "detections.lmdb").exists()
+    detected([*drawn.voc(root), "dataset.max_bad=0.25"], folder)
+
+
+@pytest.mark.parametrize("more", [(), ("overwrite=true",)])
+def test_a_network_that_is_gone_leaves_the_detections(one_network: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    folder = drawn.copy(one_network, tmp_path / "run")
+    drawn.write_jpeg(tmp_path / "one.jpg", drawn.draw(50)[0])
+    (folder / "classifier" / "weights.safetensors").unlink()
+    outcome = detpipe("detect", *COMMON, *DETECTION, f"source={tmp_path / 'one.jpg'}", *more, f"run_dir={folder}")
+    assert outcome.status == 1
+    assert "wanted this network's weights" in outcome.err
+    assert (folder / "detections.json").read_bytes() == (one_network / "detections.json").read_bytes()
+    assert read_manifest(folder / "detections.json").settings["source"] is None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("detect.second_look=5", "detect.second_look: is for a head on stored features"),
+        ("head.maps=[stride9]", "stride9"),
+        ("proposals.weights=nowhere", "proposals.weights: nowhere: wanted a trained MultiBox"),
+        ("solver.weights=nowhere.pt", "solver.weights: no such file: nowhere.pt"),
+    ],
+)
+def test_what_a_late_stage_would_refuse_is_refused_first(
+    voc_root: Path, net: str, tmp_path: Path, word: str, said: str
+) -> None:
+    outcome = run(voc_root, net, tmp_path / "run", word)
+    assert outcome.status == 1
+    assert said in outcome.err
+    assert not (tmp_path / "run" / "classifier").exists()
+
+
 def test_curve(one_network: Path, voc_root: Path, tmp_path: Path) -> None:
     folder = drawn.copy(one_network, tmp_path / "run")
     outcome = detpipe(
@@ -199,6 +246,13 @@ def test_a_multibox_of_its_own_is_not_replaced(one_network: Path, voc_root: Path
     outcome = train(voc_root, net, tmp_path)
     assert outcome.status == 1
     assert f"{tmp_path / 'multibox'}: made by `detpipe train-multibox`" in outcome.err
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_a_link_to_nothing_in_multiboxs_place_is_refused_first(voc_root: Path, net: str, tmp_path: Path) -> None:
+    (tmp_path / "multibox").symlink_to(tmp_path / "nowhere")
+    outcome = train(voc_root, net, tmp_path)
+    assert (outcome.status, f"{tmp_path / 'multibox'}: wanted a folder" in outcome.err) == (1, True)
     assert not (tmp_path / "classifier").exists()
 
 
