@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.create import BackboneConfig, check_weights
 from detpipe.classify.image_classifier import ImageClassifier, load_image_classifier, shipped_classifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import all_logits
@@ -63,6 +63,7 @@ def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClass
         network, spec = load_image_classifier(config.folder.classifier)
         check_labels(reader, spec.classes)
         return network, spec.classes, spec.view
+    check_weights(config.backbone)
     network = shipped_classifier(config.backbone)
     names = database_classes(reader.path)
     outputs = network.n_outputs()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.caffe_classifier import build_classifier
-from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone, written_out
+from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, check_weights, create_backbone, written_out
 from detpipe.backbone.depthwise_conv import use_fast_backward
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.classifier import load_classifier
@@ -167,6 +167,7 @@ def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
 def _backbone(config: NetworkCommand) -> StudiedNetwork:
     """A backbone with the classifier of its weights, or with a new head."""
     assert config.backbone is not None
+    check_weights(config.backbone)
     backbone = create_backbone(config.backbone)
     head = backbone.classifier
     if head is None:
@@ -186,6 +187,7 @@ def _studied(title: str, network: nn.Module, backbone: Backbone, outputs: int) -
 def _caffe(config: NetworkCommand) -> StudiedNetwork:
     """A net of Caffe's, whole: with its own last layers and losses, and its layers' own names."""
     assert config.backbone is not None
+    check_weights(config.backbone)
     plain = written_out(config.backbone)
     assert plain.prototxt is not None
     assert plain.scale is not None

@@ -119,6 +119,14 @@ def test_another_network_is_refused(voc_root: Path, changed: Path) -> None:
     )  # fmt: skip
     assert outcome.status == 1
     assert "a network with other weights" in outcome.err
+    assert (changed / "classifier" / "weights.safetensors").is_file()
+    for words in (["train-cls", "head=svm"], ["features"]):
+        weights = f"backbone.weights={changed / 'gone.pth'}"
+        outcome = detpipe(*words, *drawn.voc(voc_root), weights, "overwrite=true", f"run_dir={changed}")
+        assert outcome.status == 1
+        assert "backbone.weights: wanted imagenet, none, or the path of a file" in outcome.err
+        assert (changed / "classifier" / "weights.safetensors").is_file()
+        assert (changed / "features" / "train" / "manifest.json").is_file()
 
 
 def test_a_class_added_and_removed(voc_root: Path, changed: Path) -> None:
