@@ -188,7 +188,9 @@ class Artefact:
         trash = self.path.with_name(f".{self.path.name}.deleted")
         if trash.exists():
             shutil.rmtree(trash)
-        if self.path.is_dir():
+        if self.path.is_symlink():
+            self.path.unlink()  # What it leads to stays: that isn't in this run folder.
+        elif self.path.is_dir():
             self.path.rename(trash)
             shutil.rmtree(trash)
         else:

@@ -149,6 +149,21 @@ def test_what_has_no_manifest_is_not_ours_to_delete(path: Path) -> None:
     assert file.read_text() == "content"
 
 
+def test_of_a_link_the_link_is_replaced(tmp_path: Path) -> None:
+    """What it leads to, on another disk, stays; one that leads nowhere is in nobody's way."""
+    elsewhere = tmp_path / "elsewhere"
+    one = Artefact(elsewhere, stage="s", settings={}, inputs={})
+    one.begin(overwrite=False)
+    for target in (elsewhere, tmp_path / "nowhere"):
+        path = tmp_path / f"link_to_{target.name}"
+        path.symlink_to(target)
+        again = Artefact(path, stage="s", settings={"other": 1}, inputs={})
+        assert again.begin(overwrite=True) is State.NEW
+        assert path.is_dir()
+        assert not path.is_symlink()
+    assert (elsewhere / "manifest.json").is_file()
+
+
 def test_a_kill_before_the_manifest_stood_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "crops.lmdb"
     path.mkdir()
