@@ -44,7 +44,13 @@ def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
 
 
 def refuse_another_multibox(config: TrainCls) -> None:
-    """Raise ArtefactError where multibox/ is a training of its own, whose weights this one would replace."""
+    """Raise ArtefactError where multibox/ is a training of its own, whose weights this one would replace, or no folder."""
+    path = config.folder.multibox
+    if not path.is_dir() and (path.is_symlink() or path.exists()):
+        raise ArtefactError(
+            f"{path}: wanted a folder, or nothing, got {'a link to nothing' if path.is_symlink() else 'a file'}; "
+            "head=multibox_fast_rcnn writes its proposing half there: move it away"
+        )
     if find_manifest(config.folder.multibox) is not None:
         raise ArtefactError(
             f"{config.folder.multibox}: made by `detpipe train-multibox`, and head=multibox_fast_rcnn writes its own "
