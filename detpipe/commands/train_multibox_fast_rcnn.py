@@ -44,7 +44,7 @@ def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
 
 
 def refuse_another_multibox(config: TrainCls) -> None:
-    """Raise ArtefactError where multibox/ is a training of its own, whose weights this one would replace, or no folder."""
+    """Raise ArtefactError where multibox/ is a training of its own, that this one would replace, or no folder."""
     path = config.folder.multibox
     if not path.is_dir() and (path.is_symlink() or path.exists()):
         raise ArtefactError(

@@ -76,8 +76,9 @@ def complete(
     """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
 
     Logs and snapshots stand in the artefact's folder, under the key that it was begun with.
-    Raises Interrupted after a signal, ArtefactError where the folder holds another training.
+    Raises Interrupted after a signal, ArtefactError where the folder holds another training, and as `check_starts`.
     """
+    check_starts(artefact, config)
     if begin(artefact, ranks, overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         session = Session(
@@ -99,6 +100,24 @@ def complete(
             artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
     if ranks.is_first:
         report(artefact)
+
+
+def check_starts(artefact: Artefact, config: SolverCommand) -> None:
+    """Raise ArtefactError where room for a training would be made by deleting what it is to start from.
+
+    FileNotFoundError where solver.resume names no file.
+    """
+    solver = config.solver
+    resumed = None if solver.resume in ("auto", "none") else solver.resume
+    if resumed is not None and not Path(resumed).is_file():
+        raise FileNotFoundError(f"solver.resume: wanted auto, none or a snapshot, got {resumed}: there is no such file")
+    starts = {"backbone.weights": config.backbone.weights, "solver.weights": solver.weights, "solver.resume": resumed}
+    for name, path in starts.items():
+        if config.overwrite and path and Path(path).resolve().is_relative_to(artefact.path.resolve()):
+            raise ArtefactError(
+                f"{name}: {path} lies in {artefact.path}, which overwrite=true deletes first; give another run_dir, or "
+                "move the file"
+            )
 
 
 def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:

@@ -150,6 +150,22 @@ def test_weights_that_are_none_are_named_before_anything_is_deleted(
     assert bytes_of(folder) == before
 
 
+@pytest.mark.parametrize("setting", ["solver.weights", "backbone.weights", "solver.resume"])
+def test_what_it_starts_from_is_not_deleted(
+    trained: Path, voc_root: Path, net: Path, tmp_path: Path, setting: str
+) -> None:
+    folder = drawn.copy(trained, tmp_path / "run")
+    before = bytes_of(folder)
+    file = folder / "multibox" / "weights.safetensors"
+    outcome = train(voc_root, net, folder, f"{setting}={file}", "overwrite=true")
+    assert outcome.status == 1
+    assert f"{setting}: {file} lies in {folder / 'multibox'}, which overwrite=true deletes first" in outcome.err
+    assert bytes_of(folder) == before
+    outcome = train(voc_root, net, folder, "solver.resume=gone.pt", "overwrite=true")
+    assert "solver.resume: wanted auto, none or a snapshot, got gone.pt" in outcome.err
+    assert bytes_of(folder) == before
+
+
 @pytest.mark.parametrize("preset", ["multibox_2014", "msc_multibox"])
 def test_the_papers_presets(preset: str, voc_root: Path, net: Path, tmp_path: Path) -> None:
     outcome = train(voc_root, net, tmp_path, f"multibox={preset}", "multibox.hidden=16", "multibox.priors=5")
