@@ -84,7 +84,8 @@ def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:
 
     Raises ValueError for no objects.
     """
-    train, val = training_parts(config.data_source, config.val_share, config.seed)
+    labelled = config.targets is Targets.truth
+    train, val = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
     device = resolve_device(config.device)
     boxes, sizes = objects_of(targets_of(config, train))
     strides = map_strides(config.backbone, config.multibox.maps)
@@ -150,11 +151,12 @@ def trained_artefact(config: TrainMultiBox, training: Training[MultiBoxSpec]) ->
 def train(config: TrainMultiBox, training: Training[MultiBoxSpec], session: Session) -> dict[str, float]:
     """Train the network of the spec, which the first rank saves; returns the solver's summary."""
     max_bad = config.data_source.max_bad
+    labelled = training.val.dataset.ground_truth is not None
     network = build_multibox(training.spec, seed=session.seed, pretrained=True)
     summary = train_multibox(
         network,
         readable(targets_of(config, training.train), len(training.train.records), max_bad),
-        readable(true_targets(training.val), len(training.val.records), max_bad),
+        readable(true_targets(training.val) if labelled else (), len(training.val.records), max_bad),
         head=config.multibox,
         session=session,
     )

@@ -22,15 +22,16 @@ class Part:
     records: tuple[ImageRecord, ...]
 
 
-def training_parts(source: DatasetSource, val_share: float, seed: int) -> tuple[Part, Part]:
+def training_parts(source: DatasetSource, val_share: float, seed: int, *, annotated: bool = True) -> tuple[Part, Part]:
     """The images to learn from, and those for validation: the val split's, or a share of the training images.
 
-    Raises ValueError where there is no train split with annotations.
+    Raises ValueError where there is no train split, or, with `annotated`, none with annotations.
     """
     splits = load_splits(source)
     train = splits.get(Split.train)
-    if train is None or train.ground_truth is None:
-        raise ValueError("wanted a train split with annotations, got none: name it in the dataset settings")
+    if train is None or (annotated and train.ground_truth is None):
+        wanted = "a train split with annotations" if annotated else "a train split"
+        raise ValueError(f"wanted {wanted}, got none: name it in the dataset settings")
     val = splits.get(Split.val)
     if val is not None and val.ground_truth is not None:
         return Part(Split.train, train, train.records), Part(Split.val, val, val.records)

@@ -184,6 +184,22 @@ def test_proposals_stand_for_objects(proposed_copy: Path, voc_root: Path, net: P
     assert "targets" in more.err
 
 
+def test_images_without_annotations_teach_by_proposals(voc_root: Path, net: Path, tmp_path: Path) -> None:
+    coco = drawn.write_coco(tmp_path / "coco", voc_root)
+    for file in (tmp_path / "coco").glob("*.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({name: value for name, value in content.items() if name != "annotations"}))
+    common = [*coco, "workers=0", "device=cpu", f"run_dir={tmp_path / 'run'}"]
+    outcome = detpipe("propose", *common, "proposals=uniform", "proposals.max_proposals=20")
+    assert outcome.status == 0, outcome.err
+    words = ["train-multibox", *TINY, f"backbone.prototxt={net}", *common]
+    outcome = detpipe(*words, "targets=proposals")
+    assert outcome.status == 0, outcome.err
+    assert read_manifest(tmp_path / "run" / "multibox").complete
+    outcome = detpipe(*words, "overwrite=true")
+    assert (outcome.status, "wanted a train split with annotations" in outcome.err) == (1, True)
+
+
 def test_a_start_from_proposals_keeps_their_priors(
     proposed_copy: Path, trained: Path, voc_root: Path, net: Path, tmp_path: Path
 ) -> None:
