@@ -103,17 +103,19 @@ def complete(
 
 
 def check_starts(artefact: Artefact, config: SolverCommand) -> None:
-    """Raise ArtefactError where room for a training would be made by deleting what it is to start from.
+    """Raise before overwrite=true makes room by deleting what the training is to start from, or for what isn't there.
 
-    FileNotFoundError where solver.resume names no file.
+    ArtefactError, or FileNotFoundError for a snapshot.
     """
+    if not config.overwrite:
+        return
     solver = config.solver
     resumed = None if solver.resume in ("auto", "none") else solver.resume
     if resumed is not None and not Path(resumed).is_file():
         raise FileNotFoundError(f"solver.resume: wanted auto, none or a snapshot, got {resumed}: there is no such file")
     starts = {"backbone.weights": config.backbone.weights, "solver.weights": solver.weights, "solver.resume": resumed}
     for name, path in starts.items():
-        if config.overwrite and path and Path(path).resolve().is_relative_to(artefact.path.resolve()):
+        if path and Path(path).resolve().is_relative_to(artefact.path.resolve()):
             raise ArtefactError(
                 f"{name}: {path} lies in {artefact.path}, which overwrite=true deletes first; give another run_dir, or "
                 "move the file"
