@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ GROUP = 8
 """Images whose regions share batches, and that are committed together: what a killed run does again, at most."""
 KEY_BYTES = 16
 _CHECKED_ROWS = 8192
+_ZEROS = 1 << 24
+"""Bytes that are written at once, where the system can't take room by itself."""
 _EXPONENT = np.uint16(0x7C00)
 """The bits of a float16's exponent."""
 _COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
@@ -304,11 +307,34 @@ def _room(path: Path, rows: int, width: int) -> Float16Array:
     if not rows * width:
         path.write_bytes(b"")
         return np.zeros((rows, width), dtype=np.float16)
-    mode: Literal["r+", "w+"] = "r+" if _has_room(path, rows, width) else "w+"
+    _take_room(path, rows * width * 2, new=not _has_room(path, rows, width))
     features: np.memmap[tuple[int, int], np.dtype[np.float16]] = np.memmap(
-        path, dtype=np.float16, mode=mode, shape=(rows, width)
+        path, dtype=np.float16, mode="r+", shape=(rows, width)
     )
     return features
+
+
+def _take_room(path: Path, size: int, *, new: bool) -> None:
+    """The file's bytes on the disk, zeros where it is new: a full disk is no error of a map, but a fatal signal.
+
+    Raises OSError where there is not so much room; a new file is gone then.
+    """
+    try:
+        with path.open("wb" if new else "rb+") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif new:
+                for start in range(0, size, _ZEROS):
+                    file.write(bytes(min(_ZEROS, size - start)))
+    except OSError as error:
+        if new:
+            path.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"wanted {size / 1e6:.0f} MB of disk for the features, got: {error.strerror}; make room, or ask for fewer "
+            "regions (sampling.regions_per_image, detect.max_proposals)",
+            str(path),
+        ) from error
 
 
 def _has_room(path: Path, rows: int, width: int) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -180,6 +182,41 @@ def test_damage_is_named(images: Path, tmp_path: Path) -> None:
     (path / "columns.safetensors").write_bytes(b"no safetensors")
     with pytest.raises(FeatureStoreError, match="wanted a feature store"):
         open_store(path)
+
+
+def test_a_full_disk_is_found_before_anything_is_computed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    extractor = MeanColour()
+    with pytest.raises(OSError, match="wanted 0 MB of disk for the features, got: No space left") as raised:
+        fill(tmp_path / "store", plan_of(images), extractor)
+    assert raised.value.filename == str(tmp_path / "store" / FEATURES)
+    assert extractor.seen == 0
+    assert not (tmp_path / "store" / FEATURES).exists()
+
+
+@pytest.mark.skipif(not hasattr(os.stat_result, "st_blocks"), reason="the system doesn't tell")
+@pytest.mark.parametrize("by_system", [True, False])
+def test_all_room_is_taken_first(
+    by_system: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_system:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+
+    class Wide(MeanColour):
+        width = 10**5
+
+        def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
+            return (np.ones((len(boxes), self.width), np.float32) for _, boxes in images)
+
+    plan = plan_of(images)
+    assert not fill(tmp_path / "store", plan, Wide(), StopsAfter(1))
+    found = (tmp_path / "store" / FEATURES).stat()
+    assert found.st_blocks * 512 >= found.st_size == sum(len(one.regions) for one in plan) * 2 * 10**5
 
 
 def test_features_beyond_float16(images: Path, tmp_path: Path) -> None:
