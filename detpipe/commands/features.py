@@ -158,8 +158,11 @@ def aside(artefact: Artefact) -> Path:
 
 
 def set_aside(artefact: Artefact) -> None:
-    """Keep a complete store for the one that replaces it; an unfinished one goes."""
-    found = find_manifest(artefact.path)
+    """Keep a complete store for the one that replaces it; an unfinished one goes, and one whose manifest is broken."""
+    try:
+        found = find_manifest(artefact.path)
+    except ArtefactError:  # which says to make it anew, as is done here
+        return
     if found is not None and found.complete:
         shutil.rmtree(aside(artefact), ignore_errors=True)
         artefact.path.rename(aside(artefact))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +17,7 @@ from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
 from detpipe.classify.region_features import FeatureConfig, network_digest
 from detpipe.commands.command import Command
+from detpipe.commands.features import aside, set_aside
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import StoredHead
@@ -24,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
-    """Train the head on the stored features, and save the classifier.
+    """Train the head on the stored features, and save the classifier. An earlier one goes when this one stands.
 
     Raises ArtefactError where there are no features, or where another network made them.
     """
@@ -44,12 +48,15 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
     )
     # Before room is made: a classifier that stands there is not lost to weights that are none.
     backbone_network = checked_backbone(store, spec.backbone, config.seed)
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
+    if config.overwrite:
+        artefact.refuse_foreign()
+    if config.overwrite or artefact.begin(overwrite=False) is not State.COMPLETE:
         begun = time.perf_counter()
-        trained = head.train(examples_of(store), seed=config.seed)
-        save_frozen(config.folder.classifier, FrozenClassifier(backbone_network, trained), spec)
-        keep_proposer(config.folder, config.folder.classifier)
-        artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
+        trained = FrozenClassifier(backbone_network, head.train(examples_of(store), seed=config.seed))
+        with successor(artefact) if config.overwrite else nullcontext():
+            save_frozen(artefact.path, trained, spec)
+            keep_proposer(config.folder, artefact.path)
+            artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
         type(head).__name__,
@@ -58,6 +65,21 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         artefact.manifest.seconds,
         config.folder.classifier,
     )
+
+
+@contextmanager
+def successor(artefact: Artefact) -> Iterator[None]:
+    """Make room for an artefact that is finished in the block. The earlier one comes back where that fails."""
+    set_aside(artefact)
+    try:
+        artefact.begin(overwrite=True)
+        yield
+    except BaseException:
+        if aside(artefact).is_dir():
+            shutil.rmtree(artefact.path, ignore_errors=True)
+            aside(artefact).rename(artefact.path)
+        raise
+    shutil.rmtree(aside(artefact), ignore_errors=True)
 
 
 def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FrozenSpec:

@@ -142,8 +142,7 @@ class Artefact:
         if found is not None and found.complete and not self.path.exists():
             found = None  # The file was deleted, its manifest beside it was not.
         if found is None:
-            if self._is_foreign():
-                raise ArtefactError(f"{self.path}: exists without a manifest, so detpipe didn't make it; move it away")
+            self.refuse_foreign()
             self._remove()
             self._write()
             return State.NEW
@@ -154,6 +153,11 @@ class Artefact:
             )
         self.manifest = found
         return State.COMPLETE if found.complete else State.PARTIAL
+
+    def refuse_foreign(self) -> None:
+        """Raise ArtefactError where something stands that has no manifest: it isn't ours to delete."""
+        if self._is_foreign():
+            raise ArtefactError(f"{self.path}: exists without a manifest, so detpipe didn't make it; move it away")
 
     def pause(self, seconds: float) -> None:
         """Count the time of a run that a signal ended."""

@@ -129,6 +129,36 @@ def test_another_network_is_refused(voc_root: Path, changed: Path) -> None:
         assert (changed / "features" / "train" / "manifest.json").is_file()
 
 
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_a_training_that_fails_keeps_the_classifier_that_there_is(
+    moment: str, voc_root: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("no room")
+
+    if moment == "training":
+        monkeypatch.setattr("detpipe.heads.prototypes.PrototypesHead.fit", fails)
+    else:
+        monkeypatch.setattr("detpipe.commands.train_head.save_frozen", fails)
+    before = bytes_of(changed / "classifier")
+    words = ["train-cls", *drawn.voc(voc_root), "head=prototypes", "backbone.weights=none", f"run_dir={changed}"]
+    outcome = detpipe(*words, "overwrite=true")
+    assert (outcome.status, "no room" in outcome.err) == (1, True)
+    assert bytes_of(changed / "classifier") == before
+    monkeypatch.undo()
+    assert detpipe(*words, "overwrite=true").status == 0
+    assert bytes_of(changed / "classifier") != before
+    assert not (changed / "classifier.before").exists()
+
+
+def test_overwrite_makes_what_has_a_broken_manifest(voc_root: Path, changed: Path) -> None:
+    """As its error says."""
+    for name in ("features/train", "classifier"):
+        (changed / name / "manifest.json").write_text("{")
+    ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, "overwrite=true")
+    ran("train-cls", voc_root, changed, DISC, "head=svm", "backbone.weights=none", "overwrite=true")
+
+
 def test_a_class_added_and_removed(voc_root: Path, changed: Path) -> None:
     one = detect(voc_root, changed, DISC)
     head = load_frozen(changed / "classifier")[0].head
