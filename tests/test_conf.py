@@ -235,6 +235,12 @@ def test_the_command_line_wins_over_a_solver_prototxt(prototxt: str) -> None:
     assert (whole.policy.value, whole.gamma) == ("exp", 0.9)
 
 
+def test_rcnn_2014_learns_from_the_objects_own_boxes_and_lets_another_head_in() -> None:
+    as_rcnn = made("run", "experiment=rcnn_2014")
+    assert (as_rcnn.head.positive_iou, as_rcnn.head.rounds, as_rcnn.sampling.own_boxes) == (1.0, 3, True)
+    assert made("run", "experiment=rcnn_2014", "head=linear").head.l2 == 0.01
+
+
 def test_a_solver_prototxt_wins_over_experiments(prototxt: str) -> None:
     assert made("run", "experiment=demo", prototxt).solver.max_iter == 70
     assert made("run", "experiment=rcnn_2014", prototxt).solver.momentum == 0.8

@@ -7,6 +7,7 @@ R-CNN (Girshick et al. 2014, section 2.3): foreground at IoU >= 0.5, a fixed sha
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class Sampling:
     places of what is harder to tell; null for all."""
     jittered: int = 8
     """Moved copies of each object's box among the candidates (IoU at least fg_iou), where proposals are few."""
+    own_boxes: bool = False
+    """Whether each object's own box is always among the regions, beyond fg_share if need be, or a candidate only."""
     val_share: float = 0.1
     """Share of the training images whose crops go to validation, where the data set names no validation images."""
 
@@ -52,6 +55,10 @@ class Sampling:
             raise ValueError("sampling: wanted regions_per_image >= 1 and jittered >= 0")
         if self.max_proposals is not None and self.max_proposals < 0:
             raise ValueError(f"sampling.max_proposals: wanted a number from 0 or null, got {self.max_proposals}")
+
+    def key(self) -> dict[str, Any]:
+        """As part of an artefact's key. own_boxes, which came later, only where it is set: older ones stay valid."""
+        return {name: value for name, value in vars(self).items() if name != "own_boxes" or value}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +123,10 @@ def sample_regions(
 ) -> Regions:
     """The examples of one image: up to fg_share of regions_per_image foreground, the rest background.
 
-    Candidates are the proposals (P, 4), best first, the objects' own boxes and their jittered copies. Candidates
-    without a pixel are left out. An image with too few of a kind gives fewer; the other kind doesn't fill its place,
-    or the shares of a data set would follow its emptiest images. Neither proposals nor objects give no regions.
+    Candidates are the proposals (P, 4), best first, the objects' own boxes and their jittered copies. Those without a
+    pixel are left out. With own_boxes the objects' own are chosen first, all of them. An image with too few of a kind
+    gives fewer; the other kind doesn't fill its place, or the shares of a data set would follow its emptiest images.
+    Neither proposals nor objects give no regions.
     """
     taught = truth.boxes[~(truth.difficult | truth.crowd)]
     moved = jitter(taught, image_size, sampling, generator)
@@ -126,8 +134,11 @@ def sample_regions(
     candidates = np.unique(candidates[geometry.area(candidates) > 0], axis=0)
     regions = label_regions(candidates, truth, sampling)
     n_foreground = round(sampling.fg_share * sampling.regions_per_image)
+    foreground = np.flatnonzero(regions.labels > BACKGROUND)
+    is_own = (regions.ious[foreground] == 1) & sampling.own_boxes
     chosen = [
-        _choose(np.flatnonzero(regions.labels > BACKGROUND), n_foreground, generator),
+        foreground[is_own],
+        _choose(foreground[~is_own], max(n_foreground - int(is_own.sum()), 0), generator),
         _choose(np.flatnonzero(regions.labels == BACKGROUND), sampling.regions_per_image - n_foreground, generator),
     ]
     return regions[np.sort(np.concatenate(chosen))]

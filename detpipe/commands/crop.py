@@ -55,7 +55,7 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
         path,
         stage="crop",
         settings={
-            "sampling": config.sampling,
+            "sampling": config.sampling.key(),
             "crops": config.crops,
             "seed": config.seed,
             "classes": dataset.classes,

@@ -39,7 +39,12 @@ def described(config: TrainCls, head: FastRcnnHead) -> Training[FastRcnnSpec]:
 
 def trained_artefact(config: TrainCls, training: Training[FastRcnnSpec]) -> Artefact:
     """The classifier's folder with its key."""
-    settings = {"kind": KIND, "classifier": training.spec, "sampling": config.sampling, **training.settings(config)}
+    settings = {
+        "kind": KIND,
+        "classifier": training.spec,
+        "sampling": config.sampling.key(),
+        **training.settings(config),
+    }
     return Artefact(
         config.folder.classifier,
         stage="train-cls",

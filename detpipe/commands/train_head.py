@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +43,7 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
     artefact = Artefact(
         config.folder.classifier,
         stage="train-cls",
-        settings={"classifier": spec, "head": type(head).__name__, "settings": head, "seed": config.seed},
+        settings={"classifier": spec, "head": type(head).__name__, "settings": head_key(head), "seed": config.seed},
         inputs={"features": store.manifest.digest},
     )
     # Before room is made: a classifier that stands there is not lost to weights that are none.
@@ -53,7 +53,7 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
     if config.overwrite or artefact.begin(overwrite=False) is not State.COMPLETE:
         begun = time.perf_counter()
         trained = FrozenClassifier(backbone_network, head.train(examples_of(store), seed=config.seed))
-        with successor(artefact) if config.overwrite else nullcontext():
+        with successor(artefact):
             save_frozen(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
@@ -80,6 +80,11 @@ def successor(artefact: Artefact) -> Iterator[None]:
             aside(artefact).rename(artefact.path)
         raise
     shutil.rmtree(aside(artefact), ignore_errors=True)
+
+
+def head_key(head: StoredHead) -> dict[str, Any]:
+    """The head's settings. "positive_iou", which came later, only where it is set: older classifiers stay valid."""
+    return {name: value for name, value in vars(head).items() if name != "positive_iou" or value}
 
 
 def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FrozenSpec:

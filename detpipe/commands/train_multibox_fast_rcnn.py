@@ -96,7 +96,12 @@ def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | N
 
 def trained_artefact(config: TrainCls, training: Training[MultiBoxFastRcnnSpec]) -> Artefact:
     """The classifier's folder with its key."""
-    settings = {"kind": KIND, "classifier": training.spec, "sampling": config.sampling, **training.settings(config)}
+    settings = {
+        "kind": KIND,
+        "classifier": training.spec,
+        "sampling": config.sampling.key(),
+        **training.settings(config),
+    }
     return Artefact(
         config.folder.classifier,
         stage="train-cls",

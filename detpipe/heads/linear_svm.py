@@ -163,6 +163,9 @@ class SvmHead(StoredHead):
     """An error on a positive costs this many times as much."""
     negative_iou: float = 0.3
     """Regions that overlap each object of the class by less are its negatives."""
+    positive_iou: float = 0.0
+    """Regions that overlap their object by at least this are positives: 0, all that have its label; 1, the objects' own
+    boxes alone, as in R-CNN (rcnn_train.m), which sampling.own_boxes=true keeps among the regions."""
     rounds: int = 3
     """Rounds over all images for hard negatives."""
     hard: float = -1.0
@@ -174,6 +177,8 @@ class SvmHead(StoredHead):
         super().__post_init__()
         if not (self.c > 0 and self.positive_weight > 0 and self.rounds > 0 and 0 < self.negative_iou <= 1):
             raise ValueError("head: wanted c, positive_weight and rounds above 0 and negative_iou in (0, 1]")
+        if not 0 <= self.positive_iou <= 1:
+            raise ValueError(f"head.positive_iou: wanted an overlap from 0 to 1, got {self.positive_iou}")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> LinearHead:
         """A machine a class."""
@@ -199,10 +204,23 @@ class SvmHead(StoredHead):
             **self.box_tensors(examples, labels),
         )
 
+    def _positives(self, examples: Examples, label: int) -> Int64Array:
+        """The rows of a class that overlap their object enough. Raises ValueError where there is none."""
+        rows = examples.positives(label)
+        near = rows[examples.ious[rows] >= self.positive_iou]
+        if not len(near):
+            raise ValueError(
+                f"class {examples.classes[label - 1]}: wanted regions that overlap its objects by "
+                f"head.positive_iou={self.positive_iou} or more, got {examples.ious[rows].max():.2f} at most; lower "
+                "it, or run `detpipe features` with sampling.own_boxes=true overwrite=true, which keeps the objects' "
+                "own boxes"
+            )
+        return near
+
     def _machine(
         self, examples: Examples, scaled: Float32Array, label: int, seed: int
     ) -> tuple[SvmSolution, tuple[float, float]]:
-        positive, negative = examples.positives(label), examples.negatives(label, self.negative_iou)
+        positive, negative = self._positives(examples, label), examples.negatives(label, self.negative_iou)
         solution = mine_hard_negatives(
             scaled,
             positive,

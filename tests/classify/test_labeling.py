@@ -129,6 +129,23 @@ def test_objects_are_among_the_examples_without_proposals() -> None:
     assert len(sample(EMPTY, ignored, Sampling())) == 0
 
 
+def test_own_boxes_are_always_among_the_examples() -> None:
+    truth = truth_of(((0, 0, 10, 10), 1, ""), ((20, 20, 30, 30), 2, ""))
+    proposals = of_iou(*np.linspace(6, 9.9, 200))
+    kept = [Sampling(regions_per_image=8, fg_share=0.25, jittered=0, own_boxes=own) for own in (True, False)]
+    for seed in range(5):
+        assert sample(proposals, truth, kept[0], seed).ious.tolist() == [1, 1]
+    assert any((sample(proposals, ONE, kept[1], seed).ious < 1).all() for seed in range(5))
+    one = sample(proposals, ONE, kept[0])
+    assert len(one) == 2
+    assert one.ious.max() == 1
+
+
+def test_a_key_is_as_before_where_nothing_new_is_set() -> None:
+    assert "own_boxes" not in Sampling().key()
+    assert Sampling(own_boxes=True).key()["own_boxes"] is True
+
+
 def test_neither_proposals_nor_objects() -> None:
     regions = sample(EMPTY, NOTHING, Sampling())
     assert (regions.boxes.shape, regions.labels.shape, regions.deltas.shape) == ((0, 4), (0,), (0, 4))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
+from detpipe.heads.feature_head import Examples
 from detpipe.heads.linear_svm import BIAS_FEATURE, SvmHead, mine_hard_negatives, solve_svm
+from detpipe.heads.region_head import BoxRegression
+from tests.heads.examples import clusters
 
 
 def test_two_points_by_hand() -> None:
@@ -67,6 +71,27 @@ def test_rounds_find_the_negatives_that_matter() -> None:
     mined = mine_hard_negatives(x, positive, negative, c=0.01, rounds=8, first=50, tolerance=1e-6)
     whole = solve_svm(x, np.arange(3000) < 100, c=0.01, tolerance=1e-6)
     np.testing.assert_allclose(mined.weight, whole.weight, atol=0.02)
+
+
+def test_positives_from_an_overlap_on() -> None:
+    """With 1 they are the objects' own boxes: the machine is that of a store without the other regions of objects."""
+    seen = clusters(1, seed=3)
+    own = np.flatnonzero(seen.labels == 1)[::3]
+    seen.ious[own] = 1
+    shared = {"mean": torch.zeros(8), "scale": torch.ones(8)}
+    none = BoxRegression.none
+    near = SvmHead(positive_iou=1.0, box_regression=none).fit(seen, shared, seed=0)
+    rows = np.union1d(own, np.flatnonzero(seen.labels == 0))
+    less = Examples(**{k: v if k == "classes" else v[rows] for k, v in vars(seen).items()})
+    assert torch.equal(near.weight, SvmHead(box_regression=none).fit(less, shared, seed=0).weight)
+    every = SvmHead(box_regression=none).fit(seen, shared, seed=0)
+    assert not torch.equal(near.weight, every.weight)
+    assert torch.equal(SvmHead(positive_iou=0.8, box_regression=none).fit(seen, shared, seed=0).weight, every.weight)
+    seen.ious[own] = 0.8
+    with pytest.raises(ValueError, match=r"head\.positive_iou=1\.0 or more, got 0\.80 at most"):
+        SvmHead(positive_iou=1.0).fit(seen, shared, seed=0)
+    with pytest.raises(ValueError, match=r"head\.positive_iou: wanted an overlap from 0 to 1, got 1\.5"):
+        SvmHead(positive_iou=1.5)
 
 
 @pytest.mark.parametrize("setting", [{"c": 0.0}, {"negative_iou": 1.5}, {"rounds": 0}])
