@@ -17,6 +17,7 @@ from detpipe.solver.training_log import read_log
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import detpipe
+from tests.commands.test_run import bytes_of
 
 SOLVER = """
 base_lr: 0.01 lr_policy: "step" gamma: 0.5 stepsize: 2 max_iter: 4 momentum: 0.9 weight_decay: 0.001
@@ -81,6 +82,23 @@ def test_weights_count_by_their_content(cropped: Path, finished_run: Path, tmp_p
     without = detpipe(*arguments(cropped, "solver.max_iter=0"))
     assert without.status == 1
     assert "input solver.weights" in without.err
+
+
+def test_weights_that_are_none_delete_nothing(finished_run: Path, tmp_path: Path) -> None:
+    folder = drawn.copy(finished_run, tmp_path / "run")
+    (tmp_path / "broken.safetensors").write_bytes(b"none")
+    before = bytes_of(folder / "classifier")
+    for word, message in (
+        (f"solver.weights={tmp_path / 'gone.safetensors'}", "no such file"),
+        (f"solver.weights={tmp_path / 'broken.safetensors'}", "wanted a safetensors file"),
+        (f"solver.weights={folder / 'classifier' / 'weights.safetensors'}", "which overwrite=true deletes first"),
+        (f"backbone.weights={tmp_path / 'broken.safetensors'}", "wanted a safetensors file"),
+        ("backbone.name=torchvision/resnet18", "nothing is downloaded unasked"),
+    ):
+        more = [word] if word.startswith("backbone.weights") else [word, "backbone.weights=imagenet"]
+        outcome = detpipe(*arguments(folder, *more, "solver.max_iter=0", "overwrite=true"))
+        assert (outcome.status, message in outcome.err) == (1, True), outcome.err
+        assert bytes_of(folder / "classifier") == before
 
 
 @pytest.mark.slow
