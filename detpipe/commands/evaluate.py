@@ -19,7 +19,7 @@ from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.report.html_report import ReportData, write_report
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import ArtefactError, Manifest, find_manifest, read_manifest
+from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
@@ -78,22 +78,35 @@ def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
 
 
 def manifests(folder: RunFolder) -> dict[str, Manifest]:
-    """Stage -> manifest of what stands in the run folder, in the order of the flow."""
-    stores = [folder.features(split) for split in Split if folder.features(split).exists()]
+    """Stage -> manifest of what stands finished in the run folder, in the order of the flow."""
+    stores = [folder.features(split) for split in Split]
     # A network that proposes and classifies has no manifest of its own for the half that proposes.
-    trained = [folder.multibox] if find_manifest(folder.multibox) is not None else []
-    paths = (*trained, folder.proposals, folder.crops, *stores, folder.classifier, folder.detections)
-    found = [read_manifest(path) for path in paths if path.exists()]
+    trained = [folder.multibox] if manifest_path(folder.multibox).is_file() else []
     before_head = RunFolder(folder.fine_tuned)
-    if before_head.classifier.exists():
-        tuned = replace(read_manifest(before_head.classifier), stage="fine-tune")
-        found[1 + len(trained) : 1 + len(trained)] = [read_manifest(before_head.crops), tuned]
+    paths = (
+        *(*trained, folder.proposals, before_head.crops, before_head.classifier),
+        *(folder.crops, *stores, folder.classifier, folder.detections),
+    )
     made: dict[str, Manifest] = {}
-    for manifest in found:
+    for path in paths:
+        manifest = finished(path)
+        if manifest is None:
+            continue
+        if path == before_head.classifier:
+            manifest = replace(manifest, stage="fine-tune")
         before = made.get(manifest.stage)  # a stage of an artefact a split counts the seconds of all
         seconds = manifest.seconds + (before.seconds if before is not None else 0.0)
         made[manifest.stage] = replace(manifest, seconds=seconds)
     return made
+
+
+def finished(path: Path) -> Manifest | None:
+    """The manifest of an artefact; None where it isn't there, or isn't whole: the page only tells of it."""
+    try:
+        return read_manifest(path) if path.exists() else None
+    except ArtefactError as error:
+        logger.warning("left out of the page: %s", error)
+        return None
 
 
 def report_data(

@@ -88,6 +88,21 @@ def test_mirrored_views_are_twice_the_examples(voc_root: Path, changed: Path) ->
     assert by_store == detect(voc_root, changed, DISC)
 
 
+def test_eval_beside_what_is_not_finished(voc_root: Path, changed: Path) -> None:
+    """It reads the detections, and tells on its page of what else is whole."""
+    for name in ("features/test", "classifier"):
+        file = changed / name / "manifest.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
+    outcome = ran("eval", voc_root, changed, DISC)
+    assert "features/test: not finished" in outcome.err
+    assert list(json.loads((changed / "metrics.json").read_text())["seconds"]) == [
+        "propose",
+        "features",
+        "detect",
+        "eval",
+    ]
+
+
 def test_a_second_run_computes_nothing(voc_root: Path, changed: Path) -> None:
     before = (changed / "features" / "train" / "features.f16").stat().st_mtime_ns
     ran("features", voc_root, changed, DISC, *SEEN, *REGIONS)
@@ -240,6 +255,16 @@ def test_every_head_is_trained_saved_and_used(head: str, voc_root: Path, changed
     assert {one["category_id"] for one in found} <= {1}
     description = json.loads((changed / "classifier" / "classifier.json").read_text())
     assert description["kind"] == "features"
+
+
+def test_machines_of_the_objects_own_boxes(voc_root: Path, changed: Path) -> None:
+    """As in rcnn_2014. Without the setting a classifier's key is what it was before there was one."""
+    assert "positive_iou" not in read_manifest(changed / "classifier").settings["settings"]
+    own = ["sampling.own_boxes=true", "sampling.fg_share=0.1"]
+    ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, *own, "overwrite=true")
+    assert (open_store(changed / "features" / "train").ious == 1).sum() == len(drawn.TRAIN)
+    outcome = ran("train-cls", voc_root, changed, "head=svm_2014", "backbone.weights=none", "overwrite=true")
+    assert f"disc: {len(drawn.TRAIN)} positives" in outcome.err
 
 
 def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
