@@ -149,6 +149,11 @@ def test_a_negative_seed_is_refused_before_any_work(command: list[str]) -> None:
     assert_one_sentence(outcome, " ".join(command), "seed: wanted a whole number from 0, got -1")
 
 
+def test_a_seed_too_large_for_the_generators() -> None:
+    outcome = detpipe("train-cls", f"seed={2**63}")
+    assert_one_sentence(outcome, "train-cls", "seed: wanted a whole number below 2^63, got 9223372036854775808")
+
+
 def test_an_unknown_option_of_a_group() -> None:
     assert_one_sentence(detpipe("run", "dataset=pascal"), "run", "pascal", "voc")
     assert_one_sentence(detpipe("propose", "proposals=rpn"), "propose", "rpn", "selective_search")

@@ -23,7 +23,7 @@ class Command:
     dataset: DatasetSource | None = None
     """The data set: dataset=voc|coco|images|demo and its settings."""
     seed: int = 0
-    """Of everything random, from 0."""
+    """Of everything random, from 0, below 2^63."""
     device: Device = Device.auto
     """auto is CUDA where there is one."""
     workers: int = -1
@@ -37,6 +37,8 @@ class Command:
         # Here, and not where it is first drawn from: that may be after an hour's work.
         if self.seed < 0:
             raise ValueError(f"seed: wanted a whole number from 0, got {self.seed}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed: wanted a whole number below 2^63, got {self.seed}")
 
     @property
     def data_source(self) -> DatasetSource:
