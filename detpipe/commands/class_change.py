@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from detpipe.commands.proposals_verify import fault_of_image
 from detpipe.commands.propose import measure_recall
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import StoredSplit
-from detpipe.commands.train_head import trained_summary
+from detpipe.commands.train_head import successor, trained_summary
 from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import Examples, FeatureHead, StoredHead
 from detpipe.heads.linear_svm import SvmHead
@@ -68,6 +69,11 @@ class ClassChange(Command):
     enough: int = 1200
     """Regions of a new class to learn from: beyond those in the store, images are looked at until there are so many."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.enough < 0:
+            raise ValueError(f"enough: wanted a number of regions from 0, got {self.enough}")
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,6 +84,16 @@ class Trained:
     manifest: Manifest
 
 
+@dataclass(frozen=True, eq=False)
+class StoreChange:
+    """What a split's store is to become. before: the one that there is. plan: its regions under the new classes; None
+    where an earlier run of the command was killed after it had made them.
+    """
+
+    before: FeatureStore
+    plan: list[ImageRegions] | None
+
+
 def trained(folder: RunFolder) -> Trained:
     """The run folder's classifier, or the one that a killed change left aside.
 
@@ -85,38 +101,45 @@ def trained(folder: RunFolder) -> Trained:
     """
     path = folder.classifier
     found = find_manifest(path)
-    before = path.with_name(f"{path.name}.before")
-    if (found is None or not found.complete) and before.is_dir():
-        path = before
+    if (found is None or not found.complete) and before_of(path).is_dir():
+        path = before_of(path)
     network, spec = load_frozen(path)
     return Trained(network, spec, read_manifest(path))
 
 
 def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], said: str, change: HeadChange) -> None:
-    """Bring proposals, stores and classifier to `classes`. said: "+name" or "-name", for the manifests."""
+    """Bring proposals, stores and classifier to `classes`. said: "+name" or "-name", for the manifests.
+
+    All that can be checked is checked before the first of them is changed.
+    """
     begun = time.perf_counter()
-    splits = load_splits(replace(config.data_source, classes=list(classes)))
-    adopt_proposals(config.folder, splits)
-    extractor = own_extractor(now)
     new = classes[-1] if said.startswith("+") else None
-    stores = {
-        split: change_store(config, StoredSplit(config.folder.proposals, split, splits[split]), extractor, said, new)
-        for split in (Split.train, Split.test)
-        if split in splits and config.folder.features(split).parent.is_dir()
-    }
-    store = stores[Split.train]
-    head = change(head_settings(now.manifest), now.network.head, examples_of(store), config.seed)
+    splits = load_splits(replace(config.data_source, classes=list(classes)))
+    settings_of_head, extractor = head_settings(now.manifest), own_extractor(now)
+    check_proposals(config.folder, splits)
+    changes = planned_changes(config, now, splits, new)
+    check_learnable(settings_of_head, changes[Split.train], classes, new)
+    if new is not None:
+        settings_of_head.check_class(now.network.head, new)
+    with TemporaryDirectory() as scratch:  # whether the proposer, and its network if it is one, can be kept
+        keep_proposer(config.folder, Path(scratch))
+    adopt_proposals(config.folder, splits)
+    for split, one in changes.items():
+        stored = StoredSplit(config.folder.proposals, split, splits[split])
+        if one.plan is not None:
+            change_store(config, stored, extractor, one.before, one.plan, said)
+        shutil.rmtree(before_of(config.folder.features(split)), ignore_errors=True)
+    store = open_store(config.folder.features(Split.train))
+    head = change(settings_of_head, now.network.head, examples_of(store), config.seed)
     spec = replace(now.spec, classes=store.classes, category_ids=store.category_ids)
     settings = {**now.manifest.settings, "classifier": spec, "changed": _said(now.manifest, said)}
     artefact = Artefact(
         config.folder.classifier, stage="train-cls", settings=settings, inputs={"features": store.manifest.digest}
     )
-    set_aside(artefact)
-    artefact.begin(overwrite=True)
-    save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact))
-    keep_proposer(config.folder, artefact.path)
-    artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
-    shutil.rmtree(aside(artefact), ignore_errors=True)
+    with successor(artefact):
+        save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact))
+        keep_proposer(config.folder, artefact.path)
+        artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",
         said,
@@ -127,14 +150,13 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     )
 
 
-def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
-    """Say that the proposals are those of these splits, whose images are the same; their recall is measured anew.
+def check_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
+    """Raise ArtefactError unless the proposals are there and of these splits' images, whatever their classes.
 
-    Raises ArtefactError where an image is another or has none, or where the objects themselves are the proposals.
+    Where an image is another or has none, that is, or where the objects themselves are the proposals.
     """
     manifest = read_manifest(folder.proposals)
-    inputs = {**manifest.inputs, **splits_digests(dict(splits))}
-    if inputs == manifest.inputs:
+    if adopted(manifest, splits) == manifest.inputs:
         return
     if method_name(manifest.settings["proposals"]) == "ground_truth":
         raise ArtefactError(f"{folder.proposals}: made of the objects themselves; run `detpipe propose` overwrite=true")
@@ -150,7 +172,90 @@ def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
                         f"{folder.proposals}: no record of {split.value} image {record.image_id}; of new images run "
                         "propose, features and train-cls with overwrite=true: features that are there are taken over"
                     )
-    rekey(folder.proposals, inputs, measure_recall(folder, splits))
+
+
+def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
+    """Say that the proposals are those of these splits, whose images are the same; their recall is measured anew."""
+    manifest = read_manifest(folder.proposals)
+    inputs = adopted(manifest, splits)
+    if inputs != manifest.inputs:
+        rekey(folder.proposals, inputs, measure_recall(folder, splits))
+
+
+def adopted(manifest: Manifest, splits: Mapping[Split, Dataset]) -> dict[str, str]:
+    """The inputs of proposals that are those of these splits."""
+    return {**manifest.inputs, **splits_digests(dict(splits))}
+
+
+def before_of(path: Path) -> Path:
+    """Where a store or classifier waits until its successor stands."""
+    return path.with_name(f"{path.name}.before")
+
+
+def planned_changes(
+    config: ClassChange, now: Trained, splits: Mapping[Split, Dataset], new: str | None
+) -> dict[Split, StoreChange]:
+    """What the stores are to become, the train split's and, where there is one, the test split's.
+
+    Raises ValueError without training images, ArtefactError for a store that is missing or was not made as the
+    classifier sees regions, FeatureStoreError for a damaged one, CorruptRecordError for damaged proposals.
+    """
+    if Split.train not in splits or splits[Split.train].ground_truth is None:
+        raise ValueError("wanted a train split with annotations, got none: name it in the dataset settings")
+    changes = {}
+    for split in (Split.train, Split.test):
+        path = config.folder.features(split)
+        stands = path.is_dir() or before_of(path).is_dir()
+        if split is Split.test and (split not in splits or not stands):
+            continue
+        found = find_manifest(path)
+        done = found is not None and found.complete
+        before = open_store(path if done or not before_of(path).is_dir() else before_of(path))
+        if before.manifest.settings["extraction"] != now.spec.extraction:
+            raise ArtefactError(
+                f"{before.path}: features of another network or of other settings than the classifier's; run "
+                "`detpipe train-cls` on them first, or `detpipe features` as it was when the classifier was trained"
+            )
+        stored = StoredSplit(config.folder.proposals, split, splits[split])
+        known = done and before.classes == stored.dataset.classes
+        changes[split] = StoreChange(before, None if known else planned_regions(config, before, stored, new))
+    return changes
+
+
+def planned_regions(
+    config: ClassChange, before: FeatureStore, stored: StoredSplit, new: str | None
+) -> list[ImageRegions]:
+    """The regions of a split's store under the new classes, with those drawn for a new one."""
+    if stored.split is Split.test:
+        return list(changed_regions(before, stored, {}, None))
+    sampling = Sampling(**before.manifest.settings["regions"])
+    drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed) if new is not None else {}
+    return list(changed_regions(before, stored, drawn, sampling))
+
+
+def check_learnable(head: StoredHead, change: StoreChange, classes: Sequence[str], new: str | None) -> None:
+    """Raise ValueError where the regions to come don't teach the head what it needs.
+
+    That is the new class, and of a head that is trained anew every class that it had learnt.
+    """
+    before = change.before
+    labels, ious = before.labels, before.ious
+    if change.plan is not None:
+        regions = [one.regions for one in change.plan]
+        labels = np.concatenate([labels[:0], *(one.labels for one in regions)])
+        ious = np.concatenate([ious[:0], *(one.ious for one in regions)])
+    at_least = head.positive_iou if isinstance(head, SvmHead) else 0.0
+    taught = {classes[label - 1] for label in np.unique(labels[ious >= at_least]) if label > 0}
+    wanted = {before.classes[label - 1] for label in np.unique(before.labels) if label > 0} if head.TOGETHER else set()
+    if new is not None and not isinstance(head, ZeroShot):
+        wanted.add(new)
+    lacking = [name for name in classes if name in wanted and name not in taught]
+    if lacking or (head.TOGETHER and not taught):
+        near = f" that overlap its objects by head.positive_iou={at_least} or more" if at_least else ""
+        raise ValueError(
+            f"wanted regions of {', '.join(lacking or classes)}{near} to learn from, got none; give a data set with "
+            "boxes of it on images that have proposals, or make features of more regions (sampling.*)"
+        )
 
 
 def own_extractor(now: Trained) -> RegionFeatures:
@@ -166,18 +271,16 @@ def own_extractor(now: Trained) -> RegionFeatures:
 
 
 def change_store(
-    config: ClassChange, stored: StoredSplit, extractor: RegionFeatures, said: str, new: str | None
-) -> FeatureStore:
-    """A split's store under the new classes; what features it lacks are computed."""
+    config: ClassChange,
+    stored: StoredSplit,
+    extractor: RegionFeatures,
+    before: FeatureStore,
+    plan: list[ImageRegions],
+    said: str,
+) -> None:
+    """Make a split's store of the planned regions; what features `before` lacks are computed."""
     path = config.folder.features(stored.split)
-    found = find_manifest(path)
-    set_aside_before = path.with_name(f"{path.name}.before")
-    if found is not None and found.complete and found.settings["classes"] == list(stored.dataset.classes):
-        shutil.rmtree(set_aside_before, ignore_errors=True)
-        return open_store(path)  # an earlier run of this command was killed after it
-    before_path = path if found is not None and found.complete else set_aside_before
-    before = open_store(before_path)
-    draws = new is not None and stored.split is Split.train
+    draws = said.startswith("+") and stored.split is Split.train
     artefact = Artefact(
         path,
         stage="features",
@@ -193,17 +296,13 @@ def change_store(
             stored.split.value: stored.manifest.inputs[stored.split.value],
         },
     )
-    if before_path == path:
+    if before.path == path:
         set_aside(artefact)
         before = open_store(aside(artefact))
+    found = find_manifest(path)
     # A killed change of other settings left other regions: they go, what they were made of stands aside.
-    artefact.begin(overwrite=found is not None and not found.complete and not same_key(found, artefact.manifest))
+    artefact.begin(overwrite=found is not None and not same_key(found, artefact.manifest))
     begun = time.perf_counter()
-    sampling = Sampling(**before.manifest.settings["regions"]) if stored.split is Split.train else None
-    drawn = {}
-    if draws and new is not None and sampling is not None:
-        drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed)
-    plan = list(changed_regions(before, stored, drawn, sampling))
     with stop_on_signal() as stop:
         summary = fill_store(path, plan, extractor, before=before, stop=stop, classes=len(stored.dataset.classes))
     if summary is None:
@@ -213,8 +312,6 @@ def change_store(
     logger.info(
         "classes: %s: %d regions, %d of them new", path, summary["regions"], summary["regions"] - summary["taken_over"]
     )
-    shutil.rmtree(aside(artefact), ignore_errors=True)
-    return open_store(path)
 
 
 def changed_regions(

@@ -142,6 +142,8 @@ class StoredHead(RegionHead, abc.ABC):
     """Whether boxes can be learnt with the classes."""
     NEEDS_EACH: ClassVar[bool] = True
     """Whether each class must have objects; else one without any is never found."""
+    TOGETHER: ClassVar[bool] = False
+    """Whether classes compete, so that all are trained anew where one comes or goes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +154,9 @@ class StoredHead(RegionHead, abc.ABC):
         """The head of all classes of the examples. Raises ValueError for a class without any."""
         mean, scale = standardisation(examples.features)
         return self.fit(standardised(examples, mean, scale), self._shared(mean, scale), seed=seed)
+
+    def check_class(self, head: FeatureHead, name: str) -> None:
+        """Raise ValueError or FileNotFoundError where it can't take a class of this name, whatever its regions."""
 
     def add_class(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
         """The head with the examples' last class, which it doesn't know yet."""

@@ -6,6 +6,7 @@ N: regions, D: feature width, K: classes, M: regions that are remembered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class NeighboursHead(FeatureHead):
 class NearestNeighboursHead(StoredHead):
     """Nothing is fitted but the boxes. With a class added, its regions are remembered, too."""
 
+    TOGETHER: ClassVar[bool] = True
     k: int = 20
     """Neighbours that are asked."""
     temperature: float = 0.05

@@ -37,6 +37,7 @@ class SoftmaxRegressionHead(StoredHead):
     """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
 
     NEEDS_EACH: ClassVar[bool] = False
+    TOGETHER: ClassVar[bool] = True
     l2: float = 0.01
     """Half of this times the squared weights is added to the mean loss, for features of variance 1."""
     iterations: int = 100

@@ -75,6 +75,7 @@ class TwoLayers(StoredHead):
 
     JOINT: ClassVar[bool] = True
     NEEDS_EACH: ClassVar[bool] = False
+    TOGETHER: ClassVar[bool] = True
     box_regression: BoxRegression = BoxRegression.joint
     """joint: by the hidden layer, alike for all classes; ridge: for each class by itself; none."""
     hidden: int = 128

@@ -94,6 +94,12 @@ class ZeroShot(StoredHead):
         slope, offset = self._line(ZeroShotHead(**tensors), examples, seen)
         return ZeroShotHead(**{**tensors, "slope": torch.tensor(slope), "offset": torch.tensor(offset)})
 
+    def check_class(self, head: FeatureHead, name: str) -> None:
+        """It must have a vector, as long as the others'."""
+        length, known = vectors_of(self._path(), [name]).shape[1], head.tensors()["vectors"].shape[1]
+        if length != known:
+            raise ValueError(f"{self.vectors}: wanted vectors of {known} numbers, as the classifier's, got {length}")
+
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
         """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
         del seed

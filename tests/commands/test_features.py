@@ -235,6 +235,7 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
         ("classes add", ["name=sqare"], "objects of sqare that are not difficult, found none; the detector lacks"),
         ("classes remove", ["name=disc"], "one of several classes"),
         ("classes remove", [], "got None"),
+        ("classes add", ["enough=-1"], "enough: wanted a number of regions from 0, got -1"),
     ],
 )
 def test_classes_that_cannot_be_meant(
@@ -245,6 +246,56 @@ def test_classes_that_cannot_be_meant(
     assert outcome.status == 1
     assert message in outcome.err
     assert bytes_of(featured) == before
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("proposals.lmdb/manifest.json", "proposals.lmdb: not there"),
+        ("proposals.lmdb/data.mdb", "proposals.lmdb"),
+        ("features/train/features.f16", "features/train/features.f16: wanted"),
+        ("features/test/columns.safetensors", "features/test: wanted a feature store"),
+        ("classifier/weights.safetensors", "wanted this classifier's weights"),
+    ],
+)
+def test_a_change_of_what_is_not_whole_changes_nothing(
+    spoilt: str, message: str, voc_root: Path, changed: Path
+) -> None:
+    if spoilt.startswith("proposals"):
+        (changed / spoilt).unlink()
+    else:
+        (changed / spoilt).write_bytes((changed / spoilt).read_bytes()[:2000])
+    before = bytes_of(changed)
+    outcome = detpipe("classes", "add", *drawn.voc(voc_root), f"run_dir={changed}")
+    assert (outcome.status, message in outcome.err) == (1, True), outcome.err
+    assert bytes_of(changed) == before
+
+
+def test_features_of_other_settings_than_the_classifiers(voc_root: Path, changed: Path) -> None:
+    file = changed / "features" / "test" / "manifest.json"
+    file.write_text(file.read_text().replace('"grid": 1', '"grid": 2'))
+    before = bytes_of(changed)
+    outcome = detpipe("classes", "add", *drawn.voc(voc_root), f"run_dir={changed}")
+    assert (outcome.status, "of other settings than the classifier's" in outcome.err) == (1, True), outcome.err
+    assert bytes_of(changed) == before
+
+
+def test_a_class_that_would_be_lost(voc_root: Path, changed: Path, tmp_path: Path) -> None:
+    """Where classes compete all are trained anew: from annotations of the new one alone there is nothing of the old."""
+    ran("train-cls", voc_root, changed, "head=knn", "backbone.weights=none", "overwrite=true")
+    root = drawn.copy(voc_root, tmp_path / "squares")
+    for file in (root / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("disc", "blob"))
+    before = bytes_of(changed)
+    outcome = detpipe("classes", "add", *drawn.voc(root), "name=square", f"run_dir={changed}")
+    assert (outcome.status, "wanted regions of disc to learn from" in outcome.err) == (1, True), outcome.err
+    assert bytes_of(changed) == before
+
+
+def test_a_test_store_that_is_gone_is_not_missed(voc_root: Path, changed: Path) -> None:
+    shutil.rmtree(changed / "features" / "test")
+    ran("classes add", voc_root, changed)
+    assert load_frozen(changed / "classifier")[1].classes == ("disc", "square")
 
 
 @pytest.mark.parametrize("head", ["linear", "knn", "prototypes", "two_layers"])

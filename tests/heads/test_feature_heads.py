@@ -52,6 +52,17 @@ def scores_of(head: FeatureHead, seed: int = 1) -> tuple[np.ndarray, np.ndarray,
     return scores.numpy(), deltas.numpy(), seen.labels
 
 
+def test_a_class_whose_vector_does_not_fit(vectors: str) -> None:
+    zero_shot = ZeroShot(vectors=vectors)
+    head = zero_shot.train(clusters(2), seed=0)
+    zero_shot.check_class(head, "c")
+    with pytest.raises(ValueError, match=r"got none for \['zebra'\]"):
+        zero_shot.check_class(head, "zebra")
+    np.save(vectors, np.eye(4, 7))
+    with pytest.raises(ValueError, match="wanted vectors of 4 numbers, as the classifier's, got 7"):
+        zero_shot.check_class(head, "c")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_are_told_apart(name: str, vectors: str) -> None:
     head = heads(vectors)[name].train(clusters(3), seed=0)
