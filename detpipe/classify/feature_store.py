@@ -10,6 +10,7 @@ N: regions of all images, in the images' order. R: of one image. D: feature widt
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -321,9 +322,7 @@ def _take_room(path: Path, size: int, *, new: bool) -> None:
     """
     try:
         with path.open("wb" if new else "rb+") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            elif new:
+            if not _allocated(file.fileno(), size) and new:
                 for start in range(0, size, _ZEROS):
                     file.write(bytes(min(_ZEROS, size - start)))
     except OSError as error:
@@ -335,6 +334,19 @@ def _take_room(path: Path, size: int, *, new: bool) -> None:
             "regions (sampling.regions_per_image, detect.max_proposals)",
             str(path),
         ) from error
+
+
+def _allocated(descriptor: int, size: int) -> bool:
+    """Whether the system could take the room by itself. Raises OSError where there is not so much."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system that doesn't know how
+            return False
+        raise
+    return True
 
 
 def _has_room(path: Path, rows: int, width: int) -> bool:

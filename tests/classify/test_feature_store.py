@@ -200,12 +200,15 @@ def test_a_full_disk_is_found_before_anything_is_computed(
 
 
 @pytest.mark.skipif(not hasattr(os.stat_result, "st_blocks"), reason="the system doesn't tell")
-@pytest.mark.parametrize("by_system", [True, False])
-def test_all_room_is_taken_first(
-    by_system: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not by_system:
+@pytest.mark.parametrize("system", ["takes it", "has no call", "can't on this disk"])
+def test_all_room_is_taken_first(system: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    if system == "has no call":
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    elif system == "can't on this disk":
+        monkeypatch.setattr(os, "posix_fallocate", refuses, raising=False)
 
     class Wide(MeanColour):
         width = 10**5
