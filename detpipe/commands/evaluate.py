@@ -134,4 +134,9 @@ def report_data(
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """What the file holds; None where there is none, or one that can't be read: the page only tells of it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        logger.warning("left out of the page: %s: wanted JSON, got: %s", path, error)
+        return None

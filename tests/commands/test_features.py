@@ -93,8 +93,10 @@ def test_eval_beside_what_is_not_finished(voc_root: Path, changed: Path) -> None
     for name in ("features/test", "classifier"):
         file = changed / name / "manifest.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "complete": False}))
+    (changed / "recall.json").write_text("{")
     outcome = ran("eval", voc_root, changed, DISC)
     assert "features/test: not finished" in outcome.err
+    assert "recall.json: wanted JSON" in outcome.err
     assert list(json.loads((changed / "metrics.json").read_text())["seconds"]) == [
         "propose",
         "features",
