@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -121,8 +120,6 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     check_learnable(settings_of_head, changes[Split.train], classes, new)
     if new is not None:
         settings_of_head.check_class(now.network.head, new)
-    with TemporaryDirectory() as scratch:  # whether the proposer, and its network if it is one, can be kept
-        keep_proposer(config.folder, Path(scratch))
     adopt_proposals(config.folder, splits)
     for split, one in changes.items():
         stored = StoredSplit(config.folder.proposals, split, splits[split])
