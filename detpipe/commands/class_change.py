@@ -100,8 +100,8 @@ def trained(folder: RunFolder) -> Trained:
     """
     path = folder.classifier
     found = find_manifest(path)
-    if (found is None or not found.complete) and before_of(path).is_dir():
-        path = before_of(path)
+    if (found is None or not found.complete) and aside(path).is_dir():
+        path = aside(path)
     network, spec = load_frozen(path)
     return Trained(network, spec, read_manifest(path))
 
@@ -125,7 +125,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
         stored = StoredSplit(config.folder.proposals, split, splits[split])
         if one.plan is not None:
             change_store(config, stored, extractor, one.before, one.plan, said)
-        shutil.rmtree(before_of(config.folder.features(split)), ignore_errors=True)
+        shutil.rmtree(aside(config.folder.features(split)), ignore_errors=True)
     store = open_store(config.folder.features(Split.train))
     head = change(settings_of_head, now.network.head, examples_of(store), config.seed)
     spec = replace(now.spec, classes=store.classes, category_ids=store.category_ids)
@@ -134,7 +134,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
         config.folder.classifier, stage="train-cls", settings=settings, inputs={"features": store.manifest.digest}
     )
     with successor(artefact):
-        save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact))
+        save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact.path))
         keep_proposer(config.folder, artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
@@ -184,11 +184,6 @@ def adopted(manifest: Manifest, splits: Mapping[Split, Dataset]) -> dict[str, st
     return {**manifest.inputs, **splits_digests(dict(splits))}
 
 
-def before_of(path: Path) -> Path:
-    """Where a store or classifier waits until its successor stands."""
-    return path.with_name(f"{path.name}.before")
-
-
 def planned_changes(
     config: ClassChange, now: Trained, splits: Mapping[Split, Dataset], new: str | None
 ) -> dict[Split, StoreChange]:
@@ -202,12 +197,12 @@ def planned_changes(
     changes = {}
     for split in (Split.train, Split.test):
         path = config.folder.features(split)
-        stands = path.is_dir() or before_of(path).is_dir()
+        stands = path.is_dir() or aside(path).is_dir()
         if split is Split.test and (split not in splits or not stands):
             continue
         found = find_manifest(path)
         done = found is not None and found.complete
-        before = open_store(path if done or not before_of(path).is_dir() else before_of(path))
+        before = open_store(path if done or not aside(path).is_dir() else aside(path))
         if before.manifest.settings["extraction"] != now.spec.extraction:
             raise ArtefactError(
                 f"{before.path}: features of another network or of other settings than the classifier's; run "
@@ -295,7 +290,7 @@ def change_store(
     )
     if before.path == path:
         set_aside(artefact)
-        before = open_store(aside(artefact))
+        before = open_store(aside(artefact.path))
     found = find_manifest(path)
     # A killed change of other settings left other regions: they go, what they were made of stands aside.
     artefact.begin(overwrite=found is not None and not same_key(found, artefact.manifest))

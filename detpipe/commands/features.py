@@ -104,7 +104,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
             artefact.pause(time.perf_counter() - begun)
             raise Interrupted(f"features so far are in {artefact.path}; the same command without overwrite goes on")
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-    shutil.rmtree(aside(artefact), ignore_errors=True)
+    shutil.rmtree(aside(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
     logger.info(
         "features: %d regions of %d %s images, %d of them taken over, %d MB, in %.1f s -> %s",
@@ -152,9 +152,9 @@ def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any
     }
 
 
-def aside(artefact: Artefact) -> Path:
-    """Where an earlier store waits while the one that replaces it takes over its rows."""
-    return artefact.path.with_name(f"{artefact.path.name}.before")
+def aside(path: Path) -> Path:
+    """Where an earlier store or classifier waits until the one that replaces it stands."""
+    return path.with_name(f"{path.name}.before")
 
 
 def set_aside(artefact: Artefact) -> None:
@@ -164,14 +164,14 @@ def set_aside(artefact: Artefact) -> None:
     except ArtefactError:  # which says to make it anew, as is done here
         return
     if found is not None and found.complete:
-        shutil.rmtree(aside(artefact), ignore_errors=True)
-        artefact.path.rename(aside(artefact))
+        shutil.rmtree(aside(artefact.path), ignore_errors=True)
+        artefact.path.rename(aside(artefact.path))
 
 
 def earlier_store(artefact: Artefact) -> FeatureStore | None:
     """The store that was set aside, where its features were made as these will be; else none."""
     try:
-        store = open_store(aside(artefact))
+        store = open_store(aside(artefact.path))
     except (ArtefactError, FeatureStoreError):  # none, or one that is damaged: all is computed
         return None
     same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]

@@ -75,11 +75,11 @@ def successor(artefact: Artefact) -> Iterator[None]:
         artefact.begin(overwrite=True)
         yield
     except BaseException:
-        if aside(artefact).is_dir():
+        if aside(artefact.path).is_dir():
             shutil.rmtree(artefact.path, ignore_errors=True)
-            aside(artefact).rename(artefact.path)
+            aside(artefact.path).rename(artefact.path)
         raise
-    shutil.rmtree(aside(artefact), ignore_errors=True)
+    shutil.rmtree(aside(artefact.path), ignore_errors=True)
 
 
 def head_key(head: StoredHead) -> dict[str, Any]:

@@ -128,16 +128,22 @@ def test_a_folder_and_python_give_what_the_data_set_gave(one_network: Path, voc_
         np.testing.assert_allclose([one["score"] for one in own], found.scores, atol=1e-4)
 
 
+def with_broken_image(root: Path) -> Path:
+    """A test image of the folder, broken in a way that only the decoder finds out."""
+    file = root / "JPEGImages" / "test_0.jpg"
+    data = bytearray(cv2.imencode(".png", drawn.draw(10)[0])[1].tobytes())
+    start = data.index(b"IDAT") + 4
+    data[start : start + 2000] = bytes(2000)
+    file.write_bytes(bytes(data))
+    return file
+
+
 def test_a_broken_image_is_named_though_the_first_run_was_killed(
     one_network: Path, voc_root: Path, tmp_path: Path
 ) -> None:
     root, folder = drawn.copy(voc_root, tmp_path / "drawn"), tmp_path / "run"
     shutil.copytree(one_network / "classifier", folder / "classifier")
-    file = root / "JPEGImages" / "test_0.jpg"
-    data = bytearray(cv2.imencode(".png", drawn.draw(10)[0])[1].tobytes())
-    start = data.index(b"IDAT") + 4
-    data[start : start + 2000] = bytes(2000)  # only the decoder finds out
-    file.write_bytes(bytes(data))
+    file = with_broken_image(root)
     done = []
 
     def two(found: Detections) -> bytes:
@@ -164,11 +170,7 @@ def test_more_broken_images_than_max_bad(one_network: Path, voc_root: Path, tmp_
     """Nothing is kept that the next run would believe: the files may be mended by then."""
     root, folder = drawn.copy(voc_root, tmp_path / "drawn"), tmp_path / "run"
     shutil.copytree(one_network / "classifier", folder / "classifier")
-    file = root / "JPEGImages" / "test_0.jpg"
-    data = bytearray(cv2.imencode(".png", drawn.draw(10)[0])[1].tobytes())
-    start = data.index(b"IDAT") + 4
-    data[start : start + 2000] = bytes(2000)  # only the decoder finds out
-    file.write_bytes(bytes(data))
+    file = with_broken_image(root)
     outcome = detpipe("detect", *drawn.voc(root), "dataset.max_bad=0.2", *COMMON, *DETECTION, f"run_dir={folder}")
     assert outcome.status == 1
     assert f"1 of 4 images can't be read, more than dataset.max_bad=0.2: {file}: " in outcome.err
