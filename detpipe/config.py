@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.crop import CropConfig
+from detpipe.classify.detect import DetectConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.commands.check import Check
 from detpipe.commands.classes_add import ClassesAdd
 from detpipe.commands.classes_remove import ClassesRemove
+from detpipe.commands.command import RunFolder
 from detpipe.commands.compress import Compress
 from detpipe.commands.compute_mean import ComputeMean
 from detpipe.commands.crop import Crop
 from detpipe.commands.curve import Curve
 from detpipe.commands.detect import Detect
+from detpipe.commands.detect_settings import kept_detect_settings
 from detpipe.commands.evaluate_images import EvaluateImages
 from detpipe.commands.export import Export
 from detpipe.commands.features import Features
@@ -60,6 +64,8 @@ from detpipe.proposals.methods import METHODS
 from detpipe.proposals.train_multibox import MultiBoxSolver
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
+
+logger = logging.getLogger(__name__)
 
 COMMANDS: dict[str, type] = {
     "run": Run,
@@ -115,6 +121,13 @@ GROUPS: dict[str, Mapping[str, type]] = {
     "solver": {"adamw": SolverConfig, "multibox": MultiBoxSolver},
 }
 
+NOT_TAKEN: dict[type, frozenset[str]] = {
+    Detect: frozenset(),
+    Curve: frozenset({"dedup_step", "cascade_size", "cascade_keep", "second_look"}),
+    Export: frozenset({"dedup_step", "cascade_size", "cascade_keep"}),
+}
+"""Commands on a detector that there is, and which of its kept settings they can't do: they refuse them when given."""
+
 
 def register() -> None:
     """Store every schema: of a command as schema/NAME, of a component in its group."""
@@ -129,16 +142,37 @@ def register() -> None:
 def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     """The command's dataclass, its components made and checked. Raises ValueError for a value that one refuses.
 
-    overrides: the words of the command line, by which a setting that stands there wins over a solver.prototxt.
+    overrides: the words of the command line, by which a setting that stands there wins over a solver.prototxt, and over
+    what is kept beside the run's classifier.
     """
+    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if OmegaConf.select(config, "solver.prototxt") is not None:
-        config = _with_solver_prototxt(config, overrides)
+        config = _with_solver_prototxt(config, given)
+    not_taken = NOT_TAKEN.get(OmegaConf.get_type(config) or type(None))
+    if not_taken is not None and "detect" not in given:
+        config = _with_kept_detect_settings(config, given, not_taken)
     return OmegaConf.to_object(config)
 
 
-def _with_solver_prototxt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def _with_kept_detect_settings(config: DictConfig, given: Collection[str], not_taken: Collection[str]) -> DictConfig:
+    """The configuration of a detector's use with the settings that it was measured with, under all that is said."""
+    kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
+    usual: DictConfig = OmegaConf.structured(DetectConfig)
+    config = copy.deepcopy(config)
+    taken = []
+    for name, value in kept.items():
+        # What differs from the default has been said by an experiment.
+        said = f"detect.{name}" in given or config.detect[name] != usual[name]
+        if not said and value != usual[name] and name not in not_taken:
+            OmegaConf.update(config, f"detect.{name}", value)
+            taken.append(f"detect.{name}={value}")
+    if taken:
+        logger.info("as the run's test images were looked at: %s", " ".join(taken))
+    return config
+
+
+def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictConfig:
     """The configuration with what the file says: over what presets and experiments say, under the command line."""
-    given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     path = Path(config.solver.prototxt)
     if "solver" in given:
         raise ValueError(f"solver=... and solver.prototxt={path}: wanted one of them: both say all of a training")

@@ -27,6 +27,7 @@ from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, exa
 from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
 from detpipe.classify.region_features import RegionFeatures
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
 from detpipe.commands.proposals_verify import fault_of_image
 from detpipe.commands.propose import measure_recall
@@ -136,6 +137,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     with successor(artefact):
         save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact.path))
         keep_proposer(config.folder, artefact.path)
+        carry_detect_settings(aside(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",

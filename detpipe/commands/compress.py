@@ -14,6 +14,7 @@ from torch import nn
 
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
 from detpipe.commands.command import Command, RunFolder
+from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.truncated_svd import kept_share, rank_keeping, truncated
@@ -70,6 +71,7 @@ def run(config: Compress) -> None:
         begun = time.perf_counter()
         summary = compress(network, spec, ranks, config.folder.classifier, config.new_folder.classifier)
         keep_proposer(config.folder, config.new_folder.classifier)
+        carry_detect_settings(config.folder.classifier, config.new_folder.classifier)
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
     copy_proposals(config.folder, config.new_folder)
     report(config, ranks, artefact.manifest.summary)

@@ -17,6 +17,7 @@ from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.detect import DetectConfig
 from detpipe.commands.command import Command, dataset_digest
+from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.detector import Detector
 from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.region_classifier import load_region_spec
@@ -101,6 +102,8 @@ def run(config: Detect) -> None:
         summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
     shutil.rmtree(unfinished(config), ignore_errors=True)
+    if config.source is None:
+        keep_detect_settings(config.folder.classifier, config.detect)
     write_extras(config, images.dataset)
     summary = artefact.manifest.summary
     logger.info(

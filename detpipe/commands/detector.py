@@ -14,6 +14,7 @@ from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
 from detpipe.commands.command import RunFolder
+from detpipe.commands.detect_settings import kept_detect_config
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import from_pillow, read_image
@@ -50,11 +51,11 @@ class Detector:
     ) -> Detector:
         """The detector in a run folder. proposer: default, the one that made the run's own proposals.
 
-        device: auto, cpu or cuda.
-        Raises ClassifierError where the folder holds no trained classifier.
+        device: auto, cpu or cuda. config: default, that of the run's own detections on its test images.
+        Raises ClassifierError where the folder holds no trained classifier, or broken settings.
         """
         folder = RunFolder(Path(path))
-        config = config or DetectConfig()
+        config = config or kept_detect_config(folder.classifier)
         scorer, spec = load_scorer(folder.classifier, config, resolve_device(Device(device)))
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 

@@ -10,6 +10,7 @@ from detpipe.backbone.create import check_weights, map_strides
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
 from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
+from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.region_classifier import check_detection
 from detpipe.commands.training_images import taught_classes
 from detpipe.datasets.findings import Severity
@@ -71,6 +72,7 @@ def run(config: Run) -> None:
     if train_regions.proposes(config.head):
         propose.run(config)
     detect.run(config)
+    keep_detect_settings(config.folder.classifier, config.detect, replace=True)
     evaluate.run(config)
     summarize(config)
 

@@ -17,6 +17,7 @@ from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
 from detpipe.classify.region_features import FeatureConfig, network_digest
 from detpipe.commands.command import Command
+from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.features import aside, set_aside
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.source import Split
@@ -56,6 +57,7 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         with successor(artefact):
             save_frozen(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
+            carry_detect_settings(aside(artefact.path), artefact.path)  # so that heads are compared as they are
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",

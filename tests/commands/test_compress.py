@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detpipe.classify.fast_rcnn_classifier import load_fast_rcnn_spec
+from detpipe.commands.detect_settings import kept_detect_settings
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import detpipe
@@ -18,6 +19,7 @@ def test_a_compressed_detector_detects(fast_run: Path, voc_root: Path, tmp_path:
     outcome = detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[8,0]")
     assert outcome.status == 0, outcome.err
     assert load_fast_rcnn_spec(out / "classifier").svd_ranks == (8, 0)
+    assert kept_detect_settings(out / "classifier") == kept_detect_settings(fast_run / "classifier") != {}
     numbers = read_manifest(out / "classifier").summary
     assert numbers["parameters_before"] == 16 * 72 + 16 + 16 * 16 + 16
     assert numbers["parameters"] == 8 * 72 + 16 * 8 + 16 + 16 * 16 + 16

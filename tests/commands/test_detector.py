@@ -91,7 +91,7 @@ def test_the_classifiers_folder_alone_is_a_detector(
 ) -> None:
     """Classes, input and proposals' settings come with it, and nothing asks for the network."""
     (tmp_path / "classifier").mkdir()
-    for name in ("classifier.json", "weights.safetensors", "proposals.json"):
+    for name in ("classifier.json", "weights.safetensors", "proposals.json", "detect.json"):
         shutil.copy(run / "classifier" / name, tmp_path / "classifier" / name)
 
     def no_network(*arguments: object, **more: object) -> None:

@@ -202,6 +202,7 @@ def test_a_class_added_and_removed(voc_root: Path, changed: Path) -> None:
 
 def test_a_killed_change_goes_on(voc_root: Path, changed: Path) -> None:
     folder = changed / "classifier"
+    settings = (folder / "detect.json").read_bytes()
     folder.rename(changed / "classifier.before")  # as it is between the old classifier and the new one
     ran("classes add", voc_root, changed, "name=square")
     assert load_frozen(folder)[1].classes == ("disc", "square")
@@ -209,6 +210,8 @@ def test_a_killed_change_goes_on(voc_root: Path, changed: Path) -> None:
     # How its proposals were made stands in the new classifier's folder, too.
     made = read_manifest(changed / "proposals.lmdb").settings["proposals"]
     assert json.loads((folder / "proposals.json").read_text()) == made
+    # And how it looks at images.
+    assert (folder / "detect.json").read_bytes() == settings
 
 
 def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, changed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""The settings that a detector was measured with: kept beside its classifier, taken where nothing else is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from detpipe import Detector
+from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
+from detpipe.classify.detect import DetectConfig
+from detpipe.commands.curve import Curve
+from detpipe.commands.detect import Detect
+from detpipe.commands.detect_settings import (
+    FILE,
+    carry_detect_settings,
+    keep_detect_settings,
+    kept_detect_config,
+    kept_detect_settings,
+)
+from detpipe.commands.export import Export
+from detpipe.config import to_command
+from detpipe.network.device import Precision
+from detpipe.storage.atomic import write_json
+from tests import drawn
+from tests.command_line import detpipe
+
+MEASURED = DetectConfig(nms_iou=0.5, vote_iou=0.75, max_proposals=600, scales=[320, 480], second_look=40)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run folder whose detector was measured as MEASURED, and has nothing else."""
+    folder = tmp_path / "run"
+    (folder / "classifier").mkdir(parents=True)
+    keep_detect_settings(folder / "classifier", MEASURED)
+    return folder
+
+
+def test_they_come_back(run_dir: Path) -> None:
+    assert kept_detect_config(run_dir / "classifier") == MEASURED
+
+
+def test_the_first_ones_stay_unless_replaced(run_dir: Path) -> None:
+    other = DetectConfig(nms_iou=0.1)
+    keep_detect_settings(run_dir / "classifier", other)
+    assert kept_detect_config(run_dir / "classifier") == MEASURED
+    keep_detect_settings(run_dir / "classifier", other, replace=True)
+    assert kept_detect_config(run_dir / "classifier") == other
+
+
+def test_what_a_machine_needs_is_not_kept(tmp_path: Path) -> None:
+    keep_detect_settings(tmp_path, DetectConfig(batch_size=7, precision=Precision.bf16, compile=True))
+    assert kept_detect_config(tmp_path) == DetectConfig()
+
+
+def test_an_unmeasured_detector_has_none(tmp_path: Path) -> None:
+    assert kept_detect_settings(tmp_path) == {}
+    assert kept_detect_config(tmp_path) == DetectConfig()
+    (tmp_path / "new").mkdir()
+    carry_detect_settings(tmp_path, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_they_are_carried_to_what_is_made_of_it(run_dir: Path, tmp_path: Path) -> None:
+    old = run_dir / "classifier"
+    for folder in (old, tmp_path):
+        write_json(folder / DESCRIPTION, {"kind": "frozen"})
+    carry_detect_settings(old, tmp_path)
+    assert kept_detect_config(tmp_path) == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (DESCRIPTION, '{"kind": "other"}', ""),
+        (DESCRIPTION, "{", "wanted a classifier's"),
+        (FILE, "{", "wanted the set"),
+    ],
+)
+def test_what_suits_no_more_is_left(
+    name: str, text: str, said: str, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = run_dir / "classifier"
+    for folder in (old, tmp_path):
+        write_json(folder / DESCRIPTION, {"kind": "frozen"})
+    (old / name).write_text(text)
+    carry_detect_settings(old, tmp_path)
+    assert not (tmp_path / FILE).exists()
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3", '{"nms": 0.5}', '{"nms_iou": 2}', '{"nms_iou": "much"}'])
+def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ClassifierError, match=r"detect\.json: wanted the settings of `detect` in JSON, got"):
+        kept_detect_settings(tmp_path)
+
+
+def as_said(command: type, run_dir: Path, *overrides: str, **values: Any) -> DetectConfig:
+    """The settings of detection that a command works with."""
+    config: DictConfig = OmegaConf.structured(command)
+    config.run_dir = str(run_dir)
+    for name, value in values.items():
+        OmegaConf.update(config, name, value)
+    config.merge_with_dotlist(list(overrides))
+    found: DetectConfig = to_command(config, overrides).detect
+    return found
+
+
+def test_new_images_are_looked_at_as_the_test_images_were(run_dir: Path) -> None:
+    assert as_said(Detect, run_dir, source="photos") == MEASURED
+    assert as_said(Detect, run_dir) == MEASURED
+
+
+def test_the_command_line_wins_even_with_the_default(run_dir: Path) -> None:
+    found = as_said(Detect, run_dir, "detect.nms_iou=0.3", "detect.second_look=0")
+    assert (found.nms_iou, found.second_look, found.vote_iou) == (0.3, 0, 0.75)
+    assert as_said(Detect, run_dir, "detect={}") == DetectConfig()
+
+
+def test_an_experiment_wins(run_dir: Path) -> None:
+    found = as_said(Detect, run_dir, **{"detect.nms_iou": 0.4})  # as a file of conf/ sets it, not the command line
+    assert (found.nms_iou, found.vote_iou) == (0.4, 0.75)
+
+
+def test_what_a_command_refuses_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "classifier").mkdir()
+    choosing = DetectConfig(nms_iou=0.5, dedup_step=16, cascade_size=64, cascade_keep=100, second_look=40)
+    keep_detect_settings(tmp_path / "classifier", choosing)
+    assert as_said(Curve, tmp_path) == DetectConfig(nms_iou=0.5)
+    assert as_said(Export, tmp_path) == DetectConfig(nms_iou=0.5, second_look=40)
+    assert as_said(Detect, tmp_path) == choosing
+
+
+def test_a_detector_is_used_as_it_was_measured(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("classifier", "proposals.lmdb"):
+        shutil.copytree(fast_run / name, run / name)
+    (run / "classifier" / FILE).unlink()
+    more = (*drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run}")
+    assert detpipe("detect", *more, "detect.nms_iou=0.9", "detect.max_detections=7").status == 0
+    measured = json.loads((run / "detections.json").read_text())
+    assert detpipe("detect", *more, "detect.nms_iou=0.1", "overwrite=true").status == 0
+    assert json.loads((run / "detections.json").read_text()) != measured
+    again = detpipe("detect", *more, "overwrite=true")
+    assert "were looked at: detect.nms_iou=0.9 detect.max_detections=7" in again.out + again.err
+    assert json.loads((run / "detections.json").read_text()) == measured
+    detector = Detector.from_run(run, device="cpu")
+    assert (detector.config.nms_iou, detector.config.max_detections) == (0.9, 7)
+
+
+def test_a_run_says_its_own(run_copy: Path, voc_root: Path) -> None:
+    for name in ("detections.json", "detections.manifest.json"):
+        (run_copy / name).unlink()
+    again = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={run_copy}", "detect.nms_iou=0.6")
+    assert again.status == 0, again.err
+    assert kept_detect_config(run_copy / "classifier").nms_iou == 0.6
