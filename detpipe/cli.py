@@ -224,7 +224,7 @@ def guarded(name: str, work: Callable[[], None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-        sys.stderr.write(f"detpipe {command}: {configuration_error(error) if of_hydra else error}\n")
+        sys.stderr.write(f"detpipe {command}: {configuration_error(error, command) if of_hydra else error}\n")
         return 1
     return 0
 
@@ -308,8 +308,8 @@ def execute(name: str, config: DictConfig) -> None:
         functions[name](to_command(config, HydraConfig.get().overrides.task))
 
 
-def configuration_error(error: Exception) -> str:
-    """Hydra's message on one line; of a value that it can't read, how to quote it."""
+def configuration_error(error: Exception, command: str) -> str:
+    """Hydra's message on one line; of a value that it can't read, how to quote it; of an experiment, whose it is."""
     from hydra.errors import OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
 
@@ -323,5 +323,11 @@ def configuration_error(error: Exception) -> str:
         text = (
             f"{error.override}: wanted key=value in Hydra's grammar, got another: {text}. Put a text with odd signs in "
             f"double quotes, and all in single quotes for the shell: '{key}=\"...\"', or '{key}=[\"...\"]' in a list"
+        )
+    experiment = re.match(r"In 'experiment/(.+?)'", text)
+    if experiment and command != "run":
+        text = (
+            f"experiment={experiment[1]}: says all of one command, as a rule `detpipe run`, and sets what "
+            f"`detpipe {command}` hasn't: give it the settings themselves ({text})"
         )
     return f"{text}. See the settings with --cfg job"

@@ -159,6 +159,14 @@ def test_an_unknown_option_of_a_group() -> None:
     assert_one_sentence(detpipe("propose", "proposals=rpn"), "propose", "rpn", "selective_search")
 
 
+@pytest.mark.parametrize("command", ["detect", "train-cls"])
+def test_an_experiment_of_another_command(command: str) -> None:
+    outcome = detpipe(command, "experiment=fast_rcnn")
+    assert outcome.status == 1
+    assert "experiment=fast_rcnn: says all of one command, as a rule `detpipe run`, and sets what" in outcome.err
+    assert f"`detpipe {command}` hasn't: give it the settings themselves (In 'experiment/fast_rcnn': " in outcome.err
+
+
 @pytest.mark.parametrize("name", ["Bücher", "my data (2024)", "a=b", "R&D's #1; new", 'a 5" disk\\', "写真"])
 def test_a_path_of_any_letters(name: str, voc_root: Path) -> None:
     drawn.copy(voc_root, Path(name))
