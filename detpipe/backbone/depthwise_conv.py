@@ -69,12 +69,12 @@ class DepthwiseConv2d(nn.Conv2d):
         new.weight, new.bias = conv.weight, conv.bias
         return new.train(conv.training)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, C', H', W'), as `nn.Conv2d`."""
-        trained = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """(N, C, H, W) -> (N, C', H', W'), as `nn.Conv2d` with these weights, its own or what was made of them."""
+        trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         if not trained or x.device.type != "cpu":
-            return super().forward(x)
-        weight, bias = self.weight, self.bias
+            plain: torch.Tensor = super()._conv_forward(x, weight, bias)
+            return plain
         if torch.is_autocast_enabled("cpu"):
             # A custom function is not on autocast's lists: cast as autocast does for nn.Conv2d.
             dtype = torch.get_autocast_dtype("cpu")

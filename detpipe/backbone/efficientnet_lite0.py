@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
+from detpipe.backbone.folded_batch_norm import convolved_and_normed
 from detpipe.backbone.input_spec import InputSpec, Interpolation
 
 SPEC = InputSpec(
@@ -53,7 +54,7 @@ class EfficientNetLite0(Backbone):
         super().__init__(SPEC, FEATURE_WIDTH, maps)
         self.conv_stem = _convolution(3, STEM_WIDTH, kernel=3, stride=2)
         self.bn1 = _batch_norm(STEM_WIDTH)
-        self.act1 = nn.ReLU6(inplace=True)
+        self.act1 = ReLU6()
         self.blocks = nn.Sequential()
         width = STEM_WIDTH
         for kernel, stride, expansion, channels, repeats in STAGES:
@@ -63,7 +64,7 @@ class EfficientNetLite0(Backbone):
             width = channels
         self.conv_head = _convolution(width, FEATURE_WIDTH, kernel=1)
         self.bn2 = _batch_norm(FEATURE_WIDTH)
-        self.act2 = nn.ReLU6(inplace=True)
+        self.act2 = ReLU6()
         self.classifier = nn.Linear(FEATURE_WIDTH, 1000)
         self.apply(_initialise)
 
@@ -77,7 +78,7 @@ class EfficientNetLite0(Backbone):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(self._stem(x))
-        x = self.act2(self.bn2(self.conv_head(x)))
+        x = self.act2(convolved_and_normed(self.conv_head, self.bn2, x))
         return x.mean((2, 3))
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
@@ -108,9 +109,16 @@ class EfficientNetLite0(Backbone):
         self.load_state_dict(rename_by_order(shipped, self.state_dict(), source=path.name))
 
     def _stem(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv_stem(pad_same(x, self.conv_stem))
-        out: torch.Tensor = self.act1(self.bn1(x))
+        x = convolved_and_normed(self.conv_stem, self.bn1, pad_same(x, self.conv_stem))
+        out: torch.Tensor = self.act1(x)
         return out
+
+
+class ReLU6(nn.ReLU6):
+    """In place where nothing is learned; else autograd would keep a copy of what is overwritten."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu6(x, inplace=not x.requires_grad)
 
 
 class _DepthwiseSeparable(nn.Module):
@@ -120,14 +128,14 @@ class _DepthwiseSeparable(nn.Module):
         super().__init__()
         self.conv_dw = _convolution(width_in, width_in, kernel, stride, groups=width_in)
         self.bn1 = _batch_norm(width_in)
-        self.act1 = nn.ReLU6(inplace=True)
+        self.act1 = ReLU6()
         self.conv_pw = _convolution(width_in, width_out, kernel=1)
         self.bn2 = _batch_norm(width_out)
         self.residual = stride == 1 and width_in == width_out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.act1(self.bn1(self.conv_dw(pad_same(x, self.conv_dw))))
-        y = self.bn2(self.conv_pw(y))
+        y = self.act1(convolved_and_normed(self.conv_dw, self.bn1, pad_same(x, self.conv_dw)))
+        y = convolved_and_normed(self.conv_pw, self.bn2, y)
         out: torch.Tensor = x + y if self.residual else y
         return out
 
@@ -140,18 +148,18 @@ class _InvertedResidual(nn.Module):
         width = width_in * expansion
         self.conv_pw = _convolution(width_in, width, kernel=1)
         self.bn1 = _batch_norm(width)
-        self.act1 = nn.ReLU6(inplace=True)
+        self.act1 = ReLU6()
         self.conv_dw = _convolution(width, width, kernel, stride, groups=width)
         self.bn2 = _batch_norm(width)
-        self.act2 = nn.ReLU6(inplace=True)
+        self.act2 = ReLU6()
         self.conv_pwl = _convolution(width, width_out, kernel=1)
         self.bn3 = _batch_norm(width_out)
         self.residual = stride == 1 and width_in == width_out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.act1(self.bn1(self.conv_pw(x)))
-        y = self.act2(self.bn2(self.conv_dw(pad_same(y, self.conv_dw))))
-        y = self.bn3(self.conv_pwl(y))
+        y = self.act1(convolved_and_normed(self.conv_pw, self.bn1, x))
+        y = self.act2(convolved_and_normed(self.conv_dw, self.bn2, pad_same(y, self.conv_dw)))
+        y = convolved_and_normed(self.conv_pwl, self.bn3, y)
         out: torch.Tensor = x + y if self.residual else y
         return out
 

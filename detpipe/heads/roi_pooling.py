@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torchvision.ops import roi_align, roi_pool
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
@@ -67,15 +68,12 @@ def _pool(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int
     """(N, C, H, W), (R, 5) -> (R, C, P, P)."""
     threads = torch.get_num_threads()
     in_a_graph = torch.compiler.is_compiling()
-    if (
-        in_a_graph
-        or one.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or threads == 1
-        or len(regions) < PARALLEL_FROM
-    ):
+    if in_a_graph or one.device.type != "cpu" or threads == 1 or len(regions) < PARALLEL_FROM:
         return _pool_part(one, regions, stride, pooling, size)
     # torchvision's kernels run in one thread on a CPU, and hold no interpreter lock.
+    if torch.is_grad_enabled():
+        learned: Tensor = _PoolByThreads.apply(one, regions, stride, pooling, size)
+        return learned
     with ThreadPoolExecutor(threads) as pool:
         parts = pool.map(lambda part: _pool_inferred(one, part, stride, pooling, size), regions.chunk(threads))
         return torch.cat(list(parts))
@@ -85,6 +83,36 @@ def _pool_inferred(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, 
     """As `_pool_part`: whether gradients are kept is a setting of each thread."""
     with torch.inference_mode():
         return _pool_part(one, regions, stride, pooling, size)
+
+
+class _PoolByThreads(torch.autograd.Function):
+    """Each thread pools some of the channels, forward and backward: no two of them add to the same gradient, so its
+    sums have one order."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int) -> Tensor:
+        """(N, C, H, W), (R, 5) -> (R, C, P, P)."""
+
+        def pooled(channels: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                leaf = channels.detach().requires_grad_()
+                return leaf, _pool_part(leaf, regions, stride, pooling, size)
+
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(pooled, one.chunk(threads, dim=1)))
+        ctx.parts = parts  # type: ignore[attr-defined]
+        return torch.cat([part.detach() for _, part in parts], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """That of the map."""
+        parts: list[tuple[Tensor, Tensor]] = ctx.parts  # type: ignore[attr-defined]
+        own = gradient.split([part.shape[1] for _, part in parts], dim=1)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            found = pool.map(lambda part, grad: torch.autograd.grad(part[1], part[0], grad)[0], parts, own)
+            return torch.cat(list(found), dim=1), None, None, None, None
 
 
 def _pool_part(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -54,24 +56,29 @@ def test_regions_keep_their_places_whatever_their_level_and_image(pooling: Pooli
 
 
 @pytest.mark.parametrize("pooling", list(Pooling))
-def test_threads_change_nothing(pooling: Pooling) -> None:
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_change_nothing(pooling: Pooling, threads: int, use_threads: Callable[[int], None]) -> None:
+    """Neither what is pooled nor its gradient: of five channels, which is fewer than some have threads."""
     generator = torch.Generator().manual_seed(0)
-    one = torch.randn((1, 4, 20, 20), generator=generator)
+    one = torch.randn((2, 5, 20, 20), generator=generator).requires_grad_()
     corners = torch.rand((2 * PARALLEL_FROM, 2), generator=generator) * 80
     sides = torch.rand((2 * PARALLEL_FROM, 2), generator=generator) * 70 + 1
-    regions = torch.cat([torch.zeros(len(corners), 1), corners, corners + sides], dim=1)
+    images = torch.arange(len(corners))[:, None] % 2
+    regions = torch.cat([images, corners, corners + sides], dim=1)
     if pooling is Pooling.align:
         expected = roi_align(one, regions, 3, 1 / 8, 2, aligned=True)
     else:
         expected = roi_pool(one, regions, 3, 1 / 8)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        with torch.inference_mode():
-            together = pool_regions([one], [8], regions, pooling=pooling, size=3)
-    finally:
-        torch.set_num_threads(threads)
+    upstream = torch.randn(expected.shape, generator=generator)
+    (wanted,) = torch.autograd.grad(expected, one, upstream)
+    use_threads(threads)
+    with torch.inference_mode():
+        together = pool_regions([one], [8], regions, pooling=pooling, size=3)
     torch.testing.assert_close(together, expected, rtol=0, atol=0)
+    learned = pool_regions([one], [8], regions, pooling=pooling, size=3)
+    torch.testing.assert_close(learned, expected, rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(learned, one, upstream)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
 
 
 def test_no_regions() -> None:

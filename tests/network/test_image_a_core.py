@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,12 +14,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+def threads(request: pytest.FixtureRequest, use_threads: Callable[[int], None]) -> int:
     """So many threads of torch's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    count: int = request.param
+    use_threads(count)
+    return count
 
 
 def test_in_order_by_one_thread_each(threads: int) -> None:
