@@ -1,6 +1,7 @@
 """What makes a training step of EfficientNet-Lite0 fast on this machine: settings side by side, as ratios.
 
     python benchmarks/training_step.py [--batch 64] [--size 128] [--repeats 5] [--threads 1] [--keep-memory]
+        [--only float32]
 
 Each row is forward, backward and an SGD step of the backbone with a linear head; crops/s of the fastest repeat, and
 the ratio to the first row. The rows take turns, so that another program's load falls on all of them alike.
@@ -34,6 +35,7 @@ class Setting:
     stages: int = 0
     depthwise: bool = False
     batch_norm: bool = True
+    folded: bool = True
 
 
 SETTINGS = (
@@ -47,7 +49,9 @@ SETTINGS = (
     Setting("  + 3 frozen stages", stages=3),
     Setting("  + frozen depthwise kernels", depthwise=True),
     Setting("  + 3 frozen stages, frozen depthwise kernels", stages=3, depthwise=True),
+    Setting("  + 3 frozen stages, batch norms not folded", stages=3, folded=False),
     Setting("float32, fast backward, 3 frozen stages", bf16=False, stages=3),
+    Setting("float32, the same, batch norms not folded", bf16=False, stages=3, folded=False),
     Setting("bf16, 3 frozen stages, frozen depthwise kernels", fast_backward=False, stages=3, depthwise=True),
 )
 
@@ -67,6 +71,10 @@ def make_step(setting: Setting, batch: int, size: int) -> Callable[[], None]:
         backbone.use_fast_depthwise_backward()
     backbone.freeze(setting.stages, setting.depthwise, setting.batch_norm)
     backbone.train()
+    if not setting.folded:  # a norm that somebody watches is computed by itself
+        for module in backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_hook(lambda *_: None)
     parameters = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
     # So small a rate leaves the weights, and with them the work, as they are.
     optimizer = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9)
@@ -89,11 +97,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep-memory", action="store_true", help="keep freed memory in the process (glibc)")
+    parser.add_argument("--only", default="", help="the rows whose names have this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.keep_memory:
         keep_freed_memory()
-    steps = {setting.name: make_step(setting, arguments.batch, arguments.size) for setting in SETTINGS}
+    settings = [setting for setting in SETTINGS if arguments.only in setting.name]
+    steps = {setting.name: make_step(setting, arguments.batch, arguments.size) for setting in settings}
     seconds = dict.fromkeys(steps, float("inf"))
     for step in steps.values():
         step()
