@@ -8,7 +8,7 @@ images/. key=value are settings of `detpipe train-multibox`. Intervals are of th
 presets of selective search, of which `turbo` has a learned order and the others the papers' random one. --transfer:
 the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --labelled: of each set of VOC's
 layout so many training images with boxes, learned from ImageNet's weights, and from a network that learned selective
-search's boxes on all training images, without their objects. --cost: how much of a training step the loss with its
+search's boxes on all training images, without their objects; nothing else is trained then. --cost: how much of a training step the loss with its
 matching takes, with 100 objects an image. A run that is there already is read, not made again.
 """
 
@@ -65,14 +65,15 @@ def main() -> None:
             search = options.runs / name / f"selective_search_{preset}"
             detpipe("propose", *settings, f"run_dir={search}", f"proposals.preset={preset}")
             show(name, f"selective search, {preset}", test, run_dir=search)
+        if options.labelled:
+            show_label_free_start(name, options, overrides)
+            continue
         for seed in options.seeds:
             run_dir = options.runs / name / f"seed_{seed}"
             detpipe("train-multibox", *settings, f"run_dir={run_dir}", f"seed={seed}", *overrides)
             propose(settings, run_dir, run_dir)
             seconds = read_manifest(run_dir / "multibox").seconds
             show(name, f"MultiBox, seed {seed}", test, run_dir=run_dir, seconds=seconds)
-        if options.labelled:
-            show_label_free_start(name, options, overrides)
     if options.transfer:
         for name in ("raccoon", "voc2012_100"):
             settings = data_set(name, options.folder)
