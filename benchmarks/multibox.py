@@ -8,8 +8,9 @@ images/. key=value are settings of `detpipe train-multibox`. Intervals are of th
 presets of selective search, of which `turbo` has a learned order and the others the papers' random one. --transfer:
 the network of COCO's first seed, as it is, on all images of raccoon and voc2012_100. --labelled: of each set of VOC's
 layout so many training images with boxes, learned from ImageNet's weights, and from a network that learned selective
-search's boxes on all training images, without their objects; nothing else is trained then. --cost: how much of a training step the loss with its
-matching takes, with 100 objects an image. A run that is there already is read, not made again.
+search's boxes on all training images, without their objects; nothing else is trained then. --cost: how much of a
+training step the loss with its matching takes, with 100 objects an image. A run that is there already is read, not
+made again.
 """
 
 from __future__ import annotations
