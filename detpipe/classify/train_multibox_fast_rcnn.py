@@ -56,7 +56,6 @@ def train_multibox_fast_rcnn(
         multiple=multiple(network),
         fill=mean_colour(network.backbone.spec),
         seed=seed,
-        paste_share=head.paste_share,
         part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
     )
 

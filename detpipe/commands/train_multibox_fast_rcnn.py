@@ -141,7 +141,6 @@ def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFas
         flip=spec.head.flip,
         crop_share=spec.head.crop_share,
         crop_area=spec.head.crop_area,
-        paste_share=spec.head.paste_share,
         colour=spec.head.colour,
     )
     own = MultiBoxSpec(spec.backbone, head, spec.shapes)

@@ -41,8 +41,6 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
     """Share of the training images that are shown in part ..."""
     crop_area: float = 0.3
     """... of at least this share of their area."""
-    paste_share: float = 0.0
-    """Share of the training images that an object of another one is pasted into, beside one of theirs."""
     colour: float = 0.2
     """Brightness, contrast and saturation vary by this share."""
 
@@ -57,7 +55,7 @@ class MultiBoxFastRcnnHead(FastRcnnHead):
             )
         if not self.multibox_weight >= 0:
             raise ValueError(f"head.multibox_weight: wanted at least 0, got {self.multibox_weight}")
-        check_views(self.crop_share, self.crop_area, self.paste_share, self.colour)
+        check_views(self.crop_share, self.crop_area, self.colour)
 
 
 class MultiBoxFastRcnn(FastRcnn):

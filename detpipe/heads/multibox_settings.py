@@ -153,8 +153,6 @@ class MultiBoxHead(FineTuning, MultiBoxTargets):
     """Share of the training images that are shown in part ..."""
     crop_area: float = 0.3
     """... of at least this share of their area."""
-    paste_share: float = 0.0
-    """Share of the training images that an object of another one is pasted into, beside one of theirs."""
     colour: float = 0.2
     """Brightness, contrast and saturation vary by this share."""
 
@@ -166,7 +164,7 @@ class MultiBoxHead(FineTuning, MultiBoxTargets):
         for name in ("width", "hidden", "max_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"multibox.{name}: wanted at least 1, got {getattr(self, name)}")
-        check_views(self.crop_share, self.crop_area, self.paste_share, self.colour)
+        check_views(self.crop_share, self.crop_area, self.colour)
 
     @property
     def square(self) -> bool:
@@ -179,11 +177,10 @@ class MultiBoxHead(FineTuning, MultiBoxTargets):
         return {Form.pyramid: len(self.maps) + 1, Form.grids: len(GRIDS) + 1, Form.whole: 1}[self.form]
 
 
-def check_views(crop_share: float, crop_area: float, paste_share: float, colour: float) -> None:
+def check_views(crop_share: float, crop_area: float, colour: float) -> None:
     """Raise ValueError for settings by which no image can be shown."""
-    shares = all(0 <= share <= 1 for share in (crop_share, paste_share))
-    if not shares or not 0 < crop_area <= 1 or not 0 <= colour < 1:
+    if not 0 <= crop_share <= 1 or not 0 < crop_area <= 1 or not 0 <= colour < 1:
         raise ValueError(
-            "wanted crop_share in [0, 1], crop_area in (0, 1], paste_share in [0, 1], colour in [0, 1), got "
-            f"{crop_share}, {crop_area}, {paste_share}, {colour}"
+            "wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
+            f"{crop_share}, {crop_area}, {colour}"
         )

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import plain_order
 from detpipe.network.box_views import BoxViews
-from detpipe.network.copy_paste import paste_beside
 from detpipe.structures import Float32Array, GroundTruth, Image
 
 
@@ -51,9 +50,8 @@ class AnnotatedBatch:
 class AnnotatedBatches:
     """Batch number i: images in passes, each drawn anew from (seed, i, its turn).
 
-    multiple: sides are padded to multiples of this, with `fill`. paste_share: share of the images that an object of
-    another is pasted into; of those whose objects are of unequal worth none. part: the places of the images that this
-    process makes. Raises ValueError for no images.
+    multiple: sides are padded to multiples of this, with `fill`. part: the places of the images that this process
+    makes. Raises ValueError for no images.
     """
 
     def __init__(
@@ -65,10 +63,9 @@ class AnnotatedBatches:
         multiple: int,
         fill: tuple[int, int, int],
         seed: int,
-        paste_share: float = 0.0,
         part: slice = slice(None),
     ) -> None:
-        self._images, self._views, self._paste_share = images, views, paste_share
+        self._images, self._views = images, views
         self._order = plain_order(len(images), batch_size=batch_size, seed=seed)
         self._multiple, self._fill, self._seed, self._part = multiple, fill, seed, part
 
@@ -78,20 +75,11 @@ class AnnotatedBatches:
         for turn, place in list(enumerate(self._order(number)))[self._part]:
             one = self._images[place]
             generator = np.random.default_rng((self._seed, number, turn))
-            pixels, seen = self._views.draw(*self._with_pasted(one, generator), generator)
+            pixels, seen = self._views.draw(read_image(one.path), one.truth, generator)
             shown.append((pixels, seen))
             worths.append(one.worth_of(seen))
         images, sizes = padded([pixels for pixels, _ in shown], self._multiple, self._fill)
         return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(worths), number)
-
-    def _with_pasted(self, one: AnnotatedImage, generator: np.random.Generator) -> tuple[Image, GroundTruth]:
-        """The image and its objects, in a share of the cases with an object of another image beside one of them."""
-        image = read_image(one.path)
-        # What is worth less is a proposal, which may hold anything, and several of which stand for one object.
-        if one.worth is not None or not self._paste_share or generator.random() >= self._paste_share:
-            return image, one.truth
-        other = self._images[int(generator.integers(len(self._images)))]
-        return paste_beside(image, one.truth, read_image(other.path), other.truth, generator)
 
 
 def padded(

@@ -88,7 +88,6 @@ def train_multibox(
         multiple=multiple(head),
         fill=fill,
         seed=session.seed,
-        paste_share=head.paste_share,
         part=session.ranks.part(solver.batch_size),
     )
 

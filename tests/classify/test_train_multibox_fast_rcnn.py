@@ -72,16 +72,6 @@ def test_it_learns(tmp_path: Path) -> None:
         assert sum(row[name] for row in rows[-5:]) / 5 < share * rows[0][name], name
 
 
-def test_pasted_objects_teach(tmp_path: Path) -> None:
-    images = annotated(tmp_path)
-    first = []
-    for share in (0.0, 1.0, 1.0):
-        folder = tmp_path / f"made_{len(first)}"
-        train(folder, images, [], replace(SOLVER, max_iter=1), paste_share=share)
-        first.append(read_log(folder / "log.jsonl")[0]["loss"])
-    assert first[0] != first[1] == first[2]
-
-
 def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     images = annotated(tmp_path)
     whole, _ = train(tmp_path / "whole", images, images)

@@ -77,8 +77,7 @@ def test_multibox_is_the_half_that_proposes(one_network: Path) -> None:
     whole, spec = load_multibox_fast_rcnn(one_network / "classifier")
     half, own = load_multibox(one_network / "multibox")
     assert (own.shapes, own.backbone) == (spec.shapes, spec.backbone)
-    for name in ("crop_share", "paste_share", "flip"):
-        assert getattr(own.multibox, name) == getattr(spec.head, name)
+    assert (own.multibox.crop_share, own.multibox.flip) == (spec.head.crop_share, spec.head.flip)
     state = {name.removeprefix("neck."): tensor for name, tensor in half.state_dict().items()}
     assert state.keys() == {
         name for name in whole.state_dict() if name.split(".")[0] in ("backbone", "merge", "predictor")
@@ -97,7 +96,7 @@ def test_a_second_run_does_nothing(one_network: Path, voc_root: Path, net: str) 
 
 
 def test_step_by_step_without_proposals(one_network: Path, voc_root: Path, net: str, tmp_path: Path) -> None:
-    outcome = train(voc_root, net, tmp_path, "head.refine=1", "head.paste_share=0.3")  # as the preset has it
+    outcome = train(voc_root, net, tmp_path, "head.refine=1")  # as the preset has it
     assert outcome.status == 0, outcome.err
     detected(drawn.voc(voc_root), tmp_path)
     outcome = detpipe("eval", *drawn.voc(voc_root), *COMMON, f"run_dir={tmp_path}")

@@ -251,7 +251,6 @@ def test_calibration_changes_logits_by_slope_and_offset() -> None:
         ({"matched_by": MatchedBy.prediction}, "matching=bipartite"),
         ({"negatives": 0}, r"multibox\.negatives"),
         ({"crop_share": 1.1}, "crop_share in"),
-        ({"paste_share": -0.1}, r"paste_share in \[0, 1\]"),
         ({"crop_area": 0}, "crop_area in"),
         ({"colour": 1}, "colour in"),
         ({"location_weight": -1}, "location_weight"),

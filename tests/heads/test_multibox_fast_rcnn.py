@@ -122,7 +122,6 @@ def test_all_but_the_backbone_is_new() -> None:
         ({"multibox_weight": -1.0}, "multibox_weight: wanted at least 0"),
         ({"multibox_weight": float("nan")}, "multibox_weight: wanted at least 0"),
         ({"crop_share": 2.0}, "crop_share in"),
-        ({"paste_share": 2.0}, r"paste_share in \[0, 1\]"),
         ({"crop_area": 0.0}, "crop_area in"),
         ({"colour": 1.0}, "colour in"),
         ({"scales": [16]}, "sides of at least 32"),

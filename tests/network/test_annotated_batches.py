@@ -28,17 +28,9 @@ def annotated(folder: Path, count: int = 5) -> list[AnnotatedImage]:
 
 
 def batches(
-    images: list[AnnotatedImage],
-    *,
-    views: BoxViews = VIEWS,
-    part: slice = slice(None),
-    seed: int = 0,
-    size: int = 3,
-    paste_share: float = 0.0,
+    images: list[AnnotatedImage], *, views: BoxViews = VIEWS, part: slice = slice(None), seed: int = 0, size: int = 3
 ) -> AnnotatedBatches:
-    return AnnotatedBatches(
-        images, views, batch_size=size, multiple=16, fill=FILL, seed=seed, paste_share=paste_share, part=part
-    )
+    return AnnotatedBatches(images, views, batch_size=size, multiple=16, fill=FILL, seed=seed, part=part)
 
 
 def test_padding_by_hand() -> None:
@@ -113,26 +105,6 @@ def test_worths_follow_the_objects_that_a_view_keeps(tmp_path: Path) -> None:
     for truth, worth in shown:
         assert worth.tolist() == [{1: 0.25, 2: 0.75}[label] for label in truth.labels.tolist()]
     assert {tuple(truth.labels.tolist()) for truth, _ in shown} == {(1,), (2,), (1, 2)}
-
-
-def test_objects_of_other_images_are_pasted(tmp_path: Path) -> None:
-    """In the share of the images that was asked for; the same each time; never where worths differ."""
-    weighed = annotated(tmp_path)
-    equal = [AnnotatedImage(one.path, one.truth) for one in weighed]
-    whole = BoxViews(scales=(90,), max_side=400)
-
-    def shown(images: list[AnnotatedImage], share: float) -> list[int]:
-        make = batches(images, views=whole, size=5, paste_share=share)
-        return [len(truth) for number in range(40) for truth in make(number).truths]
-
-    plain = shown(equal, 0)
-    assert shown(weighed, 1) == plain
-    for share in (0.3, 1):
-        more = np.array(shown(equal, share)) - plain
-        assert set(more.tolist()) == ({0, 1} if share < 1 else {1})
-        assert abs(more.mean() - share) < 0.12
-    one, two = (batches(equal, paste_share=0.5)(3) for _ in range(2))
-    np.testing.assert_array_equal(one.images, two.images)
 
 
 def test_without_worth_all_are_worth_one(tmp_path: Path) -> None:

@@ -68,16 +68,6 @@ def test_it_learns(tmp_path: Path, bf16: bool) -> None:
     assert summary["iterations"] == 60
 
 
-def test_pasted_objects_teach(tmp_path: Path) -> None:
-    images = tiny_multibox.annotated(tmp_path)
-    first = []
-    for share in (0.0, 1.0, 1.0):
-        folder = tmp_path / f"made_{len(first)}"
-        train(folder, images, [], replace(SOLVER, max_iter=1), paste_share=share)
-        first.append(read_log(folder / "log.jsonl")[0]["loss"])
-    assert first[0] != first[1] == first[2]
-
-
 def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     images, short = tiny_multibox.annotated(tmp_path), replace(SOLVER, ema=0.9)
     whole, _ = train(tmp_path / "whole", images, images, short, calibrate=True)
