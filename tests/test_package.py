@@ -44,6 +44,8 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
     nets = {str(path.relative_to(ROOT)) for path in (ROOT / "detpipe").rglob("*.prototxt")}
     assert "detpipe/backbone/caffe/presets/vgg16.prototxt" in nets
     assert nets <= names
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "detpipe" / "report" / "templates").iterdir()}
+    assert {"detpipe/report/templates/run.html", "detpipe/report/templates/style.css"} <= pages <= names
     assert {
         "detpipe/py.typed",
         "detpipe/storage/messages.proto",

@@ -9,11 +9,10 @@ import numpy as np
 
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.budget_curve import BudgetCurve, BudgetPoint
+from detpipe.report import page
 from detpipe.report.budget_figures import budget_curve_figure
-from detpipe.report.curves import to_svg
-from detpipe.report.markup import Markup, number, paragraph, table
-from detpipe.report.page import page
-from detpipe.report.text_table import text_table
+from detpipe.report.page import Cell, interval_cell
+from detpipe.report.text_table import number, text_table
 from detpipe.storage.atomic import write_text
 
 HEAD = ("proposals", "classified", "mAP", "COCO AP", "COCO AR", "AR of proposals")
@@ -38,32 +37,18 @@ def write_budget_page(path: Path, data: BudgetPage) -> None:
 
 def render(data: BudgetPage) -> str:
     """The page as HTML; without objects or budgets it says so."""
-    head = "".join(map(paragraph, budget_sentences(data.curve)))
-    figure = f'<div class="plot">{to_svg(budget_curve_figure(data.curve), "budget-curve")}</div>'
-    quality = [(*_names(point), *map(_cell, _numbers(point))) for point in data.curve.points]
-    cost = [(_names(point)[0], *_milliseconds(point)) for point in data.curve.points]
-    parts = {
-        "Curves": figure
-        + paragraph(
-            f"Band: the middle 95 % of {data.resamples:,} resamples of the images. Dashed: the fewest proposals.",
-            "note",
-        ),
-        "How good": table(HEAD, quality) + paragraph(QUALITY_NOTE, "note"),
-        "How fast": table(("proposals", *(f"{name}, ms" for name in MILLISECONDS)), cost)
-        + paragraph(COST_NOTE.format(method=data.method, timed=data.timed), "note"),
-    }
-    return page("Number of proposals", data.subtitle, head, parts)
-
-
-QUALITY_NOTE = (
-    "mAP is VOC 2010's at IoU 0.5. COCO AR is that of the detections, at most 100 of a class an image. "
-    "The average recall of the proposals, each object with its best box, bounds it before box regression."
-)
-COST_NOTE = (
-    "Of one image. Proposing ({method}) was timed on {timed} images, one after the other. Scoring is a share of one "
-    "pass over all proposals, decoding included, on the line between one region and all. Selecting was timed at each "
-    "number."
-)
+    points = data.curve.points
+    return page.render(
+        "budget.html",
+        data.subtitle,
+        data=data,
+        sentences=budget_sentences(data.curve),
+        figure=budget_curve_figure(data.curve),
+        quality_head=HEAD,
+        quality=[(*_names(point), *map(_cell, _numbers(point))) for point in points],
+        cost_head=("proposals", *(f"{name}, ms" for name in MILLISECONDS)),
+        cost=[(_names(point)[0], *_milliseconds(point)) for point in points],
+    )
 
 
 def budget_text(curve: BudgetCurve) -> str:
@@ -119,12 +104,5 @@ def _plain(value: Resampled | float) -> str:
     return text if np.isnan(half) else f"{text} ±{half:.3f}"
 
 
-def _cell(value: Resampled | float) -> Markup:
-    """0.432 and below it its interval."""
-    if isinstance(value, float):
-        return Markup(number(value))
-    low, high = value.interval
-    text = number(value.value.item())
-    if np.isnan(low).item():
-        return Markup(text)
-    return Markup(f"{text}<br><small>{number(low.item())} – {number(high.item())}</small>")
+def _cell(value: Resampled | float) -> str | Cell:
+    return number(value) if isinstance(value, float) else interval_cell(value)

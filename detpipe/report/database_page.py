@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.classify.database_contents import Fault
-from detpipe.report.curves import to_svg
+from detpipe.report import page
 from detpipe.report.database_figures import label_figure
-from detpipe.report.markup import Markup, escape, paragraph, picture, table
-from detpipe.report.page import page
+from detpipe.report.page import Cell, Picture
 from detpipe.report.text_table import shortened, text_table
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Image
@@ -74,50 +73,18 @@ def write_database_page(path: Path, data: DatabasePage) -> None:
 
 def render(data: DatabasePage) -> str:
     """The page as HTML; without records it says so."""
-    head = table(["database", ""], data.facts.items(), kind="settings")
-    parts = {"Faults": _faults(data)} if data.fault_count else {}
-    if not data.labels:
-        return page("Database", data.subtitle, head + paragraph("There are no images to show.", "none"), parts)
-    figure = to_svg(label_figure(data.labels, data.names), "labels")
-    parts |= {
-        "Contact sheet": _sample(data),
-        "Labels": f'<div class="plot">{figure}</div>' + _labels(data),
-        "Mean": "" if data.mean is None else _mean(data.mean),
-    }
-    return page("Database", data.subtitle, head, {name: part for name, part in parts.items() if part})
-
-
-def _faults(data: DatabasePage) -> str:
-    rows = [(fault.where, fault.reason) for fault in data.faults[:MOST_FAULTS]]
-    more = data.fault_count - len(rows)
-    return table(["where", "fault"], rows, kind="settings") + (paragraph(f"and {more:,} more", "note") if more else "")
-
-
-def _sample(data: DatabasePage) -> str:
-    shown = "".join(
-        picture(one.image, f"record {one.key}", f"<b>{escape(one.caption)}</b><br><small>{escape(one.key)}</small>")
-        for one in data.sample
+    most = max(data.labels.values(), default=1)
+    return page.render(
+        "database.html",
+        data.subtitle,
+        data=data,
+        faults=[(fault.where, fault.reason) for fault in data.faults[:MOST_FAULTS]],
+        sample=[Picture(one.image, f"record {one.key}", one.caption, below=one.key) for one in data.sample],
+        figure=label_figure(data.labels, data.names),
+        labels=[
+            (name if name == label else f"{label} {name}", Cell(count, bar=data.labels[int(label)] / most), share)
+            for label, name, count, share in data.label_rows()
+        ],
+        most_labels=MOST_LABELS,
+        mean=[] if data.mean is None else [Picture(data.mean, "the mean picture", text="of all records", quality=95)],
     )
-    total = sum(data.labels.values())
-    note = f"{len(data.sample):,} of {total:,} records, drawn evenly by class (seed {data.seed}), in label order."
-    return paragraph(note, "note") + f'<div class="gallery small">{shown}</div>'
-
-
-def _labels(data: DatabasePage) -> str:
-    most = max(data.labels.values())
-    rows = [
-        (name if name == label else f"{label} {name}", _bar(data.labels[int(label)] / most, count), share)
-        for label, name, count, share in data.label_rows()
-    ]
-    body = table(["label", "records", "share"], rows, kind="long")
-    if len(rows) <= MOST_LABELS:
-        return body
-    return f"<details><summary>All {len(rows):,} labels, the most frequent first</summary>{body}</details>"
-
-
-def _mean(image: Image) -> str:
-    return f'<div class="gallery small">{picture(image, "the mean picture", "of all records", quality=95)}</div>'
-
-
-def _bar(share: float, text: str) -> Markup:
-    return Markup(f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span>{escape(text)}')

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
-from detpipe.report import gallery, sections
-from detpipe.report.page import page
+from detpipe.report import curves, gallery, page, sections
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
 
-MAX_IMAGES, MAX_CROPS = 24, 12
+MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
+SHOWN_AT_ONCE = 6
+"""The other images stand in a fold: the numbers below are then near, on a phone too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,24 +54,40 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render(data: ReportData) -> str:
     """The page as HTML."""
-    dataset, seconds = data.dataset, data.seconds
-    ground_truth = dataset.ground_truth
-    point = None if ground_truth is None else best_f1(ground_truth, data.detections)
+    dataset, metrics = data.dataset, data.metrics
+    point = None if dataset.ground_truth is None else best_f1(dataset.ground_truth, data.detections)
     min_score, how = 0.5, "a usual bound"
     if data.min_score is not None:
         min_score, how = data.min_score, "as set"
     elif point is not None:
         min_score, how = point.score, "where precision and recall balance best"
-    parts = {
-        "Images": gallery.images(dataset, data.detections, min_score=min_score, most=data.max_images, chosen_how=how),
-        "Average precision": sections.classes(dataset, data.metrics),
-        "Precision and recall": sections.precision_recall(data.metrics),
-        "Worst misses": gallery.misses(dataset, data.detections, min_score=min_score, most=MAX_CROPS),
-        "Proposals": sections.proposals(data.recall),
-        "Training": sections.training(data.log_rows, data.proposer_rows),
-        "Time": sections.time(seconds),
-        "Data": sections.check(dataset, data.check_counts),
-        "Settings": sections.settings(data.settings),
-    }
-    head = sections.headline(dataset, data.metrics, point, seconds)
-    return page(data.title, dataset.name, head, parts)
+    return page.render(
+        "run.html",
+        dataset.name,
+        data=data,
+        metrics=metrics,
+        point=point,
+        cards=sections.headline(dataset, metrics, data.seconds),
+        images=gallery.images(dataset, data.detections, min_score=min_score, most=data.max_images),
+        min_score=min_score,
+        chosen_how=how,
+        shown_at_once=SHOWN_AT_ONCE,
+        classes=[] if metrics is None else sections.class_rows(dataset, metrics),
+        precision_recall=None if metrics is None else _precision_recall(metrics),
+        misses=gallery.misses(dataset, data.detections, min_score=min_score, most=MAX_CROPS),
+        recall=curves.recall_figure(data.recall) if data.recall else None,
+        proposals=sections.proposal_rows(data.recall or {}),
+        losses=sections.loss_figures(data.log_rows, data.proposer_rows),
+        seconds=curves.seconds_figure(data.seconds),
+        all_seconds=curves.as_time(sum(data.seconds.values())),
+        findings=[(kind, f"{n:,}") for kind, n in (data.check_counts or {}).items()],
+        max_bad_shown=MAX_BAD_SHOWN,
+        groups=sections.setting_groups(data.settings),
+    )
+
+
+def _precision_recall(metrics: Metrics) -> Figure | None:
+    """None where no class has an object."""
+    if not any(metrics.voc10.objects.values()):
+        return None
+    return curves.precision_recall_figure(metrics.voc10.curves, metrics.voc10.per_class)

@@ -1,28 +1,92 @@
-"""One HTML file that needs no network and runs no script: title, links to its sections, and the sections."""
+"""HTML pages from the files in templates/: one file each that needs no network and runs no script.
+
+Jinja2 escapes every value, because names of files and classes come from outside. The policy in base.html also forbids
+scripts and requests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from dataclasses import dataclass
+from functools import cache
 
-from detpipe.report.markup import escape
-from detpipe.report.page_style import CSS
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from detpipe.metrics.bootstrap import Resampled
+from detpipe.report.curves import to_svg
+from detpipe.report.drawing import to_jpeg
+from detpipe.report.text_table import number
+from detpipe.structures import Image
 
 
-def page(title: str, subtitle: str, head: str, parts: Mapping[str, str]) -> str:
-    """The page. title, subtitle: text. head, parts: HTML; a section with a link to it for each part, by its name."""
-    anchors = {name: name.lower().replace(" ", "-") for name in parts}
-    links = "".join(f'<a href="#{anchors[name]}">{escape(name)}</a>' for name in parts)
-    body = "".join(
-        f'<section id="{anchors[name]}"><h2>{escape(name)}</h2>{part}</section>' for name, part in parts.items()
+@dataclass(frozen=True)
+class Cell:
+    """A table cell that is more than text.
+
+    below: a second, smaller line. colour: of a square before the text, "#rrggbb". bar: the filled share, in [0, 1], of
+    a bar before the text.
+    """
+
+    text: str
+    below: str = ""
+    colour: str = ""
+    bar: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image (H, W, 3) RGB with a caption: a bold name, text beside it and a smaller line below.
+
+    alt: the text for readers who can't see the image. link: a percent-encoded address for the name. quality: of the
+    JPEG.
+    """
+
+    image: Image
+    alt: str
+    name: str = ""
+    text: str = ""
+    below: str = ""
+    link: str = ""
+    quality: int = 80
+
+
+def interval_cell(value: Resampled) -> Cell:
+    """0.432 and, below it, its interval where that is known. value: of one number."""
+    low, high = (end.item() for end in value.interval)
+    return Cell(number(value.value.item()), below="" if np.isnan(low) else f"{number(low)} – {number(high)}")
+
+
+def render(template: str, subtitle: str, **values: object) -> str:
+    """The page of a template with these values, all escaped; what can't be printed or encoded becomes U+FFFD.
+
+    Raises jinja2.UndefinedError where the template uses a value that isn't given.
+    """
+    text = _environment().get_template(template).render(subtitle=subtitle, sections=[], **values)
+    bad = {ord(c): "\N{REPLACEMENT CHARACTER}" for c in set(text) if not c.isprintable() and c not in "\n\t"}
+    return text.translate(bad)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("detpipe.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    # The policy forbids scripts and every request, should hostile text ever get past the escaping.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>"
-        f"<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>"
-        f"<main>{head}<nav>{links}</nav>{body}</main>"
-        "<footer>Made by detpipe. One file: it can be sent and kept as it is.</footer></body></html>\n"
-    )
+    environment.filters |= {"number": number, "spec": format, "svg": _svg, "jpeg": _jpeg}
+    environment.tests["cell"] = lambda value: isinstance(value, Cell)
+    return environment
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    return Markup(to_svg(figure, name))
+
+
+def _jpeg(image: Image, quality: int) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, quality)).decode('ascii')}"

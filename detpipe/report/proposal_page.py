@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from detpipe.report import page
 from detpipe.report.drawing import resize
-from detpipe.report.markup import escape, paragraph, picture
-from detpipe.report.page import page
+from detpipe.report.page import Picture
 from detpipe.report.proposal_pictures import BestBoxes
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Image
@@ -50,18 +50,13 @@ def write_proposal_page(
     path: Path, subtitle: str, shown: Sequence[tuple[str, ShownImage]], *, top: int, budget: int, min_iou: float
 ) -> None:
     """Write the page of (file name beside the page, image), whole or not at all; no images give a sentence."""
-    note = (
-        f"Thin, blue: the first {top} boxes. Green: of the first {budget:,} boxes the best of each object, with its "
-        f"IoU and its place; the object itself is dashed. Red, dashed: objects whose best IoU is below {min_iou:g}."
-    )
-    body = "".join(_figure(file, one) for file, one in shown)
-    gallery = f'<div class="gallery">{body}</div>' if shown else paragraph("There are no images to show.", "none")
-    write_text(path, page("Proposals on images", subtitle, "", {"Images": paragraph(note, "note") + gallery}))
+    pictures = [_picture(file, one) for file, one in shown]
+    write_text(path, page.render("proposal.html", subtitle, shown=pictures, top=top, budget=budget, min_iou=min_iou))
 
 
-def _figure(file: str, one: ShownImage) -> str:
+def _picture(file: str, one: ShownImage) -> Picture:
     # A name that is no UTF-8 holds lone surrogates; a link has them as the bytes that they stand for.
     link = quote(file.encode("utf-8", "surrogateescape"))
     tally = "" if one.objects is None else f", {one.found} of {one.objects} objects found"
-    caption = f'<a href="{link}"><b>{escape(one.name)}</b></a> {one.proposals:,} boxes{tally}'
-    return picture(one.small().picture, f"{one.name} with its proposals", caption)
+    text = f"{one.proposals:,} boxes{tally}"
+    return Picture(one.small().picture, f"{one.name} with its proposals", one.name, text, link=link)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from detpipe.inspect.signal_scale import LIMIT, SignalScale, Verdict, activation_scale, gradient_scale
 from detpipe.inspect.signals import LayerSignal, Signals
-from detpipe.report.curves import to_svg
-from detpipe.report.markup import escape, paragraph, picture, table
-from detpipe.report.page import page
+from detpipe.report import page
+from detpipe.report.page import Picture
 from detpipe.report.signal_figures import signals_figure
 from detpipe.report.text_table import significant, text_table
 from detpipe.storage.atomic import write_text
@@ -43,28 +42,15 @@ def write_signals_page(path: Path, data: SignalsPage) -> None:
 
 def render(data: SignalsPage) -> str:
     """The page as HTML."""
-    signals = data.signals
-    note = (
-        "Standard deviations of the outputs as each layer gives them, and of the loss's gradients for them. Dead: "
-        "channels that are 0 at every place of every image."
+    return page.render(
+        "signals.html",
+        data.subtitle,
+        sentences=scale_sentences(data.signals),
+        figure=signals_figure(data.signals),
+        maps=[Picture(image, f"maps of {name}", name, quality=90) for name, image in data.maps.items()],
+        head=HEAD,
+        rows=[_row(layer) for layer in data.signals.layers],
     )
-    shown = "".join(
-        f'<div class="mosaic">{picture(image, f"maps of {name}", f"<b>{escape(name)}</b>", quality=90)}</div>'
-        for name, image in data.maps.items()
-    )
-    parts = {
-        "Scale": f'<div class="plot">{to_svg(signals_figure(signals), "signals")}</div>' + paragraph(note, "note"),
-        "Feature maps": shown and shown + paragraph(MAPS_NOTE, "note"),
-        "Layers": table(HEAD, [_row(layer) for layer in signals.layers]),
-    }
-    head = "".join(map(paragraph, scale_sentences(signals)))
-    return page("Activations", data.subtitle, head, {name: part for name, part in parts.items() if part})
-
-
-MAPS_NOTE = (
-    "Of the first image, left as the network sees it. Each map has colours of its own, dark for its lowest number and "
-    "yellow for its highest; black is a map of equal numbers, a dead channel for instance."
-)
 
 
 def signals_text(data: SignalsPage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -26,9 +27,14 @@ def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
     return [*rows[:head], ["…"] * len(rows[0]), *rows[len(rows) - (most - 1 - head) :]]
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """0.123, or a dash for None and NaN."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """A number of so many digits that count: 0.0123, 1.2e-08, or a dash for none."""
-    return "–" if value is None or value != value else f"{value:.{digits}g}"
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
 
 
 def as_bytes(size: float) -> str:

@@ -7,26 +7,15 @@ from pathlib import Path
 
 from detpipe.inspect.step_cost import LayerCost, StepCost, total
 from detpipe.inspect.step_time import Seconds
-from detpipe.report.curves import to_svg
-from detpipe.report.markup import Markup, paragraph, table
-from detpipe.report.page import page
+from detpipe.report import page
+from detpipe.report.page import Cell
 from detpipe.report.text_table import as_bytes, as_count, text_table
 from detpipe.report.time_figures import time_figure
 from detpipe.storage.atomic import write_text
 
-COLUMNS = ("forward ms", "backward ms", "share", "parameters", "multiply-adds", "output", "kept")
+COLUMNS = ["forward ms", "backward ms", "share", "parameters", "multiply-adds", "output", "kept"]
 TOP = 20
 """Of the slowest layers, in the terminal."""
-PEAK_NOTE = (
-    "Peak: the most bytes at one time of all tensors that torch's operations make in a step, outputs and gradients "
-    "among them. The weights and the images were there before; what a library takes and gives back in one operation "
-    "isn't seen."
-)
-LAYERS_NOTE = (
-    "Medians. Multiply-adds of convolutions and matrix products, of all images of a batch. Output: bytes that a layer "
-    "gives, 0 where it changes its input in place. Kept: bytes that autograd keeps for the backward pass, each counted "
-    "at the first layer that keeps it."
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,18 +35,18 @@ def write_time_page(path: Path, data: TimePage) -> None:
 def render(data: TimePage) -> str:
     """The page as HTML."""
     cost = data.cost
-    names = [(layer.name, layer.kind, " x ".join(map(str, layer.shape))) for layer in cost.layers]
-    rows = [[*who, *_cells(layer, cost)] for who, layer in zip(names, cost.layers, strict=True)]
-    for row, layer in zip(rows, cost.layers, strict=True):
-        row[5] = _bar(_share(layer, cost))
-    parts = {
-        "Slowest": f'<div class="plot">{to_svg(time_figure(cost), "time")}</div>',
-        "Types": table(["type", "layers", *COLUMNS], _kind_rows(cost)),
-        "Layers": table(["layer", "type", "output shape", *COLUMNS], rows) + paragraph(LAYERS_NOTE, "note"),
-    }
-    head = table(["whole step", *SUM_HEAD], _sum_rows(cost)) + paragraph(SUM_NOTE, "note")
-    head += paragraph(_memory(cost)) + paragraph(PEAK_NOTE, "note")
-    return page("Time", f"{data.subtitle}; {data.machine}", head, parts)
+    return page.render(
+        "time.html",
+        f"{data.subtitle}; {data.machine}",
+        sum_head=("whole step", *SUM_HEAD),
+        sums=_sum_rows(cost),
+        sum_note=SUM_NOTE,
+        memory=_memory(cost),
+        figure=time_figure(cost),
+        columns=COLUMNS,
+        types=_kind_rows(cost),
+        layers=[_layer_row(layer, cost) for layer in cost.layers],
+    )
 
 
 def time_text(data: TimePage) -> str:
@@ -68,7 +57,7 @@ def time_text(data: TimePage) -> str:
         text_table(["type", "layers", *COLUMNS], _kind_rows(cost)),
         text_table(
             ["slowest layers", "type", "output shape", *COLUMNS],
-            [[one.name, one.kind, " x ".join(map(str, one.shape)), *_cells(one, cost)] for one in slowest],
+            [[*_who(one), *_cells(one, cost)] for one in slowest],
         ),
         f"{text_table(['whole step', *SUM_HEAD], _sum_rows(cost))}\n{SUM_NOTE}",
         _memory(cost),
@@ -105,6 +94,15 @@ def _kind_rows(cost: StepCost) -> list[list[str]]:
     return [*rows, ["all layers", str(len(cost.layers)), *_cells(total("", cost.layers), cost)]]
 
 
+def _layer_row(layer: LayerCost, cost: StepCost) -> list[str | Cell]:
+    forward, backward, share, *rest = _cells(layer, cost)
+    return [*_who(layer), forward, backward, Cell(share, bar=min(_share(layer, cost), 1)), *rest]
+
+
+def _who(layer: LayerCost) -> tuple[str, str, str]:
+    return layer.name, layer.kind, " x ".join(map(str, layer.shape))
+
+
 def _cells(layer: LayerCost, cost: StepCost) -> list[str]:
     return [
         _ms(layer.forward),
@@ -133,7 +131,3 @@ def _memory(cost: StepCost) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.2f}"
-
-
-def _bar(share: float) -> Markup:
-    return Markup(f'<span class="bar"><i style="width:{100 * min(share, 1):.1f}%"></i></span>{share:.1%}')

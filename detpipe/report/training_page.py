@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detpipe.report import sections
-from detpipe.report.curves import as_time, to_svg
-from detpipe.report.markup import paragraph, table
-from detpipe.report.page import page
+from detpipe.report import page
+from detpipe.report.curves import as_time
+from detpipe.report.sections import setting_groups
 from detpipe.report.text_table import as_bytes, significant, text_table
 from detpipe.report.training_figures import training_figure
 from detpipe.solver.training_summary import Course, courses
@@ -19,10 +18,6 @@ from detpipe.storage.atomic import write_text
 HEAD = ("", "first", "last", "best", "at iteration")
 RATES = ("examples_per_second", "waiting")
 """Numbers of the log that have a line of their own."""
-RATES_NOTE = (
-    "Examples a second, iterations a second and waiting are means over what the process had done so far; "
-    "one that resumed counts from there."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +113,15 @@ def write_training_page(path: Path, data: TrainingPage) -> None:
 
 def render(data: TrainingPage) -> str:
     """The page as HTML; before the first row of the log it says so."""
-    head = table(["training", ""], data.facts().items(), kind="settings")
-    if data.rows:
-        curves = f'<div class="plot">{to_svg(training_figure(data.rows), "training")}</div>'
-        parts = {
-            "Curves": curves + paragraph(RATES_NOTE, "note"),
-            "Numbers": table(HEAD, course_rows(data.rows)),
-        }
-    else:
-        parts = {"Curves": paragraph("Nothing was logged yet.", "none")}
-    parts["Settings"] = sections.settings(data.settings)
-    return page("Training", data.subtitle, head, parts)
+    return page.render(
+        "training.html",
+        data.subtitle,
+        facts=data.facts().items(),
+        figure=training_figure(data.rows) if data.rows else None,
+        head=HEAD,
+        numbers=course_rows(data.rows),
+        groups=setting_groups(data.settings),
+    )
 
 
 def _shown(found: Sequence[Course]) -> list[Course]:

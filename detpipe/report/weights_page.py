@@ -9,9 +9,8 @@ from pathlib import Path
 
 from detpipe.inspect.tensor_statistics import TensorStatistics
 from detpipe.inspect.weight_change import ParameterChange, WeightChange
-from detpipe.report.curves import to_svg
-from detpipe.report.markup import escape, paragraph, picture, table
-from detpipe.report.page import page
+from detpipe.report import page
+from detpipe.report.page import Picture
 from detpipe.report.text_table import as_count, shortened, significant, text_table
 from detpipe.report.weight_figures import Histogram, change_figure, histograms_figure
 from detpipe.storage.atomic import write_text
@@ -60,18 +59,24 @@ def write_weights_page(path: Path, data: WeightsPage) -> None:
 
 def render(data: WeightsPage) -> str:
     """The page as HTML."""
-    parts = {
-        "Filters": _filters(data),
-        "Change": _change(data),
-        "Histograms": f'<div class="plot">{to_svg(histograms_figure(data.histograms), "weights")}</div>'
-        if data.histograms
-        else "",
-        "Tensors": table(HEAD, data.rows()),
-    }
-    bad = [name for name, one in data.statistics.items() if one.not_finite]
-    warning = paragraph(f"Not all finite: {', '.join(bad)}.") if bad else ""
-    head = paragraph(summary(data)) + warning
-    return page("Weights", data.subtitle, head, {name: part for name, part in parts.items() if part})
+    name, filters = data.filters or ("", None)
+    change = data.change
+    changed = () if change is None else sorted(change.parameters, key=_by_change)
+    return page.render(
+        "weights.html",
+        data.subtitle,
+        data=data,
+        summary=summary(data),
+        not_finite=[name for name, one in data.statistics.items() if one.not_finite],
+        filters=[] if filters is None else [Picture(filters, f"filters of {name}", name, quality=95)],
+        changes=_change_rows(changed),
+        change_head=CHANGE_HEAD,
+        change_figure=change_figure(change) if change is not None and changed else None,
+        left_over={} if change is None else _left_over(change),
+        histograms=histograms_figure(data.histograms) if data.histograms else None,
+        head=HEAD,
+        rows=data.rows(),
+    )
 
 
 def summary(data: WeightsPage) -> str:
@@ -118,22 +123,3 @@ def _left_over(change: WeightChange) -> dict[str, str]:
         "of other shapes": "; ".join(shapes),
     }
     return {what: names for what, names in found.items() if names}
-
-
-def _filters(data: WeightsPage) -> str:
-    if data.filters is None:
-        return ""
-    name, image = data.filters
-    note = "Each filter is brought to 0..255 by its own lowest and highest number."
-    shown = picture(image, f"filters of {name}", f"<b>{escape(name)}</b>", quality=95)
-    return f'<div class="mosaic">{shown}</div>' + paragraph(note, "note")
-
-
-def _change(data: WeightsPage) -> str:
-    if data.change is None:
-        return ""
-    text = paragraph(f"Against {data.against}.")
-    if data.change.parameters:
-        text += f'<div class="plot">{to_svg(change_figure(data.change), "change")}</div>'
-        text += table(CHANGE_HEAD, _change_rows(sorted(data.change.parameters, key=_by_change)))
-    return text + "".join(paragraph(f"{what}: {names}", "note") for what, names in _left_over(data.change).items())

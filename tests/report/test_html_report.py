@@ -193,7 +193,7 @@ def test_a_picture_that_has_gone_is_named_and_not_fatal(tmp_path: Path, caplog: 
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "b.jpg").write_bytes(b"no image")
     page = render(full(dataset))
-    assert "Can&#x27;t be read any more: a.jpg, b.jpg." in page
+    assert "Can't be read any more: a.jpg, b.jpg." in page
     assert "a.jpg" in caplog.text
     assert page.count("<img") == 0
 
