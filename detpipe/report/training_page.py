@@ -9,7 +9,7 @@ from typing import Any
 
 from detpipe.report import page
 from detpipe.report.curves import as_time
-from detpipe.report.sections import setting_groups
+from detpipe.report.run.sections import setting_groups
 from detpipe.report.text_table import as_bytes, significant, text_table
 from detpipe.report.training_figures import training_figure
 from detpipe.solver.training_summary import Course, courses

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, render, write_budget_page
 from tests.metrics.test_budget_curve import curve, found
-from tests.report.test_html_report import EVIL, read
+from tests.report.run.test_page import EVIL, read
 
 DETECTIONS = {1: {"a": found(1)}, 2: {"a": found(1), "b": found(1)}, 4: {"a": found(1), "b": found(1)}}
 

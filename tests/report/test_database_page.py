@@ -8,7 +8,7 @@ import numpy as np
 
 from detpipe.classify.database_contents import Fault
 from detpipe.report.database_page import MOST_LABELS, DatabasePage, SampledImage, render, write_database_page
-from tests.report.test_html_report import EVIL, Reader, read
+from tests.report.run.test_page import EVIL, Reader, read
 
 GREY = np.full((20, 30, 3), 128, np.uint8)
 

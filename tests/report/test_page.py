@@ -11,7 +11,7 @@ import pytest
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.report import page
 from detpipe.report.page import Cell, Picture, interval_cell
-from tests.report.test_html_report import EVIL, read
+from tests.report.run.test_page import EVIL, read
 
 GREY = np.full((4, 6, 3), 128, np.uint8)
 TEMPLATES = sorted(path.name for path in (Path(page.__file__).parent / "templates").glob("*.html"))

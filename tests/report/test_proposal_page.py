@@ -10,7 +10,7 @@ from detpipe.report.proposal_page import ShownImage, write_proposal_page
 from detpipe.report.proposal_pictures import best_boxes
 from detpipe.structures import GroundTruth
 from tests.metrics.test_proposal_recall import proposals
-from tests.report.test_html_report import EVIL, Reader, read
+from tests.report.run.test_page import EVIL, Reader, read
 
 GREY = np.full((20, 600, 3), 128, np.uint8)
 

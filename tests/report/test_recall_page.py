@@ -8,7 +8,7 @@ from detpipe.metrics.method_recall import compare
 from detpipe.report.recall_page import RecallPage, render, write_recall_page
 from tests.metrics.test_method_recall import measured
 from tests.metrics.test_overlap_table import FOUND
-from tests.report.test_html_report import EVIL, read
+from tests.report.run.test_page import EVIL, read
 
 
 def test_methods_side_by_side(tmp_path: Path):

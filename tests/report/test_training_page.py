@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detpipe.report.training_page import SnapshotFile, TrainingPage, render
-from tests.report.test_html_report import EVIL, read
+from tests.report.run.test_page import EVIL, read
 
 ROWS = [
     {"iteration": 10, "loss": 2.0, "examples_per_second": 40.0, "waiting": 0.25},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detpipe.report.misses import find_misses
+from detpipe.report.run.misses import find_misses
 from detpipe.structures import Detections, GroundTruth
 
 CLASSES = ["cat", "dog"]

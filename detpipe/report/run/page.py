@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
-from detpipe.report import curves, gallery, page, sections
+from detpipe.report import curves, page
+from detpipe.report.run import gallery, sections
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
 

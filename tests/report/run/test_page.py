@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from detpipe.metrics.evaluate import evaluate
-from detpipe.report.gallery import evenly
-from detpipe.report.html_report import ReportData, render, write_report
+from detpipe.report.run.gallery import evenly
+from detpipe.report.run.page import ReportData, render, write_report
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord
 
 EVIL = '<script>alert("1")</script>\'&<img src=x onerror=alert(1)>'

@@ -14,8 +14,8 @@ from detpipe.boxes import clip
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.matching import match_detections
 from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, resize
-from detpipe.report.misses import Miss, above, find_misses
 from detpipe.report.page import Picture
+from detpipe.report.run.misses import Miss, above, find_misses
 from detpipe.structures import Dataset, Detections, GroundTruth, Image, ImageId, ImageRecord
 
 log = logging.getLogger(__name__)
