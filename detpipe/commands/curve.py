@@ -27,8 +27,7 @@ from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.progress import progress
 from detpipe.proposals.methods import method_name, proposer_of
-from detpipe.report.budget_figures import budget_curve_figure
-from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, write_budget_page
+from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.manifest import plain, read_manifest

@@ -17,8 +17,12 @@ from detpipe.commands.evaluate import Evaluate
 from detpipe.commands.image_database import check_labels, database_classes
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
 from detpipe.network.device import resolve_device
-from detpipe.report.classification_figures import calibration_figure, confusion_figure
-from detpipe.report.classification_page import ClassificationPage, write_classification_page
+from detpipe.report.classification_page import (
+    ClassificationPage,
+    calibration_figure,
+    confusion_figure,
+    write_classification_page,
+)
 from detpipe.report.curves import to_png
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_bytes, write_json

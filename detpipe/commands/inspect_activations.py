@@ -22,8 +22,7 @@ from detpipe.inspect.signals import Signals, feature_maps, measure_signals
 from detpipe.report.curves import to_png
 from detpipe.report.drawing import image_to_png
 from detpipe.report.mosaic import beside, heat, mosaic
-from detpipe.report.signal_figures import signals_figure
-from detpipe.report.signals_page import SignalsPage, signals_text, write_signals_page
+from detpipe.report.signals_page import SignalsPage, signals_figure, signals_text, write_signals_page
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.structures import Image
 

@@ -16,8 +16,16 @@ from detpipe.classify.image_db import describe_runs
 from detpipe.commands.command import Command
 from detpipe.commands.image_database import manifest_classes
 from detpipe.report.curves import to_png
-from detpipe.report.database_figures import CELL, label_figure, mean_image, sheet
-from detpipe.report.database_page import DatabasePage, SampledImage, database_text, write_database_page
+from detpipe.report.database_page import (
+    CELL,
+    DatabasePage,
+    SampledImage,
+    database_text,
+    label_figure,
+    mean_image,
+    sheet,
+    write_database_page,
+)
 from detpipe.report.drawing import image_to_png, resize
 from detpipe.report.text_table import as_bytes
 from detpipe.storage.atomic import write_bytes, write_json

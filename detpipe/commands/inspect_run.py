@@ -12,8 +12,7 @@ from typing import Any
 
 from detpipe.commands.command import Command, RunFolder
 from detpipe.report.curves import to_png
-from detpipe.report.training_figures import training_figure
-from detpipe.report.training_page import SnapshotFile, TrainingPage, training_text, write_training_page
+from detpipe.report.training_page import SnapshotFile, TrainingPage, training_figure, training_text, write_training_page
 from detpipe.solver.snapshot import find_snapshots
 from detpipe.solver.training_log import read_log
 from detpipe.solver.training_summary import Point, courses, is_number

@@ -14,8 +14,7 @@ from detpipe.inspect.step_cost import measure_cost
 from detpipe.inspect.step_time import Clock
 from detpipe.network.device import Precision, autocast, resolve_bf16, resolve_device
 from detpipe.report.curves import to_png
-from detpipe.report.time_figures import time_figure
-from detpipe.report.time_page import TimePage, time_text, write_time_page
+from detpipe.report.time_page import TimePage, time_figure, time_text, write_time_page
 from detpipe.storage.atomic import write_bytes, write_json
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,15 @@ from detpipe.progress import progress
 from detpipe.report.curves import to_png
 from detpipe.report.drawing import image_to_png
 from detpipe.report.mosaic import mosaic
-from detpipe.report.weight_figures import BINS, MAX_PANELS, Histogram, histograms_figure
-from detpipe.report.weights_page import WeightsPage, weights_text, write_weights_page
+from detpipe.report.weights_page import (
+    BINS,
+    MAX_PANELS,
+    Histogram,
+    WeightsPage,
+    histograms_figure,
+    weights_text,
+    write_weights_page,
+)
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.structures import Image
 

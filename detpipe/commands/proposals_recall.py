@@ -17,8 +17,7 @@ from detpipe.progress import progress
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import find_database
 from detpipe.report.curves import to_png
-from detpipe.report.recall_figures import recall_curves_figure
-from detpipe.report.recall_page import RecallPage, write_recall_page
+from detpipe.report.recall_page import RecallPage, recall_curves_figure, write_recall_page
 from detpipe.storage.atomic import write_bytes, write_json
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from detpipe.commands.proposals_command import SplitCommand
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.proposals_db import StoredProposals
 from detpipe.report.drawing import to_jpeg
-from detpipe.report.proposal_page import ShownImage, write_proposal_page
-from detpipe.report.proposal_pictures import best_boxes, draw_proposals
+from detpipe.report.proposal_page import ShownImage, best_boxes, draw_proposals, write_proposal_page
 from detpipe.storage.atomic import write_bytes
 from detpipe.structures import Dataset, ImageRecord
 

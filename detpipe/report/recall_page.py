@@ -1,4 +1,7 @@
-"""The page of proposals: how many objects they find, method beside method."""
+"""The page of proposals: how many objects they find, method beside method.
+
+Its figures are those of Hosang et al. (PAMI 2015, section 4), with several methods in each and intervals as bands.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
+from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.method_recall import MethodRecall
 from detpipe.metrics.paired_difference import PairedDifference
-from detpipe.metrics.recall_curves import RecallCurves
+from detpipe.metrics.recall_curves import THRESHOLDS, RecallCurves
 from detpipe.metrics.recall_measures import MEASURES
 from detpipe.report import page
-from detpipe.report.figure_style import hex_colour
+from detpipe.report.figure_style import STYLE, hex_colour, short_name
 from detpipe.report.page import Cell, interval_cell
-from detpipe.report.recall_figures import TITLES, recall_curves_figure
 from detpipe.report.text_table import number
 from detpipe.storage.atomic import write_text
 
 Row = tuple[str | Cell, ...]
+TITLES = {
+    "recall@0.5": "recall at IoU 0.5",
+    "recall@0.7": "recall at IoU 0.7",
+    "abo": "average best overlap",
+    "mabo": "mean average best overlap",
+    "ar": "average recall",
+}
+"""Of each measure, in words."""
+BY_BUDGET = ("ar", "recall@0.5", "abo")
+"""The measures that are drawn over the number of proposals."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,3 +132,75 @@ def _difference(difference: PairedDifference, place: int) -> str | Cell:
 
 def _at(budget: int) -> str:
     return f"At {budget:,} {'proposal' if budget == 1 else 'proposals'} an image"
+
+
+def recall_curves_figure(methods: Mapping[str, RecallCurves]) -> Figure:
+    """A panel each for BY_BUDGET (log axis) and for recall over IoU at each budget that the methods share.
+
+    methods: from a name, in the order of the legend, which tells each one's average recall at its last point. No
+    methods give empty panels.
+    """
+    budgets = sorted(set.intersection(*(set(curves.by_iou) for curves in methods.values()))) if methods else []
+    n_panels = len(BY_BUDGET) + len(budgets)
+    rows = -(-(n_panels + 1) // 2)  # one place is the legend's
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.1 * rows), layout="constrained")
+        panels = figure.subplots(rows, 2, squeeze=False).ravel().tolist()
+        for axes, name in zip(panels, BY_BUDGET, strict=False):
+            _by_budget(axes, name, methods)
+        _legend(panels[len(BY_BUDGET)], methods)
+        for axes, budget in zip(panels[len(BY_BUDGET) + 1 :], budgets, strict=False):
+            _by_iou(axes, budget, methods)
+        for axes in panels[n_panels + 1 :]:
+            axes.set_visible(False)
+        return figure
+
+
+def _by_budget(axes: Axes, name: str, methods: Mapping[str, RecallCurves]) -> None:
+    longest = 10
+    for label, curves in enumerate(methods.values(), start=1):
+        budgets, values = curves.curve(name)
+        longest = max(longest, budgets[-1])
+        _line(axes, budgets, values, hex_colour(label))
+    axes.set_xscale("log")
+    decades = [10**power for power in range(int(np.log10(longest)) + 1)]
+    axes.set_xticks(decades, [f"{decade:,}" for decade in decades])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="proposals an image", ylim=(0, 1.02), xlim=(0.9, longest * 1.1))
+    _percent(axes, name)
+    axes.set_title(TITLES[name], loc="left")
+
+
+def _by_iou(axes: Axes, budget: int, methods: Mapping[str, RecallCurves]) -> None:
+    for label, curves in enumerate(methods.values(), start=1):
+        _line(axes, THRESHOLDS, curves.by_iou[budget], hex_colour(label))
+    axes.set(xlabel="IoU", xlim=(0.5, 1), ylim=(0, 1.02))
+    _percent(axes, "recall")
+    axes.set_title(f"recall of {budget:,} {'proposal' if budget == 1 else 'proposals'} an image", loc="left")
+
+
+def _line(axes: Axes, x: Sequence[float], values: Resampled, colour: str) -> None:
+    low, high = values.interval
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, values.value, color=colour, marker="o" if len(x) == 1 else "", markersize=4)
+
+
+def _percent(axes: Axes, name: str) -> None:
+    # An overlap is no share of anything that is counted.
+    if name != "abo":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _legend(axes: Axes, methods: Mapping[str, RecallCurves]) -> None:
+    axes.set_axis_off()
+    if not methods:
+        return
+    lines = [Line2D([], [], color=hex_colour(label)) for label in range(1, len(methods) + 1)]
+    # The number first: matplotlib leaves a label that starts with "_" out of the legend.
+    names = [f"{_last_ar(curves)}  {short_name(name, 40)}" for name, curves in methods.items()]
+    axes.legend(lines, names, title="average recall of all proposals", loc="center left", alignment="left")
+
+
+def _last_ar(curves: RecallCurves) -> str:
+    last = curves.curve("ar")[1].value[-1]
+    return "–" if np.isnan(last) else f"{last:.2f}"

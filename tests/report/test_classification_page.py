@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
-from detpipe.report.classification_figures import MAX_NAMED, calibration_figure, confusion_figure
-from detpipe.report.classification_page import ClassificationPage, render, write_classification_page
+from detpipe.report.classification_page import (
+    MAX_NAMED,
+    ClassificationPage,
+    calibration_figure,
+    confusion_figure,
+    render,
+    write_classification_page,
+)
 from detpipe.report.curves import to_png
 
 

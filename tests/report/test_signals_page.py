@@ -7,8 +7,7 @@ from detpipe.inspect.signals import measure_signals
 from detpipe.report.curves import to_svg
 from detpipe.report.drawing import image_to_png
 from detpipe.report.mosaic import heat
-from detpipe.report.signal_figures import signals_figure
-from detpipe.report.signals_page import SignalsPage, render, signals_text
+from detpipe.report.signals_page import SignalsPage, render, signals_figure, signals_text
 
 
 def page(std: float) -> SignalsPage:

@@ -7,8 +7,7 @@ from torch import nn
 
 from detpipe.inspect.step_cost import StepCost, measure_cost
 from detpipe.inspect.step_time import Seconds
-from detpipe.report.time_figures import time_figure
-from detpipe.report.time_page import TimePage, render, time_text
+from detpipe.report.time_page import TimePage, render, time_figure, time_text
 
 
 def cost() -> StepCost:

@@ -7,8 +7,7 @@ import torch
 from detpipe.inspect.tensor_statistics import histogram, tensor_statistics
 from detpipe.inspect.weight_change import weight_change
 from detpipe.report.mosaic import mosaic
-from detpipe.report.weight_figures import change_figure, histograms_figure
-from detpipe.report.weights_page import WeightsPage, render, weights_text
+from detpipe.report.weights_page import WeightsPage, change_figure, histograms_figure, render, weights_text
 
 HOSTILE = "<script>$x"
 
