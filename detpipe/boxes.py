@@ -1,6 +1,12 @@
-"""The geometry of boxes: the only place of these formulas.
+"""The geometry of boxes: the only place of these formulas, for arrays and (`..._tensors`) for tensors.
 
 N, M: numbers of boxes. A box is x1 y1 x2 y2, float32, pixels, a half-open rectangle: width = x2 - x1.
+
+One exception: `proposals/near_duplicates.py` compares an IoU with 4 / 5 in whole numbers, because a compiled function
+calls functions of its own file only (see `jit.py`).
+
+torch is imported inside the functions that need it. It takes seconds to import, and a worker process that only proposes
+never needs it.
 """
 
 from __future__ import annotations
@@ -67,16 +73,10 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Arr
 
     (N, 4), (N,) -> (kept,) int64, indices from high to low score, ties by the box; N = 0 gives (0,).
     """
-    # Imported here: torch takes seconds to import, and a worker that only proposes never needs it.
     import torch
-    from torchvision.ops import nms as torchvision_nms
 
     order = rank(boxes, scores)
-    # Descending ranks stand in for scores, so that torchvision's sort can't order ties in its own way.
-    ranks = torch.arange(len(order), 0, -1, dtype=torch.float32)
-    # An IoU is float32, so the threshold is made one: else an IoU of exactly 0.3 counts as more than 0.3.
-    bound = float(np.float32(threshold))
-    kept = torchvision_nms(torch.from_numpy(np.ascontiguousarray(boxes[order])), ranks, bound)
+    kept = nms_tensors(torch.from_numpy(np.ascontiguousarray(boxes[order])), threshold)
     return np.asarray(order[kept.numpy()], dtype=np.int64)
 
 
@@ -144,18 +144,73 @@ def decode_tensors(boxes: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([new_centre - new_size / 2, new_centre + new_size / 2], dim=-1)
 
 
-def iou_tensors(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` of torch: (N, 4), (M, 4) -> (N, M) in [0, 1]; two empty boxes give 0.
+def area_tensors(boxes: Tensor) -> Tensor:
+    """`area` of torch, through which gradients flow: (..., 4) -> (...)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
-    A coordinate at a time, each a row of memory, in place: torchvision's box_iou, whose planes of pairs have two
-    numbers a cell, takes several times as long on a CPU.
-    """
+
+def clip_tensors(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """`clip` of torch, through which gradients flow: (..., 4), (height, width) -> (..., 4)."""
     import torch
 
-    ax1, ay1, ax2, ay2 = a.t().contiguous()[:, :, None].unbind()
-    bx1, by1, bx2, by2 = b.t().contiguous().unbind()
-    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
-    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
-    shared = width.mul_(height)
-    union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)).sub_(shared)
-    return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    height, width = image_size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
+def iou_tensors(a: Tensor, b: Tensor) -> Tensor:
+    """`iou` of torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. An empty box has IoU 0. Gradients do not flow.
+
+    torchvision's box_iou takes several times as long on a CPU: it computes pairs of coordinates, not one at a time.
+    """
+    first, second = a.t().contiguous()[:, :, None], b.t().contiguous()
+    shared = _shared(first, second)
+    return _ratio(shared, (_area(first) + _area(second)).sub_(shared))
+
+
+def paired_iou_tensors(a: Tensor, b: Tensor) -> Tensor:
+    """The IoU of row i of `a` with row i of `b`: (N, 4), (N, 4) -> (N,) in [0, 1]. An empty box has IoU 0.
+
+    Gradients do not flow.
+    """
+    first, second = a.t().contiguous(), b.t().contiguous()
+    shared = _shared(first, second)
+    return _ratio(shared, (_area(first) + _area(second)).sub_(shared))
+
+
+def overlap_of_first_tensors(a: Tensor, b: Tensor) -> Tensor:
+    """`overlap_of_first` of torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. An empty box has 0. Gradients do not flow."""
+    first, second = a.t().contiguous()[:, :, None], b.t().contiguous()
+    return _ratio(_shared(first, second), _area(first))
+
+
+def nms_tensors(boxes: Tensor, threshold: float) -> Tensor:
+    """`nms` of torch, for boxes from high to low score: (N, 4) -> (kept,) int64, ascending; N = 0 gives (0,)."""
+    import torch
+    from torchvision.ops import nms as torchvision_nms
+
+    # Descending ranks stand in for scores, so that torchvision's sort can't order ties in its own way.
+    ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
+    # An IoU is float32, so the threshold is made one: else an IoU of exactly 0.3 counts as more than 0.3.
+    kept: Tensor = torchvision_nms(boxes, ranks, float(np.float32(threshold)))
+    return kept
+
+
+def _shared(a: Tensor, b: Tensor) -> Tensor:
+    """Shared pixels, of boxes that are given by coordinate: (4, ...), (4, ...) -> (...), a new tensor."""
+    import torch
+
+    width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
+    height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
+    return width.mul_(height)
+
+
+def _area(coordinates: Tensor) -> Tensor:
+    x1, y1, x2, y2 = coordinates.unbind()
+    return (x2 - x1) * (y2 - y1)
+
+
+def _ratio(shared: Tensor, whole: Tensor) -> Tensor:
+    """Writes into both. Where `whole` is not positive, `shared` is 0, and so is the ratio."""
+    import torch
+
+    return shared.div_(whole.clamp_(min=torch.finfo(whole.dtype).tiny))

@@ -215,3 +215,37 @@ def test_tensors_overlap_as_arrays_do() -> None:
     b = np.array([[0, 0, 10, 5], [20, 20, 30, 30], [3, 3, 3, 3], [5, 5, 15, 15]], np.float32)
     np.testing.assert_allclose(geometry.iou_tensors(torch.from_numpy(a), torch.from_numpy(b)), geometry.iou(a, b))
     assert geometry.iou_tensors(torch.zeros(0, 4), torch.from_numpy(b)).shape == (0, 4)
+
+
+def test_paired_iou_of_tensors_by_hand() -> None:
+    """The third box has its corners the wrong way round, as a network may predict it."""
+    a = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [8, 8, 4, 4], [3, 3, 3, 3]])
+    b = torch.tensor([[5.0, 5, 15, 15], [20, 20, 30, 30], [0, 0, 10, 10], [3, 3, 3, 3]])
+    torch.testing.assert_close(geometry.paired_iou_tensors(a, b), torch.tensor([25 / 175, 0, 0, 0]))
+    torch.testing.assert_close(geometry.iou_tensors(a, b).diagonal(), torch.tensor([25 / 175, 0, 0, 0]))
+    assert geometry.paired_iou_tensors(a[:0], b[:0]).shape == (0,)
+
+
+def test_tensors_lie_in_crowds_as_arrays_do() -> None:
+    a = boxes_of((0, 0, 10, 10), (95, 0, 105, 10), (5, 5, 5, 9), (200, 0, 210, 10))
+    crowds = boxes_of((5, 0, 100, 10), (0, 0, 2, 2))
+    got = geometry.overlap_of_first_tensors(torch.from_numpy(a), torch.from_numpy(crowds))
+    assert got.tolist() == [[0.5, np.float32(0.04)], [0.5, 0], [0, 0], [0, 0]]
+    np.testing.assert_array_equal(got, geometry.overlap_of_first(a, crowds))
+    assert geometry.overlap_of_first_tensors(torch.zeros(0, 4), torch.from_numpy(crowds)).shape == (0, 2)
+    assert geometry.overlap_of_first_tensors(torch.from_numpy(a), torch.zeros(0, 4)).shape == (4, 0)
+
+
+def test_tensors_have_the_area_and_the_clip_of_arrays() -> None:
+    boxes = boxes_of((-5, -5, 5, 25), (0, 0, 3, 2), (30, 5, 40, 9))
+    tensors = torch.from_numpy(boxes)
+    np.testing.assert_array_equal(geometry.area_tensors(tensors), geometry.area(boxes))
+    np.testing.assert_array_equal(geometry.clip_tensors(tensors, (20, 10)), geometry.clip(boxes, (20, 10)))
+    assert geometry.clip_tensors(tensors[:0], (20, 10)).shape == (0, 4)
+
+
+def test_an_iou_that_equals_the_threshold_stays_in_tensors_too() -> None:
+    """IoU 3 / 10: its float32 is larger than 0.3 in double precision."""
+    boxes = torch.tensor([[0.0, 0, 6.5, 1], [3.5, 0, 10, 1], [3.4, 0, 10, 1]])
+    assert geometry.nms_tensors(boxes, 0.3).tolist() == [0, 1]
+    assert geometry.nms_tensors(boxes[:0], 0.3).tolist() == []

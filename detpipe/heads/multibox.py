@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
@@ -191,14 +190,12 @@ def best_boxes(
     image_size: the (height, width) of what of the input is image: boxes are clipped to it, and dropped where nothing
     is left. A box that overlaps a better one by more than nms_iou is dropped; 1 keeps all.
     """
-    height, width = image_size
-    limits = boxes.new_tensor([width, height, width, height])
     order = logits.argsort(descending=True, stable=True)[: LOOKED_AT * count]
-    boxes, scores = torch.minimum(boxes[order].clamp(min=0), limits), logits[order].sigmoid()
+    boxes, scores = geometry.clip_tensors(boxes[order], image_size), logits[order].sigmoid()
     solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(dim=1)
     boxes, scores = boxes[solid], scores[solid]
     if nms_iou < 1:
-        kept = nms(boxes, scores, nms_iou)
+        kept = geometry.nms_tensors(boxes, nms_iou)
         boxes, scores = boxes[kept], scores[kept]
     return boxes[:count], scores[:count]
 

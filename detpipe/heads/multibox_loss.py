@@ -105,10 +105,8 @@ def untaught_priors(priors: Tensor, truth: Taught) -> Tensor:
     """(P,) bool: the prior lies on a difficult object (by IoU) or in a crowd (by its own share)."""
     touched: Tensor = (geometry.iou_tensors(priors, truth.difficult) >= UNTAUGHT_OVERLAP).any(dim=1)
     if len(truth.crowds):
-        top_left = torch.maximum(priors[:, None, :2], truth.crowds[:, :2])
-        shared = (torch.minimum(priors[:, None, 2:], truth.crowds[:, 2:]) - top_left).clamp(min=0).prod(dim=2)
-        own = (priors[:, 2:] - priors[:, :2]).prod(dim=1, keepdim=True)
-        touched = touched | (shared >= UNTAUGHT_OVERLAP * own).any(dim=1)
+        in_crowds = geometry.overlap_of_first_tensors(priors, truth.crowds)
+        touched = touched | (in_crowds >= UNTAUGHT_OVERLAP).any(dim=1)
     return touched
 
 
@@ -122,21 +120,13 @@ def location_loss(
     own = output._replace(moves=output.moves[image, prior], priors=output.priors[prior])
     boxes = decode(own, by_corners=config.by_corners)
     with torch.no_grad():
-        overlap = pair_iou(boxes, objects)
+        overlap = geometry.paired_iou_tensors(boxes, objects)
     if config.localization is Localization.giou:
         return generalized_box_iou_loss(boxes, objects, reduction="sum"), overlap
     wanted = encode(own.priors, objects, output.input_size, by_corners=config.by_corners)
     if config.localization is Localization.squared:
         return (own.moves - wanted).square().sum() / 2, overlap
     return F.smooth_l1_loss(own.moves, wanted, reduction="sum", beta=1 / 9), overlap
-
-
-def pair_iou(boxes: Tensor, objects: Tensor) -> Tensor:
-    """The IoU of each box with the object of the same row: (M, 4), (M, 4) -> (M,)."""
-    top_left = torch.maximum(boxes[:, :2], objects[:, :2])
-    shared = (torch.minimum(boxes[:, 2:], objects[:, 2:]) - top_left).clamp(min=0).prod(dim=1)
-    areas = [(one[:, 2:] - one[:, :2]).clamp(min=0).prod(dim=1) for one in (boxes, objects)]
-    return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)
 
 
 def confidence_loss(logits: Tensor, matches: Tensor, taught: Tensor, config: MultiBoxTargets) -> Tensor:

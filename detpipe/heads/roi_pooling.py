@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torchvision.ops import roi_align, roi_pool
 
+from detpipe import boxes as geometry
+
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
 """A region of 224 pixels, ImageNet's input, is pooled from the map of stride 16 (FPN, section 4.2)."""
 
@@ -58,7 +60,7 @@ def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     A box of twice the side goes to a map of twice the stride; 224 pixels belong to stride 16 (FPN, eq. 1). A box
     without area goes to the finest.
     """
-    sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1e-6).sqrt()
+    sides = geometry.area_tensors(boxes).clamp(min=1e-6).sqrt()
     wanted = torch.floor(torch.log2(sides / CANONICAL_SIDE) + 1e-6)
     own = torch.log2(torch.tensor([stride / CANONICAL_STRIDE for stride in strides], device=boxes.device))
     return torch.bucketize(wanted, own[1:], right=True)

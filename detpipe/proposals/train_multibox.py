@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from detpipe import boxes as geometry
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox import MultiBox, best_boxes
 from detpipe.heads.multibox_loss import Taught, multibox_loss, untaught_priors
@@ -209,7 +209,7 @@ def calibrate(
             with autocast(device, bf16):
                 output = network(torch.from_numpy(batch).to(device))
             boxes = network.predictor.boxes(output)[0]
-            found = (box_iou(boxes, taught.objects) >= FOUND_IOU).any(dim=1)
+            found = (geometry.iou_tensors(boxes, taught.objects) >= FOUND_IOU).any(dim=1)
             solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
             counts = found | ~(solid & untaught_priors(boxes, taught))
         logits.append(output.logits[0][counts].cpu())

@@ -83,6 +83,12 @@ def test_the_best_boxes_by_hand() -> None:
     assert best_boxes(boxes, logits, (10, 20), count=1, nms_iou=0.5)[0].tolist() == [[15, 5, 20, 10]]
 
 
+def test_an_overlap_that_equals_nms_iou_drops_no_box() -> None:
+    """IoU 3 / 10: its float32 is larger than 0.3 in double precision."""
+    boxes, logits = torch.tensor([[0.0, 0, 6.5, 1], [3.5, 0, 10, 1]]), torch.tensor([1.0, 0.0])
+    assert len(best_boxes(boxes, logits, (10, 10), count=2, nms_iou=0.3)[0]) == 2
+
+
 def test_no_predictions() -> None:
     for nms_iou in (0.5, 1):
         boxes, scores = best_boxes(torch.zeros(0, 4), torch.zeros(0), (10, 20), count=5, nms_iou=nms_iou)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from detpipe.heads import multibox_loss as module
+from detpipe import boxes as geometry
 from detpipe.heads.matching import BACKGROUND, IGNORED
 from detpipe.heads.multibox import Output
-from detpipe.heads.multibox_loss import Taught, confidence_loss, match, multibox_loss, pair_iou
+from detpipe.heads.multibox_loss import Taught, confidence_loss, match, multibox_loss
 from detpipe.heads.multibox_settings import Confidence, Localization, MatchedBy, Matching, MultiBoxHead
 from detpipe.structures import BoolArray, GroundTruth
 
@@ -100,7 +100,6 @@ def test_no_images() -> None:
     none = Output(torch.zeros(0, 2), torch.zeros(0, 2, 4), PRIORS, torch.zeros(2, dtype=torch.int64), (50, 100))
     matched = torch.zeros(0, 2, dtype=torch.int64)
     assert confidence_loss(none.logits, matched, torch.zeros(0), head(negatives=None)).item() == 0
-    assert pair_iou(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
 
 
 def test_quality_teaches_the_iou() -> None:
@@ -224,12 +223,6 @@ def test_predictions_are_matched_where_they_have_moved_to() -> None:
     assert match(output(torch.zeros(1, 2), moves), 0, taught([0, 0, 40, 40]), settings).tolist() == [BACKGROUND, 0]
 
 
-def test_pair_iou_by_hand() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [8, 8, 4, 4], [3, 3, 3, 3]])
-    objects = torch.tensor([[5.0, 5, 15, 15], [20, 20, 30, 30], [0, 0, 10, 10], [3, 3, 3, 3]])
-    torch.testing.assert_close(pair_iou(boxes, objects), torch.tensor([25 / 175, 0, 0, 0]))
-
-
 PAIRS = list(itertools.product(Localization, Confidence))
 
 
@@ -254,14 +247,14 @@ def test_gradients_are_the_finite_differences(
         return multibox_loss(output(logits, moves, priors), truths, settings)["loss"]
 
     free = torch.autograd.grad(loss(logits, moves), (logits, moves))
-    overlaps: list[Tensor] = []
+    paired_iou_tensors, overlaps = geometry.paired_iou_tensors, list[Tensor]()
 
     def fixed(boxes: Tensor, objects: Tensor) -> Tensor:
         if not overlaps:
-            overlaps.append(pair_iou(boxes, objects).detach())
+            overlaps.append(paired_iou_tensors(boxes, objects).detach())
         return overlaps[0]
 
-    monkeypatch.setattr(module, "pair_iou", fixed)
+    monkeypatch.setattr(geometry, "paired_iou_tensors", fixed)
     held = torch.autograd.grad(loss(logits, moves), (logits, moves))
     for one, other in zip(free, held, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
