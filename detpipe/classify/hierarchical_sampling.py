@@ -16,7 +16,7 @@ import numpy.typing as npt
 from detpipe.classify.crops_db import verify_image
 from detpipe.classify.labeling import Regions, Sampling, sample_regions
 from detpipe.datasets.image_file import read_image
-from detpipe.network.batch_order import plain_order
+from detpipe.network.batch_order import image_generator, plain_order
 from detpipe.network.scaled_image import Scaling
 from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array
 
@@ -89,7 +89,7 @@ class HierarchicalSampling:
         shown, sampled = [], []
         for turn, place in list(enumerate(self._order(number)))[self._part]:
             image = self._images[place]
-            generator = np.random.default_rng((self._seed, number, turn))
+            generator = image_generator(self._seed, number, turn)
             views = self._views
             shorter = views.scales[generator.integers(len(views.scales))]
             mirrored = bool(views.flip and generator.random() < 0.5)

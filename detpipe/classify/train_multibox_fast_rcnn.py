@@ -19,7 +19,7 @@ from detpipe.heads.multibox import Output
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.heads.multibox_loss import Taught, multibox_loss
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
-from detpipe.network.batch_order import evenly_spread
+from detpipe.network.batch_order import evenly_spread, image_generator
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
@@ -63,7 +63,7 @@ def train_multibox_fast_rcnn(
         with autocast(device, bf16):
             maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
-            regions = sampled(network, output, batch, each, head.proposals, (seed, batch.number, session.ranks.rank))
+            regions = sampled(network, output, batch, each, head.proposals, region_generators(seed, batch))
             logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
         taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
         where = multibox_loss(output, taught, head.multibox)
@@ -101,19 +101,31 @@ def multiple(network: MultiBoxFastRcnn) -> int:
     return 2 * network.strides[-1]
 
 
+REGION_STREAM = 1
+"""The stream of an image's random numbers that chooses its regions; stream 0 has chosen how it is shown."""
+
+
+def region_generators(seed: int, batch: AnnotatedBatch) -> list[np.random.Generator]:
+    """What the regions of each image of the batch are drawn by: a function of (seed, batch, turn), not of the rank."""
+    return [image_generator(seed, batch.number, turn, stream=REGION_STREAM) for turn in batch.turns]
+
+
 def sampled(
     network: MultiBoxFastRcnn,
     output: Output,
     batch: AnnotatedBatch,
     sampling: Sampling,
     proposals: int,
-    seed: Sequence[int],
+    generators: Sequence[np.random.Generator],
 ) -> RegionBatch:
-    """Regions of each image of the batch, from the boxes that the network proposes as it is now."""
+    """Regions of each image of the batch, from the boxes that the network proposes as it is now.
+
+    generators: one for each image.
+    """
     chosen = []
-    for place, (image_size, truth) in enumerate(zip(batch.sizes, batch.truths, strict=True)):
+    images = zip(batch.sizes, batch.truths, generators, strict=True)
+    for place, (image_size, truth, generator) in enumerate(images):
         boxes, _ = network.propose(output, place, image_size, proposals)
-        generator = np.random.default_rng((*seed, place))
         chosen.append(sample_regions(boxes.cpu().numpy(), truth, image_size, sampling, generator))
     rows = np.repeat(np.arange(len(chosen), dtype=np.float32), [len(one) for one in chosen])
     return RegionBatch(
@@ -146,11 +158,11 @@ def validation(
         for place in map(int, places):
             pixels, truth = views(head).plain(read_image(val[place].path), val[place].truth)
             pixel_batch, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
-            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].worth_of(truth),), place)
+            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].worth_of(truth),), place, (0,))
             with torch.inference_mode(), autocast(device, bf16):
                 maps = network.feature_maps(torch.from_numpy(pixel_batch).to(device))
                 output = network.predict(maps, (pixel_batch.shape[1], pixel_batch.shape[2]))
-                regions = sampled(network, output, batch, every, head.proposals, (seed, place))
+                regions = sampled(network, output, batch, every, head.proposals, region_generators(seed, batch))
                 found, _ = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
             logits.append(found.float().cpu())
             labels.append(torch.from_numpy(regions.labels))

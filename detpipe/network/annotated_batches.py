@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.datasets.image_file import read_image
-from detpipe.network.batch_order import plain_order
+from detpipe.network.batch_order import image_generator, plain_order
 from detpipe.network.box_views import BoxViews
 from detpipe.structures import Float32Array, GroundTruth, Image
 
@@ -37,7 +37,8 @@ class AnnotatedBatch:
 
     images: (N, H, W, 3) uint8 RGB, smaller ones padded at right and bottom. sizes: of each the (height, width) that is
     image. truths: the objects of each, in pixels of `images`. worths: what they are worth, (G,) float32 each. number:
-    which batch it is, for what else is drawn in its turn.
+    which batch it is. turns: the place of each image in the whole batch, of which this process may have a part. For
+    what else is drawn for an image, see `image_generator`.
     """
 
     images: npt.NDArray[np.uint8]
@@ -45,6 +46,7 @@ class AnnotatedBatch:
     truths: tuple[GroundTruth, ...]
     worths: tuple[Float32Array, ...]
     number: int
+    turns: tuple[int, ...]
 
 
 class AnnotatedBatches:
@@ -71,15 +73,16 @@ class AnnotatedBatches:
 
     def __call__(self, number: int) -> AnnotatedBatch:
         """Raises BrokenImageError for a file that can't be read."""
-        shown, worths = [], []
+        shown, worths, turns = [], [], []
         for turn, place in list(enumerate(self._order(number)))[self._part]:
             one = self._images[place]
-            generator = np.random.default_rng((self._seed, number, turn))
+            generator = image_generator(self._seed, number, turn)
             pixels, seen = self._views.draw(read_image(one.path), one.truth, generator)
             shown.append((pixels, seen))
             worths.append(one.worth_of(seen))
+            turns.append(turn)
         images, sizes = padded([pixels for pixels, _ in shown], self._multiple, self._fill)
-        return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(worths), number)
+        return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(worths), number, tuple(turns))
 
 
 def padded(

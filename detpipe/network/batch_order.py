@@ -1,4 +1,8 @@
-"""Which examples make up batch number i: a pure function of (seed, i), so that a resumed training needs no state."""
+"""Which examples make up batch number i: a pure function of (seed, i), so that a resumed training needs no state.
+
+The random numbers of an image are a pure function of (seed, i, turn), too. The turn is the image's place in the whole
+batch, so they do not depend on the number of processes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,15 @@ from detpipe.structures import Int64Array
 def plain_order(examples: int, *, batch_size: int, seed: int) -> BalancedOrder:
     """Batches of whole passes over all examples, without regard to their labels. Raises ValueError for none."""
     return BalancedOrder(np.ones(examples, dtype=np.int64), batch_size=batch_size, fg_share=1.0, seed=seed)
+
+
+def image_generator(seed: int, batch: int, turn: int, *, stream: int = 0) -> np.random.Generator:
+    """The random numbers of one image of a batch, the same whichever process makes it.
+
+    turn: the image's place in the whole batch, not in the part that one process makes. stream: 0 decides how the image
+    is shown; another draw in the same turn takes a stream of its own, else it would repeat the same numbers.
+    """
+    return np.random.default_rng((seed, batch, turn, stream))
 
 
 def evenly_spread(examples: int, most: int) -> Int64Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,22 @@ import torch
 from safetensors.torch import save_file
 
 from detpipe.boxes import iou
+from detpipe.classify import train_multibox_fast_rcnn as module
 from detpipe.classify.hierarchical_sampling import RegionBatch
-from detpipe.classify.labeling import Sampling
+from detpipe.classify.labeling import Regions, Sampling, sample_regions
 from detpipe.classify.multibox_fast_rcnn_classifier import build_multibox_fast_rcnn
-from detpipe.classify.train_multibox_fast_rcnn import multiple, sampled, train_multibox_fast_rcnn, validation
+from detpipe.classify.train_multibox_fast_rcnn import (
+    multiple,
+    region_generators,
+    sampled,
+    train_multibox_fast_rcnn,
+    validation,
+)
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedImage
+from detpipe.network.batch_order import image_generator
 from detpipe.network.train_network import Session
+from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.structures import GroundTruth
@@ -27,16 +38,21 @@ from tests.classify import tiny_multibox_fast_rcnn
 from tests.proposals import tiny_multibox
 from tests.proposals.tiny_multibox import annotated
 
-CPU = torch.device("cpu")
+CPU, ONE_PROCESS = torch.device("cpu"), Ranks()
 SOLVER = SolverConfig(max_iter=2, batch_size=16, base_lr=5e-3, display=1, test_interval=1, snapshot=1)
 
 
 def train(
-    folder: Path, images: list[AnnotatedImage], val: list[AnnotatedImage], solver: SolverConfig = SOLVER, **head: object
+    folder: Path,
+    images: list[AnnotatedImage],
+    val: list[AnnotatedImage],
+    solver: SolverConfig = SOLVER,
+    ranks: Ranks = ONE_PROCESS,
+    **head: object,
 ) -> tuple[MultiBoxFastRcnn, dict[str, float]]:
     spec = tiny_multibox_fast_rcnn.spec(folder.parent / f"net_{folder.name}", **head)
     one = build_multibox_fast_rcnn(spec, seed=0, pretrained=True)
-    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=False)
+    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=False, ranks=ranks)
     summary = train_multibox_fast_rcnn(one, images, val, head=spec.head, sampling=Sampling(), session=session)
     return one, summary
 
@@ -124,19 +140,17 @@ TRUTHS = (
 SIZES = ((120, 160), (64, 100), (120, 160))
 
 
-def batch() -> AnnotatedBatch:
+def batch(turns: tuple[int, ...] = (0, 1, 2)) -> AnnotatedBatch:
     """Three images: of two objects, of none, of difficult ones alone; the second one is smaller."""
     images = np.full((3, 128, 160, 3), 110, dtype=np.uint8)
     for place, number in ((0, 0), (2, 1)):
         images[place, :120] = drawn.draw(number)[0]
     images[1, :64, :100] = drawn.draw(2)[0][:64, :100]
     worths = tuple(np.ones(len(truth), dtype=np.float32) for truth in TRUTHS)
-    return AnnotatedBatch(images, SIZES, TRUTHS, worths, 0)
+    return AnnotatedBatch(images, SIZES, TRUTHS, worths, 0, turns)
 
 
-def regions_of(
-    network: MultiBoxFastRcnn, *, seed: tuple[int, ...] = (0, 0, 0), proposals: int = 30, hopeless: bool = False
-) -> RegionBatch:
+def regions_of(network: MultiBoxFastRcnn, *, seed: int = 0, proposals: int = 30, hopeless: bool = False) -> RegionBatch:
     """hopeless: every box that it predicts lies beside the image."""
     one = batch()
     with torch.no_grad():
@@ -145,7 +159,7 @@ def regions_of(
             moves = torch.zeros_like(output.moves)
             moves[..., 0] = -1e3
             output = output._replace(moves=moves)
-    return sampled(network, output, one, Sampling(regions_per_image=24), proposals, seed)
+    return sampled(network, output, one, Sampling(regions_per_image=24), proposals, region_generators(seed, one))
 
 
 @pytest.fixture
@@ -154,10 +168,45 @@ def network(tmp_path: Path) -> MultiBoxFastRcnn:
 
 
 def test_regions_are_the_seed_s(network: MultiBoxFastRcnn) -> None:
-    first, again, other = regions_of(network), regions_of(network), regions_of(network, seed=(1, 0, 0))
+    first, again, other = regions_of(network), regions_of(network), regions_of(network, seed=1)
     for name in ("regions", "labels", "deltas"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert first.regions.tolist() != other.regions.tolist()
+
+
+def test_an_image_has_the_same_draws_with_one_process_and_with_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of four images: of each image the objects as it is shown, and the numbers that choose its regions."""
+    # Without a process group: gradients are not averaged, and no image depends on them here.
+    monkeypatch.setattr(Ranks, "parallel", lambda _, network: network)
+    monkeypatch.setattr(Ranks, "mean", lambda _, values: dict(values))
+    monkeypatch.setattr(Ranks, "any", lambda _, flag: flag)
+    images, taken = annotated(tmp_path), list[list[float]]()
+
+    def noted(boxes: Any, truth: GroundTruth, size: Any, sampling: Any, generator: np.random.Generator) -> Regions:
+        taken.append([*truth.boxes.flatten().tolist(), *deepcopy(generator).random(3)])
+        return sample_regions(boxes, truth, size, sampling, generator)
+
+    monkeypatch.setattr(module, "sample_regions", noted)
+
+    def draws(folder: str, ranks: Ranks) -> list[list[float]]:
+        taken.clear()
+        train(tmp_path / folder, images, [], replace(SOLVER, snapshot=0), ranks, images_per_batch=4)
+        return list(taken)
+
+    alone, first, second = draws("alone", Ranks()), draws("first", Ranks(0, 2)), draws("second", Ranks(1, 2))
+    assert len(alone) == 8
+    assert len({tuple(one[-3:]) for one in alone}) == 8
+    assert first == alone[0::2]
+    assert second == alone[1::2]
+
+
+def test_regions_and_views_are_drawn_from_different_numbers() -> None:
+    one = batch(turns=(0, 3, 2))
+    chosen = [generator.random() for generator in region_generators(0, one)]
+    shown = [image_generator(0, one.number, turn).random() for turn in one.turns]
+    assert len({*chosen, *shown}) == 6
 
 
 def test_each_region_lies_in_its_own_image(network: MultiBoxFastRcnn) -> None:
