@@ -86,7 +86,9 @@ class MultiBoxTargets:
     negative_iou: float = 0.4
     """... and background below this one."""
     at_least: int = 4
-    """many_to_one: so many of the priors that are nearest to an object are its, however far they are."""
+    """many_to_one: each object trains at least this many of its closest priors, even if none overlaps it by
+    positive_iou. It always gets the best one; the others only where they don't overlap another object by positive_iou.
+    0: an object may get no prior."""
     localization: Localization = Localization.giou
     """squared, smooth_l1 or giou."""
     confidence: Confidence = Confidence.quality

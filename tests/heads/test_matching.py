@@ -70,10 +70,10 @@ def test_a_cost_with_gradients_is_matched() -> None:
     [
         # Best overlaps are 0.3, 0.65, 0.25, 0.6: all are below 0.7, and only the third is below 0.3.
         (0, [IGNORED, IGNORED, BACKGROUND, IGNORED]),
-        # The nearest of the objects are the priors 3, 1, and 1 or 3, which others claim with more.
-        (1, [IGNORED, 1, BACKGROUND, 0]),
+        # The best priors of the objects are 3, 1, and 1 or 3, which others overlap more: the third one gets 2.
+        (1, [IGNORED, 1, 2, 0]),
         # The second nearest: 1 (0.45 of the first object, less than 0.65 of the second) and 0.
-        (2, [1, 1, BACKGROUND, 0]),
+        (2, [1, 1, 2, 0]),
         # All are claimed: each prior has its best object, as detectron2 has it.
         (4, [1, 1, 2, 0]),
         (9, [1, 1, 2, 0]),
@@ -93,10 +93,37 @@ def test_of_two_objects_that_claim_a_prior_the_nearer_one_has_it() -> None:
     assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=1).tolist() == [1, BACKGROUND]
 
 
-def test_a_claim_doesn_t_take_a_prior_from_the_object_that_it_is_near_enough_to() -> None:
-    """The second object's nearest prior overlaps the first one by 0.8."""
-    overlaps = torch.tensor([[0.8, 0.9], [0.6, 0.1]])
-    assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=1).tolist() == [0, 0]
+def test_an_object_gets_its_best_prior_even_if_that_overlaps_another_object_more() -> None:
+    """Every prior overlaps the first object most, by `positive` or more."""
+    overlaps = torch.tensor([[0.8, 0.9, 0.7], [0.6, 0.1, 0.2]])
+    for at_least in (1, 2, 4):
+        assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=at_least).tolist() == [1, 0, 0]
+    assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=0).tolist() == [0, 0, 0]
+
+
+def test_of_two_objects_with_the_same_best_prior_the_other_gets_its_next() -> None:
+    """Both have the prior 0; the next of the first object is 1, and then 2."""
+    overlaps = torch.tensor([[0.7, 0.6, 0.5, 0.0], [0.8, 0.1, 0.0, 0.0]])
+    assert many_to_one(overlaps, positive=0.75, negative=0.4, at_least=1).tolist() == [1, 0, IGNORED, BACKGROUND]
+    three = torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7]])  # equal: the lower number first
+    assert many_to_one(three, positive=0.5, negative=0.4, at_least=1).tolist() == [0, 1, 2]
+
+
+def test_more_objects_than_priors_leave_some_without() -> None:
+    overlaps = torch.tensor([[0.6], [0.7], [0.5]])
+    assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=1).tolist() == [1]
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(4, 6)), elements=st.integers(1, 9)))
+def test_every_object_has_a_prior_where_all_overlap(tenths: npt.NDArray[np.float32]) -> None:
+    match = many_to_one(torch.from_numpy(tenths / 10), positive=0.5, negative=0.4, at_least=1)
+    assert set(range(len(tenths))) <= set(match.tolist())
+
+
+def test_a_further_claim_doesn_t_take_a_prior_from_the_object_that_it_is_near_enough_to() -> None:
+    """The second object's best prior is 2; its next, 0, overlaps the first one by 0.8."""
+    overlaps = torch.tensor([[0.8, 0.9, 0.1], [0.6, 0.1, 0.65]])
+    assert many_to_one(overlaps, positive=0.5, negative=0.4, at_least=2).tolist() == [0, 0, 1]
 
 
 def test_without_overlap_nothing_is_claimed() -> None:
