@@ -47,7 +47,7 @@ class RegionClassifier(nn.Module):
         return features
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (N, K + 1), and deltas (N, K, 4) or None without regression; see BoxRegressor for their units."""
+        """Logits (N, K + 1), and deltas (N, K, 4) or None without box regression."""
         features = self.dropout(self.features(crops))
         return self.head(features), self.box_regressor(features) if self.box_regressor is not None else None
 

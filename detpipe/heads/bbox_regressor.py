@@ -49,13 +49,17 @@ class BoxRegressor(nn.Module):
         self.register_buffer("std", torch.tensor(TARGET_STD), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, K, 4), in units of TARGET_STD while training, in deltas otherwise."""
-        scaled: Tensor = self.linear(features).unflatten(1, (-1, 4))
-        return scaled if self.training else scaled * self.std
+        """(N, D) -> deltas (N, K, 4), in training and in evaluation alike. N = 0 gives (0, K, 4)."""
+        normalised: Tensor = self.linear(features).unflatten(1, (-1, 4))
+        return normalised * self.std
+
+    def normalise(self, deltas: Tensor) -> Tensor:
+        """Deltas (..., 4) in units of TARGET_STD, which smooth L1 compares them in."""
+        return deltas / self.std
 
     def loss(
         self,
-        scaled: Tensor,
+        deltas: Tensor,
         labels: Tensor,
         targets: Tensor,
         *,
@@ -64,18 +68,19 @@ class BoxRegressor(nn.Module):
     ) -> Tensor:
         """The loss of each foreground region's own class, summed, over all N regions (Fast R-CNN, eq. 1 to 3).
 
-        scaled: (N, K, 4) of `forward` in training. labels: (N,) int64, 0 background. targets: (N, 4) deltas. beta: of
-        smooth L1, from which error on it is L1 (1 in Fast R-CNN). No foreground gives 0.
+        deltas: (N, K, 4) of `forward`. labels: (N,) int64, 0 background. targets: (N, 4) deltas. beta: of smooth L1,
+        the normalised error from which on it is L1 (1 in Fast R-CNN). No foreground gives 0.
         """
         rows = torch.nonzero(labels > 0).squeeze(1)
-        own = scaled.float()[rows, labels[rows] - 1]
+        own = deltas.float()[rows, labels[rows] - 1]
         if kind is BoxLoss.giou:
             # IoU stays as it is where both boxes are stretched alike along an axis: every region is the unit square.
             region = own.new_tensor([0.0, 0.0, 1.0, 1.0])
-            found, wanted = (geometry.decode_tensors(region, deltas) for deltas in (own * self.std, targets[rows]))
+            found, wanted = (geometry.decode_tensors(region, moves) for moves in (own, targets[rows]))
             distance: Tensor = generalized_box_iou_loss(found, wanted, reduction="sum")
             return distance / max(len(labels), 1)
-        return F.smooth_l1_loss(own, targets[rows] / self.std, reduction="sum", beta=beta) / max(len(labels), 1)
+        error = F.smooth_l1_loss(self.normalise(own), self.normalise(targets[rows]), reduction="sum", beta=beta)
+        return error / max(len(labels), 1)
 
     def solve(self, features: Float32Array, labels: Int64Array, deltas: Float32Array, *, ridge: float = 1000.0) -> None:
         """Set the layer to the class-wise ridge regression on these foreground regions (R-CNN, appendix C).

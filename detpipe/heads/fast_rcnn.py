@@ -138,7 +138,7 @@ class FastRcnn(nn.Module):
         return self.head(features), self.box_regressor(features) if self.box_regressor is not None else None
 
     def forward(self, images: Tensor, regions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, H, W, 3) uint8, (R, 5) -> logits (R, K + 1), deltas (R, K, 4) or None; see BoxRegressor for units."""
+        """(N, H, W, 3) uint8, (R, 5) -> logits (R, K + 1), deltas (R, K, 4) or None without box regression."""
         return self.classify(self.pool(self.feature_maps(images), regions))
 
 

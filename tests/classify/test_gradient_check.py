@@ -242,7 +242,7 @@ def test_heads_and_their_losses_which_are_computed_in_float32() -> None:
     smoothed = Calls(lambda logits: softmax_loss(logits, labels, 0.1))
     assert gradient_check(smoothed, torch.randn(3, 3), **as_caffe) == {"input 0": 9}
 
-    regressor = BoxRegressor(4, 2, generator=torch.Generator().manual_seed(0)).train()
+    regressor = BoxRegressor(4, 2, generator=torch.Generator().manual_seed(0))
     targets = torch.randn(3, 4) / 10
     loss = Calls(lambda head, features: head.loss(head(features), labels, targets), regressor)
     assert gradient_check(loss, torch.randn(3, 4), **as_caffe)["parts.0.linear.weight"] == 32

@@ -11,6 +11,7 @@ import torch
 
 from detpipe.heads.bbox_regressor import FEATURE_NORM, TARGET_STD, BoxLoss, BoxRegressor, ridge_regression
 
+STD = torch.tensor(TARGET_STD)
 Array = npt.NDArray[np.float64]
 
 
@@ -23,21 +24,24 @@ def features_of(n: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def test_shapes_and_units() -> None:
+    """The layer gives deltas in units of TARGET_STD; what comes out are deltas, in training and in evaluation."""
     head = regressor(6, 3)
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
     in_training, in_use = head.train()(x), head.eval()(x)
     assert in_training.shape == (5, 3, 4)
-    torch.testing.assert_close(in_use, in_training * torch.tensor([0.1, 0.1, 0.2, 0.2]))
+    torch.testing.assert_close(in_training, in_use, rtol=0, atol=0)
+    torch.testing.assert_close(in_use, head.linear(x).unflatten(1, (3, 4)) * torch.tensor([0.1, 0.1, 0.2, 0.2]))
+    torch.testing.assert_close(head.normalise(in_use), head.linear(x).unflatten(1, (3, 4)))
     assert head(torch.zeros(0, 6)).shape == (0, 3, 4)
     assert "std" not in head.state_dict()
 
 
 def test_class_k_has_rows_4k_minus_4_of_the_layer() -> None:
-    head = regressor(2, 3).train()
+    head = regressor(2, 3)
     with torch.no_grad():
         head.linear.weight.zero_()
         head.linear.bias.copy_(torch.arange(12.0))
-    assert head(torch.zeros(1, 2)).tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]]
+    assert head.normalise(head(torch.zeros(1, 2))).tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]]
 
 
 def test_loss_by_hand() -> None:
@@ -49,7 +53,7 @@ def test_loss_by_hand() -> None:
     labels = torch.tensor([0, 1, 2, 0])
     targets = torch.tensor([[9.0] * 4, [0.0, 0.1, 0.0, 0.0], [0.0, 0.0, 0.0, 0.4], [9.0] * 4])
     # Region 1: |0.5| -> 0.125, |3 - 1| -> 1.5. Region 2: |1| -> 0.5, |1 - 2| -> 0.5.
-    loss = regressor(6, 2).loss(scaled, labels, targets)
+    loss = regressor(6, 2).loss(scaled * STD, labels, targets)
     assert float(loss) == pytest.approx((0.125 + 1.5 + 0.5 + 0.5) / 4)
 
 
@@ -60,7 +64,7 @@ def test_generalized_iou_by_hand() -> None:
     scaled[0, 1] = torch.tensor([2.0, 0.0, 1.0, 0.0])
     labels = torch.tensor([2, 1, 1, 0])
     targets = torch.tensor([[0.2, 0.0, 0.2, 0.0], [0.5, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0], [9.0] * 4])
-    loss = regressor(6, 2).loss(scaled, labels, targets, kind=BoxLoss.giou)
+    loss = regressor(6, 2).loss(scaled * STD, labels, targets, kind=BoxLoss.giou)
     assert float(loss) == pytest.approx((0 + 2 / 3 + 3 / 2) / 4, rel=1e-5)
 
 
@@ -71,13 +75,13 @@ def test_generalized_iou_moves_boxes_nearer() -> None:
     optimizer = torch.optim.Adam([scaled], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
-        head.loss(scaled, labels, targets, kind=BoxLoss.giou).backward()
+        head.loss(scaled * STD, labels, targets, kind=BoxLoss.giou).backward()
         optimizer.step()
-    torch.testing.assert_close(scaled.detach()[0] * torch.tensor(TARGET_STD), targets, atol=0.02, rtol=0)
+    torch.testing.assert_close(scaled.detach()[0] * STD, targets, atol=0.02, rtol=0)
 
 
 def test_gradient_goes_to_the_regions_own_class_alone() -> None:
-    head = regressor(6, 2).train()
+    head = regressor(6, 2)
     head.loss(head(torch.ones(1, 6)), torch.tensor([2]), torch.ones(1, 4)).backward()
     assert head.linear.bias.grad is not None
     assert head.linear.bias.grad[:4].eq(0).all()
@@ -87,7 +91,7 @@ def test_gradient_goes_to_the_regions_own_class_alone() -> None:
 @pytest.mark.parametrize("kind", BoxLoss)
 @pytest.mark.parametrize("n", [0, 3])
 def test_no_foreground_gives_zero_and_a_gradient(n: int, kind: BoxLoss) -> None:
-    head = regressor(6, 2).train()
+    head = regressor(6, 2)
     loss = head.loss(head(torch.ones(n, 6)), torch.zeros(n, dtype=torch.int64), torch.zeros(n, 4), kind=kind)
     assert float(loss.detach()) == 0
     loss.backward()
