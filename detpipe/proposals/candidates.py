@@ -72,7 +72,7 @@ def candidates(hierarchies: Sequence[Hierarchy], per_segmentation: int, grey: Pl
     """
     lengths = np.array([len(hierarchy.sizes) for hierarchy in hierarchies], dtype=np.int32)
     columns = (np.concatenate(parts) for parts in zip(*hierarchies, strict=True))
-    boxes, sizes, parents, _, similarities = columns
+    boxes, sizes, parents, similarities = columns
     size = grey.shape[1], grey.shape[2]
     found, features, numbers, positions, met = _of_hierarchies(
         lengths, boxes, sizes, parents, similarities, per_segmentation, len(FEATURES)

@@ -31,14 +31,13 @@ class Hierarchy(NamedTuple):
     """All regions of a grouping.
 
     boxes: (2 R - 1, 4) int32. sizes: (2 R - 1,) int32, pixels. parents: (2 R - 1,) int32, the merger that took the
-    region in, -1 for the last. levels: (2 R - 1,) int32, 1 for a segment, else one more than the higher of its two.
-    similarities: (2 R - 1,) int32, of the two that were joined, out of 2^20; those of segments are 2^20.
+    region in, -1 for the last. similarities: (2 R - 1,) int32, of the two that were joined, out of 2^20; those of
+    segments are 2^20.
     """
 
     boxes: Int32Array
     sizes: Int32Array
     parents: Int32Array
-    levels: Int32Array
     similarities: Int32Array
 
 
@@ -243,14 +242,13 @@ def _group(
     terms: int,
     n_pixels: int,
     one: int,
-) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
+) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array]:
     per_pixel = (one << 16) // n_pixels
     count = len(first_sizes)
     total = 2 * count - 1
     boxes = np.empty((total, 4), np.int32)
     sizes = np.empty(total, np.int32)
     parents = np.full(total, -1, np.int32)
-    levels = np.ones(total, np.int32)
     similarities = np.full(total, 1 << 20, np.int32)
     rows = np.empty(total, np.int32)  # the region's histogram: that of one of its two is used again
     for r in range(count):
@@ -295,7 +293,6 @@ def _group(
         parents[a] = parents[b] = new
         alive[a] = alive[b] = new
         sizes[new] = sizes[a] + sizes[b]
-        levels[new] = max(levels[a], levels[b]) + 1
         similarities[new] = ((key >> 40) << 20) // (terms * one)
         boxes[new, 0] = min(boxes[a, 0], boxes[b, 0])
         boxes[new, 1] = min(boxes[a, 1], boxes[b, 1])
@@ -326,4 +323,4 @@ def _group(
                 length += 1
         new += 1
         starts[new] = end
-    return boxes, sizes, parents, levels, similarities
+    return boxes, sizes, parents, similarities

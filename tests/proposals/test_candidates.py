@@ -19,8 +19,7 @@ PER_SEGMENTATION = 2
 
 
 def tree(boxes: list, sizes: list, parents: list, similarities: list) -> Hierarchy:
-    levels = [1] * len(sizes)
-    return Hierarchy(*(np.array(one, np.int32) for one in (boxes, sizes, parents, levels, similarities)))
+    return Hierarchy(*(np.array(one, np.int32) for one in (boxes, sizes, parents, similarities)))
 
 
 def of(image: Image) -> tuple[list[Hierarchy], Planes, Candidates]:

@@ -62,7 +62,7 @@ def of_image(image: Image, k: int = 60, min_size: int = 5) -> tuple[Int32Array, 
 def plain_group(
     labels: Int32Array, segments: Segments, colour: Histograms, texture: Histograms, similarity: str
 ) -> list[list]:
-    """Algorithm 1 of the paper with nothing kept: [box, size, parent, level, similarity] of each region.
+    """Algorithm 1 of the paper with nothing kept: [box, size, parent, similarity] of each region.
 
     At each merger every region's box and size come from its pixels and all pairs of neighbours are compared.
     """
@@ -73,10 +73,10 @@ def plain_group(
     per_pixel = (one << 16) // labels.size
     regions = []
 
-    def enter(r: int, level: int, alike: int) -> None:
+    def enter(r: int, alike: int) -> None:
         rows, columns = np.nonzero(pixels[r])
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        regions.append([box, len(rows), -1, level, alike])
+        regions.append([box, len(rows), -1, alike])
 
     def alike(a: int, b: int) -> int:
         together = pixels[a] | pixels[b]
@@ -91,7 +91,7 @@ def plain_group(
         return int(sum(parts[letter] for letter in similarity))
 
     for r in range(len(segments.sizes)):
-        enter(r, 1, 1 << 20)
+        enter(r, 1 << 20)
     while near:
         # The most similar; of equal pairs the one whose younger region is the oldest.
         most, b, a = min((-alike(*pair), max(pair), min(pair)) for pair in map(tuple, near))
@@ -102,8 +102,7 @@ def plain_group(
         )
         pixels[new] = pixels[a] | pixels[b]
         regions[a][2] = regions[b][2] = new
-        level = max(regions[a][3], regions[b][3]) + 1
-        enter(new, level, (-most << 20) // (len(similarity) * one))
+        enter(new, (-most << 20) // (len(similarity) * one))
         near = {frozenset(new if r in (a, b) else r for r in pair) for pair in near} - {frozenset([new])}
     return regions
 
@@ -124,7 +123,7 @@ def test_grouped_as_worked_out_anew(image: Image, similarity: str):
 
 
 def check_tree(hierarchy: Hierarchy, count: int, height: int, width: int) -> None:
-    boxes, sizes, parents, levels, similarities = hierarchy
+    boxes, sizes, parents, similarities = hierarchy
     assert len(sizes) == 2 * count - 1
     assert parents[-1] == -1
     assert (parents[:-1] > np.arange(len(parents) - 1)).all()
@@ -137,7 +136,6 @@ def check_tree(hierarchy: Hierarchy, count: int, height: int, width: int) -> Non
     for merger in range(count, 2 * count - 1):
         a, b = np.flatnonzero(parents == merger)
         assert sizes[merger] == sizes[a] + sizes[b]
-        assert levels[merger] == max(levels[a], levels[b]) + 1
         assert boxes[merger, :2].tolist() == np.minimum(boxes[a, :2], boxes[b, :2]).tolist()
         assert boxes[merger, 2:].tolist() == np.maximum(boxes[a, 2:], boxes[b, 2:]).tolist()
 
@@ -170,7 +168,7 @@ def test_one_segment_is_the_whole():
     image = np.full((3, 4, 3), 9, np.uint8)
     labels, segments, colour, texture = of_image(image)
     hierarchy = group(segments, colour, texture, "CTSF", labels.size)
-    assert as_rows(hierarchy) == [[[0, 0, 4, 3], 12, -1, 1, 1 << 20]]
+    assert as_rows(hierarchy) == [[[0, 0, 4, 3], 12, -1, 1 << 20]]
 
 
 def test_too_many_segments_are_refused():
