@@ -107,12 +107,6 @@ class SolverConfig:
     """Threads that make batches ahead; the order does not depend on them."""
     prototxt: str | None = None
     """Caffe's solver.prototxt, read by the command line; what stands on the line itself wins."""
-    net: str | None = None
-    """Caffe's path of the network, kept from a solver.prototxt; nothing reads it."""
-    train_net: str | None = None
-    """Likewise, of the network in training."""
-    test_net: list[str] = field(default_factory=list)
-    """Likewise, of the networks in testing."""
 
     def __post_init__(self) -> None:
         at_least = {"max_iter": 0, "batch_size": 1, "iter_size": 1, "display": 1, "test_interval": 0}
@@ -175,7 +169,7 @@ class SolverConfig:
         return default if self.random_seed is None else self.random_seed
 
 
-ELSEWHERE = frozenset({"resume", "weights", "random_seed", "prototxt", "net", "train_net", "test_net"})
+ELSEWHERE = frozenset({"resume", "weights", "random_seed", "prototxt"})
 """Fields that a key holds in another form (a file's digest, the seed), or that say where a training came from."""
 WATCHING = frozenset(
     {"display", "test_iter", "test_interval", "test_initialization", "average_loss", "debug_info", "prefetch_threads"}

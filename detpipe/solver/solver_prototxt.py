@@ -66,14 +66,13 @@ SAME = (
     *("average_loss", "debug_info", "test_initialization", "snapshot", "snapshot_prefix", "snapshot_after_train"),
 )
 """Fields with the same name and meaning in both."""
-PATHS = ("net", "train_net")
 REPEATED = ("test_net", "test_iter", "test_state", "stepvalue", "weights")
 
 PASSED_OVER = (
     *("solver_mode", "device_id", "layer_wise_reduce", "snapshot_format", "snapshot_diff", "test_compute_loss"),
-    *("train_state", "test_state"),
+    *("train_state", "test_state", "net", "train_net", "test_net"),
 )
-"""Fields that are read and change nothing here: where Caffe computes, and how it writes."""
+"""Fields that are accepted and change nothing here: the network's files, where Caffe computes, and how it writes."""
 INLINE = ("net_param", "train_net_param", "test_net_param")
 
 
@@ -146,11 +145,9 @@ def _values(message: SolverParameter) -> dict[str, Any]:
         if not _has(message, name):
             raise ValueError(f"{name}: wanted a value, got none")
     values: dict[str, Any] = {name: _plain(getattr(message, name)) for name in SAME}
-    values |= {name: getattr(message, name) or None for name in PATHS}
     values |= {f"lr.{name}": value for name, value in _lr_values(message).items()}
     return values | {
         "type": _type(message),
-        "test_net": list(message.test_net),
         "regularization_type": _one_of(REGULARIZATIONS, "regularization_type", message.regularization_type),
         "clip_gradients": _plain(message.clip_gradients) if message.clip_gradients >= 0 else None,
         "display": message.display or SolverConfig.display,
@@ -214,7 +211,9 @@ def write_solver_prototxt(config: SolverConfig) -> str:
     """The settings as a solver.prototxt, which `read_solver_prototxt` makes the same settings of.
 
     What only says how this program watches and feeds a training (batch_size, snapshot_keep, resume, ...) has no place
-    in it. Raises ValueError naming the settings that Caffe can't say and that change what is trained.
+    in it. Caffe asks for the network's file, too: write `net: "..."` into the text.
+
+    Raises ValueError naming the settings that Caffe can't say and that change what is trained.
     """
     unsaid = beyond_caffe(config)
     if unsaid:
@@ -231,10 +230,9 @@ def write_solver_prototxt(config: SolverConfig) -> str:
     message.display = config.display
     message.type = _word_of(TYPES, config.type)
     _set(message, usual, "regularization_type", _word_of(REGULARIZATIONS, config.regularization_type))
-    for name in (*PATHS, "clip_gradients", "random_seed"):
+    for name in ("clip_gradients", "random_seed"):
         if getattr(config, name) is not None:
             setattr(message, name, getattr(config, name))
-    message.test_net.extend(config.test_net)
     message.test_iter.extend([] if config.test_iter is None else [config.test_iter])
     message.weights.extend([] if config.weights is None else [config.weights])
     return text_format.MessageToString(message)

@@ -33,7 +33,7 @@ def test_later_fields_count_where_they_are_set() -> None:
 
 def test_what_is_watched_does_not_count() -> None:
     config = SolverConfig(
-        display=1, debug_info=True, snapshot_best="val_loss", average_loss=3, prefetch_threads=4, resume="none", net="n"
+        display=1, debug_info=True, snapshot_best="val_loss", average_loss=3, prefetch_threads=4, resume="none"
     )
     assert result_settings(plain(config)) == result_settings(plain(SolverConfig()))
 

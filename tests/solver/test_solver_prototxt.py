@@ -95,7 +95,6 @@ def test_lenet(tmp_path: Path) -> None:
     config = read(tmp_path, LENET)
     assert config == SolverConfig(
         **AS_CAFFE,
-        net="examples/mnist/lenet_train_test.prototxt",
         test_iter=100,
         test_interval=500,
         base_lr=0.01,
@@ -115,7 +114,6 @@ def test_caffenet(tmp_path: Path) -> None:
     config = read(tmp_path, CAFFENET)
     assert config == SolverConfig(
         **AS_CAFFE,
-        net="models/bvlc_reference_caffenet/train_val.prototxt",
         test_iter=1000,
         test_interval=1000,
         base_lr=0.01,
@@ -135,7 +133,6 @@ def test_googlenet(tmp_path: Path) -> None:
     config = read(tmp_path, GOOGLENET)
     assert config == SolverConfig(
         **{**AS_CAFFE, "test_initialization": False},
-        net="models/bvlc_googlenet/train_val.prototxt",
         test_iter=1000,
         test_interval=4000,
         display=40,
@@ -184,7 +181,7 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         """
-        train_net: "a" test_net: "b" test_net: "c" test_iter: 7 test_interval: 8 base_lr: 0.5 display: 9 max_iter: 100
+        test_iter: 7 test_interval: 8 base_lr: 0.5 display: 9 max_iter: 100
         lr_policy: "multistep" gamma: 0.25 power: 2 stepsize: 3 stepvalue: 10 stepvalue: 20 momentum: 0.5
         weight_decay: 0.125 regularization_type: "L1" clip_gradients: 35 iter_size: 4 snapshot: 6 snapshot_prefix: "p"
         snapshot_after_train: false test_initialization: false average_loss: 11 random_seed: 12 delta: 0.001
@@ -217,15 +214,23 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         snapshot_prefix="p",
         weights="w.pt",
         random_seed=12,
-        train_net="a",
-        test_net=["b", "c"],
     )
 
 
 def test_what_changes_nothing_here_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         read(tmp_path, SHORT + "solver_mode: GPU device_id: 3")
-    assert "nothing here depends on it: solver_mode, device_id" in caplog.text
+        assert "nothing here depends on it: solver_mode, device_id" in caplog.text
+        read(tmp_path, SHORT + 'net: "a"')
+        assert "nothing here depends on it: net" in caplog.text
+
+
+def test_the_networks_files_are_accepted_and_are_no_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        config = read(tmp_path, SHORT + 'net: "a" train_net: "b" test_net: "c" test_net: "d"')
+    assert config == read(tmp_path, SHORT)
+    assert "nothing here depends on it: net, train_net, test_net" in caplog.text
+    assert not {"net", "train_net", "test_net"} & solver_values(tmp_path / "solver.prototxt").keys()
 
 
 @pytest.mark.parametrize(
@@ -305,7 +310,10 @@ def test_what_is_written_reads_as_the_same(tmp_path: Path, text: str) -> None:
 
 def test_what_is_written_is_caffes_form(tmp_path: Path) -> None:
     text = write_solver_prototxt(read(tmp_path, LENET))
-    kept = {line.partition("#")[0].strip() for line in LENET.splitlines()} - {"solver_mode: GPU"}
+    kept = {line.partition("#")[0].strip() for line in LENET.splitlines()} - {
+        "solver_mode: GPU",
+        'net: "examples/mnist/lenet_train_test.prototxt"',
+    }
     assert set(text.splitlines()) == kept | {'type: "SGD"'}
 
 
@@ -343,7 +351,6 @@ def test_settings_survive_the_round_trip(
         regularization_type=Regularization.l1 if flags[3] else Regularization.l2,
         random_seed=counts[0] if flags[4] else None,
         debug_info=flags[4],
-        test_net=["a", "b"] if flags[2] else [],
         weights="w.pt" if flags[3] else None,
     )
     assert read(tmp_path, write_solver_prototxt(config)) == config
