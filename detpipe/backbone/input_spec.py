@@ -5,8 +5,7 @@ N: images, H, W: height and width in pixels.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
@@ -34,7 +33,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network, stored beside its weights.
+    """The input of a network.
 
     size: (height, width) in pixels. mean, std: in units of 0..255, in the network's channel order.
     """
@@ -69,29 +68,3 @@ class InputSpec:
         std = torch.tensor(self.std, dtype=torch.float32, device=images.device).repeat(width)
         rows = images.reshape(*images.shape[:2], 3 * width).to(torch.float32)
         return rows.sub_(mean).div_(std).reshape(images.shape).permute(0, 3, 1, 2)
-
-    def to_json(self) -> str:
-        """One line of JSON that `from_json` reads."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> InputSpec:
-        """The inverse of `to_json`. Raises ValueError where a field is missing, unknown or of another kind."""
-        try:
-            values = json.loads(text)
-            height, width = (int(length) for length in values.pop("size"))
-            return cls(
-                size=(height, width),
-                mean=_triple(values.pop("mean")),
-                std=_triple(values.pop("std")),
-                channel_order=ChannelOrder(values.pop("channel_order")),
-                interpolation=Interpolation(values.pop("interpolation")),
-                **values,
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"wanted the JSON of an InputSpec, got {text[:200]!r} ({error})") from error
-
-
-def _triple(values: list[float]) -> Triple:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from detpipe.datasets.source import DatasetSource, Split
 from detpipe.network.device import Device
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of
 from detpipe.structures import Dataset
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, plain
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)

@@ -128,11 +128,6 @@ def _upright(pixels: npt.NDArray[np.uint8], header: ImageHeader, path: Path) -> 
     return upright
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of `read_image(path)`, from the header alone. Raises as `read_header`."""
-    return read_header(path).image_size
-
-
 def read_header(path: Path) -> ImageHeader:
     """What the header says, without a decode; the end of the file is looked at, too.
 

@@ -51,11 +51,6 @@ def scale_of(image_size: tuple[int, int]) -> int:
     return -((side - 1) // LARGEST).bit_length()
 
 
-def largest_error(image_size: tuple[int, int]) -> float:
-    """e: the pixels by which a coordinate in an image of (height, width) is off at most."""
-    return float(2.0 ** -(scale_of(image_size) + 1))
-
-
 def snap(boxes: Float32Array, image_size: tuple[int, int]) -> Float32Array:
     """Each box as it will be read back, within the image: (N, 4) -> (N, 4). Snapping twice changes nothing.
 

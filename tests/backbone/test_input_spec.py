@@ -47,18 +47,6 @@ def test_wrong_images(images: torch.Tensor) -> None:
         CAFFE.to_input(images)
 
 
-def test_json_round_trip() -> None:
-    assert InputSpec.from_json(CAFFE.to_json()) == CAFFE
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", CAFFE.to_json().replace("BGR", "GBR"), CAFFE.to_json()[:-1] + ',"a":1}']
-)
-def test_bad_json(text: str) -> None:
-    with pytest.raises(ValueError, match="InputSpec"):
-        InputSpec.from_json(text)
-
-
 def test_bad_values() -> None:
     with pytest.raises(ValueError, match="above 0"):
         InputSpec(size=(1, 1), mean=(0, 0, 0), std=(1, 0, 1))

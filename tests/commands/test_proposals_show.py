@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detpipe.commands.proposals_show import ProposalsShow, run
-from detpipe.datasets.image_file import BrokenImageError, image_size, read_image
+from detpipe.datasets.image_file import BrokenImageError, read_header, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
@@ -27,7 +27,7 @@ def test_the_first_images(voc_root: Path, proposed_copy: Path, caplog: pytest.Lo
     caplog.set_level(logging.INFO)
     names = show(voc_root, proposed_copy / "oracle", count=2)
     assert names == ["0001_test_0.jpg", "0002_test_1.jpg", "index.html"]
-    assert image_size(proposed_copy / "oracle" / "proposals_shown" / names[0]) == drawn.IMAGE_SIZE
+    assert read_header(proposed_copy / "oracle" / "proposals_shown" / names[0]).image_size == drawn.IMAGE_SIZE
     assert "2 images; 4 of 4 objects found" in caplog.text
 
 

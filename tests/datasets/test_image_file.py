@@ -20,7 +20,6 @@ from detpipe.datasets.image_file import (
     TruncatedImageError,
     file_digest,
     from_pillow,
-    image_size,
     read_grey,
     read_header,
     read_image,
@@ -56,7 +55,7 @@ def test_is_upright_as_pillow_turns_it(tmp_path: Path, kind: str, orientation: i
         expected = np.asarray(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
     assert image.shape == expected.shape
     assert np.abs(image.astype(int) - expected).mean() < 3
-    assert image_size(path) == image.shape[:2]
+    assert read_header(path).image_size == image.shape[:2]
     assert read_header(path).orientation == orientation
 
 
@@ -92,7 +91,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.img"
     PIL.Image.fromarray(PIXELS).convert(mode).save(path, "JPEG" if mode == "CMYK" else "PNG")
     assert read_image(path).shape == (16, 48, 3)
-    assert image_size(path) == (16, 48)
+    assert read_header(path).image_size == (16, 48)
 
 
 def test_png_inside_jpg_is_read_by_content(tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_truncated_is_broken_for_decoder_and_header(tmp_path: Path, kind: str, c
     path = saved(tmp_path / "a b ü.img", noise, kind)
     data = path.read_bytes()
     path.write_bytes(data[: -int(cut if cut >= 1 else cut * len(data))])
-    for read in (read_image, image_size):
+    for read in (read_image, read_header):
         with pytest.raises(TruncatedImageError, match=r"a b ü\.img: wanted an image file, got a truncated one"):
             read(path)
 
@@ -118,10 +117,10 @@ def test_end_marker_of_a_thumbnail_is_not_the_end(tmp_path: Path) -> None:
     PIL.Image.fromarray(PIXELS).save(thumbnail, "JPEG")
     path = tmp_path / "a.jpg"
     PIL.Image.fromarray(PIXELS).save(path, exif=b"Exif\x00\x00" + thumbnail.getvalue())
-    assert image_size(path) == (16, 48)
+    assert read_header(path).image_size == (16, 48)
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(TruncatedImageError):
-        image_size(path)
+        read_header(path)
 
 
 def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
@@ -142,7 +141,7 @@ def test_other_truncated_formats_do_not_decode(tmp_path: Path, kind: str) -> Non
 def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
-    for read in (read_image, image_size):
+    for read in (read_image, read_header):
         with pytest.raises(
             BrokenImageError, match=r"a\.jpg: wanted an image file, got .*; export or download it again"
         ):
@@ -153,7 +152,7 @@ def test_what_is_no_image_is_said_without_pillows_words(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"<html>not found</html>")
     wanted = f"{path}: wanted an image file, got something else; export or download it again"
-    for read in (read_image, image_size):
+    for read in (read_image, read_header):
         with pytest.raises(BrokenImageError) as caught:
             read(path)
         assert str(caught.value) == f"{wanted}, or take it out of the data set"
@@ -169,20 +168,20 @@ def test_any_bytes_give_an_image_or_the_error(
     path = tmp_path_factory.mktemp("any") / "a.jpg"
     path.write_bytes(start + data)
     with contextlib.suppress(BrokenImageError):
-        assert read_image(path).shape[:2] == image_size(path)
+        assert read_image(path).shape[:2] == read_header(path).image_size
 
 
 def test_a_large_header_gives_no_warning_and_a_huge_one_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     PIL.Image.new("1", (10_000, 9_500)).save(path)  # above Pillow's warning, 89 megapixels
-    assert image_size(path) == (9_500, 10_000)
+    assert read_header(path).image_size == (9_500, 10_000)
     PIL.Image.new("1", (20_000, 9_500)).save(path)
     with pytest.raises(BrokenImageError, match="huge"):
-        image_size(path)
+        read_header(path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    for read in (read_image, image_size, file_digest):
+    for read in (read_image, read_header, file_digest):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "none.jpg")
 
@@ -198,7 +197,7 @@ def test_header_agrees_with_decoder_on_real_images(shared_data: Path) -> None:
     paths = [*sorted((shared_data / "raccoon/JPEGImages").iterdir())[:40], shared_data / "caffe/datum_lmdb_sujack1"]
     paths[-1] = next(paths[-1].rglob("cr4.jpg"))  # an RGBA PNG inside .jpg
     for path in paths:
-        assert read_image(path).shape[:2] == image_size(path)
+        assert read_image(path).shape[:2] == read_header(path).image_size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detpipe.datasets.image_file import image_size, read_image
+from detpipe.datasets.image_file import read_header, read_image
 from detpipe.metrics.overlap_table import best_overlaps, overlap_table
 from detpipe.proposals.imported import ImportedProposals
 from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, Proposals
@@ -113,7 +113,7 @@ BY_EYE = {
 def real_boxes(folder: Path) -> dict[ImageId, Proposals]:
     """Selective search's boxes of the Fast R-CNN demo, in the order of their files."""
     files = [folder / f"{name}.jpg" for name in BY_EYE]
-    data = Dataset("demo", (), (), tuple(ImageRecord(f.stem, f, image_size(f)) for f in files), None)
+    data = Dataset("demo", (), (), tuple(ImageRecord(f.stem, f, read_header(f).image_size) for f in files), None)
     imported = ImportedProposals(path=str(folder), max_proposals=None)
     imported.check([data])
     return {record.image_id: imported.propose(read_image(record.path), record, None) for record in data.records}

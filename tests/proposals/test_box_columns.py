@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import iou
-from detpipe.proposals.box_columns import from_columns, largest_error, scale_of, snap, snapped, to_columns
+from detpipe.proposals.box_columns import from_columns, scale_of, snap, snapped, to_columns
 from detpipe.proposals.sourced import SourcedProposals
 from detpipe.structures import Float32Array, Proposals
+
+
+def largest_error(image_size: tuple[int, int]) -> float:
+    """e: half a unit of 2^-s pixels."""
+    return float(2.0 ** -(scale_of(image_size) + 1))
 
 
 @pytest.mark.parametrize(

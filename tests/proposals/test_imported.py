@@ -15,7 +15,7 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.datasets.image_file import image_size, read_image
+from detpipe.datasets.image_file import read_header, read_image
 from detpipe.proposals.box_table import ProposalFileError
 from detpipe.proposals.imported import ImportedBoxesError, ImportedProposals
 from detpipe.proposals.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
@@ -194,7 +194,7 @@ def test_real_file_of_fast_rcnn(shared_data: Path, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.INFO)
     folder = shared_data / "proposals" / "fast_rcnn_demo_proposals"
     files = [folder / "000004.jpg", folder / "001551.jpg"]
-    data = Dataset("demo", (), (), tuple(ImageRecord(f.stem, f, image_size(f)) for f in files), None)
+    data = Dataset("demo", (), (), tuple(ImageRecord(f.stem, f, read_header(f).image_size) for f in files), None)
     imported = ImportedProposals(path=str(folder), max_proposals=None)
     imported.check([data])
     assert "read as fast_rcnn" in caplog.text
