@@ -9,61 +9,21 @@ import difflib
 import logging
 import os
 import re
+import select
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from detpipe.commands.table import COMMANDS, FAMILIES, CommandRow, family_of, refuse_torchrun
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-SUMMARY = {
-    "run": "the whole flow: proposals, crops, classifier, detections, metrics and the page",
-    "check": "list the faults of a data set",
-    "propose": "where might things be: proposals of every image, and their recall",
-    "train-multibox": "a network learns where things might be: the proposer of proposals=multibox",
-    "crop": "what a classifier learns from: labelled regions in a database",
-    "features": "what a frozen network sees in each region, computed once: any head trains on it in seconds",
-    "train-cls": "what are they: fine-tune a classifier on the crops, or on a database of images (db.train=DB)",
-    "detect": "classify the proposals of the test images, or of any image or folder",
-    "eval": "average precisions of detections, or a classifier on a database of images (db=DB), and the page",
-    "compress": "a Fast R-CNN with thinner layers, by truncated SVD, in a run folder of its own (run_dir=DIR out=DIR)",
-    "export": "the network of a run as ONNX or torch.export's file, and how to use it (run_dir=DIR out=DIR)",
-    "curve": "mAP, recall and seconds against the number of proposals, and the fewest that do",
-    "make-db": "a list of images, or a folder a class, as a database that Caffe reads, too",
-    "compute-mean": "the mean image of a database",
-    "classes": "add a class to a detector on stored features, or remove one: see detpipe classes --help",
-    "proposals": "look into, check, join and hand on proposals: see detpipe proposals --help",
-    "inspect": "look inside a training, a database, a network: see detpipe inspect --help",
-}
-
-FAMILIES = {
-    "classes": {
-        "add": "a class that the detector doesn't know, trained from the stored features in seconds",
-        "remove": "a class less, the others as they are",
-    },
-    "proposals": {
-        "info": "what a proposals.lmdb holds and what made it",
-        "verify": "is it whole, and are its images those that are there now",
-        "recall": "how many objects do they find: curves and tables, method beside method",
-        "show": "the boxes on the images",
-        "export": "as a file of COCO, Detectron2, MMDetection or R-CNN",
-        "import": "boxes that another program made, as a proposals.lmdb",
-        "fuse": "several joined into one that knows its sources",
-        "merge": "shards, made on parts of a data set, as one",
-    },
-    "inspect": {
-        "run": "how a training went, or goes: curves, speed, snapshots",
-        "db": "what a database of images holds, every record read: labels, pictures, mean, faults",
-        "weights": "the tensors of any file of weights: sizes, filters, change against another file",
-        "activations": "how large weights, activations and gradients are, layer by layer; feature maps",
-        "time": "time and memory of each layer, forward and backward",
-    },
-}
-"""Commands of commands: `detpipe proposals info`. Each is an application named proposals-info."""
-
 STOPPED = 130
 """The exit status of what a signal stopped, as shells have it for Ctrl-C."""
+READER_GONE = 141
+"""The exit status where the program that reads the output has ended: as shells have it for SIGPIPE."""
 
 USAGE = """\
 usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg job] [--help]
@@ -77,23 +37,62 @@ A_START = "A start: detpipe run dataset=voc dataset.root=DIR run_dir=runs/mine\n
 
 def main() -> None:
     """The entry point of `detpipe`. Exits with 0 only where all was done."""
-    arguments = sys.argv[1:]
+    try:
+        try:
+            dispatch(sys.argv[1:])
+        finally:
+            sys.stdout.flush()  # here, and not when Python ends, where the error could not be caught
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
+        # Python flushes both once more at its end, and would complain.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(READER_GONE)
+
+
+def has_lost_reader() -> bool:
+    """Whether the program that read stdout or stderr has ended, as `head` does: no other pipe is meant."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            return True
+        try:
+            poll = select.poll()
+            poll.register(stream.fileno(), select.POLLOUT)
+        except (OSError, AttributeError):  # a stream in memory, or a system without poll
+            continue
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            return True
+    return False
+
+
+def dispatch(arguments: list[str]) -> NoReturn:
+    """Do what the words after `detpipe` say, and exit."""
     if arguments and arguments[0] in ("-sc", "--shell-completion"):
         complete(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        show_usage("COMMAND", SUMMARY, A_START, asked=bool(arguments))
+        show_usage("COMMAND", summary_of_all(), A_START, asked=bool(arguments))
     if arguments[0] == "--version":
         from detpipe.storage.manifest import package_version
 
         sys.stdout.write(f"detpipe {package_version()}\n")
         sys.exit(0)
-    name, rest = chosen("", SUMMARY, arguments), arguments[1:]
+    name, rest = chosen("", summary_of_all(), arguments), arguments[1:]
     if name in FAMILIES:
+        family = family_of(name)
         if not rest or rest[0] in ("-h", "--help"):
-            show_usage(f"{name} COMMAND", FAMILIES[name], "", asked=bool(rest))
-        name, rest = f"{name}-{chosen(f'{name} ', FAMILIES[name], rest)}", rest[1:]
-    sys.argv = [f"{sys.argv[0]}", *rest]
-    sys.exit(run_command(name))
+            show_usage(f"{name} COMMAND", {word: row.help for word, row in family.items()}, "", asked=bool(rest))
+        name, rest = f"{name} {chosen(f'{name} ', family, rest)}", rest[1:]
+    sys.argv = [sys.argv[0], *rest]
+    sys.exit(run_command(COMMANDS[name]))
+
+
+def summary_of_all() -> dict[str, str]:
+    """The first words of all commands, with a line each."""
+    single = {name: row.help for name, row in COMMANDS.items() if " " not in name}
+    return single | {name: f"{text}: see detpipe {name} --help" for name, text in FAMILIES.items()}
 
 
 def show_usage(command: str, summary: Mapping[str, str], more: str, *, asked: bool) -> NoReturn:
@@ -104,7 +103,7 @@ def show_usage(command: str, summary: Mapping[str, str], more: str, *, asked: bo
     sys.exit(0 if asked else 2)
 
 
-def chosen(family: str, summary: Mapping[str, str], arguments: Sequence[str]) -> str:
+def chosen(family: str, summary: Collection[str], arguments: Sequence[str]) -> str:
     """The command that the first word names. Exits with status 1, and what may be meant, where it names none."""
     name = arguments[0]
     if name not in summary:
@@ -114,35 +113,30 @@ def chosen(family: str, summary: Mapping[str, str], arguments: Sequence[str]) ->
     return name
 
 
-def complete(arguments: list[str]) -> None:
+def complete(arguments: list[str]) -> NoReturn:
     """Answer a shell's question for completions: of the command itself, or by Hydra's completion of that command."""
     words = os.environ.get("COMP_LINE", "").split()[1:]
-    summary, path = SUMMARY, words[:1]
+    names: list[str] = [*summary_of_all()]
+    path = words[:1]
     if path and path[0] in FAMILIES:
-        summary, path = FAMILIES[path[0]], words[:2]
+        names, path = [*family_of(path[0])], words[:2]
         words = words[1:]
-    if words and words[0] in summary:
+    if words and words[0] in names:
         # Hydra knows the application only, not the words that chose it.
         os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f" {' '.join(path)}", "", 1)
         sys.argv = [sys.argv[0], *arguments]
-        sys.exit(run_command("-".join(path)))
+        sys.exit(run_command(COMMANDS[" ".join(path)]))
     if arguments[1:2] == ["query=bash"]:
         typed = words[0] if words else ""
-        sys.stdout.write("\n".join(name for name in summary if name.startswith(typed)) + "\n")
+        sys.stdout.write("\n".join(name for name in names if name.startswith(typed)) + "\n")
         sys.exit(0)
     sys.argv = [sys.argv[0], *arguments]
-    sys.exit(run_command("run"))
+    sys.exit(run_command(COMMANDS["run"]))
 
 
-def spoken(name: str) -> str:
-    """An application's name as a person types it: proposals-info is `proposals info`, train-cls stays."""
-    family, _, command = name.partition("-")
-    return f"{family} {command}" if family in FAMILIES else name
-
-
-def run_command(name: str) -> int:
+def run_command(command: CommandRow) -> int:
     """Run one command's Hydra application; returns the exit status: 0 done, 1 failed, 130 stopped by a signal."""
-    # hydra and torch take seconds: `detpipe --help` doesn't wait for them.
+    # hydra takes tenths of a second: `detpipe --help` doesn't wait for it.
     import hydra
 
     from detpipe.config import register
@@ -159,12 +153,16 @@ def run_command(name: str) -> int:
     def application(config: DictConfig) -> None:
         nonlocal status
         # Caught here, not around Hydra: it would print a line of its own, and end a sweep at its first failure.
-        status = max(status, guarded(name, lambda: execute(name, config), debug=debug))
+        status = max(status, guarded(command, lambda: execute(command, config), debug=debug))
         if status == STOPPED:  # a sweep's other jobs as well
             sys.exit(status)
 
-    start = hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=name)(application)
-    return max(guarded(name, start, debug=debug), status)
+    def start() -> None:
+        if not command.torchrun:  # before Hydra makes the run folder
+            refuse_torchrun(f"detpipe {command.name}")
+        hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=command.application)(application)()
+
+    return max(guarded(command, start, debug=debug), status)
 
 
 def as_hydra_reads(words: Sequence[str]) -> list[str]:
@@ -204,108 +202,48 @@ def is_readable(word: str) -> bool:
     return True
 
 
-def guarded(name: str, work: Callable[[], None], *, debug: bool) -> int:
+def guarded(command: CommandRow, work: Callable[[], None], *, debug: bool) -> int:
     """Do the work; turn an error into one sentence on the terminal. Returns the exit status."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from detpipe.solver.interrupt import Interrupted
 
-    command = spoken(name)
     try:
         work()
     except Interrupted as stopped:
-        sys.stderr.write(f"detpipe {command}: stopped: {stopped}\n")
+        sys.stderr.write(f"detpipe {command.name}: stopped: {stopped}\n")
         return STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write(f"detpipe {command}: stopped at once; the same command goes on from what is on disk\n")
+        sys.stderr.write(f"detpipe {command.name}: stopped at once; the same command goes on from what is on disk\n")
         return STOPPED
     except (HydraException, OmegaConfBaseException, ValueError, OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
+            raise
         if debug:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-        sys.stderr.write(f"detpipe {command}: {configuration_error(error, command) if of_hydra else error}\n")
+        text = configuration_error(error, command.name) if of_hydra else error
+        sys.stderr.write(f"detpipe {command.name}: {text}\n")
         return 1
     return 0
 
 
-def execute(name: str, config: DictConfig) -> None:
+def execute(command: CommandRow, config: DictConfig) -> None:
     """Make the command's dataclass and run it, log lines above the progress bars."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from detpipe.commands import (
-        check,
-        classes_add,
-        classes_remove,
-        compress,
-        compute_mean,
-        crop,
-        curve,
-        detect,
-        evaluate_images,
-        export,
-        features,
-        inspect_activations,
-        inspect_db,
-        inspect_run,
-        inspect_time,
-        inspect_weights,
-        make_db,
-        proposals_export,
-        proposals_fuse,
-        proposals_import,
-        proposals_info,
-        proposals_merge,
-        proposals_recall,
-        proposals_show,
-        proposals_verify,
-        propose,
-        run,
-        train_images,
-        train_multibox,
-    )
     from detpipe.config import to_command
     from detpipe.network.allocator import keep_freed_memory
 
-    functions: dict[str, Callable[[Any], None]] = {
-        "run": run.run,
-        "propose": propose.run,
-        "train-multibox": train_multibox.run,
-        "crop": crop.run,
-        "features": features.run,
-        "train-cls": train_images.run,
-        "detect": detect.run,
-        "eval": evaluate_images.run,
-        "curve": curve.run,
-        "check": check.run,
-        "compress": compress.run,
-        "export": export.run,
-        "make-db": make_db.run,
-        "compute-mean": compute_mean.run,
-        "classes-add": classes_add.run,
-        "classes-remove": classes_remove.run,
-        "proposals-info": proposals_info.run,
-        "proposals-verify": proposals_verify.run,
-        "proposals-recall": proposals_recall.run,
-        "proposals-show": proposals_show.run,
-        "proposals-export": proposals_export.run,
-        "proposals-import": proposals_import.run,
-        "proposals-fuse": proposals_fuse.run,
-        "proposals-merge": proposals_merge.run,
-        "inspect-run": inspect_run.run,
-        "inspect-db": inspect_db.run,
-        "inspect-weights": inspect_weights.run,
-        "inspect-activations": inspect_activations.run,
-        "inspect-time": inspect_time.run,
-    }
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # each job of a sweep has a run folder of its own
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
     logging.captureWarnings(True)
     keep_freed_memory()
     with logging_redirect_tqdm():
-        functions[name](to_command(config, HydraConfig.get().overrides.task))
+        command.load_run()(to_command(config, HydraConfig.get().overrides.task))
 
 
 def configuration_error(error: Exception, command: str) -> str:

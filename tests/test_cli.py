@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,12 @@ from hypothesis import strategies as st
 
 from detpipe import cli
 from detpipe.commands import propose
+from detpipe.commands.table import COMMANDS, family_of
 from detpipe.solver.interrupt import Interrupted
 from tests import drawn
 from tests.command_line import Outcome, detpipe, process
 
-EACH = [
-    *([name] for name in cli.SUMMARY if name not in cli.FAMILIES),
-    *([family, name] for family, names in cli.FAMILIES.items() for name in names),
-]
+EACH = [name.split() for name in COMMANDS]
 """The words of each command."""
 
 
@@ -50,7 +50,7 @@ def test_nothing_shows_the_usage_and_fails() -> None:
     outcome = detpipe()
     assert outcome.status == 2
     assert outcome.out.startswith("usage: detpipe COMMAND")
-    for name in cli.SUMMARY:
+    for name in cli.summary_of_all():
         assert f"\n  {name} " in outcome.out
 
 
@@ -104,7 +104,7 @@ def test_a_family_shows_its_commands(flags: list[str], status: int) -> None:
     outcome = detpipe("proposals", *flags)
     assert outcome.status == status
     assert outcome.out.startswith("usage: detpipe proposals COMMAND")
-    for name in cli.FAMILIES["proposals"]:
+    for name in family_of("proposals"):
         assert f"\n  {name} " in outcome.out
 
 
@@ -292,6 +292,62 @@ def test_a_signal_ends_the_whole_sweep(voc_root: Path, tmp_path: Path, monkeypat
     assert begun == [1]
 
 
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+"""What torchrun tells the first of two processes."""
+
+
+@pytest.mark.parametrize("name", [name for name, row in COMMANDS.items() if not row.torchrun])
+def test_only_trainings_of_networks_run_under_torchrun(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in TORCHRUN.items():
+        monkeypatch.setenv(variable, value)
+    outcome = detpipe(*name.split(), "run_dir=here")
+    assert_one_sentence(outcome, name, "WORLD_SIZE=2", "without torchrun")
+    assert list(Path.cwd().iterdir()) == []
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "torchrun" not in detpipe(*name.split(), "--cfg", "job").err
+
+
+def test_commands_that_may_run_under_torchrun() -> None:
+    assert [name for name, row in COMMANDS.items() if row.torchrun] == ["train-multibox", "train-cls"]
+
+
+@pytest.mark.parametrize("head", ["svm", "linear", "two_layers", "knn", "prototypes", "zero_shot"])
+def test_a_head_on_stored_features_does_not_train_under_torchrun(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in TORCHRUN.items():
+        monkeypatch.setenv(variable, value)
+    assert_one_sentence(detpipe("train-cls", f"head={head}", "run_dir=here"), "train-cls", "without torchrun")
+
+
+def piped_into_nothing(*arguments: str, stderr: int | None = None) -> tuple[int, str]:
+    """Exit status and stderr of a command whose stdout is a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "detpipe", *arguments],
+        stdout=writer,
+        stderr=writer if stderr is None else stderr,
+        text=True,
+    )
+    os.close(writer)
+    _, err = started.communicate(timeout=120)
+    return started.returncode, err
+
+
+def test_a_reader_that_has_ended_is_no_error(voc_root: Path) -> None:
+    for arguments in (["--help"], ["--version"], ["check", "--cfg", "job"], ["check", "--help"]):
+        assert piped_into_nothing(*arguments, stderr=subprocess.PIPE) == (141, "")
+    # Log lines go to stderr: they are lost, and the work is done.
+    assert piped_into_nothing("check", *drawn.voc(voc_root), "run_dir=here", "workers=0")[0] in (0, 141)
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(config: propose.Propose) -> None:
+        raise BrokenPipeError("a worker has ended")
+
+    monkeypatch.setattr(propose, "run", broken)
+    assert_one_sentence(detpipe("propose", f"run_dir={tmp_path}"), "propose", "a worker has ended")
+
+
 def completions(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
     """What bash would offer after this line."""
     monkeypatch.setenv("COMP_LINE", line)
@@ -302,11 +358,11 @@ def completions(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
 
 
 def test_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert completions(monkeypatch, "detpipe ") == list(cli.SUMMARY)
+    assert completions(monkeypatch, "detpipe ") == list(cli.summary_of_all())
     assert completions(monkeypatch, "detpipe tr") == ["train-multibox", "train-cls"]
     assert completions(monkeypatch, "detpipe zz") == []
     assert completions(monkeypatch, "detpipe pro") == ["propose", "proposals"]
-    assert completions(monkeypatch, "detpipe proposals ") == list(cli.FAMILIES["proposals"])
+    assert completions(monkeypatch, "detpipe proposals ") == list(family_of("proposals"))
     assert completions(monkeypatch, "detpipe proposals ex") == ["export"]
     assert completions(monkeypatch, "detpipe proposals zz") == []
 

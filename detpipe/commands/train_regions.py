@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detpipe.commands import train_cls, train_fast_rcnn, train_head, train_multibox_fast_rcnn
+from detpipe.commands.table import refuse_torchrun
 from detpipe.commands.train_cls import TrainCls
 from detpipe.heads.fast_rcnn import FastRcnnHead
 from detpipe.heads.feature_head import StoredHead
@@ -11,7 +12,12 @@ from detpipe.heads.region_head import RegionHead
 
 
 def run(config: TrainCls) -> None:
-    """Fast R-CNN learns from images and proposals, R-CNN from crops, a head on a frozen network from the store."""
+    """Fast R-CNN learns from images and proposals, R-CNN from crops, a head on a frozen network from the store.
+
+    Raises ValueError where torchrun started several processes and the head can't share its work.
+    """
+    if not config.head.TORCHRUN:
+        refuse_torchrun(f"detpipe train-cls: a {type(config.head).__name__} trains on stored features")
     match config.head:
         case MultiBoxFastRcnnHead():
             train_multibox_fast_rcnn.run(config, config.head)

@@ -138,6 +138,7 @@ def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
+    TORCHRUN: ClassVar[bool] = False
     JOINT: ClassVar[bool] = False
     """Whether boxes can be learnt with the classes."""
     NEEDS_EACH: ClassVar[bool] = True

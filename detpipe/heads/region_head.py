@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
 from detpipe.backbone.fine_tuning import FineTuning
 from detpipe.heads.bbox_regressor import BoxLoss
@@ -20,6 +21,9 @@ class BoxRegression(enum.Enum):
 @dataclass(kw_only=True)
 class RegionHead:
     """What every head of regions has: a regression of boxes, or none."""
+
+    TORCHRUN: ClassVar[bool] = True
+    """Whether several processes of torchrun can share its training."""
 
     box_regression: BoxRegression = BoxRegression.ridge
     """How boxes are refined."""
