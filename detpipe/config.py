@@ -60,7 +60,7 @@ from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax_regression import SoftmaxRegressionHead
 from detpipe.heads.two_layers import TwoLayers
 from detpipe.heads.zero_shot import ZeroShot
-from detpipe.proposals.methods import METHODS
+from detpipe.proposals.methods import METHODS, method
 from detpipe.proposals.train_multibox import MultiBoxSolver
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.solver_prototxt import solver_values
@@ -102,7 +102,7 @@ COMMANDS: dict[str, type] = {
 
 GROUPS: dict[str, Mapping[str, type]] = {
     "dataset": {"voc": VocSource, "coco": CocoSource, "images": ImageFolderSource, "demo": DemoSource},
-    "proposals": METHODS,
+    "proposals": {name: method(name) for name in METHODS},
     "backbone": {"efficientnet_lite0": BackboneConfig},
     "crops": {"warp": CropConfig},
     "sampling": {"rcnn": Sampling},
@@ -134,7 +134,8 @@ def register() -> None:
     store = ConfigStore.instance()
     for name, command in COMMANDS.items():
         store.store(group="schema", name=name, node=_without_components(command), package="_global_")
-    for group, components in GROUPS.items():
+    methods: Mapping[str, type] = {name: method(name) for name in METHODS}  # those of now: a table may grow
+    for group, components in (GROUPS | {"proposals": methods}).items():
         for name, component in components.items():
             store.store(group=group, name=name, node=component)
 

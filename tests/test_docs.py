@@ -25,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,8 +38,10 @@ from omegaconf import DictConfig, OmegaConf
 from detpipe import Detector
 from detpipe.backbone.create import NETWORKS
 from detpipe.classify.gradient_check import gradient_check
-from detpipe.cli import FAMILIES
+from detpipe.commands.command import RunFolder
 from detpipe.commands.proposals_export import SUFFIX
+from detpipe.commands.run_proposer import proposer_of_run
+from detpipe.commands.table import family_of
 from detpipe.config import COMMANDS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.proposals.selective_search import SelectiveSearchPreset
@@ -120,7 +123,7 @@ def blocks(language: str) -> list[Block]:
 
 def application(words: list[str]) -> tuple[str, list[str]]:
     """The application of a line and its arguments: `detpipe proposals info` is proposals-info."""
-    if words[1] in FAMILIES and len(words) > 2 and words[2] in FAMILIES[words[1]]:
+    if len(words) > 2 and words[2] in family_of(words[1]):
         return f"{words[1]}-{words[2]}", words[3:]
     return words[1], words[2:]
 
@@ -345,6 +348,37 @@ def test_a_network_with_an_own_layer_is_a_name_after_the_line_of_its_page(
     assert done.status == 0, done.err
     loaded = Detector.from_run(place / "runs/l2")
     assert "backbone.body.2.scale" in dict(loaded.scorer.network.named_parameters())
+
+
+def test_a_proposer_is_a_method_after_the_line_of_its_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "new_proposer.md").read_text("utf-8")
+    ((name, module, kind),) = re.findall(r'^ {4}"(\w+)": "([\w.]+):(\w+)",$', text, re.M)
+    ((table_name, file),) = re.findall(r"one line into `(\w+)` of `(detpipe/[\w/]+)\.py`", text)
+    ((setting, value),) = re.findall(rf"`proposals={name} proposals\.(\w+)=(\d+)`", text)
+    own = ModuleType(module)
+    monkeypatch.setitem(sys.modules, module, own)
+    first = next(block for block in blocks("python") if block.page.name == "new_proposer.md")
+    exec(compile(first.text, "saturated.py", "exec"), own.__dict__)
+    monkeypatch.setitem(getattr(import_module(file.replace("/", ".")), table_name), name, f"{module}:{kind}")
+
+    words = ["propose", "dataset=voc", "dataset.root=my_voc", "run_dir=runs/own", "workers=0", "seed=3"]
+    done = detpipe(*words, f"proposals={name}", f"proposals.{setting}={value}")
+    assert done.status == 0, done.err
+    of_new_images = proposer_of_run(RunFolder(place / "runs/own"))
+    assert type(of_new_images) is vars(own)[kind]
+    assert getattr(of_new_images, setting) == int(value)
+
+
+def test_vocs_files_are_made_from_the_detections_that_stand(place: Path, command_line: CommandLine) -> None:
+    page = next(page for page in DOCS if page.name == "evaluate.md")
+    lines = [words for block in blocks("sh") if block.page == page for words in block.commands]
+    (words,) = [words for words in lines if "voc_results=true" in words]
+    before = (place / "runs/mine/detections.json").stat().st_mtime_ns
+    assert command_line.run(words, place) == 0, command_line.errors.read_text()
+    assert {path.name for path in (place / "runs/mine/voc_results").iterdir()} == {
+        f"comp4_det_test_{name}.txt" for name in drawn.CLASSES
+    }
+    assert (place / "runs/mine/detections.json").stat().st_mtime_ns == before
 
 
 def test_blocks_are_found() -> None:

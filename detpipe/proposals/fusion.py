@@ -132,7 +132,7 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
     ValueError for other names.
     """
     # Here, because the table of methods names this one, too.
-    from detpipe.proposals.methods import METHODS
+    from detpipe.proposals.methods import METHODS, method
 
     if name in METHODS:
         settings: dict[str, Any] = {"seed": seed}
@@ -140,7 +140,7 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
             settings["max_proposals"] = budget
         if name == "multibox":
             settings["weights"] = weights
-        return METHODS[name](**settings)
+        return method(name)(**settings)
     if Path(name).is_dir():
         return StoredInDatabase(path=name, max_proposals=budget)
     methods = ", ".join(sorted(METHODS.keys() - {_NAME}))

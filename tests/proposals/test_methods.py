@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from detpipe.proposals.methods import METHODS, method_name, proposer_of
+from detpipe.proposals.methods import METHODS, method, method_name, proposer_of
 from detpipe.proposals.proposer import Proposer, ranked
 from detpipe.structures import Image, Proposals
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_description_makes_the_proposer_again(name: str):
-    made = METHODS[name](max_proposals=7, seed=3)
+    made = method(name)(max_proposals=7, seed=3)
     description = json.loads(json.dumps(made.describe()))
     assert method_name(description) == name
     assert proposer_of(description) == made
 
 
 def test_who_needs_more_than_pixels():
-    needing = {name for name, method in METHODS.items() if not method().from_pixels}
+    needing = {name for name in METHODS if not method(name)().from_pixels}
     assert needing == {"ground_truth", "import"}
 
 
