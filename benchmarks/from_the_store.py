@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.classify.detect import DetectConfig, select_detections
+from detpipe.classify.detect import select_detections
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenSpec, load_frozen
 from detpipe.classify.frozen_scorer import score_features
@@ -36,7 +37,8 @@ from detpipe.heads.softmax import softmax_loss
 from detpipe.heads.two_layers import TwoLayerHead, TwoLayers
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.allocator import keep_freed_memory
-from detpipe.network.device import Precision, autocast, resolve_bf16
+from detpipe.network.device import autocast, resolve_bf16
+from detpipe.network.device_settings import Precision
 from detpipe.network.scaled_image import Scaling
 from detpipe.structures import Dataset, ImageRecord
 

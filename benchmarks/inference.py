@@ -14,9 +14,10 @@ import time
 import numpy as np
 import torch
 
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone
 from detpipe.classify.classifier import RegionClassifier
-from detpipe.classify.crop import CropConfig
+from detpipe.classify.crop_settings import CropConfig
 from detpipe.classify.detect import RegionScorer
 from detpipe.network.allocator import keep_freed_memory
 

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone
 from detpipe.network.allocator import keep_freed_memory
 
 CLASSES = 21

@@ -1,143 +1,187 @@
-"""Hands every component's dataclass to Hydra, as the schema and the only home of its defaults."""
+"""Hands the dataclasses of the tables to Hydra, as the schema and the only home of their defaults.
+
+Hydra asks for a configuration by its name, and only then its class is imported: of a command with torch in its work no
+torch is imported for `--help` or `--cfg job`.
+"""
 
 from __future__ import annotations
 
+import builtins
 import copy
+import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from detpipe.backbone.create import BackboneConfig
-from detpipe.classify.crop import CropConfig
-from detpipe.classify.detect import DetectConfig
-from detpipe.classify.labeling import Sampling
-from detpipe.commands.check import Check
-from detpipe.commands.classes_add import ClassesAdd
-from detpipe.commands.classes_remove import ClassesRemove
-from detpipe.commands.command import RunFolder
-from detpipe.commands.compress import Compress
-from detpipe.commands.compute_mean import ComputeMean
-from detpipe.commands.crop import Crop
-from detpipe.commands.curve import Curve
-from detpipe.commands.detect import Detect
-from detpipe.commands.detect_settings import kept_detect_settings
-from detpipe.commands.evaluate_images import EvaluateImages
-from detpipe.commands.export import Export
-from detpipe.commands.features import Features
-from detpipe.commands.inspect_activations import InspectActivations
-from detpipe.commands.inspect_db import InspectDb
-from detpipe.commands.inspect_run import InspectRun
-from detpipe.commands.inspect_time import InspectTime
-from detpipe.commands.inspect_weights import InspectWeights
-from detpipe.commands.make_db import MakeDb
-from detpipe.commands.proposals_export import ProposalsExport
-from detpipe.commands.proposals_fuse import ProposalsFuse
-from detpipe.commands.proposals_import import ProposalsImport
-from detpipe.commands.proposals_info import ProposalsInfo
-from detpipe.commands.proposals_merge import ProposalsMerge
-from detpipe.commands.proposals_recall import ProposalsRecall
-from detpipe.commands.proposals_show import ProposalsShow
-from detpipe.commands.proposals_verify import ProposalsVerify
-from detpipe.commands.propose import Propose
-from detpipe.commands.run import Run
-from detpipe.commands.train_images import TrainImages
-from detpipe.commands.train_multibox import TrainMultiBox
-from detpipe.datasets.coco import CocoSource
-from detpipe.datasets.demo import DemoSource
-from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.voc import VocSource
-from detpipe.heads.fast_rcnn import FastRcnnHead
-from detpipe.heads.linear_svm import SvmHead
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnnHead
-from detpipe.heads.multibox_settings import MultiBoxHead
-from detpipe.heads.nearest_neighbours import NearestNeighboursHead
-from detpipe.heads.prototypes import PrototypesHead
-from detpipe.heads.region_head import HeadConfig
-from detpipe.heads.softmax_regression import SoftmaxRegressionHead
-from detpipe.heads.two_layers import TwoLayers
-from detpipe.heads.zero_shot import ZeroShot
-from detpipe.proposals.methods import METHODS, method
-from detpipe.proposals.train_multibox import MultiBoxSolver
-from detpipe.solver.solver_config import SolverConfig
-from detpipe.solver.solver_prototxt import solver_values
+from detpipe.class_path import load_class
+from detpipe.commands.table import COMMANDS, CommandRow
+from detpipe.proposals.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
-COMMANDS: dict[str, type] = {
-    "run": Run,
-    "propose": Propose,
-    "train-multibox": TrainMultiBox,
-    "crop": Crop,
-    "features": Features,
-    "train-cls": TrainImages,
-    "detect": Detect,
-    "eval": EvaluateImages,
-    "curve": Curve,
-    "check": Check,
-    "compress": Compress,
-    "export": Export,
-    "make-db": MakeDb,
-    "compute-mean": ComputeMean,
-    "classes-add": ClassesAdd,
-    "classes-remove": ClassesRemove,
-    "proposals-info": ProposalsInfo,
-    "proposals-verify": ProposalsVerify,
-    "proposals-recall": ProposalsRecall,
-    "proposals-show": ProposalsShow,
-    "proposals-export": ProposalsExport,
-    "proposals-import": ProposalsImport,
-    "proposals-fuse": ProposalsFuse,
-    "proposals-merge": ProposalsMerge,
-    "inspect-run": InspectRun,
-    "inspect-db": InspectDb,
-    "inspect-weights": InspectWeights,
-    "inspect-activations": InspectActivations,
-    "inspect-time": InspectTime,
-}
-"""By the name of its file in conf/: that of a command in a family has the family's in front."""
+APPLICATIONS: dict[str, CommandRow] = {row.application: row for row in COMMANDS.values()}
+"""The commands by the names that Hydra has for them."""
 
-GROUPS: dict[str, Mapping[str, type]] = {
-    "dataset": {"voc": VocSource, "coco": CocoSource, "images": ImageFolderSource, "demo": DemoSource},
-    "proposals": {name: method(name) for name in METHODS},
-    "backbone": {"efficientnet_lite0": BackboneConfig},
-    "crops": {"warp": CropConfig},
-    "sampling": {"rcnn": Sampling},
-    "head": {
-        "softmax": HeadConfig,
-        "fast_rcnn": FastRcnnHead,
-        "multibox_fast_rcnn": MultiBoxFastRcnnHead,
-        "svm": SvmHead,
-        "linear": SoftmaxRegressionHead,
-        "two_layers": TwoLayers,
-        "knn": NearestNeighboursHead,
-        "prototypes": PrototypesHead,
-        "zero_shot": ZeroShot,
+GROUPS: dict[str, Mapping[str, str]] = {
+    "dataset": {
+        "voc": "detpipe.datasets.voc:VocSource",
+        "coco": "detpipe.datasets.coco:CocoSource",
+        "images": "detpipe.datasets.image_list:ImageFolderSource",
+        "demo": "detpipe.datasets.demo:DemoSource",
     },
-    "multibox": {"pyramid": MultiBoxHead},
-    "solver": {"adamw": SolverConfig, "multibox": MultiBoxSolver},
+    "proposals": METHODS,
+    "backbone": {"efficientnet_lite0": "detpipe.backbone.backbone_settings:BackboneConfig"},
+    "crops": {"warp": "detpipe.classify.crop_settings:CropConfig"},
+    "sampling": {"rcnn": "detpipe.classify.labeling:Sampling"},
+    "head": {
+        "softmax": "detpipe.heads.region_head:HeadConfig",
+        "fast_rcnn": "detpipe.heads.fast_rcnn_settings:FastRcnnHead",
+        "multibox_fast_rcnn": "detpipe.heads.fast_rcnn_settings:MultiBoxFastRcnnHead",
+        "svm": "detpipe.heads.linear_svm:SvmHead",
+        "linear": "detpipe.heads.softmax_regression:SoftmaxRegressionHead",
+        "two_layers": "detpipe.heads.two_layers:TwoLayers",
+        "knn": "detpipe.heads.nearest_neighbours:NearestNeighboursHead",
+        "prototypes": "detpipe.heads.prototypes:PrototypesHead",
+        "zero_shot": "detpipe.heads.zero_shot:ZeroShot",
+    },
+    "multibox": {"pyramid": "detpipe.heads.multibox_settings:MultiBoxHead"},
+    "solver": {
+        "adamw": "detpipe.solver.solver_config:SolverConfig",
+        "multibox": "detpipe.heads.multibox_settings:MultiBoxSolver",
+    },
 }
+"""Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand
+in conf/GROUP/*.yaml."""
 
-NOT_TAKEN: dict[type, frozenset[str]] = {
-    Detect: frozenset(),
-    Curve: frozenset({"dedup_step", "cascade_size", "cascade_keep", "second_look"}),
-    Export: frozenset({"dedup_step", "cascade_size", "cascade_keep"}),
+CHOSEN_WHOLE = ("proposals", "head", "solver")
+"""Fields whose options have different keys: those of one must not be mixed with another's."""
+
+NOT_TAKEN: dict[str, frozenset[str]] = {
+    "detect": frozenset(),
+    "curve": frozenset({"dedup_step", "cascade_size", "cascade_keep", "second_look"}),
+    "export": frozenset({"dedup_step", "cascade_size", "cascade_keep"}),
 }
-"""Commands on a detector that there is, and which of its kept settings they can't do: they refuse them when given."""
+"""Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
+
+EXPERIMENT = "experiment"
+"""The group of presets that set several groups at once; it has no field."""
 
 
 def register() -> None:
-    """Store every schema: of a command as schema/NAME, of a component in its group."""
-    store = ConfigStore.instance()
-    for name, command in COMMANDS.items():
-        store.store(group="schema", name=name, node=_without_components(command), package="_global_")
-    methods: Mapping[str, type] = {name: method(name) for name in METHODS}  # those of now: a table may grow
-    for group, components in (GROUPS | {"proposals": methods}).items():
-        for name, component in components.items():
-            store.store(group=group, name=name, node=component)
+    """Let Hydra find the tables. It may be called again."""
+    Plugins.instance().register(TableSource)
+    Plugins.instance().register(TableSearchPath)
+
+
+class TableSearchPath(SearchPathPlugin):
+    """Adds the tables to the places where Hydra looks for configurations."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Behind conf/: presets and options have different names, so the order does not matter."""
+        search_path.append("tables", f"{TableSource.scheme()}://")
+
+
+class TableSource(ConfigSource):
+    """The configurations that the tables give: COMMAND, schema/COMMAND, and GROUP/OPTION."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The first part of the source's address."""
+        return "detpipe"
+
+    def available(self) -> bool:
+        """Always: it is part of the package."""
+        return True
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The configuration of that name. Raises ConfigLoadError where there is none."""
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        header: dict[str, str | None] = {"package": None}
+        if group == "" and name in APPLICATIONS:
+            node: Any = primary(APPLICATIONS[name])
+        elif group == "schema" and name in APPLICATIONS:
+            node, header = _without_components(APPLICATIONS[name].load_settings()), {"package": "_global_"}
+        elif name in GROUPS.get(group, ()):
+            node = load_class(GROUPS[group][name])
+        else:
+            raise ConfigLoadError(f"{config_path}: no such configuration")
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://{self.path}",
+            config=OmegaConf.structured(node) if isinstance(node, type) else OmegaConf.create(node),
+            header=header,
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether it is one of the groups, or the place of all."""
+        return config_path.rstrip("/") in ("", "schema", *GROUPS)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is a configuration of that name."""
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return name in self._names(group)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
+        """The names in a group, without importing their classes."""
+        group = config_path.strip("/")
+        names = [] if results_filter is ObjectType.GROUP else self._names(group)
+        groups = [] if group or results_filter is ObjectType.CONFIG else ["schema", *GROUPS]
+        return sorted([*names, *groups])
+
+    @staticmethod
+    def _names(group: str) -> builtins.list[str]:
+        return [*(APPLICATIONS if group in ("", "schema") else GROUPS.get(group, ()))]
+
+
+def primary(row: CommandRow) -> dict[str, Any]:
+    """What Hydra composes for a command: its schema, the option of each group that is its default, and Hydra's own."""
+    choices = default_choices(row)
+    return {
+        "defaults": [
+            {"schema": row.application},
+            "common",
+            *({group if group == field else f"{group}@{field}": option} for field, (group, option) in choices.items()),
+            "_self_",
+            {EXPERIMENT: None},
+            {"override hydra/job_logging": "detpipe" if row.writes_run_dir else "terminal"},
+        ],
+        "hydra": {
+            "job": {"name": row.application},
+            "help": {"app_name": f"detpipe {row.name}", "header": f"detpipe {row.name}: {row.help}"},
+            # Without a run folder of its own: it reads only, or writes where it is told to.
+            **({} if row.writes_run_dir else {"run": {"dir": "."}, "output_subdir": None}),
+        },
+    }
+
+
+def default_choices(row: CommandRow) -> dict[str, tuple[str, str | None]]:
+    """Field -> (group, option) of each field that a group fills, by the class of its default; None where it is null.
+
+    The group is that of the field's name, or the one in its metadata. Raises ValueError for a class in no table.
+    """
+    choices = {}
+    for field in dataclasses.fields(row.load_settings()):
+        group = field.metadata.get("group", field.name)
+        if group in GROUPS:
+            factory = field.default_factory
+            choices[field.name] = (group, None if factory is dataclasses.MISSING else _option(group, type(factory())))
+    return choices
+
+
+def _option(group: str, kind: type) -> str:
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    for name, listed in GROUPS[group].items():
+        if listed == path:
+            return name
+    raise ValueError(f"GROUPS: expected {path} among the options of {group}, got {list(GROUPS[group].values())}")
 
 
 def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
@@ -149,14 +193,20 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if OmegaConf.select(config, "solver.prototxt") is not None:
         config = _with_solver_prototxt(config, given)
-    not_taken = NOT_TAKEN.get(OmegaConf.get_type(config) or type(None))
-    if not_taken is not None and "detect" not in given:
-        config = _with_kept_detect_settings(config, given, not_taken)
+    if "detect" not in given:
+        for application, not_taken in NOT_TAKEN.items():
+            if OmegaConf.get_type(config) is APPLICATIONS[application].load_settings():
+                config = _with_kept_detect_settings(config, given, not_taken)
     return OmegaConf.to_object(config)
 
 
 def _with_kept_detect_settings(config: DictConfig, given: Collection[str], not_taken: Collection[str]) -> DictConfig:
     """The configuration of a detector's use with the settings that it was measured with, under all that is said."""
+    # Here, because they import torch, and most commands have no use for them.
+    from detpipe.classify.detect_settings import DetectConfig
+    from detpipe.commands.command import RunFolder
+    from detpipe.commands.detect_settings import kept_detect_settings
+
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     usual: DictConfig = OmegaConf.structured(DetectConfig)
     config = copy.deepcopy(config)
@@ -174,6 +224,8 @@ def _with_kept_detect_settings(config: DictConfig, given: Collection[str], not_t
 
 def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictConfig:
     """The configuration with what the file says: over what presets and experiments say, under the command line."""
+    from detpipe.solver.solver_prototxt import solver_values  # protobuf, for those who name a file
+
     path = Path(config.solver.prototxt)
     if "solver" in given:
         raise ValueError(f"solver=... and solver.prototxt={path}: wanted one of them: both say all of a training")
@@ -190,7 +242,7 @@ def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictCon
 def _without_components(command: type) -> DictConfig:
     """The schema of a command whose components are still to be named: one's keys would mix with another's."""
     schema: DictConfig = OmegaConf.structured(command)
-    for component in ("proposals", "head", "solver"):
+    for component in CHOSEN_WHOLE:
         if component in schema:
             schema[component] = MISSING
     return schema

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from detpipe import cli
 from detpipe.commands import propose
+from detpipe.commands.run_settings import Propose
 from detpipe.commands.table import COMMANDS, family_of
 from detpipe.solver.interrupt import Interrupted
 from tests import drawn
@@ -281,7 +282,7 @@ def test_a_sweep_goes_on_after_a_failure_and_fails(voc_root: Path, tmp_path: Pat
 def test_a_signal_ends_the_whole_sweep(voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = []
 
-    def interrupted(config: propose.Propose) -> None:
+    def interrupted(config: Propose) -> None:
         begun.append(config.seed)
         raise Interrupted("saved")
 
@@ -341,7 +342,7 @@ def test_a_reader_that_has_ended_is_no_error(voc_root: Path) -> None:
 
 
 def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(config: propose.Propose) -> None:
+    def broken(config: Propose) -> None:
         raise BrokenPipeError("a worker has ended")
 
     monkeypatch.setattr(propose, "run", broken)

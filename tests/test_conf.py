@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import detpipe.config as config
+from detpipe.class_path import load_class
 from detpipe.solver.solver_prototxt import read_solver_prototxt
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -34,9 +38,13 @@ def made(command: str, *overrides: str) -> Any:
         return config.to_command(compose(command, list(overrides)), overrides)
 
 
+COMMANDS = {name: row.load_settings() for name, row in config.APPLICATIONS.items()}
+"""The dataclass of each command."""
+
+
 def users_of(group: str) -> list[str]:
     """The commands that have a group, by the field of its name."""
-    return [name for name, command in config.COMMANDS.items() if group in {f.name for f in dataclasses.fields(command)}]
+    return [name for name, command in COMMANDS.items() if group in {f.name for f in dataclasses.fields(command)}]
 
 
 def files_of_groups() -> Iterator[tuple[str, str]]:
@@ -58,16 +66,71 @@ def test_every_option_of_every_group(group: str, option: str) -> None:
     assert commands, f"no command has the group {group}"
     for command in commands:
         one = made(command, choice, *MANDATORY.get(choice, []))
-        assert type(one) is config.COMMANDS[command]
+        assert type(one) is COMMANDS[command]
         schema = config.GROUPS.get(group, {}).get(option)
         if schema is not None:
-            assert type(getattr(one, group)) is schema
+            assert type(getattr(one, group)) is load_class(schema)
 
 
-def test_every_command_has_its_file_and_its_schema() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == config.COMMANDS.keys() | {"common"}
-    for name, command in config.COMMANDS.items():
+def test_a_command_is_a_row_and_has_no_file() -> None:
+    assert [path.name for path in CONF.glob("*.yaml")] == ["common.yaml"]
+    for name, command in COMMANDS.items():
         assert type(made(name)) is command
+        assert callable(config.APPLICATIONS[name].load_run())
+
+
+def test_defaults_of_groups_are_those_of_the_dataclass() -> None:
+    assert config.default_choices(config.COMMANDS["run"]) == {
+        "dataset": ("dataset", None),
+        "proposals": ("proposals", "selective_search"),
+        "sampling": ("sampling", "rcnn"),
+        "crops": ("crops", "warp"),
+        "backbone": ("backbone", "efficientnet_lite0"),
+        "head": ("head", "softmax"),
+        "solver": ("solver", "adamw"),
+        "multibox": ("multibox", "pyramid"),
+        "multibox_solver": ("solver", "multibox"),
+    }
+    assert config.default_choices(config.COMMANDS["eval"])["backbone"] == ("backbone", None)
+    assert config.default_choices(config.COMMANDS["proposals fuse"])["proposals"] == ("proposals", "fuse")
+
+
+@pytest.mark.parametrize("command", ["train-cls", "detect", "eval", "proposals-info"])
+def test_an_experiment_is_an_error_where_its_settings_are_not(command: str) -> None:
+    with pytest.raises(HydraException, match="experiment/rcnn_2014"):
+        made(command, "experiment=rcnn_2014")
+
+
+COMPOSED = """
+import sys
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from detpipe import config
+heavy = {"torch", "torchvision", "numba", "scipy", "matplotlib", "pycocotools"}
+config.register()
+with initialize_config_module("detpipe.conf", version_base="1.3"):
+    for name in sys.argv[1:]:
+        compose(name)
+        print(name, *sorted(heavy & sys.modules.keys()))
+"""
+SLOWER = {
+    "propose": {"numba", "scipy"},
+    "run": {"numba", "scipy"},
+    "proposals-fuse": {"numba", "scipy"},
+    "proposals-import": {"numba", "scipy"},
+}
+"""Commands whose settings have a proposer: selective search is compiled by numba, MATLAB's files are read by scipy."""
+
+
+def test_the_settings_of_no_command_import_torch() -> None:
+    """In one process, the quick ones first: what one has imported stays for all after it."""
+    names = sorted(config.APPLICATIONS, key=lambda name: name in SLOWER)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COMPOSED, *names], capture_output=True, text=True, check=True
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, *_ in lines] == names
+    assert {name: imported for name, *imported in lines if set(imported) - SLOWER.get(name, set())} == {}
 
 
 def test_experiments_say_command_duration_and_expected_number() -> None:
@@ -78,10 +141,10 @@ def test_experiments_say_command_duration_and_expected_number() -> None:
         assert any(word in comments[0] for word in ("detpipe run", "detpipe train-cls")), path.name
 
 
-@pytest.mark.parametrize("command", config.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_defaults_stand_in_the_dataclass_alone(command: str) -> None:
     """What Hydra composes without overrides is the command made in Python without arguments."""
-    assert made(command) == config.COMMANDS[command]()
+    assert made(command) == COMMANDS[command]()
 
 
 CONTRACT = {
@@ -172,8 +235,8 @@ def enums_within(kind: Any, seen: set[Any]) -> Iterator[type[enum.Enum]]:
 def test_enums_are_written_as_their_values() -> None:
     """Hydra takes an enum by its name, manifests and Python hold its value: a person must meet one word only."""
     seen: set[Any] = set()
-    components = [component for options in config.GROUPS.values() for component in options.values()]
-    found = [one for kind in (*config.COMMANDS.values(), *components) for one in enums_within(kind, seen)]
+    components = [load_class(path) for options in config.GROUPS.values() for path in options.values()]
+    found = [one for kind in (*COMMANDS.values(), *components) for one in enums_within(kind, seen)]
     assert {"Device", "Precision", "FailOn", "CropMode", "SelectiveSearchPreset"} <= {one.__name__ for one in found}
     for one in found:
         for member in one:

@@ -36,13 +36,13 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector
-from detpipe.backbone.create import NETWORKS
+from detpipe.backbone.backbone_settings import NETWORKS
 from detpipe.classify.gradient_check import gradient_check
 from detpipe.commands.command import RunFolder
 from detpipe.commands.proposals_export import SUFFIX
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.table import family_of
-from detpipe.config import COMMANDS, GROUPS, register, to_command
+from detpipe.config import APPLICATIONS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.proposals.selective_search import SelectiveSearchPreset
 from detpipe.solver.lr_policy import LrPolicy, Policy
@@ -339,11 +339,12 @@ def test_a_network_with_an_own_layer_is_a_name_after_the_line_of_its_page(
 ) -> None:
     page = ROOT / "docs" / "own_layers.md"
     text = page.read_text("utf-8")
-    (line,) = re.findall(r'^ {4}"(\w+)": (\w+),$', text, re.M)
+    ((name, module, kind),) = re.findall(r'^ {4}"(\w+)": "([\w.]+):(\w+)",$', text, re.M)
     (command,) = re.findall(r"^ {4}(detpipe .*)$", text, re.M)
     refused = detpipe(*shlex.split(command)[1:])
     assert (refused.status, "backbone.name: wanted" in refused.err) == (1, True)
-    monkeypatch.setitem(NETWORKS, line[0], vars(run_python(page, monkeypatch))[line[1]])
+    monkeypatch.setitem(sys.modules, module, run_python(page, monkeypatch))
+    monkeypatch.setitem(NETWORKS, name, f"{module}:{kind}")
     done = detpipe(*small(shlex.split(command))[1:])
     assert done.status == 0, done.err
     loaded = Detector.from_run(place / "runs/l2")
@@ -461,7 +462,7 @@ def defaults() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     dataset = ["dataset=voc", "dataset.root=my_voc"]
     heads = [("train-cls", f"head={head}") for head in GROUPS["head"]]
-    for name, *more in [(name,) for name in COMMANDS] + heads:
+    for name, *more in [(name,) for name in APPLICATIONS] + heads:
         config = OmegaConf.to_container(compose_command(name, [*dataset, *more]), enum_to_str=True)
         for setting, value in flat("", config).items():
             found.setdefault(setting, set()).add(value)

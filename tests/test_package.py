@@ -38,7 +38,7 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "detpipe").rglob("*.py")}
     settings = {f"detpipe/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert "detpipe/conf/run.yaml" in settings
+    assert "detpipe/conf/common.yaml" in settings
     assert code <= names
     assert settings <= names
     nets = {str(path.relative_to(ROOT)) for path in (ROOT / "detpipe").rglob("*.prototxt")}
@@ -92,6 +92,6 @@ def test_the_public_names() -> None:
 
 def test_importing_the_package_is_quick() -> None:
     """Torch takes seconds: it is not imported by the package itself, nor for `detpipe --help`."""
-    code = "import sys, detpipe, detpipe.cli; print(sorted({'torch', 'cv2', 'hydra'} & sys.modules.keys()))"
+    code = "import sys, detpipe, detpipe.cli; print(sorted({'torch', 'cv2', 'hydra', 'numpy'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

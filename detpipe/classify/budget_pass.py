@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
+from detpipe.classify.detect import Scorer, scored_regions, select_detections
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.structures import Detections, Float32Array, Image
 
 

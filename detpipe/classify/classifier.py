@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
-from detpipe.classify.crop import CropConfig, CropMode, Encoding
+from detpipe.classify.crop_settings import CropConfig, CropMode, Encoding
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.network_folder import load_network_weights, save_network, stored_backbone

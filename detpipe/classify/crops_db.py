@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.classify.crop import CropConfig, Encoding, crop_regions
+from detpipe.classify.crop import crop_regions
+from detpipe.classify.crop_settings import CropConfig, Encoding
 from detpipe.classify.labeling import BACKGROUND, Regions
 from detpipe.datasets.image_file import file_digest, read_image
 from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
-from detpipe.heads.bbox_regressor import BoxLoss
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
-from detpipe.heads.region_head import BoxRegression
-from detpipe.heads.roi_pooling import Pooling
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead, Pooling
+from detpipe.heads.region_head import BoxLoss, BoxRegression
 from detpipe.heads.truncated_svd import split_linear
 from detpipe.network.network_folder import load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_from_seed
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_from_seed
 from detpipe.classify.classifier import ClassifierSpec, crop_config
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, read_description
+from detpipe.classify.feature_settings import FeatureConfig
 from detpipe.classify.feature_store import FeatureStore
-from detpipe.classify.region_features import FeatureConfig
 from detpipe.classify.region_geometry import mirrored_geometry
 from detpipe.heads.feature_head import Examples, FeatureHead
 from detpipe.heads.linear_svm import LinearHead

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone, create_from_seed
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone, create_from_seed
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
-from detpipe.classify.view import ViewConfig
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.network_folder import load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.create import BackboneConfig, create_from_seed
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_from_seed
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
-from detpipe.heads.bbox_regressor import BoxLoss
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead, Pooling
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.multibox_settings import MultiBoxTargets, with_kinds
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes
-from detpipe.heads.region_head import BoxRegression
-from detpipe.heads.roi_pooling import Pooling
+from detpipe.heads.region_head import BoxLoss, BoxRegression
 from detpipe.network.network_folder import load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import plain

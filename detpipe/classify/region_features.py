@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,10 @@ import torch
 from torchvision.ops import roi_align
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.classify.crop import CropConfig, crop_regions
+from detpipe.classify.crop import crop_regions
+from detpipe.classify.crop_settings import CropConfig
 from detpipe.classify.detect import batches_of
+from detpipe.classify.feature_settings import FeatureConfig
 from detpipe.network.device import autocast
 from detpipe.network.image_a_core import image_a_core
 from detpipe.network.scaled_image import Scaling
@@ -30,33 +31,6 @@ Crops = npt.NDArray[np.uint8]
 
 STEP, MAX_LONG = 64, 4096
 """Sides of what is shown are multiples of the one, and no longer than the other: memory is bounded."""
-
-
-@dataclass(kw_only=True)
-class FeatureConfig:
-    """What of a region a head gets to see."""
-
-    crops: bool = True
-    """The pooled features of each region's crop: nearly all of the time."""
-    image_sides: list[int] = field(default_factory=lambda: [320, 640])
-    """The whole image at these shorter sides: of its last two maps what lies under the region, and their mean."""
-    grid: int = 2
-    """Rows and columns of cells that a region is divided into on a map."""
-    mirrored: bool = False
-    """The same of the mirrored image, too: twice the examples, and in detection the mean of both. Twice the time."""
-
-    def __post_init__(self) -> None:
-        if self.grid < 1 or not all(32 <= side <= 4096 for side in self.image_sides):
-            raise ValueError(
-                f"features: wanted grid from 1 and image_sides of 32 to 4096, got {self.grid}, {list(self.image_sides)}"
-            )
-        if not self.crops and not self.image_sides:
-            raise ValueError("features: wanted crops=true, or image_sides, or both, got neither")
-
-    @property
-    def views(self) -> tuple[bool, ...]:
-        """V views in the order of their columns: whether each is mirrored."""
-        return (False, True) if self.mirrored else (False,)
 
 
 class RegionFeatures:

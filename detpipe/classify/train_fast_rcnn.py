@@ -20,7 +20,8 @@ from detpipe.classify.hierarchical_sampling import (
     seen,
 )
 from detpipe.classify.labeling import Sampling, sample_regions
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.network.batch_order import evenly_spread
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour

@@ -17,7 +17,8 @@ from torch import Tensor
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.mixup import Mixing, draw_mixing
-from detpipe.classify.view import Draws, ViewConfig, draw_views, view_datum
+from detpipe.classify.view import Draws, draw_views, view_datum
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.network.batch_order import plain_order

@@ -15,8 +15,9 @@ from detpipe.classify.fine_tune import region_losses, validation_numbers
 from detpipe.classify.hierarchical_sampling import RegionBatch
 from detpipe.classify.labeling import Sampling, sample_regions
 from detpipe.datasets.image_file import read_image
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
 from detpipe.heads.multibox import Output
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.multibox_loss import Taught, multibox_loss
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
 from detpipe.network.batch_order import evenly_spread, image_generator

@@ -26,8 +26,9 @@ from detpipe.classify.feature_store import FeatureStore, ImageRegions, fill_stor
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, load_frozen, save_frozen
 from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
 from detpipe.classify.region_features import RegionFeatures
-from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.commands.command import RunFolder, load_splits, splits_digests
 from detpipe.commands.detect_settings import carry_detect_settings
+from detpipe.commands.detector_settings import ClassChange
 from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
 from detpipe.commands.proposals_verify import fault_of_image
 from detpipe.commands.propose import measure_recall
@@ -43,7 +44,8 @@ from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.softmax_regression import SoftmaxRegressionHead
 from detpipe.heads.two_layers import TwoLayers
 from detpipe.heads.zero_shot import ZeroShot
-from detpipe.network.device import Device, resolve_device
+from detpipe.network.device import resolve_device
+from detpipe.network.device_settings import Device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
@@ -58,21 +60,6 @@ HEADS = (SvmHead, SoftmaxRegressionHead, TwoLayers, NearestNeighboursHead, Proto
 
 HeadChange = Callable[[StoredHead, FeatureHead, Examples, int], FeatureHead]
 """From settings, the old head, the examples under the new classes and the seed to the new head."""
-
-
-@dataclass(kw_only=True)
-class ClassChange(Command):
-    """The settings of both commands."""
-
-    name: str | None = None
-    """The class."""
-    enough: int = 1200
-    """Regions of a new class to learn from: beyond those in the store, images are looked at until there are so many."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.enough < 0:
-            raise ValueError(f"enough: wanted a number of regions from 0, got {self.enough}")
 
 
 @dataclass(frozen=True)

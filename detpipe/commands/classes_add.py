@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from detpipe.commands.class_change import ClassChange, Trained, change_classes, head_settings, trained
+from detpipe.commands.class_change import Trained, change_classes, head_settings, trained
+from detpipe.commands.detector_settings import ClassesAdd
 from detpipe.commands.training_images import taught_classes
 from detpipe.datasets.source import Split
 from detpipe.heads.zero_shot import ZeroShot
-
-
-@dataclass(kw_only=True)
-class ClassesAdd(ClassChange):
-    """Settings of `detpipe classes add`. name: of a class of the data set; null: the one that the detector lacks."""
 
 
 def run(config: ClassesAdd) -> None:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from detpipe.commands.class_change import ClassChange, change_classes, trained
-
-
-@dataclass(kw_only=True)
-class ClassesRemove(ClassChange):
-    """Settings of `detpipe classes remove`."""
+from detpipe.commands.class_change import change_classes, trained
+from detpipe.commands.detector_settings import ClassesRemove
 
 
 def run(config: ClassesRemove) -> None:

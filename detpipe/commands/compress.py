@@ -6,15 +6,16 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
-from detpipe.commands.command import Command, RunFolder
+from detpipe.commands.command import RunFolder
 from detpipe.commands.detect_settings import carry_detect_settings
+from detpipe.commands.detector_settings import LAYERS, Compress
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.heads.fast_rcnn import FastRcnn
 from detpipe.heads.truncated_svd import kept_share, rank_keeping, truncated
@@ -22,36 +23,7 @@ from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manife
 
 logger = logging.getLogger(__name__)
 
-LAYERS = ("fc1", "fc2")
 TIMED_REGIONS = 1000
-
-
-@dataclass(kw_only=True)
-class Compress(Command):
-    """Settings of `detpipe compress`."""
-
-    keep: float = 0.9
-    """Share of each layer's sum of squared weights that stays; it says the ranks where `ranks` doesn't."""
-    ranks: list[int] = field(default_factory=list)
-    """The ranks of the two layers; 0 leaves a layer as it is."""
-    out: str | None = None
-    """The new run folder, with a copy of the proposals; null is run_dir with _compressed behind it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.ranks = list(self.ranks)
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: wanted a share in (0, 1], got {self.keep}")
-        if len(self.ranks) not in (0, len(LAYERS)) or min(self.ranks, default=0) < 0:
-            raise ValueError(f"ranks: wanted two numbers from 0, or none, got {self.ranks}")
-
-    @property
-    def new_folder(self) -> RunFolder:
-        """Where the compressed detector stands. Raises ValueError for the run folder itself."""
-        path = Path(self.out) if self.out is not None else Path(f"{self.run_dir.rstrip('/')}_compressed")
-        if path.resolve() == Path(self.run_dir).resolve():
-            raise ValueError(f"out: wanted another folder than the run's own, got {self.out}")
-        return RunFolder(path)
 
 
 def run(config: Compress) -> None:

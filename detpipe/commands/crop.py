@@ -6,15 +6,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from detpipe.classify.crop import CropConfig
 from detpipe.classify.crops_db import CropsReader, CropTask, make_records, shuffled_keys
-from detpipe.classify.labeling import Regions, Sampling, sample_regions
-from detpipe.commands.command import Command, dataset_digest
+from detpipe.classify.labeling import Regions, sample_regions
+from detpipe.commands.command import dataset_digest
+from detpipe.commands.stage_settings import Crop
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.commands.training_images import training_parts
 from detpipe.datasets.source import Split
@@ -27,18 +26,6 @@ from detpipe.storage.manifest import Artefact, State
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Crop(Command):
-    """Settings of `detpipe crop`."""
-
-    sampling: Sampling = field(default_factory=Sampling)
-    """Which regions, labelled how."""
-    crops: CropConfig = field(default_factory=CropConfig)
-    """How they are cut out and stored."""
-    verify: bool = False
-    """Read every crop back and decode it when all are written (and when they were there already)."""
 
 
 def run(config: Crop) -> None:

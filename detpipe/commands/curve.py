@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import torch
 
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import check_classes
-from detpipe.classify.detect import DetectConfig, Scorer
-from detpipe.commands.command import Command
+from detpipe.classify.detect import Scorer
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector import Detector
+from detpipe.commands.detector_settings import Curve
 from detpipe.commands.region_classifier import load_region_spec
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.image_file import read_image
-from detpipe.datasets.source import Split
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
 from detpipe.metrics.overlap_table import overlap_table
@@ -37,37 +36,6 @@ logger = logging.getLogger(__name__)
 
 TIMED = 24
 """So many images, evenly spread, are proposed on, and scored with one region each, for their seconds."""
-
-
-@dataclass(kw_only=True)
-class Curve(Command):
-    """Settings of `detpipe curve`."""
-
-    budgets: list[int] = field(default_factory=lambda: [25, 50, 100, 200, 300, 500, 1000, 2000])
-    """Numbers of proposals of an image; the largest stands in place of detect.max_proposals."""
-    split: Split = Split.test
-    """train, val or test. A number of proposals that is chosen on test images looks a little too good on them."""
-    tolerance: float = 0.01
-    """The share of the best mAP that one gives up for fewer boxes."""
-    resamples: int = 1000
-    """How often the images are drawn anew for the intervals; 0: no intervals."""
-    detect: DetectConfig = field(default_factory=DetectConfig)
-    """From scored regions to detections."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: wanted a share from 0, below 1, got {self.tolerance}")
-        if self.resamples < 0:
-            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
-        if self.detect.dedup_step or self.detect.second_look or self.detect.cascade_size is not None:
-            raise ValueError(
-                f"curve: wanted each proposal scored by itself, got detect.dedup_step={self.detect.dedup_step}, "
-                f"detect.second_look={self.detect.second_look} and detect.cascade_size={self.detect.cascade_size}, "
-                "which choose among them; leave them out"
-            )
 
 
 def run(config: Curve) -> None:

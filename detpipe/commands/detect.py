@@ -15,13 +15,14 @@ import numpy as np
 
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops_db import verify_image
-from detpipe.classify.detect import DetectConfig
-from detpipe.commands.command import Command, dataset_digest
+from detpipe.classify.detect_settings import DetectConfig
+from detpipe.commands.command import dataset_digest
 from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.detector import Detector
 from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.region_classifier import load_region_spec
 from detpipe.commands.run_proposer import proposer_of_run
+from detpipe.commands.stage_settings import Detect
 from detpipe.commands.stored_features import stored_detections
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.coco_dataset import write_coco_dataset
@@ -48,22 +49,6 @@ CHUNK = 8
 
 BAD = b"bad"
 """Among the finished chunks: the unreadable images that they named."""
-
-
-@dataclass(kw_only=True)
-class Detect(Command):
-    """Settings of `detpipe detect`."""
-
-    detect: DetectConfig = field(default_factory=DetectConfig)
-    """From scored regions to detections."""
-    source: str | None = None
-    """An image or a folder of images in place of a data set; writes annotated/ as well."""
-    voc_results: bool = False
-    """Write the VOC devkit's result files (voc_results/comp4_det_test_<class>.txt) as well."""
-    coco: bool = False
-    """Write detections_coco.json as well: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
-    show_floor: float = 0.5
-    """Detections that are drawn on the images of `source`, or written by `coco`, have this score or more."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.classify.classifier_folder import ClassifierError, read_description
-from detpipe.classify.detect import DetectConfig
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.manifest import plain
 

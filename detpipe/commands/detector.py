@@ -12,13 +12,15 @@ from PIL import Image as PillowImage
 
 from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
-from detpipe.classify.detect import DetectConfig, Scorer, scored_regions, select_detections
+from detpipe.classify.detect import Scorer, scored_regions, select_detections
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.command import RunFolder
 from detpipe.commands.detect_settings import kept_detect_config
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import from_pillow, read_image
-from detpipe.network.device import Device, resolve_device
+from detpipe.network.device import resolve_device
+from detpipe.network.device_settings import Device
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.sourced import SourcedProposals

@@ -6,13 +6,14 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
-from detpipe.commands.command import Command, RunFolder
+from detpipe.commands.command import RunFolder
 from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.stage_settings import Evaluate
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
@@ -23,16 +24,6 @@ from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, rea
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Evaluate(Command):
-    """Settings of `detpipe eval`."""
-
-    detections: str | None = None
-    """A COCO result file; null for the run folder's own."""
-    max_dets: int = 100
-    """Images with so many detections are counted in a warning: more might have been cut off."""
 
 
 def run(config: Evaluate) -> None:

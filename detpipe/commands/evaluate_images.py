@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.backbone.create import BackboneConfig, check_weights
+from detpipe.backbone.create import check_weights
 from detpipe.classify.image_classifier import ImageClassifier, load_image_classifier, shipped_classifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import all_logits
-from detpipe.classify.view import ViewConfig
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.commands import evaluate
-from detpipe.commands.evaluate import Evaluate
 from detpipe.commands.image_database import check_labels, database_classes
+from detpipe.commands.stage_settings import EvaluateImages
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
 from detpipe.network.device import resolve_device
 from detpipe.report.classification_page import (
@@ -29,18 +28,6 @@ from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.manifest import read_manifest
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class EvaluateImages(Evaluate):
-    """Settings of `detpipe eval`: those of detections, and what takes their place for a database of images."""
-
-    db: str | None = None
-    """A database of images to test a classifier on; null compares detections."""
-    backbone: BackboneConfig | None = None
-    """With `db`: a network with the classifier that its weights bring; null is the run folder's own."""
-    view: ViewConfig = field(default_factory=ViewConfig)
-    """With `backbone`: what of the images it sees."""
 
 
 def run(config: EvaluateImages) -> None:

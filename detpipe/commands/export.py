@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import time
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,16 +13,15 @@ from torch import nn
 from detpipe.boxes import MAX_LOG_SCALE
 from detpipe.classify.classifier import ClassifierSpec, RegionClassifier
 from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
-from detpipe.classify.detect import DetectConfig
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec
 from detpipe.classify.graph_file import check_onnx_packages, write_onnx, write_torch
 from detpipe.classify.image_scorer import REFINED_FROM
 from detpipe.classify.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
-from detpipe.commands.command import Command
+from detpipe.commands.detector_settings import Export, Format
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.network.device import Precision
+from detpipe.network.device_settings import Precision
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, ArtefactError, State, manifest_path, plain, read_manifest
 
@@ -34,42 +31,7 @@ STAGE = "export"
 DESCRIPTION = "detector.json"
 
 
-class Format(enum.Enum):
-    """onnx for onnxruntime and others; torch is torch.export's program, for PyTorch alone."""
-
-    onnx = "onnx"
-    torch = "torch"
-
-
 FILES = {Format.onnx: "detector.onnx", Format.torch: "detector.pt2"}
-
-
-@dataclass(kw_only=True)
-class Export(Command):
-    """Settings of `detpipe export`."""
-
-    format: Format = Format.onnx
-    """onnx or torch."""
-    out: str | None = None
-    """The folder to write; null is export/ in the run folder."""
-    detect: DetectConfig = field(default_factory=DetectConfig)
-    """How regions become detections: written beside the network."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.detect.dedup_step or self.detect.cascade_size is not None:
-            raise ValueError(
-                f"export: wanted one look at every region, got detect.dedup_step={self.detect.dedup_step} and "
-                f"detect.cascade_size={self.detect.cascade_size}, which no file of a network has; leave both out"
-            )
-
-    @property
-    def out_folder(self) -> Path:
-        """Where the files go. Raises ValueError for a folder that holds the run itself."""
-        path = Path(self.out) if self.out is not None else self.folder.path / "export"
-        if self.folder.classifier.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"out: wanted a folder of its own, got {path}, which holds the run's own classifier")
-        return path
 
 
 def run(config: Export) -> None:

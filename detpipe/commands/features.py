@@ -6,16 +6,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detpipe import boxes as geometry
-from detpipe.backbone.create import BackboneConfig, check_weights, create_from_seed, written_out
-from detpipe.classify.crop import CropConfig
-from detpipe.classify.detect import DetectConfig
+from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.classify.feature_store import (
     FeatureStore,
     FeatureStoreError,
@@ -24,13 +22,14 @@ from detpipe.classify.feature_store import (
     missing_regions,
     open_store,
 )
-from detpipe.classify.labeling import Regions, Sampling, sample_regions
-from detpipe.classify.region_features import FeatureConfig, RegionFeatures, network_digest
-from detpipe.commands.command import Command, dataset_digest, load_splits
+from detpipe.classify.labeling import Regions, sample_regions
+from detpipe.classify.region_features import RegionFeatures, network_digest
+from detpipe.commands.command import dataset_digest, load_splits
+from detpipe.commands.stage_settings import Features
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
-from detpipe.network.device import Precision, resolve_bf16, resolve_device
+from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain
@@ -40,24 +39,6 @@ logger = logging.getLogger(__name__)
 
 ESTIMATED_IMAGES = 2
 """Images whose features are timed to say how long all will take."""
-
-
-@dataclass(kw_only=True)
-class Features(Command):
-    """Settings of `detpipe features`."""
-
-    sampling: Sampling = field(default_factory=Sampling)
-    """Which regions of the training images, labelled how."""
-    crops: CropConfig = field(default_factory=CropConfig)
-    """How they are cut out; nothing is stored of the pixels."""
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network, which stays as it is."""
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    """What of a region it is shown."""
-    detect: DetectConfig = field(default_factory=DetectConfig)
-    """max_proposals: how many regions of each test image; batch_size: crops at once."""
-    precision: Precision = Precision.auto
-    """float32 or bf16."""
 
 
 def run(config: Features) -> None:

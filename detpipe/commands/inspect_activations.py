@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.commands.studied_network import (
-    NetworkCommand,
-    StudiedNetwork,
-    first_image,
-    images_and_labels,
-    studied_network,
-)
+from detpipe.commands.inspect_settings import InspectActivations
+from detpipe.commands.studied_network import StudiedNetwork, first_image, images_and_labels, studied_network
 from detpipe.inspect.signal_scale import activation_scale, gradient_scale
 from detpipe.inspect.signals import Signals, feature_maps, measure_signals
 from detpipe.report.curves import to_png
@@ -32,21 +26,6 @@ FEW = 4
 """Layers whose maps are drawn where none are named."""
 SIDE = 640
 """The width of the maps of a layer, in pixels."""
-
-
-@dataclass(kw_only=True)
-class InspectActivations(NetworkCommand):
-    """Settings of `detpipe inspect activations`."""
-
-    layers: list[str] = field(default_factory=list)
-    """Names of layers, as the table has them, whose maps are drawn; none: a few, from the first to the last."""
-    maps: int = 64
-    """How many maps of a layer are drawn: the first ones."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.maps < 1:
-            raise ValueError(f"maps: wanted a number from 1, got {self.maps}")
 
 
 def run(config: InspectActivations) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 from detpipe.classify.database_contents import DatabaseContents, Fault, PixelStatistics, read_contents
 from detpipe.classify.database_sample import evenly_by_class, read_at
 from detpipe.classify.image_db import describe_runs
-from detpipe.commands.command import Command
 from detpipe.commands.image_database import manifest_classes
+from detpipe.commands.inspect_settings import InspectDb
 from detpipe.report.curves import to_png
 from detpipe.report.database_page import (
     CELL,
@@ -42,35 +41,6 @@ NAMED_REPEATS = 3
 
 class DatabaseFaultError(ValueError):
     """A database with records that can't be read, or that is not what its manifest says."""
-
-
-@dataclass(kw_only=True)
-class InspectDb(Command):
-    """Settings of `detpipe inspect db`."""
-
-    db: str | None = None
-    """A database of images that make-db, crop or Caffe wrote: an LMDB folder, or the folder of its shards."""
-    out: str | None = None
-    """The folder for the pictures and the page; null: inspect_NAME beside the database."""
-    sample: int = 60
-    """Records on the contact sheet, drawn evenly by class with `seed`; 0 makes none."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.sample <= 1000:
-            raise ValueError(f"sample: wanted 0 to 1000 records, got {self.sample}")
-
-    @property
-    def database(self) -> Path:
-        """What is looked into. Raises ValueError where nobody said."""
-        if self.db is None:
-            raise ValueError("db: wanted a database to look into, got none; give db=DB")
-        return Path(self.db)
-
-    @property
-    def out_folder(self) -> Path:
-        """Where the pictures go."""
-        return self.database.parent / f"inspect_{self.database.stem}" if self.out is None else Path(self.out)
 
 
 def run(config: InspectDb) -> None:

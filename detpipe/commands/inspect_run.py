@@ -6,11 +6,12 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from detpipe.commands.command import Command, RunFolder
+from detpipe.commands.command import RunFolder
+from detpipe.commands.inspect_settings import InspectRun
 from detpipe.report.curves import to_png
 from detpipe.report.training_page import SnapshotFile, TrainingPage, training_figure, training_text, write_training_page
 from detpipe.solver.snapshot import find_snapshots
@@ -20,14 +21,6 @@ from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.manifest import Manifest, find_manifest, manifest_path
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class InspectRun(Command):
-    """Settings of `detpipe inspect run`."""
-
-    out: str | None = None
-    """The folder for the pictures and the page; null: `run_dir`."""
 
 
 def run(config: InspectRun) -> None:

@@ -4,45 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from detpipe.commands.studied_network import NetworkCommand, images_and_labels, studied_network
+from detpipe.commands.inspect_settings import InspectTime
+from detpipe.commands.studied_network import images_and_labels, studied_network
 from detpipe.inspect.step_cost import measure_cost
 from detpipe.inspect.step_time import Clock
-from detpipe.network.device import Precision, autocast, resolve_bf16, resolve_device
+from detpipe.network.device import autocast, resolve_bf16, resolve_device
 from detpipe.report.curves import to_png
 from detpipe.report.time_page import TimePage, time_figure, time_text, write_time_page
 from detpipe.storage.atomic import write_bytes, write_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class InspectTime(NetworkCommand):
-    """Settings of `detpipe inspect time`."""
-
-    iterations: int = 10
-    """Steps that are timed, without hooks and with them."""
-    warm_up: int = 2
-    """Steps before them that are not."""
-    backward: bool = True
-    """Whether gradients are computed, too; false: the forward pass alone, as in detection."""
-    precision: Precision = Precision.float32
-    """auto is bf16 where the hardware computes in it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.iterations < 1 or self.warm_up < 0:
-            got = f"{self.iterations} and {self.warm_up}"
-            raise ValueError(f"iterations, warm_up: wanted numbers from 1 and from 0, got {got}")
-
-    @property
-    def is_training(self) -> bool:
-        """As is said; else as in training where there is a backward pass."""
-        return self.backward if self.training is None else self.training
 
 
 def run(config: InspectTime) -> None:

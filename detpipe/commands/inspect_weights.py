@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, create_backbone
+from detpipe.backbone.backbone_settings import CAFFE, NONE, BackboneConfig
+from detpipe.backbone.create import create_backbone
 from detpipe.classify.image_classifier import is_of_images, load_image_spec
-from detpipe.commands.command import Command
+from detpipe.commands.inspect_settings import InspectWeights
 from detpipe.commands.region_classifier import load_region_spec
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
 from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
@@ -41,29 +41,6 @@ START = "start"
 """Stands in `against` for the weights that a training started from."""
 SIDE = 960
 """The width of the picture of filters, at most, in pixels."""
-
-
-@dataclass(kw_only=True)
-class InspectWeights(Command):
-    """Settings of `detpipe inspect weights`."""
-
-    path: str | None = None
-    """A .caffemodel, .pth, .pt (a snapshot, too) or .safetensors, or a run folder with a classifier; null: run_dir."""
-    against: str | None = None
-    """Another one, of before: how far each tensor went; start is what the run folder's training started from."""
-    prototxt: str | None = None
-    """Of a .caffemodel: its net, a file or a preset; null: tensors go by their layer's name and a number."""
-    layer: str | None = None
-    """The tensor whose filters are drawn; null: those that see the image."""
-    filters: int = 256
-    """How many pictures of filters are drawn at most."""
-    bgr: bool | None = None
-    """Whether filters of three channels see blue first; null: those of Caffe's files and of runs with such nets do."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.filters < 1:
-            raise ValueError(f"filters: wanted a number from 1, got {self.filters}")
 
 
 def run(config: InspectWeights) -> None:

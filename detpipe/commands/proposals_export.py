@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detpipe.commands.proposals_command import SplitCommand
+from detpipe.commands.proposals_command import ExportFormat, ProposalsExport
 from detpipe.proposals.coco_json import write_coco_results
 from detpipe.proposals.detectron_pkl import to_detectron2, to_mmdetection, to_mmdetection2
 from detpipe.proposals.plain_pickle import dump_numbers
@@ -22,21 +20,6 @@ from detpipe.structures import Dataset, ImageRecord, Proposals
 logger = logging.getLogger(__name__)
 
 
-class ExportFormat(enum.Enum):
-    """Whose file it is."""
-
-    coco = "coco"
-    """COCO's result list (.json)."""
-    detectron2 = "detectron2"
-    """Detectron2's dict of lists (.pkl)."""
-    mmdetection = "mmdetection"
-    """MMDetection 3's dict from "folder/file.jpg" (.pkl)."""
-    mmdetection2 = "mmdetection2"
-    """MMDetection 2's list in the order of the data set (.pkl)."""
-    rcnn_mat = "rcnn_mat"
-    """R-CNN's cells, whole pixels (.mat)."""
-
-
 SUFFIX = {
     ExportFormat.coco: ".json",
     ExportFormat.detectron2: ".pkl",
@@ -45,16 +28,6 @@ SUFFIX = {
     ExportFormat.rcnn_mat: ".mat",
 }
 """By which `proposals=import` knows the form."""
-
-
-@dataclass(kw_only=True)
-class ProposalsExport(SplitCommand):
-    """Settings of `detpipe proposals export`."""
-
-    format: ExportFormat = ExportFormat.coco
-    """coco, detectron2, mmdetection, mmdetection2 or rcnn_mat."""
-    out: str = ""
-    """The file to write; one that is there is replaced."""
 
 
 def run(config: ProposalsExport) -> None:

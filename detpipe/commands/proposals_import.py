@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detpipe.commands import propose
-from detpipe.commands.propose import Propose
+from detpipe.commands.run_settings import Propose
 from detpipe.proposals.imported import ImportedProposals
 from detpipe.proposals.proposer import Proposer
 

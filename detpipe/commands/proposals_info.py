@@ -12,18 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.commands.proposals_command import ProposalsCommand
+from detpipe.commands.proposals_command import ProposalsInfo
 from detpipe.proposals.box_columns import scale_of
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader, parse_proposals
 from detpipe.storage.manifest import Manifest, read_manifest
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class ProposalsInfo(ProposalsCommand):
-    """Settings of `detpipe proposals info`."""
 
 
 @dataclass

@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detpipe.commands import propose
-from detpipe.commands.command import Command, load_splits, splits_digests
+from detpipe.commands.command import load_splits, splits_digests
+from detpipe.commands.proposals_command import ProposalsMerge
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
@@ -23,14 +23,6 @@ from detpipe.storage.manifest import Artefact, Manifest, State, differences, rea
 from detpipe.structures import ImageRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class ProposalsMerge(Command):
-    """Settings of `detpipe proposals merge`. The data set is the whole one."""
-
-    shards: list[str] = field(default_factory=list)
-    """Each a proposals.lmdb, or a run folder with one."""
 
 
 class ShardError(ValueError):

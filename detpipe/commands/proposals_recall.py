@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from detpipe.commands.proposals_command import SplitCommand
+from detpipe.commands.proposals_command import ProposalsRecall
 from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.metrics.bootstrap import LEVEL, ImageBootstrap
 from detpipe.metrics.method_recall import MethodRecall, compare, difference_text, measure_method, recall_text
@@ -24,25 +23,6 @@ logger = logging.getLogger(__name__)
 
 IOU_BUDGETS = (100, 1000)
 """The numbers of proposals at which recall is drawn against IoU (Hosang et al., PAMI 2015, section 4)."""
-
-
-@dataclass(kw_only=True)
-class ProposalsRecall(SplitCommand):
-    """Settings of `detpipe proposals recall`."""
-
-    against: list[str] = field(default_factory=list)
-    """Other run folders, or proposals.lmdb, to compare with: of the same data set, other proposals."""
-    budgets: list[int] = field(default_factory=lambda: [100, 500, 1000, 2000])
-    """The numbers of proposals in the tables."""
-    resamples: int = 1000
-    """How often the images are drawn anew for the intervals; 0: no intervals."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
-        if self.resamples < 0:
-            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
 
 
 def run(config: ProposalsRecall) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.commands.proposals_command import SplitCommand
+from detpipe.commands.proposals_command import ProposalsShow
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.proposals_db import StoredProposals
 from detpipe.report.drawing import to_jpeg
@@ -16,30 +15,6 @@ from detpipe.storage.atomic import write_bytes
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class ProposalsShow(SplitCommand):
-    """Settings of `detpipe proposals show`."""
-
-    images: list[str] = field(default_factory=list)
-    """Ids of the images to show; none: the first ones of the split."""
-    count: int = 12
-    """How many of the first images, where `images` names none."""
-    top: int = 10
-    """How many of the first boxes are drawn, thin."""
-    budget: int = 1000
-    """The best box of an object is looked for among so many of the first boxes."""
-    min_iou: float = 0.5
-    """An object whose best box has a smaller IoU is missed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.count < 1 or self.top < 0 or self.budget < 1:
-            got = f"{self.count}, {self.top} and {self.budget}"
-            raise ValueError(f"count, top, budget: wanted numbers from 1, 0 and 1, got {got}")
-        if not 0 < self.min_iou <= 1:
-            raise ValueError(f"min_iou: wanted an IoU above 0, at most 1, got {self.min_iou}")
 
 
 def run(config: ProposalsShow) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from detpipe.commands.command import load_splits, verify_input
-from detpipe.commands.proposals_command import ProposalsCommand
+from detpipe.commands.proposals_command import ProposalsVerify
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
@@ -19,11 +18,6 @@ from detpipe.storage.manifest import ArtefactError, Manifest, read_manifest
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class ProposalsVerify(ProposalsCommand):
-    """Settings of `detpipe proposals verify`. With a data set its images are compared, too."""
 
 
 class ProposalsFaultError(ValueError):

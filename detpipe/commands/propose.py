@@ -5,49 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
 from detpipe.commands.max_bad import hold_max_bad
+from detpipe.commands.run_settings import Propose
 from detpipe.commands.stored_split import StoredSplit
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
-from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
-from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.selective_search import SelectiveSearch
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, State
 from detpipe.structures import Dataset, GroundTruth, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Propose(Command):
-    """Settings of `detpipe propose`."""
-
-    proposals: Proposer = field(default_factory=SelectiveSearch)
-    """The method: proposals=selective_search|multibox|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import|
-    fuse."""
-    sources: list[str] | None = None
-    """Of proposals=fuse: a short name of proposals.sources."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sources is not None:
-            if not isinstance(self.proposals, Fused):
-                raise ValueError("sources: belongs to proposals=fuse; give both, or neither")
-            self.proposals = replace(self.proposals, sources=self.sources)
-        if isinstance(self.proposals, Fused):
-            targets = {self.folder.path.resolve(), self.folder.proposals.resolve()}
-            if targets & {Path(source).resolve() for source in self.proposals.sources}:
-                raise ValueError(f"sources: {self.folder.proposals} is a source and the result; give another run_dir")
 
 
 def run(config: Propose) -> None:

@@ -11,7 +11,8 @@ from detpipe.classify import fast_rcnn_classifier, frozen_classifier, multibox_f
 from detpipe.classify.cascade import CascadeScorer
 from detpipe.classify.classifier import load_classifier, load_spec
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError, RegionSpec, read_description
-from detpipe.classify.detect import DetectConfig, RegionScorer, Scorer
+from detpipe.classify.detect import RegionScorer, Scorer
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, load_fast_rcnn_spec
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, load_frozen, load_frozen_spec
 from detpipe.classify.frozen_scorer import FrozenScorer

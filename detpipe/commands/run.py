@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from detpipe.backbone.create import check_weights, map_strides
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
@@ -12,47 +12,22 @@ from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
 from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.region_classifier import check_detection
+from detpipe.commands.run_settings import Run
+from detpipe.commands.stage_settings import TrainMultiBox
 from detpipe.commands.training_images import taught_classes
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
-from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.heads.feature_head import StoredHead
-from detpipe.heads.multibox_settings import MultiBoxHead
-from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.zero_shot import ZeroShot
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.train_multibox import MultiBoxSolver
 from detpipe.solver.initial_weights import check_start_weights
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Run(propose.Propose, crop.Crop, features.Features, train_cls.TrainCls, detect.Detect, evaluate.Evaluate):
-    """Settings of `detpipe run`: those of all its stages."""
-
-    fine_tune: bool = False
-    """For a head on stored features: first let the backbone learn the classes, by the softmax head `tuning`."""
-    tuning: HeadConfig = field(default_factory=HeadConfig)
-    """fine_tune: that head, and what of the backbone learns."""
-    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
-    """proposals=multibox without proposals.weights: the network that is trained to propose first."""
-    multibox_solver: MultiBoxSolver = field(default_factory=MultiBoxSolver)
-    """How it is trained."""
-    departures: list[str] = field(default_factory=list)
-    """What a preset does in another way than its paper; said before and after the run."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.fine_tune and not train_regions.needs_features(self.head):
-            raise ValueError("fine_tune: goes before a head on stored features, as head=svm; other heads fine-tune")
-        for name, command in (("source", "detect"), ("detections", "eval")):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: belongs to `detpipe {command}`; `detpipe run` takes a data set")
 
 
 def run(config: Run) -> None:
@@ -122,9 +97,9 @@ def lacks_network(proposals: Fused | MultiBoxProposals) -> bool:
     return not proposals.weights and (isinstance(proposals, MultiBoxProposals) or "multibox" in proposals.sources)
 
 
-def proposer_training(config: Run) -> train_multibox.TrainMultiBox:
+def proposer_training(config: Run) -> TrainMultiBox:
     """The training of the run's MultiBox."""
-    return train_multibox.TrainMultiBox(
+    return TrainMultiBox(
         run_dir=config.run_dir,
         dataset=config.dataset,
         seed=config.seed,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from detpipe.classify.classifier_folder import read_description
-from detpipe.classify.detect import DetectConfig, ScoredRegions, select_detections
+from detpipe.classify.detect import ScoredRegions, select_detections
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.feature_store import open_store
 from detpipe.classify.frozen_classifier import KIND, load_frozen
 from detpipe.classify.frozen_scorer import score_features, second_look

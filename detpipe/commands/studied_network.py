@@ -14,50 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.backbone_settings import CAFFE, NONE, BackboneConfig
 from detpipe.backbone.caffe_classifier import build_classifier
-from detpipe.backbone.create import CAFFE, NONE, BackboneConfig, check_weights, create_backbone, written_out
+from detpipe.backbone.create import check_weights, create_backbone, written_out
 from detpipe.backbone.depthwise_conv import use_fast_backward
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.classifier import load_classifier
 from detpipe.classify.classifier_folder import ClassifierError, read_description
 from detpipe.classify.image_classifier import ImageClassifier, is_of_images, load_image_classifier
-from detpipe.classify.view import ViewConfig, place_cut, take_cut
-from detpipe.commands.command import Command
+from detpipe.classify.view import place_cut, take_cut
+from detpipe.classify.view_settings import ViewConfig
+from detpipe.commands.inspect_settings import NetworkCommand
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.structures import Image
-
-
-@dataclass(kw_only=True)
-class NetworkCommand(Command):
-    """The settings of every command that looks into a network at work."""
-
-    backbone: BackboneConfig | None = None
-    """backbone=efficientnet_lite0|caffe and its settings; null: the trained classifier of run_dir."""
-    classes: int = 1000
-    """With a backbone whose weights bring no classifier: the outputs of the new softmax head."""
-    image: str | None = None
-    """An image, or a folder of which the first `batch` are taken; null: noise, drawn from the seed."""
-    batch: int = 8
-    """How many images at most are looked at together."""
-    label: int | None = None
-    """The label of all images, from 0; null: drawn from the seed."""
-    training: bool | None = None
-    """Batch norms and dropout as in training, of Caffe's nets the phase TRAIN; null: where there are no weights yet."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch < 1 or self.classes < 2:
-            raise ValueError(f"batch, classes: wanted numbers from 1 and 2, got {self.batch} and {self.classes}")
-
-    @property
-    def is_training(self) -> bool:
-        """Whether the network is in training mode."""
-        if self.training is not None:
-            return self.training
-        return self.backbone is not None and self.backbone.weights == NONE
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
 
-from detpipe.backbone.create import BackboneConfig, written_out
+from detpipe.backbone.create import written_out
 from detpipe.classify.classifier import ClassifierSpec, build_classifier, crop_config, save_classifier
 from detpipe.classify.crops_db import CropsReader
 from detpipe.classify.fine_tune import fine_tune, solve_box_regression
-from detpipe.classify.labeling import Sampling
-from detpipe.commands.command import Command
 from detpipe.commands.run_proposer import keep_proposer
+from detpipe.commands.stage_settings import TrainCls
 from detpipe.commands.training_artefact import complete, weights_digest
-from detpipe.heads.region_head import BoxRegression, HeadConfig, RegionHead
-from detpipe.network.device import Precision, resolve_bf16, resolve_device
+from detpipe.heads.region_head import BoxRegression
+from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.solver.ranks import joined_ranks
-from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, plain, read_manifest
-
-
-@dataclass(kw_only=True)
-class TrainCls(Command):
-    """Settings of `detpipe train-cls`."""
-
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network below, with its ImageNet weights."""
-    head: RegionHead = field(default_factory=HeadConfig)
-    """What stands on it, and what of it learns."""
-    solver: SolverConfig = field(default_factory=SolverConfig)
-    """How it is trained."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """fast_rcnn: which regions of an image it learns from, labelled how; of crops `detpipe crop` says it."""
-    precision: Precision = Precision.auto
-    """float32 or bf16."""
-
-    @property
-    def trained_head(self) -> HeadConfig:
-        """The head, where it is one that trains with the backbone. Raises ValueError for another."""
-        if not isinstance(self.head, HeadConfig):
-            raise ValueError(
-                f"head: wanted one that trains with the backbone, as softmax, got {type(self.head).__name__}"
-            )
-        return self.head
 
 
 def run(config: TrainCls) -> None:

@@ -9,11 +9,11 @@ from detpipe.classify.fast_rcnn_classifier import KIND, FastRcnnSpec, build_fast
 from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
 from detpipe.commands.run_proposer import keep_proposer
+from detpipe.commands.stage_settings import TrainCls
 from detpipe.commands.stored_split import open_split
-from detpipe.commands.train_cls import TrainCls
 from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import Part, training_parts
-from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.solver.ranks import joined_ranks

@@ -11,11 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, check_weights, create_from_seed, written_out
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.classify.classifier import crop_config
+from detpipe.classify.feature_settings import FeatureConfig
 from detpipe.classify.feature_store import FeatureStore, open_store
 from detpipe.classify.frozen_classifier import FrozenClassifier, FrozenSpec, examples_of, save_frozen
-from detpipe.classify.region_features import FeatureConfig, network_digest
+from detpipe.classify.region_features import network_digest
 from detpipe.commands.command import Command
 from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.features import aside, set_aside

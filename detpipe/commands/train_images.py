@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,40 +13,14 @@ from detpipe.backbone.create import written_out
 from detpipe.classify.image_classifier import ImageClassifierSpec, new_classifier, save_image_classifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.train_images import train_images
-from detpipe.classify.view import ViewConfig
 from detpipe.commands import train_regions
 from detpipe.commands.image_database import check_labels, database_digest, training_classes
-from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.stage_settings import TrainImages
 from detpipe.commands.training_artefact import complete, weights_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, plain
-
-
-@dataclass(kw_only=True)
-class TrainDatabases:
-    """The databases of images of a training without detection."""
-
-    train: str | None = None
-    """A database that make-db or Caffe wrote; null trains on the run folder's crops."""
-    val: str | None = None
-    """Another one, tested on while training."""
-
-
-@dataclass(kw_only=True)
-class TrainImages(TrainCls):
-    """Settings of `detpipe train-cls`: those of regions, and what takes their place for whole images."""
-
-    db: TrainDatabases = field(default_factory=TrainDatabases)
-    """Databases to train a plain classifier on."""
-    view: ViewConfig = field(default_factory=ViewConfig)
-    """What of their images the network sees."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.db.train is None and self.db.val is not None:
-            raise ValueError("db.val: goes with db.train; give both, or neither to train on crops")
 
 
 def run(config: TrainImages) -> None:

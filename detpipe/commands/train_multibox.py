@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from detpipe.backbone.create import BackboneConfig, map_strides, written_out
+from detpipe.backbone.create import map_strides, written_out
 from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
-from detpipe.commands.command import Command
+from detpipe.commands.stage_settings import Targets, TrainMultiBox
 from detpipe.commands.stored_split import open_split
 from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import Part, training_parts
 from detpipe.heads.multibox import make_shapes
-from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers, as_shapes
-from detpipe.network.device import Precision, resolve_bf16, resolve_device
+from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.train_network import Session, training_key
 from detpipe.proposals.multibox_folder import (
     DESCRIPTION,
@@ -28,47 +25,10 @@ from detpipe.proposals.multibox_folder import (
     load_multibox_spec,
     save_multibox,
 )
-from detpipe.proposals.train_multibox import MultiBoxSolver, train_multibox
+from detpipe.proposals.train_multibox import train_multibox
 from detpipe.solver.ranks import joined_ranks
-from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.manifest import Artefact, plain, read_manifest
 from detpipe.structures import Float32Array, GroundTruth, Proposals
-
-
-class Targets(enum.Enum):
-    """What stands for objects: the annotated ones, or the run's proposals by their rank (no labels needed)."""
-
-    truth = "truth"
-    proposals = "proposals"
-
-
-@dataclass(kw_only=True)
-class TrainMultiBox(Command):
-    """Settings of `detpipe train-multibox`."""
-
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network below, with its ImageNet weights; backbone.weights=DIR/classifier/weights.safetensors takes over
-    what a training of regions made of it."""
-    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
-    """The form of the network and its losses: multibox=multibox_2014|msc_multibox, or our own."""
-    solver: SolverConfig = field(default_factory=MultiBoxSolver)
-    """How it is trained; batch_size counts images."""
-    targets: Targets = Targets.truth
-    """truth, or proposals: those of the run folder stand for objects, for a start without labels."""
-    target_boxes: int = 20
-    """targets=proposals: the best so many of an image; the r-th of n is worth 1 - r / n."""
-    val_share: float = 0.1
-    """Share of the training images that validate, where the data set names none."""
-    precision: Precision = Precision.auto
-    """float32 or bf16."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.val_share < 1 or self.target_boxes < 1:
-            raise ValueError(
-                f"train-multibox: wanted val_share in [0, 1) and target_boxes >= 1, got {self.val_share}, "
-                f"{self.target_boxes}"
-            )
 
 
 def run(config: TrainMultiBox) -> None:

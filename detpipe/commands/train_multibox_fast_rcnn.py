@@ -19,11 +19,12 @@ from detpipe.classify.multibox_fast_rcnn_classifier import (
 )
 from detpipe.classify.train_multibox_fast_rcnn import train_multibox_fast_rcnn
 from detpipe.commands.annotated_images import objects_of, readable, true_targets
-from detpipe.commands.train_cls import TrainCls
+from detpipe.commands.stage_settings import TrainCls
 from detpipe.commands.training_artefact import Training, complete
 from detpipe.commands.training_images import training_parts
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
 from detpipe.heads.multibox import pyramid_shapes
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.multibox_necks import PyramidNeck
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import Numbers, as_numbers

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from detpipe.commands import train_cls, train_fast_rcnn, train_head, train_multibox_fast_rcnn
+from detpipe.commands.stage_settings import TrainCls
 from detpipe.commands.table import refuse_torchrun
-from detpipe.commands.train_cls import TrainCls
-from detpipe.heads.fast_rcnn import FastRcnnHead
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead, MultiBoxFastRcnnHead
 from detpipe.heads.feature_head import StoredHead
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnnHead
 from detpipe.heads.region_head import RegionHead
 
 

@@ -11,8 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.caffe.presets import find_prototxt
-from detpipe.backbone.create import BackboneConfig, check_weights
+from detpipe.backbone.create import check_weights
 from detpipe.commands.command import dataset_digest
 from detpipe.commands.training_images import Part
 from detpipe.datasets.image_file import file_digest

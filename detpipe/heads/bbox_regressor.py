@@ -8,7 +8,6 @@ N: regions. D: feature width. K: classes. Deltas are those of boxes.encode: dx, 
 
 from __future__ import annotations
 
-import enum
 import logging
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from detpipe import boxes as geometry
+from detpipe.heads.region_head import BoxLoss
 from detpipe.structures import Float32Array, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,6 @@ logger = logging.getLogger(__name__)
 TARGET_STD = (0.1, 0.1, 0.2, 0.2)
 """Spread of the deltas, by which the network's outputs are scaled, so that the two losses weigh alike (Fast R-CNN's
 BBOX_NORMALIZE_STDS)."""
-
-
-class BoxLoss(enum.Enum):
-    """How far a box is from its object: the smooth L1 distance of deltas (Fast R-CNN), or one less the generalized IoU
-    (Rezatofighi et al. 2019), which asks for what average precision at a high IoU asks for."""
-
-    smooth_l1 = "smooth_l1"
-    giou = "giou"
 
 
 class BoxRegressor(nn.Module):

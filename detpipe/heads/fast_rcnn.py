@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,68 +14,11 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.bbox_regressor import BoxLoss, BoxRegressor
-from detpipe.heads.region_head import BoxRegression, HeadConfig
-from detpipe.heads.roi_pooling import Pooling, pool_regions
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
+from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.roi_pooling import pool_regions
 from detpipe.heads.softmax import SoftmaxHead
-
-
-@dataclass(kw_only=True)
-class FastRcnnHead(HeadConfig):
-    """Which maps regions are pooled from, and what classifies them. `flip` mirrors half of the training images."""
-
-    maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
-    """Feature maps of the backbone, fine to coarse; a region is pooled from the one that suits its size."""
-    merge_width: int | None = 96
-    """Channels of the maps after a top-down merge (FPN); null leaves the maps as they are, which takes a single one."""
-    pooling: Pooling = Pooling.align
-    """align (RoIAlign) or pool (RoIPool)."""
-    pool_size: int = 7
-    """Side of a pooled region."""
-    hidden: int = 512
-    """Width of the two layers before the classes."""
-    start_gain: float = 1 / 3
-    """Variance of their first weights times the width below: 2 keeps the size of what passes through (He et al. 2015);
-    1/3, torch's own, leaves less of it to chance and more to what is learned."""
-    dropout: float = 0.0
-    """Share of features dropped in training. None: the boxes are less exact for it."""
-    box_loss: BoxLoss = BoxLoss.giou
-    """smooth_l1 (the paper's) or giou."""
-    box_loss_weight: float = 10.0
-    """Weight of the box loss beside the classes' (Fast R-CNN's lambda): 10 for giou, 1 for smooth_l1."""
-    box_loss_beta: float = 1 / 9
-    """smooth_l1: 1 in the paper; 1/9 as of Faster R-CNN in torchvision and Detectron, whose boxes are more exact."""
-    images_per_batch: int = 2
-    """Images that share a batch's regions (hierarchical sampling, section 2.3): solver.batch_size is of regions."""
-    scales: list[int] = field(default_factory=lambda: [320, 352, 384])
-    """Pixels of an image's shorter side in training: one of them at random for each image; the last one in testing."""
-    max_side: int = 640
-    """Pixels of the longer side at most."""
-    refine: int = 1
-    """Testing: how often likely regions are moved by their deltas and scored again (Gidaris & Komodakis 2015)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.maps, self.scales = list(self.maps), list(self.scales)
-        if not self.maps or (self.merge_width is None and len(self.maps) > 1):
-            raise ValueError(
-                f"head.maps: wanted one map, or several with head.merge_width=WIDTH, got {self.maps} without"
-            )
-        if self.box_regression is BoxRegression.ridge:
-            raise ValueError(
-                "head.box_regression: fast_rcnn trains it with the classes: wanted joint or none, got ridge"
-            )
-        for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"head.{name}: wanted at least 1, got {getattr(self, name)}")
-        if not self.start_gain > 0:
-            raise ValueError(f"head.start_gain: wanted a number above 0, got {self.start_gain}")
-        if self.refine < 0:
-            raise ValueError(f"head.refine: wanted a number from 0, got {self.refine}")
-        if self.merge_width is not None and self.merge_width < 1:
-            raise ValueError(f"head.merge_width: wanted at least 1 channel or null, got {self.merge_width}")
-        if not self.scales or min(self.scales) < 32:
-            raise ValueError(f"head.scales: wanted sides of at least 32 pixels, got {self.scales}")
 
 
 class FastRcnn(nn.Module):

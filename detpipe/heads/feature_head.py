@@ -139,6 +139,7 @@ class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
     TORCHRUN: ClassVar[bool] = False
+    STORED_FEATURES: ClassVar[bool] = True
     JOINT: ClassVar[bool] = False
     """Whether boxes can be learnt with the classes."""
     NEEDS_EACH: ClassVar[bool] = True

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.multibox_necks import make_neck
-from detpipe.heads.multibox_settings import Form, MultiBoxHead, MultiBoxTargets
-from detpipe.heads.priors import GRIDS, by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
+from detpipe.heads.multibox_settings import GRIDS, Form, MultiBoxHead, MultiBoxTargets
+from detpipe.heads.priors import by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
 from detpipe.structures import Float32Array
 
 

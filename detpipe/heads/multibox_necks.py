@@ -15,8 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.fast_rcnn import draw_convolutions, linear_layer
-from detpipe.heads.multibox_settings import Form, MultiBoxHead
-from detpipe.heads.priors import GRIDS
+from detpipe.heads.multibox_settings import GRIDS, Form, MultiBoxHead
 
 
 class PyramidNeck(nn.Module):

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detpipe.backbone.fine_tuning import FineTuning
-from detpipe.heads.priors import GRIDS
+from detpipe.solver.lr_policy import LrPolicy
+from detpipe.solver.solver_config import SolverConfig
+
+GRIDS = (8, 6, 4, 3, 2)
+"""Cells by side of the maps of MSC-MultiBox (Szegedy et al. 2014); one box of all the image joins them: 1,420 priors
+with eleven a cell."""
 
 
 class Form(enum.Enum):
@@ -186,3 +191,21 @@ def check_views(crop_share: float, crop_area: float, colour: float) -> None:
             "wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
             f"{crop_share}, {crop_area}, {colour}"
         )
+
+
+@dataclass(kw_only=True)
+class MultiBoxSolver(SolverConfig):
+    """The solver's settings with the defaults of this training, whose examples are whole images."""
+
+    max_iter: int = 400
+    """Iterations of the whole training; 0 saves the network as it starts."""
+    base_lr: float = 4e-4
+    """The learning rate, before the policy and the groups' multipliers."""
+    lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=100))
+    """How the rate falls."""
+    clip_gradients: float | None = 1.0
+    """The largest L2 norm of the gradient; larger ones are scaled down to it."""
+    new_lr_mult: float = 2.0
+    """Learning rate of layers that start from nothing, over that of pretrained ones."""
+    batch_size: int = 4
+    """Images of one batch."""

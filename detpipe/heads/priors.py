@@ -18,10 +18,6 @@ from detpipe.structures import Float32Array
 ASPECT_RATIOS = (1.0, 1.0, 1.0, 0.75, 1.333, 0.5, 2.0, 0.4, 2.5, 0.33, 3.0)
 """Width over height of the eleven priors of a cell (see `grid_shapes`)."""
 
-GRIDS = (8, 6, 4, 3, 2)
-"""Cells by side of the maps of MSC-MultiBox (Szegedy et al. 2014); one box of all the image joins them: 1,420 priors
-with eleven a cell."""
-
 
 def prior_boxes(shapes: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
     """The priors of a map: (A, 4) shapes, (h, w), (height, width) -> (h w A, 4), in pixels of the input.

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from detpipe.backbone.fine_tuning import FineTuning
-from detpipe.heads.bbox_regressor import BoxLoss
+
+
+class BoxLoss(enum.Enum):
+    """How far a box is from its object: the smooth L1 distance of deltas (Fast R-CNN), or one less the generalized IoU
+    (Rezatofighi et al. 2019), which asks for what average precision at a high IoU asks for."""
+
+    smooth_l1 = "smooth_l1"
+    giou = "giou"
 
 
 class BoxRegression(enum.Enum):
@@ -24,6 +31,8 @@ class RegionHead:
 
     TORCHRUN: ClassVar[bool] = True
     """Whether several processes of torchrun can share its training."""
+    STORED_FEATURES: ClassVar[bool] = False
+    """Whether it trains on the stored features of a frozen network."""
 
     box_regression: BoxRegression = BoxRegression.ridge
     """How boxes are refined."""

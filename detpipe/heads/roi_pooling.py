@@ -6,7 +6,6 @@ R: regions. C: channels. P: side of a pooled region. N: images of a batch. L: ma
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torchvision.ops import roi_align, roi_pool
 
 from detpipe import boxes as geometry
+from detpipe.heads.fast_rcnn_settings import Pooling
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
 """A region of 224 pixels, ImageNet's input, is pooled from the map of stride 16 (FPN, section 4.2)."""
@@ -25,13 +25,6 @@ SAMPLES = 2
 
 PARALLEL_FROM = 64
 """Fewer regions are not worth a second thread."""
-
-
-class Pooling(enum.Enum):
-    """align samples between the map's steps; pool takes the largest of each bin, whose borders are rounded to steps."""
-
-    align = "align"
-    pool = "pool"
 
 
 def pool_regions(

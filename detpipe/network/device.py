@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 from contextlib import AbstractContextManager
 
 import torch
 
-
-class Device(enum.Enum):
-    """auto is CUDA where there is one."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(enum.Enum):
-    """auto is bf16 where the hardware computes in it (AVX512-BF16, AMX, CUDA from Ampere on), float32 elsewhere."""
-
-    auto = "auto"
-    float32 = "float32"
-    bf16 = "bf16"
+from detpipe.network.device_settings import Device, Precision
 
 
 def resolve_device(device: Device) -> torch.device:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
-from detpipe.proposals.imported import ImportedBoxesError
 from detpipe.proposals.proposals_db import ProposalsReader, find_database
-from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.proposer import ImportedBoxesError, Proposer
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Dataset, GroundTruth, Image, ImageRecord, Proposals
 

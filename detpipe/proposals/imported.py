@@ -15,15 +15,11 @@ from detpipe.boxes import clip
 from detpipe.proposals.box_table import BoxTable, ProposalFileError, StoredBoxes
 from detpipe.proposals.coco_json import read_coco_results
 from detpipe.proposals.detectron_pkl import read_pickle
-from detpipe.proposals.proposer import Proposer, ranked, scores_of_order
+from detpipe.proposals.proposer import ImportedBoxesError, Proposer, ranked, scores_of_order
 from detpipe.proposals.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Proposals
 
 logger = logging.getLogger(__name__)
-
-
-class ImportedBoxesError(ValueError):
-    """An image whose imported boxes are missing, or can't be boxes of this image."""
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.create import BackboneConfig, create_from_seed
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_from_seed
 from detpipe.heads.multibox import MultiBox
 from detpipe.heads.multibox_settings import MultiBoxHead, with_kinds
 from detpipe.heads.priors import Numbers, as_numbers, as_shapes

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from detpipe.network.device import Device, Precision, resolve_bf16, resolve_device
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.device_settings import Device, Precision
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.network.scaled_image import Scaling
 from detpipe.proposals.multibox_folder import DESCRIPTION, load_multibox

@@ -17,6 +17,10 @@ from detpipe.storage.manifest import plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Int64Array, Proposals
 
 
+class ImportedBoxesError(ValueError):
+    """An image whose imported boxes are missing, or can't be boxes of this image."""
+
+
 @dataclass(kw_only=True)
 class Proposer(abc.ABC):
     """Where might things be? A subclass answers in `__call__` from pixels alone, or in `propose` from what it needs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,28 +21,7 @@ from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
 from detpipe.network.train_network import Session, train_network
 from detpipe.network.uncalibrated_start import uncalibrated_start
-from detpipe.solver.lr_policy import LrPolicy
-from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import GroundTruth, Image, Proposals
-
-
-@dataclass(kw_only=True)
-class MultiBoxSolver(SolverConfig):
-    """The solver's settings with the defaults of this training, whose examples are whole images."""
-
-    max_iter: int = 400
-    """Iterations of the whole training; 0 saves the network as it starts."""
-    base_lr: float = 4e-4
-    """The learning rate, before the policy and the groups' multipliers."""
-    lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=100))
-    """How the rate falls."""
-    clip_gradients: float | None = 1.0
-    """The largest L2 norm of the gradient; larger ones are scaled down to it."""
-    new_lr_mult: float = 2.0
-    """Learning rate of layers that start from nothing, over that of pretrained ones."""
-    batch_size: int = 4
-    """Images of one batch."""
-
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""

@@ -10,7 +10,6 @@ about 1 / (1 - m) iterations more.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from detpipe.solver.solver_config import Regularization
+
 State = dict[str, Any]
 """Of one parameter: tensors of its shape by name, and Adam's count of steps."""
-
-
-class Regularization(enum.Enum):
-    """What weight decay adds to a gradient: decay x w (the gradient of decay |w|^2 / 2), or decay x sign(w)."""
-
-    l1 = "l1"
-    l2 = "l2"
 
 
 class Rule(Protocol):

@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from detpipe.solver.caffe_updates import Regularization
 from detpipe.solver.lr_policy import LrPolicy
+
+
+class Regularization(enum.Enum):
+    """What weight decay adds to a gradient: decay x w (the gradient of decay |w|^2 / 2), or decay x sign(w)."""
+
+    l1 = "l1"
+    l2 = "l2"
 
 
 class Optimizer(enum.Enum):

@@ -18,9 +18,8 @@ import numpy as np
 from google.protobuf import text_format
 
 from detpipe.solver.caffe_solver_pb2 import SolverParameter
-from detpipe.solver.caffe_updates import Regularization
 from detpipe.solver.lr_policy import LrPolicy, Policy
-from detpipe.solver.solver_config import Optimizer, SolverConfig
+from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.caffe import load_caffe, save_caffemodel
 from detpipe.backbone.caffe_backbone import GREY_OF_BGR, CaffeBackbone
-from detpipe.backbone.create import BackboneConfig, create_backbone, written_out
+from detpipe.backbone.create import create_backbone, written_out
 from detpipe.backbone.input_spec import ChannelOrder
 
 TEXT = """

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detpipe.classify.cascade import CascadeScorer, in_their_places, most_likely
-from detpipe.classify.crop import CropConfig
+from detpipe.classify.crop_settings import CropConfig
 from detpipe.classify.detect import RegionScorer, ScoredRegions
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny

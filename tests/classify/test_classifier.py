@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.classify.classifier import (
     ClassifierSpec,
     build_classifier,
@@ -19,7 +19,7 @@ from detpipe.classify.classifier import (
     save_classifier,
 )
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
-from detpipe.classify.crop import CropConfig, CropMode, Encoding
+from detpipe.classify.crop_settings import CropConfig, CropMode, Encoding
 from detpipe.heads.region_head import HeadConfig
 from detpipe.network.network_folder import NetworkFolderError
 from detpipe.storage.manifest import plain

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.classify.crop import CropConfig, CropMode, context_boxes, crop_regions
+from detpipe.classify.crop import context_boxes, crop_regions
+from detpipe.classify.crop_settings import CropConfig, CropMode
 from detpipe.structures import Float32Array, Image
 
 

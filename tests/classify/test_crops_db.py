@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.classify.crop import CropConfig, Encoding, crop_regions
+from detpipe.classify.crop import crop_regions
+from detpipe.classify.crop_settings import CropConfig, Encoding
 from detpipe.classify.crops_db import ChangedImageError, CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import file_digest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.fast_rcnn_classifier import (
     FastRcnnSpec,
@@ -17,8 +17,7 @@ from detpipe.classify.fast_rcnn_classifier import (
     load_fast_rcnn,
     save_fast_rcnn,
 )
-from detpipe.heads.fast_rcnn import FastRcnnHead
-from detpipe.heads.roi_pooling import Pooling
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead, Pooling
 from detpipe.network.network_folder import NetworkFolderError
 
 SPEC = FastRcnnSpec(

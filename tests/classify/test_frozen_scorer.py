@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.detect import ScoredRegions
+from detpipe.classify.feature_settings import FeatureConfig
 from detpipe.classify.frozen_classifier import FrozenClassifier
 from detpipe.classify.frozen_scorer import FrozenScorer, score_features
-from detpipe.classify.region_features import FeatureConfig
 from detpipe.classify.region_geometry import COLUMNS
 from detpipe.heads.feature_head import FeatureHead
 from detpipe.structures import Float32Array, Image

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from detpipe.backbone.caffe.lrn import LRNWithinChannel
 from detpipe.backbone.depthwise_conv import DepthwiseConv2d
 from detpipe.classify.gradient_check import GradientError, gradient_check
-from detpipe.heads.bbox_regressor import BoxLoss, BoxRegressor
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.region_head import BoxLoss
 from detpipe.heads.softmax import softmax_loss
 from tests.backbone.caffe.one_layer import make
 

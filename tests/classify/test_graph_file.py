@@ -18,9 +18,9 @@ from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify import graph_file
 from detpipe.classify.graph_file import ExportError, check_onnx_packages, exported, write_onnx, write_torch
 from detpipe.classify.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead, Pooling
 from detpipe.heads.region_head import BoxRegression
-from detpipe.heads.roi_pooling import Pooling
 from detpipe.heads.truncated_svd import truncated
 from tests.classify import tiny
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.classify.classifier import load_spec
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.image_classifier import (
@@ -19,7 +19,7 @@ from detpipe.classify.image_classifier import (
     save_image_classifier,
     shipped_classifier,
 )
-from detpipe.classify.view import ViewConfig
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.network.network_folder import NetworkFolderError
 
 SPEC = ImageClassifierSpec(("a", "b", "c"), BackboneConfig(weights="none", input_size=32), ViewConfig(share=0.5))

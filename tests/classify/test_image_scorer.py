@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.boxes import decode, iou
-from detpipe.classify.detect import DetectConfig, ScoredRegions, moved_by_best, select_detections
+from detpipe.classify.detect import ScoredRegions, moved_by_best, select_detections
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.image_scorer import REFINED_FROM, ImageScorer, seen_from
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.metrics.evaluate import evaluate
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.create import BackboneConfig, create_backbone
-from detpipe.classify.crop import CropConfig
-from detpipe.classify.region_features import FeatureConfig, RegionFeatures, network_digest, shown_size
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_backbone
+from detpipe.classify.crop_settings import CropConfig
+from detpipe.classify.feature_settings import FeatureConfig
+from detpipe.classify.region_features import RegionFeatures, network_digest, shown_size
 from detpipe.classify.region_geometry import COLUMNS, mirrored_geometry, region_geometry
 
 BOXES = np.array([[2, 3, 40, 50], [10, 0, 90, 70], [0, 0, 100, 80]], np.float32)

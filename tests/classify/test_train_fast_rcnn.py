@@ -12,7 +12,8 @@ import torch
 from detpipe.classify.hierarchical_sampling import ProposedImage
 from detpipe.classify.labeling import Sampling
 from detpipe.classify.train_fast_rcnn import train_fast_rcnn
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.network.train_network import Session
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log

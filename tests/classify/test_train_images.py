@@ -14,7 +14,8 @@ from detpipe.classify import train_images as module
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader, image_key
 from detpipe.classify.train_images import ImageBatch, all_logits, read_batch, train_images, validation
-from detpipe.classify.view import ViewConfig, draw_views
+from detpipe.classify.view import draw_views
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.batch_order import plain_order

@@ -25,7 +25,8 @@ from detpipe.classify.train_multibox_fast_rcnn import (
     train_multibox_fast_rcnn,
     validation,
 )
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedImage
 from detpipe.network.batch_order import image_generator
 from detpipe.network.train_network import Session

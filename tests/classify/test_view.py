@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.classify.view import Cut, Draws, ViewConfig, draw_views, place_cut, reduction_of, take_cut, view_datum
+from detpipe.classify.view import Cut, Draws, draw_views, place_cut, reduction_of, take_cut, view_datum
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.storage.datum import CorruptDatumError, caffe_datum, caffe_encoded_datum
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image

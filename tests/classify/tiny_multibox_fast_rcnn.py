@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from detpipe.classify.multibox_fast_rcnn_classifier import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.multibox_settings import MultiBoxTargets
 from tests.proposals import tiny_multibox
 

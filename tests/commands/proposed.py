@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from detpipe.commands import propose
+from detpipe.commands.run_settings import Propose
 from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.imported import ImportedProposals
@@ -15,7 +16,7 @@ from tests import drawn
 
 def propose_into(folder: Path, source: DatasetSource, proposer: Proposer) -> Path:
     """A run folder with the proposals of every split."""
-    propose.run(propose.Propose(run_dir=str(folder), dataset=source, proposals=proposer, workers=0))
+    propose.run(Propose(run_dir=str(folder), dataset=source, proposals=proposer, workers=0))
     return folder
 
 

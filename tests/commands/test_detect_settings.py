@@ -12,9 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
-from detpipe.classify.detect import DetectConfig
-from detpipe.commands.curve import Curve
-from detpipe.commands.detect import Detect
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.detect_settings import (
     FILE,
     carry_detect_settings,
@@ -22,9 +20,10 @@ from detpipe.commands.detect_settings import (
     kept_detect_config,
     kept_detect_settings,
 )
-from detpipe.commands.export import Export
+from detpipe.commands.detector_settings import Curve, Export
+from detpipe.commands.stage_settings import Detect
 from detpipe.config import to_command
-from detpipe.network.device import Precision
+from detpipe.network.device_settings import Precision
 from detpipe.storage.atomic import write_json
 from tests import drawn
 from tests.command_line import detpipe

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.caffe import load_caffe, save_caffemodel
-from detpipe.backbone.create import BackboneConfig
 from detpipe.classify.image_classifier import ImageClassifierSpec, new_classifier, save_image_classifier
-from detpipe.classify.view import ViewConfig
+from detpipe.classify.view_settings import ViewConfig
 from detpipe.commands import inspect_activations, inspect_time, inspect_weights
-from detpipe.commands.inspect_activations import InspectActivations
-from detpipe.commands.inspect_time import InspectTime
-from detpipe.commands.inspect_weights import InspectWeights
+from detpipe.commands.inspect_settings import InspectActivations, InspectTime, InspectWeights
 from detpipe.commands.studied_network import images_and_labels, studied_network
 from detpipe.datasets.image_file import read_image
 from tests import drawn

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from detpipe.commands.proposals_recall import ProposalsRecall, run
+from detpipe.commands.proposals_command import ProposalsRecall
+from detpipe.commands.proposals_recall import run
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource

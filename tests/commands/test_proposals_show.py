@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.commands.proposals_show import ProposalsShow, run
+from detpipe.commands.proposals_command import ProposalsShow
+from detpipe.commands.proposals_show import run
 from detpipe.datasets.image_file import BrokenImageError, read_header, read_image
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from detpipe import Detector
-from detpipe.classify.detect import DetectConfig
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.multibox_fast_rcnn_classifier import load_multibox_fast_rcnn
 from detpipe.commands import detect
-from detpipe.network.device import Precision
+from detpipe.network.device_settings import Precision
 from detpipe.proposals.multibox_folder import load_multibox
 from detpipe.storage.manifest import find_manifest, read_manifest
 from detpipe.structures import Detections

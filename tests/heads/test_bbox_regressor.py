@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from detpipe.heads.bbox_regressor import FEATURE_NORM, TARGET_STD, BoxLoss, BoxRegressor, ridge_regression
+from detpipe.heads.bbox_regressor import FEATURE_NORM, TARGET_STD, BoxRegressor, ridge_regression
+from detpipe.heads.region_head import BoxLoss
 
 STD = torch.tensor(TARGET_STD)
 Array = npt.NDArray[np.float64]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detpipe.heads.fast_rcnn import FastRcnn, FastRcnnHead
+from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.heads.fast_rcnn_settings import FastRcnnHead
 from detpipe.heads.region_head import BoxRegression
 from tests.classify import tiny
 

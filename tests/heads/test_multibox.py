@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detpipe.backbone.create import BackboneConfig, create_from_seed
+from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.create import create_from_seed
 from detpipe.heads.multibox import RARE, MultiBox, Output, best_boxes, decode, encode, make_shapes
 from detpipe.heads.multibox_settings import Form, Localization, MatchedBy, MultiBoxHead
 from detpipe.heads.priors import centred

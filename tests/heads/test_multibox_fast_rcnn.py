@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn, MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.multibox_settings import MultiBoxTargets
 from detpipe.heads.priors import centred
 from tests.classify import tiny

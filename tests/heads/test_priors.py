@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detpipe.heads.priors import GRIDS, by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
+from detpipe.heads.multibox_settings import GRIDS
+from detpipe.heads.priors import by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
 from detpipe.structures import Float32Array
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 
-from detpipe.heads.roi_pooling import PARALLEL_FROM, Pooling, level_of, pool_regions
+from detpipe.heads.fast_rcnn_settings import Pooling
+from detpipe.heads.roi_pooling import PARALLEL_FROM, level_of, pool_regions
 
 
 def regions_of(*rows: tuple[float, ...]) -> Tensor:

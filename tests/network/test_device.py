@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.network.device import Device, Precision, autocast, resolve_bf16, resolve_device
+from detpipe.network.device import autocast, resolve_bf16, resolve_device
+from detpipe.network.device_settings import Device, Precision
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,8 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.commands.proposals_export import ExportFormat, write
+from detpipe.commands.proposals_command import ExportFormat
+from detpipe.commands.proposals_export import write
 from detpipe.proposals.detectron_pkl import to_detectron2, to_mmdetection
 from detpipe.proposals.imported import ImportedProposals
 from detpipe.proposals.plain_pickle import dump_numbers

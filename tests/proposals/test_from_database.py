@@ -9,8 +9,8 @@ import pytest
 
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.from_database import StoredInDatabase
-from detpipe.proposals.imported import ImportedBoxesError
 from detpipe.proposals.proposals_db import CorruptRecordError, ProposalsReader, ProposalsWriter, propose_image
+from detpipe.proposals.proposer import ImportedBoxesError
 from detpipe.proposals.uniform import Uniform
 from detpipe.storage.manifest import Artefact, ArtefactError
 from detpipe.structures import ImageRecord

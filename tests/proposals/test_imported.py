@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from detpipe.datasets.image_file import read_header, read_image
 from detpipe.proposals.box_table import ProposalFileError
-from detpipe.proposals.imported import ImportedBoxesError, ImportedProposals
+from detpipe.proposals.imported import ImportedProposals
+from detpipe.proposals.proposer import ImportedBoxesError
 from detpipe.proposals.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
 from detpipe.proposals.safe_pickle import UnsafePickleError
 from detpipe.structures import Dataset, ImageId, ImageRecord, Proposals

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox import MultiBox
-from detpipe.heads.multibox_settings import Confidence, Form, Localization, Matching, MultiBoxHead
+from detpipe.heads.multibox_settings import Confidence, Form, Localization, Matching, MultiBoxHead, MultiBoxSolver
 from detpipe.heads.platt import platt
 from detpipe.network.annotated_batches import AnnotatedImage, padded
 from detpipe.network.scaled_image import mean_colour
@@ -23,7 +23,6 @@ from detpipe.network.train_network import Session
 from detpipe.proposals.multibox_folder import build_multibox
 from detpipe.proposals.train_multibox import (
     VALIDATION_IMAGES,
-    MultiBoxSolver,
     calibrate,
     multiple,
     proposed,

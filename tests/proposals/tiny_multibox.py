@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.backbone.create import BackboneConfig
+from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.heads.multibox import MultiBox
 from detpipe.heads.multibox_settings import MultiBoxHead
 from detpipe.heads.priors import as_numbers, centred

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from detpipe.solver.caffe_updates import CaffeOptimizer, Regularization, Sgd, clip_summed_gradients
+from detpipe.solver.caffe_updates import CaffeOptimizer, Sgd, clip_summed_gradients
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.optimizer import caffe_rule, make_optimizer
-from detpipe.solver.solver_config import Optimizer, SolverConfig
+from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
 from tests.solver.least_squares import Array, Training, doubles, gradient, linear, solver_config
 
 STEPS = 6

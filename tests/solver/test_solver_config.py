@@ -6,8 +6,15 @@ from dataclasses import fields
 
 import pytest
 
-from detpipe.solver.caffe_updates import Regularization
-from detpipe.solver.solver_config import ELSEWHERE, LATER, WATCHING, Optimizer, SolverConfig, result_settings
+from detpipe.solver.solver_config import (
+    ELSEWHERE,
+    LATER,
+    WATCHING,
+    Optimizer,
+    Regularization,
+    SolverConfig,
+    result_settings,
+)
 from detpipe.storage.manifest import digest_of, plain
 
 FIRST_FORM = (

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detpipe.solver.caffe_updates import Regularization
 from detpipe.solver.lr_policy import LrPolicy, Policy
-from detpipe.solver.solver_config import Optimizer, SolverConfig
+from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
 from detpipe.solver.solver_prototxt import (
     MAX_BYTES,
     SolverPrototxtError,
