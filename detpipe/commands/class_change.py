@@ -58,8 +58,8 @@ logger = logging.getLogger(__name__)
 HEADS = (SvmHead, SoftmaxRegressionHead, TwoLayers, NearestNeighboursHead, PrototypesHead, ZeroShot)
 """The heads that a classifier's manifest may name."""
 
-HeadChange = Callable[[StoredHead, FeatureHead, Examples, int], FeatureHead]
-"""From settings, the old head, the examples under the new classes and the seed to the new head."""
+HeadChange = Callable[[StoredHead, FeatureHead, Examples, int, bool], FeatureHead]
+"""From settings, the old head, the examples under the new classes, the seed and bf16 to the new head."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
             change_store(config, stored, extractor, one.before, one.plan, said)
         shutil.rmtree(aside(config.folder.features(split)), ignore_errors=True)
     store = open_store(config.folder.features(Split.train))
-    head = change(settings_of_head, now.network.head, examples_of(store), config.seed)
+    bf16 = bool(now.manifest.settings.get("bf16", False))  # in the precision that the head was trained in
+    head = change(settings_of_head, now.network.head, examples_of(store), config.seed, bf16)
     spec = replace(now.spec, classes=store.classes, category_ids=store.category_ids)
     settings = {**now.manifest.settings, "classifier": spec, "changed": _said(now.manifest, said)}
     artefact = Artefact(

@@ -31,7 +31,7 @@ def run(config: ClassesAdd) -> None:
         now,
         [*now.spec.classes, name],
         f"+{name}",
-        lambda settings, head, examples, seed: settings.add_class(head, examples, seed=seed),
+        lambda settings, head, examples, seed, bf16: settings.add_class(head, examples, seed=seed, bf16=bf16),
     )
 
 

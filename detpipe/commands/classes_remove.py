@@ -19,5 +19,5 @@ def run(config: ClassesRemove) -> None:
         now,
         [name for name in now.spec.classes if name != config.name],
         f"-{config.name}",
-        lambda settings, head, examples, seed: settings.remove_class(head, label, examples, seed=seed),
+        lambda settings, head, examples, seed, bf16: settings.remove_class(head, label, examples, seed=seed, bf16=bf16),
     )

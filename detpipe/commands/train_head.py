@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
@@ -25,12 +27,16 @@ from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.region_head import BoxRegression
+from detpipe.network.device import Precision, resolve_bf16
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest
 
 logger = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
+"""Heads on stored features train there, whatever `device` says."""
 
-def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
+
+def run(config: Command, backbone: BackboneConfig, head: StoredHead, precision: Precision) -> None:
     """Train the head on the stored features, and save the classifier. An earlier one goes when this one stands.
 
     Raises ArtefactError where there are no features, or where another network made them.
@@ -43,10 +49,18 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         )
     store = open_store(path)
     spec = frozen_spec(store, backbone, head)
+    bf16 = head.USES_BF16 and resolve_bf16(precision, CPU)
     artefact = Artefact(
         config.folder.classifier,
         stage="train-cls",
-        settings={"classifier": spec, "head": type(head).__name__, "settings": head_key(head), "seed": config.seed},
+        settings={
+            "classifier": spec,
+            "head": type(head).__name__,
+            "settings": head_key(head),
+            "seed": config.seed,
+            # Of other heads the precision is no part of the key: it does not change their result.
+            **({"bf16": bf16} if head.USES_BF16 else {}),
+        },
         inputs={"features": store.manifest.digest},
     )
     # Before room is made: a classifier that stands there is not lost to weights that are none.
@@ -55,7 +69,7 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead) -> None:
         artefact.refuse_foreign()
     if config.overwrite or artefact.begin(overwrite=False) is not State.COMPLETE:
         begun = time.perf_counter()
-        trained = FrozenClassifier(backbone_network, head.train(examples_of(store), seed=config.seed))
+        trained = FrozenClassifier(backbone_network, head.train(examples_of(store), seed=config.seed, bf16=bf16))
         with successor(artefact):
             save_frozen(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)

@@ -23,7 +23,7 @@ def run(config: TrainCls) -> None:
         case FastRcnnHead():
             train_fast_rcnn.run(config, config.head)
         case StoredHead():
-            train_head.run(config, config.backbone, config.head)
+            train_head.run(config, config.backbone, config.head, config.precision)
         case _:
             train_cls.run(config)
 

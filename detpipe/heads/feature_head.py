@@ -146,28 +146,35 @@ class StoredHead(RegionHead, abc.ABC):
     """Whether each class must have objects; else one without any is never found."""
     TOGETHER: ClassVar[bool] = False
     """Whether classes compete, so that all are trained anew where one comes or goes."""
+    USES_BF16: ClassVar[bool] = False
+    """Whether training computes in bf16 when asked to. Other heads give the same result with and without it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.box_regression is BoxRegression.joint and not self.JOINT:
             raise ValueError("head.box_regression: wanted ridge or none for a head on stored features, got joint")
 
-    def train(self, examples: Examples, *, seed: int) -> FeatureHead:
-        """The head of all classes of the examples. Raises ValueError for a class without any."""
+    def train(self, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
+        """The head of all classes of the examples. Raises ValueError for a class without any.
+
+        bf16: train in bf16, on the CPU; only heads with `USES_BF16` do.
+        """
         mean, scale = standardisation(examples.features)
-        return self.fit(standardised(examples, mean, scale), self._shared(mean, scale), seed=seed)
+        return self.fit(standardised(examples, mean, scale), self._shared(mean, scale), seed=seed, bf16=bf16)
 
     def check_class(self, head: FeatureHead, name: str) -> None:
         """Raise ValueError or FileNotFoundError where it can't take a class of this name, whatever its regions."""
 
-    def add_class(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+    def add_class(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The head with the examples' last class, which it doesn't know yet."""
         seen = standardised(examples, head.mean.numpy(), head.scale.numpy())
-        return self.extend(head, seen, seed=seed)
+        return self.extend(head, seen, seed=seed, bf16=bf16)
 
-    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
         """The head without a class, 1..K of its own. examples: those of the classes that stay."""
-        del examples, seed
+        del examples, seed, bf16
         kept = [row for row in range(head.n_classes) if row != label - 1]
         # Without box regression its tensors have no rows.
         return type(head)(
@@ -178,11 +185,11 @@ class StoredHead(RegionHead, abc.ABC):
         )
 
     @abc.abstractmethod
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> FeatureHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """Train on standardised features. shared: "mean" and "scale", which the head takes."""
 
     @abc.abstractmethod
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The head with the last class of the examples; theirs are the head's standardised features."""
 
     def _shared(self, mean: Float32Array, scale: Float32Array) -> dict[str, Tensor]:

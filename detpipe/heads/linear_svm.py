@@ -180,12 +180,14 @@ class SvmHead(StoredHead):
         if not 0 <= self.positive_iou <= 1:
             raise ValueError(f"head.positive_iou: wanted an overlap from 0 to 1, got {self.positive_iou}")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> LinearHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearHead:
         """A machine a class."""
+        del bf16
         return self._of_classes(examples, shared, list(range(1, len(examples.classes) + 1)), seed)
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The machine of the last class beside the others, which stay as they are."""
+        del bf16
         shared = {"mean": head.mean, "scale": head.scale}
         return joined(head, self._of_classes(examples, shared, [len(examples.classes)], seed))
 

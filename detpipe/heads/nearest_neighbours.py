@@ -61,8 +61,9 @@ class NearestNeighboursHead(StoredHead):
         if self.k < 1 or self.memory < self.k or not self.temperature > 0 or not 0 < self.background_iou <= 1:
             raise ValueError("head: wanted k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> NeighboursHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> NeighboursHead:
         """Remember the regions; those that don't fit in are left out at random, background first."""
+        del bf16
         classes = list(range(1, len(examples.classes) + 1))
         for label in classes:
             examples.positives(label)  # raises where there are none
@@ -80,11 +81,13 @@ class NearestNeighboursHead(StoredHead):
             **self.box_tensors(examples, classes),
         )
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> NeighboursHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> NeighboursHead:
         """What the store holds now is remembered."""
-        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed)
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 
-    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
         """Its regions are forgotten, or background."""
         del label
-        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed)
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)

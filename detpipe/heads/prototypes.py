@@ -70,17 +70,18 @@ class PrototypesHead(StoredHead):
         if self.background < 0 or not 0 < self.negative_iou <= 1:
             raise ValueError("head: wanted background from 0 and negative_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> FeatureHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """The background is of all examples; each class is added to it by itself."""
+        del bf16
         outside = ~any_overlap(examples, self.negative_iou)
         background = k_means(directions(examples.features[outside]), self.background, seed)
         shared = {**shared, "background": torch.from_numpy(background)}
         heads = [self._of_class(shared, examples, label) for label in range(1, len(examples.classes) + 1)]
         return functools.reduce(joined, heads)
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The last class beside the others; the background stays as it was."""
-        del seed
+        del seed, bf16
         shared = {name: tensor for name, tensor in head.tensors().items() if name in head.SHARED}
         return joined(head, self._of_class(shared, examples, len(examples.classes)))
 

@@ -50,23 +50,25 @@ class SoftmaxRegressionHead(StoredHead):
         if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
             raise ValueError("head: wanted l2 and iterations above 0 and background_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> SoftmaxRegression:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> SoftmaxRegression:
         """The minimum of a convex loss: nothing is drawn from the seed."""
-        del seed
+        del seed, bf16
         classes = list(range(1, len(examples.classes) + 1))
         examples.any_positives()  # raises where there are none
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
         return SoftmaxRegression(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> SoftmaxRegression:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegression:
         """All classes trained anew, and so calibrated to the new one."""
-        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed)
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 
-    def remove_class(self, head: FeatureHead, label: int, examples: Examples, *, seed: int) -> FeatureHead:
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
         """All that stay trained anew."""
         del label
-        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed)
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
 
     def _solve(self, x: Float32Array, labels: Int64Array, classes: int) -> tuple[Tensor, Tensor]:
         """Weights (K + 1, D) and biases of the softmax; it starts from the classes' shares."""

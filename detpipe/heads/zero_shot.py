@@ -73,12 +73,12 @@ class ZeroShot(StoredHead):
         if not (self.feature_ridge > 0 and self.vector_ridge > 0 and 0 < self.negative_iou <= 1):
             raise ValueError("head: wanted feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int) -> FeatureHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """The map from the classes that have regions; all classes get their scores by their vectors.
 
         Raises ValueError where no class has regions, where a class has no vector, or the files are none of this form.
         """
-        del seed  # a closed form
+        del seed, bf16  # a closed form
         vectors = vectors_of(self._path(), examples.classes)
         seen = [label for label in range(1, len(examples.classes) + 1) if (examples.labels == label).any()]
         if not seen:
@@ -100,9 +100,9 @@ class ZeroShot(StoredHead):
         if length != known:
             raise ValueError(f"{self.vectors}: wanted vectors of {known} numbers, as the classifier's, got {length}")
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int) -> FeatureHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
-        del seed
+        del seed, bf16
         vector = torch.from_numpy(vectors_of(self._path(), examples.classes[-1:]))
         one = {"vectors": vector, "box_weight": head.box_weight[:1], "box_bias": head.box_bias[:1]}
         return joined(head, ZeroShotHead(**{**head.tensors(), **one}))

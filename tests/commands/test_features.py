@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from safetensors.numpy import load_file
 
 from detpipe.classify.feature_store import open_store
 from detpipe.classify.frozen_classifier import examples_of, load_frozen
+from detpipe.heads.feature_head import FeatureHead
+from detpipe.heads.two_layers import TwoLayers
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -311,6 +314,36 @@ def test_every_head_is_trained_saved_and_used(head: str, voc_root: Path, changed
     assert {one["category_id"] for one in found} <= {1}
     description = json.loads((changed / "classifier" / "classifier.json").read_text())
     assert description["kind"] == "features"
+
+
+@pytest.mark.parametrize("processor_has_bf16", [False, True])
+def test_a_head_is_trained_in_the_precision_asked_for(
+    processor_has_bf16: bool, voc_root: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float32 is the same on every processor; another precision is another classifier, where it changes the head."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor_has_bf16)
+    plain = ["backbone.weights=none"]
+    ran("train-cls", voc_root, changed, "head=svm", *plain, "precision=bf16")  # nothing to do: an SVM has no bf16
+    assert "bf16" not in read_manifest(changed / "classifier").settings
+    two = [*plain, "head=two_layers", "head.passes=20", "head.batch_size=16", "head.networks=1"]
+    ran("train-cls", voc_root, changed, *two, "precision=float32", "overwrite=true")
+    assert read_manifest(changed / "classifier").settings["bf16"] is False
+    said = detpipe("train-cls", *drawn.voc(voc_root), *two, "precision=bf16", f"run_dir={changed}")
+    assert (said.status, "bf16: False -> True" in said.err) == (1, True), said.err
+    by_hardware = detpipe("train-cls", *drawn.voc(voc_root), *two, f"run_dir={changed}")
+    assert by_hardware.status == int(processor_has_bf16), by_hardware.err
+    # A class more is learnt in the same precision.
+    seen = []
+    learn = TwoLayers.fit
+
+    def watched(*arguments: Any, **more: Any) -> FeatureHead:
+        seen.append(more["bf16"])
+        return learn(*arguments, **more)
+
+    monkeypatch.setattr(TwoLayers, "fit", watched)
+    ran("classes add", voc_root, changed, "name=square")
+    assert seen == [False]
+    assert read_manifest(changed / "classifier").settings["bf16"] is False
 
 
 def test_machines_of_the_objects_own_boxes(voc_root: Path, changed: Path) -> None:

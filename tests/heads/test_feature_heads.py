@@ -130,6 +130,20 @@ def test_boxes_are_moved_by_ridge_regression() -> None:
     np.testing.assert_allclose(deltas[:, 0].numpy(), examples.deltas[rows], atol=1e-3)  # which are linear in them
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("processor_has_bf16", [False, True])
+def test_the_precision_is_the_one_asked_for(
+    name: str, processor_has_bf16: bool, vectors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the processor has. It changes the result of just the heads that say so."""
+    settings, examples = heads(vectors)[name], clusters(3)
+    exact = settings.train(examples, seed=0, bf16=False).tensors()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor_has_bf16)
+    again, rough = (settings.train(examples, seed=0, bf16=bf16).tensors() for bf16 in (False, True))
+    assert all(torch.equal(exact[one], again[one]) for one in exact)
+    assert all(torch.equal(exact[one], rough[one]) for one in exact) is not settings.USES_BF16
+
+
 def test_two_layers_learn_boxes_with_the_classes() -> None:
     examples = clusters(2)
     deltas = np.where(examples.labels[:, None] > 0, np.array([0.2, -0.1, 0.3, 0], np.float32), 0).astype(np.float32)
