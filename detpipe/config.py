@@ -67,7 +67,7 @@ CHOSEN_WHOLE = ("proposals", "head", "solver")
 NOT_TAKEN: dict[str, frozenset[str]] = {
     "detect": frozenset(),
     "curve": frozenset({"dedup_step", "cascade_size", "cascade_keep", "second_look"}),
-    "export": frozenset({"dedup_step", "cascade_size", "cascade_keep"}),
+    "export": frozenset({"dedup_step", "cascade_size", "cascade_keep", "precision"}),
 }
 """Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
 

@@ -25,7 +25,7 @@ class DetectConfig:
     batch_size: int = 64
     """Crops that go through the network at once."""
     precision: Precision = Precision.auto
-    """float32 or bf16."""
+    """float32 or bf16; auto: that of the detections on the test images, else bf16 where the hardware computes in it."""
     compile: bool = False
     """torch.compile: wins where the CPU lacks bf16, or on a GPU, once the work is longer than the half minute of
     compiling; a few per cent otherwise (benchmarks/inference.py). Needs a C++ compiler."""

@@ -15,6 +15,7 @@ import torch
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.detect import Scorer
+from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector import Detector
 from detpipe.commands.detector_settings import Curve
@@ -69,7 +70,7 @@ def run(config: Curve) -> None:
         seed=config.seed,
         tolerance=config.tolerance,
     )
-    write_all(config, stored, curve, len(timed))
+    write_all(config, detector.config, stored, curve, len(timed))
 
 
 def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array]]]:
@@ -143,7 +144,7 @@ def stage_seconds(found: BudgetPass, propose: float, one_region: float) -> dict[
     }
 
 
-def write_all(config: Curve, stored: StoredSplit, curve: BudgetCurve, timed: int) -> None:
+def write_all(config: Curve, detect: DetectConfig, stored: StoredSplit, curve: BudgetCurve, timed: int) -> None:
     """Write the numbers, the picture and the page, print the table, and say where they are."""
     json_file, png_file, html_file = (config.folder.path / f"curve.{kind}" for kind in ("json", "png", "html"))
     method = method_name(stored.manifest.settings["proposals"])
@@ -155,7 +156,7 @@ def write_all(config: Curve, stored: StoredSplit, curve: BudgetCurve, timed: int
         "method": method,
         "proposals": stored.manifest.digest,
         "classifier": read_manifest(config.folder.classifier).digest,
-        "detect": plain(replace(config.detect, max_proposals=max(config.budgets))),
+        "detect": plain(detect),
         "threads": torch.get_num_threads(),
         "timed_images": timed,
         **curve.to_json(),

@@ -20,7 +20,7 @@ from detpipe.commands.command import dataset_digest
 from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.detector import Detector
 from detpipe.commands.max_bad import hold_max_bad
-from detpipe.commands.region_classifier import load_region_spec
+from detpipe.commands.region_classifier import load_region_spec, with_precision
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stage_settings import Detect
 from detpipe.commands.stored_features import stored_detections
@@ -31,6 +31,7 @@ from detpipe.datasets.image_file import BrokenImageError, file_digest, read_imag
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import write_voc_results
+from detpipe.network.device import resolve_device
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
@@ -68,6 +69,9 @@ class Input:
 def run(config: Detect) -> None:
     """Classify the proposals of every test image (or of the images of `source`) and write the detections."""
     images = source_images(config) if config.source is not None else test_images(config)
+    # auto is another precision on another machine: the key, and what is kept, name the one that is computed in.
+    found_in = with_precision(config.detect, config.folder.classifier, resolve_device(config.device))
+    config = replace(config, detect=found_in)
     artefact = Artefact(
         config.folder.detections,
         stage="detect",

@@ -16,7 +16,7 @@ from detpipe.classify.detect import Scorer, scored_regions, select_detections
 from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.command import RunFolder
 from detpipe.commands.detect_settings import kept_detect_config
-from detpipe.commands.region_classifier import load_scorer
+from detpipe.commands.region_classifier import load_scorer, with_precision
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.datasets.image_file import from_pillow, read_image
 from detpipe.network.device import resolve_device
@@ -53,12 +53,14 @@ class Detector:
     ) -> Detector:
         """The detector in a run folder. proposer: default, the one that made the run's own proposals.
 
-        device: auto, cpu or cuda. config: default, that of the run's own detections on its test images.
+        device: auto, cpu or cuda. config: default, that of the run's own detections on its test images. Where its
+        precision is auto, the detector has theirs; `Detector.config` says which it is.
         Raises ClassifierError where the folder holds no trained classifier, or broken settings.
         """
         folder = RunFolder(Path(path))
-        config = config or kept_detect_config(folder.classifier)
-        scorer, spec = load_scorer(folder.classifier, config, resolve_device(Device(device)))
+        torch_device = resolve_device(Device(device))
+        config = with_precision(config or kept_detect_config(folder.classifier), folder.classifier, torch_device)
+        scorer, spec = load_scorer(folder.classifier, config, torch_device)
         return cls(scorer, spec, proposer or proposer_of_run(folder), config)
 
     def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:

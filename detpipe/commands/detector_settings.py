@@ -9,6 +9,7 @@ from pathlib import Path
 from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.command import Command, RunFolder
 from detpipe.datasets.source import Split
+from detpipe.network.device_settings import Precision
 
 
 @dataclass(kw_only=True)
@@ -66,6 +67,11 @@ class Export(Command):
             raise ValueError(
                 f"export: wanted one look at every region, got detect.dedup_step={self.detect.dedup_step} and "
                 f"detect.cascade_size={self.detect.cascade_size}, which no file of a network has; leave both out"
+            )
+        if self.detect.precision is Precision.bf16:
+            raise ValueError(
+                "detect.precision: expected float32 or auto, got bf16: an exported network computes in float32; leave "
+                "it out"
             )
 
     @property

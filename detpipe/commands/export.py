@@ -17,6 +17,7 @@ from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec
 from detpipe.classify.graph_file import check_onnx_packages, write_onnx, write_torch
 from detpipe.classify.image_scorer import REFINED_FROM
 from detpipe.classify.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
+from detpipe.commands.detect_settings import kept_detect_config
 from detpipe.commands.detector_settings import Export, Format
 from detpipe.commands.region_classifier import load_scorer
 from detpipe.commands.run_proposer import proposer_of_run
@@ -48,6 +49,11 @@ def run(config: Export) -> None:
         inputs={"classifier": read_manifest(config.folder.classifier).digest},
     )
     refuse_other_stages(artefact, overwrite=config.overwrite)
+    if kept_detect_config(config.folder.classifier).precision is Precision.bf16:
+        logger.warning(
+            "export: the run's own detections were computed in bf16, the exported network computes in float32: its "
+            "scores differ a little; `detpipe detect detect.precision=float32 overwrite=true` measures it"
+        )
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         difference = write(config, graph, told)
@@ -71,6 +77,7 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
             "max_detections": detect.max_detections,
             "max_log_scale": MAX_LOG_SCALE,
         },
+        "precision": Precision.float32,
     }
     match spec:
         case FastRcnnSpec():

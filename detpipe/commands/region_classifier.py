@@ -23,7 +23,9 @@ from detpipe.classify.multibox_fast_rcnn_classifier import (
     load_multibox_fast_rcnn_spec,
 )
 from detpipe.classify.region_features import RegionFeatures
+from detpipe.commands.detect_settings import kept_detect_config
 from detpipe.network.device import resolve_bf16
+from detpipe.network.device_settings import Precision
 
 
 def load_region_spec(folder: Path) -> RegionSpec:
@@ -53,10 +55,27 @@ def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tup
     fast = isinstance(spec, (FastRcnnSpec, MultiBoxFastRcnnSpec))
     of_crops = not fast and not isinstance(spec, FrozenSpec)
     check_detection(config, f"{folder} has another classifier", fast=fast, of_crops=of_crops)
-    bf16 = resolve_bf16(config.precision, device)
+    bf16 = with_precision(config, folder, device).precision is Precision.bf16
     if fast:
         return image_scorer(folder, config, device, bf16), spec
     return (crop_scorer if of_crops else frozen_scorer)(folder, config, device, bf16), spec
+
+
+def with_precision(config: DetectConfig, folder: Path, device: torch.device) -> DetectConfig:
+    """The settings with the precision that the classifier in `folder` computes in, float32 or bf16, in place of auto.
+
+    auto is the precision that is kept with the classifier, so that a detector gives the same numbers wherever it is
+    used. One that was not used yet computes as `resolve_bf16` says; a head on stored features as they were computed.
+    Raises as `load_region_spec` and `kept_detect_settings`.
+    """
+    if config.precision is not Precision.auto:
+        return config
+    precision = kept_detect_config(folder).precision
+    if precision is Precision.auto:
+        spec = load_region_spec(folder)
+        bf16 = bool(spec.extraction["bf16"]) if isinstance(spec, FrozenSpec) else resolve_bf16(precision, device)
+        precision = Precision.bf16 if bf16 else Precision.float32
+    return replace(config, precision=precision)
 
 
 def check_detection(config: DetectConfig, another: str, *, fast: bool, of_crops: bool) -> None:

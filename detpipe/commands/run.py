@@ -11,7 +11,7 @@ from detpipe.commands import check, crop, detect, evaluate, features, propose, t
 from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
 from detpipe.commands.detect_settings import keep_detect_settings
-from detpipe.commands.region_classifier import check_detection
+from detpipe.commands.region_classifier import check_detection, with_precision
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import TrainMultiBox
 from detpipe.commands.training_images import taught_classes
@@ -47,7 +47,8 @@ def run(config: Run) -> None:
     if train_regions.proposes(config.head):
         propose.run(config)
     detect.run(config)
-    keep_detect_settings(config.folder.classifier, config.detect, replace=True)
+    measured = with_precision(config.detect, config.folder.classifier, resolve_device(config.device))
+    keep_detect_settings(config.folder.classifier, measured, replace=True)
     evaluate.run(config)
     summarize(config)
 

@@ -32,8 +32,8 @@ def stored_detections(
     """From images to their detections, where the run folder has the features of just these regions; else None.
 
     proposals: the digest of those that are to be classified. images: reads images with their regions, which a second
-    look alone needs. The classifier must stand on features of the same kind, and the store must hold as many proposals
-    of an image as `detect` looks at, or more.
+    look alone needs. The classifier must stand on features of the same kind, in the precision of `detect`, and the
+    store must hold as many proposals of an image as `detect` looks at, or more.
     Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
     """
     if read_description(config.folder.classifier).get("kind") != KIND:
@@ -45,12 +45,14 @@ def stored_detections(
         return None
     settings = store.manifest.settings
     held = int(settings["regions"]["max_proposals"])
+    device = resolve_device(config.device)
+    bf16 = resolve_bf16(detect.precision, device)
     same = settings["extraction"] == spec.extraction and store.manifest.inputs.get("proposals") == proposals
+    same = same and bf16 == bool(spec.extraction["bf16"])
     if not same or held < detect.max_proposals:
         logger.info("detect: %s holds other regions or features; they are computed", store.path)
         return None
-    device = resolve_device(config.device)
-    extractor = extractor_of(network, spec, detect, device, resolve_bf16(detect.precision, device))
+    extractor = extractor_of(network, spec, detect, device, bf16)
 
     def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:
         rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none

@@ -27,7 +27,8 @@ from detpipe.commands.run_proposer import keep_proposer
 from detpipe.datasets.source import Split
 from detpipe.heads.feature_head import StoredHead
 from detpipe.heads.region_head import BoxRegression
-from detpipe.network.device import Precision, resolve_bf16
+from detpipe.network.device import resolve_bf16
+from detpipe.network.device_settings import Precision
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest
 
 logger = logging.getLogger(__name__)

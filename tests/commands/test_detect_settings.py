@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector
@@ -52,9 +53,9 @@ def test_the_first_ones_stay_unless_replaced(run_dir: Path) -> None:
     assert kept_detect_config(run_dir / "classifier") == other
 
 
-def test_what_a_machine_needs_is_not_kept(tmp_path: Path) -> None:
+def test_what_a_machine_needs_is_not_kept_but_the_precision_is(tmp_path: Path) -> None:
     keep_detect_settings(tmp_path, DetectConfig(batch_size=7, precision=Precision.bf16, compile=True))
-    assert kept_detect_config(tmp_path) == DetectConfig()
+    assert kept_detect_config(tmp_path) == DetectConfig(precision=Precision.bf16)
 
 
 def test_an_unmeasured_detector_has_none(tmp_path: Path) -> None:
@@ -71,6 +72,15 @@ def test_they_are_carried_to_what_is_made_of_it(run_dir: Path, tmp_path: Path) -
         write_json(folder / DESCRIPTION, {"kind": "frozen"})
     carry_detect_settings(old, tmp_path)
     assert kept_detect_config(tmp_path) == MEASURED
+
+
+@pytest.mark.parametrize(("now", "precision"), [(False, Precision.float32), (True, Precision.auto)])
+def test_a_head_on_features_of_another_precision_takes_theirs(now: bool, precision: Precision, tmp_path: Path) -> None:
+    for name, bf16 in (("old", False), ("new", now)):
+        write_json(tmp_path / name / DESCRIPTION, {"kind": "features", "extraction": {"bf16": bf16}})
+    keep_detect_settings(tmp_path / "old", DetectConfig(nms_iou=0.5, precision=Precision.float32))
+    carry_detect_settings(tmp_path / "old", tmp_path / "new")
+    assert kept_detect_config(tmp_path / "new") == DetectConfig(nms_iou=0.5, precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,9 @@ def test_what_suits_no_more_is_left(
     assert said in caplog.text
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "3", '{"nms": 0.5}', '{"nms_iou": 2}', '{"nms_iou": "much"}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "3", '{"precision": "half"}', '{"nms": 0.5}', '{"nms_iou": 2}', '{"nms_iou": "much"}']
+)
 def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ClassifierError, match=r"detect\.json: wanted the settings of `detect` in JSON, got"):
@@ -127,11 +139,44 @@ def test_an_experiment_wins(run_dir: Path) -> None:
     assert (found.nms_iou, found.vote_iou) == (0.4, 0.75)
 
 
+@pytest.mark.parametrize("processor_has_bf16", [False, True])
+def test_a_detector_keeps_its_precision(
+    processor_has_bf16: bool, fast_run: Path, voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto is what the first processor has, and then the same on every other, unless another one is asked for."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor_has_bf16)
+    run = tmp_path / "run"
+    for name in ("classifier", "proposals.lmdb"):
+        shutil.copytree(fast_run / name, run / name)
+    (run / "classifier" / FILE).unlink()
+    more = (*drawn.voc(voc_root), "workers=0", "device=cpu", f"run_dir={run}")
+    assert detpipe("detect", *more).status == 0
+    first = Precision.bf16 if processor_has_bf16 else Precision.float32
+    other = Precision.float32 if processor_has_bf16 else Precision.bf16
+    assert kept_detect_config(run / "classifier").precision is first
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not processor_has_bf16)
+    made = (run / "detections.json").stat().st_mtime_ns
+    for words in ([], ["detect.precision=auto"], ["detect={}"]):  # nothing to do
+        again = detpipe("detect", *more, *words)
+        assert (again.status, (run / "detections.json").stat().st_mtime_ns) == (0, made), again.err
+    refused = detpipe("detect", *more, f"detect.precision={other.value}")
+    assert (refused.status, f"detect.precision: {first.value} -> {other.value}" in refused.err) == (1, True)
+    assert detpipe("curve", *more, "budgets=[5]", "resamples=0").status == 0
+    assert json.loads((run / "curve.json").read_text())["detect"]["precision"] == first.value
+    for config in (None, DetectConfig(score_floor=0.5)):
+        assert Detector.from_run(run, device="cpu", config=config).config.precision is first
+    asked = Detector.from_run(run, device="cpu", config=DetectConfig(precision=other))
+    assert asked.config.precision is other
+
+
 def test_what_a_command_refuses_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "classifier").mkdir()
-    choosing = DetectConfig(nms_iou=0.5, dedup_step=16, cascade_size=64, cascade_keep=100, second_look=40)
+    choosing = DetectConfig(
+        nms_iou=0.5, dedup_step=16, cascade_size=64, cascade_keep=100, second_look=40, precision=Precision.bf16
+    )
     keep_detect_settings(tmp_path / "classifier", choosing)
-    assert as_said(Curve, tmp_path) == DetectConfig(nms_iou=0.5)
+    assert as_said(Curve, tmp_path) == DetectConfig(nms_iou=0.5, precision=Precision.bf16)
     assert as_said(Export, tmp_path) == DetectConfig(nms_iou=0.5, second_look=40)
     assert as_said(Detect, tmp_path) == choosing
 

@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from detpipe import Detector
+from detpipe.classify.detect import DetectConfig
 from detpipe.classify.image_scorer import ImageScorer
 from detpipe.commands.command import RunFolder
+from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.export import refuse_other_stages
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
+from detpipe.network.device import Precision
 from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn
 from tests.command_line import detpipe
@@ -44,6 +47,7 @@ def test_the_description_is_enough_to_use_it(exported: Path, fast_run: Path) -> 
     assert (told["kind"], told["scaling"]) == ("fast_rcnn", {"scales": [96], "max_side": 640, "flip": False})
     assert told["proposals"] == proposer_of_run(RunFolder(fast_run)).describe()
     assert told["detect"]["nms_iou"] == 0.3
+    assert told["precision"] == "float32"
     assert [one["name"] for one in told["outputs"]] == ["probabilities", "deltas"]
     assert {path.name for path in exported.iterdir()} == {"detector.onnx", "detector.json", "manifest.json"}
 
@@ -86,6 +90,17 @@ def test_a_second_call_does_nothing_and_another_setting_is_named(exported: Path,
     other = detpipe("export", f"run_dir={fast_run}", f"out={exported}", "detect.nms_iou=0.4")
     assert (other.status, "detect.nms_iou: 0.3 -> 0.4" in other.err) == (1, True)
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
+
+
+def test_an_exported_network_computes_in_float32(finished_run: Path, tmp_path: Path) -> None:
+    """What was measured in bf16 is exported with a warning; a wish for bf16 is refused."""
+    run = drawn.copy(finished_run, tmp_path / "run")
+    keep_detect_settings(run / "classifier", DetectConfig(precision=Precision.bf16), replace=True)
+    outcome = detpipe("export", f"run_dir={run}", "format=torch")
+    assert outcome.status == 0, outcome.err
+    assert "were computed in bf16" in outcome.out + outcome.err
+    refused = detpipe("export", f"run_dir={run}", "format=torch", "detect.precision=bf16")
+    assert (refused.status, "detect.precision: expected float32" in refused.err) == (1, True), refused.err
 
 
 def test_crops_as_a_program_of_torch(finished_run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from detpipe import Detector
 from detpipe.storage.manifest import read_manifest
@@ -46,12 +48,18 @@ def test_a_changed_setting_is_refused_by_name(fast_run: Path, voc_root: Path, ov
     assert named in outcome.err
 
 
-def test_python_and_the_command_line_detect_the_same(fast_run: Path, voc_root: Path) -> None:
+@pytest.mark.parametrize("processor_has_bf16", [False, True])
+def test_python_and_the_command_line_detect_the_same(
+    processor_has_bf16: bool, fast_run: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run detected in float32: that stays, whatever the processor has."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor_has_bf16)
     detector = Detector.from_run(fast_run, device="cpu")
     found = detector.predict(voc_root / "JPEGImages" / f"{drawn.TEST[0]}.jpg")
     stored = [one for one in json.loads((fast_run / "detections.json").read_text()) if one["image_id"] == drawn.TEST[0]]
     assert len(stored) == len(found) > 0
     assert [one["category_id"] for one in stored] == found.labels.tolist()
+    np.testing.assert_allclose([one["score"] for one in stored], found.scores, atol=1e-5)
 
 
 def test_what_inspect_can_and_cannot_look_into(fast_run: Path, tmp_path: Path) -> None:

@@ -64,6 +64,22 @@ def test_stored_features_and_the_network_detect_the_same(voc_root: Path, changed
     assert by_store == by_network
 
 
+def test_new_regions_are_seen_in_the_precision_of_the_stored_ones(
+    voc_root: Path, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features were computed in float32: on a processor with bf16, too. Asked for bf16, the store does not do."""
+    by_store = json.loads((changed / "detections.json").read_text())
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    (changed / "classifier" / "detect.json").unlink()
+    settings = ("detect.max_proposals=30", "device=cpu", "overwrite=true")
+    ran("detect", voc_root, changed, DISC, *settings)
+    assert json.loads((changed / "detections.json").read_text()) == by_store
+    assert json.loads((changed / "classifier" / "detect.json").read_text())["precision"] == "float32"
+    outcome = ran("detect", voc_root, changed, DISC, *settings, "detect.precision=bf16")
+    assert "they are computed" in outcome.out + outcome.err
+    assert json.loads((changed / "detections.json").read_text()) != by_store
+
+
 def test_a_second_look_is_the_same_with_and_without_a_store(voc_root: Path, changed: Path) -> None:
     """The likeliest regions are seen where they moved to, by features that no store has."""
     once = json.loads((changed / "detections.json").read_text())
