@@ -19,7 +19,7 @@ from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.export import refuse_other_stages
 from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.network.device import Precision
+from detpipe.network.device_settings import Precision
 from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn
 from tests.command_line import detpipe
