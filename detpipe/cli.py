@@ -243,7 +243,8 @@ def execute(command: CommandRow, config: DictConfig) -> None:
     logging.captureWarnings(True)
     keep_freed_memory()
     with logging_redirect_tqdm():
-        command.load_run()(to_command(config, HydraConfig.get().overrides.task))
+        words = HydraConfig.get().overrides
+        command.load_run()(to_command(config, [*words.hydra, *words.task]))
 
 
 def configuration_error(error: Exception, command: str) -> str:

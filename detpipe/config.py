@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -71,6 +72,9 @@ NOT_TAKEN: dict[str, frozenset[str]] = {
 }
 """Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
 
+_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""Application -> settings that replace the defaults of its schema while a command is composed a second time."""
+
 EXPERIMENT = "experiment"
 """The group of presets that set several groups at once; it has no field."""
 
@@ -109,6 +113,7 @@ class TableSource(ConfigSource):
             node: Any = primary(APPLICATIONS[name])
         elif group == "schema" and name in APPLICATIONS:
             node, header = _without_components(APPLICATIONS[name].load_settings()), {"package": "_global_"}
+            node.merge_with(_DEFAULTS.get(name, {}))
         elif name in GROUPS.get(group, ()):
             node = load_class(GROUPS[group][name])
         else:
@@ -187,8 +192,8 @@ def _option(group: str, kind: type) -> str:
 def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     """The command's dataclass, its components made and checked. Raises ValueError for a value that one refuses.
 
-    overrides: the words of the command line, by which a setting that stands there wins over a solver.prototxt, and over
-    what is kept beside the run's classifier.
+    overrides: the words that `config` was composed with. A setting among them wins over a solver.prototxt, and over the
+    settings that are kept with the run's classifier. For a command that takes these Hydra must still be initialised.
     """
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if OmegaConf.select(config, "solver.prototxt") is not None:
@@ -196,29 +201,36 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     if "detect" not in given:
         for application, not_taken in NOT_TAKEN.items():
             if OmegaConf.get_type(config) is APPLICATIONS[application].load_settings():
-                config = _with_kept_detect_settings(config, given, not_taken)
+                config = _with_kept_detect_settings(config, application, overrides, not_taken)
     return OmegaConf.to_object(config)
 
 
-def _with_kept_detect_settings(config: DictConfig, given: Collection[str], not_taken: Collection[str]) -> DictConfig:
-    """The configuration of a detector's use with the settings that it was measured with, under all that is said."""
+def _with_kept_detect_settings(
+    config: DictConfig, application: str, words: Sequence[str], not_taken: Collection[str]
+) -> DictConfig:
+    """The configuration with the detection settings that the detector was evaluated with, below all that is set.
+
+    The command is composed again with these settings as the defaults of its schema. So whatever a file or a word sets
+    wins, also where it sets the default: after composition nobody can tell such a setting from one that is not set.
+    """
     # Here, because they import torch, and most commands have no use for them.
-    from detpipe.classify.detect_settings import DetectConfig
     from detpipe.commands.command import RunFolder
     from detpipe.commands.detect_settings import kept_detect_settings
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
-    usual: DictConfig = OmegaConf.structured(DetectConfig)
+    kept = {name: value for name, value in kept.items() if name not in not_taken}
+    if not kept:
+        return config
+    try:
+        _DEFAULTS[application] = {"detect": kept}
+        detect = compose(application, list(words)).detect
+    finally:
+        del _DEFAULTS[application]
+    taken = [f"detect.{name}={value}" for name, value in kept.items() if detect[name] != config.detect[name]]
     config = copy.deepcopy(config)
-    taken = []
-    for name, value in kept.items():
-        # What differs from the default has been said by an experiment.
-        said = f"detect.{name}" in given or config.detect[name] != usual[name]
-        if not said and value != usual[name] and name not in not_taken:
-            OmegaConf.update(config, f"detect.{name}", value)
-            taken.append(f"detect.{name}={value}")
+    config.detect = detect
     if taken:
-        logger.info("as the run's test images were looked at: %s", " ".join(taken))
+        logger.info("using the run's own settings: %s", " ".join(taken))
     return config
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra import compose, initialize_config_module
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
@@ -23,7 +22,7 @@ from detpipe.commands.detect_settings import (
 )
 from detpipe.commands.detector_settings import Curve, Export
 from detpipe.commands.stage_settings import Detect
-from detpipe.config import to_command
+from detpipe.config import APPLICATIONS, register, to_command
 from detpipe.network.device_settings import Precision
 from detpipe.storage.atomic import write_json
 from tests import drawn
@@ -112,19 +111,20 @@ def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
         kept_detect_settings(tmp_path)
 
 
-def as_said(command: type, run_dir: Path, *overrides: str, **values: Any) -> DetectConfig:
+def as_said(command: type, run_dir: Path, *overrides: str) -> DetectConfig:
     """The settings of detection that a command works with."""
-    config: DictConfig = OmegaConf.structured(command)
-    config.run_dir = str(run_dir)
-    for name, value in values.items():
-        OmegaConf.update(config, name, value)
-    config.merge_with_dotlist(list(overrides))
-    found: DetectConfig = to_command(config, overrides).detect
+    register()
+    (name,) = (name for name, row in APPLICATIONS.items() if row.load_settings() is command)
+    words = [f"run_dir={run_dir}", *overrides]
+    with initialize_config_module("detpipe.conf", version_base="1.3"):
+        found: DetectConfig = to_command(compose(name, words), words).detect
+        # The defaults of the next command are its own again.
+        assert to_command(compose(name, ["run_dir=nowhere"]), ["run_dir=nowhere"]).detect == DetectConfig()
     return found
 
 
 def test_new_images_are_looked_at_as_the_test_images_were(run_dir: Path) -> None:
-    assert as_said(Detect, run_dir, source="photos") == MEASURED
+    assert as_said(Detect, run_dir, "source=photos") == MEASURED
     assert as_said(Detect, run_dir) == MEASURED
 
 
@@ -134,9 +134,17 @@ def test_the_command_line_wins_even_with_the_default(run_dir: Path) -> None:
     assert as_said(Detect, run_dir, "detect={}") == DetectConfig()
 
 
-def test_an_experiment_wins(run_dir: Path) -> None:
-    found = as_said(Detect, run_dir, **{"detect.nms_iou": 0.4})  # as a file of conf/ sets it, not the command line
-    assert (found.nms_iou, found.vote_iou) == (0.4, 0.75)
+@pytest.mark.parametrize("value", [0.4, 0.3])
+@pytest.mark.parametrize("package", ["_global_", "detect"])
+def test_an_experiment_wins_even_with_the_default(value: float, package: str, run_dir: Path, tmp_path: Path) -> None:
+    """What a file sets, at whatever place of it, by itself or by a preset that it takes."""
+    preset = {"_global_": f"detect:\n  nms_iou: {value}\n", "detect": f"nms_iou: {value}\n"}[package]
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(f"# @package {package}\n{preset}")
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - base\ndetect:\n  vote_iou: null\n")
+    found = as_said(Detect, run_dir, "experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (found.nms_iou, found.vote_iou, found.max_proposals) == (value, None, 600)
 
 
 @pytest.mark.parametrize("processor_has_bf16", [False, True])
@@ -192,7 +200,7 @@ def test_a_detector_is_used_as_it_was_measured(fast_run: Path, voc_root: Path, t
     assert detpipe("detect", *more, "detect.nms_iou=0.1", "overwrite=true").status == 0
     assert json.loads((run / "detections.json").read_text()) != measured
     again = detpipe("detect", *more, "overwrite=true")
-    assert "were looked at: detect.nms_iou=0.9 detect.max_detections=7" in again.out + again.err
+    assert "detect.nms_iou=0.9 detect.max_detections=7" in again.out + again.err
     assert json.loads((run / "detections.json").read_text()) == measured
     detector = Detector.from_run(run, device="cpu")
     assert (detector.config.nms_iou, detector.config.max_detections) == (0.9, 7)
