@@ -391,7 +391,8 @@ def test_blocks_are_found() -> None:
 
 
 def test_every_page_has_a_block() -> None:
-    assert {block.page for block in [*blocks("sh"), *blocks("python")]} >= set(DOCS)
+    listed = {*DOCS} - {ROOT / "docs" / "files.md"}  # files.md is a generated list
+    assert {block.page for block in [*blocks("sh"), *blocks("python")]} >= listed
 
 
 # --- Links ------------------------------------------------------------------------------------------------------------
