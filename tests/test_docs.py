@@ -1,4 +1,4 @@
-"""README and docs/: every command in them composes or runs, every Python block runs, every table is the code's.
+"""README, docs/, benchmarks/notes/: each command composes or runs, each Python block runs, each table is the code's.
 
 A comment before a block says what is done with it:
 - none: `detpipe` lines are composed with all their overrides, as `--cfg job` does, and their values checked; other
@@ -55,8 +55,10 @@ from tests.test_layers import LAYERS
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = ROOT / "README.md"
-PAGES = [*([README] if README.is_file() else []), *DOCS]
-LINKED = [*PAGES, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+BENCHMARKS = ROOT / "BENCHMARKS.md"
+NOTES = sorted((ROOT / "benchmarks" / "notes").glob("*.md"))
+PAGES = [*([README] if README.is_file() else []), *DOCS, *NOTES]
+LINKED = [*PAGES, BENCHMARKS, *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 
 OTHER_WORDS = {
     "cat",
@@ -69,6 +71,7 @@ OTHER_WORDS = {
     "python",
     "srun",
     "tail",
+    "taskset",
     "torchrun",
 }
 """What a shell line may begin with beside `detpipe`; such lines are not run."""
@@ -391,8 +394,45 @@ def test_blocks_are_found() -> None:
 
 
 def test_every_page_has_a_block() -> None:
-    listed = {*DOCS} - {ROOT / "docs" / "files.md"}  # files.md is a generated list
+    listed = {*DOCS, *NOTES} - {ROOT / "docs" / "files.md"}  # files.md is a generated list
     assert {block.page for block in [*blocks("sh"), *blocks("python")]} >= listed
+
+
+# --- Commands of benchmarks -------------------------------------------------------------------------------------------
+
+BENCHMARK_COMMANDS = {
+    "data_sets": "run",
+    "lenet_mnist": "train-cls",
+    "multibox": "train-multibox",
+    "propose_rate": "propose",
+    "voc20": "run",
+}
+"""The command that gets the key=value words of a benchmark's line."""
+
+
+def benchmark_lines() -> list[list[str]]:
+    """The words after `python` of each line in the notes, and in BENCHMARKS.md's table, that runs a benchmark."""
+    shell = [words for block in blocks("sh") if block.page in NOTES for words in block.commands]
+    inline = [shlex.split(line) for line in re.findall(r"`(python benchmarks/[^`]*)`", BENCHMARKS.read_text("utf-8"))]
+    return [words[words.index("python") + 1 :] for words in [*shell, *inline] if "python" in words]
+
+
+@pytest.mark.parametrize("words", benchmark_lines(), ids=shlex.join)
+def test_benchmark_lines_fit_their_scripts(words: list[str]) -> None:
+    script = ROOT / words[0]
+    options = set(re.findall(r'add_argument\("(--[\w-]+)"', script.read_text("utf-8")))
+    assert {word for word in words if word.startswith("--")} <= options
+    overrides = [word for word in words if "=" in word]
+    if overrides:
+        places = ["dataset=voc", "dataset.root=my_voc", "run_dir=runs/mine"]
+        name = BENCHMARK_COMMANDS[script.stem]
+        to_command(compose_command(name, [*places, *overrides]), [*places, *overrides])
+
+
+def test_every_benchmark_is_in_the_notes() -> None:
+    assert {words[0] for words in benchmark_lines()} == {
+        f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")
+    }
 
 
 # --- Links ------------------------------------------------------------------------------------------------------------
@@ -411,6 +451,11 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_readme_links_every_page() -> None:
     linked = {(ROOT / target).resolve() for target in LINK.findall(README.read_text("utf-8"))}
     assert [page.name for page in DOCS if page not in linked] == []
+
+
+def test_benchmarks_links_every_page_of_notes() -> None:
+    linked = {(ROOT / target).resolve() for target in LINK.findall(BENCHMARKS.read_text("utf-8"))}
+    assert [page.name for page in NOTES if page not in linked] == []
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
