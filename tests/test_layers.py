@@ -13,7 +13,9 @@ import detpipe
 
 PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
-    **dict.fromkeys(("boxes", "structures", "class_path", "jit", "parallel", "progress", "storage", "solver"), 0),
+    **dict.fromkeys(
+        ("boxes", "structures", "class_path", "jit", "parallel", "progress", "resize", "storage", "solver"), 0
+    ),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
     **dict.fromkeys(("heads", "inspect", "network"), 2),
     **dict.fromkeys(("proposals", "classify"), 3),

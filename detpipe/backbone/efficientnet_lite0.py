@@ -17,7 +17,8 @@ from torch import nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.folded_batch_norm import convolved_and_normed
-from detpipe.backbone.input_spec import InputSpec, Interpolation
+from detpipe.backbone.input_spec import InputSpec
+from detpipe.resize import Interpolation
 
 SPEC = InputSpec(
     size=(224, 224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), interpolation=Interpolation.bicubic

@@ -10,22 +10,14 @@ from enum import StrEnum
 
 import torch
 
+from detpipe.resize import Interpolation
+
 
 class ChannelOrder(StrEnum):
     """The order of colours that a network was trained with (Caffe's models: BGR)."""
 
     RGB = "RGB"
     BGR = "BGR"
-
-
-class Interpolation(StrEnum):
-    """How images were resized when the network was trained."""
-
-    nearest = "nearest"
-    bilinear = "bilinear"
-    bicubic = "bicubic"
-    area = "area"
-    lanczos = "lanczos"
 
 
 Triple = tuple[float, float, float]

@@ -17,7 +17,8 @@ import torchvision
 from torch import nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap, meta_copy
-from detpipe.backbone.input_spec import InputSpec, Interpolation
+from detpipe.backbone.input_spec import InputSpec
+from detpipe.resize import Interpolation
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.classify.crop_settings import REFERENCE_SIDE, CropConfig, CropMode
+from detpipe.resize import resize
 from detpipe.structures import Float32Array, Image
 
 
@@ -73,5 +74,5 @@ def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.N
 def _shrunk(image: Image, halvings_x: int, halvings_y: int) -> Image:
     """The image shrunk 2^halvings times by axis, each pixel the average of those it stands for."""
     height, width = image.shape[:2]
-    size = (max(width >> halvings_x, 1), max(height >> halvings_y, 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    size = (max(height >> halvings_y, 1), max(width >> halvings_x, 1))
+    return resize(image, size)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.datasets.image_file import BrokenImageError, read_grey, read_header, read_image
+from detpipe.resize import Interpolation, resize
 from detpipe.storage.datum import (
     CorruptDatumError,
     caffe_datum,
@@ -85,14 +86,12 @@ class Resize:
         where the image shrinks: a network sees fewer false edges.
         """
         if self.size is not None:
-            return np.asarray(cv2.resize(image, self.size[::-1]), dtype=np.uint8)
+            return resize(image, self.size, Interpolation.bilinear, antialias=False)
         height, width = image.shape[:2]
         if self.short is None or min(height, width) == self.short:
             return image
         scale = self.short / min(height, width)
-        to = (max(self.short, round(width * scale)), max(self.short, round(height * scale)))
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, to, interpolation=how), dtype=np.uint8)
+        return resize(image, (max(self.short, round(height * scale)), max(self.short, round(width * scale))))
 
 
 def _is_side(text: str) -> bool:

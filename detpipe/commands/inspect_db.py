@@ -25,7 +25,7 @@ from detpipe.report.database_page import (
     sheet,
     write_database_page,
 )
-from detpipe.report.drawing import image_to_png, resize
+from detpipe.report.drawing import image_to_png, scaled
 from detpipe.report.text_table import as_bytes
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.datum import parse_datum, unpack_image
@@ -204,7 +204,7 @@ def sampled(contents: DatabaseContents, names: Mapping[int, str], count: int, se
 def small_image(key: bytes, value: bytes) -> tuple[str, Any]:
     """The key as text, and the picture, its longer side at most twice a cell of the sheet."""
     image = unpack_image(parse_datum(value, repr(key)), repr(key))
-    return key.decode(errors="replace"), resize(image, min(1.0, 2 * CELL / max(image.shape[:2])))
+    return key.decode(errors="replace"), scaled(image, min(1.0, 2 * CELL / max(image.shape[:2])))
 
 
 def write(folder: Path, data: DatabasePage, contents: DatabaseContents) -> Sequence[Path]:

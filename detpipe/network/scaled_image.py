@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from detpipe.backbone.input_spec import ChannelOrder, InputSpec
+from detpipe.resize import resize
 from detpipe.structures import Float32Array, Image
 
 
@@ -39,7 +39,7 @@ class Scaling:
         return np.array([x, y, x, y], dtype=np.float32)
 
     def pixels(self, image: Image) -> Image:
-        """(H, W, 3) -> (H', W', 3), each new pixel the average of what it covers, or bilinear between pixels.
+        """(H, W, 3) -> (H', W', 3), averaged along a side that shrinks, bilinear along one that grows.
 
         Raises ValueError for an image of another size.
         """
@@ -47,10 +47,7 @@ class Scaling:
             raise ValueError(
                 f"wanted an image of {self.image_size}, got {image.shape[:2]}: its boxes are of another one"
             )
-        height, width = self.input_size
-        shrinks = height < image.shape[0]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        scaled = np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+        scaled = resize(image, self.input_size)
         return np.ascontiguousarray(scaled[:, ::-1]) if self.mirrored else scaled
 
     def to_input(self, boxes: Float32Array) -> Float32Array:

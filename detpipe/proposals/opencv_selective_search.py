@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from detpipe.resize import Interpolation, resize
 from detpipe.structures import Float32Array, Image
 
 _LOCK = threading.Lock()
@@ -69,7 +70,7 @@ def rand_can_be_seeded() -> bool:
     if _find_srand() is None:
         return False
     pattern = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    image = cv2.resize(pattern, (96, 96), interpolation=cv2.INTER_NEAREST)
+    image = resize(pattern, (96, 96), Interpolation.nearest)
 
     def order(seed: int) -> bytes:
         search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,6 +17,7 @@ from detpipe.report.drawing import captioned, class_colour, contact_sheet
 from detpipe.report.figure_style import ACCENT, STYLE, short_name
 from detpipe.report.page import Cell, Picture
 from detpipe.report.text_table import shortened, text_table
+from detpipe.resize import Interpolation, resize
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Float32Array, Image
 
@@ -143,5 +143,4 @@ def mean_image(mean: Float32Array) -> Image:
     planes = mean[::-1] if len(mean) == 3 else np.repeat(mean, 3, axis=0)
     image = np.ascontiguousarray(planes.transpose(1, 2, 0)).round().astype(np.uint8)
     times = max(1, CELL // max(image.shape[:2]))
-    size = (image.shape[1] * times, image.shape[0] * times)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    return resize(image, (image.shape[0] * times, image.shape[1] * times), Interpolation.nearest)

@@ -15,6 +15,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont
 
 from detpipe.boxes import clip
+from detpipe.resize import Interpolation, resize
 from detpipe.structures import Detections, Float32Array, GroundTruth, Image
 
 Colour = tuple[int, int, int]
@@ -96,7 +97,7 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) 
     sheet = np.full((height * -(-len(images) // columns), width * columns, 3), 40, dtype=np.uint8)
     for index, image in enumerate(images):
         scale = min(height / image.shape[0], width / image.shape[1])
-        small = resize(image, scale)[:height, :width]
+        small = scaled(image, scale)[:height, :width]
         top = index // columns * height + (height - small.shape[0]) // 2
         left = index % columns * width + (width - small.shape[1]) // 2
         sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
@@ -115,10 +116,10 @@ def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
     return np.array(picture)
 
 
-def resize(image: Image, scale: float) -> Image:
+def scaled(image: Image, scale: float) -> Image:
     """The image times scale, at least 1 pixel high and wide."""
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+    size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
+    return resize(image, size, Interpolation.area if scale < 1 else Interpolation.bicubic)
 
 
 def to_jpeg(image: Image, quality: int = 92) -> bytes:

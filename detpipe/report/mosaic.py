@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from detpipe.report.drawing import contact_sheet
+from detpipe.resize import Interpolation, resize
 from detpipe.structures import Float32Array, Image
 
 GAP = (16, 18, 22)
@@ -31,13 +32,13 @@ def mosaic(tiles: Sequence[Image], side: int) -> Image:
     shrink = min(1.0, max(cell, 1) / width)
     scale = max(1, cell // width)
     size = (max(1, round(width * shrink)) * scale, max(1, round(height * shrink)) * scale)
-    how = cv2.INTER_AREA if shrink < 1 else cv2.INTER_NEAREST
+    how = Interpolation.area if shrink < 1 else Interpolation.nearest
     rows = -(-len(tiles) // columns)
     sheet = np.full((rows * (size[1] + LINE) + LINE, columns * (size[0] + LINE) + LINE, 3), GAP, dtype=np.uint8)
     for index, tile in enumerate(tiles):
         top = index // columns * (size[1] + LINE) + LINE
         left = index % columns * (size[0] + LINE) + LINE
-        sheet[top : top + size[1], left : left + size[0]] = cv2.resize(tile, size, interpolation=how)
+        sheet[top : top + size[1], left : left + size[0]] = resize(tile, size[::-1], how)
     return sheet
 
 

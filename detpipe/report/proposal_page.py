@@ -11,7 +11,7 @@ import numpy as np
 
 from detpipe import boxes
 from detpipe.report import page
-from detpipe.report.drawing import GREEN, RED, Colour, draw_boxes, resize
+from detpipe.report.drawing import GREEN, RED, Colour, draw_boxes, scaled
 from detpipe.report.page import Picture
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array, Proposals
@@ -99,7 +99,7 @@ class ShownImage:
     def small(self) -> ShownImage:
         """The same with the picture as the page has it, so that many take little memory."""
         scale = SIDE / max(self.picture.shape[:2])
-        return self if scale >= 1 else replace(self, picture=resize(self.picture, scale))
+        return self if scale >= 1 else replace(self, picture=scaled(self.picture, scale))
 
 
 def write_proposal_page(

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.backbone.input_spec import ChannelOrder, InputSpec, Interpolation
+from detpipe.backbone.input_spec import ChannelOrder, InputSpec
+from detpipe.resize import Interpolation
 
 CAFFE = InputSpec(
     size=(227, 256),

@@ -74,6 +74,14 @@ def test_pixels_go_where_boxes_go(side: int, mirrored: bool) -> None:
     assert not seen.any()
 
 
+@pytest.mark.parametrize("side", [200, 320, 512])
+def test_a_wide_image_in_a_square_is_averaged_along_x(side: int) -> None:
+    """The square forms of MultiBox: the height may stay or grow while the width shrinks."""
+    image = np.zeros((300, 1200, 3), dtype=np.uint8)
+    image[:, 1::2] = 255
+    assert Scaling((300, 1200), (side, side)).pixels(image).std() < 40
+
+
 def test_an_image_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"wanted an image of \(40, 60\), got \(60, 40\)"):
         Scaling.to_side((40, 60), 20, 100).pixels(np.zeros((60, 40, 3), dtype=np.uint8))

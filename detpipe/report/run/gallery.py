@@ -13,7 +13,7 @@ import numpy as np
 from detpipe.boxes import clip
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.matching import match_detections
-from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, resize
+from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, scaled
 from detpipe.report.page import Picture
 from detpipe.report.run.misses import Miss, above, find_misses
 from detpipe.structures import Dataset, Detections, GroundTruth, Image, ImageId, ImageRecord
@@ -86,7 +86,7 @@ def _image(
 ) -> Picture:
     scale = IMAGE_SIDE / max(image.shape[:2])
     found = detections.get(record.image_id)
-    drawn = resize(image, scale)
+    drawn = scaled(image, scale)
     tally = ""
     if dataset.ground_truth is not None:
         gt = dataset.ground_truth[record.image_id]
@@ -119,7 +119,7 @@ def _crop(image: Image, *, miss: Miss, dataset: Dataset, path: Path, missed: boo
     part = image[top : top + max(1, bottom - top), left : left + max(1, right - left)]
     scale = CROP_SIDE / max(part.shape[:2])
     origin = np.array([left, top, left, top], dtype=np.float32)
-    drawn = resize(part, scale)
+    drawn = scaled(part, scale)
     if not missed and dataset.ground_truth is not None:
         gt = dataset.ground_truth[miss.image_id].boxes
         drawn = draw_boxes(drawn, (gt - origin) * np.float32(scale), colours=[GREEN] * len(gt), dashed=True)
