@@ -115,14 +115,13 @@ def of_folder(root: Path, training: bool, options: argparse.Namespace) -> float:
 def of_database(path: Path, training: bool, options: argparse.Namespace) -> float:
     """Images a second of a database, likewise from the first batch on."""
     view = ViewConfig(share=0.875, random_area=0.08)
-    spec = create_backbone(BackboneConfig(weights="none")).spec
-    size = (options.side, options.side)
+    spec = create_backbone(BackboneConfig(weights="none", input_size=options.side)).spec
     with ImagesReader(path) as reader:
         order = plain_order(len(reader), batch_size=BATCH, seed=0)
 
         def make(number: int) -> torch.Tensor:
             draws = draw_views(np.random.default_rng((0, number)), BATCH) if training else None
-            batch = read_batch(reader, order(number), size, view, draws, flip=training)
+            batch = read_batch(reader, order(number), spec, view, draws, flip=training)
             return spec.to_input(torch.from_numpy(batch.images))
 
         batches = Prefetcher(make, 0, options.batches + 1, threads=options.workers, depth=2 * options.workers)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader
 from detpipe.classify.mixup import Mixing, draw_mixing
@@ -64,7 +65,7 @@ def train_images(
         generator = np.random.default_rng((session.seed, number))
         # Drawn for the whole batch, so that an image looks the same whichever rank reads it.
         draws = draw_views(generator, batch_size)[part]
-        batch = read_batch(train, order(number)[part], network.input_size, view, draws, flip=head.flip)
+        batch = read_batch(train, order(number)[part], network.backbone.spec, view, draws, flip=head.flip)
         return replace(batch, mixing=draw_mixing(generator, batch_size, view.mixup, part))
 
     def loss(batch: ImageBatch) -> Mapping[str, Tensor]:
@@ -95,22 +96,23 @@ def train_images(
 def read_batch(
     reader: ImagesReader,
     places: Int64Array | Sequence[int],
-    size: tuple[int, int],
+    spec: InputSpec,
     view: ViewConfig,
     draws: Sequence[Draws] | None,
     *,
     flip: bool = False,
 ) -> ImageBatch:
-    """The images at these places as the network sees them: (N, *size, 3); no places give (0, *size, 3).
+    """The images at these places at the size of the network's input, not normalised: (N, H, W, 3) uint8 RGB.
 
+    spec: its size, and the interpolation where a cut is resized. No places give (0, H, W, 3).
     draws: for each image what is random in its view, and with `flip` whether it is mirrored; None sees the middle as
     it is stored. Raises ValueError naming the record that is smaller than its crop.
     """
-    images = np.empty((len(places), *size, 3), dtype=np.uint8)
+    images = np.empty((len(places), *spec.size, 3), dtype=np.uint8)
     for row, place in enumerate(places):
         of_one = draws[row] if draws is not None else None
         try:
-            seen = view_datum(reader.datum(place), reader.where(place), size, view, of_one)
+            seen = view_datum(reader.datum(place), reader.where(place), spec.size, view, of_one, spec.interpolation)
         except CorruptDatumError:
             raise
         except ValueError as error:
@@ -138,7 +140,7 @@ def all_logits(
     with torch.inference_mode(), autocast(device, bf16):
         for begin in range(0, len(reader), TEST_BATCH):
             places = range(begin, min(begin + TEST_BATCH, len(reader)))
-            batch = read_batch(reader, places, network.input_size, view, None)
+            batch = read_batch(reader, places, network.backbone.spec, view, None)
             found.append(network(torch.from_numpy(batch.images).to(device)).float().cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, 0), dtype=np.float32)
 

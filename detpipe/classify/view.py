@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from detpipe.classify.view_settings import ViewConfig
+from detpipe.resize import Interpolation, resize
 from detpipe.storage.datum import is_jpeg, stored_size, unpack_image
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
@@ -63,21 +63,27 @@ class Cut(NamedTuple):
 
 
 def view_datum(
-    datum: Datum, where: str, size: tuple[int, int], view: ViewConfig, draws: Draws | None
+    datum: Datum,
+    where: str,
+    size: tuple[int, int],
+    view: ViewConfig,
+    draws: Draws | None,
+    interpolation: Interpolation,
 ) -> npt.NDArray[np.uint8]:
     """What the network sees of a record: (*size, 3) uint8 RGB. A large JPEG is decoded at a half, quarter or eighth.
 
-    size: (height, width) of the input. draws: of a training; None for a test, which sees the middle.
+    size: (height, width) of the input. draws: of a training; None for a test, which sees the middle. interpolation: the
+    network's own (InputSpec), used where the cut is resized.
     Raises CorruptDatumError, and ValueError for an image smaller than its cut.
     """
     image_size = stored_size(datum)
     if image_size is None:  # Caffe's encoded records don't say
         image = unpack_image(datum, where)
-        return take_cut(image, place_cut(image.shape[:2], size, view, draws), size)
+        return take_cut(image, place_cut(image.shape[:2], size, view, draws), size, interpolation)
     cut = place_cut(image_size, size, view, draws)
     reduction = reduction_of(cut, size) if is_jpeg(datum) else 1
     image = unpack_image(datum, where, reduction=reduction)
-    return take_cut(image, cut.reduced(reduction, image.shape[:2]), size)
+    return take_cut(image, cut.reduced(reduction, image.shape[:2]), size, interpolation)
 
 
 def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConfig, draws: Draws | None) -> Cut:
@@ -106,16 +112,12 @@ def reduction_of(cut: Cut, size: tuple[int, int]) -> int:
     return next(fits, 1)
 
 
-def take_cut(image: Image, cut: Cut, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """The cut of an image (H, W, 3), brought to `size`.
-
-    Pixels are averaged where it shrinks to a half or less, and interpolated above, where that misses none of them.
-    """
+def take_cut(image: Image, cut: Cut, size: tuple[int, int], interpolation: Interpolation) -> npt.NDArray[np.uint8]:
+    """The cut of an image (H, W, 3), resized to `size` with antialiasing; a cut of that size is not copied."""
     part = image[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
     if part.shape[:2] == size:
         return part
-    how = cv2.INTER_AREA if cut.height >= 2 * size[0] and cut.width >= 2 * size[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, size[::-1], interpolation=how), dtype=np.uint8)
+    return resize(part, size, interpolation)
 
 
 def _cut_size(image_size: tuple[int, int], size: tuple[int, int], share: float | None) -> tuple[int, int]:

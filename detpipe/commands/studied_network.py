@@ -78,7 +78,7 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
         images, source = generator.integers(0, 256, (config.batch, *size, 3), dtype=np.uint8), "noise"
     else:
         paths = _image_files(Path(config.image))[: config.batch]
-        images = np.stack([middle_square(read_image(path), size) for path in paths])
+        images = np.stack([middle_square(read_image(path), studied.spec) for path in paths])
         source = f"{config.image}" + (f", {len(paths)} images" if len(paths) > 1 else "")
     if config.label is not None and not 0 <= config.label < studied.outputs:
         raise ValueError(f"label: wanted one of 0 to {studied.outputs - 1}, got {config.label}")
@@ -88,9 +88,10 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
     return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), source
 
 
-def middle_square(image: Image, size: tuple[int, int]) -> Image:
-    """As much of the middle of an image (H, W, 3) as has the network's shape, (*size, 3)."""
-    return take_cut(image, place_cut(image.shape[:2], size, ViewConfig(share=1.0), None), size)
+def middle_square(image: Image, spec: InputSpec) -> Image:
+    """The largest part of the middle of an image (H, W, 3) with the aspect ratio of the input, resized to it."""
+    cut = place_cut(image.shape[:2], spec.size, ViewConfig(share=1.0), None)
+    return take_cut(image, cut, spec.size, spec.interpolation)
 
 
 def first_image(images: Tensor) -> Image:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
+from detpipe.backbone.input_spec import InputSpec
 from detpipe.classify import train_images as module
 from detpipe.classify.image_classifier import ImageClassifier
 from detpipe.classify.image_db import ImagesReader, image_key
@@ -20,6 +22,7 @@ from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.batch_order import plain_order
 from detpipe.network.train_network import Session
+from detpipe.resize import Interpolation
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
@@ -106,28 +109,42 @@ def test_batches_are_whole_passes() -> None:
         plain_order(0, batch_size=4, seed=0)(0)
 
 
+def spec_of(side: int, interpolation: Interpolation = Interpolation.bilinear) -> InputSpec:
+    return InputSpec((side, side), (127.0, 127.0, 127.0), (64.0, 64.0, 64.0), interpolation=interpolation)
+
+
+@pytest.mark.parametrize("side", [SIDE // 2, 2 * SIDE])
+def test_images_are_resized_as_the_networks_spec_says(reader: ImagesReader, side: int) -> None:
+    for interpolation in (Interpolation.bilinear, Interpolation.bicubic):
+        batch = read_batch(reader, [3], spec_of(side, interpolation), ViewConfig(share=1.0), None)
+        wanted = PIL.Image.fromarray(reader.image(3)).resize(
+            (side, side), PIL.Image.Resampling[interpolation.value.upper()]
+        )
+        np.testing.assert_array_equal(batch.images[0], np.asarray(wanted))
+
+
 def test_batches_by_hand(reader: ImagesReader) -> None:
-    size = (SIDE, SIDE)
-    middle = read_batch(reader, [3, 0], size, ViewConfig(), None)
+    spec = spec_of(SIDE)
+    middle = read_batch(reader, [3, 0], spec, ViewConfig(), None)
     np.testing.assert_array_equal(middle.images[0], reader.image(3)[2:-2, 2:-2])
     assert middle.labels.tolist() == [1, 0]
     draws = draw_views(np.random.default_rng(0), 40)
     fixed = ViewConfig(random_crop=False)
-    still = read_batch(reader, [3] * 40, size, fixed, draws, flip=False)
+    still = read_batch(reader, [3] * 40, spec, fixed, draws, flip=False)
     assert (still.images == middle.images[0]).all()
-    maybe = read_batch(reader, [3] * 40, size, fixed, draws, flip=True)
+    maybe = read_batch(reader, [3] * 40, spec, fixed, draws, flip=True)
     turned = [np.array_equal(one, middle.images[0][:, ::-1]) for one in maybe.images]
     assert turned == [one.mirror < 0.5 for one in draws]
     assert 8 < sum(turned) < 32
-    coloured = read_batch(reader, [3] * 40, size, ViewConfig(random_crop=False, colour=0.5), draws)
+    coloured = read_batch(reader, [3] * 40, spec, ViewConfig(random_crop=False, colour=0.5), draws)
     assert (coloured.images != middle.images[0]).any(axis=(1, 2, 3)).all()
-    empty = read_batch(reader, [], size, ViewConfig(), None)
+    empty = read_batch(reader, [], spec, ViewConfig(), None)
     assert empty.images.shape == (0, SIDE, SIDE, 3)
 
 
 def test_a_small_image_is_named(reader: ImagesReader) -> None:
     with pytest.raises(ValueError, match=r"record 00000005_a: wanted images of at least 64 x 64"):
-        read_batch(reader, [5], (64, 64), ViewConfig(), None)
+        read_batch(reader, [5], spec_of(64), ViewConfig(), None)
 
 
 def test_an_empty_database_has_no_logits(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detpipe.classify.view import Cut, Draws, draw_views, place_cut, reduction_of, take_cut, view_datum
 from detpipe.classify.view_settings import ViewConfig
+from detpipe.resize import Interpolation
 from detpipe.storage.datum import CorruptDatumError, caffe_datum, caffe_encoded_datum
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
@@ -22,7 +23,7 @@ STILL = Draws(0, 0, 0, 0.5, 0, 0.5, 0.5, 0.5)
 def cut_view(
     image: Image, size: tuple[int, int], view: ViewConfig, draws: Draws | None = None
 ) -> npt.NDArray[np.uint8]:
-    return view_datum(caffe_datum(image, 0), "here", size, view, draws)
+    return view_datum(caffe_datum(image, 0), "here", size, view, draws, Interpolation.bilinear)
 
 
 def test_the_middle_by_hand() -> None:
@@ -74,7 +75,7 @@ def test_every_view_of_every_image_fits(
             assert 0 <= left <= wide - cut_width
             assert min(cut_height, cut_width) >= 1
         image = np.zeros((height, width, 3), dtype=np.uint8)
-        assert take_cut(image, cut, (size, size)).shape == (size, size, 3)
+        assert take_cut(image, cut, (size, size), Interpolation.bilinear).shape == (size, size, 3)
 
 
 def test_a_reduction_leaves_as_many_pixels_as_are_asked_for() -> None:
@@ -93,8 +94,8 @@ def test_a_reduced_jpeg_looks_like_a_whole_one(shape: tuple[int, int]) -> None:
     few = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     image = cv2.resize(few, shape[::-1], interpolation=cv2.INTER_CUBIC)
     view = ViewConfig(share=0.9)
-    reduced = view_datum(jpeg(image, size=True), "here", (32, 32), view, None).astype(int)
-    whole = view_datum(jpeg(image, size=False), "here", (32, 32), view, None).astype(int)
+    reduced = view_datum(jpeg(image, size=True), "here", (32, 32), view, None, Interpolation.bilinear).astype(int)
+    whole = view_datum(jpeg(image, size=False), "here", (32, 32), view, None, Interpolation.bilinear).astype(int)
     assert 0 < np.abs(reduced - whole).mean() < 3
     assert np.abs(reduced - whole).max() < 24
 
@@ -106,7 +107,7 @@ def test_a_record_that_is_not_of_its_size_is_an_error_reduced_or_not() -> None:
             wrong = Datum.FromString(datum.SerializeToString())
             setattr(wrong, name, value)
             with pytest.raises(CorruptDatumError, match="here: wanted an encoded image"):
-                view_datum(wrong, "here", (side, side), ViewConfig(share=0.9), None)
+                view_datum(wrong, "here", (side, side), ViewConfig(share=0.9), None, Interpolation.bilinear)
 
 
 def test_too_small_an_image_says_what_to_do() -> None:
