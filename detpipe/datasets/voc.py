@@ -139,11 +139,12 @@ class VocSource(DatasetSource):
             return Entry(name, image, origin, fault=finding(kind, origin, what))
         notes = list(annotation.notes)
         if image is None:
-            named = f"{annotation.filename!r} or " if annotation.filename else ""
-            fault = finding("missing_image", origin, f"no image {named}{name} with a usual suffix")
+            other = f", nor {annotation.filename!r}" if annotation.filename else ""
+            fault = finding("missing_image", origin, f"no image {name} with a usual suffix{other}")
             return Entry(name, None, origin, annotation.objects, annotation.stated_size, fault, tuple(notes))
-        if image.stem != name:
-            detail = f"says {annotation.filename!r}, not its own name; that image is used"
+        named = PureWindowsPath(annotation.filename)
+        if annotation.filename and name not in (named.stem, named.name):
+            detail = f"says {annotation.filename!r}, not its own name; the image used is {image.name}"
             notes.append(finding("filename_mismatch", origin, detail))
         return Entry(name, image, origin, annotation.objects, annotation.stated_size, None, tuple(notes))
 
@@ -177,11 +178,16 @@ class _Folder:
         return cls(annotations, {path.name: path for path in images}, by_stem, lists)
 
     def image(self, name: str, filename: str) -> Path | None:
-        """The image by the <filename> of its annotation, else by that name or its own with any usual suffix."""
+        """The image with the annotation's own name and any usual suffix, else the one that its <filename> names.
+
+        Files that were renamed or copied often keep an old <filename>, so it only counts where there is no image
+        of the annotation's own name, and chooses among several that differ in the suffix.
+        """
         # A path of any system in <filename>: only its last part counts.
         named = PureWindowsPath(filename)
-        found = self.images_by_name.get(named.name) or self.images_by_stem.get(named.stem)
-        return found or self.images_by_stem.get(named.name) or self.images_by_stem.get(name)
+        by_name, by_stem = self.images_by_name, self.images_by_stem
+        own = (by_name.get(named.name) if named.stem == name else None) or by_stem.get(name)
+        return own or by_name.get(named.name) or by_stem.get(named.stem) or by_stem.get(named.name)
 
 
 def read_voc_annotation(path: Path) -> VocAnnotation:

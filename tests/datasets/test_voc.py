@@ -149,6 +149,31 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_a_word(voc: VocFolder, ca
     assert "2 boxes without area in the image are left out" in caplog.text
 
 
+@pytest.mark.parametrize("image", ["a.jpg", "a.JPEG", "a.Png"])
+def test_the_xmls_own_name_counts_more_than_filename(voc: VocFolder, image: str) -> None:
+    """A file that was renamed or copied keeps its old <filename>, which may be that of another image."""
+    path = voc.image(image)
+    voc.pair("t")
+    voc.xml("a", voc_object(1, 1, 9, 9), "<filename>t.jpg</filename>")
+    voc.list("trainval", "a\n")
+    voc.list("test", "t\n")
+    source = VocSource(root=str(voc.root))
+    assert source.load(Split.train).records[0].path == path
+    notes = source.entries(Split.train)[0].notes
+    assert [(one.kind, "'t.jpg'" in one.detail, image in one.detail) for one in notes] == [
+        ("filename_mismatch", True, True)
+    ]
+
+
+def test_of_images_with_the_xmls_own_name_filename_chooses(voc: VocFolder) -> None:
+    voc.image("a.jpg")
+    path = voc.image("a.png")
+    voc.xml("a", voc_object(1, 1, 9, 9), "<filename>a.png</filename>")
+    voc.list("trainval", "a\n")
+    voc.pair("z")
+    assert load(voc).records[0].path == path
+
+
 @pytest.mark.parametrize(
     ("file", "filename"),
     [
@@ -160,7 +185,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_a_word(voc: VocFolder, ca
         ("a.b.jpg", "a.b"),
     ],
 )
-def test_finds_the_image_by_filename_else_by_its_stem(voc: VocFolder, file: str, filename: str) -> None:
+def test_finds_the_image_by_its_stem_else_by_filename(voc: VocFolder, file: str, filename: str) -> None:
     path = voc.image(file)
     voc.xml("a", voc_object(1, 1, 9, 9), f"<filename>{filename}</filename>")
     voc.list("trainval", "a\n")
