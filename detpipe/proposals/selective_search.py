@@ -28,7 +28,7 @@ from detpipe.proposals.hierarchical_grouping import Hierarchy, find_segments, gr
 from detpipe.proposals.near_duplicates import duplicates_last
 from detpipe.proposals.objectness import objectness
 from detpipe.proposals.opencv_selective_search import OpenCvMode, opencv_boxes, rand_can_be_seeded, require_ximgproc
-from detpipe.proposals.proposer import Proposer, generator_for, ranked, scores_of_order
+from detpipe.proposals.proposer import Proposer, generator_for_pixels, ranked, scores_of_order
 from detpipe.proposals.region_histograms import pixel_codes, region_histograms
 from detpipe.proposals.rgb import as_rgb
 from detpipe.proposals.working_size import enlarge, shrink, working_size
@@ -211,7 +211,9 @@ class SelectiveSearch(Proposer):
         boxes = enlarge(found.boxes, image_size, image.shape[:2])
         large = np.flatnonzero(((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1))
         if self.order is SelectiveSearchOrder.paper:
-            return boxes[large[np.argsort(paper_priority(found, self.seed)[large], kind="stable")]]
+            return boxes[
+                large[np.argsort(paper_priority(found, generator_for_pixels(self.seed, image))[large], kind="stable")]
+            ]
         score = objectness(found.features)[large]
         # Equal scores: in the order in which the hierarchies gave the boxes.
         return boxes[duplicates_last(found.boxes, large[np.argsort(-score, kind="stable")])]
@@ -222,7 +224,7 @@ class SelectiveSearch(Proposer):
         boxes = enlarge(opencv_boxes(image, self._mode, self.seed), image_size, image.shape[:2])
         boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1)]
         if self.order is SelectiveSearchOrder.paper or not rand_can_be_seeded():
-            boxes = boxes[_order_by_area(boxes, self.seed)]
+            boxes = boxes[_order_by_area(boxes, generator_for_pixels(self.seed, image))]
         return boxes
 
 
@@ -240,9 +242,9 @@ def grow(image: Image, recipe: Recipe) -> list[Hierarchy]:
     return hierarchies
 
 
-def paper_priority(found: Candidates, seed: int) -> npt.NDArray[np.float64]:
+def paper_priority(found: Candidates, generator: np.random.Generator) -> npt.NDArray[np.float64]:
     """Random number x position from the top, 1 the whole image; of a box in several hierarchies the least. -> (U,)."""
-    random = generator_for(seed, "selective search").random(len(found.positions))
+    random = generator.random(len(found.positions))
     priority = np.full(len(found.boxes), np.inf)
     np.minimum.at(priority, found.numbers, random * (found.positions + 1))
     return priority
@@ -265,9 +267,9 @@ def _member(enum: type[EnumType], value: EnumType | str, field: str) -> EnumType
     return enum(value)
 
 
-def _order_by_area(boxes: Float32Array, seed: int) -> Int64Array:
+def _order_by_area(boxes: Float32Array, generator: np.random.Generator) -> Int64Array:
     """Random number x rank by area, the largest first. (N, 4) -> (N,) int64; the order given doesn't matter."""
     # From the largest box down; ties by the coordinates, so that OpenCV's random order is forgotten.
     by_area = np.lexsort((*boxes.T, -area(boxes)))
-    priority = generator_for(seed, "selective search").random(len(boxes)) * np.arange(1, len(boxes) + 1)
+    priority = generator.random(len(boxes)) * np.arange(1, len(boxes) + 1)
     return by_area[np.argsort(priority, kind="stable")].astype(np.int64)

@@ -18,6 +18,7 @@ from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals import selective_search as module
 from detpipe.proposals.opencv_selective_search import MissingXimgprocError, OpenCvMode, opencv_boxes
+from detpipe.proposals.proposer import generator_for_pixels
 from detpipe.proposals.selective_search import (
     SelectiveSearch,
     SelectiveSearchOrder,
@@ -169,6 +170,21 @@ def test_the_papers_order_is_the_seeds(preset: str):
     assert as_set(first) == as_set(other)
     if preset != "cv2_fast":
         assert as_set(first) == as_set(SelectiveSearch(preset=preset, max_proposals=None)(image))
+
+
+@pytest.mark.parametrize("preset", ["turbo", "cv2_fast"])
+def test_the_papers_order_draws_apart_for_each_image(preset: str, monkeypatch: pytest.MonkeyPatch):
+    """The first image twice, then another: the same random numbers twice, then others."""
+    drawn = []
+
+    def remember(seed: int, image: Image) -> np.random.Generator:
+        drawn.append(generator_for_pixels(seed, image).random())
+        return generator_for_pixels(seed, image)
+
+    monkeypatch.setattr(module, "generator_for_pixels", remember)
+    for image in (mosaic(5, 6), mosaic(5, 6), scene()):
+        SelectiveSearch(preset=preset, order="paper")(image)
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize("preset", ["turbo", "cv2_fast"])
