@@ -55,6 +55,27 @@ class ImageRecord:
     image_size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that was left out.
+
+    path: its file, or the annotation or list that names it. reason: why, without the path. key: "split/image id" of the
+    record that a database lacks for it; None where no record was expected.
+    """
+
+    path: str
+    reason: str
+    key: str | None = None
+
+    @classmethod
+    def because(cls, path: Path, error: object, key: str | None = None) -> LeftOut:
+        """From an error whose message may begin with the path, which is not repeated."""
+        return cls(str(path), str(error).removeprefix(f"{path}: "), key)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
     """The objects of one image.
@@ -158,7 +179,7 @@ class Dataset:
 
     classes: names in label order, label k is classes[k - 1]. category_ids: the number that a result file gives to
     each class (COCO's own ids; 1..K elsewhere). ground_truth: from image id; an image without objects has an empty
-    GroundTruth; None where the images have no annotations at all. bad: what was left out, "file: reason".
+    GroundTruth; None where the images have no annotations at all. bad: the images that were left out.
     """
 
     name: str
@@ -166,7 +187,7 @@ class Dataset:
     category_ids: tuple[int, ...]
     records: tuple[ImageRecord, ...]
     ground_truth: Mapping[ImageId, GroundTruth] | None
-    bad: tuple[str, ...] = ()
+    bad: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from detpipe.classify.detect import Scorer, scored_regions, select_detections
+from detpipe.classify.detect import NO_DETECTIONS, Scorer, of_readable, scored_regions, select_detections
 from detpipe.classify.detect_settings import DetectConfig
 from detpipe.structures import Detections, Float32Array, Image
 
@@ -31,27 +31,29 @@ class BudgetPass:
 
 def budget_pass(
     scorer: Scorer,
-    chunks: Iterable[Iterable[tuple[Image, Float32Array]]],
+    chunks: Iterable[Iterable[tuple[Image, Float32Array] | None]],
     budgets: Sequence[int],
     config: DetectConfig,
 ) -> BudgetPass:
     """Score every region once, and select the detections of the first b regions of each image for every budget b.
 
     chunks: images with their (R, 4) regions, best first; those of a chunk share batches, and their scores are held at
-    once. Scoring and selecting take turns, so that the seconds of one are not hidden behind the other. No chunks give
-    no detections.
+    once; None stands for an image that can't be read, in which nothing is found. Scoring and selecting take turns, so
+    that the seconds of one are not hidden behind the other. No chunks give no detections.
     """
     found = BudgetPass({budget: [] for budget in budgets}, dict.fromkeys(budgets, 0.0))
     for chunk in chunks:
         begun = time.perf_counter()
-        scored = list(scored_regions(scorer, chunk))
+        scored = list(of_readable(lambda images: scored_regions(scorer, images), chunk))
         found.score += time.perf_counter() - begun
-        found.regions += [len(boxes) for boxes, _, _ in scored]
+        found.regions += [0 if one is None else len(one[0]) for one in scored]
         for budget in budgets:
             begun = time.perf_counter()
             found.detections[budget] += [
-                select_detections(boxes[:budget], regions.first(budget), image_size, config)
-                for boxes, regions, image_size in scored
+                NO_DETECTIONS
+                if one is None
+                else select_detections(one[0][:budget], one[1].first(budget), one[2], config)
+                for one in scored
             ]
             found.select[budget] += time.perf_counter() - begun
     return found

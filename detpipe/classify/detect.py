@@ -5,9 +5,10 @@ R: regions of one image. K: classes. (R-CNN, Girshick et al. 2014, section 2.2.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,14 @@ from detpipe.classify.detect_settings import DetectConfig
 from detpipe.network.device import autocast
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Detections, Float32Array, Image, Int64Array
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NO_DETECTIONS = Detections(
+    np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
+)
+"""Of an image that can't be read, for instance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +178,28 @@ def scored_regions(
     for scored in scorer.score(noted()):
         boxes, image_size = shown.pop(0)
         yield boxes if scored.boxes is None else scored.boxes, scored, image_size
+
+
+def of_readable(
+    function: Callable[[Iterable[Item]], Iterator[Result]], items: Iterable[Item | None]
+) -> Iterator[Result | None]:
+    """The results of a function that gives one for each item of a stream, in order; None where the item is None.
+
+    function: sees only the items that are not None; it may read ahead, in another thread, too. No items give none.
+    """
+    there: deque[bool] = deque()
+
+    def present() -> Iterator[Item]:
+        for item in items:
+            there.append(item is not None)
+            if item is not None:
+                yield item
+
+    for result in function(present()):
+        while not there.popleft():
+            yield None
+        yield result
+    yield from (None for _ in there)
 
 
 def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:

@@ -29,9 +29,6 @@ REGIONS_AT_ONCE = 4000
 REFINED_FROM = 0.05
 """Regions that are an object's with less than this probability are not looked at again."""
 
-NOTHING_TO_SEE = 1
-"""An image of one pixel, which stands in for one that can't be read, is not looked at for regions."""
-
 COMPILED_MULTIPLE = 128
 """Sides of the input are made multiples of this where the network is compiled: with the preset's sizes five shapes."""
 
@@ -125,7 +122,7 @@ class ImageScorer:
         Probabilities are means over the passes. The last pass's deltas are given as seen from the regions.
         """
         own = not len(boxes) and isinstance(self.network, MultiBoxFastRcnn)
-        if not len(boxes) and (not own or min(views[0].scaling.image_size) <= NOTHING_TO_SEE):
+        if not len(boxes) and not own:
             return self._nothing()
         with torch.inference_mode(), autocast(self._device, self.bf16):
             looks = [self._look(view) for view in views]

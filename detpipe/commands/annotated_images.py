@@ -11,7 +11,7 @@ from detpipe.commands.training_images import Part
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.network.annotated_batches import AnnotatedImage
 from detpipe.progress import progress
-from detpipe.structures import Float32Array, GroundTruth, ImageRecord
+from detpipe.structures import Float32Array, GroundTruth, ImageRecord, LeftOut
 
 Target = tuple[ImageRecord, GroundTruth, Float32Array | None]
 """An image, what it is to teach, and what each of that is worth (None: all the same)."""
@@ -46,6 +46,6 @@ def readable(targets: Iterable[Target], total: int, max_bad: float) -> list[Anno
             read_image(record.path)
             images.append(AnnotatedImage(record.path, truth, worth))
         except (BrokenImageError, OSError) as error:
-            bad.append(f"{record.path}: {str(error).removeprefix(f'{record.path}: ')}")
+            bad.append(LeftOut.because(record.path, error))
     hold_max_bad(bad, total, max_bad, "dataset.max_bad")
     return images

@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from detpipe.commands.command import RunFolder, load_splits, splits_digests
 from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.detector_settings import ClassChange
 from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
-from detpipe.commands.proposals_verify import fault_of_image
+from detpipe.commands.proposals_verify import fault_of_image, left_out_records
 from detpipe.commands.propose import measure_recall
 from detpipe.commands.run_proposer import keep_proposer
 from detpipe.commands.stored_split import StoredSplit
@@ -147,14 +146,14 @@ def check_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
         return
     if method_name(manifest.settings["proposals"]) == "ground_truth":
         raise ArtefactError(f"{folder.proposals}: made of the objects themselves; run `detpipe propose` overwrite=true")
-    bad = {Path(line.partition(": ")[0]).name for line in manifest.bad}
+    expected = left_out_records(manifest)
     with ProposalsReader(folder.proposals) as reader:
         for split, dataset in splits.items():
             for record in dataset.records:
                 if (split.value, record.image_id) in reader:
                     for fault in fault_of_image(reader, split, record):
                         raise ArtefactError(fault)
-                elif record.path.name not in bad:
+                elif f"{split.value}/{record.image_id}" not in expected:
                     raise ArtefactError(
                         f"{folder.proposals}: no record of {split.value} image {record.image_id}; of new images run "
                         "propose, features and train-cls with overwrite=true: features that are there are taken over"

@@ -73,7 +73,7 @@ def run(config: Curve) -> None:
     write_all(config, detector.config, stored, curve, len(timed))
 
 
-def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array]]]:
+def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array] | None]]:
     """The images and their first regions, in the chunks that `detpipe detect` cuts.
 
     A network that proposes by itself is given none (most = 0), as in detection: its confidences count.
@@ -95,12 +95,17 @@ def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence
     if not records:
         return 0.0
     # The first pass of all compiles, and lays out weights and memory: its time says nothing of the others.
-    list(scorer.score(stored_regions(stored, records[:1], most)))
-    list(scorer.score(stored_regions(stored, records[:1], 1)))
+    score_stored(scorer, stored, records[:1], most)
+    score_stored(scorer, stored, records[:1], 1)
     begun = time.perf_counter()
     for start in range(0, len(records), CHUNK):
-        list(scorer.score(stored_regions(stored, records[start : start + CHUNK], 1)))
+        score_stored(scorer, stored, records[start : start + CHUNK], 1)
     return (time.perf_counter() - begun) / len(records)
+
+
+def score_stored(scorer: Scorer, stored: StoredSplit, records: Sequence[ImageRecord], most: int) -> None:
+    """Score the first `most` regions of each image that has proposals, and keep nothing: for its time."""
+    list(scorer.score(one for one in stored_regions(stored, records, most) if one is not None))
 
 
 def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], kept: Path) -> float:

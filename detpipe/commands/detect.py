@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops_db import verify_image
+from detpipe.classify.detect import NO_DETECTIONS, of_readable
 from detpipe.classify.detect_settings import DetectConfig
 from detpipe.commands.command import dataset_digest
 from detpipe.commands.detect_settings import keep_detect_settings
@@ -40,7 +41,7 @@ from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, State, digest_of, plain, read_manifest, same_key
-from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord
+from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +55,16 @@ BAD = b"bad"
 
 @dataclass(frozen=True)
 class Input:
-    """The images to look at. regions: image and boxes of each record of a list, in order. digest: of the proposals, or
-    of the contents of a `source`.
+    """The images to detect in.
 
-    bad: "file: reason" of the images that `regions` could not read so far.
+    regions: image (H, W, 3) and boxes (R, 4) of each record of a list, in order; None for an image that can't be read.
+    digest: of the proposals, or of the contents of a `source`. bad: the images that `regions` could not read so far.
     """
 
     dataset: Dataset
-    regions: Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array]]]
+    regions: Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array] | None]]
     digest: str
-    bad: list[str] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
 
 
 def run(config: Detect) -> None:
@@ -129,7 +130,7 @@ def test_images(config: Detect) -> Input:
         return images_alone(dataset)
     split = open_split(config.folder.proposals, Split.test, dataset)
 
-    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
         return stored_regions(split, records, config.detect.max_proposals)
 
     return Input(dataset, regions, split.manifest.digest)
@@ -137,27 +138,30 @@ def test_images(config: Detect) -> Input:
 
 def images_alone(dataset: Dataset) -> Input:
     """Images for a network that proposes: no regions come with them."""
-    bad: list[str] = []
+    bad: list[LeftOut] = []
 
-    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
         for record in records:
             try:
                 yield read_image(record.path), np.zeros((0, 4), dtype=np.float32)
             except (BrokenImageError, OSError) as error:
                 logger.warning("no detections: %s", error)
-                bad.append(f"{record.path}: {str(error).removeprefix(f'{record.path}: ')}")
-                yield nothing_to_see()
+                bad.append(LeftOut.because(record.path, error))
+                yield None
 
     return Input(dataset, regions, "", bad)
 
 
 def stored_regions(
     split: StoredSplit, records: Iterable[ImageRecord], most: int
-) -> Iterator[tuple[Image, Float32Array]]:
-    """Each image with the first `most` of its stored proposals. Raises ValueError for an image that has changed."""
+) -> Iterator[tuple[Image, Float32Array] | None]:
+    """Each image with the first `most` of its stored proposals; None for one that `propose` could not read.
+
+    Raises ValueError for an image that has changed.
+    """
     for record, stored in split.read(records):
-        if stored is None:  # unreadable, named by propose
-            yield nothing_to_see()
+        if stored is None:
+            yield None
         else:
             verify_image(record.path, stored.image_digest)
             yield read_image(record.path), stored.proposals.boxes[:most]
@@ -175,16 +179,16 @@ def source_images(config: Detect) -> Input:
     if spec.proposes:
         return replace(images_alone(dataset), digest=contents)
     proposer = checked_proposer(config)
-    bad: list[str] = []
+    bad: list[LeftOut] = []
 
-    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array]]:
+    def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
         # In this process, whose side thread reads ahead: proposing takes a fraction of the time of classifying.
         for record in records:
             result = propose_image(proposer, record, None)
             if isinstance(result, BadImage):
                 logger.warning("no detections: %s", result.reason)
-                bad.append(result.reason)
-                yield nothing_to_see()
+                bad.append(LeftOut.because(record.path, result.reason))
+                yield None
             else:
                 boxes = parse_proposals(result, str(record.path)).proposals.boxes
                 yield read_image(record.path), boxes[: config.detect.max_proposals]
@@ -224,13 +228,8 @@ def hold_readable(config: Detect, images: Input) -> None:
     bad = [*images.dataset.bad, *images.bad]
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise BrokenImageError(
-        f"source={config.source}: wanted an image that can be read, got none: {'; '.join(bad[:3])}{more}"
+        f"source={config.source}: wanted an image that can be read, got none: {'; '.join(map(str, bad[:3]))}{more}"
     )
-
-
-def nothing_to_see() -> tuple[Image, Float32Array]:
-    """What stands in for an unreadable image, so that images and results keep in step."""
-    return np.zeros((1, 1, 3), dtype=np.uint8), np.zeros((0, 4), dtype=np.float32)
 
 
 def detect_all(
@@ -250,7 +249,7 @@ def detect_all(
         for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
             for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                 writer.put(_key(index), _pack(found))
-            writer.put(BAD, json.dumps(images.bad).encode())
+            writer.put(BAD, json.dumps([asdict(one) for one in images.bad]).encode())
             writer.commit()
             if stop or is_unreadable(config, images):
                 break
@@ -272,7 +271,12 @@ def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], I
     if stored is not None:
         return stored
     detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
-    return lambda records: detector.predict_many(images.regions(records))
+
+    def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+        for found in of_readable(detector.predict_many, images.regions(records)):
+            yield NO_DETECTIONS if found is None else found
+
+    return find
 
 
 def unfinished(config: Detect) -> Path:
@@ -280,13 +284,12 @@ def unfinished(config: Detect) -> Path:
     return config.folder.path / "detections.lmdb"
 
 
-def bad_before(database: Path) -> list[str]:
+def bad_before(database: Path) -> list[LeftOut]:
     """The unreadable images of the chunks that an earlier run finished."""
     if not (database / "data.mdb").is_file():
         return []
     with LmdbReader(database) as reader:
-        found: list[str] = json.loads(reader.get(BAD)) if BAD in reader else []
-    return found
+        return [LeftOut(**one) for one in json.loads(reader.get(BAD))] if BAD in reader else []
 
 
 def _key(index: int) -> bytes:

@@ -38,6 +38,7 @@ from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, State, digest_of
+from detpipe.structures import LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -212,8 +213,8 @@ def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
     return [tasks[begin:end] for begin, end in pairwise(ends)]
 
 
-def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> Sequence[str]:
-    """Write all records that are not there yet; returns the images that could not be read, "file: reason".
+def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> Sequence[LeftOut]:
+    """Write all records that are not there yet; returns the images that could not be read.
 
     Raises Interrupted after a signal, OtherSizeError with check_size.
     """
@@ -234,7 +235,7 @@ def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> 
             with LmdbWriter(shard) as writer:
                 for (_, task), result in group:
                     if isinstance(result, BrokenImage):
-                        bad.append(f"{task.path}: {result.reason.removeprefix(f'{task.path}: ')}")
+                        bad.append(LeftOut.because(task.path, result.reason))
                     else:
                         if config.check_size:
                             size.hold(task, result.size)

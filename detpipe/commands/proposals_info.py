@@ -72,7 +72,7 @@ def describe(database: Path, manifest: Manifest, content: Content) -> str:
         found = (f"{names[number]} {boxes}" for number, boxes in sorted(content.sources.items()) if number < len(names))
         rows.append(("sources", ", ".join(found)))
     if manifest.bad:
-        rows.append(("left out", f"{len(manifest.bad)}: {'; '.join(manifest.bad[:3])}"))
+        rows.append(("left out", f"{len(manifest.bad)}: {'; '.join(map(str, manifest.bad[:3]))}"))
     return "\n".join([str(database), *(f"  {name:<9} {text}" for name, text in rows)])
 
 

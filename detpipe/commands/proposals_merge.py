@@ -20,7 +20,7 @@ from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
 from detpipe.storage.manifest import Artefact, Manifest, State, differences, read_manifest
-from detpipe.structures import ImageRecord
+from detpipe.structures import ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ def _without_splits(manifest: Manifest) -> Manifest:
     return Manifest(stage=manifest.stage, settings=manifest.settings, inputs=inputs, detpipe=manifest.detpipe)
 
 
-def copy_records(target: Path, shards: Sequence[Path], tasks: Sequence[tuple[Split, ImageRecord]]) -> list[str]:
-    """Write the record of each image as it stands in its shard; returns images that no shard has, "file: reason"."""
+def copy_records(target: Path, shards: Sequence[Path], tasks: Sequence[tuple[Split, ImageRecord]]) -> list[LeftOut]:
+    """Write the record of each image as it stands in its shard; returns images that no shard has."""
     bad = []
     with ExitStack() as stack:
         readers = [stack.enter_context(ProposalsReader(shard)) for shard in shards]
@@ -79,7 +79,8 @@ def copy_records(target: Path, shards: Sequence[Path], tasks: Sequence[tuple[Spl
         for split, record in progress(tasks, "merge", total=len(tasks), unit="image"):
             found = record_in(readers, split, record)
             if found is None:
-                bad.append(f"{record.path}: in no shard as {split.value} image {record.image_id}")
+                key = f"{split.value}/{record.image_id}"
+                bad.append(LeftOut(str(record.path), f"in no shard as {split.value} image {record.image_id}", key))
             else:
                 writer.put(split.value, record.image_id, found)
     return bad

@@ -78,13 +78,18 @@ def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: 
         verify_input(manifest, database, split, dataset)
     except ArtefactError as error:
         yield str(error)
-    bad = {Path(line.partition(": ")[0]).name for line in manifest.bad}
+    expected = left_out_records(manifest)
     with ProposalsReader(database) as reader:
         for record in progress(dataset.records, f"verify {split.value}", total=len(dataset), unit="image"):
             if (split.value, record.image_id) in reader:
                 yield from fault_of_image(reader, split, record)
-            elif record.path.name not in bad:
+            elif f"{split.value}/{record.image_id}" not in expected:
                 yield f"{record.path}: no record of {split.value} image {record.image_id}"
+
+
+def left_out_records(manifest: Manifest) -> set[str]:
+    """The images without a record because they could not be read, as "split/image id"."""
+    return {one.key for one in manifest.bad if one.key is not None}
 
 
 def fault_of_image(reader: ProposalsReader, split: Split, record: ImageRecord) -> Iterator[str]:

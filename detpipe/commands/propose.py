@@ -19,7 +19,7 @@ from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTas
 from detpipe.solver.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, State
-from detpipe.structures import Dataset, GroundTruth, ImageRecord
+from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ Task = tuple[Split, ImageRecord]
 
 def write_proposals(
     config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], artefact: Artefact
-) -> list[str]:
-    """Propose on all images that have no record yet; returns the images that could not be read, "file: reason"."""
+) -> list[LeftOut]:
+    """Propose on all images that have no record yet; returns the images that could not be read."""
     begun, bad = time.perf_counter(), []
     with ProposalsWriter(config.folder.proposals) as writer, stop_on_signal() as stop:
         left = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
@@ -66,7 +66,7 @@ def write_proposals(
             left, progress(results, "propose", total=len(left), unit="image"), strict=True
         ):
             if isinstance(result, BadImage):
-                bad.append(f"{record.path}: {result.reason.removeprefix(f'{record.path}: ')}")
+                bad.append(LeftOut.because(record.path, result.reason, f"{split.value}/{record.image_id}"))
             else:
                 writer.put(split.value, record.image_id, result)
             if stop:
@@ -78,16 +78,16 @@ def write_proposals(
 
 
 def seal(
-    config: Command, splits: Mapping[Split, Dataset], artefact: Artefact, bad: Sequence[str], begun: float
+    config: Command, splits: Mapping[Split, Dataset], artefact: Artefact, bad: Sequence[LeftOut], begun: float
 ) -> None:
     """All records stand: hold max_bad, measure the recall, finish the artefact.
 
-    bad: images without a record, "file: reason". begun: perf_counter's.
+    bad: images without a record. begun: perf_counter's.
     """
     images = sum(map(len, splits.values()))
     hold_max_bad(bad, images, config.data_source.max_bad, "dataset.max_bad")
     recall = measure_recall(config.folder, splits)
-    left_out = [line for dataset in splits.values() for line in dataset.bad]
+    left_out = [one for dataset in splits.values() for one in dataset.bad]
     summary = {"images": images, "records": images - len(bad), **recall}
     artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*left_out, *bad])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from detpipe.classify.classifier_folder import read_description
-from detpipe.classify.detect import ScoredRegions, select_detections
+from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
 from detpipe.classify.detect_settings import DetectConfig
 from detpipe.classify.feature_store import open_store
 from detpipe.classify.frozen_classifier import KIND, load_frozen
@@ -22,8 +22,8 @@ from detpipe.structures import Detections, Float32Array, Image, ImageRecord
 
 logger = logging.getLogger(__name__)
 
-ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array]]]
-"""Images with the regions that are to be classified."""
+ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array] | None]]
+"""Images with the regions that are to be classified; None for an image that can't be read."""
 
 
 def stored_detections(
@@ -67,10 +67,14 @@ def stored_detections(
             yield select_detections(*stored(record), record.image_size, detect)
 
     def find_twice(records: Sequence[ImageRecord]) -> Iterator[Detections]:
-        first = ((image, *stored(record)) for record, (image, _) in zip(records, images(records), strict=True))
-        looked = second_look(first, network.head, extractor, detect.second_look)
+        read = zip(records, images(records), strict=True)
+        first = ((one[0], *stored(record)) if one is not None else None for record, one in read)
+        looked = of_readable(lambda some: second_look(some, network.head, extractor, detect.second_look), first)
         for record, scored in zip(records, looked, strict=True):
-            assert scored.boxes is not None
-            yield select_detections(scored.boxes, scored, record.image_size, detect)
+            if scored is None:
+                yield NO_DETECTIONS
+            else:
+                assert scored.boxes is not None
+                yield select_detections(scored.boxes, scored, record.image_size, detect)
 
     return find_twice if detect.second_look else find

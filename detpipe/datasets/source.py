@@ -20,7 +20,7 @@ import numpy as np
 from detpipe import boxes as box_ops
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
-from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord
+from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +143,12 @@ class DatasetSource(abc.ABC):
         labels = {name: label for label, name in enumerate(names, start=1)}
         records: list[ImageRecord] = []
         truths: dict[ImageId, GroundTruth] = {}
-        bad: list[str] = []
+        bad: list[LeftOut] = []
         dropped: Counter[str] = Counter()
         for entry in entries:
             header = usable_header(entry)
             if isinstance(header, Finding):
-                bad.append(str(header))
+                bad.append(LeftOut(header.file, header.detail))
                 continue
             assert entry.image is not None  # usable_header gives a header only where there is an image
             truth = sound_truth(entry.objects, labels, header.image_size)
@@ -169,9 +169,9 @@ class DatasetSource(abc.ABC):
             bad=tuple(bad),
         )
 
-    def _hold_max_bad(self, title: str, bad: Sequence[str], total: int) -> None:
+    def _hold_max_bad(self, title: str, bad: Sequence[LeftOut], total: int) -> None:
         if bad:
-            first = "; ".join(bad[:3])
+            first = "; ".join(map(str, bad[:3]))
             more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
             summary = f"{title}: {len(bad)} of {total} images can't be used: {first}{more}"
             if len(bad) > self.max_bad * total:

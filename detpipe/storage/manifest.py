@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.storage.atomic import write_json
+from detpipe.structures import LeftOut
 
 Settings = dict[str, Any]
 
@@ -38,7 +39,7 @@ class State(enum.Enum):
 class Manifest:
     """The key of an artefact (stage, settings, inputs) and what is known of its making.
 
-    inputs: name -> digest. bad: what was left out, "file: reason". summary: numbers for people.
+    inputs: name -> digest. bad: the images that were left out. summary: numbers for people.
     seconds: of the runs that ended by themselves or by a signal; a killed run's time is lost.
     """
 
@@ -48,7 +49,7 @@ class Manifest:
     complete: bool = False
     seconds: float = 0.0
     summary: dict[str, Any] = field(default_factory=dict)
-    bad: list[str] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
     detpipe: str = ""
 
     @property
@@ -97,8 +98,9 @@ def find_manifest(artefact: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**{**values, "bad": [LeftOut(**one) for one in values["bad"]]})
+    except (ValueError, TypeError, KeyError) as error:
         raise ArtefactError(f"{path}: wanted a manifest, got: {error}; overwrite=true makes it anew") from error
 
 
@@ -164,7 +166,7 @@ class Artefact:
         self.manifest.seconds += seconds
         self._write()
 
-    def finish(self, *, seconds: float, summary: Mapping[str, Any], bad: Sequence[str] = ()) -> Manifest:
+    def finish(self, *, seconds: float, summary: Mapping[str, Any], bad: Sequence[LeftOut] = ()) -> Manifest:
         """Seal the artefact: all of it is on disk."""
         self.manifest.seconds = round(self.manifest.seconds + seconds, 3)
         self.manifest.summary = dict(summary)

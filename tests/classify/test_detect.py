@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from detpipe.boxes import encode
 from detpipe.classify.crop import crop_regions
 from detpipe.classify.crop_settings import CropConfig
-from detpipe.classify.detect import RegionScorer, ScoredRegions, batches_of, best_of, select_detections
+from detpipe.classify.detect import RegionScorer, ScoredRegions, batches_of, best_of, of_readable, select_detections
 from detpipe.classify.detect_settings import DetectConfig
+from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny
 
@@ -256,3 +257,15 @@ def test_the_order_of_the_regions_changes_nothing(count: int, seed: int) -> None
 def test_settings_that_make_no_sense(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="detect: wanted"):
         DetectConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize(
+    "items", [[], [1], [None], [1, None, 2], [None, None, 1, 2, None, 3, None, None], [*range(20), None, 7]]
+)
+def test_results_of_a_stream_with_gaps_keep_their_places(items: list[int | None], ahead: bool) -> None:
+    def tenfold(numbers: Iterable[int]) -> Iterator[int]:
+        for number in read_ahead(numbers) if ahead else numbers:
+            yield 10 * number
+
+    assert list(of_readable(tenfold, items)) == [None if one is None else 10 * one for one in items]

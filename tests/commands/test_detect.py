@@ -49,7 +49,7 @@ def test_a_folder(run_copy: Path, pictures: Path) -> None:
     assert annotated.shape == plain.shape
     assert (abs(annotated - plain).max(axis=2) > 60).sum() > 100  # something is drawn on it
     manifest = read_manifest(run_copy / "detections.json")
-    assert [line.split(": ")[0] for line in manifest.bad] == [str(pictures / "broken.jpg")]
+    assert [one.path for one in manifest.bad] == [str(pictures / "broken.jpg")]
 
 
 def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> None:
@@ -72,7 +72,7 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
     assert outcome.status == 0, outcome.err
     assert "hollow.png" in outcome.err
     bad = read_manifest(run_copy / "detections.json").bad
-    assert {line.split(": ")[0] for line in bad} == {str(file), str(pictures / "broken.jpg")}
+    assert {one.path for one in bad} == {str(file), str(pictures / "broken.jpg")}
     assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
 
 

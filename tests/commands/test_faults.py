@@ -59,7 +59,7 @@ def test_the_run_goes_on_below_max_bad(faulty: Path, tmp_path: Path) -> None:
     for kind in ("truncated_image", "missing_annotation", "zero_area_box"):
         assert FAULTS[kind] in outcome.err  # named on the terminal, too
     bad = read_manifest(tmp_path / "proposals.lmdb").bad
-    assert [Path(line.split(": ")[0]).name for line in bad] == ["train_0.jpg", "train_4.jpg"]
+    assert [Path(one.path).name for one in bad] == ["train_0.jpg", "train_4.jpg"]
     assert read_manifest(tmp_path / "proposals.lmdb").summary["images"] == 12
     crops = [read_manifest(tmp_path / name).summary["images"] for name in ("crops.lmdb", "crops_val.lmdb")]
     assert sum(crops) == 8
@@ -92,8 +92,9 @@ def test_pixels_that_turn_out_bad(voc_root: Path, tmp_path: Path) -> None:
     assert str(file) in outcome.err
     outcome = run("run", root, tmp_path / "run", "dataset.max_bad=0.1")
     assert outcome.status == 0, outcome.err
-    (line,) = read_manifest(tmp_path / "run" / "proposals.lmdb").bad
-    assert line.startswith(f"{file}: wanted an image file")
+    (bad,) = read_manifest(tmp_path / "run" / "proposals.lmdb").bad
+    assert (bad.path, bad.key) == (str(file), "train/train_5")
+    assert bad.reason.startswith("wanted an image file")
     crops = [read_manifest(tmp_path / "run" / name).summary["images"] for name in ("crops.lmdb", "crops_val.lmdb")]
     assert sum(crops) == 9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ import pytest
 
 from detpipe import Detector
 from detpipe.commands.command import RunFolder
+from detpipe.commands.proposals_verify import faults_of_images
 from detpipe.commands.run_proposer import proposer_of_run
+from detpipe.datasets.source import Split
+from detpipe.datasets.voc import VocSource
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter
 from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import read_manifest
+from detpipe.structures import ImageRecord, LeftOut
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 
@@ -130,6 +135,21 @@ def test_verify_compares_the_images(runs: Path, voc_root: Path, tmp_path: Path) 
     outcome = verify(runs / "uniform", *drawn.voc(root))
     assert "no record of test image train_1" in outcome.err
     assert "made from another data set" in outcome.err
+
+
+def test_verify_wants_the_record_of_an_image_that_only_has_the_name_of_one_left_out(
+    runs: Path, voc_root: Path, tmp_path: Path
+) -> None:
+    """train_1 was left out of another split, and has a record in none: as a test image it is missing."""
+    manifest = read_manifest(runs / "uniform/proposals.lmdb")
+    for key, faults in (("train/train_1", 1), ("val/train_1", 1), ("test/train_1", 0)):
+        named = replace(manifest, bad=[LeftOut("elsewhere/train_1.jpg", "broken", key)])
+        dataset = VocSource(root=str(voc_root)).load(Split.test)
+        record = ImageRecord("train_1", Path(voc_root) / "JPEGImages/train_1.jpg", drawn.IMAGE_SIZE)
+        assert dataset.ground_truth is not None
+        one = replace(dataset, records=(record,), ground_truth={"train_1": dataset.ground_truth["test_0"]})
+        found = list(faults_of_images(runs / "uniform/proposals.lmdb", named, Split.test, one))
+        assert sum("no record of test image train_1" in fault for fault in found) == faults
 
 
 # --- export and import ------------------------------------------------------------------------------------------------

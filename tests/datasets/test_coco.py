@@ -147,8 +147,8 @@ def test_a_wrong_annotation_spoils_its_image_only(tmp_path: Path, one: dict[str,
 def test_missing_images_and_names_are_bad(tmp_path: Path) -> None:
     content = {"images": [image(1), image(3), {"id": 4}, image(5, ".")], "categories": CATEGORIES}
     bad = load(tmp_path, content).bad
-    assert "3.jpg: no such file, named in test.json" in bad[0]
-    assert "image 4 has no file_name" in bad[1]
+    assert "3.jpg: no such file, named in test.json" in str(bad[0])
+    assert "image 4 has no file_name" in str(bad[1])
     assert len(bad) == 3
 
 

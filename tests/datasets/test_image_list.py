@@ -50,7 +50,7 @@ def test_broken_images_are_listed(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
     dataset = ImageFolderSource(root=str(tmp_path), max_bad=0.5).load(Split.test)
     assert len(dataset) == 1
-    assert "b.jpg" in dataset.bad[0]
+    assert dataset.bad[0].path == str(tmp_path / "b.jpg")
 
 
 def test_nothing_to_load(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from detpipe.storage.manifest import (
     plain,
     read_manifest,
 )
+from detpipe.structures import LeftOut
 
 
 class Colour(enum.Enum):
@@ -66,13 +67,13 @@ def test_begin_finish_and_a_second_run(path: Path) -> None:
     make_content(path)
     with pytest.raises(ArtefactError, match="not finished; run `detpipe crop` again"):
         read_manifest(path)
-    stage.finish(seconds=1.5, summary={"crops": 3}, bad=["a.jpg: broken"])
+    stage.finish(seconds=1.5, summary={"crops": 3}, bad=[LeftOut("a: b.jpg", "broken", "train/a: b")])
     manifest = read_manifest(path)
     assert (manifest.complete, manifest.seconds, manifest.summary, manifest.bad) == (
         True,
         1.5,
         {"crops": 3},
-        ["a.jpg: broken"],
+        [LeftOut("a: b.jpg", "broken", "train/a: b")],
     )
     assert manifest.detpipe == package_version()
     assert manifest.digest == stage.manifest.digest

@@ -15,7 +15,7 @@ import pytest
 from detpipe.metrics.evaluate import evaluate
 from detpipe.report.run.gallery import evenly
 from detpipe.report.run.page import ReportData, render, write_report
-from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, LeftOut
 
 EVIL = '<script>alert("1")</script>\'&<img src=x onerror=alert(1)>'
 EVIL_FILE = "<script>alert(1)<&'\"><img src=x onerror=y>.jpg".replace("/", "")
@@ -145,7 +145,7 @@ def test_hostile_names_stay_text(tmp_path: Path):
         seconds={EVIL: 1.0},
         check_counts={EVIL: 1},
     )
-    data = replace(data, dataset=replace(dataset, name=EVIL, bad=(f"{EVIL}: broken",)))
+    data = replace(data, dataset=replace(dataset, name=EVIL, bad=(LeftOut(EVIL, "broken"),)))
     page = render(data)
     reader = read(page)
     assert not re.search(r"<script|<img src=x|<b>\.jpg", page)
@@ -224,7 +224,7 @@ def test_boxes_at_and_beyond_the_edge_are_no_error(tmp_path: Path):
 
 
 def test_many_bad_images_are_counted_and_some_named():
-    dataset = Dataset("d", (), (), (), None, bad=tuple(f"{i}.jpg: truncated" for i in range(50)))
+    dataset = Dataset("d", (), (), (), None, bad=tuple(LeftOut(f"{i}.jpg", "truncated") for i in range(50)))
     page = render(ReportData(title="Bad", dataset=dataset, detections={}, check_counts={}))
     assert "50 images left out" in page
     assert "19.jpg: truncated" in page
