@@ -46,7 +46,7 @@ from detpipe.config import APPLICATIONS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.proposals.selective_search import SelectiveSearchPreset
 from detpipe.solver.lr_policy import LrPolicy, Policy
-from detpipe.solver.optimizer import make_optimizer
+from detpipe.solver.parameter_groups import make_optimizer
 from detpipe.solver.solver_config import Optimizer, SolverConfig
 from tests import drawn
 from tests.command_line import detpipe

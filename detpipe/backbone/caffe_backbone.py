@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +19,6 @@ from detpipe.backbone.caffe.inner_product import InnerProduct
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import INPUTS
 from detpipe.backbone.caffe.load import load_blobs
-from detpipe.backbone.caffe.mean import channel_means
 from detpipe.backbone.caffe.net import Step
 from detpipe.backbone.caffe.net_state import select_layers
 from detpipe.backbone.caffe.pooling import GlobalPooling, Pooling
@@ -27,6 +27,7 @@ from detpipe.backbone.caffe.prototxt import read_prototxt
 from detpipe.backbone.caffe.upgrade import upgrade
 from detpipe.backbone.input_spec import ChannelOrder, InputSpec, Triple
 from detpipe.backbone.weights import load_weights
+from detpipe.storage.mean_file import read_mean
 
 WITH_WEIGHTS = (InnerProduct, *CONVOLUTIONS)
 GREY_OF_BGR = (0.114, 0.587, 0.299)
@@ -216,3 +217,11 @@ def triple(mean: Sequence[float]) -> Triple:
     """A number for each channel, of three numbers or of one for all."""
     first, second, third = mean if len(mean) == 3 else (*mean, *mean, *mean)
     return float(first), float(second), float(third)
+
+
+def channel_means(path: Path) -> tuple[float, ...]:
+    """The mean of each channel, 3 or 1, in the file's order (Caffe: BGR), from what `read_mean` reads.
+
+    A mean image is averaged over its places, so that it fits any input size. Raises as `read_mean` does.
+    """
+    return tuple(float(value) for value in read_mean(path).mean((1, 2), dtype=np.float64))

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
-from detpipe.backbone.folded_batch_norm import convolved_and_normed
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.resize import Interpolation
 
@@ -230,3 +229,26 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         nn.init.uniform_(module.weight, -1.0 / module.out_features**0.5, 1.0 / module.out_features**0.5)
         nn.init.zeros_(module.bias)
+
+
+def convolved_and_normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(convolution(x)) as one convolution where the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
+
+    y = gamma (W x + b - mean) / sqrt(var + eps) + beta is W' x + b' with W' = s W, b' = beta + s (b - mean) and
+    s = gamma / sqrt(var + eps), up to rounding. Folding the weights in each pass costs little and saves passes over the
+    maps, forward and backward; gradients reach W, gamma and beta through it. If the norm is in training mode, or either
+    module has hooks, they run one after the other.
+    """
+    watched = any(one._forward_hooks or one._forward_pre_hooks for one in (convolution, norm))
+    if norm.training or watched or norm.running_mean is None or norm.running_var is None:
+        normed: Tensor = norm(convolution(x))
+        return normed
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean if convolution.bias is None else convolution.bias - norm.running_mean
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    both: Tensor = convolution._conv_forward(x, convolution.weight * scale[:, None, None, None], shift)
+    return both

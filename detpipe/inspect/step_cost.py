@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detpipe.backbone.caffe.convolution import DECONVOLUTIONS
+from detpipe.backbone.caffe.inner_product import InnerProduct
 from detpipe.inspect.layers import Call, watching
-from detpipe.inspect.multiply_adds import multiply_adds
 from detpipe.inspect.step_memory import measure_memory
 from detpipe.inspect.step_time import Clock, Seconds, measure_times
 
@@ -125,3 +126,19 @@ def _work(network: nn.Module, step: Callable[[], Tensor]) -> dict[str, dict[str,
     with torch.no_grad(), watching(network, after=after):
         step()
     return rows
+
+
+def multiply_adds(call: Call, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> int:
+    """Multiplications with an addition of one pass, all images together; 0 for layers without a kernel or matrix.
+
+    Convolutions and matrix products are nearly all the work there is. A convolution takes, for each number of its
+    output, one for each number of a filter; a transposed one, for each of its input. A matrix product likewise.
+    """
+    weight = call.weight
+    if weight is None or not inputs or not outputs:
+        return 0
+    if isinstance(call.module, DECONVOLUTIONS):
+        return inputs[0].numel() * weight[0].numel()
+    if isinstance(call.module, InnerProduct) and call.module.transposed:
+        return outputs[0].numel() * weight.shape[0]
+    return outputs[0].numel() * weight[0].numel()

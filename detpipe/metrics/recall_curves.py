@@ -13,12 +13,22 @@ from typing import Any
 import numpy as np
 
 from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
-from detpipe.metrics.object_size import SIZES, of_size
 from detpipe.metrics.overlap_table import OverlapTable
 from detpipe.metrics.recall_measures import MEASURES, reached
+from detpipe.structures import BoolArray, Float32Array
 
 THRESHOLDS: tuple[float, ...] = tuple(step / 100 for step in range(50, 101))
 """The IoU at which recall is looked at: 0.5, 0.51 ... 1."""
+
+SIZES: dict[str, tuple[float, float]] = {
+    "small": (0, 32**2),
+    "medium": (32**2, 96**2),
+    "large": (96**2, float("inf")),
+}
+"""COCO's sizes of objects: name -> areas in pixels, from the first number on, below the second.
+
+COCO counts an object of exactly 32² or 96² in both sizes; here it has one.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +119,10 @@ def log_budgets(most: int = 10_000, a_decade: int = 12) -> tuple[int, ...]:
 
 def _first(number: Resampled) -> dict[str, float | None]:
     return {name: values[0] for name, values in number.to_json().items()}
+
+
+def of_size(areas: Float32Array, name: str) -> BoolArray:
+    """Which areas are of the size. (n,) float32 -> (n,) bool. Raises KeyError for a name that SIZES doesn't have."""
+    least, bound = SIZES[name]
+    chosen: BoolArray = (areas >= least) & (areas < bound)
+    return chosen

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from detpipe.solver.training_log import SmoothedLoss
+from detpipe.solver.weight_average import WeightAverage
 from detpipe.storage.atomic import replaced
 
 _NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
@@ -79,3 +83,38 @@ def load_snapshot(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "iteration" not in state:
         raise SnapshotError(f"{path}: wanted a snapshot of detpipe's solver, got another file; delete it")
     return state
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """All of a training that changes from iteration to iteration: what a snapshot holds.
+
+    average and smoothed: None where the training has none. best: the best number of a validation so far, or None.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    smoothed: SmoothedLoss | None
+    best: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """As a snapshot holds it; a training without average, smoothed loss and best has the two first alone."""
+        state: dict[str, Any] = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            state["average"] = self.average.state()
+        if self.smoothed is not None:
+            state["losses"] = self.smoothed.state()
+        if self.best is not None:
+            state["best"] = self.best
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what a snapshot held. What is only watched may have been off when it was written."""
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state["average"])
+        if self.smoothed is not None:
+            self.smoothed.load(state.get("losses", []))
+        self.best = state.get("best")

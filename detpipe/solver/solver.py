@@ -23,12 +23,12 @@ from detpipe.solver.caffe_updates import clip_summed_gradients
 from detpipe.solver.debug_info import DebugInfo
 from detpipe.solver.initial_weights import take_weights
 from detpipe.solver.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
-from detpipe.solver.optimizer import make_optimizer
+from detpipe.solver.parameter_groups import make_optimizer
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.solver.ranks import Ranks
-from detpipe.solver.smoothed_loss import SmoothedLoss
 from detpipe.solver.snapshot import (
     SnapshotError,
+    TrainingState,
     best_path,
     drop_snapshots_after,
     find_snapshots,
@@ -37,8 +37,7 @@ from detpipe.solver.snapshot import (
     snapshot_path,
 )
 from detpipe.solver.solver_config import Optimizer, SolverConfig
-from detpipe.solver.training_log import TrainingLog
-from detpipe.solver.training_state import TrainingState
+from detpipe.solver.training_log import SmoothedLoss, TrainingLog
 from detpipe.solver.weight_average import WeightAverage
 from detpipe.storage.atomic import replaced
 

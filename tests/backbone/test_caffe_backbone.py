@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 
 from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.caffe import load_caffe, save_caffemodel
-from detpipe.backbone.caffe_backbone import GREY_OF_BGR, CaffeBackbone
+from detpipe.backbone.caffe_backbone import GREY_OF_BGR, CaffeBackbone, channel_means
 from detpipe.backbone.create import create_backbone, written_out
 from detpipe.backbone.input_spec import ChannelOrder
+from detpipe.storage.caffe_blob import write_blob
 
 TEXT = """
 layer { name: "data" type: "Data" top: "data" top: "label"
@@ -186,3 +187,25 @@ def test_the_multipliers_of_the_text_are_those_of_its_parameters() -> None:
     assert stated.keys() <= names.keys()
     assert stated["network.layers.conv1.weight"] == (1.0, 1.0)
     assert stated["network.layers.conv1.bias"] == (2.0, 1.0)
+
+
+def test_caffes_own_files(shared_data: Path) -> None:
+    folder = shared_data / "caffe/mean"
+    assert channel_means(folder / "ilsvrc_2012_mean.npy") == pytest.approx((104.007, 116.669, 122.679), abs=1e-3)
+    assert len(channel_means(folder / "lbin_imagenet_256.binaryproto")) == 3
+
+
+def test_images_and_numbers(tmp_path: Path) -> None:
+    image = np.float32([[[1, 3]], [[5, 5]], [[0, 1]]])
+    np.save(tmp_path / "m.npy", image)
+    assert channel_means(tmp_path / "m.npy") == (2, 5, 0.5)
+    np.save(tmp_path / "m.npy", np.float64([7]))
+    assert channel_means(tmp_path / "m.npy") == (7,)
+    (tmp_path / "m.binaryproto").write_bytes(write_blob(image))
+    assert channel_means(tmp_path / "m.binaryproto") == (2, 5, 0.5)
+
+
+def test_another_number_of_channels(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.zeros((2, 4, 4)))
+    with pytest.raises(ValueError, match=r"s\.npy"):
+        channel_means(tmp_path / "s.npy")

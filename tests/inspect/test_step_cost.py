@@ -13,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detpipe.backbone.caffe.inner_product import InnerProduct
 from detpipe.inspect.layers import Call
-from detpipe.inspect.multiply_adds import multiply_adds
-from detpipe.inspect.step_cost import measure_cost, total
+from detpipe.inspect.step_cost import measure_cost, multiply_adds, total
 from detpipe.inspect.step_memory import LiveTensors, measure_memory
 from detpipe.inspect.step_time import measure_times
 

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from detpipe.metrics.bootstrap import ImageBootstrap
 from detpipe.metrics.overlap_table import OverlapTable, overlap_table
 from detpipe.metrics.proposal_recall import recall_at_budgets
-from detpipe.metrics.recall_curves import THRESHOLDS, curves_by_class, curves_by_size, log_budgets, recall_curves
+from detpipe.metrics.recall_curves import (
+    SIZES,
+    THRESHOLDS,
+    curves_by_class,
+    curves_by_size,
+    log_budgets,
+    of_size,
+    recall_curves,
+)
 from detpipe.metrics.recall_measures import MEASURES
 from detpipe.structures import GroundTruth
 from tests.metrics.test_overlap_table import FOUND, TRUTH, slow_best
@@ -143,3 +151,12 @@ def test_what_is_refused():
         recall_curves(table, drawn(table), (9,))
     with pytest.raises(ValueError, match=r"budgets \[1, 2\], got 9"):
         recall_curves(table, drawn(table)).at(9)
+
+
+def test_each_area_has_one_size():
+    areas = np.array([0, 1023.5, 1024, 9215, 9216, 1e9], np.float32)
+    chosen = {name: of_size(areas, name).tolist() for name in SIZES}
+    assert chosen["small"] == [True, True, False, False, False, False]
+    assert chosen["medium"] == [False, False, True, True, False, False]
+    assert chosen["large"] == [False, False, False, False, True, True]
+    assert of_size(np.zeros(0, np.float32), "small").shape == (0,)

@@ -14,7 +14,7 @@ from torch import nn
 
 from detpipe.solver.caffe_updates import CaffeOptimizer, Sgd, clip_summed_gradients
 from detpipe.solver.lr_policy import LrPolicy, Policy
-from detpipe.solver.optimizer import caffe_rule, make_optimizer
+from detpipe.solver.parameter_groups import caffe_rule, make_optimizer
 from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
 from tests.solver.least_squares import Array, Training, doubles, gradient, linear, solver_config
 

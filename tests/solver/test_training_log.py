@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.solver.training_log import TrainingLog, TrainingLogError, as_csv, read_log
+from detpipe.solver.training_log import SmoothedLoss, TrainingLog, TrainingLogError, as_csv, read_log
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -60,3 +60,21 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(TrainingLogError, match="wanted the log of a training, got 1099511627776 bytes"):
         read_log(tmp_path / "log.jsonl")
+
+
+def test_the_mean_of_the_last() -> None:
+    smoothed, means = SmoothedLoss(3), []
+    for loss in (3.0, 6.0, 9.0, 12.0):
+        smoothed.add(loss)
+        means.append(smoothed.mean)
+    assert means == pytest.approx([3, 4.5, 6, 9])
+
+
+def test_a_window_is_taken_up_also_by_a_smaller_one() -> None:
+    smoothed = SmoothedLoss(2)
+    smoothed.load([1.0, 2.0, 4.0])
+    assert smoothed.state() == [2.0, 4.0]
+
+
+def test_no_loss_yet() -> None:
+    assert SmoothedLoss(5).state() == []
