@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from detpipe.solver.training_log import SmoothedLoss
-from detpipe.solver.weight_average import WeightAverage
 from detpipe.storage.atomic import replaced
 
 _NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
@@ -94,7 +94,7 @@ class TrainingState:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
+    average: AveragedModel | None
     smoothed: SmoothedLoss | None
     best: float | None = None
 
@@ -102,7 +102,7 @@ class TrainingState:
         """As a snapshot holds it; a training without average, smoothed loss and best has the two first alone."""
         state: dict[str, Any] = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
-            state["average"] = self.average.state()
+            state["average"] = self.average.state_dict()
         if self.smoothed is not None:
             state["losses"] = self.smoothed.state()
         if self.best is not None:
@@ -114,7 +114,7 @@ class TrainingState:
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.load(state["average"])
+            self.average.load_state_dict(state["average"])
         if self.smoothed is not None:
             self.smoothed.load(state.get("losses", []))
         self.best = state.get("best")

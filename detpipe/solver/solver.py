@@ -38,7 +38,7 @@ from detpipe.solver.snapshot import (
 )
 from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import SmoothedLoss, TrainingLog
-from detpipe.solver.weight_average import WeightAverage
+from detpipe.solver.weight_average import averaged_weights, moving_average
 from detpipe.storage.atomic import replaced
 
 __all__ = ["DivergedError", "Optimizer", "Solver", "SolverConfig", "check_finite"]
@@ -112,7 +112,7 @@ class Solver(Generic[Batch]):
         finally:
             batches.close()
         if state.average is not None:
-            state.average.take_over()
+            self.module.load_state_dict(state.average.module.state_dict())
         if log:
             log.write_csv()
         seconds = max(time.perf_counter() - begun, 1e-9)
@@ -148,7 +148,7 @@ class Solver(Generic[Batch]):
         return TrainingState(
             module=self.module,
             optimizer=make_optimizer(self.config, self.groups),
-            average=WeightAverage(self.module, self.config.ema) if self.config.ema is not None else None,
+            average=moving_average(self.module, self.config.ema) if self.config.ema is not None else None,
             smoothed=SmoothedLoss(self.config.average_loss) if self.config.average_loss > 1 else None,
         )
 
@@ -173,7 +173,7 @@ class Solver(Generic[Batch]):
         self._clip(optimizer)
         optimizer.step()
         if state.average is not None:
-            state.average.update()
+            state.average.update_parameters(self.module)
         means = self.ranks.mean({name: total / self.config.iter_size for name, total in totals.items()})
         if state.smoothed is not None:
             state.smoothed.add(float(means["loss"]))
@@ -249,7 +249,7 @@ class Solver(Generic[Batch]):
     def _validated(self, state: TrainingState, done: int) -> dict[str, float]:
         """The validation's numbers, of the averaged weights where there are such; the best weights stay on disk."""
         assert self.validate is not None
-        with state.average.in_place() if state.average is not None else contextlib.nullcontext():
+        with averaged_weights(self.module, state.average):
             self.module.eval()
             numbers = {name: round(value, 6) for name, value in self.validate().items()}
             self._keep_best(state, done, numbers)

@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
-class WeightAverage:
-    """a = decay a + (1 - decay) w after each update, from a = w at first, over all floating tensors of a module.
+def moving_average(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the module whose `update_parameters(module)` takes a = decay a + (1 - decay) w, from a = w now.
 
-    Running statistics are averaged like weights; counters are taken over as they are.
+    Running statistics are averaged like weights. Integer buffers are copied: torch would average and truncate them,
+    which turns an index of 3 into 2 (decay 0.9).
     """
+    average_floats = get_ema_multi_avg_fn(decay)
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module = module
-        self._decay = decay
-        self._average = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """torch calls this with tensors of one dtype at a time."""
+        if averaged[0].is_floating_point():
+            average_floats(averaged, current, count)
+        else:
+            torch._foreach_copy_(averaged, current)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights after an update."""
-        for name, tensor in self._module.state_dict().items():
-            if tensor.is_floating_point():
-                self._average[name].mul_(self._decay).add_(tensor, alpha=1 - self._decay)
-            else:
-                self._average[name].copy_(tensor)
+    average = AveragedModel(module, multi_avg_fn=update, use_buffers=True)
+    average.update_parameters(module)  # the first call copies
+    return average
 
-    def state(self) -> dict[str, Tensor]:
-        """The average by the module's names."""
-        return self._average
 
-    @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state that a snapshot held."""
-        for name, tensor in self._average.items():
-            tensor.copy_(state[name])
-
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The module has the average inside of the block, and its own weights, to the bit, after it."""
-        own = {name: tensor.detach().clone() for name, tensor in self._module.state_dict().items()}
-        self._module.load_state_dict(self._average)
-        try:
-            yield
-        finally:
-            self._module.load_state_dict(own)
-
-    def take_over(self) -> None:
-        """Give the module the average for good."""
-        self._module.load_state_dict(self._average)
+@contextlib.contextmanager
+def averaged_weights(module: nn.Module, average: AveragedModel | None) -> Iterator[None]:
+    """Give the module the average's weights within the block, and its own, to the bit, after it; None: do nothing."""
+    if average is None:
+        yield
+        return
+    own = copy.deepcopy(module.state_dict())
+    module.load_state_dict(average.module.state_dict())
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
