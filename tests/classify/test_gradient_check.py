@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -62,12 +63,18 @@ def test_a_right_gradient_passes_and_what_was_compared_is_counted() -> None:
 
 
 def test_the_error_names_tensor_and_element_with_both_numbers() -> None:
+    """By hand: x^2 has a gradient of 4 at 2, and half more is given; both times the output's weight."""
     with pytest.raises(GradientError) as error:
-        gradient_check(square(extra=0.5), torch.tensor([1.0, 2.0, 3.0]), output=(0, 1))
-    assert str(error.value) == (
-        "Calls: wrong gradients: input 0 at (1,), value 2: the backward pass gives 4.5, differences of 1e-05 give 4 "
-        "(1 of 3 elements are wrong)"
+        gradient_check(square(extra=0.5), torch.tensor([1.0, 2.0, 3.0]))
+    found = re.fullmatch(
+        r"Calls: wrong gradients: input 0 at \(1,\), value 2: .*numerical:tensor\(\[\[([\d.]+)\].* "
+        r"analytical:tensor\(\[\[([\d.]+)\].* \(1 of 3 elements are wrong\)",
+        str(error.value),
     )
+    assert found is not None
+    numerical, analytical = float(found[1]), float(found[2])
+    assert analytical / numerical == pytest.approx(4.5 / 4, abs=1e-4)
+    assert 4 <= numerical <= 8  # a weight between 1 and 2
 
 
 def test_every_wrong_tensor_is_named() -> None:
@@ -77,25 +84,26 @@ def test_every_wrong_tensor_is_named() -> None:
         gradient_check(detached, torch.randn(1, 2))
 
 
-def test_the_threshold_is_relative_above_one_and_absolute_below() -> None:
-    """By hand: 2 x is 200, or 0.2; a tenth of a percent more is off by 0.2 (0.000999 of 200.2), or by 0.0002."""
-    for x, scaled_error in ((100.0, 0.2 / 200.2), (0.1, 0.0002)):
+def test_the_threshold_is_relative_and_absolute() -> None:
+    """By hand: 2 x, 200 or 0.2, is off by a share of 0.001, which t + t |2 x| allows with another t for each x."""
+    for x in (100.0, 0.1):
+        least = 0.001 * 2 * x / (1 + 2 * x)  # with a weight of 1; of 2 it is up to twice as much
         values = torch.tensor([x, x])
-        gradient_check(square(factor=1.001), values, threshold=scaled_error * 1.01, output=(0, 0))
+        gradient_check(square(factor=1.001), values, threshold=least * 2.02)
         with pytest.raises(GradientError):
-            gradient_check(square(factor=1.001), values, threshold=scaled_error * 0.99, output=(0, 0))
+            gradient_check(square(factor=1.001), values, threshold=least * 0.98)
 
 
 def test_a_gradient_that_is_no_number_is_wrong() -> None:
-    with pytest.raises(GradientError, match="gives nan"):
+    with pytest.raises(GradientError, match=r"analytical:tensor.*nan"):
         gradient_check(square(extra=math.nan), torch.ones(3))
 
 
 def test_kinks_are_passed_over_where_that_is_asked() -> None:
     x = torch.tensor([-1.0, -0.005, 0.0, 0.02, 1.0])
     assert gradient_check(nn.ReLU(), x, stepsize=1e-2, kink_range=0.01) == {"input 0": 3}
-    with pytest.raises(GradientError, match=r"at \(2,\), value 0: the backward pass gives 0, .* give 0.5"):
-        gradient_check(nn.ReLU(), x, output=(0, 2))
+    with pytest.raises(GradientError, match=r"at \(2,\), value 0: .*\(1 of 5 elements"):
+        gradient_check(nn.ReLU(), x)
     around_one = torch.tensor([-1.0, 1.0, 0.0, 2.0])  # the kinks of hardtanh
     assert gradient_check(nn.Hardtanh(), around_one, kink=1, kink_range=0.1) == {"input 0": 2}
 
@@ -107,7 +115,6 @@ def test_several_inputs_and_outputs_integers_among_them() -> None:
     x, index, y = torch.randn(4), torch.tensor([3, 0]), torch.randn(2)
     assert gradient_check(Calls(gathered), [x, index, y]) == {"input 0": 4, "input 2": 2}
     assert gradient_check(Calls(gathered), [x, index, y], skip=["input 2"]) == {"input 0": 4}
-    assert gradient_check(Calls(gathered), [x, index, y], output=(1, 0))["input 0"] == 4
 
 
 def test_module_and_inputs_stay_as_they_are() -> None:
@@ -167,13 +174,12 @@ def test_frozen_parameters_are_left_alone() -> None:
             nn.ReLU(),
             torch.ones(2),
             {"stepsize": 1e-2, "kink_range": 1e-3},
-            "at least stepsize 0.01, or None, got 0.001",
+            "kink_range: .* got 0.001",
         ),
-        (nn.ReLU(), torch.zeros(2), {"kink_range": 0.1}, "input 0: wanted elements .* all 2 are"),
-        (nn.ReLU(), torch.ones(2), {"skip": ["weight"]}, r"wanted some of \['input 0'\], got \['weight'\]"),
+        (nn.ReLU(), torch.zeros(2), {"kink_range": 0.1}, "input 0: .* all 2 are"),
+        (nn.ReLU(), torch.ones(2), {"skip": ["weight"]}, r"skip: .*'input 0'.* got \['weight'\]"),
         (nn.ReLU(), torch.ones(2), {"skip": ["input 0"]}, "nothing to compare"),
-        (nn.ReLU(), torch.ones(2), {"output": (0, 2)}, r"outputs with \[2\] elements, got \(0, 2\)"),
-        (nn.Identity(), torch.ones(2, dtype=torch.int64), {}, "wanted an output of floats, got none"),
+        (nn.Identity(), torch.ones(2, dtype=torch.int64), {}, "an output of floats"),
     ],
 )
 def test_what_can_not_be_checked(module: nn.Module, x: Tensor, options: dict, message: str) -> None:
