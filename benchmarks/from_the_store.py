@@ -24,22 +24,22 @@ from torchvision.ops import roi_align
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.classify.detect import select_detections
-from detpipe.classify.detect_settings import DetectConfig
-from detpipe.classify.feature_store import FeatureStore, open_store
-from detpipe.classify.frozen_classifier import FrozenSpec, load_frozen
-from detpipe.classify.frozen_scorer import score_features
-from detpipe.classify.region_features import RegionFeatures, shown_size
-from detpipe.classify.region_geometry import mirrored_geometry
+from detpipe.classify.features.extractor import RegionFeatures, shown_size
+from detpipe.classify.features.folder import FrozenSpec, load_frozen
+from detpipe.classify.features.geometry import mirrored_geometry
+from detpipe.classify.features.scorer import score_features
+from detpipe.classify.features.store import FeatureStore, open_store
+from detpipe.classify.settings import DetectConfig
 from detpipe.datasets import load_dataset
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.bbox_regressor import TARGET_STD
 from detpipe.heads.softmax import softmax_loss
-from detpipe.heads.two_layers import TwoLayerHead, TwoLayers
+from detpipe.heads.stored.two_layers import TwoLayerHead, TwoLayers
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast, resolve_bf16
-from detpipe.network.device_settings import Precision
 from detpipe.network.scaled_image import Scaling
+from detpipe.network.settings import Precision
 from detpipe.structures import Dataset, ImageRecord
 
 CPU = torch.device("cpu")

@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
-from detpipe.classify.image_db import ImagesReader
-from detpipe.classify.train_images import read_batch
-from detpipe.classify.view import draw_views
-from detpipe.classify.view_settings import ViewConfig
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.images.database import ImagesReader
+from detpipe.classify.images.settings import ViewConfig
+from detpipe.classify.images.train import read_batch
+from detpipe.classify.images.view import draw_views
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.batch_order import plain_order
 from detpipe.solver.prefetch import Prefetcher

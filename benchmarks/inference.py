@@ -14,10 +14,10 @@ import time
 import numpy as np
 import torch
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
-from detpipe.classify.classifier import RegionClassifier
-from detpipe.classify.crop_settings import CropConfig
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.detect import RegionScorer
 from detpipe.network.allocator import keep_freed_memory
 

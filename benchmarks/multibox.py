@@ -27,18 +27,18 @@ import numpy as np
 import torch
 from data_sets import data_set, images_of
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.datasets.source import Split
-from detpipe.heads.multibox import MultiBox, make_shapes
-from detpipe.heads.multibox_loss import Taught, multibox_loss
-from detpipe.heads.multibox_settings import Form, MultiBoxHead
+from detpipe.heads.multibox.loss import Taught, multibox_loss
+from detpipe.heads.multibox.network import MultiBox, make_shapes
+from detpipe.heads.multibox.settings import Form, MultiBoxHead
 from detpipe.metrics.bootstrap import ImageBootstrap
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.metrics.recall_curves import recall_curves
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast, resolve_bf16
-from detpipe.network.device_settings import Precision
+from detpipe.network.settings import Precision
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Dataset, GroundTruth, ImageId, Proposals

@@ -20,15 +20,15 @@ import torch
 from torch.nn import functional
 
 from detpipe.classify.detect import select_detections
-from detpipe.classify.detect_settings import DetectConfig
-from detpipe.classify.image_scorer import ImageScorer
-from detpipe.commands.detector import Detector
+from detpipe.classify.fast_rcnn.scorer import ImageScorer
+from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast
-from detpipe.network.device_settings import Precision
 from detpipe.network.scaled_image import Scaling
+from detpipe.network.settings import Precision
+from detpipe.runs.detector import Detector
 from detpipe.structures import Image
 
 NOTHING = np.zeros((0, 4), dtype=np.float32)

@@ -33,10 +33,10 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.classify.detect import best_of
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.datasets import load_dataset
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.coco_ap import coco_ap
@@ -45,7 +45,7 @@ from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.batch_order import plain_order
 from detpipe.network.device import autocast, resolve_bf16
-from detpipe.network.device_settings import Precision
+from detpipe.network.settings import Precision
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId
 

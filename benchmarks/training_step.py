@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.network.allocator import keep_freed_memory
 
 CLASSES = 21

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detpipe.commands.detector import Detector
     from detpipe.datasets import load_dataset
     from detpipe.datasets.supervision_detections import to_supervision
     from detpipe.metrics.evaluate import evaluate
-    from detpipe.proposals.selective_search import SelectiveSearch
+    from detpipe.proposals.selective_search.search import SelectiveSearch
+    from detpipe.runs.detector import Detector
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
 _HOMES = {
     "Dataset": "detpipe.structures",
     "Detections": "detpipe.structures",
-    "Detector": "detpipe.commands.detector",
+    "Detector": "detpipe.runs.detector",
     "GroundTruth": "detpipe.structures",
     "ImageRecord": "detpipe.structures",
     "Proposals": "detpipe.structures",
-    "SelectiveSearch": "detpipe.proposals.selective_search",
+    "SelectiveSearch": "detpipe.proposals.selective_search.search",
     "evaluate": "detpipe.metrics.evaluate",
     "load_dataset": "detpipe.datasets",
     "to_supervision": "detpipe.datasets.supervision_detections",

@@ -2,8 +2,8 @@
 
 N, M: numbers of boxes. A box is x1 y1 x2 y2, float32, pixels, a half-open rectangle: width = x2 - x1.
 
-One exception: `proposals/near_duplicates.py` compares an IoU with 4 / 5 in whole numbers, because a compiled function
-calls functions of its own file only (see `jit.py`).
+One exception: `proposals/selective_search/near_duplicates.py` compares an IoU with 4 / 5 in whole numbers, because a
+compiled function calls functions of its own file only (see `jit.py`).
 
 torch is imported inside the functions that need it. It takes seconds to import, and a worker process that only proposes
 never needs it.

@@ -207,7 +207,7 @@ def guarded(command: CommandRow, work: Callable[[], None], *, debug: bool) -> in
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from detpipe.solver.interrupt import Interrupted
+    from detpipe.storage.interrupt import Interrupted
 
     try:
         work()

@@ -39,24 +39,24 @@ GROUPS: dict[str, Mapping[str, str]] = {
         "demo": "detpipe.datasets.demo:DemoSource",
     },
     "proposals": METHODS,
-    "backbone": {"efficientnet_lite0": "detpipe.backbone.backbone_settings:BackboneConfig"},
-    "crops": {"warp": "detpipe.classify.crop_settings:CropConfig"},
+    "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
+    "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},
     "sampling": {"rcnn": "detpipe.classify.labeling:Sampling"},
     "head": {
         "softmax": "detpipe.heads.region_head:HeadConfig",
-        "fast_rcnn": "detpipe.heads.fast_rcnn_settings:FastRcnnHead",
-        "multibox_fast_rcnn": "detpipe.heads.fast_rcnn_settings:MultiBoxFastRcnnHead",
-        "svm": "detpipe.heads.linear_svm:SvmHead",
-        "linear": "detpipe.heads.softmax_regression:SoftmaxRegressionHead",
-        "two_layers": "detpipe.heads.two_layers:TwoLayers",
-        "knn": "detpipe.heads.nearest_neighbours:NearestNeighboursHead",
-        "prototypes": "detpipe.heads.prototypes:PrototypesHead",
-        "zero_shot": "detpipe.heads.zero_shot:ZeroShot",
+        "fast_rcnn": "detpipe.heads.fast_rcnn.settings:FastRcnnHead",
+        "multibox_fast_rcnn": "detpipe.heads.fast_rcnn.settings:MultiBoxFastRcnnHead",
+        "svm": "detpipe.heads.stored.linear_svm:SvmHead",
+        "linear": "detpipe.heads.stored.softmax_regression:SoftmaxRegressionHead",
+        "two_layers": "detpipe.heads.stored.two_layers:TwoLayers",
+        "knn": "detpipe.heads.stored.nearest_neighbours:NearestNeighboursHead",
+        "prototypes": "detpipe.heads.stored.prototypes:PrototypesHead",
+        "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShot",
     },
-    "multibox": {"pyramid": "detpipe.heads.multibox_settings:MultiBoxHead"},
+    "multibox": {"pyramid": "detpipe.heads.multibox.settings:MultiBoxHead"},
     "solver": {
         "adamw": "detpipe.solver.solver_config:SolverConfig",
-        "multibox": "detpipe.heads.multibox_settings:MultiBoxSolver",
+        "multibox": "detpipe.heads.multibox.settings:MultiBoxSolver",
     },
 }
 """Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand
@@ -215,7 +215,7 @@ def _with_kept_detect_settings(
     """
     # Here, because they import torch, and most commands have no use for them.
     from detpipe.commands.command import RunFolder
-    from detpipe.commands.detect_settings import kept_detect_settings
+    from detpipe.runs.detect_settings import kept_detect_settings
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     kept = {name: value for name, value in kept.items() if name not in not_taken}

@@ -1,7 +1,8 @@
 """Resizing of images: the one place that decides how pixels are averaged and interpolated.
 
 Two rules stand elsewhere, and their results are fixed to the byte: selective search shrinks images in integers
-(`proposals/working_size.py`), and crops of regions are affine warps of halved images (`classify/crop.py`).
+(`proposals/selective_search/working_size.py`), and crops of regions are affine warps of halved images
+(`classify/crops/crop.py`).
 """
 
 from __future__ import annotations

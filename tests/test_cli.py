@@ -17,7 +17,7 @@ from detpipe import cli
 from detpipe.commands import propose
 from detpipe.commands.run_settings import Propose
 from detpipe.commands.table import COMMANDS, family_of
-from detpipe.solver.interrupt import Interrupted
+from detpipe.storage.interrupt import Interrupted
 from tests import drawn
 from tests.command_line import Outcome, detpipe, process
 

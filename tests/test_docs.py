@@ -36,15 +36,15 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector
-from detpipe.backbone.backbone_settings import NETWORKS
-from detpipe.classify.gradient_check import gradient_check
+from detpipe.backbone.settings import NETWORKS
 from detpipe.commands.command import RunFolder
-from detpipe.commands.proposals_export import SUFFIX
-from detpipe.commands.run_proposer import proposer_of_run
+from detpipe.commands.proposals.export import SUFFIX
 from detpipe.commands.table import family_of
 from detpipe.config import APPLICATIONS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
-from detpipe.proposals.selective_search import SelectiveSearchPreset
+from detpipe.inspect.gradient_check import gradient_check
+from detpipe.proposals.selective_search.search import SelectiveSearchPreset
+from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import make_optimizer
 from detpipe.solver.solver_config import Optimizer, SolverConfig

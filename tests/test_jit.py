@@ -48,7 +48,7 @@ def refuse(*_):
 caching.{locator}.ensure_cache_path = refuse
 {more}
 import numpy as np
-from detpipe.proposals.near_duplicates import duplicates_last, _duplicates_last
+from detpipe.proposals.selective_search.near_duplicates import duplicates_last, _duplicates_last
 boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9]], np.int32)
 print(duplicates_last(boxes, np.array([1, 0])).tolist(), len(_duplicates_last.stats.cache_misses))
 """

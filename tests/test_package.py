@@ -51,7 +51,7 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
         "detpipe/storage/messages.proto",
         "detpipe/backbone/caffe/caffe_net.proto",
         "detpipe/conf/__init__.py",
-        "detpipe/proposals/objectness.json",
+        "detpipe/proposals/selective_search/objectness.json",
     } <= names
     outside = {name.split("/")[0] for name in names} - {"detpipe"}
     assert all(name.endswith(".dist-info") for name in outside)

@@ -1,6 +1,6 @@
-"""Fit the weights of detpipe/proposals/objectness.py and write objectness.json beside it.
+"""Fit the weights of detpipe/proposals/selective_search/objectness.py and write objectness.json beside it.
 
-    python tools/fit_objectness.py FOLDER [--steps 1500] [--out detpipe/proposals/objectness.json]
+    python tools/fit_objectness.py FOLDER [--steps 1500] [--out detpipe/proposals/selective_search/objectness.json]
 
 FOLDER holds the training images: coco_train/ with instances.json and images/, raccoon/ and bccd/ in VOC's layout. Of
 the last two a part is taken, so that 80 classes outweigh four. No test image, and no image of VOC, is looked at.
@@ -22,10 +22,10 @@ import torch
 from detpipe import Dataset, load_dataset
 from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
-from detpipe.proposals.candidates import FEATURES, candidates
-from detpipe.proposals.colour_spaces import ColourSpace, convert
-from detpipe.proposals.selective_search import SelectiveSearchPreset, grow, recipe_of
-from detpipe.proposals.working_size import enlarge, shrink, working_size
+from detpipe.proposals.selective_search.candidates import FEATURES, candidates
+from detpipe.proposals.selective_search.colour_spaces import ColourSpace, convert
+from detpipe.proposals.selective_search.search import SelectiveSearchPreset, grow, recipe_of
+from detpipe.proposals.selective_search.working_size import enlarge, shrink, working_size
 
 BINS = 16
 BATCH = 20_000
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=Path("detpipe/proposals/objectness.json"))
+    parser.add_argument("--out", type=Path, default=Path("detpipe/proposals/selective_search/objectness.json"))
     arguments = parser.parse_args()
     coco = arguments.folder / "coco_train"
     sets = [

@@ -11,8 +11,8 @@ from torch import nn
 
 from detpipe.backbone import caffe_backbone, timm_models, torchvision_models
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.backbone_settings import CAFFE, IMAGENET, NETWORKS, NONE, BackboneConfig
 from detpipe.backbone.caffe.caffemodel import read_caffemodel
+from detpipe.backbone.settings import CAFFE, IMAGENET, NETWORKS, NONE, BackboneConfig
 from detpipe.backbone.weights import load_weights, read_state
 from detpipe.class_path import load_class
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from detpipe.classify.detect import NO_DETECTIONS, Scorer, of_readable, scored_regions, select_detections
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.structures import Detections, Float32Array, Image
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.backbone_settings import BackboneConfig
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.network.network_folder import NetworkFolderError
 
 DESCRIPTION = "classifier.json"

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from detpipe import boxes as geometry
-from detpipe.classify.classifier import RegionClassifier
-from detpipe.classify.crop import crop_regions
-from detpipe.classify.crop_settings import CropConfig
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.crops.crop import crop_regions
+from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.settings import CropConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.network.device import autocast
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Detections, Float32Array, Image, Int64Array

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detpipe.datasets.source import DatasetSource, Split
-from detpipe.network.device_settings import Device
+from detpipe.network.settings import Device
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of
 from detpipe.structures import Dataset
 

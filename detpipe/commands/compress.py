@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
+from detpipe.classify.fast_rcnn.folder import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detect_settings import carry_detect_settings
 from detpipe.commands.detector_settings import LAYERS, Compress
-from detpipe.commands.run_proposer import keep_proposer
-from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.heads.truncated_svd import kept_share, rank_keeping, truncated
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
+from detpipe.runs.detect_settings import carry_detect_settings
+from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)

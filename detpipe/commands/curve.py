@@ -15,12 +15,9 @@ import torch
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.detect import Scorer
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.detect import CHUNK, stored_regions
-from detpipe.commands.detector import Detector
 from detpipe.commands.detector_settings import Curve
-from detpipe.commands.region_classifier import load_region_spec
-from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
@@ -29,6 +26,9 @@ from detpipe.progress import progress
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
+from detpipe.runs.classifiers import load_region_spec
+from detpipe.runs.detector import Detector
+from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.manifest import plain, read_manifest
 from detpipe.structures import Float32Array, Image, ImageRecord

@@ -14,18 +14,12 @@ from typing import Any
 import numpy as np
 
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
-from detpipe.classify.crops_db import verify_image
+from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.command import dataset_digest
-from detpipe.commands.detect_settings import keep_detect_settings
-from detpipe.commands.detector import Detector
 from detpipe.commands.max_bad import hold_max_bad
-from detpipe.commands.region_classifier import load_region_spec, with_precision
-from detpipe.commands.run_proposer import proposer_of_run
 from detpipe.commands.stage_settings import Detect
-from detpipe.commands.stored_features import stored_detections
-from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
@@ -37,8 +31,14 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.runs.classifiers import load_region_spec, with_precision
+from detpipe.runs.detect_settings import keep_detect_settings
+from detpipe.runs.detector import Detector
+from detpipe.runs.run_proposer import proposer_of_run
+from detpipe.runs.stored_features import stored_detections
+from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes
+from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, State, digest_of, plain, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut

@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.command import Command, RunFolder
 from detpipe.datasets.source import Split
-from detpipe.network.device_settings import Precision
+from detpipe.network.settings import Precision
 
 
 @dataclass(kw_only=True)

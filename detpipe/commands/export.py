@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from detpipe.boxes import MAX_LOG_SCALE
-from detpipe.classify.classifier import ClassifierSpec, RegionClassifier
 from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
-from detpipe.classify.fast_rcnn_classifier import FastRcnnSpec
-from detpipe.classify.graph_file import check_onnx_packages, write_onnx, write_torch
-from detpipe.classify.image_scorer import REFINED_FROM
-from detpipe.classify.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
-from detpipe.commands.detect_settings import kept_detect_config
+from detpipe.classify.crops.network import ClassifierSpec, RegionClassifier
+from detpipe.classify.export.graph_file import check_onnx_packages, write_onnx, write_torch
+from detpipe.classify.export.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
+from detpipe.classify.fast_rcnn.folder import FastRcnnSpec
+from detpipe.classify.fast_rcnn.scorer import REFINED_FROM
 from detpipe.commands.detector_settings import Export, Format
-from detpipe.commands.region_classifier import load_scorer
-from detpipe.commands.run_proposer import proposer_of_run
-from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.network.device_settings import Precision
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.network.settings import Precision
+from detpipe.runs.classifiers import load_scorer
+from detpipe.runs.detect_settings import kept_detect_config
+from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, ArtefactError, State, manifest_path, plain, read_manifest
 

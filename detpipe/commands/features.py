@@ -14,7 +14,8 @@ import numpy as np
 
 from detpipe import boxes as geometry
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
-from detpipe.classify.feature_store import (
+from detpipe.classify.features.extractor import RegionFeatures, network_digest
+from detpipe.classify.features.store import (
     FeatureStore,
     FeatureStoreError,
     ImageRegions,
@@ -23,15 +24,14 @@ from detpipe.classify.feature_store import (
     open_store,
 )
 from detpipe.classify.labeling import Regions, sample_regions
-from detpipe.classify.region_features import RegionFeatures, network_digest
 from detpipe.commands.command import dataset_digest, load_splits
 from detpipe.commands.stage_settings import Features
-from detpipe.commands.stored_split import StoredSplit, open_split
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
-from detpipe.solver.interrupt import Interrupted, stop_on_signal
+from detpipe.runs.stored_split import StoredSplit, open_split
+from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
 

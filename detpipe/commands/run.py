@@ -7,24 +7,26 @@ import logging
 from dataclasses import replace
 
 from detpipe.backbone.create import check_weights, map_strides
-from detpipe.commands import check, crop, detect, evaluate, features, propose, train_cls, train_multibox, train_regions
+from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
 from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
-from detpipe.commands.detect_settings import keep_detect_settings
-from detpipe.commands.region_classifier import check_detection, with_precision
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import TrainMultiBox
-from detpipe.commands.training_images import taught_classes
+from detpipe.commands.train_cls import crops as train_cls
+from detpipe.commands.train_cls import regions as train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
-from detpipe.heads.fast_rcnn_settings import FastRcnnHead
-from detpipe.heads.feature_head import StoredHead
-from detpipe.heads.zero_shot import ZeroShot
+from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.stored.feature_head import StoredHead
+from detpipe.heads.stored.zero_shot import ZeroShot
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
+from detpipe.runs.classifiers import check_detection, with_precision
+from detpipe.runs.detect_settings import keep_detect_settings
+from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
 
 logger = logging.getLogger(__name__)

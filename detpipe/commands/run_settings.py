@@ -7,11 +7,11 @@ from pathlib import Path
 
 from detpipe.commands.command import Command
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
-from detpipe.heads.multibox_settings import MultiBoxHead, MultiBoxSolver
+from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
 from detpipe.heads.region_head import HeadConfig
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.proposals.selective_search.search import SelectiveSearch
 
 
 @dataclass(kw_only=True)

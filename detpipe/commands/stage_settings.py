@@ -5,16 +5,16 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from detpipe.backbone.backbone_settings import BackboneConfig
-from detpipe.classify.crop_settings import CropConfig
-from detpipe.classify.detect_settings import DetectConfig
-from detpipe.classify.feature_settings import FeatureConfig
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.crops.settings import CropConfig
+from detpipe.classify.features.settings import FeatureConfig
+from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.labeling import Sampling
-from detpipe.classify.view_settings import ViewConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.command import Command
-from detpipe.heads.multibox_settings import MultiBoxHead, MultiBoxSolver
+from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
 from detpipe.heads.region_head import HeadConfig, RegionHead
-from detpipe.network.device_settings import Precision
+from detpipe.network.settings import Precision
 from detpipe.solver.solver_config import SolverConfig
 
 

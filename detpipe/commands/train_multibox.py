@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.backbone.create import map_strides, written_out
-from detpipe.commands.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.commands.stage_settings import Targets, TrainMultiBox
-from detpipe.commands.stored_split import open_split
-from detpipe.commands.training_artefact import Training, complete
-from detpipe.commands.training_images import Part, training_parts
-from detpipe.heads.multibox import make_shapes
-from detpipe.heads.priors import as_numbers, as_shapes
-from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import Session, training_key
-from detpipe.proposals.multibox_folder import (
+from detpipe.heads.multibox.folder import (
     DESCRIPTION,
     MultiBoxSpec,
     build_multibox,
     load_multibox_spec,
     save_multibox,
 )
-from detpipe.proposals.train_multibox import train_multibox
+from detpipe.heads.multibox.network import make_shapes
+from detpipe.heads.multibox.priors import as_numbers, as_shapes
+from detpipe.heads.multibox.train import train_multibox
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.train_network import Session, training_key
+from detpipe.runs.annotated_images import Target, objects_of, readable, true_targets
+from detpipe.runs.stored_split import open_split
+from detpipe.runs.training import Training, complete
+from detpipe.runs.training_images import Part, training_parts
 from detpipe.solver.ranks import joined_ranks
 from detpipe.storage.manifest import Artefact, plain, read_manifest
 from detpipe.structures import Float32Array, GroundTruth, Proposals

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
-from detpipe.heads.multibox import MultiBoxPredictor, Output, best_boxes
-from detpipe.heads.multibox_necks import with_coarser
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.multibox.necks import with_coarser
+from detpipe.heads.multibox.network import MultiBoxPredictor, Output, best_boxes
 from detpipe.structures import Float32Array
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from detpipe.network.device_settings import Device, Precision
+from detpipe.network.settings import Device, Precision
 
 
 def resolve_device(device: Device) -> torch.device:

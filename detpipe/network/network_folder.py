@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.caffe.presets import find_prototxt
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.storage.atomic import replaced
 
 WEIGHTS = "weights.safetensors"

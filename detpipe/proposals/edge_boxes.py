@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detpipe.proposals.opencv_selective_search import require_ximgproc
 from detpipe.proposals.proposer import Proposer, check_image, ranked
+from detpipe.proposals.selective_search.opencv import require_ximgproc
 from detpipe.structures import Dataset, Image, Proposals
 
 

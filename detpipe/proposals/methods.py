@@ -9,14 +9,14 @@ from detpipe.class_path import load_class
 from detpipe.proposals.proposer import Proposer
 
 METHODS: dict[str, str] = {
-    "selective_search": "detpipe.proposals.selective_search:SelectiveSearch",
+    "selective_search": "detpipe.proposals.selective_search.search:SelectiveSearch",
     "multibox": "detpipe.proposals.multibox:MultiBoxProposals",
     "edge_boxes": "detpipe.proposals.edge_boxes:EdgeBoxes",
     "gaussian": "detpipe.proposals.gaussian:Gaussian",
-    "uniform": "detpipe.proposals.uniform:Uniform",
+    "uniform": "detpipe.proposals.baselines:Uniform",
     "sliding_window": "detpipe.proposals.sliding_window:SlidingWindow",
     "ground_truth": "detpipe.proposals.ground_truth:GroundTruthBoxes",
-    "import": "detpipe.proposals.imported:ImportedProposals",
+    "import": "detpipe.proposals.files.imported:ImportedProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
 }
 """Name -> "module:Class" of a Proposer. A new method is one line here."""

@@ -1,4 +1,4 @@
-"""MultiBox as a proposer: a trained network's boxes, best first (see heads/multibox.py)."""
+"""MultiBox as a proposer: a trained network's boxes, best first (see heads/multibox/network.py)."""
 
 from __future__ import annotations
 

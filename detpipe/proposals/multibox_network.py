@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from detpipe.heads.multibox.folder import DESCRIPTION, load_multibox
+from detpipe.heads.multibox.train import proposed, views
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.device_settings import Device, Precision
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.network.scaled_image import Scaling
-from detpipe.proposals.multibox_folder import DESCRIPTION, load_multibox
-from detpipe.proposals.train_multibox import proposed, views
+from detpipe.network.settings import Device, Precision
 from detpipe.structures import Image, Proposals
 
 

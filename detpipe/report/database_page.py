@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from detpipe.classify.database_contents import Fault
+from detpipe.classify.images.contents import Fault
 from detpipe.report import page
 from detpipe.report.drawing import captioned, class_colour, contact_sheet
 from detpipe.report.figure_style import ACCENT, STYLE, short_name

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from detpipe.solver.caffe_updates import clip_summed_gradients
 from detpipe.solver.debug_info import DebugInfo
 from detpipe.solver.initial_weights import take_weights
-from detpipe.solver.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
 from detpipe.solver.parameter_groups import make_optimizer
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.solver.ranks import Ranks
@@ -40,6 +39,7 @@ from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import SmoothedLoss, TrainingLog
 from detpipe.solver.weight_average import averaged_weights, moving_average
 from detpipe.storage.atomic import replaced
+from detpipe.storage.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
 
 __all__ = ["DivergedError", "Optimizer", "Solver", "SolverConfig", "check_finite"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from detpipe.backbone.backbone_settings import BackboneConfig
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
+from detpipe.backbone.settings import BackboneConfig
 from detpipe.backbone.torchvision_models import build
 
 

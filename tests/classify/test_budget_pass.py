@@ -10,7 +10,7 @@ from torch import nn
 
 from detpipe.classify.budget_pass import budget_pass
 from detpipe.classify.detect import ScoredRegions, scored_regions, select_detections
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny
 from tests.classify.test_detect import boxes_of, scorer

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import encode
-from detpipe.classify.crop import crop_regions
-from detpipe.classify.crop_settings import CropConfig
+from detpipe.classify.crops.crop import crop_regions
+from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.detect import RegionScorer, ScoredRegions, batches_of, best_of, of_readable, select_detections
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
-from detpipe.classify.classifier import RegionClassifier
+from detpipe.classify.crops.network import RegionClassifier
 from detpipe.structures import Image
 
 SIDE = 16

@@ -11,7 +11,7 @@ from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.ground_truth import GroundTruthBoxes
 from tests import drawn
 from tests.command_line import detpipe
-from tests.commands.proposed import propose_into
+from tests.commands.proposals.proposed import propose_into
 
 
 @pytest.fixture(scope="session")

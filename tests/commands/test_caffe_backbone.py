@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from detpipe.backbone.caffe import NetSpec
-from detpipe.classify.classifier import load_classifier
+from detpipe.classify.crops.network import load_classifier
 from detpipe.network.network_folder import NET
 from tests import drawn
 from tests.command_line import detpipe

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.classify.fast_rcnn_classifier import load_fast_rcnn_spec
-from detpipe.commands.detect_settings import kept_detect_settings
+from detpipe.classify.fast_rcnn.folder import load_fast_rcnn_spec
+from detpipe.runs.detect_settings import kept_detect_settings
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import detpipe

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from detpipe import Detector
-from detpipe.classify.detect_settings import DetectConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.curve import run
 from detpipe.commands.detect import stored_regions
 from detpipe.commands.detector_settings import Curve
-from detpipe.commands.stored_split import open_split
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
-from detpipe.network.device_settings import Device, Precision
+from detpipe.network.settings import Device, Precision
 from detpipe.proposals.ground_truth import GroundTruthBoxes
-from tests.commands.proposed import propose_into
+from detpipe.runs.stored_split import open_split
+from tests.commands.proposals.proposed import propose_into
 
 PLAIN = {"detect": DetectConfig(precision=Precision.float32, score_floor=0), "device": Device.cpu, "resamples": 20}
 

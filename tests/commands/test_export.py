@@ -13,13 +13,13 @@ import torch
 
 from detpipe import Detector
 from detpipe.classify.detect import DetectConfig
-from detpipe.classify.image_scorer import ImageScorer
+from detpipe.classify.fast_rcnn.scorer import ImageScorer
 from detpipe.commands.command import RunFolder
-from detpipe.commands.detect_settings import keep_detect_settings
 from detpipe.commands.export import refuse_other_stages
-from detpipe.commands.run_proposer import proposer_of_run
-from detpipe.heads.fast_rcnn import FastRcnn
-from detpipe.network.device_settings import Precision
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.network.settings import Precision
+from detpipe.runs.detect_settings import keep_detect_settings
+from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn
 from tests.command_line import detpipe

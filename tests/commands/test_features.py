@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from detpipe.classify.feature_store import open_store
-from detpipe.classify.frozen_classifier import examples_of, load_frozen
-from detpipe.heads.feature_head import FeatureHead
-from detpipe.heads.two_layers import TwoLayers
+from detpipe.classify.features.folder import examples_of, load_frozen
+from detpipe.classify.features.store import open_store
+from detpipe.heads.stored.feature_head import FeatureHead
+from detpipe.heads.stored.two_layers import TwoLayers
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -173,9 +173,9 @@ def test_a_training_that_fails_keeps_the_classifier_that_there_is(
         raise OSError("no room")
 
     if moment == "training":
-        monkeypatch.setattr("detpipe.heads.prototypes.PrototypesHead.fit", fails)
+        monkeypatch.setattr("detpipe.heads.stored.prototypes.PrototypesHead.fit", fails)
     else:
-        monkeypatch.setattr("detpipe.commands.train_head.save_frozen", fails)
+        monkeypatch.setattr("detpipe.commands.train_cls.stored_head.save_frozen", fails)
     before = bytes_of(changed / "classifier")
     words = ["train-cls", *drawn.voc(voc_root), "head=prototypes", "backbone.weights=none", f"run_dir={changed}"]
     outcome = detpipe(*words, "overwrite=true")

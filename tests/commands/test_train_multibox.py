@@ -14,7 +14,7 @@ from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 from tests.commands.test_run import bytes_of
-from tests.proposals.tiny_multibox import NET
+from tests.heads.multibox.tiny import NET
 
 TINY = (
     "device=cpu",

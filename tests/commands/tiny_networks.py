@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.proposals.tiny_multibox import NET
+from tests.heads.multibox.tiny import NET
 
 COMMON = ("device=cpu", "workers=0")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from detpipe.heads.fast_rcnn_settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.multibox.priors import centred
+from detpipe.heads.multibox.settings import MultiBoxTargets
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
-from detpipe.heads.multibox_settings import MultiBoxTargets
-from detpipe.heads.priors import centred
 from tests.classify import tiny
 
 SHAPES = [centred(np.array([[side, side]], dtype=np.float32)) for side in (12, 24)]

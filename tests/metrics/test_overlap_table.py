@@ -9,7 +9,7 @@ import pytest
 
 from detpipe.datasets.image_file import read_header, read_image
 from detpipe.metrics.overlap_table import best_overlaps, overlap_table
-from detpipe.proposals.imported import ImportedProposals
+from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, Proposals
 from tests.metrics.test_proposal_recall import proposals
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detpipe.network.device import autocast, resolve_bf16, resolve_device
-from detpipe.network.device_settings import Device, Precision
+from detpipe.network.settings import Device, Precision
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from detpipe.backbone.input_spec import ChannelOrder, InputSpec
 from detpipe.boxes import encode, iou
-from detpipe.classify.hierarchical_sampling import moved
+from detpipe.classify.fast_rcnn.batches import moved
 from detpipe.classify.labeling import Regions
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.structures import Float32Array

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detpipe.proposals.baselines import Uniform
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.ground_truth import GroundTruthBoxes
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.relative_box import from_relative, relative_objects, to_relative
 from detpipe.proposals.sliding_window import SlidingWindow
-from detpipe.proposals.uniform import Uniform
 from detpipe.structures import Dataset, GroundTruth, ImageRecord
 
 IMAGE = np.zeros((300, 500, 3), np.uint8)

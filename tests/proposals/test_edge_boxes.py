@@ -11,7 +11,7 @@ import pytest
 from detpipe.boxes import iou
 from detpipe.proposals import edge_boxes as module
 from detpipe.proposals.edge_boxes import EdgeBoxes, load_edge_model
-from detpipe.proposals.opencv_selective_search import MissingXimgprocError
+from detpipe.proposals.selective_search.opencv import MissingXimgprocError
 
 
 class SobelEdges:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from detpipe.datasets.image_file import read_image
+from detpipe.proposals.baselines import Uniform
 from detpipe.proposals.from_database import StoredInDatabase
 from detpipe.proposals.proposals_db import CorruptRecordError, ProposalsReader, ProposalsWriter, propose_image
 from detpipe.proposals.proposer import ImportedBoxesError
-from detpipe.proposals.uniform import Uniform
 from detpipe.storage.manifest import Artefact, ArtefactError
 from detpipe.structures import ImageRecord
 from tests import drawn

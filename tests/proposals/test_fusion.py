@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import iou
+from detpipe.proposals.baselines import Uniform
 from detpipe.proposals.fusion import Fused, join
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposals_db import parse_proposals, propose_image
-from detpipe.proposals.uniform import Uniform
 from detpipe.structures import ImageRecord, Proposals
 from tests import drawn
-from tests.proposals import tiny_multibox
+from tests.heads.multibox import tiny as tiny_multibox
 
 
 def of(*boxes: list[float]) -> Proposals:

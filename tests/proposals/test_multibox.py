@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from detpipe.boxes import iou
+from detpipe.heads.multibox.folder import DESCRIPTION, save_multibox
 from detpipe.network.network_folder import WEIGHTS, NetworkFolderError
 from detpipe.network.scaled_image import Scaling
 from detpipe.parallel import ordered_map
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.multibox import MultiBoxProposals
-from detpipe.proposals.multibox_folder import DESCRIPTION, save_multibox
 from detpipe.structures import Image
 from tests import drawn
-from tests.proposals import tiny_multibox
+from tests.heads.multibox import tiny as tiny_multibox
 
 IMAGE = drawn.draw(0)[0]
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from detpipe.datasets.image_file import file_digest
 from detpipe.proposals import proposals_db
+from detpipe.proposals.baselines import Uniform
+from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.ground_truth import GroundTruthBoxes
-from detpipe.proposals.imported import ImportedProposals
 from detpipe.proposals.proposals_db import (
     BadImage,
     CorruptRecordError,
@@ -29,8 +30,7 @@ from detpipe.proposals.proposals_db import (
     propose_image,
     serialize_proposals,
 )
-from detpipe.proposals.selective_search import SelectiveSearch
-from detpipe.proposals.uniform import Uniform
+from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.storage.lmdb_store import DatabaseError, LmdbWriter
 from detpipe.storage.messages_pb2 import ProposalRecord
 from detpipe.structures import GroundTruth, ImageRecord, Proposals

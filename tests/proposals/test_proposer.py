@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from detpipe.proposals.baselines import Uniform
 from detpipe.proposals.edge_boxes import EdgeBoxes
+from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.ground_truth import GroundTruthBoxes
-from detpipe.proposals.imported import ImportedProposals
 from detpipe.proposals.proposer import Proposer, check_image, generator_for, ranked, scores_of_order
-from detpipe.proposals.selective_search import SelectiveSearch
+from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.proposals.sliding_window import SlidingWindow
-from detpipe.proposals.uniform import Uniform
 from detpipe.structures import ImageRecord
 
 PROPOSERS = [SelectiveSearch, EdgeBoxes, Gaussian, Uniform, SlidingWindow, GroundTruthBoxes, ImportedProposals]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detpipe.classify.database_contents import Fault
+from detpipe.classify.images.contents import Fault
 from detpipe.report.curves import to_png, to_svg
 from detpipe.report.database_page import (
     MAX_NAMED,

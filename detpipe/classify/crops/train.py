@@ -1,0 +1,174 @@
+"""Fine-tuning a region classifier on a database of crops (R-CNN, Girshick et al. 2014, section 2.3).
+
+N: crops of a batch. K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from detpipe.classify.crops.database import CropBatch, CropsReader
+from detpipe.classify.crops.network import RegionClassifier
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.softmax import softmax_loss
+from detpipe.network.batch_order import BalancedOrder
+from detpipe.network.device import autocast
+from detpipe.network.train_network import Session, train_network
+from detpipe.solver.solver_config import SolverConfig
+from detpipe.structures import Float32Array, Int64Array
+
+VALIDATION_CROPS = 2000
+"""Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
+
+
+def fine_tune(
+    network: RegionClassifier,
+    train: CropsReader,
+    val: CropsReader | None,
+    *,
+    head: HeadConfig,
+    fg_share: float,
+    session: Session,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+
+    Of several processes (session.ranks) each reads its own part of every batch.
+
+    Raises ValueError for an empty database, Interrupted after a signal.
+    """
+    device, batch_size = session.device, session.solver.batch_size
+    order = BalancedOrder(train.labels, batch_size=batch_size, fg_share=fg_share, seed=session.seed)
+    new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
+
+    part = session.ranks.part(batch_size)
+
+    def make_batch(number: int) -> CropBatch:
+        batch = train.read(order(number)[part])
+        if not head.flip:
+            return batch
+        # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
+        chosen = np.random.default_rng((session.seed, number)).random(batch_size) < 0.5
+        return mirrored(batch, chosen[part])
+
+    def loss(batch: CropBatch) -> Mapping[str, Tensor]:
+        with autocast(device, session.bf16):
+            logits, deltas = network(torch.from_numpy(batch.crops).to(device))
+        return region_losses(network.box_regressor, logits, deltas, batch, head, device)
+
+    return train_network(
+        network,
+        new_modules=new_modules,
+        examples=len(train),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, device, session.bf16, validation_crops(session.solver)) if val else None,
+        learning=head,
+        session=session,
+    )
+
+
+class LabelledRegions(Protocol):
+    """What a batch of regions knows of them. labels: (N,) int64, 0 background. deltas: (N, 4), 0 for background."""
+
+    @property
+    def labels(self) -> Int64Array: ...
+
+    @property
+    def deltas(self) -> Float32Array: ...
+
+
+def region_losses(
+    regressor: BoxRegressor | None,
+    logits: Tensor,
+    deltas: Tensor | None,
+    batch: LabelledRegions,
+    head: HeadConfig,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy".
+
+    A batch without regions, as images without objects give where background must touch one, has a loss of 0.
+    """
+    labels = torch.from_numpy(batch.labels).to(device)
+    class_loss = softmax_loss(logits, labels, head.label_smoothing) if len(labels) else logits.float().sum()
+    losses = {"loss": class_loss, "class_loss": class_loss}
+    if regressor is not None and deltas is not None:
+        targets = torch.from_numpy(batch.deltas).to(device)
+        box_loss = regressor.loss(deltas, labels, targets, kind=head.box_loss, beta=head.box_loss_beta)
+        losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
+    losses["accuracy"] = (logits.argmax(dim=1) == labels).float().sum() / max(len(labels), 1)
+    return losses
+
+
+def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:
+    """The chosen crops (N,) mirrored left to right; the shift dx of their boxes changes its sign."""
+    crops, deltas = batch.crops.copy(), batch.deltas.copy()
+    crops[chosen] = crops[chosen, :, ::-1]
+    deltas[chosen, 0] *= -1
+    return CropBatch(crops, batch.labels, deltas)
+
+
+def validation_crops(solver: SolverConfig) -> int:
+    """How many crops a validation looks at: test_iter batches, or VALIDATION_CROPS where it isn't given."""
+    return VALIDATION_CROPS if solver.test_iter is None else solver.test_iter * solver.batch_size
+
+
+def validation(
+    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+
+    It looks at no more than `crops` crops, evenly spread.
+    """
+    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), crops)).round().astype(np.int64))
+
+    def validate() -> dict[str, float]:
+        logits, labels = [], []
+        with torch.inference_mode(), autocast(device, bf16):
+            for part in np.array_split(places, -(-len(places) // 128)):
+                batch = val.read(part)
+                logits.append(network(torch.from_numpy(batch.crops).to(device))[0].float().cpu())
+                labels.append(torch.from_numpy(batch.labels))
+        return validation_numbers(torch.cat(logits), torch.cat(labels))
+
+    return validate
+
+
+def validation_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """val_loss, val_accuracy and val_fg_accuracy of (N, K + 1) logits and (N,) labels; no regions give zeros."""
+    right = (logits.argmax(dim=1) == labels).float()
+    foreground = labels > 0
+    return {
+        "val_loss": float(softmax_loss(logits, labels)) if len(labels) else 0.0,
+        "val_accuracy": float(right.mean()) if len(labels) else 0.0,
+        "val_fg_accuracy": float(right[foreground].mean()) if foreground.any() else 0.0,
+    }
+
+
+def solve_box_regression(
+    network: RegionClassifier, train: CropsReader, head: HeadConfig, *, device: torch.device, bf16: bool
+) -> None:
+    """Set the box regressor to R-CNN's ridge regression on the features of regions with IoU > ridge_iou."""
+    assert network.box_regressor is not None
+    places = np.flatnonzero((train.labels > 0) & (train.ious > head.ridge_iou))
+    if not len(places):
+        raise ValueError(f"ridge box regression: no region overlaps its object by more than {head.ridge_iou}")
+    network.eval()
+    features, deltas = [], []
+    with torch.inference_mode(), autocast(device, bf16):
+        for part in np.array_split(places, -(-len(places) // 128)):
+            batch = train.read(part)
+            features.append(network.features(torch.from_numpy(batch.crops).to(device)).float().cpu().numpy())
+            deltas.append(batch.deltas)
+    network.box_regressor.to("cpu")
+    network.box_regressor.solve(
+        np.concatenate(features), train.labels[places], np.concatenate(deltas), ridge=head.ridge
+    )
+    network.box_regressor.to(device)

@@ -1,0 +1,120 @@
+"""A region classifier as a graph: which inputs it has, which sides of them may change, what comes out.
+
+A graph takes pixels: the network's own normalisation is inside. N: crops. S: side of a crop. R: regions. K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detpipe.classify.crops.network import RegionClassifier
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.structures import Float32Array
+
+OUTPUTS = ("probabilities", "deltas")
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkGraph:
+    """A network, and what is needed to draw it as a graph and to try the graph.
+
+    network: in evaluation mode; its arguments are the inputs, its results probabilities (N, K + 1), column 0 the
+    background, and, with box regression, deltas (N, K, 4). examples: sets of inputs by name, of several sizes; the
+    graph is drawn from the first. dynamic: from an input's name to its axes of any length, and their names.
+    """
+
+    network: nn.Module
+    examples: tuple[Mapping[str, Tensor], ...]
+    dynamic: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...]
+
+    @property
+    def inputs(self) -> list[dict[str, object]]:
+        """Name, dtype and shape of each input; an axis of any length has a name in place of a number."""
+        return [
+            {
+                "name": name,
+                "dtype": str(example.dtype).removeprefix("torch."),
+                "shape": [self.dynamic[name].get(axis, length) for axis, length in enumerate(example.shape)],
+            }
+            for name, example in self.examples[0].items()
+        ]
+
+
+class _OfCrops(nn.Module):
+    """(N, S, S, 3) uint8 -> probabilities, deltas."""
+
+    def __init__(self, network: RegionClassifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        return _results(*self.network(crops))
+
+
+class _OfImage(nn.Module):
+    """(1, H, W, 3) uint8, (R, 4) -> probabilities, deltas."""
+
+    def __init__(self, network: FastRcnn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
+        return _results(*self.network(image, functional.pad(boxes, (1, 0))))
+
+
+def _results(logits: Tensor, deltas: Tensor | None) -> tuple[Tensor, ...]:
+    probabilities = logits.softmax(dim=1)
+    return (probabilities,) if deltas is None else (probabilities, deltas)
+
+
+def graph_of_crops(network: RegionClassifier, side: int) -> NetworkGraph:
+    """R-CNN's: `crops` (N, S, S, 3) uint8 RGB, any N, S as in training."""
+    generator = np.random.default_rng(0)
+    return NetworkGraph(
+        _OfCrops(network).eval(),
+        tuple({"crops": _noise(generator, (count, side, side, 3))} for count in (3, 1, 0)),
+        {"crops": {0: "crops"}},
+        OUTPUTS[: 1 if network.box_regressor is None else 2],
+    )
+
+
+def graph_of_fast_rcnn(network: FastRcnn, side: int) -> NetworkGraph:
+    """Fast R-CNN's: `image` (1, H, W, 3) uint8 RGB and `boxes` (R, 4) float32 in its pixels, any H, W and R.
+
+    side: pixels of the shorter side in testing, about which the graph is tried.
+    """
+    generator = np.random.default_rng(0)
+    # Regions from tiny to the whole image; few of them, so that a level is empty, and none. Odd sides, too: a graph
+    # could hold a rounding that is true of even ones alone.
+    tries = ((side, side * 4 // 3, 40), (side * 5 // 4, side + 1, 2), (side + 7, side + 13, 9), (side, side, 0))
+    return NetworkGraph(
+        _OfImage(network).eval(),
+        tuple(
+            {
+                "image": _noise(generator, (1, height, width, 3)),
+                "boxes": torch.from_numpy(_some_boxes(generator, count, height, width)),
+            }
+            for height, width, count in tries
+        ),
+        {"image": {1: "height", 2: "width"}, "boxes": {0: "regions"}},
+        OUTPUTS[: 1 if network.box_regressor is None else 2],
+    )
+
+
+def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(generator.integers(0, 256, shape, dtype=np.uint8))
+
+
+def _some_boxes(generator: np.random.Generator, count: int, height: int, width: int) -> Float32Array:
+    """(count, 4) float32, sides from 1 / 32 of the image's to the whole."""
+    size = np.array([width, height])
+    sides = size * 2.0 ** generator.uniform(-5, 0, (count, 2))
+    corner = generator.uniform(0, 1, (count, 2)) * (size - sides)
+    return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)

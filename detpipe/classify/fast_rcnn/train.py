@@ -1,0 +1,119 @@
+"""Training of Fast R-CNN from images and proposals, with no crops between (Girshick 2015, section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.classify.crops.train import region_losses, validation_numbers
+from detpipe.classify.fast_rcnn.batches import (
+    HierarchicalSampling,
+    ImageViews,
+    ProposedImage,
+    RegionBatch,
+    joined,
+    moved,
+    seen,
+)
+from detpipe.classify.labeling import Sampling, sample_regions
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.network.batch_order import evenly_spread
+from detpipe.network.device import autocast
+from detpipe.network.scaled_image import Scaling, mean_colour
+from detpipe.network.train_network import Session, train_network
+
+VALIDATION_IMAGES = 32
+"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+
+
+def train_fast_rcnn(
+    network: FastRcnn,
+    train: Sequence[ProposedImage],
+    val: Sequence[ProposedImage],
+    *,
+    head: FastRcnnHead,
+    sampling: Sampling,
+    session: Session,
+) -> dict[str, float]:
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+
+    Of several processes (session.ranks) each takes its own images of every batch.
+
+    Raises ValueError for no images, Interrupted after a signal.
+    """
+    solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
+    fill = mean_colour(network.backbone.spec)
+    make_batch = HierarchicalSampling(
+        train,
+        sampling,
+        ImageViews(scales=tuple(head.scales), max_side=head.max_side, flip=head.flip, fill=fill),
+        images_per_batch=head.images_per_batch,
+        batch_size=solver.batch_size,
+        seed=seed,
+        part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
+    )
+
+    def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
+        logits, deltas = forward(network, batch, device, bf16)
+        return region_losses(network.box_regressor, logits, deltas, batch, head, device)
+
+    images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
+    return train_network(
+        network,
+        new_modules=network.new_modules,
+        examples=len(train) * max(solver.batch_size // head.images_per_batch, 1),
+        make_batch=make_batch,
+        loss=loss,
+        validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
+        learning=head,
+        session=session,
+    )
+
+
+def forward(network: FastRcnn, batch: RegionBatch, device: torch.device, bf16: bool) -> tuple[Tensor, Tensor | None]:
+    """Logits and deltas of the batch's regions."""
+    images, regions = torch.from_numpy(batch.images).to(device), torch.from_numpy(batch.regions).to(device)
+    with autocast(device, bf16):
+        logits, deltas = network(images, regions)
+    return logits, deltas
+
+
+def validation(
+    network: FastRcnn,
+    val: Sequence[ProposedImage],
+    head: FastRcnnHead,
+    sampling: Sampling,
+    device: torch.device,
+    bf16: bool,
+    images: int,
+    seed: int,
+) -> Callable[[], dict[str, float]]:
+    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+
+    It looks at no more than `images` images, evenly spread, at the largest scale, and always at the same regions.
+    """
+    places = evenly_spread(len(val), images)
+    every = replace(sampling, jittered=0)
+
+    def batch_of(place: int) -> RegionBatch:
+        image = val[place]
+        scaling = Scaling.to_side(image.image_size, head.scales[-1], head.max_side)
+        generator = np.random.default_rng((seed, place))
+        regions = sample_regions(image.proposals, image.truth, image.image_size, every, generator)
+        return joined([seen(image, scaling)], [moved(regions, scaling)], (0, 0, 0))
+
+    def validate() -> dict[str, float]:
+        logits, labels = [], []
+        with torch.inference_mode():
+            for place in places:
+                batch = batch_of(int(place))
+                logits.append(forward(network, batch, device, bf16)[0].float().cpu())
+                labels.append(torch.from_numpy(batch.labels))
+        return validation_numbers(torch.cat(logits), torch.cat(labels))
+
+    return validate

@@ -1,0 +1,158 @@
+"""Features of regions by a frozen backbone: of each region's crop, and of maps of the whole image under the region.
+
+A crop shows a region large and by itself; the maps show it among what is around it, which tells a part from a whole.
+(R-CNN's crops, Girshick et al. 2014; RoIAlign on maps of two scales, He et al. 2017, section 3.)
+
+R: regions of one image. S: side of a crop. V: views, as it is and mirrored. D: feature width, of all views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.ops import roi_align
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.classify.crops.crop import crop_regions
+from detpipe.classify.crops.settings import CropConfig
+from detpipe.classify.detect import batches_of
+from detpipe.classify.features.settings import FeatureConfig
+from detpipe.network.device import autocast
+from detpipe.network.image_a_core import image_a_core
+from detpipe.network.scaled_image import Scaling
+from detpipe.solver.prefetch import read_ahead
+from detpipe.structures import Float32Array, Image
+
+Crops = npt.NDArray[np.uint8]
+
+STEP, MAX_LONG = 64, 4096
+"""Sides of what is shown are multiples of the one, and no longer than the other: memory is bounded."""
+
+
+class RegionFeatures:
+    """A backbone that never learns, as the extractor of a feature store."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        crops: CropConfig,
+        config: FeatureConfig,
+        *,
+        device: torch.device,
+        bf16: bool,
+        batch_size: int = 64,
+    ) -> None:
+        self.backbone = backbone.to(device).to(memory_format=torch.channels_last).eval()
+        self.crops = crops
+        self.config = config
+        self.device = device
+        self.bf16 = bf16
+        self._batch_size = batch_size
+        self._maps = list(backbone.feature_maps)[-2:]
+
+    @property
+    def width(self) -> int:
+        """D: of each view the pooled features, then for each side the cells of each map, and the last one's mean."""
+        channels = [self.backbone.feature_maps[name].channels for name in self._maps]
+        of_image = self.config.grid**2 * sum(channels) + channels[-1]
+        of_view = self.backbone.feature_width * self.config.crops + of_image * len(self.config.image_sides)
+        return of_view * len(self.config.views)
+
+    def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
+        """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. Crops are cut in a side thread.
+
+        Batches are cut from the start of `images`: the same images in the same order give the same numbers. Without
+        crops nothing is shared by images, and on a CPU each core takes one of its own.
+        """
+        if not self.config.crops:
+            yield from image_a_core(lambda one: self._of_views(*one), images, self.device)
+            return
+        held: list[tuple[Image, Float32Array]] = []
+
+        def noted() -> Iterator[tuple[Image, Float32Array]]:
+            for image, boxes in images:
+                held.append((image, boxes))
+                yield image, boxes
+
+        for pooled in self._of_crops(noted()):
+            image, boxes = held.pop(0)
+            by_view = np.split(pooled, len(self.config.views), axis=1)
+            columns = [
+                np.concatenate([of_crops, *self._of_image(image, boxes, mirrored)], axis=1)
+                for mirrored, of_crops in zip(self.config.views, by_view, strict=True)
+            ]
+            yield np.concatenate(columns, axis=1)
+
+    def _of_views(self, image: Image, boxes: Float32Array) -> Float32Array:
+        """(R, D) without the columns of crops."""
+        columns = [one for mirrored in self.config.views for one in self._of_image(image, boxes, mirrored)]
+        return np.concatenate(columns, axis=1)
+
+    def _of_crops(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
+        """(R, V feature_width) for each image."""
+        held = np.zeros((0, self.backbone.feature_width * len(self.config.views)), dtype=np.float32)
+        counts: list[int] = []
+        cut = (crop_regions(image, boxes, self.crops) for image, boxes in images)
+        for crops, begun in read_ahead(batches_of(cut, self._batch_size)):
+            counts += begun
+            if len(crops):
+                held = np.concatenate([held, self._pooled(crops)])
+            while counts and counts[0] <= len(held):
+                count = counts.pop(0)
+                yield held[:count]
+                held = held[count:]
+
+    def _pooled(self, crops: Crops) -> Float32Array:
+        """(N, S, S, 3) -> (N, V feature_width)."""
+        with torch.inference_mode(), autocast(self.device, self.bf16):
+            seen = torch.from_numpy(crops).to(self.device)
+            views = [
+                self.backbone(self.backbone.spec.to_input(seen.flip(2) if one else seen)) for one in self.config.views
+            ]
+            return np.asarray(torch.cat(views, dim=1).float().cpu().numpy())
+
+    def _of_image(self, image: Image, boxes: Float32Array, mirrored: bool) -> list[Float32Array]:
+        """For each side (R, grid^2 channels of both maps + those of the last): of the cells, and of all the image."""
+        return [self._under(boxes, image, side, mirrored) for side in self.config.image_sides]
+
+    def _under(self, boxes: Float32Array, image: Image, side: int, mirrored: bool) -> Float32Array:
+        image_size = (image.shape[0], image.shape[1])
+        scaling = Scaling(image_size, shown_size(image_size, side), mirrored)
+        shown = scaling.pixels(image)
+        with torch.inference_mode():
+            with autocast(self.device, self.bf16):
+                seen = self.backbone.spec.to_input(torch.from_numpy(shown)[None].to(self.device))
+                maps = self.backbone.forward_maps(seen, self._maps)
+            regions = [torch.from_numpy(scaling.to_input(boxes)).to(self.device)]
+            columns = []
+            for one in (maps[name].float() for name in self._maps):
+                # A map's step is what the map has of the image's width: strides that don't divide it round up.
+                step = one.shape[3] / shown.shape[1]
+                cells = roi_align(one, regions, (self.config.grid, self.config.grid), step, 2, aligned=True)
+                columns.append(cells.flatten(1))
+            columns.append(one.mean(dim=(2, 3)).expand(len(boxes), -1))
+            return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
+
+
+def shown_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) that an image is scaled to: about this shorter side, both multiples of STEP, MAX_LONG at most.
+
+    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run.
+    """
+    scale = side / min(image_size)
+    height, width = (min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in image_size)
+    return height, width
+
+
+def network_digest(backbone: Backbone) -> str:
+    """A digest of a backbone's weights and buffers, by name: what features were made with."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        if not name.startswith("classifier."):
+            state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+            state.update(tensor.detach().cpu().numpy().tobytes())
+    return state.hexdigest()

@@ -1,0 +1,142 @@
+"""What of a stored image a network sees: a rectangle cut out of it, as Caffe's crop_size and mirror do, or Inception's.
+
+Everything random of a view is in its Draws, so that it doesn't matter which process or thread makes it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.classify.images.settings import ViewConfig
+from detpipe.resize import Interpolation, resize
+from detpipe.storage.datum import is_jpeg, stored_size, unpack_image
+from detpipe.storage.messages_pb2 import Datum
+from detpipe.structures import Image
+
+SHAPES = (3 / 4, 4 / 3)
+"""Width over height of a cut with random_area: Szegedy et al., "Going deeper with convolutions", section 6."""
+REDUCTIONS = (8, 4, 2)
+"""By how much libjpeg can shrink while it decodes, at a part of the cost."""
+
+
+class Draws(NamedTuple):
+    """What is random in one view: numbers from 0 up to 1."""
+
+    top: float
+    left: float
+    area: float
+    shape: float
+    mirror: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+def draw_views(generator: np.random.Generator, count: int) -> list[Draws]:
+    """The random numbers of `count` views; drawn in one go, which is many times faster."""
+    return [Draws(*row) for row in generator.random((count, len(Draws._fields))).tolist()]
+
+
+class Cut(NamedTuple):
+    """A rectangle of whole pixels in an image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def reduced(self, reduction: int, image_size: tuple[int, int]) -> Cut:
+        """The same part of the image that was shrunk by a whole number: at least a pixel, nothing outside.
+
+        image_size: (height, width) of the shrunk image, which were rounded up.
+        """
+        if reduction == 1:
+            return self
+        height = min(max(1, round(self.height / reduction)), image_size[0])
+        width = min(max(1, round(self.width / reduction)), image_size[1])
+        top = min(round(self.top / reduction), image_size[0] - height)
+        return Cut(top, min(round(self.left / reduction), image_size[1] - width), height, width)
+
+
+def view_datum(
+    datum: Datum,
+    where: str,
+    size: tuple[int, int],
+    view: ViewConfig,
+    draws: Draws | None,
+    interpolation: Interpolation,
+) -> npt.NDArray[np.uint8]:
+    """What the network sees of a record: (*size, 3) uint8 RGB. A large JPEG is decoded at a half, quarter or eighth.
+
+    size: (height, width) of the input. draws: of a training; None for a test, which sees the middle. interpolation: the
+    network's own (InputSpec), used where the cut is resized.
+    Raises CorruptDatumError, and ValueError for an image smaller than its cut.
+    """
+    image_size = stored_size(datum)
+    if image_size is None:  # Caffe's encoded records don't say
+        image = unpack_image(datum, where)
+        return take_cut(image, place_cut(image.shape[:2], size, view, draws), size, interpolation)
+    cut = place_cut(image_size, size, view, draws)
+    reduction = reduction_of(cut, size) if is_jpeg(datum) else 1
+    image = unpack_image(datum, where, reduction=reduction)
+    return take_cut(image, cut.reduced(reduction, image.shape[:2]), size, interpolation)
+
+
+def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConfig, draws: Draws | None) -> Cut:
+    """The rectangle of an image that becomes the input; the middle one without draws, an odd pixel right and below.
+
+    image_size, size: (height, width). Raises ValueError for an image smaller than its cut.
+    """
+    if draws is not None and view.random_area is not None:
+        height, width = _random_size(image_size, view.random_area, draws)
+    else:
+        height, width = _cut_size(image_size, size, view.share)
+    room = (image_size[0] - height, image_size[1] - width)
+    if min(room) < 0:
+        raise ValueError(
+            f"wanted images of at least {height} x {width} pixels to cut the input out, got {image_size[0]} x "
+            f"{image_size[1]}; make the database larger, give backbone.input_size, or view.share=1 to enlarge"
+        )
+    if draws is None or not view.random_crop:
+        return Cut(room[0] // 2, room[1] // 2, height, width)
+    return Cut(int(draws.top * (room[0] + 1)), int(draws.left * (room[1] + 1)), height, width)
+
+
+def reduction_of(cut: Cut, size: tuple[int, int]) -> int:
+    """The largest of 8, 4, 2 by which the cut can shrink and still be no smaller than `size`; 1 where none is."""
+    fits = (r for r in REDUCTIONS if cut.height >= r * size[0] and cut.width >= r * size[1])
+    return next(fits, 1)
+
+
+def take_cut(image: Image, cut: Cut, size: tuple[int, int], interpolation: Interpolation) -> npt.NDArray[np.uint8]:
+    """The cut of an image (H, W, 3), resized to `size` with antialiasing; a cut of that size is not copied."""
+    part = image[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
+    if part.shape[:2] == size:
+        return part
+    return resize(part, size, interpolation)
+
+
+def _cut_size(image_size: tuple[int, int], size: tuple[int, int], share: float | None) -> tuple[int, int]:
+    """(height, width) of the cut: of the input's shape, as large as fits, times the share."""
+    if share is None:
+        return size
+    scale = min(image_size[0] / size[0], image_size[1] / size[1]) * share
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _random_size(image_size: tuple[int, int], least: float, draws: Draws) -> tuple[int, int]:
+    """(height, width) of a share of the area from `least` to 1, its shape drawn by the logarithm, within the image.
+
+    What doesn't fit is cut at the border, where torchvision draws again: one draw a view keeps the order simple.
+    """
+    height, width = image_size
+    area = height * width * (least + (1 - least) * draws.area)
+    shape = math.exp(math.log(SHAPES[0]) + math.log(SHAPES[1] / SHAPES[0]) * draws.shape)
+    return (
+        min(max(1, round(math.sqrt(area / shape))), height),
+        min(max(1, round(math.sqrt(area * shape))), width),
+    )

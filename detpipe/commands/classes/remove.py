@@ -1,0 +1,23 @@
+"""`detpipe classes remove`: a class less, the others left as they are."""
+
+from __future__ import annotations
+
+from detpipe.commands.classes.change import change_classes, trained
+from detpipe.commands.detector_settings import ClassesRemove
+
+
+def run(config: ClassesRemove) -> None:
+    """Take the class out of labels and head, and save the classifier. Raises ValueError for one that isn't there."""
+    now = trained(config.folder)
+    if config.name not in now.spec.classes or len(now.spec.classes) == 1:
+        raise ValueError(
+            f"classes remove: wanted name=... of one of several classes {list(now.spec.classes)}, got {config.name}"
+        )
+    label = now.spec.classes.index(config.name) + 1
+    change_classes(
+        config,
+        now,
+        [name for name in now.spec.classes if name != config.name],
+        f"-{config.name}",
+        lambda settings, head, examples, seed, bf16: settings.remove_class(head, label, examples, seed=seed, bf16=bf16),
+    )

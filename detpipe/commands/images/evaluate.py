@@ -1,0 +1,87 @@
+"""`detpipe eval`: of a classifier on a database of images where `db` names one, else of detections."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from detpipe.backbone.create import check_weights
+from detpipe.classify.images.database import ImagesReader
+from detpipe.classify.images.network import ImageClassifier, load_image_classifier, shipped_classifier
+from detpipe.classify.images.settings import ViewConfig
+from detpipe.classify.images.train import all_logits
+from detpipe.commands import evaluate
+from detpipe.commands.stage_settings import EvaluateImages
+from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
+from detpipe.network.device import resolve_device
+from detpipe.report.classification_page import (
+    ClassificationPage,
+    calibration_figure,
+    confusion_figure,
+    write_classification_page,
+)
+from detpipe.report.curves import to_png
+from detpipe.runs.image_database import check_labels, database_classes
+from detpipe.solver.training_log import read_log
+from detpipe.storage.atomic import write_bytes, write_json
+from detpipe.storage.manifest import read_manifest
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: EvaluateImages) -> None:
+    """Test a classifier on `db`, or compare detections where there is none."""
+    if config.db is None:
+        if config.backbone is not None:
+            raise ValueError("backbone: goes with db=DB; detections need none")
+        evaluate.run(config)
+        return
+    begun = time.perf_counter()
+    with ImagesReader(Path(config.db)) as reader:
+        network, classes, view = classifier(config, reader)
+        device = resolve_device(config.device)
+        # float32, whatever it was trained in: a test is to be repeatable.
+        logits = all_logits(network.to(device), reader, view, device, bf16=False)
+        metrics = classification_metrics(logits, reader.labels, classes)
+    write(config, metrics, time.perf_counter() - begun)
+
+
+def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClassifier, tuple[str, ...], ViewConfig]:
+    """The network, its classes in label order, and what it sees. Raises ClassMismatchError for another database's."""
+    if config.backbone is None:
+        read_manifest(config.folder.classifier)
+        network, spec = load_image_classifier(config.folder.classifier)
+        check_labels(reader, spec.classes)
+        return network, spec.classes, spec.view
+    check_weights(config.backbone)
+    network = shipped_classifier(config.backbone)
+    names = database_classes(reader.path)
+    outputs = network.n_outputs()
+    if names is not None and len(names) != outputs:
+        raise ValueError(
+            f"{reader.path}: wanted labels of the network's {outputs} outputs, got a database of {len(names)} classes, "
+            "whose labels are others; make it from a list with the network's own labels"
+        )
+    # The weights bring no names: the database's stand for them.
+    classes = names if names is not None else tuple(str(label) for label in range(outputs))
+    check_labels(reader, classes)
+    return network, classes, config.view
+
+
+def write(config: EvaluateImages, metrics: ClassificationMetrics, seconds: float) -> None:
+    """metrics.json, report.html, confusion.png and calibration.png in the run folder, and the numbers as text."""
+    folder = config.folder
+    write_json(folder.metrics, metrics.to_json(seconds))
+    own = config.backbone is None
+    log_rows = read_log(folder.classifier / "log.jsonl") if own else ()
+    write_classification_page(
+        folder.report, ClassificationPage(subtitle=str(config.db), metrics=metrics, log_rows=log_rows)
+    )
+    for name, figure in (
+        ("confusion", confusion_figure(metrics)),
+        ("calibration", calibration_figure(metrics.calibration)),
+    ):
+        write_bytes(folder.path / f"{name}.png", to_png(figure))
+    logger.info("\n%s", metrics.to_text())
+    logger.info("eval: top-1 %.4f -> %s, %s", metrics.top1, folder.metrics, folder.report)

@@ -1,0 +1,90 @@
+"""`detpipe inspect activations`: the sizes of weights, activations and gradients -> inspect_activations.*, maps/."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.commands.inspect.network import StudiedNetwork, first_image, images_and_labels, studied_network
+from detpipe.commands.inspect.settings import InspectActivations
+from detpipe.inspect.signal_scale import activation_scale, gradient_scale
+from detpipe.inspect.signals import Signals, feature_maps, measure_signals
+from detpipe.report.curves import to_png
+from detpipe.report.drawing import image_to_png
+from detpipe.report.mosaic import beside, heat, mosaic
+from detpipe.report.signals_page import SignalsPage, signals_figure, signals_text, write_signals_page
+from detpipe.storage.atomic import write_bytes, write_json
+from detpipe.structures import Image
+
+logger = logging.getLogger(__name__)
+
+FEW = 4
+"""Layers whose maps are drawn where none are named."""
+SIDE = 640
+"""The width of the maps of a layer, in pixels."""
+
+
+def run(config: InspectActivations) -> None:
+    """One pass forward and back, and what was seen in it."""
+    studied = studied_network(config)
+    images, labels, source = images_and_labels(config, studied)
+
+    def loss() -> Tensor:
+        with torch.random.fork_rng():  # what dropout drops is the same in each pass
+            torch.manual_seed(config.seed)
+            return studied.loss(images, labels)
+
+    signals = measure_signals(studied.network, loss)
+    names = config.layers or some_layers(signals)
+    maps = feature_maps(studied.network, loss, names)
+    shown = first_image(images)
+    pictures = {name: drawn_maps(shown, maps[name], config.maps) for name in names}
+    write_all(config, studied, SignalsPage(subtitle=f"{studied.title}; {source}", signals=signals, maps=pictures))
+
+
+def some_layers(signals: Signals) -> list[str]:
+    """FEW layers that give maps of more than a place, evenly from the first to the last, or all of them."""
+    names = [layer.name for layer in signals.layers if len(layer.shape) == 4 and min(layer.shape[2:]) > 1]
+    places = np.unique(np.linspace(0, len(names) - 1, min(FEW, len(names))).round().astype(int)).tolist()
+    return [names[place] for place in places]
+
+
+def drawn_maps(image: Image, maps: Tensor, most: int) -> Image:
+    """The image, and right of it the first maps of (C, H, W)."""
+    return beside(image, mosaic([heat(one.numpy()) for one in maps[:most]], SIDE))
+
+
+def write_all(config: InspectActivations, studied: StudiedNetwork, data: SignalsPage) -> None:
+    """Write the numbers, the pictures and the page, and say where they are."""
+    folder = config.folder.path
+    json_file, png_file, html_file = (folder / f"inspect_activations.{kind}" for kind in ("json", "png", "html"))
+    scales = {"activations": activation_scale(data.signals), "gradients": gradient_scale(data.signals)}
+    content = {
+        "network": studied.title,
+        "training": config.is_training,
+        "seed": config.seed,
+        "scale": {name: None if scale is None else scale.to_json() for name, scale in scales.items()},
+        **data.signals.to_json(),
+    }
+    write_json(json_file, content)
+    write_bytes(png_file, to_png(signals_figure(data.signals)))
+    write_signals_page(html_file, data)
+    files = [json_file, png_file, html_file, *write_maps(folder / "inspect_maps", data)]
+    logger.info("%s, in %s mode\n%s", data.subtitle, "training" if config.is_training else "test", signals_text(data))
+    logger.info("activations: %d layers -> %s", len(data.signals.layers), ", ".join(map(str, files)))
+
+
+def write_maps(folder: Path, data: SignalsPage) -> list[Path]:
+    """A picture a layer, numbered; those of an earlier call, and nothing else, are removed."""
+    for old in folder.glob("[0-9][0-9]_*.png"):
+        old.unlink()
+    files = []
+    for number, (name, image) in enumerate(data.maps.items(), start=1):
+        clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[-80:]
+        files.append(folder / f"{number:02}_{clean}.png")
+        write_bytes(files[-1], image_to_png(image))
+    return files

@@ -1,0 +1,177 @@
+"""The network that `inspect activations` and `inspect time` look into, with images and labels for it.
+
+N: images, H, W: the input's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.caffe_classifier import build_classifier
+from detpipe.backbone.create import check_weights, create_backbone, written_out
+from detpipe.backbone.depthwise_conv import use_fast_backward
+from detpipe.backbone.input_spec import InputSpec
+from detpipe.backbone.settings import CAFFE, NONE, BackboneConfig
+from detpipe.classify.classifier_folder import ClassifierError, read_description
+from detpipe.classify.crops.network import load_classifier
+from detpipe.classify.images.network import ImageClassifier, is_of_images, load_image_classifier
+from detpipe.classify.images.settings import ViewConfig
+from detpipe.classify.images.view import place_cut, take_cut
+from detpipe.commands.inspect.settings import NetworkCommand
+from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
+from detpipe.heads.softmax import SoftmaxHead, softmax_loss
+from detpipe.network.device import resolve_device
+from detpipe.network.network_folder import WEIGHTS
+from detpipe.structures import Image
+
+
+@dataclass(frozen=True, eq=False)
+class StudiedNetwork:
+    """A classifier at work.
+
+    title: what it is, in words. network: whose layers are looked into, by their names in it. spec: what it wants to
+    see. outputs: its labels are 0..outputs - 1. loss: of images (N, H, W, 3) uint8 RGB and labels (N,), a scalar.
+    """
+
+    title: str
+    network: nn.Module
+    spec: InputSpec
+    outputs: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+def studied_network(config: NetworkCommand) -> StudiedNetwork:
+    """The network of the settings, on its device, in the memory format and with the gradients of a training here.
+
+    Raises as `create_backbone`; ClassifierError where the run folder has no classifier.
+    """
+    device = resolve_device(config.device)
+    if config.backbone is None:
+        studied = _trained(config.folder.classifier, config.run_dir)
+    else:
+        # weights=none draws from the global generator: it is lent for that, so that the weights are those of the seed.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            studied = _caffe(config) if config.backbone.name == CAFFE else _backbone(config)
+    use_fast_backward(studied.network)
+    studied.network.to(device).to(memory_format=torch.channels_last)
+    studied.network.train(config.is_training)
+    return studied
+
+
+def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[Tensor, Tensor, str]:
+    """(N, H, W, 3) uint8 and (N,) int64, on the device, and what the images are, in words.
+
+    Of an image file the middle square is seen, brought to the network's size. Raises FileNotFoundError or
+    BrokenImageError for an image, ValueError for a label that the network has not.
+    """
+    generator = np.random.default_rng(config.seed)
+    size = studied.spec.size
+    if config.image is None:
+        images, source = generator.integers(0, 256, (config.batch, *size, 3), dtype=np.uint8), "noise"
+    else:
+        paths = _image_files(Path(config.image))[: config.batch]
+        images = np.stack([middle_square(read_image(path), studied.spec) for path in paths])
+        source = f"{config.image}" + (f", {len(paths)} images" if len(paths) > 1 else "")
+    if config.label is not None and not 0 <= config.label < studied.outputs:
+        raise ValueError(f"label: wanted one of 0 to {studied.outputs - 1}, got {config.label}")
+    drawn = generator.integers(0, studied.outputs, len(images))
+    labels = drawn if config.label is None else np.full_like(drawn, config.label)
+    device = resolve_device(config.device)
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), source
+
+
+def middle_square(image: Image, spec: InputSpec) -> Image:
+    """The largest part of the middle of an image (H, W, 3) with the aspect ratio of the input, resized to it."""
+    cut = place_cut(image.shape[:2], spec.size, ViewConfig(share=1.0), None)
+    return take_cut(image, cut, spec.size, spec.interpolation)
+
+
+def first_image(images: Tensor) -> Image:
+    """The first of (N, H, W, 3) as a picture."""
+    return images[0].cpu().numpy()
+
+
+def _image_files(path: Path) -> list[Path]:
+    """The file, or the image files in a folder, by name. Raises FileNotFoundError where there is none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"image: wanted an image or a folder of images, got {path}, which has none")
+    return found
+
+
+def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
+    """The classifier of a run, of regions (their classes' loss alone, boxes left out) or of whole images."""
+    if not (folder / "classifier.json").is_file():
+        raise FileNotFoundError(
+            f"{run_dir}: wanted a run folder with a trained classifier, found none; give run_dir=DIR, or a network as "
+            "backbone=efficientnet_lite0 or backbone=caffe"
+        )
+    if is_of_images(folder / "classifier.json"):
+        network, spec = load_image_classifier(folder)
+        return _studied(
+            f"{run_dir}, classifier of images, {spec.backbone.name}", network, network.backbone, len(spec.classes)
+        )
+    kind = read_description(folder).get("kind")
+    if kind is not None:
+        raise ClassifierError(
+            f"{run_dir}: wanted a classifier of crops or of whole images, got one of the kind {kind}, which runs on an "
+            f"image with its regions; look into its backbone: backbone.weights={folder / WEIGHTS}"
+        )
+    regions, own = load_classifier(folder)
+    outputs = len(own.classes) + 1
+    title = f"{run_dir}, classifier of regions, {own.backbone.name}"
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return softmax_loss(regions(images)[0], labels)
+
+    return StudiedNetwork(title, regions, regions.backbone.spec, outputs, loss)
+
+
+def _backbone(config: NetworkCommand) -> StudiedNetwork:
+    """A backbone with the classifier of its weights, or with a new head."""
+    assert config.backbone is not None
+    check_weights(config.backbone)
+    backbone = create_backbone(config.backbone)
+    head = backbone.classifier
+    if head is None:
+        generator = torch.Generator().manual_seed(config.seed)
+        head = SoftmaxHead(backbone.feature_width, config.classes, generator=generator)
+    network = ImageClassifier(backbone, head, dropout=0.0)
+    return _studied(_title(config.backbone), network, backbone, network.n_outputs())
+
+
+def _studied(title: str, network: nn.Module, backbone: Backbone, outputs: int) -> StudiedNetwork:
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return softmax_loss(network(images), labels)
+
+    return StudiedNetwork(title, network, backbone.spec, outputs, loss)
+
+
+def _caffe(config: NetworkCommand) -> StudiedNetwork:
+    """A net of Caffe's, whole: with its own last layers and losses, and its layers' own names."""
+    assert config.backbone is not None
+    check_weights(config.backbone)
+    plain = written_out(config.backbone)
+    assert plain.prototxt is not None
+    assert plain.scale is not None
+    weights = None if plain.weights == NONE else Path(plain.weights)
+    classifier = build_classifier(
+        plain.prototxt, weights, plain.mean, plain.scale, plain.input_size, train=config.is_training
+    )
+    title = _title(config.backbone)
+    return StudiedNetwork(title, classifier.net.layers, classifier.spec, classifier.outputs, classifier.loss)
+
+
+def _title(config: BackboneConfig) -> str:
+    name = f"{config.name} {config.prototxt}" if config.prototxt is not None else config.name
+    return f"{name}, random weights" if config.weights == NONE else f"{name}, weights {config.weights}"

@@ -1,0 +1,161 @@
+"""`detpipe inspect weights`: the tensors of a file -> inspect_weights.json, .png, .html, inspect_filters.png."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from detpipe.backbone.create import create_backbone
+from detpipe.backbone.settings import CAFFE, NONE, BackboneConfig
+from detpipe.classify.images.network import is_of_images, load_image_spec
+from detpipe.commands.inspect.settings import InspectWeights
+from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
+from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
+from detpipe.inspect.weight_change import WeightChange, weight_change
+from detpipe.inspect.weight_file import CAFFEMODEL, read_tensors
+from detpipe.network.network_folder import stored_backbone
+from detpipe.progress import progress
+from detpipe.report.curves import to_png
+from detpipe.report.drawing import image_to_png
+from detpipe.report.mosaic import mosaic
+from detpipe.report.weights_page import (
+    BINS,
+    MAX_PANELS,
+    Histogram,
+    WeightsPage,
+    histograms_figure,
+    weights_text,
+    write_weights_page,
+)
+from detpipe.runs.classifiers import load_region_spec
+from detpipe.storage.atomic import write_bytes, write_json
+from detpipe.structures import Image
+
+logger = logging.getLogger(__name__)
+
+START = "start"
+"""Stands in `against` for the weights that a training started from."""
+SIDE = 960
+"""The width of the picture of filters, at most, in pixels."""
+
+
+def run(config: InspectWeights) -> None:
+    """Read the weights, measure them, and write what was measured."""
+    path = weights_file(config.run_dir if config.path is None else config.path)
+    tensors = read_tensors(path, config.prototxt)
+    change, against = None, ""
+    if config.against is not None:
+        against, before = other_weights(config.against, path.parent, config.prototxt)
+        change = weight_change(tensors, before)
+    measured = progress(tensors.items(), "weights", total=len(tensors), unit="tensor")
+    statistics = {name: tensor_statistics(tensor) for name, tensor in measured}
+    data = WeightsPage(
+        subtitle=str(path),
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        statistics=statistics,
+        histograms=chosen_histograms(tensors, statistics),
+        filters=drawn_filters(tensors, config, bgr=is_bgr(path) if config.bgr is None else config.bgr),
+        against=against,
+        change=change,
+    )
+    write_all(config.folder.path, data)
+
+
+def weights_file(name: str) -> Path:
+    """The file of that name, or the weights of the classifier in that run folder or classifier folder.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = Path(name)
+    if not path.is_dir():
+        return path  # its reader says what is wrong with it
+    for found in (path / "classifier" / "weights.safetensors", path / "weights.safetensors"):
+        if found.is_file():
+            return found
+    raise FileNotFoundError(
+        f"{path}: wanted a file of weights, or a run folder with a trained classifier, found neither"
+    )
+
+
+def other_weights(against: str, folder: Path, prototxt: str | None) -> tuple[str, Mapping[str, Tensor]]:
+    """What is compared with, in words and by name. folder: the classifier's, whose start is meant by START."""
+    if against != START:
+        other = weights_file(against)
+        return str(other), read_tensors(other, prototxt)
+    config = trained_backbone(folder)
+    if config.weights == NONE:
+        raise ValueError(
+            f"against=start: wanted a training that started from weights, {folder} started from random ones"
+        )
+    network = create_backbone(stored_backbone(folder, config))
+    return f"weights {config.weights} of {config.name}", network.state_dict()
+
+
+def trained_backbone(folder: Path) -> BackboneConfig:
+    """The backbone of a classifier, of regions or of images. Raises FileNotFoundError or ClassifierError."""
+    description = folder / "classifier.json"
+    if not description.is_file():
+        raise FileNotFoundError(f"against=start: wanted a run folder with a trained classifier, got {folder}")
+    return (load_image_spec(folder) if is_of_images(description) else load_region_spec(folder)).backbone
+
+
+def is_bgr(path: Path) -> bool:
+    """Whether a file's network sees blue first: Caffe's do, also those that were trained here."""
+    if (path.parent / "classifier.json").is_file():
+        return trained_backbone(path.parent).name == CAFFE
+    return path.suffix == CAFFEMODEL
+
+
+def chosen_histograms(
+    tensors: Mapping[str, Tensor], statistics: Mapping[str, TensorStatistics]
+) -> dict[str, Histogram]:
+    """Of the tensors of two or more axes (of all, where there are none), evenly over the file."""
+    names = [name for name, tensor in tensors.items() if tensor.ndim > 1] or list(tensors)
+    places = np.unique(np.linspace(0, len(names) - 1, min(MAX_PANELS, len(names))).round().astype(int)).tolist()
+    return {names[i]: histogram(tensors[names[i]], statistics[names[i]], BINS) for i in places}
+
+
+def drawn_filters(tensors: Mapping[str, Tensor], config: InspectWeights, *, bgr: bool) -> tuple[str, Image] | None:
+    """Name and picture of the filters, None where no tensor has any. Raises ValueError for an unfit `layer`."""
+    name = first_filters(tensors) if config.layer is None else config.layer
+    if name is None:
+        return None
+    if name not in tensors or not is_filter_bank(tensors[name]):
+        banks = [bank for bank, tensor in tensors.items() if is_filter_bank(tensor)]
+        some = ", ".join(banks[:5]) + (", ..." if len(banks) > 5 else "") or "none here"
+        raise ValueError(f"layer: wanted a tensor of filters with some extent ({some}), got {name!r}")
+    return name, mosaic(filter_pictures(tensors[name], config.filters, bgr=bgr), SIDE)
+
+
+def write_all(folder: Path, data: WeightsPage) -> None:
+    """Write the numbers, the pictures and the page, and say where they are."""
+    json_file, png_file, html_file = (folder / f"inspect_weights.{kind}" for kind in ("json", "png", "html"))
+    write_json(json_file, to_json(data.statistics, data.shapes, data.change, data.subtitle, data.against))
+    write_bytes(png_file, to_png(histograms_figure(data.histograms)))
+    files = [json_file, png_file, html_file]
+    if data.filters is not None:
+        files.append(folder / "inspect_filters.png")
+        write_bytes(files[-1], image_to_png(data.filters[1]))
+    write_weights_page(html_file, data)
+    logger.info("\n%s", weights_text(data))
+    bad = [name for name, one in data.statistics.items() if one.not_finite]
+    if bad:
+        logger.warning("%s: not all finite: %s", data.subtitle, ", ".join(bad))
+    logger.info("weights: %d tensors -> %s", len(data.statistics), ", ".join(map(str, files)))
+
+
+def to_json(
+    statistics: Mapping[str, TensorStatistics],
+    shapes: Mapping[str, tuple[int, ...]],
+    change: WeightChange | None,
+    path: str,
+    against: str,
+) -> dict[str, object]:
+    """All numbers of the page."""
+    tensors = {name: {"shape": list(shapes[name]), **one.to_json()} for name, one in statistics.items()}
+    compared = {} if change is None else {"against": against, "change": change.to_json()}
+    return {"path": path, "tensors": tensors, **compared}

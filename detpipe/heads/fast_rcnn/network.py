@@ -1,0 +1,101 @@
+"""Fast R-CNN (Girshick 2015): the network runs once on the image, and regions are pooled from its feature maps.
+
+N: images. R: regions. K: classes. C: channels of a map, P: side of a pooled region.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
+
+from detpipe.backbone.backbone import Backbone
+from detpipe.heads.bbox_regressor import BoxRegressor
+from detpipe.heads.fast_rcnn.roi_pooling import pool_regions
+from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.softmax import SoftmaxHead
+
+
+class FastRcnn(nn.Module):
+    """Images and regions -> logits (R, K + 1) and deltas (R, K, 4), by one pass over each image.
+
+    depth: channels of a pooled region.
+
+    New layers start from `seed`; the backbone's weights are the caller's. Raises ValueError for a map that the backbone
+    hasn't.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int, config: FastRcnnHead, *, seed: int) -> None:
+        super().__init__()
+        backbone.check_map_names(config.maps)
+        generator = torch.Generator().manual_seed(seed)
+        self.backbone = backbone
+        self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
+        self.maps = tuple(config.maps)
+        self.strides = tuple(backbone.feature_maps[name].stride for name in config.maps)
+        if list(self.strides) != sorted(self.strides):
+            raise ValueError(f"head.maps: wanted fine to coarse, got {config.maps} of strides {list(self.strides)}")
+        self.pooling, self.pool_size = config.pooling, config.pool_size
+        depths = [backbone.feature_maps[name].channels for name in config.maps]
+        self.merge = None
+        if config.merge_width is not None:
+            self.merge = FeaturePyramidNetwork(depths, config.merge_width)
+            draw_convolutions(self.merge, generator)
+        self.depth = config.merge_width or depths[0]
+        self.fc1: nn.Module = linear_layer(
+            self.depth * config.pool_size**2, config.hidden, generator, config.start_gain
+        )
+        self.fc2: nn.Module = linear_layer(config.hidden, config.hidden, generator, config.start_gain)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = SoftmaxHead(config.hidden, n_classes + 1, generator=generator)
+        joint = config.box_regression is BoxRegression.joint
+        self.box_regressor = BoxRegressor(config.hidden, n_classes, generator=generator) if joint else None
+
+    @property
+    def new_modules(self) -> list[nn.Module]:
+        """The layers that start from nothing."""
+        made = [self.merge, self.fc1, self.fc2, self.head, self.box_regressor]
+        return [module for module in made if module is not None]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(N, H, W, 3) uint8 RGB -> the maps that regions are pooled from, fine to coarse."""
+        maps = self.backbone.forward_maps(self.backbone.spec.to_input(images), self.maps)
+        if self.merge is None:
+            return list(maps.values())
+        return list(self.merge(OrderedDict(maps)).values())
+
+    def pool(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """Maps and (R, 5) regions (image, x1, y1, x2, y2) in input pixels -> (R, C, P, P)."""
+        return pool_regions(maps, self.strides, regions, pooling=self.pooling, size=self.pool_size)
+
+    def classify(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(R, C, P, P) -> logits (R, K + 1), and deltas (R, K, 4) or None without regression."""
+        hidden = self.dropout(F.relu(self.fc1(pooled.flatten(1))))
+        features = self.dropout(F.relu(self.fc2(hidden)))
+        return self.head(features), self.box_regressor(features) if self.box_regressor is not None else None
+
+    def forward(self, images: Tensor, regions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, H, W, 3) uint8, (R, 5) -> logits (R, K + 1), deltas (R, K, 4) or None without box regression."""
+        return self.classify(self.pool(self.feature_maps(images), regions))
+
+
+def linear_layer(width_in: int, width_out: int, generator: torch.Generator, gain: float = 2.0) -> nn.Linear:
+    """Weights of variance gain / width_in: 2 where a ReLU follows (He et al. 2015, eq. 10)."""
+    layer = nn.Linear(width_in, width_out)
+    nn.init.normal_(layer.weight, std=(gain / width_in) ** 0.5, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def draw_convolutions(network: nn.Module, generator: torch.Generator) -> None:
+    """FPN's convolutions anew, from `generator`: torchvision draws them from the global one."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, a=1, generator=generator)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,72 @@
+"""A trained MultiBox with what makes its weights usable; saved and loaded whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detpipe.backbone.create import create_from_seed
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.heads.multibox.network import MultiBox
+from detpipe.heads.multibox.priors import Numbers, as_numbers, as_shapes
+from detpipe.heads.multibox.settings import MultiBoxHead, with_kinds
+from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
+from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import plain
+
+DESCRIPTION = "multibox.json"
+
+
+@dataclass(frozen=True)
+class MultiBoxSpec:
+    """Backbone, head, and the priors' shapes by map: x1 y1 x2 y2 around the centre of a cell, pixels of the input."""
+
+    backbone: BackboneConfig
+    multibox: MultiBoxHead
+    shapes: Numbers
+
+
+def build_multibox(spec: MultiBoxSpec, *, seed: int, pretrained: bool) -> MultiBox:
+    """The network of a spec, its backbone with its own weights or, where others will follow, with none."""
+    config = spec.backbone if pretrained else dataclasses.replace(spec.backbone, weights="none", download=False)
+    return MultiBox(create_from_seed(config, seed), spec.multibox, as_shapes(spec.shapes), seed=seed)
+
+
+def save_multibox(folder: Path, network: MultiBox, spec: MultiBoxSpec) -> None:
+    """Write weights.safetensors and multibox.json into `folder`, each whole or not at all."""
+    save_network(folder, network, spec.backbone)
+    write_json(folder / DESCRIPTION, plain(spec))
+
+
+def load_multibox_spec(folder: Path) -> MultiBoxSpec:
+    """The description of the MultiBox in `folder`. Raises NetworkFolderError naming what is wrong."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise NetworkFolderError(
+            f"{folder}: wanted a trained MultiBox, found no {DESCRIPTION}; run `detpipe train-multibox`, and give the "
+            "folder multibox/ of its run folder"
+        )
+    try:
+        return _spec(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NetworkFolderError(f"{path}: wanted a MultiBox's description, got: {error}; train it again") from error
+
+
+def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
+    """The network in evaluation mode on the CPU, and its spec. Raises NetworkFolderError naming what is wrong."""
+    spec = load_multibox_spec(folder)
+    own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
+    try:
+        network = build_multibox(own, seed=0, pretrained=False)
+    except ValueError as error:
+        raise NetworkFolderError(f"{folder / DESCRIPTION}: no network can be made of it: {error}") from error
+    load_network_weights(folder, network)
+    return network.eval(), spec
+
+
+def _spec(values: dict[str, Any]) -> MultiBoxSpec:
+    shapes = as_numbers(as_shapes(values["shapes"]))
+    return MultiBoxSpec(BackboneConfig(**values["backbone"]), MultiBoxHead(**with_kinds(values["multibox"])), shapes)

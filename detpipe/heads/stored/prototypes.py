@@ -1,0 +1,121 @@
+"""Prototypes: a class is the mean direction of its examples (Snell et al. 2017), against those of the background.
+
+For few examples: there is nothing to fit but the mean, and how its similarity becomes a probability.
+
+N: regions, D: feature width, K: classes, B: prototypes of the background.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.heads.stored.feature_head import (
+    Examples,
+    FeatureHead,
+    StoredHead,
+    any_overlap,
+    joined,
+    scores_by_class,
+    sigmoid_by_class,
+)
+from detpipe.heads.stored.platt import platt
+from detpipe.structures import Float32Array
+
+
+class PrototypeHead(FeatureHead):
+    """sigmoid(slope_k (cos(x, prototype_k) - max_b cos(x, background_b)) + offset_k).
+
+    prototypes: (K, D) and background: (B, D), of norm 1. slope, offset: (K,).
+    """
+
+    prototypes: Tensor
+    slope: Tensor
+    offset: Tensor
+    background: Tensor
+    SHARED = ("mean", "scale", "background")
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.slope)
+
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        return sigmoid_by_class(self.margins(x), self.slope, self.offset)
+
+    def margins(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, K): by how much a class is nearer than the background, as cosines."""
+        x = torch.nn.functional.normalize(x, dim=1)
+        own = scores_by_class(x, self.prototypes, torch.zeros(self.n_classes))
+        if not len(self.background):
+            return own
+        return own - (x @ self.background.T).amax(dim=1, keepdim=True)
+
+
+@dataclass(kw_only=True)
+class PrototypesHead(StoredHead):
+    """A mean for each class, a few for the background."""
+
+    background: int = 16
+    """Prototypes of the background, by k-means."""
+    negative_iou: float = 0.3
+    """Regions that overlap each object of the class by less are its negatives; of every class, background."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.background < 0 or not 0 < self.negative_iou <= 1:
+            raise ValueError("head: wanted background from 0 and negative_iou in (0, 1]")
+
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
+        """The background is of all examples; each class is added to it by itself."""
+        del bf16
+        outside = ~any_overlap(examples, self.negative_iou)
+        background = k_means(directions(examples.features[outside]), self.background, seed)
+        shared = {**shared, "background": torch.from_numpy(background)}
+        heads = [self._of_class(shared, examples, label) for label in range(1, len(examples.classes) + 1)]
+        return functools.reduce(joined, heads)
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
+        """The last class beside the others; the background stays as it was."""
+        del seed, bf16
+        shared = {name: tensor for name, tensor in head.tensors().items() if name in head.SHARED}
+        return joined(head, self._of_class(shared, examples, len(examples.classes)))
+
+    def _of_class(self, shared: dict[str, Tensor], examples: Examples, label: int) -> FeatureHead:
+        positive, negative = examples.positives(label), examples.negatives(label, self.negative_iou)
+        mean = directions(examples.features[positive]).mean(axis=0)
+        tensors = {
+            "prototypes": torch.from_numpy(mean / max(float(np.linalg.norm(mean)), 1e-12))[None],
+            "slope": torch.ones(1),
+            "offset": torch.zeros(1),
+            **shared,
+            **self.box_tensors(examples, [label]),
+        }
+        rows = np.concatenate([positive, negative])
+        margins = PrototypeHead(**tensors).margins(torch.from_numpy(examples.features[rows]))[:, 0].numpy()
+        slope, offset = platt(margins, np.arange(len(rows)) < len(positive))
+        return PrototypeHead(**{**tensors, "slope": torch.tensor([slope]), "offset": torch.tensor([offset])})
+
+
+def directions(features: Float32Array) -> Float32Array:
+    """(N, D) -> (N, D) of norm 1; a feature of zeros stays 0."""
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def k_means(points: Float32Array, count: int, seed: int, *, passes: int = 20) -> Float32Array:
+    """Centres of norm 1 of points of norm 1 (spherical k-means): (N, D) -> (min(count, N), D). N = 0 gives none."""
+    generator = np.random.default_rng(seed)
+    centres = points[np.sort(generator.permutation(len(points))[:count])]
+    for _ in range(passes if len(centres) else 0):
+        nearest = (points @ centres.T).argmax(axis=1)
+        sums = np.stack([points[nearest == one].sum(axis=0) for one in range(len(centres))])
+        norms = np.linalg.norm(sums, axis=1, keepdims=True)
+        moved = np.where(norms > 0, sums / np.maximum(norms, 1e-12), centres).astype(np.float32)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return centres

@@ -1,0 +1,88 @@
+"""The softmax on stored features: multinomial logistic regression, solved whole by L-BFGS.
+
+N: regions, D: feature width, K: classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detpipe.heads.softmax import softmax_loss
+from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardised
+from detpipe.structures import Float32Array, Int64Array
+
+
+class SoftmaxRegression(FeatureHead):
+    """softmax(weight . x + bias): (K + 1, D), (K + 1,), row 0 the background. Its classes compete."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.bias) - 1
+
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        return (x @ self.weight.T + self.bias).softmax(dim=1)[:, 1:]
+
+
+@dataclass(kw_only=True)
+class SoftmaxRegressionHead(StoredHead):
+    """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
+
+    NEEDS_EACH: ClassVar[bool] = False
+    TOGETHER: ClassVar[bool] = True
+    l2: float = 0.01
+    """Half of this times the squared weights is added to the mean loss, for features of variance 1."""
+    iterations: int = 100
+    """Of L-BFGS at most."""
+    background_iou: float = 0.5
+    """Regions that overlap each object by less are background; what is neither teaches nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
+            raise ValueError("head: wanted l2 and iterations above 0 and background_iou in (0, 1]")
+
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> SoftmaxRegression:
+        """The minimum of a convex loss: nothing is drawn from the seed."""
+        del seed, bf16
+        classes = list(range(1, len(examples.classes) + 1))
+        examples.any_positives()  # raises where there are none
+        rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
+        weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
+        return SoftmaxRegression(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegression:
+        """All classes trained anew, and so calibrated to the new one."""
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
+
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
+        """All that stay trained anew."""
+        del label
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
+
+    def _solve(self, x: Float32Array, labels: Int64Array, classes: int) -> tuple[Tensor, Tensor]:
+        """Weights (K + 1, D) and biases of the softmax; it starts from the classes' shares."""
+        shares = (np.bincount(labels, minlength=classes + 1) + 1) / (len(labels) + classes + 1)
+        features, targets = torch.from_numpy(x), torch.from_numpy(labels)
+        weight = torch.zeros(classes + 1, x.shape[1], requires_grad=True)
+        bias = torch.from_numpy(np.log(shares)).float().requires_grad_()
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=self.iterations, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = softmax_loss(features @ weight.T + bias, targets) + self.l2 / 2 * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return weight.detach(), bias.detach()

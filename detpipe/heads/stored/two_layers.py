@@ -1,0 +1,200 @@
+"""A two-layer head on stored features: what it is and how well a region fits, by one hidden layer.
+
+Linear heads tell classes apart, but a part of an object from the whole badly. The hidden layer is shared, so that each
+class's objects teach what an object's extent looks like; a second output says how much the region overlaps one, and the
+two are multiplied (as the centre-ness of FCOS, Tian et al. 2019, and the IoU of IoU-Net, Jiang et al. 2018). Four more
+outputs move the box, of whichever class: with few objects a class, all of them together teach that better.
+
+N: regions, D: feature width, G: numbers of the geometry, H: width of the hidden layer, K: classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detpipe.heads.bbox_regressor import TARGET_STD
+from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.softmax import softmax_loss
+from detpipe.heads.stored.feature_head import (
+    Examples,
+    FeatureHead,
+    StoredHead,
+    any_overlap,
+    standardisation,
+    standardised,
+)
+from detpipe.structures import Float32Array, Int64Array
+
+GEOMETRY_WEIGHT = 3.0
+"""Standardised geometry is multiplied by this: a dozen numbers beside thousands, held down by the same decay."""
+
+
+class TwoLayerHead(FeatureHead):
+    """softmax times the overlap: hidden = relu(W1 x + b1), logits and overlap = W2 hidden + b2.
+
+    Of M networks, whose scores are averaged. hidden_weight: (M, H, D + G), hidden_bias: (M, H),
+    weight: (M, K + 2, H), bias: (M, K + 2); row 0 the background, the last the overlap's. move_weight: (M, 4, H),
+    move_bias: (M, 4), the deltas of all classes alike; without rows where ridge regression moves boxes, or nothing.
+    """
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
+    move_weight: Tensor
+    move_bias: Tensor
+
+    @property
+    def n_classes(self) -> int:
+        return self.bias.shape[1] - 2
+
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        return torch.stack([self._scores(hidden, one) for one, hidden in self._hidden(x, geometry)]).mean(dim=0)
+
+    def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
+        if not self.move_bias.numel():
+            return super().deltas(x, geometry)
+        moves = [hidden @ self.move_weight[one].T + self.move_bias[one] for one, hidden in self._hidden(x, geometry)]
+        return torch.stack(moves).mean(dim=0)[:, None].expand(-1, self.n_classes, -1)
+
+    def _hidden(self, x: Tensor, geometry: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(N, D), (N, G) -> each network's number, and its hidden layer (N, H)."""
+        x = torch.cat([x, geometry], dim=1)
+        for one in range(len(self.bias)):
+            yield one, (x @ self.hidden_weight[one].T + self.hidden_bias[one]).relu()
+
+    def _scores(self, hidden: Tensor, one: int) -> Tensor:
+        """(N, H) -> (N, K) of one network."""
+        out = hidden @ self.weight[one].T + self.bias[one]
+        return out[:, :-1].softmax(dim=1)[:, 1:] * out[:, -1:].sigmoid()
+
+
+@dataclass(kw_only=True)
+class TwoLayers(StoredHead):
+    """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
+
+    JOINT: ClassVar[bool] = True
+    NEEDS_EACH: ClassVar[bool] = False
+    TOGETHER: ClassVar[bool] = True
+    USES_BF16: ClassVar[bool] = True
+    box_regression: BoxRegression = BoxRegression.joint
+    """joint: by the hidden layer, alike for all classes; ridge: for each class by itself; none."""
+    hidden: int = 128
+    """Width of the hidden layer."""
+    networks: int = 6
+    """Networks from other starts, whose scores are averaged."""
+    passes: float = 4.0
+    """Passes over the regions."""
+    batch_size: int = 512
+    """Regions of a step."""
+    fg_share: float = 0.25
+    """Share of a step's regions that are objects'."""
+    lr: float = 0.001
+    """The highest learning rate: it rises, then falls to nothing."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+    input_dropout: float = 0.2
+    """Share of the features that are dropped, others in each step."""
+    dropout: float = 0.5
+    """Share of the hidden layer that is dropped."""
+    background_iou: float = 0.5
+    """Regions that overlap each object by less are background."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.hidden, self.networks, self.batch_size) < 1 or not (self.passes > 0 and self.lr > 0):
+            raise ValueError("head: wanted hidden, networks and batch_size from 1, passes and lr above 0")
+        if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1 and 0 < self.fg_share < 1):
+            raise ValueError("head: wanted dropout and input_dropout in [0, 1), fg_share in (0, 1)")
+
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> TwoLayerHead:
+        """The networks, whose first layer takes the geometry as it is."""
+        classes = list(range(1, len(examples.classes) + 1))
+        examples.any_positives()  # raises where there are none
+        rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
+        mean, scale = standardisation(examples.geometry[rows])
+        scale = scale * np.float32(GEOMETRY_WEIGHT)
+        x = np.concatenate([examples.features, (examples.geometry - mean) * scale], axis=1)
+        seen = replace(examples, features=x)
+        overlaps = np.clip((examples.class_ious.max(axis=1).astype(np.float32) - 0.1) / 0.8, 0, 1)
+        networks = [self._network(seen, overlaps, rows, seed + one, bf16).state_dict() for one in range(self.networks)]
+        first = torch.stack([network["0.weight"] for network in networks])
+        first[:, :, -len(scale) :] *= torch.from_numpy(scale)
+        shift = first[:, :, -len(scale) :] @ torch.from_numpy(mean)
+        scores = len(classes) + 2
+        weight, bias = (torch.stack([network[f"3.{name}"] for network in networks]) for name in ("weight", "bias"))
+        std = torch.tensor(TARGET_STD)[: bias.shape[1] - scores]
+        return TwoLayerHead(
+            hidden_weight=first,
+            hidden_bias=torch.stack([network["0.bias"] for network in networks]) - shift,
+            weight=weight[:, :scores].contiguous(),
+            bias=bias[:, :scores].contiguous(),
+            move_weight=weight[:, scores:] * std[:, None],
+            move_bias=bias[:, scores:] * std,
+            **shared,
+            **self.box_tensors(examples, classes),
+        )
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> TwoLayerHead:
+        """All classes trained anew, and so calibrated to the new one."""
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
+
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
+        """All that stay trained anew."""
+        del label
+        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
+
+    def _network(
+        self, examples: Examples, overlaps: Float32Array, rows: Int64Array, seed: int, bf16: bool
+    ) -> nn.Sequential:
+        """One network on standardised inputs (N, D + G), the examples' features.
+
+        Its outputs are the logits, the overlap's, and with joint box regression the deltas in units of TARGET_STD.
+        Dropout draws from torch's global generator, lent for it.
+        """
+        x, labels, classes = examples.features, examples.labels, len(examples.classes)
+        moves = self.box_regression is BoxRegression.joint
+        generator = np.random.default_rng(seed)
+        objects, background = rows[labels[rows] > 0], rows[labels[rows] == 0]
+        n_objects = round(self.fg_share * self.batch_size) if len(background) else self.batch_size
+        steps = max(round(self.passes * len(rows) / self.batch_size), 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = nn.Sequential(
+                nn.Linear(x.shape[1], self.hidden),
+                nn.ReLU(),
+                nn.Dropout(self.dropout),
+                nn.Linear(self.hidden, classes + 2 + 4 * moves),
+            )
+            optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=self.weight_decay)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
+            for _ in range(steps):
+                chosen = generator.choice(objects, n_objects)
+                if len(background):
+                    chosen = np.concatenate([chosen, generator.choice(background, self.batch_size - n_objects)])
+                # The same features for all of a step: to draw anew for each region takes longer than the step.
+                kept = (generator.random(x.shape[1]) >= self.input_dropout) / np.float32(1 - self.input_dropout)
+                # Several times as fast in bf16 where the processor has it; the loss and the updates are in float32.
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                    out = network(torch.from_numpy(x[chosen] * kept.astype(np.float32))).float()
+                loss = softmax_loss(out[:, : classes + 1], torch.from_numpy(labels[chosen]))
+                overlap = torch.from_numpy(overlaps[chosen])
+                loss = loss + F.binary_cross_entropy_with_logits(out[:, classes + 1], overlap)
+                if moves:  # the objects' regions come first
+                    targets = torch.from_numpy(examples.deltas[chosen[:n_objects]]) / torch.tensor(TARGET_STD)
+                    off = F.smooth_l1_loss(out[:n_objects, classes + 2 :], targets, reduction="sum")
+                    loss = loss + off / self.batch_size
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        return network.eval()

@@ -1,0 +1,183 @@
+"""Classes known by a vector only: a bilinear map between features and class vectors, learnt on the classes with boxes.
+
+ESZSL (Romera-Paredes & Torr 2015, "An embarrassingly simple approach to zero-shot learning", eq. 4): the map V that
+minimises |X V S' - Y|^2 + g |V S'|^2 + l |X V|^2 + g l |V|^2 has a closed form, and scores a class that it has never
+seen by x V s. Where there are classes without vectors of their own kind nothing is guessed: that is an error.
+
+N: regions, D: feature width, E: length of a class vector, K: classes, those with boxes and those without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from detpipe.heads.stored.feature_head import (
+    Examples,
+    FeatureHead,
+    StoredHead,
+    joined,
+    scores_by_class,
+    sigmoid_by_class,
+)
+from detpipe.heads.stored.platt import platt
+from detpipe.structures import Float32Array
+
+MAX_VECTOR_BYTES = 1 << 30
+"""A file of class vectors is no larger: a million classes by 256 numbers."""
+
+
+class ZeroShotHead(FeatureHead):
+    """sigmoid(slope (x V) . s_k + offset): one line for all classes, since unseen ones have none.
+
+    projection: V, (D, E). vectors: (K, E), of norm 1. slope, offset: ().
+    """
+
+    projection: Tensor
+    vectors: Tensor
+    slope: Tensor
+    offset: Tensor
+    SHARED = ("mean", "scale", "projection", "slope", "offset")
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.vectors)
+
+    def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
+        del geometry
+        slope, offset = self.slope.expand(self.n_classes), self.offset.expand(self.n_classes)
+        return sigmoid_by_class(self.margins(x), slope, offset)
+
+    def margins(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, K): about 1 for a region of the class, -1 for others."""
+        return scores_by_class(x @ self.projection, self.vectors, torch.zeros(self.n_classes))
+
+
+@dataclass(kw_only=True)
+class ZeroShot(StoredHead):
+    """Class vectors, from text or from anywhere: one length, close where classes are alike."""
+
+    NEEDS_EACH: ClassVar[bool] = False
+
+    vectors: str | None = None
+    """A .npy file of class vectors, (classes, E) float; a .txt file of that name beside it has their names, by line."""
+    feature_ridge: float = 0.1
+    """How much the map is held down on the side of features, as a share of their mean variance times N."""
+    vector_ridge: float = 0.1
+    """How much it is held down on the side of class vectors, which have norm 1."""
+    negative_iou: float = 0.3
+    """Regions that overlap each object of the class by less are its negatives."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.feature_ridge > 0 and self.vector_ridge > 0 and 0 < self.negative_iou <= 1):
+            raise ValueError("head: wanted feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
+
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
+        """The map from the classes that have regions; all classes get their scores by their vectors.
+
+        Raises ValueError where no class has regions, where a class has no vector, or the files are none of this form.
+        """
+        del seed, bf16  # a closed form
+        vectors = vectors_of(self._path(), examples.classes)
+        seen = [label for label in range(1, len(examples.classes) + 1) if (examples.labels == label).any()]
+        if not seen:
+            raise ValueError("zero-shot head: wanted regions of at least one class to learn the map from, got none")
+        tensors = {
+            "projection": torch.from_numpy(self._map(examples, vectors[np.array(seen) - 1], seen)),
+            "vectors": torch.from_numpy(vectors),
+            "slope": torch.ones(()),
+            "offset": torch.zeros(()),
+            **shared,
+            **self._boxes(examples),
+        }
+        slope, offset = self._line(ZeroShotHead(**tensors), examples, seen)
+        return ZeroShotHead(**{**tensors, "slope": torch.tensor(slope), "offset": torch.tensor(offset)})
+
+    def check_class(self, head: FeatureHead, name: str) -> None:
+        """It must have a vector, as long as the others'."""
+        length, known = vectors_of(self._path(), [name]).shape[1], head.tensors()["vectors"].shape[1]
+        if length != known:
+            raise ValueError(f"{self.vectors}: wanted vectors of {known} numbers, as the classifier's, got {length}")
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
+        """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
+        del seed, bf16
+        vector = torch.from_numpy(vectors_of(self._path(), examples.classes[-1:]))
+        one = {"vectors": vector, "box_weight": head.box_weight[:1], "box_bias": head.box_bias[:1]}
+        return joined(head, ZeroShotHead(**{**head.tensors(), **one}))
+
+    def _path(self) -> Path:
+        if self.vectors is None:
+            raise ValueError("head.vectors: wanted a .npy file of class vectors, got none; give head.vectors=FILE.npy")
+        return Path(self.vectors)
+
+    def _map(self, examples: Examples, vectors: Float32Array, seen: Sequence[int]) -> Float32Array:
+        """V of eq. 4: (X'X + g)^-1 X' Y S (S'S + l)^-1; what overlaps an object by less than its class's is -1."""
+        targets = np.stack([np.where(examples.labels == label, 1.0, -1.0) for label in seen], axis=1)
+        x, s = examples.features, vectors.astype(np.float64)
+        gram = (x.T @ x).astype(np.float64)
+        gram[np.diag_indices_from(gram)] += self.feature_ridge * np.trace(gram) / len(gram)
+        left = np.linalg.solve(gram, (x.T @ targets.astype(np.float32)).astype(np.float64) @ s)
+        right = s.T @ s + self.vector_ridge * np.eye(s.shape[1])
+        return np.asarray(np.linalg.solve(right, left.T).T, dtype=np.float32)
+
+    def _line(self, head: ZeroShotHead, examples: Examples, seen: Sequence[int]) -> tuple[float, float]:
+        margins = head.margins(torch.from_numpy(examples.features)).numpy()
+        scores, positive = [], []
+        for label in seen:
+            rows = np.concatenate([examples.positives(label), examples.negatives(label, self.negative_iou)])
+            scores.append(margins[rows, label - 1])
+            positive.append(examples.labels[rows] == label)
+        return platt(np.concatenate(scores), np.concatenate(positive))
+
+    def _boxes(self, examples: Examples) -> dict[str, Tensor]:
+        """The regression of all objects together, for every class alike: an unseen class has none of its own."""
+        together = Examples(
+            features=examples.features,
+            geometry=examples.geometry,
+            labels=np.minimum(examples.labels, 1),
+            ious=examples.ious,
+            deltas=examples.deltas,
+            class_ious=examples.class_ious.max(axis=1, keepdims=True),
+            classes=("any",),
+        )
+        one = self.box_tensors(together, [1])
+        count = len(examples.classes)
+        return {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in one.items()}
+
+
+def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
+    """The vectors of these classes, (K, E) float32 of norm 1, from PATH.npy and the names in PATH.txt.
+
+    Raises FileNotFoundError, or ValueError where the file isn't plain numbers of this form, or a class has no vector.
+    """
+    names_path = path.with_suffix(".txt")
+    for file in (path, names_path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: wanted class vectors (.npy) and their names beside them (.txt)")
+    if path.stat().st_size > MAX_VECTOR_BYTES:
+        raise ValueError(f"{path}: wanted class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}")
+    try:
+        stored: npt.NDArray[np.generic] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: wanted a .npy file of numbers, got: {error}") from error
+    names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
+        shape = f"{stored.shape} {stored.dtype}" if isinstance(stored, np.ndarray) else "an archive of several"
+        raise ValueError(f"{path}: wanted a vector for each of the {len(names)} names of {names_path}, got {shape}")
+    missing = [name for name in classes if name not in names]
+    if missing:
+        raise ValueError(f"{names_path}: wanted a vector for each class, got none for {missing}")
+    chosen = stored[[names.index(name) for name in classes]].astype(np.float32)
+    norms = np.linalg.norm(chosen, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise ValueError(f"{path}: wanted finite vectors that are not 0")
+    return np.asarray(chosen / norms, dtype=np.float32)

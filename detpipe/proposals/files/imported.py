@@ -1,0 +1,263 @@
+"""Proposals that another program made, matched with the images of the data set."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detpipe.boxes import clip
+from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes
+from detpipe.proposals.files.coco_json import read_coco_results
+from detpipe.proposals.files.detectron_pkl import read_pickle
+from detpipe.proposals.files.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
+from detpipe.proposals.proposer import ImportedBoxesError, Proposer, ranked, scores_of_order
+from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Proposals
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class ImportedProposals(Proposer):
+    """Boxes from files: R-CNN's and Fast R-CNN's .mat, Detectron2's and MMDetection's .pkl, COCO results as .json.
+
+    Images are matched by id, "folder/file.jpg", file name or stem. Boxes without scores keep their order. Parts of
+    boxes outside the image are cut off. Call `check` with the data sets first: it tells apart the two forms of .mat
+    from all images, matches MMDetection's nameless lists, and refuses names that mean two images; none of it can be
+    done from one image.
+    """
+
+    path: str = ""
+    """A file; a pattern (`voc_2007_*.mat`) for several, each with other images; or a folder with a .mat an image,
+    `000004_boxes.mat` or `000004.mat`, of which one at a time is in memory."""
+    form: MatForm = MatForm.auto
+    """Of .mat files: rcnn is [y1 x1 y2 x2] from 1, fast_rcnn is [x1 y1 x2 y2] from 0; auto reads it from the data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.form = MatForm(self.form)
+        # Found by `check`; they travel to the workers, while each worker reads the files itself.
+        self._found_form: MatForm | None = None if self.form is MatForm.auto else self.form
+        # By file and id: COCO files that count from 0 each have the same ids for other images.
+        self._numbers: dict[tuple[Path, ImageId], tuple[Path, str]] = {}
+
+    def check(self, datasets: Sequence[Dataset] = ()) -> None:
+        """Read the files, match them with the images, find the form of .mat files, and say it in the log.
+
+        Raises FileNotFoundError, ProposalFileError or UnsafePickleError for the files, and ImportedBoxesError where a
+        data set has no image with boxes, or where images of two data sets would get the same boxes. Some images without
+        boxes are a warning, and an error each when asked for.
+        """
+        sources = _sources(self.path)
+        if not isinstance(sources, Path):
+            self._numbers = {}
+            for table in _tables(sources):
+                if table.nameless and datasets:
+                    self._number(table, datasets)
+        self._check_told_apart(datasets)
+        for dataset in datasets:
+            self._check_images(dataset)
+        if datasets and self.form is MatForm.auto:
+            self._find_form([record for dataset in datasets for record in dataset.records])
+
+    @property
+    def from_pixels(self) -> bool:
+        """False: the boxes are those of known images."""
+        return False
+
+    def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
+        """Raises ValueError: pixels don't tell which image this is."""
+        raise ValueError("import: wanted an image of a data set, with its id and file, got pixels alone")
+
+    def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
+        """The imported boxes of an image. Raises ImportedBoxesError where they are missing or can't be its boxes."""
+        image_size = (image.shape[0], image.shape[1])
+        stored = self._find(record)
+        if stored is None:
+            raise ImportedBoxesError(f"{self.path}: wanted boxes of image {record.image_id} ({record.path}), got none")
+        boxes = self._to_boxes(stored, record, image_size)
+        if (boxes[:, 2:] < boxes[:, :2]).any():
+            wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(axis=1)][0]
+            raise ImportedBoxesError(
+                f"{self.path}: image {record.image_id}: wanted x1 <= x2 and y1 <= y2, got {wrong.tolist()}"
+            )
+        _check_inside(boxes, image_size, f"{self.path}: image {record.image_id}")
+        scores = scores_of_order(len(boxes)) if stored.scores is None else stored.scores
+        return ranked(boxes, scores, image_size, self.max_proposals)
+
+    def _to_boxes(self, stored: StoredBoxes, record: ImageRecord, image_size: tuple[int, int]) -> Float32Array:
+        if not stored.is_mat or not len(stored.boxes):
+            return stored.boxes
+        form = self._found_form or find_form([(str(record.image_id), stored.boxes, image_size)], self.path)
+        if not fits(stored.boxes, form, image_size):
+            raise ImportedBoxesError(
+                f"{self.path}: image {record.image_id}: wanted boxes in an image of height and width {image_size} in "
+                f"the form {form.value}, got columns from {stored.boxes.min(0).tolist()} "
+                f"to {stored.boxes.max(0).tolist()}"
+            )
+        return to_boxes(stored.boxes, form)
+
+    def _find(self, record: ImageRecord) -> StoredBoxes | None:
+        """The boxes of an image, None where no file has any; an image with none in a file has zero."""
+        sources = _sources(self.path)
+        if isinstance(sources, Path):
+            return _of_folder(sources, record)
+        found = [table.boxes[key] for table in _tables(sources) if (key := self._key_in(table, record)) is not None]
+        if len(found) > 1:
+            raise ProposalFileError(f"{self.path}: image {record.image_id} has boxes in {len(found)} files")
+        return found[0] if found else None
+
+    def _key_in(self, table: BoxTable, record: ImageRecord) -> str | None:
+        """The key of an image's boxes in a table, None where it has none."""
+        if table.nameless:
+            source, number = self._numbers.get((record.path, record.image_id), (None, None))
+            return number if source == table.source else None
+        image_id, names = str(record.image_id), ["/".join(record.path.parts[-2:]), record.path.name, record.path.stem]
+        for name in [image_id, *names] if table.by_id else [*names, image_id]:
+            if name in table.boxes:
+                return name
+        return next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
+
+    def _places(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
+        """Where an image's boxes stand: each file, and the key in it."""
+        sources = _sources(self.path)
+        if isinstance(sources, Path):
+            file = _file_of(sources, record)
+            if file is not None:
+                yield file, file.name
+            return
+        for table in _tables(sources):
+            key = self._key_in(table, record)
+            if key is not None:
+                yield table.source, key
+
+    def _check_told_apart(self, datasets: Sequence[Dataset]) -> None:
+        """Raise ImportedBoxesError where different images of two data sets have the same boxes.
+
+        One file in two data sets is one image: its boxes are right in both.
+        """
+        seen: dict[tuple[Path, str], ImageRecord] = {}
+        for dataset in datasets:
+            own = [(place, record) for record in dataset.records for place in self._places(record)]
+            for place, record in own:
+                other = seen.get(place)
+                if other is not None and other.path != record.path and other.path.resolve() != record.path.resolve():
+                    source, key = place
+                    raise ImportedBoxesError(
+                        f"{source}: wanted boxes that belong to one image, got {key!r}, which means two of different "
+                        f"splits: {other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
+                        "the images of all splits different ids, or save the boxes as a dict from folder/file.jpg "
+                        "(MMDetection's .pkl)"
+                    )
+            seen.update(own)
+
+    def _number(self, table: BoxTable, datasets: Sequence[Dataset]) -> None:
+        """Match a list without names with the one data set of its length, in order."""
+        fitting = [dataset for dataset in datasets if len(dataset) == len(table.boxes)]
+        if len(fitting) != 1:
+            lengths = ", ".join(f"{dataset.name} has {len(dataset)}" for dataset in datasets)
+            raise ProposalFileError(
+                f"{table.source}: a list of {len(table.boxes)} images without names fits the one data set with as many "
+                f"images, but {lengths}; save it as a dict from file names"
+            )
+        for number, record in enumerate(fitting[0].records):
+            self._numbers[record.path, record.image_id] = (table.source, str(number))
+
+    def _check_images(self, dataset: Dataset) -> None:
+        missing = [record for record in dataset.records if self._find(record) is None]
+        if missing and len(missing) == len(dataset):
+            raise ImportedBoxesError(
+                f"{self.path}: wanted boxes of the images of {dataset.name}, got none of them (the first is "
+                f"{missing[0].image_id}, {missing[0].path.name}); is it the file of another data set or list?"
+            )
+        if missing:
+            names = ", ".join(str(record.image_id) for record in missing[:3])
+            logger.warning("%s: no boxes of %d images of %s: %s …", self.path, len(missing), dataset.name, names)
+
+    def _find_form(self, records: Sequence[ImageRecord]) -> None:
+        self._found_form = None
+
+        def raw() -> Iterator[tuple[str, Float32Array, tuple[int, int]]]:
+            for record in records:
+                stored = self._find(record)
+                if stored is not None and stored.is_mat and len(stored.boxes):
+                    yield str(record.image_id), stored.boxes, record.image_size
+
+        images = raw()
+        first = next(images, None)
+        if first is None:
+            return
+        self._found_form = find_form((one for some in ([first], images) for one in some), self.path)
+        columns = "[y1 x1 y2 x2] from 1" if self._found_form is MatForm.rcnn else "[x1 y1 x2 y2] from 0"
+        logger.info("%s: read as %s, %s, by the sizes of the images", self.path, self._found_form.value, columns)
+
+
+def _sources(path: str) -> Path | tuple[Path, ...]:
+    """A folder, or the files that the path means. Raises FileNotFoundError."""
+    if not path:
+        raise FileNotFoundError("import: wanted a file or folder of proposals, got none; give proposals.path=FILE")
+    if Path(path).is_dir():
+        return Path(path)
+    files = [Path(path)] if Path(path).is_file() else sorted(Path(path).parent.glob(Path(path).name))
+    if not files:
+        raise FileNotFoundError(f"{path}: wanted a file or folder of proposals, there is none; mend proposals.path")
+    return tuple(files)
+
+
+def _tables(files: tuple[Path, ...]) -> list[BoxTable]:
+    # The time of change is a part of the key: a file that was written anew is read anew.
+    return _read_tables(tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_tables(files: tuple[tuple[Path, int], ...]) -> list[BoxTable]:
+    """The content of whole files, read once a process."""
+    return [_read(file) for file, _ in files]
+
+
+def _read(file: Path) -> BoxTable:
+    readers: dict[str, Any] = {
+        ".mat": read_mat, ".pkl": read_pickle, ".pickle": read_pickle, ".json": read_coco_results,
+    }  # fmt: skip
+    if file.suffix.lower() not in readers:
+        raise ProposalFileError(f"{file}: wanted a file of proposals ({', '.join(readers)}), got {file.suffix!r}")
+    table: BoxTable = readers[file.suffix.lower()](file)
+    return table
+
+
+def _file_of(folder: Path, record: ImageRecord) -> Path | None:
+    """The .mat file of an image in a folder of them, None where it has none."""
+    files = (
+        folder / f"{name}{suffix}"
+        for name in (record.path.stem, str(record.image_id))
+        for suffix in ("_boxes.mat", ".mat")
+    )
+    return next((file for file in files if file.is_file()), None)
+
+
+def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
+    """The boxes of an image from its own .mat file."""
+    file = _file_of(folder, record)
+    if file is None:
+        return None
+    table = read_mat(file)
+    if len(table.boxes) != 1:
+        raise ProposalFileError(f"{file}: wanted the boxes of one image, got {len(table.boxes)}")
+    return next(iter(table.boxes.values()))
+
+
+def _check_inside(boxes: Float32Array, image_size: tuple[int, int], where: str) -> None:
+    """Raise ImportedBoxesError where a box with an area has no part inside the image."""
+    inside = clip(boxes, image_size)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    outside = has_area & (inside[:, 2:] <= inside[:, :2]).any(axis=1)
+    if outside.any():
+        raise ImportedBoxesError(
+            f"{where} of height and width {image_size}: box {boxes[np.argmax(outside)].tolist()} lies outside; "
+            "are the boxes those of the image in its full size?"
+        )

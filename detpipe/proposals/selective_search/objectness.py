@@ -1,0 +1,77 @@
+"""Which boxes of a selective search come first: a learned sum of cheap signs of an object.
+
+Each feature of a box (candidates.py) is put into a bin by thresholds, and the weights of its bins are added up: a
+generalised additive model in whole numbers (Hastie and Tibshirani, Statistical Science 1986), fitted by logistic
+regression on the training images that tools/fit_objectness.py names. No sum, root or logarithm of floats, so the order
+is the same on every machine.
+
+U: boxes. F: features. B: bins, as many as the widest feature needs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from detpipe.jit import compiled
+from detpipe.proposals.selective_search.candidates import FEATURES
+from detpipe.proposals.selective_search.felzenszwalb import Int32Array
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectnessWeights:
+    """What was learned.
+
+    thresholds: (F, B - 1) int32, rising; a value is in the bin of as many as it reaches. Those past a feature's last
+    are the largest int32. weights: (F, B) int32, in 1/1000 of a logit.
+    """
+
+    thresholds: Int32Array
+    weights: Int32Array
+
+    @classmethod
+    def from_json(cls, text: str) -> ObjectnessWeights:
+        """From {feature: {"thresholds": [...], "weights": [...]}}. Raises ValueError for other features than ours."""
+        content = json.loads(text)
+        if list(content) != list(FEATURES):
+            raise ValueError(f"wanted the weights of {', '.join(FEATURES)}, got {', '.join(content)}")
+        widest = max(len(one["weights"]) for one in content.values())
+        thresholds = np.full((len(FEATURES), widest - 1), np.iinfo(np.int32).max, dtype=np.int32)
+        weights = np.zeros((len(FEATURES), widest), dtype=np.int32)
+        for row, one in enumerate(content.values()):
+            thresholds[row, : len(one["thresholds"])] = one["thresholds"]
+            weights[row, : len(one["weights"])] = one["weights"]
+        return cls(thresholds, weights)
+
+
+@cache
+def shipped_weights() -> ObjectnessWeights:
+    """The weights of the package, from objectness.json."""
+    return ObjectnessWeights.from_json(files("detpipe.proposals.selective_search").joinpath("objectness.json").read_text("utf-8"))
+
+
+def objectness(features: Int32Array, weights: ObjectnessWeights | None = None) -> Int32Array:
+    """Scores (U,) int32 of boxes with features (U, F) int32, higher is likelier. weights: default, the package's."""
+    weights = weights or shipped_weights()
+    return _score(features, weights.thresholds, weights.weights)
+
+
+@compiled
+def _score(features: Int32Array, thresholds: Int32Array, weights: Int32Array) -> Int32Array:
+    count, n_features = features.shape
+    scores = np.zeros(count, np.int32)
+    values, bins = np.empty(count, np.int32), np.empty(count, np.int32)
+    for j in range(n_features):
+        for u in range(count):
+            values[u] = features[u, j]
+        bins[:] = 0
+        for edge in thresholds[j]:
+            for u in range(count):
+                bins[u] += values[u] >= edge
+        for u in range(count):
+            scores[u] += weights[j, bins[u]]
+    return scores

@@ -1,0 +1,275 @@
+"""Selective search (Uijlings et al., IJCV 2013): boxes of the regions that a bottom-up grouping passes through.
+
+An image is shrunk to a working size (working_size.py), seen in several colour spaces (colour_spaces.py), cut into
+segments at several scales (felzenszwalb.py), and the segments are joined, the most similar first, in several senses of
+similar (region_histograms.py, hierarchical_grouping.py). Each region on the way gives a box; objectness.py says which
+come first. All of it is in integers or single exact steps: the same boxes on every machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.boxes import area, clip
+from detpipe.jit import explained
+from detpipe.proposals.proposer import Proposer, generator_for_pixels, ranked, scores_of_order
+from detpipe.proposals.rgb import as_rgb
+from detpipe.proposals.selective_search.candidates import Candidates, candidates
+from detpipe.proposals.selective_search.colour_spaces import ColourSpace, convert
+from detpipe.proposals.selective_search.felzenszwalb import build_graph, segment
+from detpipe.proposals.selective_search.grouping import Hierarchy, find_segments, group
+from detpipe.proposals.selective_search.histograms import pixel_codes, region_histograms
+from detpipe.proposals.selective_search.near_duplicates import duplicates_last
+from detpipe.proposals.selective_search.objectness import objectness
+from detpipe.proposals.selective_search.opencv import OpenCvMode, opencv_boxes, rand_can_be_seeded, require_ximgproc
+from detpipe.proposals.selective_search.working_size import enlarge, shrink, working_size
+from detpipe.structures import Dataset, Float32Array, Image, Int64Array, Proposals
+
+logger = logging.getLogger(__name__)
+
+EnumType = TypeVar("EnumType", bound=Enum)
+
+
+class SelectiveSearchPreset(Enum):
+    """Which hierarchies are grown, and by whom: `recipe_of` has the parameters."""
+
+    turbo = "turbo"
+    """Ours for speed. 12 hierarchies at 288 pixels."""
+    turbo_quality = "turbo_quality"
+    """Ours for recall. 40 hierarchies at 288 pixels."""
+    ijcv_fast = "ijcv_fast"
+    """The paper's "fast" (table 5). 8 hierarchies."""
+    ijcv_quality = "ijcv_quality"
+    """The paper's "quality". 80 hierarchies."""
+    opencv_fast = "opencv_fast"
+    """OpenCV's "fast" parameters in our code. 12 hierarchies."""
+    opencv_quality = "opencv_quality"
+    """OpenCV's "quality" parameters in our code. 100 hierarchies."""
+    opencv_single = "opencv_single"
+    """OpenCV's "single strategy" parameters in our code. One hierarchy."""
+    cv2_fast = "cv2_fast"
+    """OpenCV's own code: the reference. Slow."""
+    cv2_quality = "cv2_quality"
+    """OpenCV's own code: the reference. Very slow."""
+
+
+class SelectiveSearchOrder(Enum):
+    """Which proposals come first."""
+
+    objectness = "objectness"
+    """By a learned sum of cheap signs of an object (objectness.py), near-duplicates last. Nothing random in it."""
+    paper = "paper"
+    """The paper's (section 4): random number x position from the top of the hierarchy, so large regions tend to come
+    first. OpenCV doesn't tell the positions: for its own code the rank by area stands in for them."""
+    opencv = "opencv"
+    """That of OpenCV's own code, for cv2_* only: random number x level in the hierarchy, so small regions tend to come
+    first ("inverted from the paper", says its source)."""
+
+
+class Recipe(NamedTuple):
+    """The parameters of a preset: each colour space with each k gives segments, each similarity a hierarchy of them.
+
+    ks: with the smallest size of a segment each, pixels of the working image. sigma: of the blur before segmentation.
+    similarities: letters of `hierarchical_grouping.group`. max_side: longer side of the working image, pixels.
+    """
+
+    spaces: tuple[ColourSpace, ...]
+    ks: tuple[tuple[int, int], ...]
+    sigma: float
+    similarities: tuple[str, ...]
+    max_side: int
+
+
+_REFERENCE_SIDE = 640
+"""Images of VOC and COCO are worked on as they are, larger ones are shrunk: the parameters are in pixels."""
+
+
+def recipe_of(preset: SelectiveSearchPreset) -> Recipe:
+    """The parameters of a preset of our own code. Raises ValueError for OpenCV's code."""
+    hsv, lab, hue, grey = ColourSpace.hsv, ColourSpace.lab, ColourSpace.hue, ColourSpace.grey
+    of_paper, of_opencv = (hsv, lab, ColourSpace.rgi, hue, grey), (ColourSpace.hsv_180, lab)
+    fast, quality = ("CTSF", "TSF"), ("CTSF", "TSF", "F", "S")
+    more = (grey, ColourSpace.hue_180, ColourSpace.rg_grey)
+    side = _REFERENCE_SIDE
+    match preset:
+        # Chosen on VOC images for recall and time (benchmarks/selective_search.py).
+        case SelectiveSearchPreset.turbo:
+            return Recipe(of_paper[:3], ((125, 20),), 0.5, quality, 288)
+        case SelectiveSearchPreset.turbo_quality:
+            return Recipe(of_paper, ((100, 30), (300, 30)), 0.5, quality, 288)
+        # IJCV, table 5 and section 5.1; segments of k pixels or more, as in the authors' code, which R-CNN calls.
+        case SelectiveSearchPreset.ijcv_fast:
+            return Recipe((hsv, lab), ((50, 50), (100, 100)), 0.8, fast, side)
+        case SelectiveSearchPreset.ijcv_quality:
+            return Recipe(of_paper, tuple((k, k) for k in (50, 100, 150, 300)), 0.8, quality, side)
+        # OpenCV's selectivesearchsegmentation.cpp; segments of 100 pixels or more.
+        case SelectiveSearchPreset.opencv_fast:
+            return Recipe(of_opencv, tuple((k, 100) for k in (150, 300, 450)), 0.8, fast, side)
+        case SelectiveSearchPreset.opencv_quality:
+            return Recipe((*of_opencv, *more), tuple((k, 100) for k in range(150, 751, 150)), 0.8, quality, side)
+        case SelectiveSearchPreset.opencv_single:
+            return Recipe((ColourSpace.hsv_180,), ((200, 100),), 0.8, ("CTSF",), side)
+    raise ValueError(f"recipe_of: wanted a preset of our own code, got {preset.value}")
+
+
+@dataclass(kw_only=True)
+class SelectiveSearch(Proposer):
+    """Boxes of the regions that a bottom-up grouping of segments passes through.
+
+    Scores only tell the order. An image in which no region is large enough (a tiny or flat one) gives itself as its
+    one proposal. Memory: about 100 bytes for each pixel of the working image, 6 MB for the default's, and 330 at worst
+    (many dots on a flat ground), whatever the size of the image itself.
+    """
+
+    preset: SelectiveSearchPreset = SelectiveSearchPreset.turbo
+    """Speed against number of boxes."""
+    order: SelectiveSearchOrder | None = None
+    """Which come first; null: by objectness, and OpenCV's own for cv2_*."""
+    min_size: int = 10
+    """Smallest width and height of a box, pixels of the given image. R-CNN used 20 in images 500 wide."""
+    max_side: int | None = None
+    """Work on the image shrunk to this longer side, and scale the boxes back; null: the preset's own, 288 for turbo*,
+    640 for the others. The method's parameters are in pixels of that size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Strings are what a person writes in Python.
+        self.preset = _member(SelectiveSearchPreset, self.preset, "preset")
+        self.order = None if self.order is None else _member(SelectiveSearchOrder, self.order, "order")
+        if self.min_size < 0:
+            raise ValueError(f"min_size: wanted pixels from 0, got {self.min_size}")
+        if self.max_side is not None and self.max_side < 1:
+            raise ValueError(f"max_side: wanted pixels from 1 or null, got {self.max_side}")
+        foreign = SelectiveSearchOrder.objectness if self._mode else SelectiveSearchOrder.opencv
+        if self.order is foreign:
+            raise ValueError(f"order: {self.preset.value} comes in every other order, not in {foreign.value}")
+
+    def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
+        """Compile now, once, what every worker then finds on disk.
+
+        For cv2_* raise MissingXimgprocError where this OpenCV has no selective search.
+        """
+        if self._mode is None:
+            warm_up()
+            return
+        require_ximgproc()
+        if self.order is not SelectiveSearchOrder.paper and not rand_can_be_seeded():
+            logger.warning(
+                "C's srand() doesn't reach OpenCV's rand() on this platform (%s): boxes come in order=paper, "
+                "which is seeded here, so that results can be repeated",
+                sys.platform,
+            )
+
+    def __call__(self, image: Image) -> Proposals:
+        """The proposals of an RGB image: the same for the same image, seed and settings, in any thread or process.
+
+        image: (H, W, 3) uint8; `as_rgb` says what else is taken, and how. Raises ValueError for other arrays, and
+        MissingXimgprocError for cv2_* where OpenCV lacks the method.
+        """
+        image = as_rgb(image)
+        image_size = image.shape[:2]
+        small = shrink(image, working_size(image_size, self.max_side or self._own_side))
+        search = self._search_opencv if self._mode else self._search
+        boxes = search(small, image_size)
+        if not len(boxes):
+            boxes = np.array([[0, 0, image_size[1], image_size[0]]], dtype=np.float32)
+        if self._mode:  # its boxes may reach over the border by a rounding
+            return ranked(boxes, scores_of_order(len(boxes)), image_size, self.max_proposals)
+        scores = scores_of_order(len(boxes))
+        return Proposals(clip(boxes, image_size)[: self.max_proposals], scores[: self.max_proposals])
+
+    @property
+    def max_threads(self) -> int:
+        """Compiled code holds no interpreter lock; what is left of Python between its calls fills it at four or so."""
+        return 1 if self._mode else 4
+
+    @property
+    def _mode(self) -> OpenCvMode | None:
+        """OpenCV's strategy, where its code is wanted."""
+        modes = {SelectiveSearchPreset.cv2_fast: OpenCvMode.fast, SelectiveSearchPreset.cv2_quality: OpenCvMode.quality}
+        return modes.get(self.preset)
+
+    @property
+    def _own_side(self) -> int:
+        return _REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side
+
+    def _search(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
+        """Boxes (N, 4) float32, best first, of the working image; in pixels of the image before it was shrunk."""
+        warm_up()
+        recipe = recipe_of(self.preset)
+        hierarchies = grow(image, recipe)
+        found = candidates(hierarchies, len(recipe.similarities), convert(image, ColourSpace.grey))
+        boxes = enlarge(found.boxes, image_size, image.shape[:2])
+        large = np.flatnonzero(((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1))
+        if self.order is SelectiveSearchOrder.paper:
+            return boxes[
+                large[np.argsort(paper_priority(found, generator_for_pixels(self.seed, image))[large], kind="stable")]
+            ]
+        score = objectness(found.features)[large]
+        # Equal scores: in the order in which the hierarchies gave the boxes.
+        return boxes[duplicates_last(found.boxes, large[np.argsort(-score, kind="stable")])]
+
+    def _search_opencv(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
+        require_ximgproc()
+        assert self._mode is not None
+        boxes = enlarge(opencv_boxes(image, self._mode, self.seed), image_size, image.shape[:2])
+        boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1)]
+        if self.order is SelectiveSearchOrder.paper or not rand_can_be_seeded():
+            boxes = boxes[_order_by_area(boxes, generator_for_pixels(self.seed, image))]
+        return boxes
+
+
+def grow(image: Image, recipe: Recipe) -> list[Hierarchy]:
+    """The hierarchies of a working image: for each colour space and k, one for each similarity."""
+    hierarchies = []
+    for space in recipe.spaces:
+        planes = convert(image, space)
+        codes, graph = pixel_codes(planes), build_graph(planes, recipe.sigma)
+        for k, min_size in recipe.ks:
+            labels, count = segment(graph, k, min_size)
+            segments = find_segments(labels, count)
+            colour, texture = region_histograms(codes, labels, segments.sizes)
+            hierarchies += [group(segments, colour, texture, alike, labels.size) for alike in recipe.similarities]
+    return hierarchies
+
+
+def paper_priority(found: Candidates, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Random number x position from the top, 1 the whole image; of a box in several hierarchies the least. -> (U,)."""
+    random = generator.random(len(found.positions))
+    priority = np.full(len(found.boxes), np.inf)
+    np.minimum.at(priority, found.numbers, random * (found.positions + 1))
+    return priority
+
+
+@functools.cache
+def warm_up() -> None:
+    """Load, or compile, what `turbo` needs: once a process, and with a word where it takes long."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    with explained("selective search"):
+        recipe, small = recipe_of(SelectiveSearchPreset.turbo), shrink(image, (12, 12))
+        found = candidates(grow(small, recipe), len(recipe.similarities), convert(small, ColourSpace.grey))
+        duplicates_last(found.boxes, np.argsort(-objectness(found.features), kind="stable"))
+
+
+def _member(enum: type[EnumType], value: EnumType | str, field: str) -> EnumType:
+    names = [member.value for member in enum]
+    if not isinstance(value, enum) and value not in names:
+        raise ValueError(f"{field}: wanted one of {', '.join(names)}, got {value!r}")
+    return enum(value)
+
+
+def _order_by_area(boxes: Float32Array, generator: np.random.Generator) -> Int64Array:
+    """Random number x rank by area, the largest first. (N, 4) -> (N,) int64; the order given doesn't matter."""
+    # From the largest box down; ties by the coordinates, so that OpenCV's random order is forgotten.
+    by_area = np.lexsort((*boxes.T, -area(boxes)))
+    priority = generator.random(len(boxes)) * np.arange(1, len(boxes) + 1)
+    return by_area[np.argsort(priority, kind="stable")].astype(np.int64)

@@ -1,0 +1,80 @@
+"""Detections from the stored features of the test regions: no image is read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from detpipe.classify.classifier_folder import read_description
+from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
+from detpipe.classify.features.folder import KIND, load_frozen
+from detpipe.classify.features.scorer import score_features, second_look
+from detpipe.classify.features.store import open_store
+from detpipe.classify.settings import DetectConfig
+from detpipe.commands.command import Command
+from detpipe.datasets.source import Split
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.runs.classifiers import extractor_of
+from detpipe.storage.manifest import ArtefactError
+from detpipe.structures import Detections, Float32Array, Image, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array] | None]]
+"""Images with the regions that are to be classified; None for an image that can't be read."""
+
+
+def stored_detections(
+    config: Command, detect: DetectConfig, proposals: str, images: ReadRegions
+) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]] | None:
+    """From images to their detections, where the run folder has the features of just these regions; else None.
+
+    proposals: the digest of those that are to be classified. images: reads images with their regions, which a second
+    look alone needs. The classifier must stand on features of the same kind, in the precision of `detect`, and the
+    store must hold as many proposals of an image as `detect` looks at, or more.
+    Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
+    """
+    if read_description(config.folder.classifier).get("kind") != KIND:
+        return None
+    network, spec = load_frozen(config.folder.classifier)
+    try:
+        store = open_store(config.folder.features(Split.test))
+    except ArtefactError:  # none, or an unfinished one
+        return None
+    settings = store.manifest.settings
+    held = int(settings["regions"]["max_proposals"])
+    device = resolve_device(config.device)
+    bf16 = resolve_bf16(detect.precision, device)
+    same = settings["extraction"] == spec.extraction and store.manifest.inputs.get("proposals") == proposals
+    same = same and bf16 == bool(spec.extraction["bf16"])
+    if not same or held < detect.max_proposals:
+        logger.info("detect: %s holds other regions or features; they are computed", store.path)
+        return None
+    extractor = extractor_of(network, spec, detect, device, bf16)
+
+    def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:
+        rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none
+        rows = slice(rows.start, min(rows.stop, rows.start + detect.max_proposals))
+        scored = score_features(
+            network.head, np.asarray(store.features[rows], dtype=np.float32), store.geometry[rows], spec.features.views
+        )
+        return store.boxes[rows], scored
+
+    def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+        for record in records:
+            yield select_detections(*stored(record), record.image_size, detect)
+
+    def find_twice(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+        read = zip(records, images(records), strict=True)
+        first = ((one[0], *stored(record)) if one is not None else None for record, one in read)
+        looked = of_readable(lambda some: second_look(some, network.head, extractor, detect.second_look), first)
+        for record, scored in zip(records, looked, strict=True):
+            if scored is None:
+                yield NO_DETECTIONS
+            else:
+                assert scored.boxes is not None
+                yield select_detections(scored.boxes, scored, record.image_size, detect)
+
+    return find_twice if detect.second_look else find
