@@ -51,7 +51,8 @@ class ObjectnessWeights:
 @cache
 def shipped_weights() -> ObjectnessWeights:
     """The weights of the package, from objectness.json."""
-    return ObjectnessWeights.from_json(files("detpipe.proposals.selective_search").joinpath("objectness.json").read_text("utf-8"))
+    own = files("detpipe.proposals.selective_search").joinpath("objectness.json")
+    return ObjectnessWeights.from_json(own.read_text("utf-8"))
 
 
 def objectness(features: Int32Array, weights: ObjectnessWeights | None = None) -> Int32Array:
