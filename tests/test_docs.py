@@ -5,6 +5,7 @@ A comment before a block says what is done with it:
   lines must begin with a known word; Python is run.
 - `<!-- test: run -->`: the lines of a shell block are run one after the other with small settings. With
   `<!-- test: run status=1 -->` each must end with that exit status.
+- `<!-- test: notebook -->`: a step of docs/tutorial.ipynb; tests/test_tutorial.py runs them one after the other.
 - `<!-- test: skip REASON -->`: Python is not run; shell lines are composed all the same.
 
 A file that a page shows after `<!-- file: NAME -->` stands where its lines are run.
@@ -14,6 +15,7 @@ The places that pages name (`my_voc`, `my_coco`, `photos`, `runs/mine`, ...) are
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
@@ -51,6 +53,7 @@ from detpipe.solver.solver_config import Optimizer, SolverConfig
 from tests import drawn
 from tests.command_line import detpipe
 from tests.test_layers import LAYERS
+from tools import write_settings_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -75,6 +78,8 @@ OTHER_WORDS = {
     "torchrun",
 }
 """What a shell line may begin with beside `detpipe`; such lines are not run."""
+NOT_ALONE = ("skip", "notebook")
+"""Marks of Python blocks that don't run by themselves."""
 SMALL = {
     "backbone.weights": "none",
     "crops.size": "32",
@@ -286,7 +291,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- Blocks -----------------------------------------------------------------------------------------------------------
 
 RUN_PAGES = sorted({block.page for block in blocks("sh") if block.mark.startswith("run")})
-PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mark.startswith("skip")})
+PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mark.startswith(NOT_ALONE)})
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
@@ -330,7 +335,7 @@ def run_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("page_of_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
     for block in blocks("python"):
-        if block.page == page and not block.mark.startswith("skip"):
+        if block.page == page and not block.mark.startswith(NOT_ALONE):
             # Empty lines in front, so that a traceback shows the page's own line.
             source = "\n" * block.line + block.text
             exec(compile(source, str(page), "exec"), module.__dict__)
@@ -503,12 +508,15 @@ def settings(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"^\| `([\w.]+)` \| `([^`]*)` \| [^|\n]+ \|$", page.read_text("utf-8"), re.M)
 
 
+@functools.cache
 def defaults() -> dict[str, set[str]]:
     """Each setting by its name, as `--cfg job` shows it: its default, or those that it has in several commands."""
     found: dict[str, set[str]] = {}
-    dataset = ["dataset=voc", "dataset.root=my_voc"]
-    heads = [("train-cls", f"head={head}") for head in GROUPS["head"]]
-    for name, *more in [(name,) for name in APPLICATIONS] + heads:
+    options = [("train-cls", f"head={head}") for head in GROUPS["head"]]
+    options += [("propose", f"proposals={method}") for method in GROUPS["proposals"]]
+    options += [("check", f"dataset={form}") for form in GROUPS["dataset"]]
+    for name, *more in [(name,) for name in APPLICATIONS] + options:
+        dataset = [] if any(one.startswith("dataset=") for one in more) else ["dataset=voc", "dataset.root=my_voc"]
         config = OmegaConf.to_container(compose_command(name, [*dataset, *more]), enum_to_str=True)
         for setting, value in flat("", config).items():
             found.setdefault(setting, set()).add(value)
@@ -531,6 +539,27 @@ def test_defaults_are_those_of_the_code() -> None:
         if value not in true.get(name, ())
     }
     assert wrong == {}
+
+
+def test_the_settings_reference_is_what_the_code_says() -> None:
+    stated = write_settings_reference.PAGE.read_text("utf-8")
+    assert stated == write_settings_reference.page(), "run python tools/write_settings_reference.py"
+
+
+def test_the_settings_reference_explains_every_setting() -> None:
+    assert {
+        name for name, meaning in re.findall(r"^\| `([\w.]+)` \|.*\| (.*) \|$", _reference(), re.M) if not meaning
+    } == set()
+
+
+def test_the_settings_reference_has_every_setting() -> None:
+    stated = set(re.findall(r"^\| `([\w.]+)` \|", _reference(), re.M))
+    missing = {name for name in defaults() if name not in stated and name.partition(".")[0] not in GROUPS}
+    assert missing == set()
+
+
+def _reference() -> str:
+    return (ROOT / "docs" / "settings.md").read_text("utf-8")
 
 
 def test_training_pages_have_every_setting_of_training() -> None:
@@ -584,3 +613,20 @@ def test_layers_are_those_that_are_held() -> None:
     stated = re.findall(r"^\| (`.+?`) \| (\d) \|", (ROOT / "ARCHITECTURE.md").read_text("utf-8"), re.M)
     parts = {name: int(layer) for names, layer in stated for name in re.findall(r"`(\w+)(?:\.py|/)`", names)}
     assert parts == {name: layer for name, layer in LAYERS.items() if name != "__main__"}
+
+
+@pytest.mark.parametrize("page", ["choose_a_recipe.md", "gpu_and_speed.md"])
+def test_numbers_of_measurements_are_those_of_benchmarks(page: str) -> None:
+    measured = re.compile(r"(?<![\d.])\d+\.\d{1,3}\b|(?<![\d.])\d+(?= (?:s|ms)\b)")
+    text = (ROOT / "docs" / page).read_text("utf-8").replace("mAP@0.5", "").replace("IoU 0.5", "")
+    known = (ROOT / "BENCHMARKS.md").read_text("utf-8")
+    found = set(measured.findall(re.sub(r"`[^`]*`|^```.*?^```", "", text, flags=re.M | re.S)))
+    assert {number for number in found if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]\d)", known)} == set()
+    assert len(found) > 5
+
+
+def test_pictures_are_shown_and_small() -> None:
+    pictures = {path.resolve() for path in (ROOT / "docs" / "pictures").iterdir()}
+    shown = {(page.parent / target).resolve() for page in DOCS for target in LINK.findall(page.read_text("utf-8"))}
+    assert pictures <= shown
+    assert max(path.stat().st_size for path in pictures) < 150_000
