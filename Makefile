@@ -4,7 +4,7 @@ RUN_DIR ?= runs/demo
 # Compile selective search now, not in the middle of the first run.
 WARM := $(BIN)/python -c 'from detpipe import SelectiveSearch; SelectiveSearch().check()'
 
-.PHONY: run test test-slow check format clean
+.PHONY: run test test-slow check docs format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
 	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
@@ -19,6 +19,9 @@ check: .venv/.dev  ## the one list of format, lint and type checks, for people, 
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/.docs  ## the site of docs/ in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: .venv/.dev
 	$(BIN)/ruff format .
@@ -36,6 +39,10 @@ format: .venv/.dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,export,dev]'
 	$(WARM)
 	touch $@ .venv/.run
+
+.venv/.docs: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

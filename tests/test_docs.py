@@ -34,6 +34,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
@@ -623,6 +624,19 @@ def test_numbers_of_measurements_are_those_of_benchmarks(page: str) -> None:
     found = set(measured.findall(re.sub(r"`[^`]*`|^```.*?^```", "", text, flags=re.M | re.S)))
     assert {number for number in found if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]\d)", known)} == set()
     assert len(found) > 5
+
+
+def test_navigation_has_every_page_once() -> None:
+    def pages(node: Any) -> Iterator[str]:
+        if isinstance(node, str):
+            yield node
+        else:
+            for inner in node.values() if isinstance(node, dict) else node:
+                yield from pages(inner)
+
+    listed = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]))
+    assert len(listed) == len(set(listed))
+    assert {page.name for page in DOCS} <= set(listed)
 
 
 def test_pictures_are_shown_and_small() -> None:

@@ -1,0 +1,43 @@
+"""Hooks of mkdocs: pages of the repository's root join the site, and no page of it needs the network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOT_PAGES = ("ARCHITECTURE.md", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md")
+"""Pages beside docs/ that the site shows, too."""
+
+COMMENT = re.compile(r"^<!-- (?:test|file): .*? -->\n", re.M)
+"""Marks for tests/test_docs.py."""
+FETCHED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(https?:)?//[^>]*>")
+CANONICAL = re.compile(r"\brel=[\"']?(?:canonical|next|prev|license)\b")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the root's pages to those of docs/."""
+    for name in ROOT_PAGES:
+        files.append(File.generated(config, name, content=(ROOT / name).read_text("utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """On GitHub docs/ is a folder of the root; in the site both stand side by side: change the links."""
+    markdown = COMMENT.sub("", markdown)
+    if page.file.src_uri in ROOT_PAGES:
+        return re.sub(r"\]\((?:\./)?docs/", "](", markdown)
+    return re.sub(rf"\]\(\.\./({'|'.join(map(re.escape, ROOT_PAGES))})", r"](\1", markdown)
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Raise PluginError for a page that would fetch a font, a script or a picture from another place."""
+    for tag in FETCHED.finditer(output):
+        if not CANONICAL.search(tag[0]):
+            raise PluginError(f"{page.file.src_uri}: expected a page that needs no network, found {tag[0]}")
+    return output
