@@ -30,7 +30,8 @@ usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg j
 
 {commands}
 
-Each command shows its settings with `detpipe {command} --cfg job` and explains itself with --help.
+`detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
+--cfg job` shows their values.
 """
 A_START = "A start: detpipe run dataset=voc dataset.root=DIR run_dir=runs/mine\n"
 
@@ -79,6 +80,8 @@ def dispatch(arguments: list[str]) -> NoReturn:
 
         sys.stdout.write(f"detpipe {package_version()}\n")
         sys.exit(0)
+    if arguments[0] == "help":
+        sys.exit(show_help(arguments[1:]))
     name, rest = chosen("", summary_of_all(), arguments), arguments[1:]
     if name in FAMILIES:
         family = family_of(name)
@@ -87,6 +90,20 @@ def dispatch(arguments: list[str]) -> NoReturn:
         name, rest = f"{name} {chosen(f'{name} ', family, rest)}", rest[1:]
     sys.argv = [sys.argv[0], *rest]
     sys.exit(run_command(COMMANDS[name]))
+
+
+def show_help(words: list[str]) -> int:
+    """Show what `detpipe help WORDS` asks for: a command, a family of them, or a setting. Returns the exit status."""
+    name = " ".join(words)
+    if not words or name in COMMANDS or name in FAMILIES:
+        dispatch([*words, "--help"])
+
+    def show() -> None:
+        from detpipe.help import setting_help
+
+        sys.stdout.write(setting_help(name))
+
+    return guarded("help", show, debug=False)
 
 
 def summary_of_all() -> dict[str, str]:
@@ -142,6 +159,8 @@ def run_command(command: CommandRow) -> int:
     from detpipe.config import register
 
     register()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        return guarded(command.name, lambda: show_command_help(command, as_hydra_reads(sys.argv[1:])), debug=False)
     sys.argv[1:] = as_hydra_reads(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
     if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
@@ -153,7 +172,7 @@ def run_command(command: CommandRow) -> int:
     def application(config: DictConfig) -> None:
         nonlocal status
         # Caught here, not around Hydra: it would print a line of its own, and end a sweep at its first failure.
-        status = max(status, guarded(command, lambda: execute(command, config), debug=debug))
+        status = max(status, guarded(command.name, lambda: execute(command, config), debug=debug))
         if status == STOPPED:  # a sweep's other jobs as well
             sys.exit(status)
 
@@ -162,7 +181,14 @@ def run_command(command: CommandRow) -> int:
             refuse_torchrun(f"detpipe {command.name}")
         hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=command.application)(application)()
 
-    return max(guarded(command, start, debug=debug), status)
+    return max(guarded(command.name, start, debug=debug), status)
+
+
+def show_command_help(command: CommandRow, words: Sequence[str]) -> None:
+    """Show the settings of a command, as the words set them."""
+    from detpipe.help import command_help
+
+    sys.stdout.write(command_help(command, words))
 
 
 def as_hydra_reads(words: Sequence[str]) -> list[str]:
@@ -202,7 +228,7 @@ def is_readable(word: str) -> bool:
     return True
 
 
-def guarded(command: CommandRow, work: Callable[[], None], *, debug: bool) -> int:
+def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
     """Do the work; turn an error into one sentence on the terminal. Returns the exit status."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -212,10 +238,10 @@ def guarded(command: CommandRow, work: Callable[[], None], *, debug: bool) -> in
     try:
         work()
     except Interrupted as stopped:
-        sys.stderr.write(f"detpipe {command.name}: stopped: {stopped}\n")
+        sys.stderr.write(f"detpipe {command}: stopped: {stopped}\n")
         return STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write(f"detpipe {command.name}: stopped at once; the same command goes on from what is on disk\n")
+        sys.stderr.write(f"detpipe {command}: stopped at once; the same command goes on from what is on disk\n")
         return STOPPED
     except (HydraException, OmegaConfBaseException, ValueError, OSError, RuntimeError, ImportError) as error:
         if isinstance(error, BrokenPipeError) and has_lost_reader():
@@ -223,8 +249,8 @@ def guarded(command: CommandRow, work: Callable[[], None], *, debug: bool) -> in
         if debug:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-        text = configuration_error(error, command.name) if of_hydra else error
-        sys.stderr.write(f"detpipe {command.name}: {text}\n")
+        text = configuration_error(error, command) if of_hydra else error
+        sys.stderr.write(f"detpipe {command}: {text}\n")
         return 1
     return 0
 

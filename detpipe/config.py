@@ -160,7 +160,6 @@ def primary(row: CommandRow) -> dict[str, Any]:
         ],
         "hydra": {
             "job": {"name": row.application},
-            "help": {"app_name": f"detpipe {row.name}", "header": f"detpipe {row.name}: {row.help}"},
             # Without a run folder of its own: it reads only, or writes where it is told to.
             **({} if row.writes_run_dir else {"run": {"dir": "."}, "output_subdir": None}),
         },

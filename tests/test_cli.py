@@ -96,8 +96,8 @@ def test_each_command_has_help(command: list[str]) -> None:
     outcome = detpipe(*command, "--help")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"detpipe {' '.join(command)}: ")
-    assert "run_dir: runs/latest" in outcome.out
-    assert "dataset: coco, demo, images, voc" in outcome.out
+    assert "\n  run_dir=runs/latest  (text)\n" in outcome.out
+    assert "\n  dataset=coco|demo|images|voc\n" in outcome.out
 
 
 @pytest.mark.parametrize(("flags", "status"), [([], 2), (["--help"], 0), (["-h"], 0)])

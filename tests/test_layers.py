@@ -21,7 +21,7 @@ LAYERS = {
     **dict.fromkeys(("proposals", "classify"), 3),
     "report": 4,
     "commands": 5,
-    **dict.fromkeys(("config", "cli", "__main__"), 6),
+    **dict.fromkeys(("config", "help", "cli", "__main__"), 6),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -29,10 +29,12 @@ BESIDE = {
     ("storage", "structures"),
     ("solver", "storage"),
     ("cli", "config"),
+    ("cli", "help"),
+    ("help", "config"),
     ("__main__", "cli"),
 }
 """Who may import whom of the same number: "downward as listed" in DESIGN.md."""
-HYDRA_ONLY_IN = {"config", "cli"}
+HYDRA_ONLY_IN = {"config", "help", "cli"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
 
 
