@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 from detpipe.classify.detect import select_detections
-from detpipe.classify.fast_rcnn.scorer import ImageScorer
+from detpipe.classify.fast_rcnn.scorer import FastRcnnScorer
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.image_file import read_image
 from detpipe.network.allocator import keep_freed_memory
@@ -83,7 +83,7 @@ def main() -> None:
 def parts_of(detector: Detector, images: list[Image], regions: list[Float32Array]) -> list[float]:
     """Median milliseconds of proposing, scaling, maps, pooling, the head, and selection with NMS."""
     scorer = detector.scorer
-    assert isinstance(scorer, ImageScorer)
+    assert isinstance(scorer, FastRcnnScorer)
     network, side = scorer.network, scorer.scales[0]
     rows = []
     for turn, (image, boxes) in enumerate([(images[0], regions[0]), *zip(images, regions, strict=True)]):

@@ -25,10 +25,11 @@ from torchvision.ops import roi_align
 from detpipe.backbone.backbone import Backbone
 from detpipe.classify.detect import select_detections
 from detpipe.classify.features.extractor import RegionFeatures, shown_size
-from detpipe.classify.features.folder import FrozenSpec, load_frozen
 from detpipe.classify.features.geometry import mirrored_geometry
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.features.scorer import score_features
 from detpipe.classify.features.store import FeatureStore, open_store
+from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets import load_dataset
 from detpipe.datasets.image_file import read_image
@@ -60,7 +61,9 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(options.seed)
-    network, spec = load_frozen(options.run / "classifier")
+    network, spec = load_classifier(options.run / "classifier")
+    assert isinstance(network, FeatureClassifier)
+    assert isinstance(spec, FeatureClassifierSpec)
     head, backbone = network.head, network.backbone
     assert isinstance(head, TwoLayerHead)
     stores = [open_store(options.run / "features" / split) for split in ("train", "test")]
@@ -159,7 +162,9 @@ def region_features(
     return torch.cat(columns, dim=1)
 
 
-def mean_ap(backbone: Backbone, head: TwoLayerHead, spec: FrozenSpec, store: FeatureStore, dataset: Dataset) -> float:
+def mean_ap(
+    backbone: Backbone, head: TwoLayerHead, spec: FeatureClassifierSpec, store: FeatureStore, dataset: Dataset
+) -> float:
     """VOC10 mAP@0.5 on the store's test regions, whose features are made anew, by the settings of rcnn_frozen."""
     bf16 = resolve_bf16(Precision.auto, CPU)
     extractor = RegionFeatures(backbone, spec.crops, spec.features, device=CPU, bf16=bf16)

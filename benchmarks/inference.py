@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py [--size 128] [--crops 1024] [--repeats 3]
 
-Crops/s of the fastest repeat of RegionScorer, EfficientNet-Lite0 with 21 outputs and box regression, and the ratio to
+Crops/s of the fastest repeat of CropScorer, EfficientNet-Lite0 with 21 outputs and box regression, and the ratio to
 the first row. The rows with kept memory come last: that setting can't be taken back.
 """
 
@@ -16,9 +16,9 @@ import torch
 
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.network import RcnnNetwork
+from detpipe.classify.crops.scorer import CropScorer
 from detpipe.classify.crops.settings import CropConfig
-from detpipe.classify.detect import RegionScorer
 from detpipe.network.allocator import keep_freed_memory
 
 
@@ -49,8 +49,8 @@ def main() -> None:
 def measure(crops: np.ndarray, *, bf16: bool, compiled: bool, arguments: argparse.Namespace) -> tuple[float, float]:
     """Crops/s of the fastest repeat, and the seconds of the first batch."""
     backbone = create_backbone(BackboneConfig(weights="none", input_size=arguments.size))
-    network = RegionClassifier(backbone, 20, box_regression=True, dropout=0.0, seed=0)
-    scorer = RegionScorer(
+    network = RcnnNetwork(backbone, 20, box_regression=True, dropout=0.0, seed=0)
+    scorer = CropScorer(
         network,
         CropConfig(size=arguments.size),
         device=torch.device("cpu"),

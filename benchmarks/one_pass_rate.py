@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from detpipe.classify.detect import select_detections
-from detpipe.classify.fast_rcnn.scorer import ImageScorer
+from detpipe.classify.fast_rcnn.scorer import FastRcnnScorer
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
@@ -67,7 +67,7 @@ def main() -> None:
 def parts_of(detector: Detector, images: list[Image]) -> list[float]:
     """Median milliseconds of scaling, maps, proposing, pooling, the head, all of refining, and selection with NMS."""
     scorer = detector.scorer
-    assert isinstance(scorer, ImageScorer)
+    assert isinstance(scorer, FastRcnnScorer)
     network, count = scorer.network, detector.config.max_proposals
     assert isinstance(network, MultiBoxFastRcnn)
     rows = []

@@ -10,3 +10,8 @@ def load_class(path: str) -> type:
     module, _, name = path.partition(":")
     found: type = getattr(import_module(module), name)
     return found
+
+
+def class_path_of(cls: type) -> str:
+    """The "module:Class" of a class."""
+    return f"{cls.__module__}:{cls.__qualname__}"

@@ -24,7 +24,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from detpipe.class_path import load_class
 from detpipe.commands.table import COMMANDS, CommandRow
+from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
+from detpipe.runs.command import RunFolder
+from detpipe.runs.detect_settings import kept_detect_settings
+from detpipe.solver.solver_prototxt import solver_values
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +46,7 @@ GROUPS: dict[str, Mapping[str, str]] = {
     "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
     "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},
     "sampling": {"rcnn": "detpipe.classify.labeling:Sampling"},
-    "head": {
-        "softmax": "detpipe.heads.region_head:HeadConfig",
-        "fast_rcnn": "detpipe.heads.fast_rcnn.settings:FastRcnnHead",
-        "multibox_fast_rcnn": "detpipe.heads.fast_rcnn.settings:MultiBoxFastRcnnHead",
-        "svm": "detpipe.heads.stored.linear_svm:SvmHead",
-        "linear": "detpipe.heads.stored.softmax_regression:SoftmaxRegressionHead",
-        "two_layers": "detpipe.heads.stored.two_layers:TwoLayers",
-        "knn": "detpipe.heads.stored.nearest_neighbours:NearestNeighboursHead",
-        "prototypes": "detpipe.heads.stored.prototypes:PrototypesHead",
-        "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShot",
-    },
+    "head": HEADS,
     "multibox": {"pyramid": "detpipe.heads.multibox.settings:MultiBoxHead"},
     "solver": {
         "adamw": "detpipe.solver.solver_config:SolverConfig",
@@ -213,8 +207,6 @@ def _with_kept_detect_settings(
     wins, also where it sets the default: after composition nobody can tell such a setting from one that is not set.
     """
     # Here, because they import torch, and most commands have no use for them.
-    from detpipe.commands.command import RunFolder
-    from detpipe.runs.detect_settings import kept_detect_settings
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     kept = {name: value for name, value in kept.items() if name not in not_taken}
@@ -235,7 +227,6 @@ def _with_kept_detect_settings(
 
 def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictConfig:
     """The configuration with what the file says: over what presets and experiments say, under the command line."""
-    from detpipe.solver.solver_prototxt import solver_values  # protobuf, for those who name a file
 
     path = Path(config.solver.prototxt)
     if "solver" in given:

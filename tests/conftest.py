@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import drawn
+from tests.command_line import detpipe
+
 # No example is timed: beside other work any of them can take long. On CI the examples are the same each time.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("untimed")
@@ -32,3 +35,56 @@ def use_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+# The drawn data set, and finished runs of the whole flow on it.
+
+
+@pytest.fixture(scope="session")
+def voc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The VOC folder. Read only: copy what is to be spoilt."""
+    return drawn.write_voc(tmp_path_factory.mktemp("voc") / "drawn")
+
+
+@pytest.fixture(scope="session")
+def finished_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run. Read only: copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("run") / "finished"
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fast_run(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of Fast R-CNN. Read only: copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("fast") / "run"
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run", *drawn.FAST_RCNN), f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    return drawn.copy(finished_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def proposed(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs oracle and gaussian, proposals alone. Read only: copy what is to be changed."""
+    from detpipe.datasets.voc import VocSource
+    from detpipe.proposals.gaussian import Gaussian
+    from detpipe.proposals.ground_truth import GroundTruthBoxes
+    from tests.commands.proposals.proposed import propose_into
+
+    folder = tmp_path_factory.mktemp("runs")
+    propose_into(folder / "oracle", VocSource(root=str(voc_root)), GroundTruthBoxes())
+    propose_into(folder / "gaussian", VocSource(root=str(voc_root)), Gaussian(max_proposals=60))
+    return folder
+
+
+@pytest.fixture
+def proposed_copy(proposed: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return drawn.copy(proposed, tmp_path / "runs")

@@ -40,13 +40,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector
 from detpipe.backbone.settings import NETWORKS
-from detpipe.commands.command import RunFolder
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
+from detpipe.classify.kinds import load_classifier
 from detpipe.commands.proposals.export import SUFFIX
 from detpipe.commands.table import family_of
 from detpipe.config import APPLICATIONS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
+from detpipe.heads.table import HEADS
 from detpipe.inspect.gradient_check import gradient_check
 from detpipe.proposals.selective_search.search import SelectiveSearchPreset
+from detpipe.runs.command import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import make_optimizer
@@ -389,6 +392,33 @@ def test_vocs_files_are_made_from_the_detections_that_stand(place: Path, command
         f"comp4_det_test_{name}.txt" for name in drawn.CLASSES
     }
     assert (place / "runs/mine/detections.json").stat().st_mtime_ns == before
+
+
+def test_a_head_is_a_word_after_the_row_of_its_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is trained, saved, loaded and scores, from a package of its own and one row of the table."""
+    page = ROOT / "docs" / "new_head.md"
+    (row,) = re.findall(r'^ {4}"(\w+)": "([\w.]+):(\w+)",$', page.read_text("utf-8"), re.M)
+    (command,) = re.findall(r"^ {4}(detpipe .*)$", page.read_text("utf-8"), re.M)
+    word, module, name = row
+    package, _, file = module.partition(".")
+    (place / package).mkdir()
+    (place / package / "__init__.py").touch()
+    (place / package / f"{file}.py").write_text(next(one.text for one in blocks("python") if one.page == page))
+    monkeypatch.syspath_prepend(place)
+    refused = detpipe(*shlex.split(command)[1:])
+    assert (refused.status, word in refused.err) == (1, True)
+    monkeypatch.setitem(HEADS, word, f"{module}:{name}")
+    words = [*small(shlex.split(command)), "features.image_sides=[64]", "features.grid=1"]
+    done = detpipe(*words[1:])
+    assert done.status == 0, done.err
+    network, spec = load_classifier(place / "runs/centres/classifier")
+    assert isinstance(spec, FeatureClassifierSpec)
+    assert isinstance(network, FeatureClassifier)
+    assert (spec.head, type(network.head).__name__) == (word, "CentresModule")
+    assert float(network.head.width) == 2
+    assert json.loads((place / "runs/centres/detections.json").read_text("utf-8"))
+    detector = Detector.from_run(place / "runs/centres")
+    assert len(detector.predict(place / "photos/one.jpg"))
 
 
 def test_blocks_are_found() -> None:

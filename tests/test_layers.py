@@ -1,10 +1,11 @@
-"""DESIGN.md's layers, read from the imports: a file imports only from lower numbers, or from its own folder."""
+"""The layers of ARCHITECTURE.md, read from the imports: a file imports only from lower numbers, or its own folder."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,15 @@ import detpipe
 
 PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
-    **dict.fromkeys(
-        ("boxes", "structures", "class_path", "jit", "parallel", "progress", "resize", "storage", "solver"), 0
-    ),
+    **dict.fromkeys(("boxes", "structures", "class_path", "jit", "parallel", "progress", "resize"), 0),
+    **dict.fromkeys(("storage", "solver"), 0),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
-    **dict.fromkeys(("heads", "inspect", "network"), 2),
-    **dict.fromkeys(("proposals", "classify"), 3),
-    "report": 4,
-    "commands": 5,
-    **dict.fromkeys(("config", "help", "cli", "__main__"), 6),
+    **dict.fromkeys(("inspect", "network"), 2),
+    "heads": 3,
+    **dict.fromkeys(("proposals", "classify"), 4),
+    **dict.fromkeys(("report", "runs"), 5),
+    "commands": 6,
+    **dict.fromkeys(("config", "help", "cli", "__main__"), 7),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -33,7 +34,7 @@ BESIDE = {
     ("help", "config"),
     ("__main__", "cli"),
 }
-"""Who may import whom of the same number: "downward as listed" in DESIGN.md."""
+"""Who may import whom of the same number: as ARCHITECTURE.md says below its table."""
 HYDRA_ONLY_IN = {"config", "help", "cli"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
 
@@ -93,6 +94,9 @@ def test_imports_go_downwards(path: Path) -> None:
         ("metrics", {"datasets", "backbone"}),
         ("classify", {"proposals"}),
         ("proposals", {"classify"}),
+        ("heads", {"proposals"}),
+        ("network", {"heads"}),
+        ("references", set(LAYERS)),
         ("parallel", set(LAYERS)),
         ("structures", set(LAYERS)),
         ("solver", {"boxes", "structures", "datasets"}),
@@ -102,6 +106,33 @@ def test_these_never_meet(part: str, strangers: set[str]) -> None:
     for path in MODULES:
         if part_of(path) == part:
             assert not own_parts(path) & strangers, path
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("detpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def graph_of_imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """From each module to those of the same package that it imports when it is loaded: at the top, not in functions."""
+    graph = {}
+    for module, source in sources.items():
+        statements = (node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom))
+        found = {name for one in statements for name in imports(one, module.rpartition(".")[0])}
+        graph[module] = found & sources.keys() - {module}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = {name_of(path): path.read_text(encoding="utf-8") for path in MODULES}
+    TopologicalSorter(graph_of_imports(sources)).prepare()  # raises CycleError, which names the modules
+
+
+def test_a_circle_is_found() -> None:
+    sources = {"p.a": "from p.b import x", "p.b": "import p.c", "p.c": "from p import a"}
+    with pytest.raises(CycleError, match=r"p\.a"):
+        TopologicalSorter(graph_of_imports(sources)).prepare()
+    sources["p.c"] = "def late():\n    from p import a"
+    TopologicalSorter(graph_of_imports(sources)).prepare()
 
 
 def test_only_the_command_line_knows_hydra() -> None:

@@ -15,24 +15,26 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 import torch
-from detpipe.classify.crop import CropConfig, crop_regions
-from detpipe.heads.priors import centred, kmeans_sizes, prior_boxes
-from detpipe.heads.roi_pooling import Pooling, pool_regions
-from detpipe.proposals.colour_spaces import convert
-from detpipe.proposals.felzenszwalb import build_graph, segment
-from detpipe.proposals.hierarchical_grouping import find_segments, group
-from detpipe.proposals.region_histograms import pixel_codes, region_histograms
-from detpipe.proposals.working_size import shrink, working_size
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from detpipe import SelectiveSearch, load_dataset
 from detpipe import boxes as geometry
-from detpipe.backbone.create import BackboneConfig, create_backbone
+from detpipe.backbone.create import create_backbone
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.crops.crop import crop_regions
+from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.labeling import Sampling, label_regions
 from detpipe.datasets.image_file import read_image
-from detpipe.proposals.selective_search import SelectiveSearchPreset, recipe_of
+from detpipe.heads.fast_rcnn.roi_pooling import Pooling, pool_regions
+from detpipe.heads.multibox.priors import centred, kmeans_sizes, prior_boxes
+from detpipe.proposals.selective_search.colour_spaces import convert
+from detpipe.proposals.selective_search.felzenszwalb import build_graph, segment
+from detpipe.proposals.selective_search.grouping import find_segments, group
+from detpipe.proposals.selective_search.histograms import pixel_codes, region_histograms
+from detpipe.proposals.selective_search.search import SelectiveSearchPreset, recipe_of
+from detpipe.proposals.selective_search.working_size import shrink, working_size
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image
 
 INK, BLUE, GREEN, RED, GREY = "#222222", "#2563c9", "#1a8a3c", "#c93a2b", "#8a8a8a"

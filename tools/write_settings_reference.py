@@ -21,9 +21,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from detpipe.cli import FAMILIES, SUMMARY, spoken
-from detpipe.commands.command import Command
-from detpipe.config import COMMANDS, GROUPS
+from detpipe.cli import SUMMARY, spoken
+from detpipe.commands.table import COMMANDS, FAMILIES
+from detpipe.config import GROUPS
+from detpipe.runs.command import Command
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 

@@ -11,15 +11,14 @@ import torch
 from torch import nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
-from detpipe.backbone.caffe import Net, build_net
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.backbone.caffe.caffemodel import read_caffemodel
 from detpipe.backbone.caffe.convolution import CONVOLUTIONS
 from detpipe.backbone.caffe.inner_product import InnerProduct
 from detpipe.backbone.caffe.inputs import input_shapes
 from detpipe.backbone.caffe.layers import INPUTS
-from detpipe.backbone.caffe.load import load_blobs
-from detpipe.backbone.caffe.net import Step
+from detpipe.backbone.caffe.load import build_net, load_blobs
+from detpipe.backbone.caffe.net import Net, Step
 from detpipe.backbone.caffe.net_state import select_layers
 from detpipe.backbone.caffe.pooling import GlobalPooling, Pooling
 from detpipe.backbone.caffe.presets import find_prototxt

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detpipe.backbone.caffe import Net, build_net
 from detpipe.backbone.caffe.caffemodel import read_caffemodel
-from detpipe.backbone.caffe.load import load_blobs
+from detpipe.backbone.caffe.load import build_net, load_blobs
+from detpipe.backbone.caffe.net import Net
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.caffe_backbone import grey, input_shape, read_definition, triple
 from detpipe.backbone.input_spec import ChannelOrder, InputSpec

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,11 +79,21 @@ def map_strides(config: BackboneConfig, names: Sequence[str]) -> list[int]:
     return [backbone.feature_maps[name].stride for name in names]
 
 
-def create_from_seed(config: BackboneConfig, seed: int) -> Backbone:
-    """As `create_backbone`, weights=none drawn from `seed`; torch's global generator is lent, and stays as it was."""
+def create_from_seed(config: BackboneConfig, seed: int, *, pretrained: bool = True) -> Backbone:
+    """As `create_backbone`, with random weights drawn from `seed`; torch's global generator is left as it was.
+
+    pretrained: false leaves out the weights of the settings, because others will be loaded.
+    """
+    with seeded(seed):
+        return create_backbone(config if pretrained else replace(config, weights=NONE, download=False))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A block in which torch's global generator starts from `seed`. After it the generator is as it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return create_backbone(config)
+        yield
 
 
 def written_out(config: BackboneConfig) -> BackboneConfig:

@@ -12,16 +12,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from detpipe import boxes as geometry
-from detpipe.classify.crops.crop import crop_regions
-from detpipe.classify.crops.network import RegionClassifier
-from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.settings import DetectConfig
-from detpipe.network.device import autocast
-from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Detections, Float32Array, Image, Int64Array
 
 Item = TypeVar("Item")
@@ -86,79 +80,6 @@ class Scorer(Protocol):
         The same images in the same order give the same numbers.
         """
         ...
-
-
-class RegionScorer:
-    """A classifier that scores streams of crops in full batches, whichever image they come from: R-CNN's way."""
-
-    def __init__(
-        self,
-        network: RegionClassifier,
-        crops: CropConfig,
-        *,
-        device: torch.device,
-        bf16: bool,
-        compiled: bool,
-        batch_size: int,
-    ) -> None:
-        self._crops = crops
-        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
-        # freezing folds batch norms into convolutions and lays weights out for oneDNN: most of what compiling wins.
-        self._forward = (
-            torch.compile(self.network, dynamic=False, options={"freezing": True}) if compiled else self.network
-        )
-        self._device = device
-        self._bf16 = bf16
-        self._batch_size = batch_size
-        self._pads = compiled or device.type == "cuda"
-
-    def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Crops are cut in a side thread; batches are cut from the start of `images`."""
-        return self.score_crops(crop_regions(image, boxes, self._crops) for image, boxes in images)
-
-    def score_crops(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
-        """Scores of the crops (R, S, S, 3) of each image, in order; R may be 0."""
-        pending: list[int] = []
-        rows: list[tuple[Float32Array, Float32Array | None]] = []
-        ready = 0
-        for crops, counts in read_ahead(batches_of(images, self._batch_size)):
-            pending += counts
-            if len(crops):
-                rows.append(self._run(crops))
-                ready += len(crops)
-            while pending and pending[0] <= ready:
-                take = pending.pop(0)
-                yield self._take(rows, take)
-                ready -= take
-
-    def _run(self, crops: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array | None]:
-        n = len(crops)
-        if self._pads and n < self._batch_size:  # one shape, compiled once
-            crops = np.concatenate([crops, np.zeros((self._batch_size - n, *crops.shape[1:]), dtype=np.uint8)])
-        with torch.inference_mode(), autocast(self._device, self._bf16):
-            logits, deltas = self._forward(torch.from_numpy(crops).to(self._device))
-            probabilities = logits.float().softmax(dim=1)[:n].cpu().numpy()
-        return probabilities, None if deltas is None else deltas[:n].float().cpu().numpy()
-
-    def _take(self, rows: list[tuple[Float32Array, Float32Array | None]], count: int) -> ScoredRegions:
-        """Take the first `count` rows off the front of the scored batches."""
-        parts = []
-        while count:
-            probabilities, deltas = rows.pop(0)
-            if len(probabilities) > count:
-                rows.insert(0, (probabilities[count:], None if deltas is None else deltas[count:]))
-                probabilities, deltas = probabilities[:count], None if deltas is None else deltas[:count]
-            parts.append((probabilities, deltas))
-            count -= len(probabilities)
-        if not parts:
-            columns = self.network.head.linear.out_features
-            empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
-            return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
-        all_deltas = [deltas for _, deltas in parts if deltas is not None]
-        return ScoredRegions(
-            np.concatenate([probabilities for probabilities, _ in parts]),
-            np.concatenate(all_deltas) if all_deltas else None,
-        )
 
 
 def scored_regions(

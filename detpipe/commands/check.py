@@ -6,9 +6,9 @@ import enum
 import logging
 from dataclasses import dataclass
 
-from detpipe.commands.command import Command
 from detpipe.datasets.check import CheckReport, check_source
 from detpipe.datasets.findings import Severity
+from detpipe.runs.command import Command
 from detpipe.storage.atomic import write_json
 
 logger = logging.getLogger(__name__)

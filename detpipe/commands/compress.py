@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detpipe.classify.fast_rcnn.folder import FastRcnnSpec, load_fast_rcnn, save_fast_rcnn
-from detpipe.commands.command import RunFolder
+from detpipe.classify.classifier_folder import ClassifierError, save_classifier
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.detector_settings import LAYERS, Compress
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
+from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, read_manifest
@@ -29,7 +31,12 @@ TIMED_REGIONS = 1000
 def run(config: Compress) -> None:
     """Replace the layers, save the detector beside its proposals, and say what became smaller and faster."""
     before = read_manifest(config.folder.classifier)
-    network, spec = load_fast_rcnn(config.folder.classifier)
+    network, spec = load_classifier(config.folder.classifier)
+    if not isinstance(spec, FastRcnnSpec) or not isinstance(network, FastRcnn):
+        raise ClassifierError(
+            f"{config.folder.classifier}: expected a Fast R-CNN (head=fast_rcnn), got "
+            f"{kind_in(config.folder.classifier).description}; truncated SVD is for its two layers"
+        )
     if spec.svd_ranks:
         raise ArtefactError(f"{config.folder.classifier}: is compressed already; compress the one it was made from")
     ranks = config.ranks or [rank_keeping(layer_of(network, name), config.keep) for name in LAYERS]
@@ -65,7 +72,7 @@ def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], old: P
         if rank:
             setattr(network, name, truncated(layer_of(network, name), rank))
     numbers |= {"parameters": head_parameters(network), "milliseconds": head_milliseconds(network)}
-    save_fast_rcnn(new, network, replace(spec, svd_ranks=tuple(ranks)), loaded_from=old)
+    save_classifier(new, network, replace(spec, svd_ranks=tuple(ranks)), loaded_from=old)
     return numbers
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from detpipe.classify.crops.database import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, sample_regions
-from detpipe.commands.command import dataset_digest
 from detpipe.commands.stage_settings import Crop
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposer import generator_for
+from detpipe.runs.command import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts
 from detpipe.storage.interrupt import Interrupted, stop_on_signal

@@ -15,6 +15,7 @@ import torch
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.detect import Scorer
+from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.settings import DetectConfig
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
@@ -26,7 +27,6 @@ from detpipe.progress import progress
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
-from detpipe.runs.classifiers import load_region_spec
 from detpipe.runs.detector import Detector
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes, write_json
@@ -53,7 +53,7 @@ def run(config: Curve) -> None:
     timed = timed_records(stored)
     one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
     chunks = progress(
-        chunks_of(stored, 0 if spec.proposes else budgets[-1]),
+        chunks_of(stored, 0 if spec.PROPOSES else budgets[-1]),
         "curve",
         total=-(-len(dataset) // CHUNK),
         unit=f"batch of {CHUNK} image",

@@ -16,9 +16,8 @@ import numpy as np
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable
+from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.settings import DetectConfig
-from detpipe.commands.command import dataset_digest
-from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
@@ -31,9 +30,10 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.runs.classifiers import load_region_spec, with_precision
-from detpipe.runs.detect_settings import keep_detect_settings
+from detpipe.runs.command import dataset_digest
+from detpipe.runs.detect_settings import keep_detect_settings, with_precision
 from detpipe.runs.detector import Detector
+from detpipe.runs.max_bad import hold_max_bad
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.runs.stored_features import stored_detections
 from detpipe.runs.stored_split import StoredSplit, open_split
@@ -126,7 +126,7 @@ def test_images(config: Detect) -> Input:
     dataset = config.data_source.load(Split.test)
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
-    if spec.proposes:
+    if spec.PROPOSES:
         return images_alone(dataset)
     split = open_split(config.folder.proposals, Split.test, dataset)
 
@@ -176,7 +176,7 @@ def source_images(config: Detect) -> Input:
     hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before anything makes room for its detections
     # An image may be replaced by one of as many bytes: of BMPs of one size each is.
     contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
-    if spec.proposes:
+    if spec.PROPOSES:
         return replace(images_alone(dataset), digest=contents)
     proposer = checked_proposer(config)
     bad: list[LeftOut] = []

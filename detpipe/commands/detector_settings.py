@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.classify.settings import DetectConfig
-from detpipe.commands.command import Command, RunFolder
 from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
+from detpipe.runs.command import Command, RunFolder
 
 
 @dataclass(kw_only=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
-from detpipe.commands.command import RunFolder
+from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.stage_settings import Evaluate
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.report.run.page import ReportData, write_report
-from detpipe.runs.classifiers import load_region_spec
+from detpipe.runs.command import RunFolder
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest

@@ -8,19 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from detpipe.boxes import MAX_LOG_SCALE
 from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
-from detpipe.classify.crops.network import ClassifierSpec, RegionClassifier
 from detpipe.classify.export.graph_file import check_onnx_packages, write_onnx, write_torch
-from detpipe.classify.export.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
-from detpipe.classify.fast_rcnn.folder import FastRcnnSpec
-from detpipe.classify.fast_rcnn.scorer import REFINED_FROM
+from detpipe.classify.export.network_graph import NetworkGraph
+from detpipe.classify.kinds import ExportForm, kind_in, load_scorer
 from detpipe.commands.detector_settings import Export, Format
-from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.network.settings import Precision
-from detpipe.runs.classifiers import load_scorer
 from detpipe.runs.detect_settings import kept_detect_config
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
@@ -41,7 +36,8 @@ def run(config: Export) -> None:
         check_onnx_packages()
     exact = replace(config.detect, precision=Precision.float32, compile=False)
     scorer, spec = load_scorer(config.folder.classifier, exact, torch.device("cpu"))
-    told, graph = description(config, spec), graph_of(scorer.network, spec)
+    form = export_form(config)
+    told, graph = description(config, spec, form), form.graph(scorer.network, spec)
     artefact = Artefact(
         config.out_folder,
         stage=STAGE,
@@ -61,7 +57,7 @@ def run(config: Export) -> None:
     report(config, artefact)
 
 
-def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
+def description(config: Export, spec: RegionSpec, form: ExportForm) -> dict[str, Any]:
     """What one must know to use the network: classes, what it is shown, proposals, from scores to detections."""
     detect = config.detect
     told = {
@@ -79,34 +75,19 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
         },
         "precision": Precision.float32,
     }
-    match spec:
-        case FastRcnnSpec():
-            told["kind"] = "fast_rcnn"
-            told["scaling"] = {
-                "scales": detect.scales or spec.head.scales[-1:],
-                "max_side": spec.head.max_side,
-                "flip": detect.flip,
-            }
-            told["refine"] = {"times": spec.head.refine, "from_probability": REFINED_FROM}
-        case ClassifierSpec():
-            told["kind"] = "crops"
-            shown = ("size", "mode", "context_pad", "fill")
-            told["crops"] = {name: getattr(spec.crops, name) for name in shown}
+    told["kind"] = spec.KIND
+    told.update(form.preprocessing(spec, detect))
     return {name: plain(value) for name, value in told.items()}
 
 
-def graph_of(network: nn.Module, spec: RegionSpec) -> NetworkGraph:
-    """The graph of a run's network. Raises ClassifierError for a network of another kind."""
-    match network, spec:
-        case FastRcnn(), FastRcnnSpec():
-            return graph_of_fast_rcnn(network, spec.head.scales[-1])
-        case RegionClassifier(), ClassifierSpec():
-            return graph_of_crops(network, spec.crops.size)
-        case _:
-            raise ClassifierError(
-                "export: wanted a classifier of crops or a Fast R-CNN on proposals, which head=softmax or "
-                f"head=fast_rcnn train, got {type(network).__name__}"
-            )
+def export_form(config: Export) -> ExportForm:
+    """How the run's kind of classifier is exported. Raises ClassifierError for one that cannot be."""
+    kind = kind_in(config.folder.classifier)
+    if kind.export is None:
+        raise ClassifierError(
+            f"export: expected an R-CNN (head=softmax) or a Fast R-CNN (head=fast_rcnn), got {kind.description}"
+        )
+    return kind.export
 
 
 def write(config: Export, graph: NetworkGraph, told: dict[str, Any]) -> float:

@@ -24,12 +24,12 @@ from detpipe.classify.features.store import (
     open_store,
 )
 from detpipe.classify.labeling import Regions, sample_regions
-from detpipe.commands.command import dataset_digest, load_splits
 from detpipe.commands.stage_settings import Features
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
+from detpipe.runs.command import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain

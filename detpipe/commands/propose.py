@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detpipe.commands.command import Command, RunFolder, load_splits, splits_digests
-from detpipe.commands.max_bad import hold_max_bad
 from detpipe.commands.run_settings import Propose
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
+from detpipe.runs.command import Command, RunFolder, load_splits, splits_digests
+from detpipe.runs.max_bad import hold_max_bad
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.atomic import write_json
 from detpipe.storage.interrupt import Interrupted, stop_on_signal

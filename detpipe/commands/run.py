@@ -7,13 +7,12 @@ import logging
 from dataclasses import replace
 
 from detpipe.backbone.create import check_weights, map_strides
+from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
-from detpipe.commands.command import load_splits
 from detpipe.commands.compress import copy_proposals
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import TrainMultiBox
-from detpipe.commands.train_cls import crops as train_cls
-from detpipe.commands.train_cls import regions as train_regions
+from detpipe.commands.train_cls.command import train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnHead
@@ -24,8 +23,8 @@ from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
-from detpipe.runs.classifiers import check_detection, with_precision
-from detpipe.runs.detect_settings import keep_detect_settings
+from detpipe.runs.command import load_splits
+from detpipe.runs.detect_settings import keep_detect_settings, with_precision
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
 
@@ -34,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 def run(config: Run) -> None:
     """Where might things be, what are they, and how good is the answer."""
+    kind = kind_of_head(config.head)
     say_departures(config)
     check_settings(config)
     gate(config)
@@ -41,12 +41,12 @@ def run(config: Run) -> None:
     config = with_proposals(config)
     if config.fine_tune:
         config = fine_tuned(config)
-    if train_regions.needs_crops(config.head):
+    if kind.learns_from is LearnsFrom.crops:
         crop.run(config)
-    if train_regions.needs_features(config.head):
+    if kind.learns_from is LearnsFrom.features:
         features.run(config)
-    train_regions.run(config)
-    if train_regions.proposes(config.head):
+    train_regions(config)
+    if kind.proposes:
         propose.run(config)
     detect.run(config)
     measured = with_precision(config.detect, config.folder.classifier, resolve_device(config.device))
@@ -58,9 +58,7 @@ def run(config: Run) -> None:
 def check_settings(config: Run) -> None:
     """Raise now, in the words of the later stages, what of their settings they would refuse: after hours of work."""
     resolve_device(config.device)
-    fast = isinstance(config.head, FastRcnnHead)
-    another = f"the head is another, {type(config.head).__name__}"
-    check_detection(config.detect, another, fast=fast, of_crops=train_regions.needs_crops(config.head))
+    check_detect_settings(config.detect, kind_of_head(config.head), "this run")
     check_weights(config.backbone)
     check_start_weights(config.solver.weights, "solver.weights")
     if isinstance(config.head, FastRcnnHead):
@@ -69,7 +67,7 @@ def check_settings(config: Run) -> None:
 
 def check_proposals(config: Run) -> None:
     """Raise now what `propose` would refuse, where a network is trained before it."""
-    proposals: Proposer | None = config.proposals if train_regions.proposes(config.head) else None
+    proposals: Proposer | None = config.proposals if kind_of_head(config.head).proposes else None
     if isinstance(config.proposals, Fused | MultiBoxProposals) and lacks_network(config.proposals):
         check_start_weights(config.multibox_solver.weights, "multibox_solver.weights")
         proposals = None
@@ -88,9 +86,9 @@ def with_proposals(config: Run) -> Run:
     proposals = config.proposals
     if isinstance(proposals, Fused | MultiBoxProposals) and lacks_network(proposals):
         config = replace(config, proposals=replace(proposals, weights=str(config.folder.multibox)))
-        if not train_regions.proposes(config.head):
+        if not kind_of_head(config.head).proposes:
             train_multibox.run(proposer_training(config))
-    if not train_regions.proposes(config.head):
+    if not kind_of_head(config.head).proposes:
         propose.run(config)
     return config
 
@@ -151,7 +149,7 @@ def fine_tuned(config: Run) -> Run:
     inner.folder.path.mkdir(parents=True, exist_ok=True)
     copy_proposals(config.folder, inner.folder)
     crop.run(inner)
-    train_cls.run(inner)
+    train_regions(inner)
     weights = str(inner.folder.classifier / WEIGHTS)
     return replace(config, backbone=replace(config.backbone, weights=weights, download=False))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from detpipe.commands.command import Command
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
 from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
 from detpipe.heads.region_head import HeadConfig
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
+from detpipe.runs.command import Command
 
 
 @dataclass(kw_only=True)

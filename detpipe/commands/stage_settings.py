@@ -11,10 +11,10 @@ from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.labeling import Sampling
 from detpipe.classify.settings import DetectConfig
-from detpipe.commands.command import Command
 from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
 from detpipe.heads.region_head import HeadConfig, RegionHead
 from detpipe.network.settings import Precision
+from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
 
 

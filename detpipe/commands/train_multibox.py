@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,40 +19,60 @@ from detpipe.heads.multibox.folder import (
 from detpipe.heads.multibox.network import make_shapes
 from detpipe.heads.multibox.priors import as_numbers, as_shapes
 from detpipe.heads.multibox.train import train_multibox
-from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import Session, training_key
+from detpipe.network.train_network import Session
 from detpipe.runs.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.runs.stored_split import open_split
-from detpipe.runs.training import Training, complete
+from detpipe.runs.training import TrainingJob, part_digests, run_training
 from detpipe.runs.training_images import Part, training_parts
-from detpipe.solver.ranks import joined_ranks
-from detpipe.storage.manifest import Artefact, plain, read_manifest
+from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Float32Array, GroundTruth, Proposals
 
 
 def run(config: TrainMultiBox) -> None:
     """Train the network on the training images and their objects, and save it. The first rank writes."""
-    with joined_ranks() as ranks:
-        training = described(config)
-        artefact = trained_artefact(config, training)
-        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
+    run_training(config, lambda: prepare(config))
 
 
-def described(config: TrainMultiBox) -> Training[MultiBoxSpec]:
-    """The images, the priors that their objects make or that it starts from, and where it runs.
+def prepare(config: TrainMultiBox) -> TrainingJob:
+    """The training, its priors computed from the training objects or taken from solver.weights.
 
-    Raises ValueError for no objects.
+    Raises ValueError where there is no object.
     """
-    labelled = config.targets is Targets.truth
-    train, val = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
-    device = resolve_device(config.device)
-    boxes, sizes = objects_of(targets_of(config, train))
+    labelled, max_bad = config.targets is Targets.truth, config.data_source.max_bad
+    train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
+    boxes, sizes = objects_of(targets_of(config, train_part))
     strides = map_strides(config.backbone, config.multibox.maps)
-    # Made in any case: this refuses a data set without objects.
+    # Computed in any case: it raises where the data set has no objects.
     own = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
     shapes = priors_of_start(config) or own
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
-    return Training(spec, train, val, device, resolve_bf16(config.precision, device))
+
+    def train(session: Session) -> dict[str, float]:
+        network = build_multibox(spec, seed=session.seed, pretrained=True)
+        annotated = val_part.dataset.ground_truth is not None
+        summary = train_multibox(
+            network,
+            readable(targets_of(config, train_part), len(train_part.records), max_bad),
+            readable(true_targets(val_part) if annotated else (), len(val_part.records), max_bad),
+            head=config.multibox,
+            session=session,
+        )
+        if session.ranks.is_first:
+            save_multibox(config.folder.multibox, network, spec)
+        return summary
+
+    proposals = {} if labelled else {"proposals": read_manifest(config.folder.proposals).digest}
+    return TrainingJob(
+        folder=config.folder.multibox,
+        stage="train-multibox",
+        learned={
+            "kind": "multibox",
+            "network": spec,
+            "targets": config.targets if labelled else [config.targets, config.target_boxes],
+        },
+        inputs={**part_digests(train_part, val_part), **proposals},
+        train=train,
+    )
 
 
 def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
@@ -89,37 +108,3 @@ def as_targets(proposals: Proposals) -> tuple[GroundTruth, Float32Array]:
     count = len(proposals)
     worth = (1 - np.arange(count, dtype=np.float32) / max(count, 1)).astype(np.float32)
     return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), worth
-
-
-def trained_artefact(config: TrainMultiBox, training: Training[MultiBoxSpec]) -> Artefact:
-    """The network's folder with its key."""
-    settings = {
-        "kind": "multibox",
-        "network": training.spec,
-        **training.settings(config),
-        "targets": [config.targets, config.target_boxes] if config.targets is Targets.proposals else config.targets,
-    }
-    proposals = {} if config.targets is Targets.truth else {"proposals": read_manifest(config.folder.proposals).digest}
-    return Artefact(
-        config.folder.multibox,
-        stage="train-multibox",
-        settings=training_key(plain(settings)),
-        inputs={**training.inputs(config), **proposals},
-    )
-
-
-def train(config: TrainMultiBox, training: Training[MultiBoxSpec], session: Session) -> dict[str, float]:
-    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    max_bad = config.data_source.max_bad
-    labelled = training.val.dataset.ground_truth is not None
-    network = build_multibox(training.spec, seed=session.seed, pretrained=True)
-    summary = train_multibox(
-        network,
-        readable(targets_of(config, training.train), len(training.train.records), max_bad),
-        readable(true_targets(training.val) if labelled else (), len(training.val.records), max_bad),
-        head=config.multibox,
-        session=session,
-    )
-    if session.ranks.is_first:
-        save_multibox(config.folder.multibox, network, training.spec)
-    return summary

@@ -6,12 +6,12 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.settings import BackboneConfig
+from detpipe.backbone.weights import read_state
 from detpipe.storage.atomic import replaced
 
 WEIGHTS = "weights.safetensors"
@@ -41,8 +41,16 @@ def stored_backbone(folder: Path, backbone: BackboneConfig) -> BackboneConfig:
 
 
 def load_network_weights(folder: Path, network: nn.Module) -> None:
-    """Give the network its weights. Raises NetworkFolderError where they are missing, broken, or another network's."""
+    """Load the weights in `folder` into the network. Raises NetworkFolderError for missing or unfitting weights."""
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise NetworkFolderError(f"{folder / WEIGHTS}: wanted this network's weights: {error}") from error
+        network.load_state_dict(read_network_weights(folder))
+    except RuntimeError as error:
+        raise NetworkFolderError(f"{folder / WEIGHTS}: expected the weights of this network: {error}") from error
+
+
+def read_network_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in `folder` by name. Raises NetworkFolderError where they are missing or unreadable."""
+    try:
+        return read_state(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise NetworkFolderError(f"{folder / WEIGHTS}: expected the weights of a network: {error}") from error

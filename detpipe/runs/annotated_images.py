@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from detpipe.commands.max_bad import hold_max_bad
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.network.annotated_batches import AnnotatedImage
 from detpipe.progress import progress
+from detpipe.runs.max_bad import hold_max_bad
 from detpipe.runs.training_images import Part
 from detpipe.structures import Float32Array, GroundTruth, ImageRecord, LeftOut
 

@@ -13,8 +13,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detpipe.classify.classifier_folder import ClassifierError, read_description
+from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.settings import DetectConfig
+from detpipe.network.device import resolve_bf16
 from detpipe.network.settings import Precision
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.manifest import plain
@@ -92,3 +96,20 @@ def _stored_in_bf16(description: dict[str, Any]) -> bool | None:
     """Whether a head's stored features were computed in bf16; None for a classifier that stands on none."""
     extraction = description.get("extraction")
     return bool(extraction["bf16"]) if isinstance(extraction, dict) and "bf16" in extraction else None
+
+
+def with_precision(config: DetectConfig, folder: Path, device: torch.device) -> DetectConfig:
+    """The settings with the precision that the classifier in `folder` computes in, float32 or bf16, in place of auto.
+
+    auto is the precision that is kept with the classifier, so that a detector gives the same numbers wherever it is
+    used. A classifier that was not used yet computes as its kind says, else as `resolve_bf16`.
+    Raises as `load_region_spec` and `kept_detect_settings`.
+    """
+    if config.precision is not Precision.auto:
+        return config
+    precision = kept_detect_config(folder).precision
+    if precision is Precision.auto:
+        own = load_region_spec(folder).computed_in_bf16
+        bf16 = own if own is not None else resolve_bf16(precision, device)
+        precision = Precision.bf16 if bf16 else Precision.float32
+    return dataclasses.replace(config, precision=precision)

@@ -13,16 +13,16 @@ from PIL import Image as PillowImage
 from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import Scorer, scored_regions, select_detections
+from detpipe.classify.kinds import load_scorer
 from detpipe.classify.settings import DetectConfig
-from detpipe.commands.command import RunFolder
 from detpipe.datasets.image_file import from_pillow, read_image
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.sourced import SourcedProposals
-from detpipe.runs.classifiers import load_scorer, with_precision
-from detpipe.runs.detect_settings import kept_detect_config
+from detpipe.runs.command import RunFolder
+from detpipe.runs.detect_settings import kept_detect_config, with_precision
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
@@ -90,7 +90,7 @@ class Detector:
     def _with_regions(self, image: AnyImage, proposals: Proposals | None) -> tuple[Image, Float32Array]:
         """An image's pixels and the boxes that are classified."""
         pixels = as_pixels(image)
-        if proposals is None and self.spec.proposes:
+        if proposals is None and self.spec.PROPOSES:
             return pixels, np.zeros((0, 4), dtype=np.float32)
         if proposals is None:
             # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.

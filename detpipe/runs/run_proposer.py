@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.classify.classifier_folder import ClassifierError
-from detpipe.commands.command import RunFolder
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
+from detpipe.runs.command import RunFolder
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Manifest, find_manifest, read_manifest
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from detpipe.classify.classifier_folder import read_description
+from detpipe.classify.classifier_folder import read_kind
 from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
-from detpipe.classify.features.folder import KIND, load_frozen
-from detpipe.classify.features.scorer import score_features, second_look
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
+from detpipe.classify.features.scorer import extractor_of, score_features, second_look
 from detpipe.classify.features.store import open_store
+from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
-from detpipe.commands.command import Command
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.runs.classifiers import extractor_of
+from detpipe.runs.command import Command
 from detpipe.storage.manifest import ArtefactError
 from detpipe.structures import Detections, Float32Array, Image, ImageRecord
 
@@ -36,9 +36,11 @@ def stored_detections(
     store must hold as many proposals of an image as `detect` looks at, or more.
     Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
     """
-    if read_description(config.folder.classifier).get("kind") != KIND:
+    if read_kind(config.folder.classifier) != FeatureClassifierSpec.KIND:
         return None
-    network, spec = load_frozen(config.folder.classifier)
+    network, spec = load_classifier(config.folder.classifier)
+    assert isinstance(network, FeatureClassifier)
+    assert isinstance(spec, FeatureClassifierSpec)
     try:
         store = open_store(config.folder.features(Split.test))
     except ArtefactError:  # none, or an unfinished one
@@ -52,7 +54,7 @@ def stored_detections(
     if not same or held < detect.max_proposals:
         logger.info("detect: %s holds other regions or features; they are computed", store.path)
         return None
-    extractor = extractor_of(network, spec, detect, device, bf16)
+    extractor = extractor_of(network, spec, detect, device, bf16=bf16)
 
     def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:
         rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none

@@ -4,71 +4,94 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import check_weights
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.commands.command import dataset_digest
 from detpipe.datasets.image_file import file_digest
-from detpipe.network.train_network import Session
+from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.settings import Device, Precision
+from detpipe.network.train_network import Session, training_key
+from detpipe.runs.command import dataset_digest
 from detpipe.runs.training_images import Part
 from detpipe.solver.initial_weights import check_start_weights
-from detpipe.solver.ranks import Ranks
+from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.interrupt import Interrupted
-from detpipe.storage.manifest import Artefact, ArtefactError, State
+from detpipe.storage.manifest import Artefact, ArtefactError, State, plain
 
 logger = logging.getLogger(__name__)
 
-Spec = TypeVar("Spec")
 
-
-class SolverCommand(Protocol):
-    """What the settings of all commands have that train by the solver."""
+class TrainingCommand(Protocol):
+    """The settings that all commands have that train by the solver."""
 
     backbone: BackboneConfig
     solver: SolverConfig
+    precision: Precision
+    device: Device
     seed: int
     overwrite: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Training(Generic[Spec]):
-    """What a training on a data set's images is made of. spec: of the network. val: images that only test it."""
+class TrainingJob:
+    """A training that is ready to start.
 
-    spec: Spec
-    train: Part
-    val: Part
-    device: torch.device
-    bf16: bool
+    folder: of the artefact. stage: the command in the manifest. learned: the part of the key that says what is learned
+    and how; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
+    train: does the training and, in the first process, saves the network; returns the solver's summary.
+    """
 
-    def settings(self, config: SolverCommand) -> dict[str, Any]:
-        """How it trains: what the settings of all such artefacts have in common; the caller adds what is learnt."""
-        return {
+    folder: Path
+    stage: str
+    learned: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    train: Callable[[Session], dict[str, float]]
+
+    def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
+        """The artefact with its key."""
+        settings = {
+            **self.learned,
             "solver": config.solver,
             "seed": config.solver.seed(config.seed),
-            "bf16": self.bf16,
-            "device": self.device.type,
+            "bf16": bf16,
+            "device": device.type,
         }
+        return Artefact(
+            self.folder,
+            stage=self.stage,
+            settings=training_key(plain(settings)),
+            inputs={**self.inputs, **weights_digest(config.backbone, config.solver)},
+        )
 
-    def inputs(self, config: SolverCommand) -> dict[str, str]:
-        """The digests of its images and of a person's own files."""
-        return {
-            "train": dataset_digest(self.train.dataset),
-            "val": dataset_digest(self.val.dataset),
-            **weights_digest(config.backbone, config.solver),
-        }
+
+def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) -> None:
+    """Prepare a training and do it once; of several processes of torchrun the first writes.
+
+    Raises Interrupted after a signal, ArtefactError where the folder holds another training, and as `check_starts`.
+    """
+    with joined_ranks() as ranks:
+        device = resolve_device(config.device)
+        bf16 = resolve_bf16(config.precision, device)
+        job = prepare()
+        complete(job.artefact(config, device, bf16=bf16), config, device, bf16, ranks, job.train)
+
+
+def part_digests(train: Part, val: Part) -> dict[str, str]:
+    """The digests of the images and objects of a training, as inputs of its artefact."""
+    return {"train": dataset_digest(train.dataset), "val": dataset_digest(val.dataset)}
 
 
 def complete(
     artefact: Artefact,
-    config: SolverCommand,
+    config: TrainingCommand,
     device: torch.device,
     bf16: bool,
     ranks: Ranks,
@@ -103,7 +126,7 @@ def complete(
         report(artefact)
 
 
-def check_starts(artefact: Artefact, config: SolverCommand) -> None:
+def check_starts(artefact: Artefact, config: TrainingCommand) -> None:
     """Raise before overwrite=true makes room by deleting what the training is to start from, or for what isn't there.
 
     ArtefactError, or FileNotFoundError for a snapshot.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detpipe.commands.command import load_splits
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.proposals.proposer import generator_for
+from detpipe.runs.command import load_splits
 from detpipe.structures import Dataset, ImageRecord
 
 

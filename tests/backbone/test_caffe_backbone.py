@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from detpipe.backbone.caffe import load_caffe, save_caffemodel
+from detpipe.backbone.caffe.load import load_caffe, save_caffemodel
 from detpipe.backbone.caffe_backbone import GREY_OF_BGR, CaffeBackbone, channel_means
 from detpipe.backbone.create import create_backbone, written_out
 from detpipe.backbone.input_spec import ChannelOrder

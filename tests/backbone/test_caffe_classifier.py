@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detpipe.backbone.caffe import NetSpec
+from detpipe.backbone.caffe.net_spec import NetSpec
 from detpipe.backbone.caffe_backbone import grey
 from detpipe.backbone.caffe_classifier import build_classifier
 

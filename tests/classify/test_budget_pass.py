@@ -13,7 +13,8 @@ from detpipe.classify.detect import ScoredRegions, scored_regions, select_detect
 from detpipe.classify.settings import DetectConfig
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny
-from tests.classify.test_detect import boxes_of, scorer
+from tests.classify.crops.test_scorer import scorer
+from tests.classify.test_detect import boxes_of
 
 IMAGE = np.zeros((20, 40, 3), dtype=np.uint8)
 

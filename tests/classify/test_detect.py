@@ -1,4 +1,4 @@
-"""Scoring crops in batches, and from scores to detections; small answers by hand."""
+"""Crops in batches, and from scores to detections; small answers by hand."""
 
 from __future__ import annotations
 
@@ -6,31 +6,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import encode
-from detpipe.classify.crops.crop import crop_regions
-from detpipe.classify.crops.settings import CropConfig
-from detpipe.classify.detect import RegionScorer, ScoredRegions, batches_of, best_of, of_readable, select_detections
+from detpipe.classify.detect import ScoredRegions, batches_of, best_of, of_readable, select_detections
 from detpipe.classify.settings import DetectConfig
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny
-
-CPU = torch.device("cpu")
-
-
-def scorer(batch_size: int, *, box_regression: bool = True, bf16: bool = False, compiled: bool = False) -> RegionScorer:
-    network = tiny.confident(tiny.classifier(box_regression=box_regression))
-    return RegionScorer(
-        network, CropConfig(size=tiny.SIDE), device=CPU, bf16=bf16, compiled=compiled, batch_size=batch_size
-    )
-
-
-def images_of(counts: list[int]) -> list[Image]:
-    return [tiny.crops(count, seed) for seed, count in enumerate(counts)]
 
 
 def boxes_of(*rows: tuple[float, float, float, float]) -> Float32Array:
@@ -48,16 +32,6 @@ def test_batches_by_hand() -> None:
     images = [np.full((count, 1, 1, 3), count, dtype=np.uint8) for count in (2, 0, 5, 1)]
     batches = [(crops[:, 0, 0, 0].tolist(), counts) for crops, counts in batches_of(images, 3)]
     assert batches == [([2, 2, 5], [2, 0, 5]), ([5, 5, 5], []), ([5, 1], [1])]
-
-
-def test_regions_of_an_image_are_its_crops() -> None:
-    image = tiny.crops(1)[0]
-    boxes = boxes_of((0, 0, 8, 8), (4, 2, 16, 12))
-    one = scorer(4)
-    crops = crop_regions(image, boxes, CropConfig(size=tiny.SIDE))
-    (of_image, none), (of_crops,) = one.score([(image, boxes), (image, boxes[:0])]), one.score_crops([crops])
-    np.testing.assert_array_equal(of_image.probabilities, of_crops.probabilities)
-    assert none.probabilities.shape == (0, 3)
 
 
 def test_batches_of_little() -> None:
@@ -97,72 +71,6 @@ def test_batches_are_drawn_as_they_are_needed() -> None:
 
     next(batches_of(images(), 6))
     assert len(taken) == 3
-
-
-# Scores
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
-@pytest.mark.parametrize("counts", [[3, 0, 5, 1], [0, 0], [], [8], [0, 4, 0]])
-def test_batches_across_images_give_what_single_images_give(counts: list[int], batch_size: int) -> None:
-    images = images_of(counts)
-    together = list(scorer(batch_size).score_crops(images))
-    assert len(together) == len(images)
-    for crops, result in zip(images, together, strict=True):
-        (alone,) = scorer(64).score_crops([crops])
-        assert result.probabilities.shape == (len(crops), 3)
-        assert result.probabilities.dtype == np.float32
-        np.testing.assert_allclose(result.probabilities, alone.probabilities, atol=1e-5)
-        assert result.deltas is not None
-        assert alone.deltas is not None
-        assert result.deltas.shape == (len(crops), 2, 4)
-        np.testing.assert_allclose(result.deltas, alone.deltas, atol=1e-5)
-
-
-def test_scores_are_the_networks() -> None:
-    crops = tiny.crops(6)
-    network = tiny.confident(tiny.classifier())
-    with torch.inference_mode():
-        logits, deltas = network(torch.from_numpy(crops))
-    (result,) = scorer(4).score_crops([crops])
-    np.testing.assert_allclose(result.probabilities, logits.softmax(dim=1).numpy(), atol=1e-5)
-    np.testing.assert_allclose(result.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert result.probabilities.std(axis=0).min() > 0.01  # or all crops would look alike
-    np.testing.assert_allclose(result.deltas, deltas.numpy(), atol=1e-5)
-
-
-def test_without_box_regression_there_are_no_deltas() -> None:
-    results = list(scorer(4, box_regression=False).score_crops(images_of([3, 0])))
-    assert [result.deltas for result in results] == [None, None]
-    assert results[1].probabilities.shape == (0, 3)
-
-
-def test_an_error_in_the_images_is_raised() -> None:
-    def images() -> Iterator[Image]:
-        yield tiny.crops(3)
-        raise OSError("gone")
-
-    with pytest.raises(OSError, match="gone"):
-        list(scorer(2).score_crops(images()))
-
-
-def test_bf16_is_close_to_float32() -> None:
-    images = images_of([5, 6])
-    for exact, rough in zip(scorer(4).score_crops(images), scorer(4, bf16=True).score_crops(images), strict=True):
-        assert rough.probabilities.dtype == np.float32
-        np.testing.assert_allclose(rough.probabilities, exact.probabilities, atol=0.03)
-        np.testing.assert_allclose(rough.deltas, exact.deltas, atol=0.05)
-        assert not np.array_equal(rough.probabilities, exact.probabilities)
-
-
-@pytest.mark.slow
-def test_compiled_is_close_to_eager() -> None:
-    images = images_of([5, 0, 6])
-    for eager, compiled in zip(
-        scorer(4).score_crops(images), scorer(4, compiled=True).score_crops(images), strict=True
-    ):
-        np.testing.assert_allclose(compiled.probabilities, eager.probabilities, atol=1e-4)
-        np.testing.assert_allclose(compiled.deltas, eager.deltas, atol=1e-4)
 
 
 # Detections

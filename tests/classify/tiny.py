@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
-from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.network import RcnnNetwork
 from detpipe.structures import Image
 
 SIDE = 16
@@ -35,17 +35,15 @@ class TinyBackbone(Backbone):
         return dict.fromkeys(names, self.stem(x))
 
 
-def classifier(
-    n_classes: int = 2, *, box_regression: bool = True, dropout: float = 0.0, seed: int = 0
-) -> RegionClassifier:
+def classifier(n_classes: int = 2, *, box_regression: bool = True, dropout: float = 0.0, seed: int = 0) -> RcnnNetwork:
     """A classifier of `n_classes`, in training mode, all of it drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = TinyBackbone()
-    return RegionClassifier(backbone, n_classes, box_regression=box_regression, dropout=dropout, seed=seed)
+    return RcnnNetwork(backbone, n_classes, box_regression=box_regression, dropout=dropout, seed=seed)
 
 
-def confident(network: RegionClassifier) -> RegionClassifier:
+def confident(network: RcnnNetwork) -> RcnnNetwork:
     """The same with larger weights in its new layers, so that outputs differ from crop to crop; evaluation mode."""
     with torch.no_grad():
         for layer in (network.head, network.box_regressor):

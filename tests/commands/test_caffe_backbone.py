@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from detpipe.backbone.caffe import NetSpec
-from detpipe.classify.crops.network import load_classifier
+from detpipe.backbone.caffe.net_spec import NetSpec
+from detpipe.classify.kinds import load_classifier
 from detpipe.network.network_folder import NET
 from tests import drawn
 from tests.command_line import detpipe

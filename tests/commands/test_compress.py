@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.classify.fast_rcnn.folder import load_fast_rcnn_spec
+from detpipe.classify.kinds import load_spec
 from detpipe.runs.detect_settings import kept_detect_settings
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
@@ -18,7 +18,7 @@ def test_a_compressed_detector_detects(fast_run: Path, voc_root: Path, tmp_path:
     out = tmp_path / "thin"
     outcome = detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[8,0]")
     assert outcome.status == 0, outcome.err
-    assert load_fast_rcnn_spec(out / "classifier").svd_ranks == (8, 0)
+    assert load_spec(out / "classifier").svd_ranks == (8, 0)
     assert kept_detect_settings(out / "classifier") == kept_detect_settings(fast_run / "classifier") != {}
     numbers = read_manifest(out / "classifier").summary
     assert numbers["parameters_before"] == 16 * 72 + 16 + 16 * 16 + 16
@@ -76,4 +76,4 @@ def test_the_run_itself_is_never_the_place(fast_run: Path) -> None:
 def test_a_classifier_of_crops_has_no_such_layers(finished_run: Path, tmp_path: Path) -> None:
     outcome = detpipe("compress", f"run_dir={finished_run}", f"out={tmp_path / 'thin'}")
     assert outcome.status == 1
-    assert "wanted a Fast R-CNN" in outcome.err
+    assert "Fast R-CNN (head=fast_rcnn)" in outcome.err

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from detpipe import Detector
-from detpipe.classify.detect import DetectConfig
-from detpipe.classify.fast_rcnn.scorer import ImageScorer
-from detpipe.commands.command import RunFolder
+from detpipe.classify.fast_rcnn.scorer import FastRcnnScorer
+from detpipe.classify.settings import DetectConfig
 from detpipe.commands.export import refuse_other_stages
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.network.settings import Precision
+from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import keep_detect_settings
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import Artefact, ArtefactError
@@ -64,7 +64,7 @@ def test_the_pages_program_finds_what_the_detector_finds(
             exec(compile("\n" * block.line + block.text, str(PAGE), "exec"), page.__dict__)
     detector = Detector.from_run(fast_run, device="cpu")
     assert isinstance(detector.scorer.network, FastRcnn)
-    once = ImageScorer(
+    once = FastRcnnScorer(
         detector.scorer.network,
         scales=[96],
         max_side=640,

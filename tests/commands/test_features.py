@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from detpipe.classify.features.folder import examples_of, load_frozen
+from detpipe.classify.features.network import examples_of
 from detpipe.classify.features.store import open_store
+from detpipe.classify.kinds import load_classifier
 from detpipe.heads.stored.feature_head import FeatureHead
 from detpipe.heads.stored.two_layers import TwoLayers
 from detpipe.storage.manifest import read_manifest
@@ -175,7 +176,7 @@ def test_a_training_that_fails_keeps_the_classifier_that_there_is(
     if moment == "training":
         monkeypatch.setattr("detpipe.heads.stored.prototypes.PrototypesHead.fit", fails)
     else:
-        monkeypatch.setattr("detpipe.commands.train_cls.stored_head.save_frozen", fails)
+        monkeypatch.setattr("detpipe.commands.train_cls.stored_head.save_classifier", fails)
     before = bytes_of(changed / "classifier")
     words = ["train-cls", *drawn.voc(voc_root), "head=prototypes", "backbone.weights=none", f"run_dir={changed}"]
     outcome = detpipe(*words, "overwrite=true")
@@ -197,10 +198,10 @@ def test_overwrite_makes_what_has_a_broken_manifest(voc_root: Path, changed: Pat
 
 def test_a_class_added_and_removed(voc_root: Path, changed: Path) -> None:
     one = detect(voc_root, changed, DISC)
-    head = load_frozen(changed / "classifier")[0].head
+    head = load_classifier(changed / "classifier")[0].head
     regions = len(open_store(changed / "features" / "train"))
     ran("classes add", voc_root, changed)  # the data set has one class that the detector lacks
-    network, spec = load_frozen(changed / "classifier")
+    network, spec = load_classifier(changed / "classifier")
     assert spec.classes == ("disc", "square")
     store = open_store(changed / "features" / "train")
     assert store.classes == ("disc", "square")
@@ -224,7 +225,7 @@ def test_a_killed_change_goes_on(voc_root: Path, changed: Path) -> None:
     settings = (folder / "detect.json").read_bytes()
     folder.rename(changed / "classifier.before")  # as it is between the old classifier and the new one
     ran("classes add", voc_root, changed, "name=square")
-    assert load_frozen(folder)[1].classes == ("disc", "square")
+    assert load_classifier(folder)[1].classes == ("disc", "square")
     assert not (changed / "classifier.before").exists()
     # How its proposals were made stands in the new classifier's folder, too.
     made = read_manifest(changed / "proposals.lmdb").settings["proposals"]
@@ -279,7 +280,7 @@ def test_classes_that_cannot_be_meant(
         ("proposals.lmdb/data.mdb", "proposals.lmdb"),
         ("features/train/features.f16", "features/train/features.f16: wanted"),
         ("features/test/columns.safetensors", "features/test: wanted a feature store"),
-        ("classifier/weights.safetensors", "wanted this classifier's weights"),
+        ("classifier/weights.safetensors", "weights.safetensors: "),
     ],
 )
 def test_a_change_of_what_is_not_whole_changes_nothing(
@@ -319,7 +320,7 @@ def test_a_class_that_would_be_lost(voc_root: Path, changed: Path, tmp_path: Pat
 def test_a_test_store_that_is_gone_is_not_missed(voc_root: Path, changed: Path) -> None:
     shutil.rmtree(changed / "features" / "test")
     ran("classes add", voc_root, changed)
-    assert load_frozen(changed / "classifier")[1].classes == ("disc", "square")
+    assert load_classifier(changed / "classifier")[1].classes == ("disc", "square")
 
 
 @pytest.mark.parametrize("head", ["linear", "knn", "prototypes", "two_layers"])

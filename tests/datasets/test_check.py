@@ -10,9 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from detpipe.datasets.check import CheckReport, Finding, Severity, check_source
+from detpipe.datasets.check import CheckReport, check_source
 from detpipe.datasets.coco import CocoSource
-from detpipe.datasets.findings import SEVERITY, finding
+from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
 from tests.datasets.conftest import VocFolder, voc_object

@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detpipe.backbone.caffe import Net, NetSpec, build_net, save_caffemodel
+from detpipe.backbone.caffe.load import build_net, save_caffemodel
+from detpipe.backbone.caffe.net import Net
+from detpipe.backbone.caffe.net_spec import NetSpec
 from detpipe.inspect.weight_file import read_tensors
 from tests.backbone.caffe.one_error import at_most_one_error
 

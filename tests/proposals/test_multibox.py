@@ -154,7 +154,7 @@ def test_check(folder: Path, tmp_path: Path) -> None:
     proposer(folder).check()
     with pytest.raises(ValueError, match=r"got none; give proposals\.weights=DIR"):
         MultiBoxProposals().check()
-    with pytest.raises(NetworkFolderError, match="wanted a trained MultiBox"):
+    with pytest.raises(NetworkFolderError, match=r"multibox\.json.*detpipe train-multibox"):
         proposer(tmp_path / "nowhere").check()
 
 

@@ -86,7 +86,7 @@ def test_a_head_on_features_of_another_precision_takes_theirs(now: bool, precisi
     ("name", "text", "said"),
     [
         (DESCRIPTION, '{"kind": "other"}', ""),
-        (DESCRIPTION, "{", "wanted a classifier's"),
+        (DESCRIPTION, "{", DESCRIPTION),
         (FILE, "{", "wanted the set"),
     ],
 )

@@ -20,8 +20,8 @@ from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.prefetch import Prefetcher
 from detpipe.solver.snapshot import SnapshotError, best_path, find_snapshots, load_snapshot
-from detpipe.solver.solver import DivergedError, Optimizer, SolverConfig
-from detpipe.solver.solver_config import Regularization
+from detpipe.solver.solver import DivergedError
+from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
 from detpipe.storage.interrupt import Interrupted
 from tests.solver.least_squares import (
     WIDTH,

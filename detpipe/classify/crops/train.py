@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.crops.database import CropBatch, CropsReader
-from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.network import RcnnNetwork
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.region_head import HeadConfig
 from detpipe.heads.softmax import softmax_loss
@@ -29,7 +29,7 @@ VALIDATION_CROPS = 2000
 
 
 def fine_tune(
-    network: RegionClassifier,
+    network: RcnnNetwork,
     train: CropsReader,
     val: CropsReader | None,
     *,
@@ -121,7 +121,7 @@ def validation_crops(solver: SolverConfig) -> int:
 
 
 def validation(
-    network: RegionClassifier, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
+    network: RcnnNetwork, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
 ) -> Callable[[], dict[str, float]]:
     """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
 
@@ -153,7 +153,7 @@ def validation_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def solve_box_regression(
-    network: RegionClassifier, train: CropsReader, head: HeadConfig, *, device: torch.device, bf16: bool
+    network: RcnnNetwork, train: CropsReader, head: HeadConfig, *, device: torch.device, bf16: bool
 ) -> None:
     """Set the box regressor to R-CNN's ridge regression on the features of regions with IoU > ridge_iou."""
     assert network.box_regressor is not None

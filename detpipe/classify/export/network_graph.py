@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detpipe.classify.crops.network import RegionClassifier
+from detpipe.classify.crops.network import RcnnNetwork, RcnnSpec
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.fast_rcnn.scorer import REFINED_FROM
+from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.storage.manifest import plain
 from detpipe.structures import Float32Array
 
 OUTPUTS = ("probabilities", "deltas")
@@ -47,10 +52,28 @@ class NetworkGraph:
         ]
 
 
+def crops_preprocessing(spec: RcnnSpec, config: DetectConfig) -> dict[str, Any]:
+    """What the graph of an R-CNN expects: how regions are cut out."""
+    del config
+    return {"crops": {name: plain(getattr(spec.crops, name)) for name in ("size", "mode", "context_pad", "fill")}}
+
+
+def fast_rcnn_preprocessing(spec: FastRcnnSpec, config: DetectConfig) -> dict[str, Any]:
+    """What the graph of a Fast R-CNN expects: how images are scaled, and how often boxes are refined."""
+    return {
+        "scaling": {
+            "scales": config.scales or spec.head.scales[-1:],
+            "max_side": spec.head.max_side,
+            "flip": config.flip,
+        },
+        "refine": {"times": spec.head.refine, "from_probability": REFINED_FROM},
+    }
+
+
 class _OfCrops(nn.Module):
     """(N, S, S, 3) uint8 -> probabilities, deltas."""
 
-    def __init__(self, network: RegionClassifier) -> None:
+    def __init__(self, network: RcnnNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -74,9 +97,9 @@ def _results(logits: Tensor, deltas: Tensor | None) -> tuple[Tensor, ...]:
     return (probabilities,) if deltas is None else (probabilities, deltas)
 
 
-def graph_of_crops(network: RegionClassifier, side: int) -> NetworkGraph:
+def graph_of_crops(network: RcnnNetwork, spec: RcnnSpec) -> NetworkGraph:
     """R-CNN's: `crops` (N, S, S, 3) uint8 RGB, any N, S as in training."""
-    generator = np.random.default_rng(0)
+    generator, side = np.random.default_rng(0), spec.crops.size
     return NetworkGraph(
         _OfCrops(network).eval(),
         tuple({"crops": _noise(generator, (count, side, side, 3))} for count in (3, 1, 0)),
@@ -85,12 +108,12 @@ def graph_of_crops(network: RegionClassifier, side: int) -> NetworkGraph:
     )
 
 
-def graph_of_fast_rcnn(network: FastRcnn, side: int) -> NetworkGraph:
+def graph_of_fast_rcnn(network: FastRcnn, spec: FastRcnnSpec) -> NetworkGraph:
     """Fast R-CNN's: `image` (1, H, W, 3) uint8 RGB and `boxes` (R, 4) float32 in its pixels, any H, W and R.
 
-    side: pixels of the shorter side in testing, about which the graph is tried.
+    The graph is tried on images whose shorter side is near that of testing.
     """
-    generator = np.random.default_rng(0)
+    generator, side = np.random.default_rng(0), spec.head.scales[-1]
     # Regions from tiny to the whole image; few of them, so that a level is empty, and none. Odd sides, too: a graph
     # could hold a rounding that is true of even ones alone.
     tries = ((side, side * 4 // 3, 40), (side * 5 // 4, side + 1, 2), (side + 7, side + 13, 9), (side, side, 0))

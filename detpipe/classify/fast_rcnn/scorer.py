@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from detpipe import boxes as geometry
-from detpipe.classify.detect import ScoredRegions, moved_by_best
+from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
+from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
@@ -53,8 +56,30 @@ class Look:
     maps: list[Tensor]
 
 
-class ImageScorer:
-    """A Fast R-CNN at work.
+def fast_rcnn_scorer(
+    network: FastRcnn,
+    spec: FastRcnnSpec | MultiBoxFastRcnnSpec,
+    config: DetectConfig,
+    device: torch.device,
+    *,
+    bf16: bool,
+) -> Scorer:
+    """The network in inference, at `config.scales` or the largest scale of its training."""
+    return FastRcnnScorer(
+        network,
+        scales=config.scales or spec.head.scales[-1:],
+        max_side=spec.head.max_side,
+        flip=config.flip,
+        refine=spec.head.refine,
+        device=device,
+        bf16=bf16,
+        compiled=config.compile,
+        proposals=config.max_proposals,
+    )
+
+
+class FastRcnnScorer:
+    """Scores of regions from one pass over each image.
 
     scales: pixels of the shorter side; of several the mean of probabilities and deltas is taken, and with `flip` of
     each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again. maps_of: from

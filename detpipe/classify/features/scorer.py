@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from detpipe.classify.detect import ScoredRegions, moved_by_best
+from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best
 from detpipe.classify.features.extractor import RegionFeatures
-from detpipe.classify.features.folder import FrozenClassifier
 from detpipe.classify.features.geometry import mirrored_geometry, region_geometry
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
+from detpipe.classify.settings import DetectConfig
 from detpipe.heads.stored.feature_head import FeatureHead
 from detpipe.structures import Float32Array, Image
 
@@ -21,13 +22,30 @@ Scored = tuple[Image, Float32Array, ScoredRegions]
 """An image, its regions (R, 4), and their scores."""
 
 
-class FrozenScorer:
+def feature_scorer(
+    network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig, device: torch.device, *, bf16: bool
+) -> Scorer:
+    """The head and its backbone in inference."""
+    extractor = extractor_of(network, spec, config, device, bf16=bf16)
+    return FeatureScorer(network, extractor, second_look=config.second_look)
+
+
+def extractor_of(
+    network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig, device: torch.device, *, bf16: bool
+) -> RegionFeatures:
+    """The extractor of the classifier's features, for regions that are not stored."""
+    return RegionFeatures(
+        network.backbone, spec.crops, spec.features, device=device, bf16=bf16, batch_size=config.batch_size
+    )
+
+
+class FeatureScorer:
     """Scores of regions by their features; see `Scorer`. Regions come best first, as proposals do.
 
     second_look: so many of an image's likeliest regions are looked at again; see there.
     """
 
-    def __init__(self, network: FrozenClassifier, extractor: RegionFeatures, *, second_look: int = 0) -> None:
+    def __init__(self, network: FeatureClassifier, extractor: RegionFeatures, *, second_look: int = 0) -> None:
         self.network = network
         self._extractor = extractor
         self._second_look = second_look

@@ -17,45 +17,44 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from detpipe.classify.classifier_folder import ClassifierError, save_classifier
 from detpipe.classify.features.extractor import RegionFeatures
-from detpipe.classify.features.folder import FrozenClassifier, FrozenSpec, examples_of, load_frozen, save_frozen
+from detpipe.classify.features.network import (
+    FeatureClassifier,
+    FeatureClassifierSpec,
+    examples_of,
+)
 from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_store, open_store
+from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
-from detpipe.commands.command import RunFolder, load_splits, splits_digests
 from detpipe.commands.detector_settings import ClassChange
 from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
 from detpipe.commands.proposals.verify import fault_of_image, left_out_records
 from detpipe.commands.propose import measure_recall
 from detpipe.commands.train_cls.stored_head import successor, trained_summary
 from detpipe.datasets.source import Split
-from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead
 from detpipe.heads.stored.linear_svm import SvmHead
-from detpipe.heads.stored.nearest_neighbours import NearestNeighboursHead
-from detpipe.heads.stored.prototypes import PrototypesHead
-from detpipe.heads.stored.softmax_regression import SoftmaxRegressionHead
-from detpipe.heads.stored.two_layers import TwoLayers
 from detpipe.heads.stored.zero_shot import ZeroShot
+from detpipe.heads.table import head_class
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
+from detpipe.runs.command import RunFolder, load_splits, splits_digests
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
+from detpipe.storage.dataclass_json import from_json
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey, same_key
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-HEADS = (SvmHead, SoftmaxRegressionHead, TwoLayers, NearestNeighboursHead, PrototypesHead, ZeroShot)
-"""The heads that a classifier's manifest may name."""
 
 HeadChange = Callable[[StoredHead, FeatureHead, Examples, int, bool], FeatureHead]
 """From settings, the old head, the examples under the new classes, the seed and bf16 to the new head."""
@@ -65,8 +64,8 @@ HeadChange = Callable[[StoredHead, FeatureHead, Examples, int, bool], FeatureHea
 class Trained:
     """The classifier that there is. manifest: what made it."""
 
-    network: FrozenClassifier
-    spec: FrozenSpec
+    network: FeatureClassifier
+    spec: FeatureClassifierSpec
     manifest: Manifest
 
 
@@ -89,7 +88,12 @@ def trained(folder: RunFolder) -> Trained:
     found = find_manifest(path)
     if (found is None or not found.complete) and aside(path).is_dir():
         path = aside(path)
-    network, spec = load_frozen(path)
+    network, spec = load_classifier(path)
+    if not isinstance(spec, FeatureClassifierSpec) or not isinstance(network, FeatureClassifier):
+        raise ClassifierError(
+            f"{path}: classes can be added to a head on stored features, got {kind_in(path).description}; train one: "
+            "detpipe train-cls head=svm"
+        )
     return Trained(network, spec, read_manifest(path))
 
 
@@ -122,7 +126,9 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
         config.folder.classifier, stage="train-cls", settings=settings, inputs={"features": store.manifest.digest}
     )
     with successor(artefact):
-        save_frozen(artefact.path, FrozenClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact.path))
+        save_classifier(
+            artefact.path, FeatureClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact.path)
+        )
         keep_proposer(config.folder, artefact.path)
         carry_detect_settings(aside(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
@@ -356,11 +362,13 @@ def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
 def head_settings(manifest: Manifest) -> StoredHead:
     """The settings that the head was trained with. Raises ArtefactError where the manifest names none that is known."""
     try:
-        kind = {one.__name__: one for one in HEADS}[manifest.settings["head"]]
-        values: dict[str, Any] = dict(manifest.settings["settings"])
-        return kind(**{**values, "box_regression": BoxRegression(values["box_regression"])})
+        word, values = manifest.settings["head"], manifest.settings["settings"]
+        head: StoredHead = from_json(values, head_class(word), f"head={word}")
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(f"the classifier's manifest: wanted a head and its settings, got: {error}") from error
+        raise ArtefactError(
+            f"the classifier's manifest: expected a head and its settings, got: {error}; train the head again"
+        ) from error
+    return head
 
 
 def _said(manifest: Manifest, said: str) -> list[str]:

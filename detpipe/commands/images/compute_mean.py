@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.classify.images.database import ImagesReader
-from detpipe.commands.command import Command
 from detpipe.progress import progress
+from detpipe.runs.command import Command
 from detpipe.storage.mean_file import check_suffix, write_mean
 from detpipe.structures import Float32Array
 

@@ -7,10 +7,16 @@ import time
 from pathlib import Path
 
 from detpipe.backbone.create import check_weights
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.images.database import ImagesReader
-from detpipe.classify.images.network import ImageClassifier, load_image_classifier, shipped_classifier
+from detpipe.classify.images.network import (
+    ImageClassifier,
+    ImageClassifierSpec,
+    shipped_classifier,
+)
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.train import all_logits
+from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands import evaluate
 from detpipe.commands.stage_settings import EvaluateImages
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
@@ -51,7 +57,13 @@ def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClass
     """The network, its classes in label order, and what it sees. Raises ClassMismatchError for another database's."""
     if config.backbone is None:
         read_manifest(config.folder.classifier)
-        network, spec = load_image_classifier(config.folder.classifier)
+        network, spec = load_classifier(config.folder.classifier)
+        if not isinstance(spec, ImageClassifierSpec) or not isinstance(network, ImageClassifier):
+            raise ClassifierError(
+                f"{config.folder.classifier}: db= needs a classifier of whole images, got "
+                f"{kind_in(config.folder.classifier).description}; run `detpipe train-cls db.train=DB`, or give "
+                "backbone=NAME for a network with its own classifier"
+            )
         check_labels(reader, spec.classes)
         return network, spec.classes, spec.view
     check_weights(config.backbone)

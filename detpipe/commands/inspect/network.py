@@ -19,11 +19,12 @@ from detpipe.backbone.create import check_weights, create_backbone, written_out
 from detpipe.backbone.depthwise_conv import use_fast_backward
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.backbone.settings import CAFFE, NONE, BackboneConfig
-from detpipe.classify.classifier_folder import ClassifierError, read_description
-from detpipe.classify.crops.network import load_classifier
-from detpipe.classify.images.network import ImageClassifier, is_of_images, load_image_classifier
+from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
+from detpipe.classify.crops.network import RcnnNetwork
+from detpipe.classify.images.network import ImageClassifier
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.view import place_cut, take_cut
+from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.inspect.settings import NetworkCommand
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
@@ -110,31 +111,30 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
-    """The classifier of a run, of regions (their classes' loss alone, boxes left out) or of whole images."""
-    if not (folder / "classifier.json").is_file():
+    """The classifier of a run: of whole images, or of crops by the loss of their classes alone, without boxes."""
+    if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(
-            f"{run_dir}: wanted a run folder with a trained classifier, found none; give run_dir=DIR, or a network as "
+            f"{run_dir}: expected a run folder with a trained classifier; give run_dir=DIR, or a network as "
             "backbone=efficientnet_lite0 or backbone=caffe"
         )
-    if is_of_images(folder / "classifier.json"):
-        network, spec = load_image_classifier(folder)
-        return _studied(
-            f"{run_dir}, classifier of images, {spec.backbone.name}", network, network.backbone, len(spec.classes)
-        )
-    kind = read_description(folder).get("kind")
-    if kind is not None:
-        raise ClassifierError(
-            f"{run_dir}: wanted a classifier of crops or of whole images, got one of the kind {kind}, which runs on an "
-            f"image with its regions; look into its backbone: backbone.weights={folder / WEIGHTS}"
-        )
-    regions, own = load_classifier(folder)
-    outputs = len(own.classes) + 1
-    title = f"{run_dir}, classifier of regions, {own.backbone.name}"
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return softmax_loss(regions(images)[0], labels)
-
-    return StudiedNetwork(title, regions, regions.backbone.spec, outputs, loss)
+    network, spec = load_classifier(folder)
+    title = f"{run_dir}, {kind_in(folder).description}, {spec.backbone.name}"
+    match network:
+        case ImageClassifier():
+            return _studied(title, network, network.backbone, len(spec.classes))
+        case RcnnNetwork():
+            regions = network
+            return StudiedNetwork(
+                title,
+                regions,
+                regions.backbone.spec,
+                len(spec.classes) + 1,
+                lambda images, labels: softmax_loss(regions(images)[0], labels),
+            )
+    raise ClassifierError(
+        f"{run_dir}: expected a classifier of crops or of whole images, got {kind_in(folder).description}, which runs "
+        f"on an image with its regions; inspect its backbone: backbone.weights={folder / WEIGHTS}"
+    )
 
 
 def _backbone(config: NetworkCommand) -> StudiedNetwork:

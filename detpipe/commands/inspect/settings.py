@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.backbone.settings import NONE, BackboneConfig
-from detpipe.commands.command import Command
 from detpipe.network.settings import Precision
+from detpipe.runs.command import Command
 
 
 @dataclass(kw_only=True)

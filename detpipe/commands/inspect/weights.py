@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import CAFFE, NONE, BackboneConfig
-from detpipe.classify.images.network import is_of_images, load_image_spec
+from detpipe.classify.kinds import load_spec
 from detpipe.commands.inspect.settings import InspectWeights
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
 from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
@@ -31,7 +31,6 @@ from detpipe.report.weights_page import (
     weights_text,
     write_weights_page,
 )
-from detpipe.runs.classifiers import load_region_spec
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.structures import Image
 
@@ -100,7 +99,7 @@ def trained_backbone(folder: Path) -> BackboneConfig:
     description = folder / "classifier.json"
     if not description.is_file():
         raise FileNotFoundError(f"against=start: wanted a run folder with a trained classifier, got {folder}")
-    return (load_image_spec(folder) if is_of_images(description) else load_region_spec(folder)).backbone
+    return load_spec(folder).backbone
 
 
 def is_bgr(path: Path) -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.commands import propose
-from detpipe.commands.command import load_splits, splits_digests
 from detpipe.commands.proposals.settings import ProposalsMerge
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
+from detpipe.runs.command import load_splits, splits_digests
 from detpipe.storage.manifest import Artefact, Manifest, State, differences, read_manifest
 from detpipe.structures import ImageRecord, LeftOut
 

@@ -1,73 +1,51 @@
-"""`detpipe train-cls head=fast_rcnn`: what are they? Images and proposals -> classifier/, with no crops between."""
+"""`detpipe train-cls head=fast_rcnn`: Fast R-CNN from images and their proposals, without crops -> classifier/."""
 
 from __future__ import annotations
 
-from functools import partial
-
 from detpipe.backbone.create import written_out
+from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.fast_rcnn.batches import ProposedImage
-from detpipe.classify.fast_rcnn.folder import KIND, FastRcnnSpec, build_fast_rcnn, save_fast_rcnn
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
 from detpipe.classify.fast_rcnn.train import train_fast_rcnn
 from detpipe.commands.stage_settings import TrainCls
 from detpipe.heads.fast_rcnn.settings import FastRcnnHead
-from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import Session, training_key
+from detpipe.network.train_network import Session
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import open_split
-from detpipe.runs.training import Training, complete
+from detpipe.runs.training import TrainingJob, part_digests
 from detpipe.runs.training_images import Part, training_parts
-from detpipe.solver.ranks import joined_ranks
-from detpipe.storage.manifest import Artefact, plain, read_manifest
+from detpipe.storage.manifest import read_manifest
 
 
-def run(config: TrainCls, head: FastRcnnHead) -> None:
-    """Train backbone and head on the training images and their proposals, and save both. The first rank writes."""
-    with joined_ranks() as ranks:
-        training = described(config, head)
-        artefact = trained_artefact(config, training)
-        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
+def prepare(config: TrainCls) -> TrainingJob:
+    """The training of a backbone and a new head. Raises ValueError where there is nothing to learn from."""
+    assert isinstance(config.head, FastRcnnHead)
+    head = config.head
+    train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
+    dataset = train_part.dataset
+    spec = FastRcnnSpec(
+        classes=dataset.classes,
+        category_ids=dataset.category_ids,
+        backbone=written_out(config.backbone),
+        head=head,
+    )
 
+    def train(session: Session) -> dict[str, float]:
+        network = build_fast_rcnn(spec, seed=session.seed, pretrained=True)
+        images = [proposed(config, part) for part in (train_part, val_part)]
+        summary = train_fast_rcnn(network, *images, head=head, sampling=config.sampling, session=session)
+        if session.ranks.is_first:
+            save_classifier(config.folder.classifier, network, spec)
+            keep_proposer(config.folder, config.folder.classifier)
+        return summary
 
-def described(config: TrainCls, head: FastRcnnHead) -> Training[FastRcnnSpec]:
-    """The images, the classes, and where it runs. Raises ValueError where there is nothing to learn from."""
-    parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
-    device = resolve_device(config.device)
-    classes = parts[0].dataset
-    spec = FastRcnnSpec(classes.classes, classes.category_ids, written_out(config.backbone), head)
-    return Training(spec, *parts, device, resolve_bf16(config.precision, device))
-
-
-def trained_artefact(config: TrainCls, training: Training[FastRcnnSpec]) -> Artefact:
-    """The classifier's folder with its key."""
-    settings = {
-        "kind": KIND,
-        "classifier": training.spec,
-        "sampling": config.sampling.key(),
-        **training.settings(config),
-    }
-    return Artefact(
-        config.folder.classifier,
+    return TrainingJob(
+        folder=config.folder.classifier,
         stage="train-cls",
-        settings=training_key(plain(settings)),
-        inputs={"proposals": read_manifest(config.folder.proposals).digest, **training.inputs(config)},
+        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling.key()},
+        inputs={"proposals": read_manifest(config.folder.proposals).digest, **part_digests(train_part, val_part)},
+        train=train,
     )
-
-
-def train(config: TrainCls, training: Training[FastRcnnSpec], session: Session) -> dict[str, float]:
-    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    network = build_fast_rcnn(training.spec, seed=session.seed, pretrained=True)
-    summary = train_fast_rcnn(
-        network,
-        proposed(config, training.train),
-        proposed(config, training.val),
-        head=training.spec.head,
-        sampling=config.sampling,
-        session=session,
-    )
-    if session.ranks.is_first:
-        save_fast_rcnn(config.folder.classifier, network, training.spec)
-        keep_proposer(config.folder, config.folder.classifier)
-    return summary
 
 
 def proposed(config: TrainCls, part: Part) -> list[ProposedImage]:

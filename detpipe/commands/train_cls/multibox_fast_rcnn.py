@@ -1,22 +1,15 @@
-"""`detpipe train-cls head=multibox_fast_rcnn`: where might things be, and what are they, learned together from images
-with boxes -> classifier/, and multibox/, the part of it that proposes.
+"""`detpipe train-cls head=multibox_fast_rcnn`: one network that proposes and classifies, trained from images with
+boxes -> classifier/, and multibox/, its proposing half.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from detpipe.backbone.create import map_strides, written_out
 from detpipe.classify.classifier_folder import DESCRIPTION as CLASSIFIER
-from detpipe.classify.classifier_folder import read_description
-from detpipe.classify.multibox_fast_rcnn.folder import (
-    KIND,
-    MultiBoxFastRcnnSpec,
-    build_multibox_fast_rcnn,
-    load_multibox_fast_rcnn_spec,
-    save_multibox_fast_rcnn,
-)
+from detpipe.classify.classifier_folder import read_kind, read_spec, save_classifier
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
 from detpipe.classify.multibox_fast_rcnn.train import train_multibox_fast_rcnn
 from detpipe.commands.stage_settings import TrainCls
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
@@ -26,22 +19,40 @@ from detpipe.heads.multibox.network import pyramid_shapes
 from detpipe.heads.multibox.priors import Numbers, as_numbers
 from detpipe.heads.multibox.settings import MultiBoxHead
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
-from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.network.train_network import Session, training_key
+from detpipe.network.train_network import Session
 from detpipe.runs.annotated_images import objects_of, readable, true_targets
-from detpipe.runs.training import Training, complete
-from detpipe.runs.training_images import training_parts
-from detpipe.solver.ranks import joined_ranks
-from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
+from detpipe.runs.training import TrainingJob, part_digests
+from detpipe.runs.training_images import Part, training_parts
+from detpipe.storage.manifest import ArtefactError, find_manifest
 
 
-def run(config: TrainCls, head: MultiBoxFastRcnnHead) -> None:
-    """Train the network on the training images and their objects, and save it. The first rank writes."""
+def prepare(config: TrainCls) -> TrainingJob:
+    """The training of the whole network. Raises ValueError without objects, ArtefactError where multibox/ is taken."""
+    assert isinstance(config.head, MultiBoxFastRcnnHead)
+    head = config.head
     refuse_another_multibox(config)
-    with joined_ranks() as ranks:
-        training = described(config, head)
-        artefact = trained_artefact(config, training)
-        complete(artefact, config, training.device, training.bf16, ranks, partial(train, config, training))
+    train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
+    spec = described(config, head, train_part)
+
+    def train(session: Session) -> dict[str, float]:
+        network = build_multibox_fast_rcnn(spec, seed=session.seed, pretrained=True)
+        images = [
+            readable(true_targets(part), len(part.records), config.data_source.max_bad)
+            for part in (train_part, val_part)
+        ]
+        summary = train_multibox_fast_rcnn(network, *images, head=head, sampling=config.sampling, session=session)
+        if session.ranks.is_first:
+            save_classifier(config.folder.classifier, network, spec)
+            keep_multibox(config, network, spec)
+        return summary
+
+    return TrainingJob(
+        folder=config.folder.classifier,
+        stage="train-cls",
+        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling.key()},
+        inputs=part_digests(train_part, val_part),
+        train=train,
+    )
 
 
 def refuse_another_multibox(config: TrainCls) -> None:
@@ -59,23 +70,27 @@ def refuse_another_multibox(config: TrainCls) -> None:
         )
 
 
-def described(config: TrainCls, head: MultiBoxFastRcnnHead) -> Training[MultiBoxFastRcnnSpec]:
-    """The images, the classes, the priors, where it runs. Raises ValueError where there is nothing to learn from."""
-    parts = training_parts(config.data_source, config.sampling.val_share, config.seed)
-    device = resolve_device(config.device)
-    dataset = parts[0].dataset
-    # Made in any case: this refuses a data set without objects.
+def described(config: TrainCls, head: MultiBoxFastRcnnHead, part: Part) -> MultiBoxFastRcnnSpec:
+    """The description of the network: the classes, and priors from the training objects or from solver.weights.
+
+    Raises ValueError where there is no object.
+    """
+    # Computed in any case: it raises where the data set has no objects.
     own = pyramid_shapes(
-        *objects_of(true_targets(parts[0])),
+        *objects_of(true_targets(part)),
         head.multibox,
         map_strides(config.backbone, head.maps),
         shorter=head.scales[-1],
         longest=head.max_side,
         seed=config.solver.seed(config.seed),
     )
-    shapes = priors_of_start(config, head) or as_numbers(own)
-    spec = MultiBoxFastRcnnSpec(dataset.classes, dataset.category_ids, written_out(config.backbone), head, shapes)
-    return Training(spec, *parts, device, resolve_bf16(config.precision, device))
+    return MultiBoxFastRcnnSpec(
+        classes=part.dataset.classes,
+        category_ids=part.dataset.category_ids,
+        backbone=written_out(config.backbone),
+        head=head,
+        shapes=priors_of_start(config, head) or as_numbers(own),
+    )
 
 
 def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | None:
@@ -84,51 +99,15 @@ def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | N
     None where it starts from no such network. Raises ValueError for one with another number of maps.
     """
     folder = Path(config.solver.weights).parent if config.solver.weights is not None else None
-    if folder is None or not (folder / CLASSIFIER).is_file() or read_description(folder).get("kind") != KIND:
+    if folder is None or not (folder / CLASSIFIER).is_file() or read_kind(folder) != MultiBoxFastRcnnSpec.KIND:
         return None
-    start = load_multibox_fast_rcnn_spec(folder)
+    start = read_spec(folder, MultiBoxFastRcnnSpec)
     if len(start.head.maps) != len(head.maps):
         raise ValueError(
             f"solver.weights: wanted a network of {len(head.maps)} maps, got one of {start.head.maps} in {folder}; "
             "give its head.* settings"
         )
     return start.shapes
-
-
-def trained_artefact(config: TrainCls, training: Training[MultiBoxFastRcnnSpec]) -> Artefact:
-    """The classifier's folder with its key."""
-    settings = {
-        "kind": KIND,
-        "classifier": training.spec,
-        "sampling": config.sampling.key(),
-        **training.settings(config),
-    }
-    return Artefact(
-        config.folder.classifier,
-        stage="train-cls",
-        settings=training_key(plain(settings)),
-        inputs=training.inputs(config),
-    )
-
-
-def train(config: TrainCls, training: Training[MultiBoxFastRcnnSpec], session: Session) -> dict[str, float]:
-    """Train the network of the spec, which the first rank saves; returns the solver's summary."""
-    network = build_multibox_fast_rcnn(training.spec, seed=session.seed, pretrained=True)
-    images = [
-        readable(true_targets(part), len(part.records), config.data_source.max_bad)
-        for part in (training.train, training.val)
-    ]
-    summary = train_multibox_fast_rcnn(
-        network,
-        *images,
-        head=training.spec.head,
-        sampling=config.sampling,
-        session=session,
-    )
-    if session.ranks.is_first:
-        save_multibox_fast_rcnn(config.folder.classifier, network, training.spec)
-        keep_multibox(config, network, training.spec)
-    return summary
 
 
 def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFastRcnnSpec) -> None:

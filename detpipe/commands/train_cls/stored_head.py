@@ -15,20 +15,22 @@ import torch
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.classify.crops.network import crop_config
+from detpipe.classify.classifier_folder import save_classifier
+from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.features.extractor import network_digest
-from detpipe.classify.features.folder import FrozenClassifier, FrozenSpec, examples_of, save_frozen
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec, examples_of
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
-from detpipe.commands.command import Command
 from detpipe.commands.features import aside, set_aside
+from detpipe.commands.stage_settings import TrainCls
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHead
+from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_bf16
-from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
+from detpipe.storage.dataclass_json import from_json
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest
 
 logger = logging.getLogger(__name__)
@@ -37,29 +39,30 @@ CPU = torch.device("cpu")
 """Heads on stored features train there, whatever `device` says."""
 
 
-def run(config: Command, backbone: BackboneConfig, head: StoredHead, precision: Precision) -> None:
+def run(config: TrainCls) -> None:
     """Train the head on the stored features, and save the classifier. An earlier one goes when this one stands.
 
     Raises ArtefactError where there are no features, or where another network made them.
     """
-    path = config.folder.features(Split.train)
+    assert isinstance(config.head, StoredHead)
+    head, path = config.head, config.folder.features(Split.train)
     if find_manifest(path) is None:
         raise ArtefactError(
             f"{path}: not there, and this head trains on stored features; run `detpipe features` first, with the "
             "same data set and run_dir"
         )
     store = open_store(path)
-    spec = frozen_spec(store, backbone, head)
-    bf16 = head.USES_BF16 and resolve_bf16(precision, CPU)
+    spec = frozen_spec(store, config.backbone, head)
+    bf16 = head.USES_BF16 and resolve_bf16(config.precision, CPU)
     artefact = Artefact(
         config.folder.classifier,
         stage="train-cls",
         settings={
             "classifier": spec,
-            "head": type(head).__name__,
+            "head": head_word(head),
             "settings": head_key(head),
             "seed": config.seed,
-            # Of other heads the precision is no part of the key: it does not change their result.
+            # The precision does not change the result of other heads, so it is not part of their key.
             **({"bf16": bf16} if head.USES_BF16 else {}),
         },
         inputs={"features": store.manifest.digest},
@@ -70,15 +73,15 @@ def run(config: Command, backbone: BackboneConfig, head: StoredHead, precision: 
         artefact.refuse_foreign()
     if config.overwrite or artefact.begin(overwrite=False) is not State.COMPLETE:
         begun = time.perf_counter()
-        trained = FrozenClassifier(backbone_network, head.train(examples_of(store), seed=config.seed, bf16=bf16))
+        trained = FeatureClassifier(backbone_network, head.train(examples_of(store), seed=config.seed, bf16=bf16))
         with successor(artefact):
-            save_frozen(artefact.path, trained, spec)
+            save_classifier(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
             carry_detect_settings(aside(artefact.path), artefact.path)  # so that heads are compared as they are
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
-        type(head).__name__,
+        head_word(head),
         artefact.manifest.summary["regions"],
         len(spec.classes),
         artefact.manifest.seconds,
@@ -106,18 +109,19 @@ def head_key(head: StoredHead) -> dict[str, Any]:
     return {name: value for name, value in vars(head).items() if name != "positive_iou" or value}
 
 
-def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FrozenSpec:
+def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FeatureClassifierSpec:
     """The description of the classifier that a store makes."""
     extraction: dict[str, Any] = store.manifest.settings["extraction"]
     # What pixels are stored as has no part in features: the defaults stand for it.
-    crops = crop_config({**extraction["crops"], "encoding": "jpeg", "jpeg_quality": 95})
-    return FrozenSpec(
+    crops = from_json(extraction["crops"], CropConfig, f"{store.path}: crops")
+    return FeatureClassifierSpec(
         classes=store.classes,
         category_ids=store.category_ids,
         backbone=replace(written_out(backbone), input_size=crops.size),
         crops=crops,
         box_regression=head.box_regression is not BoxRegression.none,
-        features=FeatureConfig(**extraction["features"]),
+        head=head_word(head),
+        features=from_json(extraction["features"], FeatureConfig, f"{store.path}: features"),
         extraction=extraction,
     )
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from detpipe.backbone.create import create_from_seed
+from detpipe.backbone.create import create_from_seed, seeded
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.heads.multibox.network import MultiBox
-from detpipe.heads.multibox.priors import Numbers, as_numbers, as_shapes
-from detpipe.heads.multibox.settings import MultiBoxHead, with_kinds
+from detpipe.heads.multibox.priors import Numbers, as_shapes
+from detpipe.heads.multibox.settings import MultiBoxHead
 from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
 from detpipe.storage.manifest import plain
 
 DESCRIPTION = "multibox.json"
@@ -31,8 +30,9 @@ class MultiBoxSpec:
 
 def build_multibox(spec: MultiBoxSpec, *, seed: int, pretrained: bool) -> MultiBox:
     """The network of a spec, its backbone with its own weights or, where others will follow, with none."""
-    config = spec.backbone if pretrained else dataclasses.replace(spec.backbone, weights="none", download=False)
-    return MultiBox(create_from_seed(config, seed), spec.multibox, as_shapes(spec.shapes), seed=seed)
+    backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
+    with seeded(seed):
+        return MultiBox(backbone, spec.multibox, as_shapes(spec.shapes), seed=seed)
 
 
 def save_multibox(folder: Path, network: MultiBox, spec: MultiBoxSpec) -> None:
@@ -42,17 +42,17 @@ def save_multibox(folder: Path, network: MultiBox, spec: MultiBoxSpec) -> None:
 
 
 def load_multibox_spec(folder: Path) -> MultiBoxSpec:
-    """The description of the MultiBox in `folder`. Raises NetworkFolderError naming what is wrong."""
+    """The description of the MultiBox in `folder`. Raises NetworkFolderError, which names the file and the key."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise NetworkFolderError(
-            f"{folder}: wanted a trained MultiBox, found no {DESCRIPTION}; run `detpipe train-multibox`, and give the "
+            f"{folder}: expected a trained MultiBox, found no {DESCRIPTION}; run `detpipe train-multibox` and give the "
             "folder multibox/ of its run folder"
         )
     try:
-        return _spec(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NetworkFolderError(f"{path}: wanted a MultiBox's description, got: {error}; train it again") from error
+        return read_dataclass(path, MultiBoxSpec)
+    except DataclassJsonError as error:
+        raise NetworkFolderError(f"{error}; train it again") from error
 
 
 def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
@@ -65,8 +65,3 @@ def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
         raise NetworkFolderError(f"{folder / DESCRIPTION}: no network can be made of it: {error}") from error
     load_network_weights(folder, network)
     return network.eval(), spec
-
-
-def _spec(values: dict[str, Any]) -> MultiBoxSpec:
-    shapes = as_numbers(as_shapes(values["shapes"]))
-    return MultiBoxSpec(BackboneConfig(**values["backbone"]), MultiBoxHead(**with_kinds(values["multibox"])), shapes)

@@ -138,6 +138,8 @@ def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 class StoredHead(RegionHead, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
+    MODULE: ClassVar[type[FeatureHead]]
+    """The module that it trains. Its buffers are the arguments that make it again."""
     TORCHRUN: ClassVar[bool] = False
     STORED_FEATURES: ClassVar[bool] = True
     JOINT: ClassVar[bool] = False

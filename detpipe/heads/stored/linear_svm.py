@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +157,8 @@ class LinearHead(FeatureHead):
 @dataclass(kw_only=True)
 class SvmHead(StoredHead):
     """R-CNN's linear machines (Girshick et al. 2014, section 2.3 and appendix B), their margins as probabilities."""
+
+    MODULE: ClassVar[type[FeatureHead]] = LinearHead
 
     c: float = 0.001
     """What an error of the margin costs, for features of a mean norm of 20."""

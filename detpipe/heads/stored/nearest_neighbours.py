@@ -46,6 +46,8 @@ class NeighboursHead(FeatureHead):
 class NearestNeighboursHead(StoredHead):
     """Nothing is fitted but the boxes. With a class added, its regions are remembered, too."""
 
+    MODULE: ClassVar[type[FeatureHead]] = NeighboursHead
+
     TOGETHER: ClassVar[bool] = True
     k: int = 20
     """Neighbours that are asked."""

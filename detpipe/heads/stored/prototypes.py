@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +60,8 @@ class PrototypeHead(FeatureHead):
 @dataclass(kw_only=True)
 class PrototypesHead(StoredHead):
     """A mean for each class, a few for the background."""
+
+    MODULE: ClassVar[type[FeatureHead]] = PrototypeHead
 
     background: int = 16
     """Prototypes of the background, by k-means."""

@@ -36,6 +36,8 @@ class SoftmaxRegression(FeatureHead):
 class SoftmaxRegressionHead(StoredHead):
     """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
 
+    MODULE: ClassVar[type[FeatureHead]] = SoftmaxRegression
+
     NEEDS_EACH: ClassVar[bool] = False
     TOGETHER: ClassVar[bool] = True
     l2: float = 0.01

@@ -80,6 +80,8 @@ class TwoLayerHead(FeatureHead):
 class TwoLayers(StoredHead):
     """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
 
+    MODULE: ClassVar[type[FeatureHead]] = TwoLayerHead
+
     JOINT: ClassVar[bool] = True
     NEEDS_EACH: ClassVar[bool] = False
     TOGETHER: ClassVar[bool] = True

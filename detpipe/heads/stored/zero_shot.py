@@ -64,6 +64,8 @@ class ZeroShotHead(FeatureHead):
 class ZeroShot(StoredHead):
     """Class vectors, from text or from anywhere: one length, close where classes are alike."""
 
+    MODULE: ClassVar[type[FeatureHead]] = ZeroShotHead
+
     NEEDS_EACH: ClassVar[bool] = False
 
     vectors: str | None = None

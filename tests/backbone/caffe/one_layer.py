@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from detpipe.backbone.caffe import Net, build_net
+from detpipe.backbone.caffe.load import build_net
+from detpipe.backbone.caffe.net import Net
 from detpipe.backbone.caffe.prototxt import parse_prototxt
 
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.backbone.caffe import load_caffe, save_caffemodel
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter, V1LayerParameter
 from detpipe.backbone.caffe.caffemodel import parse_caffemodel, read_caffemodel, write_caffemodel
+from detpipe.backbone.caffe.load import load_caffe, save_caffemodel
 from detpipe.storage.caffe_blob import write_blob
 from detpipe.storage.wire import write_length
 from tests.backbone.caffe.one_error import at_most_one_error

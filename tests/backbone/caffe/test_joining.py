@@ -47,7 +47,7 @@ def test_split_and_silence() -> None:
     out = net(A)
     assert torch.equal(out["p"], A)
     assert torch.equal(out["q"], A)
-    from detpipe.backbone.caffe import build_net
+    from detpipe.backbone.caffe.load import build_net
     from detpipe.backbone.caffe.prototxt import parse_prototxt
 
     text = 'input: "a" input_shape { dim: 1 dim: 2 } layer { name: "s" type: "Silence" bottom: "a" }'

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from detpipe.backbone.caffe import build_net, load_caffe, save_caffemodel
+from detpipe.backbone.caffe.load import build_net, load_caffe, save_caffemodel
 from detpipe.backbone.caffe.prototxt import parse_prototxt
 from tests.backbone.caffe.test_net import SMALL, small
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detpipe.backbone.backbone import meta_copy
-from detpipe.backbone.caffe import Net, build_net
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
+from detpipe.backbone.caffe.load import build_net
+from detpipe.backbone.caffe.net import Net
 from detpipe.backbone.caffe.prototxt import parse_prototxt
 from tests.backbone.caffe.one_error import at_most_one_error
 

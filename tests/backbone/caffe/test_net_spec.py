@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.backbone.caffe import NetSpec, build_net
 from detpipe.backbone.caffe.layers import BUILDERS
-from detpipe.backbone.caffe.net_spec import own_settings
+from detpipe.backbone.caffe.load import build_net
+from detpipe.backbone.caffe.net_spec import NetSpec, own_settings
 from detpipe.backbone.caffe.presets import PRESETS, preset
 
 

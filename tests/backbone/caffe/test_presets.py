@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detpipe.backbone.caffe import load_caffe
+from detpipe.backbone.caffe.load import load_caffe
 from detpipe.backbone.caffe.presets import FOLDER, PRESETS, find_prototxt, preset
 
 SMALLEST = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.backbone.caffe import build_net
+from detpipe.backbone.caffe.load import build_net
 from detpipe.backbone.caffe.prototxt import MAX_TEXT, parse_prototxt, read_prototxt, to_prototxt
 from tests.backbone.caffe.one_error import at_most_one_error
 

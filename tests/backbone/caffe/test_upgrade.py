@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.backbone.caffe import build_net
 from detpipe.backbone.caffe.caffe_net_pb2 import ParamSpec, V1LayerParameter
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
+from detpipe.backbone.caffe.load import build_net
 from detpipe.backbone.caffe.prototxt import parse_prototxt
 from detpipe.backbone.caffe.upgrade import V1_TYPES, upgrade
 

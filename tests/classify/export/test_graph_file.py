@@ -15,14 +15,29 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.crops.network import RcnnSpec
+from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.export import graph_file
 from detpipe.classify.export.graph_file import ExportError, check_onnx_packages, exported, write_onnx, write_torch
 from detpipe.classify.export.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnHead, Pooling
 from detpipe.heads.fast_rcnn.truncated_svd import truncated
 from detpipe.heads.region_head import BoxRegression
 from tests.classify import tiny
+
+FAST_RCNN = FastRcnnSpec(
+    classes=("a", "b"), category_ids=(1, 2), backbone=BackboneConfig(), head=FastRcnnHead(scales=[160])
+)
+RCNN = RcnnSpec(
+    classes=("a", "b"),
+    category_ids=(1, 2),
+    backbone=BackboneConfig(),
+    crops=CropConfig(size=tiny.SIDE),
+    box_regression=True,
+)
 
 
 class Pyramid(Backbone):
@@ -64,7 +79,7 @@ def fast_rcnn(**more: object) -> FastRcnn:
 def test_fast_rcnn_under_onnxruntime(more: dict[str, object], results: int, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = fast_rcnn(**more)
-    graph = graph_of_fast_rcnn(network, 160)
+    graph = graph_of_fast_rcnn(network, FAST_RCNN)
     assert write_onnx(graph, tmp_path / "one.onnx") <= 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
     assert [one["name"] for one in graph.inputs] == [one.name for one in session.get_inputs()]
@@ -85,7 +100,7 @@ def test_fast_rcnn_under_onnxruntime(more: dict[str, object], results: int, tmp_
 def test_crops_under_onnxruntime(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = tiny.confident(tiny.classifier())
-    assert write_onnx(graph_of_crops(network, tiny.SIDE), tmp_path / "one.onnx") <= 1e-5
+    assert write_onnx(graph_of_crops(network, RCNN), tmp_path / "one.onnx") <= 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
     for count in (7, 1, 0):
         crops = tiny.crops(count)
@@ -101,7 +116,7 @@ def test_a_program_of_a_compressed_head(tmp_path: Path) -> None:
     network = fast_rcnn()
     assert isinstance(network.fc1, nn.Linear)
     network.fc1 = truncated(network.fc1, 5)
-    assert write_torch(graph_of_fast_rcnn(network, 160), tmp_path / "one.pt2") == 0
+    assert write_torch(graph_of_fast_rcnn(network, FAST_RCNN), tmp_path / "one.pt2") == 0
     module = torch.export.load(tmp_path / "one.pt2").module()
     pixels = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (1, 131, 177, 3), dtype=np.uint8))
     boxes = torch.tensor([[2.0, 3, 9, 12], [0, 0, 177, 131]])
@@ -137,7 +152,7 @@ class AsksForACount(nn.Module):
 
 
 def graph_with(network: nn.Module) -> NetworkGraph:
-    return dataclasses.replace(graph_of_crops(tiny.classifier(), tiny.SIDE), network=network)
+    return dataclasses.replace(graph_of_crops(tiny.classifier(), RCNN), network=network)
 
 
 @pytest.mark.parametrize("network", [Twice(), Nothing()], ids=["other", "none"])
@@ -161,7 +176,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_inputs_are_plain() -> None:
-    inputs = graph_of_fast_rcnn(fast_rcnn(), 160).inputs
+    inputs = graph_of_fast_rcnn(fast_rcnn(), FAST_RCNN).inputs
     assert json.loads(json.dumps(inputs)) == [
         {"name": "image", "dtype": "uint8", "shape": [1, "height", "width", 3]},
         {"name": "boxes", "dtype": "float32", "shape": ["regions", 4]},

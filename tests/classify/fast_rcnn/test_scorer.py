@@ -14,7 +14,7 @@ from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.boxes import decode, iou
 from detpipe.classify.detect import ScoredRegions, moved_by_best, select_detections
-from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, ImageScorer, seen_from
+from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer, seen_from
 from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnHead
@@ -85,8 +85,8 @@ def with_decoys(truth: GroundTruth) -> Float32Array:
     return np.concatenate([truth.boxes, beside]).astype(np.float32)
 
 
-def scorer(network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False, refine: int = 0) -> ImageScorer:
-    return ImageScorer(
+def scorer(network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False, refine: int = 0) -> FastRcnnScorer:
+    return FastRcnnScorer(
         network, scales=scales, max_side=2000, flip=flip, refine=refine, device=CPU, bf16=bf16, compiled=False
     )
 
@@ -255,8 +255,8 @@ NONE = np.zeros((0, 4), dtype=np.float32)
 
 def own_scorer(
     network: FastRcnn, *scales: int, flip: bool = False, bf16: bool = False, proposals: int = 20, refine: int = 1
-) -> ImageScorer:
-    return ImageScorer(
+) -> FastRcnnScorer:
+    return FastRcnnScorer(
         network, scales=scales, max_side=640, flip=flip, refine=refine, device=CPU, bf16=bf16, compiled=False,
         proposals=proposals,
     )  # fmt: skip

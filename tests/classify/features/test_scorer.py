@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.detect import ScoredRegions
-from detpipe.classify.features.folder import FrozenClassifier
 from detpipe.classify.features.geometry import COLUMNS
-from detpipe.classify.features.scorer import FrozenScorer, score_features
+from detpipe.classify.features.network import FeatureClassifier
+from detpipe.classify.features.scorer import FeatureScorer, score_features
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.heads.stored.feature_head import FeatureHead
 from detpipe.structures import Float32Array, Image
@@ -54,10 +54,10 @@ def widths_head() -> WidthsHead:
     )
 
 
-def scorer(second_look: int, *, mirrored: bool = False) -> tuple[FrozenScorer, Boxes]:
+def scorer(second_look: int, *, mirrored: bool = False) -> tuple[FeatureScorer, Boxes]:
     extractor = Boxes(FeatureConfig(mirrored=mirrored))
-    network = FrozenClassifier(TinyBackbone(), widths_head())
-    return FrozenScorer(network, extractor, second_look=second_look), extractor  # type: ignore[arg-type]
+    network = FeatureClassifier(TinyBackbone(), widths_head())
+    return FeatureScorer(network, extractor, second_look=second_look), extractor  # type: ignore[arg-type]
 
 
 def test_one_look_by_hand() -> None:

@@ -17,7 +17,7 @@ from detpipe.boxes import iou
 from detpipe.classify.fast_rcnn.batches import RegionBatch
 from detpipe.classify.labeling import Regions, Sampling, sample_regions
 from detpipe.classify.multibox_fast_rcnn import train as module
-from detpipe.classify.multibox_fast_rcnn.folder import build_multibox_fast_rcnn
+from detpipe.classify.multibox_fast_rcnn.network import build_multibox_fast_rcnn
 from detpipe.classify.multibox_fast_rcnn.train import (
     multiple,
     region_generators,

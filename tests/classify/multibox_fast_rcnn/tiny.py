@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detpipe.classify.multibox_fast_rcnn.folder import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
 from detpipe.heads.multibox.settings import MultiBoxTargets
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
@@ -29,7 +29,13 @@ def head(**more: object) -> MultiBoxFastRcnnHead:
 def spec(folder: Path, **more: object) -> MultiBoxFastRcnnSpec:
     """Of discs and squares; the net's text is written into `folder`."""
     proposer = tiny_multibox.spec(folder)
-    return MultiBoxFastRcnnSpec(("disc", "square"), (3, 9), proposer.backbone, head(**more), proposer.shapes)
+    return MultiBoxFastRcnnSpec(
+        classes=("disc", "square"),
+        category_ids=(3, 9),
+        backbone=proposer.backbone,
+        head=head(**more),
+        shapes=proposer.shapes,
+    )
 
 
 def network(one: MultiBoxFastRcnnSpec, seed: int = 0) -> MultiBoxFastRcnn:

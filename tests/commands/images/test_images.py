@@ -196,7 +196,7 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["train-cls", "db.val=db"], "db.val: goes with db.train"),
+        (["train-cls", "db.val=db"], "db.val needs db.train"),
         (["train-cls", "db.train=none"], "none: wanted an LMDB folder"),
         (["train-cls", "db.train=db", "backbone.input_size=64", "solver.max_iter=1"], "at least 64 x 64 pixels"),
         (["train-cls", "db.train=db", "view.share=2"], "view.share: wanted a share"),
@@ -223,4 +223,4 @@ def test_detect_refuses_a_plain_classifier(place: Path, tmp_path: Path) -> None:
     assert train(place, tmp_path).status == 0
     outcome = detpipe("detect", f"source={place / 'db_images'}", f"run_dir={tmp_path}", *QUIET)
     assert outcome.status == 1
-    assert "knows no regions" in outcome.err
+    assert "run folder that `detpipe run` made" in outcome.err

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from detpipe.backbone.caffe import load_caffe, save_caffemodel
+from detpipe.backbone.caffe.load import load_caffe, save_caffemodel
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.classify.images.network import ImageClassifierSpec, new_classifier, save_image_classifier
+from detpipe.classify.classifier_folder import save_classifier
+from detpipe.classify.images.network import (
+    ImageClassifierSpec,
+    build_image_classifier,
+)
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.commands.inspect import activations as inspect_activations
 from detpipe.commands.inspect import time as inspect_time
@@ -57,10 +61,10 @@ def test_a_caffemodel_against_one_of_before(tmp_path: Path, caplog: pytest.LogCa
 
 def test_a_run_folders_classifier_and_what_is_not_finite(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = ImageClassifierSpec(classes=("a", "b"), backbone=LENET, view=ViewConfig())
-    network = new_classifier(spec, dropout=0.0, seed=0, pretrained=True)
+    network = build_image_classifier(spec, dropout=0.0, seed=0, pretrained=True)
     with torch.no_grad():
         network.head.linear.bias[0] = torch.nan  # type: ignore[index, union-attr]
-    save_image_classifier(tmp_path / "classifier", network, spec)
+    save_classifier(tmp_path / "classifier", network, spec)
     found = weights(tmp_path)
     assert found["tensors"]["head.linear.bias"]["nan"] == 1
     assert "not all finite: head.linear.bias" in caplog.text
@@ -71,17 +75,17 @@ def test_a_run_against_what_it_started_from(tmp_path: Path) -> None:
     save_caffemodel(net, tmp_path / "start.caffemodel")
     backbone = replace(LENET, weights=str(tmp_path / "start.caffemodel"))
     spec = ImageClassifierSpec(classes=("a", "b"), backbone=backbone, view=ViewConfig())
-    network = new_classifier(spec, dropout=0.0, seed=0, pretrained=True)
+    network = build_image_classifier(spec, dropout=0.0, seed=0, pretrained=True)
     with torch.no_grad():
         network.backbone.network.layers["conv1"].weight.mul_(3)  # type: ignore[operator, union-attr, index]
     folder = tmp_path / "run" / "classifier"
-    save_image_classifier(folder, network, spec)
+    save_classifier(folder, network, spec)
     found = weights(tmp_path / "run", against="start")
     relative = {name: one["relative"] for name, one in found["change"]["parameters"].items()}
     assert relative["network.layers.conv1.weight"] == pytest.approx(2)
     assert relative["network.layers.ip1.weight"] == 0
     assert found["change"]["only_now"] == ["head.linear.bias", "head.linear.weight"]
-    save_image_classifier(folder, network, replace(spec, backbone=LENET))
+    save_classifier(folder, network, replace(spec, backbone=LENET))
     with pytest.raises(ValueError, match="started from random ones"):
         weights(tmp_path / "run", against="start")
     with pytest.raises(FileNotFoundError, match="wanted a run folder"):
@@ -143,7 +147,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 def test_a_trained_run(tmp_path: Path) -> None:
     spec = ImageClassifierSpec(classes=("a", "b", "c"), backbone=LENET, view=ViewConfig())
-    save_image_classifier(tmp_path / "classifier", new_classifier(spec, dropout=0.0, seed=0, pretrained=True), spec)
+    save_classifier(tmp_path / "classifier", build_image_classifier(spec, dropout=0.0, seed=0, pretrained=True), spec)
     inspect_activations.run(InspectActivations(run_dir=str(tmp_path), batch=2))
     found = json.loads((tmp_path / "inspect_activations.json").read_text())
     assert found["layers"][-1]["shape"] == [2, 3]
@@ -165,7 +169,7 @@ def test_time_of_lenet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="wanted a run folder with a trained classifier"):
+    with pytest.raises(FileNotFoundError, match="run_dir=DIR"):
         inspect_time.run(InspectTime(run_dir=str(tmp_path)))
     with pytest.raises(ValueError, match="label: wanted one of 0 to 9, got 10"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, label=10))

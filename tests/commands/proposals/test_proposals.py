@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from detpipe import Detector
-from detpipe.commands.command import RunFolder
 from detpipe.commands.proposals.verify import faults_of_images
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter
+from detpipe.runs.command import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import read_manifest

@@ -70,7 +70,8 @@ def test_what_inspect_can_and_cannot_look_into(fast_run: Path, tmp_path: Path) -
     assert "fc1.weight" in (run / "inspect_weights.json").read_text()
     refused = detpipe("inspect", "activations", f"run_dir={run}")
     assert refused.status == 1
-    assert "of the kind fast_rcnn, which runs on an image with its regions" in refused.err
+    assert "(head=fast_rcnn)" in refused.err
+    assert "backbone.weights=" in refused.err
 
 
 def test_multi_scale_detection_is_another_result(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
@@ -89,4 +90,4 @@ def test_scales_are_no_setting_of_a_classifier_of_crops(finished_run: Path, voc_
         *["detect.scales=[64]", "overwrite=true"],
     )
     assert outcome.status == 1
-    assert "are for a Fast R-CNN" in outcome.err
+    assert "detect.scales needs" in outcome.err

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from detpipe import Detector
-from detpipe.classify.multibox_fast_rcnn.folder import load_multibox_fast_rcnn
+from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
 from detpipe.commands import detect
 from detpipe.heads.multibox.folder import load_multibox
@@ -74,7 +74,7 @@ def test_what_the_run_writes(one_network: Path) -> None:
 
 
 def test_multibox_is_the_half_that_proposes(one_network: Path) -> None:
-    whole, spec = load_multibox_fast_rcnn(one_network / "classifier")
+    whole, spec = load_classifier(one_network / "classifier")
     half, own = load_multibox(one_network / "multibox")
     assert (own.shapes, own.backbone) == (spec.shapes, spec.backbone)
     assert (own.multibox.crop_share, own.multibox.flip) == (spec.head.crop_share, spec.head.flip)
@@ -186,7 +186,7 @@ def test_a_network_that_is_gone_leaves_the_detections(one_network: Path, tmp_pat
     (folder / "classifier" / "weights.safetensors").unlink()
     outcome = detpipe("detect", *COMMON, *DETECTION, f"source={tmp_path / 'one.jpg'}", *more, f"run_dir={folder}")
     assert outcome.status == 1
-    assert "wanted this network's weights" in outcome.err
+    assert "weights.safetensors: " in outcome.err
     assert (folder / "detections.json").read_bytes() == (one_network / "detections.json").read_bytes()
     assert read_manifest(folder / "detections.json").settings["source"] is None
 
@@ -194,9 +194,9 @@ def test_a_network_that_is_gone_leaves_the_detections(one_network: Path, tmp_pat
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("detect.second_look=5", "detect.second_look: is for a head on stored features"),
+        ("detect.second_look=5", "detect.second_look needs a head on stored features"),
         ("head.maps=[stride9]", "stride9"),
-        ("proposals.weights=nowhere", "proposals.weights: nowhere: wanted a trained MultiBox"),
+        ("proposals.weights=nowhere", "proposals.weights: nowhere: "),
         ("solver.weights=nowhere.pt", "solver.weights: no such file: nowhere.pt"),
     ],
 )

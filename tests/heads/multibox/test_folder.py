@@ -88,7 +88,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_damaged_description(text: str, tmp_path: Path) -> None:
     folder = tiny_multibox.saved(tmp_path / "made")
     (folder / DESCRIPTION).write_bytes(text.encode("latin-1"))
-    with pytest.raises(NetworkFolderError, match=r"multibox\.json: wanted a MultiBox's description.*train it again"):
+    with pytest.raises(NetworkFolderError, match=r"multibox\.json.*train it again"):
         load_multibox(folder)
 
 
@@ -124,9 +124,7 @@ def test_a_description_of_no_network(path: tuple[str, ...], value: Any, tmp_path
 def test_weights_of_another_network(tmp_path: Path) -> None:
     folder, other = tiny_multibox.saved(tmp_path / "made"), tiny_multibox.saved(tmp_path / "other", width=9)
     (folder / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
-    with pytest.raises(
-        NetworkFolderError, match=r"weights\.safetensors: wanted this network's weights: (?s:.*)size mismatch"
-    ):
+    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors: (?s:.*)size mismatch"):
         load_multibox(folder)
 
 
@@ -137,7 +135,7 @@ def test_weights_that_are_missing_or_cut(length: int | None, tmp_path: Path) -> 
     (folder / WEIGHTS).unlink()
     if length is not None:
         (folder / WEIGHTS).write_bytes(data[:length])
-    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors: wanted this network's weights"):
+    with pytest.raises(NetworkFolderError, match=r"weights\.safetensors"):
         load_multibox(folder)
 
 

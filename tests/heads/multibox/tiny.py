@@ -38,7 +38,7 @@ def spec(folder: Path, **more: object) -> MultiBoxSpec:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny.prototxt").write_text(NET)
     backbone = BackboneConfig(
-        name="caffe", prototxt=str(folder / "tiny.prototxt"), weights="none", mean=[104, 117, 123], scale=1 / 64
+        name="caffe", prototxt=str(folder / "tiny.prototxt"), weights="none", mean=[104.0, 117.0, 123.0], scale=1 / 64
     )
     shapes = [centred(np.array([[side, side]], dtype=np.float32)) for side in (30, 60)]
     return MultiBoxSpec(backbone, head(**more), as_numbers(shapes))

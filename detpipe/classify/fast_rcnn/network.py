@@ -1,0 +1,38 @@
+"""The description of a Fast R-CNN, and the network that is built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from detpipe.backbone.create import create_from_seed, seeded
+from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.truncated_svd import split_linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastRcnnSpec(RegionSpec):
+    """The description of a Fast R-CNN. head: its settings in training, scales included.
+
+    svd_ranks: the ranks of its two layers after truncated SVD, 0 for a layer that was not compressed; empty where
+    neither was.
+    """
+
+    KIND: ClassVar[str] = "fast_rcnn"
+
+    head: FastRcnnHead
+    svd_ranks: tuple[int, ...] = ()
+
+
+def build_fast_rcnn(spec: FastRcnnSpec, *, seed: int, pretrained: bool) -> FastRcnn:
+    """The network of a description. pretrained: the backbone gets its own weights; else they are loaded later."""
+    backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
+    with seeded(seed):
+        network = FastRcnn(backbone, len(spec.classes), spec.head, seed=seed)
+        for name, rank in zip(("fc1", "fc2"), spec.svd_ranks, strict=False):
+            if rank:
+                layer = getattr(network, name)
+                setattr(network, name, split_linear(layer.in_features, layer.out_features, rank))
+    return network

@@ -1,0 +1,249 @@
+"""The table of kinds of classifiers: all that distinguishes R-CNN, Fast R-CNN, stored features and image classifiers.
+
+A new kind is a row here and a folder beside this file. `detpipe run`, `train-cls`, `detect`, `curve`, `export`,
+`inspect` and `classes` read this table; no other file asks which kind a classifier is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detpipe.classify.classifier_folder import (
+    DESCRIPTION,
+    ClassifierError,
+    ClassifierSpec,
+    RegionSpec,
+    own_backbone,
+    read_kind,
+    read_spec,
+)
+from detpipe.classify.crops.network import RcnnSpec, build_rcnn
+from detpipe.classify.crops.scorer import crop_scorer
+from detpipe.classify.detect import Scorer
+from detpipe.classify.export.network_graph import (
+    NetworkGraph,
+    crops_preprocessing,
+    fast_rcnn_preprocessing,
+    graph_of_crops,
+    graph_of_fast_rcnn,
+)
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
+from detpipe.classify.fast_rcnn.scorer import fast_rcnn_scorer
+from detpipe.classify.features.network import FeatureClassifierSpec, restore_feature_classifier
+from detpipe.classify.features.scorer import feature_scorer
+from detpipe.classify.images.network import ImageClassifierSpec, build_image_classifier
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
+from detpipe.classify.settings import DetectConfig
+from detpipe.heads.fast_rcnn.settings import FastRcnnHead, MultiBoxFastRcnnHead
+from detpipe.heads.region_head import HeadConfig, RegionHead
+from detpipe.heads.stored.feature_head import StoredHead
+from detpipe.network.device import resolve_bf16
+from detpipe.network.network_folder import WEIGHTS, read_network_weights
+
+Restore = Callable[[Any, Mapping[str, Tensor]], nn.Module]
+"""From a description and the weights by name to the network.
+
+Raises ValueError for a description of which no network can be built, RuntimeError for weights of another network.
+"""
+
+
+class LearnsFrom(enum.Enum):
+    """The training data of a kind: the artefact that is made before `train-cls`."""
+
+    crops = "crops"
+    """crops.lmdb, from `detpipe crop`."""
+    proposals = "proposals"
+    """Images with their proposals, from `detpipe propose`."""
+    objects = "objects"
+    """Images with their objects alone: the network proposes itself."""
+    features = "features"
+    """Stored features, from `detpipe features`."""
+    database = "database"
+    """A database of labelled images, from `detpipe make-db`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExportForm:
+    """How a kind is exported. graph: the graph of a network. preprocessing: what a caller must do before it."""
+
+    graph: Callable[[Any, Any], NetworkGraph]
+    preprocessing: Callable[[Any, DetectConfig], dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """One row of the table.
+
+    description: the kind in words, for messages. spec: the class of classifier.json. head: the class of the head's
+    settings. restore: the network from classifier.json and weights. scorer: the network in inference on regions, None
+    for a classifier of whole images. detect_settings: settings of `detect` that only this kind has. export: None where
+    it cannot be exported.
+    """
+
+    description: str
+    spec: type[ClassifierSpec]
+    head: type[RegionHead]
+    learns_from: LearnsFrom
+    restore: Restore
+    scorer: Callable[..., Scorer] | None = None
+    detect_settings: tuple[str, ...] = ()
+    export: ExportForm | None = None
+
+    @property
+    def name(self) -> str:
+        """The kind in classifier.json."""
+        return self.spec.KIND
+
+    @property
+    def proposes(self) -> bool:
+        """Whether the network proposes regions itself."""
+        return issubclass(self.spec, RegionSpec) and self.spec.PROPOSES
+
+
+def built(build: Callable[..., nn.Module]) -> Restore:
+    """Restores by building the network from its description, and loading the weights into it."""
+
+    def restore(spec: Any, state: Mapping[str, Tensor]) -> nn.Module:
+        network = build(spec, seed=0, pretrained=False)
+        network.load_state_dict(dict(state))
+        return network
+
+    return restore
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        description="MultiBox and Fast R-CNN on shared maps (head=multibox_fast_rcnn)",
+        spec=MultiBoxFastRcnnSpec,
+        head=MultiBoxFastRcnnHead,
+        learns_from=LearnsFrom.objects,
+        restore=built(build_multibox_fast_rcnn),
+        scorer=fast_rcnn_scorer,
+        detect_settings=("scales", "flip"),
+    ),
+    Kind(
+        description="Fast R-CNN (head=fast_rcnn)",
+        spec=FastRcnnSpec,
+        head=FastRcnnHead,
+        learns_from=LearnsFrom.proposals,
+        restore=built(build_fast_rcnn),
+        scorer=fast_rcnn_scorer,
+        detect_settings=("scales", "flip"),
+        export=ExportForm(graph_of_fast_rcnn, fast_rcnn_preprocessing),
+    ),
+    Kind(
+        description="a head on stored features (head=svm and others)",
+        spec=FeatureClassifierSpec,
+        head=StoredHead,
+        learns_from=LearnsFrom.features,
+        restore=restore_feature_classifier,
+        scorer=feature_scorer,
+        detect_settings=("second_look",),
+    ),
+    Kind(
+        description="R-CNN, a classifier of crops (head=softmax)",
+        spec=RcnnSpec,
+        head=HeadConfig,
+        learns_from=LearnsFrom.crops,
+        restore=built(build_rcnn),
+        scorer=crop_scorer,
+        detect_settings=("cascade_size",),
+        export=ExportForm(graph_of_crops, crops_preprocessing),
+    ),
+    Kind(
+        description="a classifier of whole images (train-cls db.train=DB)",
+        spec=ImageClassifierSpec,
+        head=HeadConfig,
+        learns_from=LearnsFrom.database,
+        restore=built(build_image_classifier),
+    ),
+)
+"""All kinds. A head's settings belong to the first row whose class they are of: subclasses stand before their bases."""
+
+
+def kind_of_head(head: RegionHead) -> Kind:
+    """The kind that a head of regions trains. Raises ValueError for settings that no row has."""
+    for kind in KINDS:
+        if kind.scorer is not None and isinstance(head, kind.head):
+            return kind
+    raise ValueError(f"head: expected one of the table of kinds, got {type(head).__name__}")
+
+
+def kind_in(folder: Path) -> Kind:
+    """The kind of the classifier in a folder. Raises ClassifierError where there is none, or none that is known."""
+    name = read_kind(folder)
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    known = ", ".join(kind.name for kind in KINDS)
+    raise ClassifierError(f"{folder / DESCRIPTION}: expected one of the kinds {known}, got {name}; train it again")
+
+
+def load_spec(folder: Path) -> ClassifierSpec:
+    """The description of the classifier in a folder, of whichever kind. Raises ClassifierError."""
+    return read_spec(folder, kind_in(folder).spec)
+
+
+def load_region_spec(folder: Path) -> RegionSpec:
+    """The description of a classifier of regions. Raises ClassifierError for another, or where there is none."""
+    spec = load_spec(folder)
+    if not isinstance(spec, RegionSpec):
+        raise ClassifierError(
+            f"{folder / DESCRIPTION}: expected a classifier of regions, got {kind_in(folder).description}; give a run "
+            "folder that `detpipe run` made"
+        )
+    return spec
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierSpec]:
+    """The network in evaluation mode on the CPU, and its description.
+
+    Raises ClassifierError where the folder has no classifier or a wrong description, NetworkFolderError for missing or
+    unreadable weights, ClassifierError for the weights of another network.
+    """
+    kind = kind_in(folder)
+    spec = read_spec(folder, kind.spec)
+    state = read_network_weights(folder)
+    try:
+        network = kind.restore(own_backbone(folder, spec), state)
+    except ValueError as error:
+        raise ClassifierError(
+            f"{folder / DESCRIPTION}: expected the description of the network in {WEIGHTS}, got: {error}; train it "
+            "again with `detpipe train-cls overwrite=true`"
+        ) from error
+    except RuntimeError as error:
+        raise ClassifierError(
+            f"{folder / WEIGHTS}: expected the weights of the network in {DESCRIPTION}, got: {error}; train it again "
+            "with `detpipe train-cls overwrite=true`"
+        ) from error
+    return network.eval(), spec
+
+
+def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tuple[Scorer, RegionSpec]:
+    """The classifier of regions in a folder in inference on a device, and its description.
+
+    Raises as `load_region_spec` and `load_classifier`, and ClassifierError for settings of another kind.
+    """
+    load_region_spec(folder)
+    kind = kind_in(folder)
+    check_detect_settings(config, kind, str(folder))
+    network, spec = load_classifier(folder)
+    assert kind.scorer is not None
+    assert isinstance(spec, RegionSpec)
+    return kind.scorer(network, spec, config, device, bf16=resolve_bf16(config.precision, device)), spec
+
+
+def check_detect_settings(config: DetectConfig, kind: Kind, where: str) -> None:
+    """Raise ClassifierError for settings of `detect` that only other kinds have."""
+    usual = DetectConfig()
+    for name in {name: None for other in KINDS for name in other.detect_settings}:
+        if name not in kind.detect_settings and getattr(config, name) != getattr(usual, name):
+            able = " or ".join(other.description for other in KINDS if name in other.detect_settings)
+            raise ClassifierError(f"detect.{name} needs {able}; {where} has {kind.description}: leave it out")

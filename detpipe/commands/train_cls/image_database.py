@@ -1,0 +1,61 @@
+"""`detpipe train-cls db.train=DB`: a classifier of whole images from a database of labelled images -> classifier/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detpipe.backbone.create import written_out
+from detpipe.classify.classifier_folder import save_classifier
+from detpipe.classify.images.database import ImagesReader
+from detpipe.classify.images.network import ImageClassifierSpec, build_image_classifier
+from detpipe.classify.images.settings import ViewConfig
+from detpipe.classify.images.train import train_images
+from detpipe.commands.stage_settings import TrainCls, TrainDatabases
+from detpipe.network.train_network import Session
+from detpipe.runs.image_database import check_labels, database_digest, training_classes
+from detpipe.runs.training import TrainingJob, run_training
+
+
+def run(config: TrainCls, db: TrainDatabases, view: ViewConfig) -> None:
+    """Train a classifier on `db.train`, and validate it on `db.val` where there is one."""
+    assert db.train is not None
+    train_path, val_path = Path(db.train), Path(db.val) if db.val is not None else None
+    with ImagesReader(train_path) as reader, opened_val(reader, val_path) as val:
+        run_training(config, lambda: prepare(config, view, reader, val))
+
+
+def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: ImagesReader | None) -> TrainingJob:
+    """The training of a backbone and a new head. Raises ClassMismatchError where `val` has other labels."""
+    head = config.trained_head
+    spec = ImageClassifierSpec(classes=training_classes(reader), backbone=written_out(config.backbone), view=view)
+    if val is not None:
+        check_labels(val, spec.classes)
+
+    def train(session: Session) -> dict[str, float]:
+        network = build_image_classifier(spec, seed=session.seed, pretrained=True, dropout=head.dropout)
+        summary = train_images(network, reader, val, view=view, head=head, session=session)
+        if session.ranks.is_first:
+            save_classifier(config.folder.classifier, network, spec)
+        return summary
+
+    return TrainingJob(
+        folder=config.folder.classifier,
+        stage="train-cls",
+        learned={"kind": spec.KIND, "classifier": spec, "head": config.head},
+        inputs={"train": database_digest(reader.path)},
+        train=train,
+    )
+
+
+@contextmanager
+def opened_val(train: ImagesReader, path: Path | None) -> Iterator[ImagesReader | None]:
+    """The database to test on, closed after the block; None where there is none."""
+    if path is None:
+        yield None
+    elif path.resolve() == train.path.resolve():  # LMDB opens no database twice in a process
+        yield train
+    else:
+        with ImagesReader(path) as reader:
+            yield reader

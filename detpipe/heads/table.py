@@ -1,0 +1,38 @@
+"""The table of heads: the words of `head=`, and the settings classes that they stand for.
+
+A new head is a row here. One on stored features names its module in `StoredHead.MODULE`; see docs/new_head.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detpipe.class_path import class_path_of, load_class
+
+HEADS: dict[str, str] = {
+    "softmax": "detpipe.heads.region_head:HeadConfig",
+    "fast_rcnn": "detpipe.heads.fast_rcnn.settings:FastRcnnHead",
+    "multibox_fast_rcnn": "detpipe.heads.fast_rcnn.settings:MultiBoxFastRcnnHead",
+    "svm": "detpipe.heads.stored.linear_svm:SvmHead",
+    "linear": "detpipe.heads.stored.softmax_regression:SoftmaxRegressionHead",
+    "two_layers": "detpipe.heads.stored.two_layers:TwoLayers",
+    "knn": "detpipe.heads.stored.nearest_neighbours:NearestNeighboursHead",
+    "prototypes": "detpipe.heads.stored.prototypes:PrototypesHead",
+    "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShot",
+}
+"""From the word to "module:Class"."""
+
+
+def head_word(head: object) -> str:
+    """The word of a head's settings. Raises ValueError for settings that are not in the table."""
+    for word, reference in HEADS.items():
+        if reference == class_path_of(type(head)):
+            return word
+    raise ValueError(f"head: {type(head).__name__} has no word; add a row to HEADS in detpipe/heads/table.py")
+
+
+def head_class(word: str) -> Any:
+    """The settings class of a word. Raises ValueError for an unknown word."""
+    if word not in HEADS:
+        raise ValueError(f"head={word}: expected one of {', '.join(HEADS)}")
+    return load_class(HEADS[word])
