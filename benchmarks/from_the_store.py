@@ -35,7 +35,7 @@ from detpipe.datasets import load_dataset
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.bbox_regressor import TARGET_STD
 from detpipe.heads.softmax import softmax_loss
-from detpipe.heads.stored.two_layers import TwoLayerHead, TwoLayers
+from detpipe.heads.stored.two_layers import TwoLayersConfig, TwoLayersHead
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast, resolve_bf16
@@ -65,7 +65,7 @@ def main() -> None:
     assert isinstance(network, FeatureClassifier)
     assert isinstance(spec, FeatureClassifierSpec)
     head, backbone = network.head, network.backbone
-    assert isinstance(head, TwoLayerHead)
+    assert isinstance(head, TwoLayersHead)
     stores = [open_store(options.run / "features" / split) for split in ("train", "test")]
     train, test = (load_dataset("voc", split, root=str(options.root)) for split in ("train", "test"))
     print(f"as stored: mAP {mean_ap(backbone, head, spec, stores[1], test):.3f}", flush=True)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def optimization(
-    backbone: Backbone, head: TwoLayerHead, options: argparse.Namespace
+    backbone: Backbone, head: TwoLayersHead, options: argparse.Namespace
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The head's buffers become parameters; what of the backbone learns does so more slowly."""
     for name in LEARNED:
@@ -118,25 +118,25 @@ def image_order(
 
 def loss_of(
     backbone: Backbone,
-    head: TwoLayerHead,
+    head: TwoLayersHead,
     store: FeatureStore,
     record: ImageRecord,
     sides: list[int],
     *,
     mirrored: bool,
 ) -> Tensor:
-    """As TwoLayers trains its networks, on the stored regions of one image, seen anew; the networks' mean."""
+    """As TwoLayersConfig trains its networks, on the stored regions of one image, seen anew; the networks' mean."""
     rows = store.spans[record.image_id]
     geometry = mirrored_geometry(store.geometry[rows]) if mirrored else store.geometry[rows]
     features = region_features(backbone, record, store.boxes[rows], sides, mirrored=mirrored)
-    x = F.dropout((features - head.mean) * head.scale, TwoLayers.input_dropout)
+    x = F.dropout((features - head.mean) * head.scale, TwoLayersConfig.input_dropout)
     labels, best = torch.from_numpy(store.labels[rows]), torch.from_numpy(store.class_ious[rows].max(axis=1)).float()
-    used, objects = (labels > 0) | (best < TwoLayers.background_iou), labels > 0
+    used, objects = (labels > 0) | (best < TwoLayersConfig.background_iou), labels > 0
     overlaps, std = ((best - 0.1) / 0.8).clamp(0, 1), torch.tensor(TARGET_STD)
     targets = torch.from_numpy(store.deltas[rows]) * torch.tensor([-1.0 if mirrored else 1.0, 1, 1, 1]) / std
     losses = []
     for one, hidden in head._hidden(x, torch.from_numpy(geometry)):
-        kept = F.dropout(hidden, TwoLayers.dropout)
+        kept = F.dropout(hidden, TwoLayersConfig.dropout)
         out = (kept @ head.weight[one].T + head.bias[one])[used]
         moves = (kept @ head.move_weight[one].T + head.move_bias[one])[objects] / std
         off = F.smooth_l1_loss(moves, targets[objects], reduction="sum") / max(int(used.sum()), 1)
@@ -163,7 +163,7 @@ def region_features(
 
 
 def mean_ap(
-    backbone: Backbone, head: TwoLayerHead, spec: FeatureClassifierSpec, store: FeatureStore, dataset: Dataset
+    backbone: Backbone, head: TwoLayersHead, spec: FeatureClassifierSpec, store: FeatureStore, dataset: Dataset
 ) -> float:
     """VOC10 mAP@0.5 on the store's test regions, whose features are made anew, by the settings of rcnn_frozen."""
     bf16 = resolve_bf16(Precision.auto, CPU)

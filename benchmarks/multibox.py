@@ -30,9 +30,9 @@ from data_sets import data_set, images_of
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.datasets.source import Split
-from detpipe.heads.multibox.loss import Taught, multibox_loss
+from detpipe.heads.multibox.loss import Targets, multibox_loss
 from detpipe.heads.multibox.network import MultiBox, make_shapes
-from detpipe.heads.multibox.settings import Form, MultiBoxHead
+from detpipe.heads.multibox.settings import Form, MultiBoxConfig
 from detpipe.metrics.bootstrap import ImageBootstrap
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.metrics.recall_curves import recall_curves
@@ -165,13 +165,13 @@ def show_cost() -> None:
     boxes = np.concatenate([corners, corners + generator.uniform(10, 56, (100, 2))], axis=1).astype(np.float32)
     truth, sizes = GroundTruth.from_boxes(boxes, np.ones(100)), np.full((100, 2), 256, dtype=np.float32)
     for form in (Form.grids, Form.pyramid):
-        head = MultiBoxHead(form=form, scales=[256])
+        head = MultiBoxConfig(form=form, scales=[256])
         backbone = create_backbone(BackboneConfig(weights="none"))
         network = MultiBox(backbone, head, make_shapes(head, [8, 16, 32], boxes, sizes, seed=0), seed=0)
         network.to(memory_format=torch.channels_last).train()
         backbone.freeze(3)
         backbone.use_fast_depthwise_backward()
-        taught = [Taught.of(truth, np.ones(100, dtype=np.float32), device)] * 2
+        taught = [Targets.of(truth, np.ones(100, dtype=np.float32), device)] * 2
         images = torch.randint(0, 255, (2, 256, 256, 3), dtype=torch.uint8)
         steps, losses = [], []
         for _ in range(12):

@@ -45,12 +45,12 @@ GROUPS: dict[str, Mapping[str, str]] = {
     "proposals": METHODS,
     "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
     "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},
-    "sampling": {"rcnn": "detpipe.classify.labeling:Sampling"},
+    "sampling": {"rcnn": "detpipe.classify.labeling:SamplingConfig"},
     "head": HEADS,
-    "multibox": {"pyramid": "detpipe.heads.multibox.settings:MultiBoxHead"},
+    "multibox": {"pyramid": "detpipe.heads.multibox.settings:MultiBoxConfig"},
     "solver": {
         "adamw": "detpipe.solver.solver_config:SolverConfig",
-        "multibox": "detpipe.heads.multibox.settings:MultiBoxSolver",
+        "multibox": "detpipe.heads.multibox.settings:MultiBoxSolverConfig",
     },
 }
 """Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand

@@ -25,7 +25,7 @@ from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.crops.settings import CropConfig
-from detpipe.classify.labeling import Sampling, label_regions
+from detpipe.classify.labeling import SamplingConfig, label_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.fast_rcnn.roi_pooling import Pooling, pool_regions
 from detpipe.heads.multibox.priors import centred, kmeans_sizes, prior_boxes
@@ -208,7 +208,7 @@ def mean_colours(image: Image, regions: np.ndarray) -> Image:
 def draw_crops(path: Path, image: Image, truth: GroundTruth, classes: tuple[str, ...]) -> None:
     """Six proposals on the image, and what R-CNN makes of them: a crop, and a label by IoU."""
     proposals = SelectiveSearch()(image).boxes
-    regions = label_regions(proposals, truth, Sampling())
+    regions = label_regions(proposals, truth, SamplingConfig())
     best = geometry.iou(truth.boxes, proposals).argmax(axis=1)[:3]
     is_part = geometry.overlap_of_first(proposals, truth.boxes).max(axis=1) > 0.9
     part = np.flatnonzero((regions.labels == 0) & (regions.ious > 0.3) & is_part)[:1]

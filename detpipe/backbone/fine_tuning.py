@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(kw_only=True)
-class FineTuning:
+class FineTuningConfig:
     """Which parameters keep their ImageNet values while what stands on them is trained."""
 
     freeze_stages: int = 3

@@ -41,9 +41,9 @@ from detpipe.classify.features.scorer import feature_scorer
 from detpipe.classify.images.network import ImageClassifierSpec, build_image_classifier
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
 from detpipe.classify.settings import DetectConfig
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead, MultiBoxFastRcnnHead
-from detpipe.heads.region_head import HeadConfig, RegionHead
-from detpipe.heads.stored.feature_head import StoredHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, MultiBoxFastRcnnConfig
+from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
+from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.network.device import resolve_bf16
 from detpipe.network.network_folder import WEIGHTS, read_network_weights
 
@@ -89,7 +89,7 @@ class Kind:
 
     description: str
     spec: type[ClassifierSpec]
-    head: type[RegionHead]
+    head: type[RegionHeadConfig]
     learns_from: LearnsFrom
     restore: Restore
     scorer: Callable[..., Scorer] | None = None
@@ -122,7 +122,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         description="MultiBox and Fast R-CNN on shared maps (head=multibox_fast_rcnn)",
         spec=MultiBoxFastRcnnSpec,
-        head=MultiBoxFastRcnnHead,
+        head=MultiBoxFastRcnnConfig,
         learns_from=LearnsFrom.objects,
         restore=built(build_multibox_fast_rcnn),
         scorer=fast_rcnn_scorer,
@@ -131,7 +131,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         description="Fast R-CNN (head=fast_rcnn)",
         spec=FastRcnnSpec,
-        head=FastRcnnHead,
+        head=FastRcnnConfig,
         learns_from=LearnsFrom.proposals,
         restore=built(build_fast_rcnn),
         scorer=fast_rcnn_scorer,
@@ -141,7 +141,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         description="a head on stored features (head=svm and others)",
         spec=FeatureClassifierSpec,
-        head=StoredHead,
+        head=StoredHeadConfig,
         learns_from=LearnsFrom.features,
         restore=restore_feature_classifier,
         scorer=feature_scorer,
@@ -150,7 +150,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         description="R-CNN, a classifier of crops (head=softmax)",
         spec=RcnnSpec,
-        head=HeadConfig,
+        head=TrainedHeadConfig,
         learns_from=LearnsFrom.crops,
         restore=built(build_rcnn),
         scorer=crop_scorer,
@@ -160,7 +160,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         description="a classifier of whole images (train-cls db.train=DB)",
         spec=ImageClassifierSpec,
-        head=HeadConfig,
+        head=TrainedHeadConfig,
         learns_from=LearnsFrom.database,
         restore=built(build_image_classifier),
     ),
@@ -168,7 +168,7 @@ KINDS: tuple[Kind, ...] = (
 """All kinds. A head's settings belong to the first row whose class they are of: subclasses stand before their bases."""
 
 
-def kind_of_head(head: RegionHead) -> Kind:
+def kind_of_head(head: RegionHeadConfig) -> Kind:
     """The kind that a head of regions trains. Raises ValueError for settings that no row has."""
     for kind in KINDS:
         if kind.scorer is not None and isinstance(head, kind.head):

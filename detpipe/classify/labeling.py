@@ -19,7 +19,7 @@ IGNORED = -1
 
 
 @dataclass(kw_only=True)
-class Sampling:
+class SamplingConfig:
     """How regions become examples."""
 
     fg_iou: float = 0.5
@@ -81,7 +81,7 @@ class Regions:
         return Regions(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def label_regions(boxes: Float32Array, truth: GroundTruth, sampling: Sampling) -> Regions:
+def label_regions(boxes: Float32Array, truth: GroundTruth, sampling: SamplingConfig) -> Regions:
     """Give each region a label: its nearest object's, 0, or -1 (IGNORED) for what is neither.
 
     boxes: (P, 4). Difficult objects and crowds teach nothing: a region that overlaps one by bg_iou_high or more is
@@ -118,7 +118,7 @@ def sample_regions(
     proposals: Float32Array,
     truth: GroundTruth,
     image_size: tuple[int, int],
-    sampling: Sampling,
+    sampling: SamplingConfig,
     generator: np.random.Generator,
 ) -> Regions:
     """The examples of one image: up to fg_share of regions_per_image foreground, the rest background.
@@ -145,7 +145,7 @@ def sample_regions(
 
 
 def jitter(
-    objects: Float32Array, image_size: tuple[int, int], sampling: Sampling, generator: np.random.Generator
+    objects: Float32Array, image_size: tuple[int, int], sampling: SamplingConfig, generator: np.random.Generator
 ) -> Float32Array:
     """Moved and scaled copies of objects, (G, 4) -> (<= G * jittered, 4): those that keep an IoU of fg_iou."""
     size = np.repeat(objects[:, 2:] - objects[:, :2], sampling.jittered, axis=0)

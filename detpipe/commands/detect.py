@@ -320,9 +320,9 @@ def make_room(config: Detect, artefact: Artefact) -> bool:
         before = found.settings.get("source")
         replaced = before is not None or config.source is not None
         if before is None and config.source is not None and artefact.path.is_file():
-            aside = artefact.path.with_name("detections.previous.json")
-            artefact.path.replace(aside)
-            logger.info("the detections of the data set are now in %s", aside)
+            backup_path = artefact.path.with_name("detections.previous.json")
+            artefact.path.replace(backup_path)
+            logger.info("the detections of the data set are now in %s", backup_path)
     if replaced or found is None:
         shutil.rmtree(unfinished(config), ignore_errors=True)
     return replaced

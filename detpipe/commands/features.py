@@ -73,7 +73,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
     stored = open_split(config.folder.proposals, split, dataset)
     artefact = store_artefact(config, extractor, stored)
     if config.overwrite:
-        set_aside(artefact)
+        keep_backup(artefact)
     if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
         before = earlier_store(artefact)
@@ -85,7 +85,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
             artefact.pause(time.perf_counter() - begun)
             raise Interrupted(f"features so far are in {artefact.path}; the same command without overwrite goes on")
         artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
-    shutil.rmtree(aside(artefact.path), ignore_errors=True)
+    shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
     logger.info(
         "features: %d regions of %d %s images, %d of them taken over, %d MB, in %.1f s -> %s",
@@ -133,26 +133,26 @@ def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any
     }
 
 
-def aside(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Where an earlier store or classifier waits until the one that replaces it stands."""
     return path.with_name(f"{path.name}.before")
 
 
-def set_aside(artefact: Artefact) -> None:
+def keep_backup(artefact: Artefact) -> None:
     """Keep a complete store for the one that replaces it; an unfinished one goes, and one whose manifest is broken."""
     try:
         found = find_manifest(artefact.path)
     except ArtefactError:  # which says to make it anew, as is done here
         return
     if found is not None and found.complete:
-        shutil.rmtree(aside(artefact.path), ignore_errors=True)
-        artefact.path.rename(aside(artefact.path))
+        shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
+        artefact.path.rename(backup_path(artefact.path))
 
 
 def earlier_store(artefact: Artefact) -> FeatureStore | None:
     """The store that was set aside, where its features were made as these will be; else none."""
     try:
-        store = open_store(aside(artefact.path))
+        store = open_store(backup_path(artefact.path))
     except (ArtefactError, FeatureStoreError):  # none, or one that is damaged: all is computed
         return None
     same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]

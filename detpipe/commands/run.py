@@ -15,9 +15,9 @@ from detpipe.commands.stage_settings import TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
-from detpipe.heads.stored.feature_head import StoredHead
-from detpipe.heads.stored.zero_shot import ZeroShot
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
+from detpipe.heads.stored.feature_head import StoredHeadConfig
+from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
@@ -61,7 +61,7 @@ def check_settings(config: Run) -> None:
     check_detect_settings(config.detect, kind_of_head(config.head), "this run")
     check_weights(config.backbone)
     check_start_weights(config.solver.weights, "solver.weights")
-    if isinstance(config.head, FastRcnnHead):
+    if isinstance(config.head, FastRcnnConfig):
         map_strides(config.backbone, config.head.maps)
 
 
@@ -131,12 +131,12 @@ def gate(config: Run) -> None:
     train = source.load(Split.train)
     taught = taught_classes(train)
     lacking = [name for name in train.classes if name not in taught]
-    if not taught or (lacking and isinstance(config.head, StoredHead) and config.head.NEEDS_EACH):
+    if not taught or (lacking and isinstance(config.head, StoredHeadConfig) and config.head.NEEDS_EACH):
         raise ValueError(
             f"{train.name}: wanted training objects of each class to learn from, got none of {lacking}; "
             f"leave out what has none: dataset.classes=[{','.join(taught) or '...'}]"
         )
-    if lacking and not isinstance(config.head, ZeroShot):  # which finds a class by its vector
+    if lacking and not isinstance(config.head, ZeroShotConfig):  # which finds a class by its vector
         logger.warning("%s: no training object of %s, which will not be found", train.name, ", ".join(lacking))
 
 

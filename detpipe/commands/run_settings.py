@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
-from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
-from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
+from detpipe.heads.region_head import TrainedHeadConfig
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
@@ -42,11 +42,11 @@ class Run(Propose, Crop, Features, TrainCls, Detect, Evaluate):
 
     fine_tune: bool = False
     """For a head on stored features: first let the backbone learn the classes, by the softmax head `tuning`."""
-    tuning: HeadConfig = field(default_factory=HeadConfig)
+    tuning: TrainedHeadConfig = field(default_factory=TrainedHeadConfig)
     """fine_tune: that head, and what of the backbone learns."""
-    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
+    multibox: MultiBoxConfig = field(default_factory=MultiBoxConfig)
     """proposals=multibox without proposals.weights: the network that is trained to propose first."""
-    multibox_solver: MultiBoxSolver = field(default_factory=MultiBoxSolver, metadata={"group": "solver"})
+    multibox_solver: MultiBoxSolverConfig = field(default_factory=MultiBoxSolverConfig, metadata={"group": "solver"})
     """How it is trained."""
     departures: list[str] = field(default_factory=list)
     """What a preset does in another way than its paper; said before and after the run."""

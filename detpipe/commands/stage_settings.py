@@ -9,10 +9,10 @@ from detpipe.backbone.settings import BackboneConfig
 from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.images.settings import ViewConfig
-from detpipe.classify.labeling import Sampling
+from detpipe.classify.labeling import SamplingConfig
 from detpipe.classify.settings import DetectConfig
-from detpipe.heads.multibox.settings import MultiBoxHead, MultiBoxSolver
-from detpipe.heads.region_head import HeadConfig, RegionHead
+from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
+from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
@@ -22,7 +22,7 @@ from detpipe.solver.solver_config import SolverConfig
 class Crop(Command):
     """Settings of `detpipe crop`."""
 
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Which regions, labelled how."""
     crops: CropConfig = field(default_factory=CropConfig)
     """How they are cut out and stored."""
@@ -34,7 +34,7 @@ class Crop(Command):
 class Features(Command):
     """Settings of `detpipe features`."""
 
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Which regions of the training images, labelled how."""
     crops: CropConfig = field(default_factory=CropConfig)
     """How they are cut out; nothing is stored of the pixels."""
@@ -54,19 +54,19 @@ class TrainCls(Command):
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The network below, with its ImageNet weights."""
-    head: RegionHead = field(default_factory=HeadConfig)
+    head: RegionHeadConfig = field(default_factory=TrainedHeadConfig)
     """What stands on it, and what of it learns."""
     solver: SolverConfig = field(default_factory=SolverConfig)
     """How it is trained."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """fast_rcnn: which regions of an image it learns from, labelled how; of crops `detpipe crop` says it."""
     precision: Precision = Precision.auto
     """float32 or bf16."""
 
     @property
-    def trained_head(self) -> HeadConfig:
+    def trained_head(self) -> TrainedHeadConfig:
         """The head, where it is one that trains with the backbone. Raises ValueError for another."""
-        if not isinstance(self.head, HeadConfig):
+        if not isinstance(self.head, TrainedHeadConfig):
             raise ValueError(
                 f"head: wanted one that trains with the backbone, as softmax, got {type(self.head).__name__}"
             )
@@ -98,7 +98,7 @@ class TrainImages(TrainCls):
             raise ValueError("db.val: goes with db.train; give both, or neither to train on crops")
 
 
-class Targets(enum.Enum):
+class TargetSource(enum.Enum):
     """What stands for objects: the annotated ones, or the run's proposals by their rank (no labels needed)."""
 
     truth = "truth"
@@ -112,11 +112,11 @@ class TrainMultiBox(Command):
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The network below, with its ImageNet weights; backbone.weights=DIR/classifier/weights.safetensors takes over
     what a training of regions made of it."""
-    multibox: MultiBoxHead = field(default_factory=MultiBoxHead)
+    multibox: MultiBoxConfig = field(default_factory=MultiBoxConfig)
     """The form of the network and its losses: multibox=multibox_2014|msc_multibox, or our own."""
-    solver: SolverConfig = field(default_factory=MultiBoxSolver)
+    solver: SolverConfig = field(default_factory=MultiBoxSolverConfig)
     """How it is trained; batch_size counts images."""
-    targets: Targets = Targets.truth
+    targets: TargetSource = TargetSource.truth
     """truth, or proposals: those of the run folder stand for objects, for a start without labels."""
     target_boxes: int = 20
     """targets=proposals: the best so many of an image; the r-th of n is worth 1 - r / n."""

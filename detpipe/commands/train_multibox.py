@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.backbone.create import map_strides, written_out
-from detpipe.commands.stage_settings import Targets, TrainMultiBox
+from detpipe.commands.stage_settings import TargetSource, TrainMultiBox
 from detpipe.heads.multibox.folder import (
     DESCRIPTION,
     MultiBoxSpec,
@@ -19,7 +19,7 @@ from detpipe.heads.multibox.folder import (
 from detpipe.heads.multibox.network import make_shapes
 from detpipe.heads.multibox.priors import as_numbers, as_shapes
 from detpipe.heads.multibox.train import train_multibox
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.runs.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.runs.stored_split import open_split
 from detpipe.runs.training import TrainingJob, part_digests, run_training
@@ -38,7 +38,7 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
 
     Raises ValueError where there is no object.
     """
-    labelled, max_bad = config.targets is Targets.truth, config.data_source.max_bad
+    labelled, max_bad = config.targets is TargetSource.truth, config.data_source.max_bad
     train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
     boxes, sizes = objects_of(targets_of(config, train_part))
     strides = map_strides(config.backbone, config.multibox.maps)
@@ -47,17 +47,17 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
     shapes = priors_of_start(config) or own
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
 
-    def train(session: Session) -> dict[str, float]:
-        network = build_multibox(spec, seed=session.seed, pretrained=True)
+    def train(context: RunContext) -> dict[str, float]:
+        network = build_multibox(spec, seed=context.seed, pretrained=True)
         annotated = val_part.dataset.ground_truth is not None
         summary = train_multibox(
             network,
             readable(targets_of(config, train_part), len(train_part.records), max_bad),
             readable(true_targets(val_part) if annotated else (), len(val_part.records), max_bad),
             head=config.multibox,
-            session=session,
+            context=context,
         )
-        if session.ranks.is_first:
+        if context.ranks.is_first:
             save_multibox(config.folder.multibox, network, spec)
         return summary
 
@@ -94,7 +94,7 @@ def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
 
 def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:
     """Each image with what it is to propose: its objects, or the run's proposals for it."""
-    if config.targets is Targets.truth:
+    if config.targets is TargetSource.truth:
         yield from true_targets(part)
         return
     split = open_split(config.folder.proposals, part.split, part.dataset)
@@ -106,5 +106,5 @@ def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:
 def as_targets(proposals: Proposals) -> tuple[GroundTruth, Float32Array]:
     """Proposals in place of objects, numbered by their labels, and the worth of each by its rank."""
     count = len(proposals)
-    worth = (1 - np.arange(count, dtype=np.float32) / max(count, 1)).astype(np.float32)
-    return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), worth
+    weight = (1 - np.arange(count, dtype=np.float32) / max(count, 1)).astype(np.float32)
+    return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), weight

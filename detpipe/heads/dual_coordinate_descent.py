@@ -55,14 +55,14 @@ def descend(
                 score += weight[j] * np.float64(x[i, j])
             gradient = signs[i] * score - 1.0
             projected = gradient
-            aside = False
+            backup_path = False
             if duals[i] <= 0.0:
-                aside = gradient > highest
+                backup_path = gradient > highest
                 projected = min(gradient, 0.0)
             elif duals[i] >= upper[i]:
-                aside = gradient < lowest
+                backup_path = gradient < lowest
                 projected = max(gradient, 0.0)
-            if aside:
+            if backup_path:
                 size -= 1
                 active[place], active[size] = active[size], active[place]
                 continue

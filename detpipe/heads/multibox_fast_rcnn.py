@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.necks import with_coarser
 from detpipe.heads.multibox.network import MultiBoxPredictor, Output, best_boxes
 from detpipe.structures import Float32Array
@@ -29,7 +29,7 @@ class MultiBoxFastRcnn(FastRcnn):
         self,
         backbone: Backbone,
         n_classes: int,
-        config: MultiBoxFastRcnnHead,
+        config: MultiBoxFastRcnnConfig,
         shapes: Sequence[Float32Array],
         *,
         seed: int,

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import ClassVar
 
-from detpipe.backbone.fine_tuning import FineTuning
+from detpipe.backbone.fine_tuning import FineTuningConfig
 
 
 class BoxLoss(enum.Enum):
@@ -26,7 +26,7 @@ class BoxRegression(enum.Enum):
 
 
 @dataclass(kw_only=True)
-class RegionHead:
+class RegionHeadConfig:
     """What every head of regions has: a regression of boxes, or none."""
 
     TORCHRUN: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class RegionHead:
 
 
 @dataclass(kw_only=True)
-class HeadConfig(RegionHead, FineTuning):
+class TrainedHeadConfig(RegionHeadConfig, FineTuningConfig):
     """A head that is trained with the backbone below it, and what of the backbone learns."""
 
     box_regression: BoxRegression = BoxRegression.joint

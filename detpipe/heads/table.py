@@ -1,6 +1,6 @@
 """The table of heads: the words of `head=`, and the settings classes that they stand for.
 
-A new head is a row here. One on stored features names its module in `StoredHead.MODULE`; see docs/new_head.md.
+A new head is a row here. One on stored features names its module in `StoredHeadConfig.MODULE`; see docs/new_head.md.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 from detpipe.class_path import class_path_of, load_class
 
 HEADS: dict[str, str] = {
-    "softmax": "detpipe.heads.region_head:HeadConfig",
-    "fast_rcnn": "detpipe.heads.fast_rcnn.settings:FastRcnnHead",
-    "multibox_fast_rcnn": "detpipe.heads.fast_rcnn.settings:MultiBoxFastRcnnHead",
-    "svm": "detpipe.heads.stored.linear_svm:SvmHead",
-    "linear": "detpipe.heads.stored.softmax_regression:SoftmaxRegressionHead",
-    "two_layers": "detpipe.heads.stored.two_layers:TwoLayers",
-    "knn": "detpipe.heads.stored.nearest_neighbours:NearestNeighboursHead",
-    "prototypes": "detpipe.heads.stored.prototypes:PrototypesHead",
-    "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShot",
+    "softmax": "detpipe.heads.region_head:TrainedHeadConfig",
+    "fast_rcnn": "detpipe.heads.fast_rcnn.settings:FastRcnnConfig",
+    "multibox_fast_rcnn": "detpipe.heads.fast_rcnn.settings:MultiBoxFastRcnnConfig",
+    "svm": "detpipe.heads.stored.linear_svm:SvmConfig",
+    "linear": "detpipe.heads.stored.softmax_regression:SoftmaxRegressionConfig",
+    "two_layers": "detpipe.heads.stored.two_layers:TwoLayersConfig",
+    "knn": "detpipe.heads.stored.nearest_neighbours:NearestNeighboursConfig",
+    "prototypes": "detpipe.heads.stored.prototypes:PrototypesConfig",
+    "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShotConfig",
 }
 """From the word to "module:Class"."""
 

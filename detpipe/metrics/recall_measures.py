@@ -33,12 +33,12 @@ class Measure:
     worth: (n, B) float64 overlaps -> (n, B) float64 in [0, 1]. by_class: the mean over classes of the class's mean.
     """
 
-    worth: Callable[[Float64Array], Float64Array]
+    weight: Callable[[Float64Array], Float64Array]
     by_class: bool = False
 
     def values(self, best: Float32Array) -> Float64Array:
         """What each overlap is worth. (n, B) float32 -> (n, B) float64."""
-        return self.worth(best.astype(np.float64))
+        return self.weight(best.astype(np.float64))
 
     def groups(self, labels: Int64Array) -> Int64Array:
         """(n,) int64: the objects that are averaged together, before the mean over the groups."""

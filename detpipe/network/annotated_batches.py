@@ -24,11 +24,11 @@ class AnnotatedImage:
 
     path: Path
     truth: GroundTruth
-    worth: Float32Array | None = None
+    weight: Float32Array | None = None
 
-    def worth_of(self, seen: GroundTruth) -> Float32Array:
+    def weights_of(self, seen: GroundTruth) -> Float32Array:
         """Of the objects that a view shows, (G,); 1 of each where all are equal."""
-        return np.ones(len(seen), dtype=np.float32) if self.worth is None else self.worth[seen.labels - 1]
+        return np.ones(len(seen), dtype=np.float32) if self.weight is None else self.weight[seen.labels - 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class AnnotatedBatch:
     images: npt.NDArray[np.uint8]
     sizes: tuple[tuple[int, int], ...]
     truths: tuple[GroundTruth, ...]
-    worths: tuple[Float32Array, ...]
+    weights: tuple[Float32Array, ...]
     number: int
     turns: tuple[int, ...]
 
@@ -73,16 +73,16 @@ class AnnotatedBatches:
 
     def __call__(self, number: int) -> AnnotatedBatch:
         """Raises BrokenImageError for a file that can't be read."""
-        shown, worths, turns = [], [], []
+        shown, weights, turns = [], [], []
         for turn, place in list(enumerate(self._order(number)))[self._part]:
             one = self._images[place]
             generator = image_generator(self._seed, number, turn)
             pixels, seen = self._views.draw(read_image(one.path), one.truth, generator)
             shown.append((pixels, seen))
-            worths.append(one.worth_of(seen))
+            weights.append(one.weights_of(seen))
             turns.append(turn)
         images, sizes = padded([pixels for pixels, _ in shown], self._multiple, self._fill)
-        return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(worths), number, tuple(turns))
+        return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(weights), number, tuple(turns))
 
 
 def padded(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.fine_tuning import FineTuning
+from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
@@ -22,7 +22,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class RunContext:
     """How and where a training runs."""
 
     solver: SolverConfig
@@ -49,8 +49,8 @@ def train_network(
     make_batch: Callable[[int], Batch],
     loss: Callable[[Batch], Mapping[str, Tensor]],
     validate: Callable[[], Mapping[str, float]] | None,
-    learning: FineTuning,
-    session: Session,
+    learning: FineTuningConfig,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network`, which has a `backbone`, in place; returns the solver's summary.
 
@@ -62,8 +62,8 @@ def train_network(
     """
     backbone = network.backbone
     assert isinstance(backbone, Backbone)
-    solver, ranks = session.solver, session.ranks
-    network.to(session.device).to(memory_format=torch.channels_last)
+    solver, ranks = context.solver, context.ranks
+    network.to(context.device).to(memory_format=torch.channels_last)
     backbone.freeze(learning.freeze_stages, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm)
     backbone.use_fast_depthwise_backward()
     if learning.sync_batch_norm and ranks.size > 1 and not learning.freeze_batch_norm:
@@ -84,9 +84,9 @@ def train_network(
         make_batch=make_batch,
         loss=loss,
         validate=validate,
-        folder=session.folder,
-        key=session.key,
-        seed=session.seed,
+        folder=context.folder,
+        key=context.key,
+        seed=context.seed,
         ranks=ranks,
     ).run()
 

@@ -41,10 +41,10 @@ def readable(targets: Iterable[Target], total: int, max_bad: float) -> list[Anno
     Raises TooManyBadError where more than max_bad of `total` can't.
     """
     images, bad = [], []
-    for record, truth, worth in progress(targets, "read", total=total, unit="image"):
+    for record, truth, weight in progress(targets, "read", total=total, unit="image"):
         try:
             read_image(record.path)
-            images.append(AnnotatedImage(record.path, truth, worth))
+            images.append(AnnotatedImage(record.path, truth, weight))
         except (BrokenImageError, OSError) as error:
             bad.append(LeftOut.because(record.path, error))
     hold_max_bad(bad, total, max_bad, "dataset.max_bad")

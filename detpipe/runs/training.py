@@ -17,7 +17,7 @@ from detpipe.backbone.settings import BackboneConfig
 from detpipe.datasets.image_file import file_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
-from detpipe.network.train_network import Session, training_key
+from detpipe.network.train_network import RunContext, training_key
 from detpipe.runs.command import dataset_digest
 from detpipe.runs.training_images import Part
 from detpipe.solver.initial_weights import check_start_weights
@@ -53,7 +53,7 @@ class TrainingJob:
     stage: str
     learned: Mapping[str, Any]
     inputs: Mapping[str, str]
-    train: Callable[[Session], dict[str, float]]
+    train: Callable[[RunContext], dict[str, float]]
 
     def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
         """The artefact with its key."""
@@ -95,7 +95,7 @@ def complete(
     device: torch.device,
     bf16: bool,
     ranks: Ranks,
-    work: Callable[[Session], dict[str, float]],
+    work: Callable[[RunContext], dict[str, float]],
 ) -> None:
     """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
 
@@ -105,7 +105,7 @@ def complete(
     check_starts(artefact, config)
     if begin(artefact, ranks, overwrite=config.overwrite) is not State.COMPLETE:
         begun = time.perf_counter()
-        session = Session(
+        context = RunContext(
             solver=config.solver,
             folder=artefact.path,
             key=artefact.manifest.digest,
@@ -115,7 +115,7 @@ def complete(
             ranks=ranks,
         )
         try:
-            summary = work(session)
+            summary = work(context)
         except Interrupted:
             if ranks.is_first:
                 artefact.pause(time.perf_counter() - begun)

@@ -26,7 +26,7 @@ from detpipe.classify.kinds import (
     load_spec,
 )
 from detpipe.classify.settings import DetectConfig
-from detpipe.heads.region_head import RegionHead
+from detpipe.heads.region_head import RegionHeadConfig
 from detpipe.heads.table import HEADS, head_class, head_word
 from detpipe.network.network_folder import NetworkFolderError
 from detpipe.network.settings import Precision
@@ -97,7 +97,7 @@ def test_only_settings_of_detect_are_named(kind: Kind) -> None:
 @pytest.mark.parametrize("word", HEADS)
 def test_every_head_has_a_word_and_a_kind(word: str) -> None:
     cls = head_class(word)
-    assert issubclass(cls, RegionHead)
+    assert issubclass(cls, RegionHeadConfig)
     head = cls.__new__(cls)  # some have settings without a default
     assert head_word(head) == word
     wanted = word if word in ("fast_rcnn", "multibox_fast_rcnn") else "crops" if word == "softmax" else "features"
@@ -105,10 +105,10 @@ def test_every_head_has_a_word_and_a_kind(word: str) -> None:
 
 
 def test_a_head_that_no_row_has() -> None:
-    with pytest.raises(ValueError, match="RegionHead"):
-        kind_of_head(RegionHead())
+    with pytest.raises(ValueError, match="RegionHeadConfig"):
+        kind_of_head(RegionHeadConfig())
     with pytest.raises(ValueError, match="HEADS"):
-        head_word(RegionHead())
+        head_word(RegionHeadConfig())
     with pytest.raises(ValueError, match=r"head=sfm: .*softmax"):
         head_class("sfm")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe import boxes as geometry
-from detpipe.classify.labeling import Regions, Sampling, jitter, label_regions, sample_regions
+from detpipe.classify.labeling import Regions, SamplingConfig, jitter, label_regions, sample_regions
 from detpipe.structures import Float32Array, GroundTruth
 
 SIZE = (100, 100)
@@ -49,19 +49,19 @@ def random_boxes(n: int, seed: int) -> Float32Array:
 
 
 def test_labels_exactly_at_the_thresholds() -> None:
-    sampling = Sampling(fg_iou=0.6, bg_iou_low=0.1, bg_iou_high=0.3)
+    sampling = SamplingConfig(fg_iou=0.6, bg_iou_low=0.1, bg_iou_high=0.3)
     regions = label_regions(of_iou(10, 6, 5.9, 3, 2.9, 1, 0.9), ONE, sampling)
     assert regions.labels.tolist() == [3, 3, -1, -1, 0, 0, -1]
     np.testing.assert_allclose(regions.ious, [1, 0.6, 0.59, 0.3, 0.29, 0.1, 0.09], rtol=1e-6)
 
 
 def test_the_usual_thresholds_meet() -> None:
-    assert label_regions(of_iou(5, 4.9, 0.1), ONE, Sampling()).labels.tolist() == [3, 0, 0]
+    assert label_regions(of_iou(5, 4.9, 0.1), ONE, SamplingConfig()).labels.tolist() == [3, 0, 0]
 
 
 def test_a_region_is_its_nearest_objects() -> None:
     truth = truth_of(((0, 0, 10, 10), 1, ""), ((0, 0, 10, 8), 2, ""))
-    regions = label_regions(of_iou(10, 8, 8.5), truth, Sampling())
+    regions = label_regions(of_iou(10, 8, 8.5), truth, SamplingConfig())
     assert regions.labels.tolist() == [1, 2, 2]
     np.testing.assert_allclose(regions.deltas[0], 0, atol=1e-6)
     want = geometry.encode(of_iou(8.5), of_iou(8))
@@ -69,7 +69,7 @@ def test_a_region_is_its_nearest_objects() -> None:
 
 
 def test_background_has_no_deltas() -> None:
-    assert not label_regions(of_iou(4, 1), ONE, Sampling()).deltas.any()
+    assert not label_regions(of_iou(4, 1), ONE, SamplingConfig()).deltas.any()
 
 
 def test_regions_on_difficult_objects_and_in_crowds_teach_nothing() -> None:
@@ -82,24 +82,24 @@ def test_regions_on_difficult_objects_and_in_crowds_teach_nothing() -> None:
         (45, 50, 55, 60),  # half of itself
         (44, 50, 54, 60),
     )
-    assert label_regions(candidates, truth, Sampling()).labels.tolist() == [-1, 0, 0, -1, -1, 0]
+    assert label_regions(candidates, truth, SamplingConfig()).labels.tolist() == [-1, 0, 0, -1, -1, 0]
 
 
 def test_an_object_in_a_crowd_still_teaches() -> None:
     truth = truth_of(((0, 0, 10, 10), 1, ""), ((0, 0, 50, 50), 2, "crowd"), ((0, 0, 10, 10), 3, "difficult"))
-    assert label_regions(of_iou(10, 3), truth, Sampling()).labels.tolist() == [1, -1]
+    assert label_regions(of_iou(10, 3), truth, SamplingConfig()).labels.tolist() == [1, -1]
 
 
 def test_nothing_to_label() -> None:
-    assert len(label_regions(EMPTY, ONE, Sampling())) == len(label_regions(EMPTY, NOTHING, Sampling())) == 0
-    regions = label_regions(of_iou(10, 1), NOTHING, Sampling())
+    assert len(label_regions(EMPTY, ONE, SamplingConfig())) == len(label_regions(EMPTY, NOTHING, SamplingConfig())) == 0
+    regions = label_regions(of_iou(10, 1), NOTHING, SamplingConfig())
     assert regions.labels.tolist() == [0, 0]
     assert regions.ious.tolist() == [0, 0]
     # IoU 0 is below Fast R-CNN's 0.1.
-    assert label_regions(of_iou(10), NOTHING, Sampling(bg_iou_low=0.1)).labels.tolist() == [-1]
+    assert label_regions(of_iou(10), NOTHING, SamplingConfig(bg_iou_low=0.1)).labels.tolist() == [-1]
 
 
-def sample(proposals: Float32Array, truth: GroundTruth, sampling: Sampling, seed: int = 0) -> Regions:
+def sample(proposals: Float32Array, truth: GroundTruth, sampling: SamplingConfig, seed: int = 0) -> Regions:
     return sample_regions(proposals, truth, SIZE, sampling, np.random.default_rng(seed))
 
 
@@ -107,32 +107,32 @@ def test_the_shares() -> None:
     regions = sample(
         np.concatenate([random_boxes(500, 1), of_iou(*np.linspace(6, 10, 50))]),
         ONE,
-        Sampling(regions_per_image=40, fg_share=0.3),
+        SamplingConfig(regions_per_image=40, fg_share=0.3),
     )
     assert np.count_nonzero(regions.labels > 0) == 12
     assert np.count_nonzero(regions.labels == 0) == 28
 
 
 def test_one_kind_does_not_fill_the_place_of_the_other() -> None:
-    few = sample(random_boxes(500, 1), ONE, Sampling(regions_per_image=40, fg_share=0.3, jittered=0))
+    few = sample(random_boxes(500, 1), ONE, SamplingConfig(regions_per_image=40, fg_share=0.3, jittered=0))
     assert few.boxes[few.labels > 0].tolist() == [[0, 0, 10, 10]]
     assert np.count_nonzero(few.labels == 0) == 28
-    none = sample(random_boxes(500, 1), NOTHING, Sampling(regions_per_image=40, fg_share=0.3))
+    none = sample(random_boxes(500, 1), NOTHING, SamplingConfig(regions_per_image=40, fg_share=0.3))
     assert none.labels.tolist() == [0] * 28
 
 
 def test_objects_are_among_the_examples_without_proposals() -> None:
-    regions = sample(EMPTY, ONE, Sampling(jittered=0))
+    regions = sample(EMPTY, ONE, SamplingConfig(jittered=0))
     assert regions.boxes.tolist() == [[0, 0, 10, 10]]
     assert (regions.labels.tolist(), regions.ious.tolist()) == ([3], [1])
     ignored = truth_of(((0, 0, 10, 10), 1, "difficult"), ((20, 20, 30, 30), 1, "crowd"))
-    assert len(sample(EMPTY, ignored, Sampling())) == 0
+    assert len(sample(EMPTY, ignored, SamplingConfig())) == 0
 
 
 def test_own_boxes_are_always_among_the_examples() -> None:
     truth = truth_of(((0, 0, 10, 10), 1, ""), ((20, 20, 30, 30), 2, ""))
     proposals = of_iou(*np.linspace(6, 9.9, 200))
-    kept = [Sampling(regions_per_image=8, fg_share=0.25, jittered=0, own_boxes=own) for own in (True, False)]
+    kept = [SamplingConfig(regions_per_image=8, fg_share=0.25, jittered=0, own_boxes=own) for own in (True, False)]
     for seed in range(5):
         assert sample(proposals, truth, kept[0], seed).ious.tolist() == [1, 1]
     assert any((sample(proposals, ONE, kept[1], seed).ious < 1).all() for seed in range(5))
@@ -142,18 +142,18 @@ def test_own_boxes_are_always_among_the_examples() -> None:
 
 
 def test_a_key_is_as_before_where_nothing_new_is_set() -> None:
-    assert "own_boxes" not in Sampling().key()
-    assert Sampling(own_boxes=True).key()["own_boxes"] is True
+    assert "own_boxes" not in SamplingConfig().key()
+    assert SamplingConfig(own_boxes=True).key()["own_boxes"] is True
 
 
 def test_neither_proposals_nor_objects() -> None:
-    regions = sample(EMPTY, NOTHING, Sampling())
+    regions = sample(EMPTY, NOTHING, SamplingConfig())
     assert (regions.boxes.shape, regions.labels.shape, regions.deltas.shape) == ((0, 4), (0,), (0, 4))
     assert regions.boxes.dtype == np.float32
 
 
 def test_candidates_without_a_pixel_are_left_out() -> None:
-    regions = sample(boxes_of((5, 5, 5, 9), (50, 50, 60, 60), (70, 70, 70, 70)), NOTHING, Sampling())
+    regions = sample(boxes_of((5, 5, 5, 9), (50, 50, 60, 60), (70, 70, 70, 70)), NOTHING, SamplingConfig())
     assert regions.boxes.tolist() == [[50, 50, 60, 60]]
 
 
@@ -161,7 +161,7 @@ def test_candidates_without_a_pixel_are_left_out() -> None:
 def test_a_sample_is_labelled_unique_and_repeatable(n: int, objects: int, seed: int) -> None:
     truth = GroundTruth.from_boxes(random_boxes(objects, seed), np.arange(1, objects + 1))
     proposals = random_boxes(n, seed + 1)
-    sampling = Sampling(regions_per_image=16)
+    sampling = SamplingConfig(regions_per_image=16)
     regions = sample(proposals, truth, sampling, seed)
     assert len(np.unique(regions.boxes, axis=0)) == len(regions) <= 16
     assert ((regions.labels >= 0) & (regions.labels <= objects)).all()
@@ -179,7 +179,7 @@ def test_a_sample_is_labelled_unique_and_repeatable(n: int, objects: int, seed: 
 
 def test_jitter_stays_near_and_inside() -> None:
     objects = boxes_of((0, 0, 30, 40), (60, 60, 100, 100))
-    sampling = Sampling(jittered=200)
+    sampling = SamplingConfig(jittered=200)
     moved = jitter(objects, SIZE, sampling, np.random.default_rng(0))
     assert moved.dtype == np.float32
     assert 150 < len(moved) < 400  # the comment in the code promises about two in three
@@ -189,8 +189,8 @@ def test_jitter_stays_near_and_inside() -> None:
 
 
 def test_jitter_of_nothing() -> None:
-    assert jitter(EMPTY, SIZE, Sampling(), np.random.default_rng(0)).shape == (0, 4)
-    assert jitter(boxes_of((0, 0, 5, 5)), SIZE, Sampling(jittered=0), np.random.default_rng(0)).shape == (0, 4)
+    assert jitter(EMPTY, SIZE, SamplingConfig(), np.random.default_rng(0)).shape == (0, 4)
+    assert jitter(boxes_of((0, 0, 5, 5)), SIZE, SamplingConfig(jittered=0), np.random.default_rng(0)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_jitter_of_nothing() -> None:
 )
 def test_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Sampling(**values)
+        SamplingConfig(**values)
 
 
 def test_only_the_best_proposals_are_candidates() -> None:
     boxes = random_boxes(50, 1)
-    first = sample(boxes, NOTHING, Sampling(max_proposals=10, regions_per_image=40, fg_share=0))
+    first = sample(boxes, NOTHING, SamplingConfig(max_proposals=10, regions_per_image=40, fg_share=0))
     assert {tuple(box) for box in first.boxes} == {tuple(box) for box in boxes[:10]}
-    assert len(sample(boxes, NOTHING, Sampling(max_proposals=0))) == 0
-    assert len(sample(boxes, NOTHING, Sampling(max_proposals=None, regions_per_image=99, fg_share=0))) == 50
+    assert len(sample(boxes, NOTHING, SamplingConfig(max_proposals=0))) == 0
+    assert len(sample(boxes, NOTHING, SamplingConfig(max_proposals=None, regions_per_image=99, fg_share=0))) == 50

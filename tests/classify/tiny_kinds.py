@@ -20,8 +20,8 @@ from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.images.network import ImageClassifierSpec, build_image_classifier
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.multibox_fast_rcnn.network import build_multibox_fast_rcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
-from detpipe.heads.stored.linear_svm import SvmHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
+from detpipe.heads.stored.linear_svm import SvmConfig
 from tests.classify.multibox_fast_rcnn import tiny as tiny_multibox_fast_rcnn
 from tests.heads.multibox import tiny as tiny_multibox
 from tests.heads.stored.examples import clusters
@@ -42,7 +42,7 @@ def multibox_fast_rcnn(folder: Path) -> Made:
 
 
 def fast_rcnn(folder: Path) -> Made:
-    head = FastRcnnHead(maps=["conv2"], merge_width=None, pool_size=2, hidden=8, scales=[64], freeze_stages=0)
+    head = FastRcnnConfig(maps=["conv2"], merge_width=None, pool_size=2, hidden=8, scales=[64], freeze_stages=0)
     spec = FastRcnnSpec(classes=CLASSES, category_ids=CATEGORY_IDS, backbone=backbone(folder), head=head)
     return build_fast_rcnn(spec, seed=1, pretrained=True), spec
 
@@ -61,7 +61,7 @@ def features(folder: Path) -> Made:
     )
     below = create_from_seed(spec.backbone, 1)
     width = RegionFeatures(below, CROPS, seen, device=torch.device("cpu"), bf16=False).width
-    return FeatureClassifier(below, SvmHead().train(clusters(width=width), seed=0)), spec
+    return FeatureClassifier(below, SvmConfig().train(clusters(width=width), seed=0)), spec
 
 
 def crops(folder: Path) -> Made:

@@ -16,7 +16,7 @@ from detpipe.classify.features.network import examples_of
 from detpipe.classify.features.store import open_store
 from detpipe.classify.kinds import load_classifier
 from detpipe.heads.stored.feature_head import FeatureHead
-from detpipe.heads.stored.two_layers import TwoLayers
+from detpipe.heads.stored.two_layers import TwoLayersConfig
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -174,7 +174,7 @@ def test_a_training_that_fails_keeps_the_classifier_that_there_is(
         raise OSError("no room")
 
     if moment == "training":
-        monkeypatch.setattr("detpipe.heads.stored.prototypes.PrototypesHead.fit", fails)
+        monkeypatch.setattr("detpipe.heads.stored.prototypes.PrototypesConfig.fit", fails)
     else:
         monkeypatch.setattr("detpipe.commands.train_cls.stored_head.save_classifier", fails)
     before = bytes_of(changed / "classifier")
@@ -351,13 +351,13 @@ def test_a_head_is_trained_in_the_precision_asked_for(
     assert by_hardware.status == int(processor_has_bf16), by_hardware.err
     # A class more is learnt in the same precision.
     seen = []
-    learn = TwoLayers.fit
+    learn = TwoLayersConfig.fit
 
     def watched(*arguments: Any, **more: Any) -> FeatureHead:
         seen.append(more["bf16"])
         return learn(*arguments, **more)
 
-    monkeypatch.setattr(TwoLayers, "fit", watched)
+    monkeypatch.setattr(TwoLayersConfig, "fit", watched)
     ran("classes add", voc_root, changed, "name=square")
     assert seen == [False]
     assert read_manifest(changed / "classifier").settings["bf16"] is False

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.priors import centred
-from detpipe.heads.multibox.settings import MultiBoxTargets
+from detpipe.heads.multibox.settings import MultiBoxTargetConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from tests.classify import tiny
 
@@ -17,9 +17,9 @@ SHAPES = [centred(np.array([[side, side]], dtype=np.float32)) for side in (12, 2
 """Squares of 12 on the map of stride 4, of 24 on the one that is coarser."""
 
 
-def head(**more: object) -> MultiBoxFastRcnnHead:
+def head(**more: object) -> MultiBoxFastRcnnConfig:
     settings = {"maps": ["stem"], "merge_width": 6, "pool_size": 2, "hidden": 5, "dropout": 0.0, **more}
-    return MultiBoxFastRcnnHead(**settings)  # type: ignore[arg-type]
+    return MultiBoxFastRcnnConfig(**settings)  # type: ignore[arg-type]
 
 
 def network(seed: int = 0, **more: object) -> MultiBoxFastRcnn:
@@ -135,7 +135,7 @@ def test_settings_that_make_no_head(settings: dict[str, object], words: str) -> 
 
 def test_targets_are_checked_where_they_are_made() -> None:
     with pytest.raises(ValueError, match="negative_iou <= positive_iou"):
-        head(multibox=MultiBoxTargets(positive_iou=0.3))
+        head(multibox=MultiBoxTargetConfig(positive_iou=0.3))
 
 
 def test_shapes_for_another_number_of_maps() -> None:

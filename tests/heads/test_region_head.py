@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detpipe.heads.region_head import HeadConfig, RegionHead
+from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from detpipe.heads.region_head import HeadConfig, RegionHead
 )
 def test_settings_of_a_trained_head(values: dict[str, float], name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        HeadConfig(**values)  # type: ignore[arg-type]
+        TrainedHeadConfig(**values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("values", [{"ridge": 0.0}, {"ridge_iou": 1.0}, {"ridge_iou": -0.1}])
 def test_settings_of_every_head(values: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
-        RegionHead(**values)  # type: ignore[arg-type]
+        RegionHeadConfig(**values)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def test_what_a_batch_holds(tmp_path: Path) -> None:
     for number in range(4):
         batch = make(number)
         assert batch.number == number
-        assert len(batch.images) == len(batch.sizes) == len(batch.truths) == len(batch.worths) == 3
+        assert len(batch.images) == len(batch.sizes) == len(batch.truths) == len(batch.weights) == 3
         height, width = batch.images.shape[1:3]
         assert height % 16 == width % 16 == 0
         assert height - max(size[0] for size in batch.sizes) < 16
@@ -90,7 +90,7 @@ def test_ranks_share_a_batch_by_images(tmp_path: Path) -> None:
         assert part.sizes[turn] == (rows, columns)
         np.testing.assert_array_equal(part.images[turn, :rows, :columns], whole.images[place, :rows, :columns])
         np.testing.assert_array_equal(part.truths[turn].boxes, whole.truths[place].boxes)
-        np.testing.assert_array_equal(part.worths[turn], whole.worths[place])
+        np.testing.assert_array_equal(part.weights[turn], whole.weights[place])
 
 
 def test_worths_follow_the_objects_that_a_view_keeps(tmp_path: Path) -> None:
@@ -100,25 +100,25 @@ def test_worths_follow_the_objects_that_a_view_keeps(tmp_path: Path) -> None:
         pair
         for number in range(20)
         for batch in [make(number)]
-        for pair in zip(batch.truths, batch.worths, strict=True)
+        for pair in zip(batch.truths, batch.weights, strict=True)
     ]
-    for truth, worth in shown:
-        assert worth.tolist() == [{1: 0.25, 2: 0.75}[label] for label in truth.labels.tolist()]
+    for truth, weight in shown:
+        assert weight.tolist() == [{1: 0.25, 2: 0.75}[label] for label in truth.labels.tolist()]
     assert {tuple(truth.labels.tolist()) for truth, _ in shown} == {(1,), (2,), (1, 2)}
 
 
 def test_without_worth_all_are_worth_one(tmp_path: Path) -> None:
     image = AnnotatedImage(tmp_path, GroundTruth.from_boxes([], []))
-    assert image.worth_of(GroundTruth.from_boxes([[0, 0, 1, 1]] * 2, [7, 9])).tolist() == [1, 1]
-    assert image.worth_of(image.truth).shape == (0,)
+    assert image.weights_of(GroundTruth.from_boxes([[0, 0, 1, 1]] * 2, [7, 9])).tolist() == [1, 1]
+    assert image.weights_of(image.truth).shape == (0,)
     nothing = AnnotatedImage(tmp_path, image.truth, np.zeros(0, dtype=np.float32))
-    assert nothing.worth_of(nothing.truth).shape == (0,)
+    assert nothing.weights_of(nothing.truth).shape == (0,)
 
 
 def test_images_without_objects(tmp_path: Path) -> None:
     images = [AnnotatedImage(one.path, GroundTruth.from_boxes([], [])) for one in annotated(tmp_path)]
     batch = batches(images)(0)
-    assert [len(truth) for truth in batch.truths] == [len(worth) for worth in batch.worths] == [0, 0, 0]
+    assert [len(truth) for truth in batch.truths] == [len(weight) for weight in batch.weights] == [0, 0, 0]
 
 
 def test_a_pass_shows_each_image_once(tmp_path: Path) -> None:

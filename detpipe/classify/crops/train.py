@@ -16,11 +16,11 @@ from torch import Tensor
 from detpipe.classify.crops.database import CropBatch, CropsReader
 from detpipe.classify.crops.network import RcnnNetwork
 from detpipe.heads.bbox_regressor import BoxRegressor
-from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.region_head import TrainedHeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.network.batch_order import BalancedOrder
 from detpipe.network.device import autocast
-from detpipe.network.train_network import Session, train_network
+from detpipe.network.train_network import RunContext, train_network
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import Float32Array, Int64Array
 
@@ -33,9 +33,9 @@ def fine_tune(
     train: CropsReader,
     val: CropsReader | None,
     *,
-    head: HeadConfig,
+    head: TrainedHeadConfig,
     fg_share: float,
-    session: Session,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
@@ -43,22 +43,22 @@ def fine_tune(
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    device, batch_size = session.device, session.solver.batch_size
-    order = BalancedOrder(train.labels, batch_size=batch_size, fg_share=fg_share, seed=session.seed)
+    device, batch_size = context.device, context.solver.batch_size
+    order = BalancedOrder(train.labels, batch_size=batch_size, fg_share=fg_share, seed=context.seed)
     new_modules = [network.head, *([network.box_regressor] if network.box_regressor is not None else [])]
 
-    part = session.ranks.part(batch_size)
+    part = context.ranks.part(batch_size)
 
     def make_batch(number: int) -> CropBatch:
         batch = train.read(order(number)[part])
         if not head.flip:
             return batch
         # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
-        chosen = np.random.default_rng((session.seed, number)).random(batch_size) < 0.5
+        chosen = np.random.default_rng((context.seed, number)).random(batch_size) < 0.5
         return mirrored(batch, chosen[part])
 
     def loss(batch: CropBatch) -> Mapping[str, Tensor]:
-        with autocast(device, session.bf16):
+        with autocast(device, context.bf16):
             logits, deltas = network(torch.from_numpy(batch.crops).to(device))
         return region_losses(network.box_regressor, logits, deltas, batch, head, device)
 
@@ -68,9 +68,9 @@ def fine_tune(
         examples=len(train),
         make_batch=make_batch,
         loss=loss,
-        validate=validation(network, val, device, session.bf16, validation_crops(session.solver)) if val else None,
+        validate=validation(network, val, device, context.bf16, validation_crops(context.solver)) if val else None,
         learning=head,
-        session=session,
+        context=context,
     )
 
 
@@ -89,7 +89,7 @@ def region_losses(
     logits: Tensor,
     deltas: Tensor | None,
     batch: LabelledRegions,
-    head: HeadConfig,
+    head: TrainedHeadConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy".
@@ -153,7 +153,7 @@ def validation_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def solve_box_regression(
-    network: RcnnNetwork, train: CropsReader, head: HeadConfig, *, device: torch.device, bf16: bool
+    network: RcnnNetwork, train: CropsReader, head: TrainedHeadConfig, *, device: torch.device, bf16: bool
 ) -> None:
     """Set the box regressor to R-CNN's ridge regression on the features of regions with IoU > ridge_iou."""
     assert network.box_regressor is not None

@@ -138,13 +138,13 @@ def _session(path: Path) -> Run:
 
     refusals = (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        context = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except refusals as error:
         raise ExportError(f"onnxruntime refuses the graph: {_first_line(error)}; format=torch may do") from error
 
     def run(example: Mapping[str, Tensor]) -> Sequence[Any]:
         try:
-            results: Sequence[Any] = session.run(None, {name: tensor.numpy() for name, tensor in example.items()})
+            results: Sequence[Any] = context.run(None, {name: tensor.numpy() for name, tensor in example.items()})
         except refusals as error:
             raise ExportError(f"the graph fails at {_shapes(example)}: {_first_line(error)}") from error
         return results

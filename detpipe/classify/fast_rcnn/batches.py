@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.classify.crops.database import verify_image
-from detpipe.classify.labeling import Regions, Sampling, sample_regions
+from detpipe.classify.labeling import Regions, SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import image_generator, plain_order
 from detpipe.network.scaled_image import Scaling
@@ -69,7 +69,7 @@ class HierarchicalSampling:
     def __init__(
         self,
         images: Sequence[ProposedImage],
-        sampling: Sampling,
+        sampling: SamplingConfig,
         views: ImageViews,
         *,
         images_per_batch: int,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from detpipe.backbone.create import create_from_seed, seeded
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.fast_rcnn.truncated_svd import split_linear
 
 
@@ -22,7 +22,7 @@ class FastRcnnSpec(RegionSpec):
 
     KIND: ClassVar[str] = "fast_rcnn"
 
-    head: FastRcnnHead
+    head: FastRcnnConfig
     svd_ranks: tuple[int, ...] = ()
 
 

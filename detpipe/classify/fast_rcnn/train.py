@@ -19,13 +19,13 @@ from detpipe.classify.fast_rcnn.batches import (
     moved,
     seen,
 )
-from detpipe.classify.labeling import Sampling, sample_regions
+from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.network.batch_order import evenly_spread
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
-from detpipe.network.train_network import Session, train_network
+from detpipe.network.train_network import RunContext, train_network
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
@@ -36,9 +36,9 @@ def train_fast_rcnn(
     train: Sequence[ProposedImage],
     val: Sequence[ProposedImage],
     *,
-    head: FastRcnnHead,
-    sampling: Sampling,
-    session: Session,
+    head: FastRcnnConfig,
+    sampling: SamplingConfig,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
@@ -46,7 +46,7 @@ def train_fast_rcnn(
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
+    solver, seed, device, bf16 = context.solver, context.seed, context.device, context.bf16
     fill = mean_colour(network.backbone.spec)
     make_batch = HierarchicalSampling(
         train,
@@ -55,7 +55,7 @@ def train_fast_rcnn(
         images_per_batch=head.images_per_batch,
         batch_size=solver.batch_size,
         seed=seed,
-        part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
+        part=context.ranks.part(head.images_per_batch, "head.images_per_batch"),
     )
 
     def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
@@ -71,7 +71,7 @@ def train_fast_rcnn(
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
         learning=head,
-        session=session,
+        context=context,
     )
 
 
@@ -86,8 +86,8 @@ def forward(network: FastRcnn, batch: RegionBatch, device: torch.device, bf16: b
 def validation(
     network: FastRcnn,
     val: Sequence[ProposedImage],
-    head: FastRcnnHead,
-    sampling: Sampling,
+    head: FastRcnnConfig,
+    sampling: SamplingConfig,
     device: torch.device,
     bf16: bool,
     images: int,

@@ -17,7 +17,7 @@ from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.features.geometry import mirrored_geometry
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead
+from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.table import head_class
 
 
@@ -60,7 +60,7 @@ def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, 
     """
     tensors = {name.removeprefix("head."): one for name, one in state.items() if name.startswith("head.")}
     settings = head_class(spec.head)
-    if not issubclass(settings, StoredHead):
+    if not issubclass(settings, StoredHeadConfig):
         raise ValueError(f"head={spec.head}: expected the word of a head on stored features")
     try:
         head = settings.MODULE(**tensors)

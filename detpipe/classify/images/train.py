@@ -20,12 +20,12 @@ from detpipe.classify.images.network import ImageClassifier
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.view import Draws, draw_views, view_datum
 from detpipe.classify.mixup import Mixing, draw_mixing
-from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.region_head import TrainedHeadConfig
 from detpipe.heads.softmax import softmax_loss
 from detpipe.network.batch_order import plain_order
 from detpipe.network.colour_jitter import jitter_colour, jitter_factor
 from detpipe.network.device import autocast
-from detpipe.network.train_network import Session, train_network
+from detpipe.network.train_network import RunContext, train_network
 from detpipe.storage.datum import CorruptDatumError
 from detpipe.structures import Image, Int64Array
 
@@ -48,8 +48,8 @@ def train_images(
     val: ImagesReader | None,
     *,
     view: ViewConfig,
-    head: HeadConfig,
-    session: Session,
+    head: TrainedHeadConfig,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
@@ -57,12 +57,12 @@ def train_images(
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
-    device, bf16, batch_size = session.device, session.bf16, session.solver.batch_size
-    order = plain_order(len(train), batch_size=batch_size, seed=session.seed)
-    part = session.ranks.part(batch_size)
+    device, bf16, batch_size = context.device, context.bf16, context.solver.batch_size
+    order = plain_order(len(train), batch_size=batch_size, seed=context.seed)
+    part = context.ranks.part(batch_size)
 
     def make_batch(number: int) -> ImageBatch:
-        generator = np.random.default_rng((session.seed, number))
+        generator = np.random.default_rng((context.seed, number))
         # Drawn for the whole batch, so that an image looks the same whichever rank reads it.
         draws = draw_views(generator, batch_size)[part]
         batch = read_batch(train, order(number)[part], network.backbone.spec, view, draws, flip=head.flip)
@@ -89,7 +89,7 @@ def train_images(
         loss=loss,
         validate=validation(network, val, view, device, bf16) if val is not None and len(val) else None,
         learning=head,
-        session=session,
+        context=context,
     )
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from detpipe.backbone.create import create_from_seed, seeded
 from detpipe.classify.classifier_folder import RegionSpec
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.priors import Numbers, as_shapes
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 
@@ -19,7 +19,7 @@ class MultiBoxFastRcnnSpec(RegionSpec):
     KIND: ClassVar[str] = "multibox_fast_rcnn"
     PROPOSES: ClassVar[bool] = True
 
-    head: MultiBoxFastRcnnHead
+    head: MultiBoxFastRcnnConfig
     shapes: Numbers
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from detpipe.classify.crops.train import region_losses, validation_numbers
 from detpipe.classify.fast_rcnn.batches import RegionBatch
-from detpipe.classify.labeling import Sampling, sample_regions
+from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
-from detpipe.heads.multibox.loss import Taught, multibox_loss
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
+from detpipe.heads.multibox.loss import Targets, multibox_loss
 from detpipe.heads.multibox.network import Output
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
@@ -24,7 +24,7 @@ from detpipe.network.batch_order import evenly_spread, image_generator
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
-from detpipe.network.train_network import Session, train_network
+from detpipe.network.train_network import RunContext, train_network
 from detpipe.network.uncalibrated_start import uncalibrated_start
 
 VALIDATION_IMAGES = 32
@@ -36,9 +36,9 @@ def train_multibox_fast_rcnn(
     train: Sequence[AnnotatedImage],
     val: Sequence[AnnotatedImage],
     *,
-    head: MultiBoxFastRcnnHead,
-    sampling: Sampling,
-    session: Session,
+    head: MultiBoxFastRcnnConfig,
+    sampling: SamplingConfig,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
@@ -47,8 +47,8 @@ def train_multibox_fast_rcnn(
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    session = uncalibrated_start(network, network.predictor.calibration, len(train), session)
-    solver, seed, device, bf16 = session.solver, session.seed, session.device, session.bf16
+    context = uncalibrated_start(network, network.predictor.calibration, len(train), context)
+    solver, seed, device, bf16 = context.solver, context.seed, context.device, context.bf16
     each = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
     make_batch = AnnotatedBatches(
         train,
@@ -57,7 +57,7 @@ def train_multibox_fast_rcnn(
         multiple=multiple(network),
         fill=mean_colour(network.backbone.spec),
         seed=seed,
-        part=session.ranks.part(head.images_per_batch, "head.images_per_batch"),
+        part=context.ranks.part(head.images_per_batch, "head.images_per_batch"),
     )
 
     def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
@@ -66,7 +66,7 @@ def train_multibox_fast_rcnn(
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
             regions = sampled(network, output, batch, each, head.proposals, region_generators(seed, batch))
             logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
-        taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
+        taught = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         where = multibox_loss(output, taught, head.multibox)
         what = region_losses(network.box_regressor, logits, deltas, regions, head, device)
         named = {name: where[name] for name in ("confidence_loss", "location_loss")}
@@ -81,11 +81,11 @@ def train_multibox_fast_rcnn(
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,
         learning=head,
-        session=session,
+        context=context,
     )
 
 
-def views(head: MultiBoxFastRcnnHead) -> BoxViews:
+def views(head: MultiBoxFastRcnnConfig) -> BoxViews:
     """How training images are shown."""
     return BoxViews(
         scales=tuple(head.scales),
@@ -115,7 +115,7 @@ def sampled(
     network: MultiBoxFastRcnn,
     output: Output,
     batch: AnnotatedBatch,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     proposals: int,
     generators: Sequence[np.random.Generator],
 ) -> RegionBatch:
@@ -140,8 +140,8 @@ def sampled(
 def validation(
     network: MultiBoxFastRcnn,
     val: Sequence[AnnotatedImage],
-    head: MultiBoxFastRcnnHead,
-    sampling: Sampling,
+    head: MultiBoxFastRcnnConfig,
+    sampling: SamplingConfig,
     device: torch.device,
     bf16: bool,
     images: int,
@@ -159,7 +159,7 @@ def validation(
         for place in map(int, places):
             pixels, truth = views(head).plain(read_image(val[place].path), val[place].truth)
             pixel_batch, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
-            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].worth_of(truth),), place, (0,))
+            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].weights_of(truth),), place, (0,))
             with torch.inference_mode(), autocast(device, bf16):
                 maps = network.feature_maps(torch.from_numpy(pixel_batch).to(device))
                 output = network.predict(maps, (pixel_batch.shape[1], pixel_batch.shape[2]))

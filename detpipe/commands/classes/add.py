@@ -8,7 +8,7 @@ from dataclasses import replace
 from detpipe.commands.classes.change import Trained, change_classes, head_settings, trained
 from detpipe.commands.detector_settings import ClassesAdd
 from detpipe.datasets.source import Split
-from detpipe.heads.stored.zero_shot import ZeroShot
+from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.runs.training_images import taught_classes
 
 
@@ -40,7 +40,7 @@ def check_objects(config: ClassesAdd, now: Trained, known: Sequence[str], name: 
 
     A head that takes classes by their vectors needs none.
     """
-    if isinstance(head_settings(now.manifest), ZeroShot):
+    if isinstance(head_settings(now.manifest), ZeroShotConfig):
         return
     lacking = [one for one in known if one not in now.spec.classes]
     dataset = replace(config.data_source, classes=[name]).load(Split.train) if name in known else None

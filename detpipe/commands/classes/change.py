@@ -29,16 +29,16 @@ from detpipe.classify.features.network import (
 )
 from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_store, open_store
 from detpipe.classify.kinds import kind_in, load_classifier
-from detpipe.classify.labeling import IGNORED, Sampling, label_regions, sample_regions
+from detpipe.classify.labeling import IGNORED, SamplingConfig, label_regions, sample_regions
 from detpipe.commands.detector_settings import ClassChange
-from detpipe.commands.features import aside, class_ious, nearest_places, set_aside, unlabelled
+from detpipe.commands.features import backup_path, class_ious, keep_backup, nearest_places, unlabelled
 from detpipe.commands.proposals.verify import fault_of_image, left_out_records
 from detpipe.commands.propose import measure_recall
 from detpipe.commands.train_cls.stored_head import successor, trained_summary
 from detpipe.datasets.source import Split
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead
-from detpipe.heads.stored.linear_svm import SvmHead
-from detpipe.heads.stored.zero_shot import ZeroShot
+from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
+from detpipe.heads.stored.linear_svm import SvmConfig
+from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.heads.table import head_class
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
@@ -56,7 +56,7 @@ from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, Imag
 
 logger = logging.getLogger(__name__)
 
-HeadChange = Callable[[StoredHead, FeatureHead, Examples, int, bool], FeatureHead]
+HeadChange = Callable[[StoredHeadConfig, FeatureHead, Examples, int, bool], FeatureHead]
 """From settings, the old head, the examples under the new classes, the seed and bf16 to the new head."""
 
 
@@ -86,8 +86,8 @@ def trained(folder: RunFolder) -> Trained:
     """
     path = folder.classifier
     found = find_manifest(path)
-    if (found is None or not found.complete) and aside(path).is_dir():
-        path = aside(path)
+    if (found is None or not found.complete) and backup_path(path).is_dir():
+        path = backup_path(path)
     network, spec = load_classifier(path)
     if not isinstance(spec, FeatureClassifierSpec) or not isinstance(network, FeatureClassifier):
         raise ClassifierError(
@@ -116,7 +116,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
         stored = StoredSplit(config.folder.proposals, split, splits[split])
         if one.plan is not None:
             change_store(config, stored, extractor, one.before, one.plan, said)
-        shutil.rmtree(aside(config.folder.features(split)), ignore_errors=True)
+        shutil.rmtree(backup_path(config.folder.features(split)), ignore_errors=True)
     store = open_store(config.folder.features(Split.train))
     bf16 = bool(now.manifest.settings.get("bf16", False))  # in the precision that the head was trained in
     head = change(settings_of_head, now.network.head, examples_of(store), config.seed, bf16)
@@ -127,10 +127,10 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     )
     with successor(artefact):
         save_classifier(
-            artefact.path, FeatureClassifier(now.network.backbone, head), spec, loaded_from=aside(artefact.path)
+            artefact.path, FeatureClassifier(now.network.backbone, head), spec, loaded_from=backup_path(artefact.path)
         )
         keep_proposer(config.folder, artefact.path)
-        carry_detect_settings(aside(artefact.path), artefact.path)
+        carry_detect_settings(backup_path(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",
@@ -192,12 +192,12 @@ def planned_changes(
     changes = {}
     for split in (Split.train, Split.test):
         path = config.folder.features(split)
-        stands = path.is_dir() or aside(path).is_dir()
+        stands = path.is_dir() or backup_path(path).is_dir()
         if split is Split.test and (split not in splits or not stands):
             continue
         found = find_manifest(path)
         done = found is not None and found.complete
-        before = open_store(path if done or not aside(path).is_dir() else aside(path))
+        before = open_store(path if done or not backup_path(path).is_dir() else backup_path(path))
         if before.manifest.settings["extraction"] != now.spec.extraction:
             raise ArtefactError(
                 f"{before.path}: features of another network or of other settings than the classifier's; run "
@@ -215,12 +215,12 @@ def planned_regions(
     """The regions of a split's store under the new classes, with those drawn for a new one."""
     if stored.split is Split.test:
         return list(changed_regions(before, stored, {}, None))
-    sampling = Sampling(**before.manifest.settings["regions"])
+    sampling = SamplingConfig(**before.manifest.settings["regions"])
     drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed) if new is not None else {}
     return list(changed_regions(before, stored, drawn, sampling))
 
 
-def check_learnable(head: StoredHead, change: StoreChange, classes: Sequence[str], new: str | None) -> None:
+def check_learnable(head: StoredHeadConfig, change: StoreChange, classes: Sequence[str], new: str | None) -> None:
     """Raise ValueError where the regions to come don't teach the head what it needs.
 
     That is the new class, and of a head that is trained anew every class that it had learnt.
@@ -231,10 +231,10 @@ def check_learnable(head: StoredHead, change: StoreChange, classes: Sequence[str
         regions = [one.regions for one in change.plan]
         labels = np.concatenate([labels[:0], *(one.labels for one in regions)])
         ious = np.concatenate([ious[:0], *(one.ious for one in regions)])
-    at_least = head.positive_iou if isinstance(head, SvmHead) else 0.0
+    at_least = head.positive_iou if isinstance(head, SvmConfig) else 0.0
     taught = {classes[label - 1] for label in np.unique(labels[ious >= at_least]) if label > 0}
     wanted = {before.classes[label - 1] for label in np.unique(before.labels) if label > 0} if head.TOGETHER else set()
-    if new is not None and not isinstance(head, ZeroShot):
+    if new is not None and not isinstance(head, ZeroShotConfig):
         wanted.add(new)
     lacking = [name for name in classes if name in wanted and name not in taught]
     if lacking or (head.TOGETHER and not taught):
@@ -284,8 +284,8 @@ def change_store(
         },
     )
     if before.path == path:
-        set_aside(artefact)
-        before = open_store(aside(artefact.path))
+        keep_backup(artefact)
+        before = open_store(backup_path(artefact.path))
     found = find_manifest(path)
     # A killed change of other settings left other regions: they go, what they were made of stands aside.
     artefact.begin(overwrite=found is not None and not same_key(found, artefact.manifest))
@@ -302,7 +302,7 @@ def change_store(
 
 
 def changed_regions(
-    before: FeatureStore, stored: StoredSplit, drawn: Mapping[ImageId, Float32Array], sampling: Sampling | None
+    before: FeatureStore, stored: StoredSplit, drawn: Mapping[ImageId, Float32Array], sampling: SamplingConfig | None
 ) -> Iterator[ImageRegions]:
     """The regions that a store has, and those drawn for a new class, under the labels of the data set's classes.
 
@@ -328,7 +328,7 @@ def changed_regions(
 
 
 def drawn_regions(
-    before: FeatureStore, stored: StoredSplit, new: str, sampling: Sampling, enough: int, seed: int
+    before: FeatureStore, stored: StoredSplit, new: str, sampling: SamplingConfig, enough: int, seed: int
 ) -> dict[ImageId, Float32Array]:
     """Boxes (R, 4) on the objects of a new class, by image, as the sampling draws them.
 
@@ -359,11 +359,11 @@ def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
     return stored.dataset.ground_truth[record.image_id]
 
 
-def head_settings(manifest: Manifest) -> StoredHead:
+def head_settings(manifest: Manifest) -> StoredHeadConfig:
     """The settings that the head was trained with. Raises ArtefactError where the manifest names none that is known."""
     try:
         word, values = manifest.settings["head"], manifest.settings["settings"]
-        head: StoredHead = from_json(values, head_class(word), f"head={word}")
+        head: StoredHeadConfig = from_json(values, head_class(word), f"head={word}")
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"the classifier's manifest: expected a head and its settings, got: {error}; train the head again"

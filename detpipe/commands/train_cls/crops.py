@@ -12,7 +12,7 @@ from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.crops.train import fine_tune, solve_box_regression
 from detpipe.commands.stage_settings import TrainCls
 from detpipe.heads.region_head import BoxRegression
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.training import TrainingJob
 from detpipe.storage.dataclass_json import from_json
@@ -25,15 +25,15 @@ def prepare(config: TrainCls) -> TrainingJob:
     spec = described(config, made)
     fg_share = float(made.settings["sampling"]["fg_share"])
 
-    def train(session: Session) -> dict[str, float]:
-        network = build_rcnn(spec, seed=session.seed, pretrained=True, dropout=head.dropout)
+    def train(context: RunContext) -> dict[str, float]:
+        network = build_rcnn(spec, seed=context.seed, pretrained=True, dropout=head.dropout)
         ridge = head.box_regression is BoxRegression.ridge
         with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
             learned = replace(head, box_loss_weight=0.0) if ridge else head
-            summary = fine_tune(network, crops, val, head=learned, fg_share=fg_share, session=session)
-            if ridge and session.ranks.is_first:
-                solve_box_regression(network, crops, head, device=session.device, bf16=session.bf16)
-        if session.ranks.is_first:
+            summary = fine_tune(network, crops, val, head=learned, fg_share=fg_share, context=context)
+            if ridge and context.ranks.is_first:
+                solve_box_regression(network, crops, head, device=context.device, bf16=context.bf16)
+        if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
             keep_proposer(config.folder, config.folder.classifier)
         return summary

@@ -8,8 +8,8 @@ from detpipe.classify.fast_rcnn.batches import ProposedImage
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
 from detpipe.classify.fast_rcnn.train import train_fast_rcnn
 from detpipe.commands.stage_settings import TrainCls
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
-from detpipe.network.train_network import Session
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
+from detpipe.network.train_network import RunContext
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import open_split
 from detpipe.runs.training import TrainingJob, part_digests
@@ -19,7 +19,7 @@ from detpipe.storage.manifest import read_manifest
 
 def prepare(config: TrainCls) -> TrainingJob:
     """The training of a backbone and a new head. Raises ValueError where there is nothing to learn from."""
-    assert isinstance(config.head, FastRcnnHead)
+    assert isinstance(config.head, FastRcnnConfig)
     head = config.head
     train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
     dataset = train_part.dataset
@@ -30,11 +30,11 @@ def prepare(config: TrainCls) -> TrainingJob:
         head=head,
     )
 
-    def train(session: Session) -> dict[str, float]:
-        network = build_fast_rcnn(spec, seed=session.seed, pretrained=True)
+    def train(context: RunContext) -> dict[str, float]:
+        network = build_fast_rcnn(spec, seed=context.seed, pretrained=True)
         images = [proposed(config, part) for part in (train_part, val_part)]
-        summary = train_fast_rcnn(network, *images, head=head, sampling=config.sampling, session=session)
-        if session.ranks.is_first:
+        summary = train_fast_rcnn(network, *images, head=head, sampling=config.sampling, context=context)
+        if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
             keep_proposer(config.folder, config.folder.classifier)
         return summary

@@ -13,7 +13,7 @@ from detpipe.classify.images.network import ImageClassifierSpec, build_image_cla
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.train import train_images
 from detpipe.commands.stage_settings import TrainCls, TrainDatabases
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.runs.image_database import check_labels, database_digest, training_classes
 from detpipe.runs.training import TrainingJob, run_training
 
@@ -33,10 +33,10 @@ def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: Image
     if val is not None:
         check_labels(val, spec.classes)
 
-    def train(session: Session) -> dict[str, float]:
-        network = build_image_classifier(spec, seed=session.seed, pretrained=True, dropout=head.dropout)
-        summary = train_images(network, reader, val, view=view, head=head, session=session)
-        if session.ranks.is_first:
+    def train(context: RunContext) -> dict[str, float]:
+        network = build_image_classifier(spec, seed=context.seed, pretrained=True, dropout=head.dropout)
+        summary = train_images(network, reader, val, view=view, head=head, context=context)
+        if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
         return summary
 

@@ -12,14 +12,14 @@ from detpipe.classify.classifier_folder import read_kind, read_spec, save_classi
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
 from detpipe.classify.multibox_fast_rcnn.train import train_multibox_fast_rcnn
 from detpipe.commands.stage_settings import TrainCls
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.folder import MultiBoxSpec, build_multibox, save_multibox
 from detpipe.heads.multibox.necks import PyramidNeck
 from detpipe.heads.multibox.network import pyramid_shapes
 from detpipe.heads.multibox.priors import Numbers, as_numbers
-from detpipe.heads.multibox.settings import MultiBoxHead
+from detpipe.heads.multibox.settings import MultiBoxConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.runs.annotated_images import objects_of, readable, true_targets
 from detpipe.runs.training import TrainingJob, part_digests
 from detpipe.runs.training_images import Part, training_parts
@@ -28,20 +28,20 @@ from detpipe.storage.manifest import ArtefactError, find_manifest
 
 def prepare(config: TrainCls) -> TrainingJob:
     """The training of the whole network. Raises ValueError without objects, ArtefactError where multibox/ is taken."""
-    assert isinstance(config.head, MultiBoxFastRcnnHead)
+    assert isinstance(config.head, MultiBoxFastRcnnConfig)
     head = config.head
     refuse_another_multibox(config)
     train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
     spec = described(config, head, train_part)
 
-    def train(session: Session) -> dict[str, float]:
-        network = build_multibox_fast_rcnn(spec, seed=session.seed, pretrained=True)
+    def train(context: RunContext) -> dict[str, float]:
+        network = build_multibox_fast_rcnn(spec, seed=context.seed, pretrained=True)
         images = [
             readable(true_targets(part), len(part.records), config.data_source.max_bad)
             for part in (train_part, val_part)
         ]
-        summary = train_multibox_fast_rcnn(network, *images, head=head, sampling=config.sampling, session=session)
-        if session.ranks.is_first:
+        summary = train_multibox_fast_rcnn(network, *images, head=head, sampling=config.sampling, context=context)
+        if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
             keep_multibox(config, network, spec)
         return summary
@@ -70,7 +70,7 @@ def refuse_another_multibox(config: TrainCls) -> None:
         )
 
 
-def described(config: TrainCls, head: MultiBoxFastRcnnHead, part: Part) -> MultiBoxFastRcnnSpec:
+def described(config: TrainCls, head: MultiBoxFastRcnnConfig, part: Part) -> MultiBoxFastRcnnSpec:
     """The description of the network: the classes, and priors from the training objects or from solver.weights.
 
     Raises ValueError where there is no object.
@@ -93,7 +93,7 @@ def described(config: TrainCls, head: MultiBoxFastRcnnHead, part: Part) -> Multi
     )
 
 
-def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | None:
+def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnConfig) -> Numbers | None:
     """The priors of the network of this kind that solver.weights starts from: what it has learned is how they move.
 
     None where it starts from no such network. Raises ValueError for one with another number of maps.
@@ -112,7 +112,7 @@ def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnHead) -> Numbers | N
 
 def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFastRcnnSpec) -> None:
     """The part of the network that proposes, as a MultiBox of its own, in multibox/."""
-    head = MultiBoxHead(
+    head = MultiBoxConfig(
         **vars(spec.head.multibox),
         maps=spec.head.maps,
         width=network.depth,

@@ -21,11 +21,11 @@ from detpipe.classify.features.extractor import network_digest
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec, examples_of
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
-from detpipe.commands.features import aside, set_aside
+from detpipe.commands.features import backup_path, keep_backup
 from detpipe.commands.stage_settings import TrainCls
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
-from detpipe.heads.stored.feature_head import StoredHead
+from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_bf16
 from detpipe.runs.detect_settings import carry_detect_settings
@@ -44,7 +44,7 @@ def run(config: TrainCls) -> None:
 
     Raises ArtefactError where there are no features, or where another network made them.
     """
-    assert isinstance(config.head, StoredHead)
+    assert isinstance(config.head, StoredHeadConfig)
     head, path = config.head, config.folder.features(Split.train)
     if find_manifest(path) is None:
         raise ArtefactError(
@@ -77,7 +77,7 @@ def run(config: TrainCls) -> None:
         with successor(artefact):
             save_classifier(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
-            carry_detect_settings(aside(artefact.path), artefact.path)  # so that heads are compared as they are
+            carry_detect_settings(backup_path(artefact.path), artefact.path)  # so that heads are compared as they are
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
@@ -92,24 +92,24 @@ def run(config: TrainCls) -> None:
 @contextmanager
 def successor(artefact: Artefact) -> Iterator[None]:
     """Make room for an artefact that is finished in the block. The earlier one comes back where that fails."""
-    set_aside(artefact)
+    keep_backup(artefact)
     try:
         artefact.begin(overwrite=True)
         yield
     except BaseException:
-        if aside(artefact.path).is_dir():
+        if backup_path(artefact.path).is_dir():
             shutil.rmtree(artefact.path, ignore_errors=True)
-            aside(artefact.path).rename(artefact.path)
+            backup_path(artefact.path).rename(artefact.path)
         raise
-    shutil.rmtree(aside(artefact.path), ignore_errors=True)
+    shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
 
 
-def head_key(head: StoredHead) -> dict[str, Any]:
+def head_key(head: StoredHeadConfig) -> dict[str, Any]:
     """The head's settings. "positive_iou", which came later, only where it is set: older classifiers stay valid."""
     return {name: value for name, value in vars(head).items() if name != "positive_iou" or value}
 
 
-def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHead) -> FeatureClassifierSpec:
+def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:
     """The description of the classifier that a store makes."""
     extraction: dict[str, Any] = store.manifest.settings["extraction"]
     # What pixels are stored as has no part in features: the defaults stand for it.

@@ -16,7 +16,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.bbox_regressor import BoxRegressor
 from detpipe.heads.fast_rcnn.roi_pooling import pool_regions
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.softmax import SoftmaxHead
 
@@ -30,7 +30,7 @@ class FastRcnn(nn.Module):
     hasn't.
     """
 
-    def __init__(self, backbone: Backbone, n_classes: int, config: FastRcnnHead, *, seed: int) -> None:
+    def __init__(self, backbone: Backbone, n_classes: int, config: FastRcnnConfig, *, seed: int) -> None:
         super().__init__()
         backbone.check_map_names(config.maps)
         generator = torch.Generator().manual_seed(seed)

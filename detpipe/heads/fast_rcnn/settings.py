@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from detpipe.heads.multibox.settings import MultiBoxTargets, check_views
-from detpipe.heads.region_head import BoxLoss, BoxRegression, HeadConfig
+from detpipe.heads.multibox.settings import MultiBoxTargetConfig, check_views
+from detpipe.heads.region_head import BoxLoss, BoxRegression, TrainedHeadConfig
 
 
 class Pooling(enum.Enum):
@@ -17,7 +17,7 @@ class Pooling(enum.Enum):
 
 
 @dataclass(kw_only=True)
-class FastRcnnHead(HeadConfig):
+class FastRcnnConfig(TrainedHeadConfig):
     """Which maps regions are pooled from, and what classifies them. `flip` mirrors half of the training images."""
 
     maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
@@ -75,10 +75,10 @@ class FastRcnnHead(HeadConfig):
 
 
 @dataclass(kw_only=True)
-class MultiBoxFastRcnnHead(FastRcnnHead):
+class MultiBoxFastRcnnConfig(FastRcnnConfig):
     """Fast R-CNN that proposes for itself."""
 
-    multibox: MultiBoxTargets = field(default_factory=lambda: MultiBoxTargets(coarser=False))
+    multibox: MultiBoxTargetConfig = field(default_factory=lambda: MultiBoxTargetConfig(coarser=False))
     """How the proposals are learned."""
     multibox_weight: float = 1.0
     """Weight of their loss beside that of the regions."""

@@ -10,7 +10,7 @@ from detpipe.backbone.create import create_from_seed, seeded
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.heads.multibox.network import MultiBox
 from detpipe.heads.multibox.priors import Numbers, as_shapes
-from detpipe.heads.multibox.settings import MultiBoxHead
+from detpipe.heads.multibox.settings import MultiBoxConfig
 from detpipe.network.network_folder import NetworkFolderError, load_network_weights, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
@@ -24,7 +24,7 @@ class MultiBoxSpec:
     """Backbone, head, and the priors' shapes by map: x1 y1 x2 y2 around the centre of a cell, pixels of the input."""
 
     backbone: BackboneConfig
-    multibox: MultiBoxHead
+    multibox: MultiBoxConfig
     shapes: Numbers
 
 

@@ -18,7 +18,7 @@ from detpipe import boxes as geometry
 from detpipe.classify.labeling import BACKGROUND
 from detpipe.heads.multibox.matching import bipartite, many_to_one, without
 from detpipe.heads.multibox.network import Output, decode, encode
-from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
+from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargetConfig
 from detpipe.structures import Float32Array, GroundTruth
 
 UNTAUGHT_OVERLAP = 0.5
@@ -30,7 +30,7 @@ loss")."""
 
 
 @dataclass(frozen=True)
-class Taught:
+class Targets:
     """The objects of an image on the network's input.
 
     objects: (G, 4). worth: (G,), the confidence that each teaches: 1, or the score of a proposal that stands for an
@@ -38,21 +38,21 @@ class Taught:
     """
 
     objects: Tensor
-    worth: Tensor
+    weight: Tensor
     difficult: Tensor
     crowds: Tensor
 
     @classmethod
-    def of(cls, truth: GroundTruth, worth: Float32Array, device: torch.device) -> Taught:
+    def of(cls, truth: GroundTruth, weight: Float32Array, device: torch.device) -> Targets:
         """Objects without an area teach nothing either: no move brings a prior onto them."""
         solid = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1)
         untaught = truth.difficult | truth.crowd
         taught = solid & ~untaught
-        parts = (truth.boxes[taught], worth[taught], truth.boxes[untaught & ~truth.crowd], truth.boxes[truth.crowd])
+        parts = (truth.boxes[taught], weight[taught], truth.boxes[untaught & ~truth.crowd], truth.boxes[truth.crowd])
         return cls(*(torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in parts))
 
 
-def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxTargets) -> dict[str, Tensor]:
+def multibox_loss(output: Output, truths: Sequence[Targets], config: MultiBoxTargetConfig) -> dict[str, Tensor]:
     """ "loss" = "confidence_loss" + location_weight x "location_loss", both sums over the batch by matched prior.
 
     The M matched priors of the batch have one order here: image after image, in each by the prior's number, which is
@@ -64,15 +64,15 @@ def multibox_loss(output: Output, truths: Sequence[Taught], config: MultiBoxTarg
     image, prior = torch.nonzero(matches >= 0, as_tuple=True)
     matched = max(len(image), 1)
     objects = torch.cat([one.objects[own[own >= 0]] for one, own in zip(truths, matches, strict=True)])
-    worth = torch.cat([one.worth[own[own >= 0]] for one, own in zip(truths, matches, strict=True)])
+    weight = torch.cat([one.weight[own[own >= 0]] for one, own in zip(truths, matches, strict=True)])
     location, overlap = location_loss(output, image, prior, objects, config)
-    quality = overlap * worth if config.confidence is Confidence.quality else worth
+    quality = overlap * weight if config.confidence is Confidence.quality else weight
     confidence = confidence_loss(output.logits, matches, quality, config)
     losses = {"confidence_loss": confidence / matched, "location_loss": location / matched}
     return {"loss": losses["confidence_loss"] + config.location_weight * losses["location_loss"], **losses}
 
 
-def match(output: Output, place: int, truth: Taught, config: MultiBoxTargets) -> Tensor:
+def match(output: Output, place: int, truth: Targets, config: MultiBoxTargetConfig) -> Tensor:
     """Which object each prior of one image answers for: (P,) int64, BACKGROUND or IGNORED where none."""
     priors, objects = output.priors, truth.objects
     if config.matching is Matching.many_to_one:
@@ -87,7 +87,7 @@ def match(output: Output, place: int, truth: Taught, config: MultiBoxTargets) ->
     return without(found, untaught_priors(priors, truth))
 
 
-def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxTargets) -> Tensor:
+def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxTargetConfig) -> Tensor:
     """What it costs that a prior answers for an object: (G, P).
 
     By prior: the squared distance of their corners, in sides of the input. By prediction: what the object adds to F
@@ -102,7 +102,7 @@ def matching_cost(output: Output, place: int, objects: Tensor, config: MultiBoxT
     return config.location_weight / 2 * distance - output.logits[place]
 
 
-def untaught_priors(priors: Tensor, truth: Taught) -> Tensor:
+def untaught_priors(priors: Tensor, truth: Targets) -> Tensor:
     """(P,) bool: the prior lies on a difficult object (by IoU) or in a crowd (by its own share)."""
     touched: Tensor = (geometry.iou_tensors(priors, truth.difficult) >= UNTAUGHT_OVERLAP).any(dim=1)
     if len(truth.crowds):
@@ -112,7 +112,7 @@ def untaught_priors(priors: Tensor, truth: Taught) -> Tensor:
 
 
 def location_loss(
-    output: Output, image: Tensor, prior: Tensor, objects: Tensor, config: MultiBoxTargets
+    output: Output, image: Tensor, prior: Tensor, objects: Tensor, config: MultiBoxTargetConfig
 ) -> tuple[Tensor, Tensor]:
     """F_loc of the matched priors (M,), summed, and the IoU (M,) of each predicted box with its object.
 
@@ -130,7 +130,7 @@ def location_loss(
     return F.smooth_l1_loss(own.moves, wanted, reduction="sum", beta=1 / 9), overlap
 
 
-def confidence_loss(logits: Tensor, matches: Tensor, taught: Tensor, config: MultiBoxTargets) -> Tensor:
+def confidence_loss(logits: Tensor, matches: Tensor, taught: Tensor, config: MultiBoxTargetConfig) -> Tensor:
     """F_conf, summed over matched and background priors: (N, P), (N, P), (M,) -> ().
 
     taught: the confidence that each matched prior should have, row by row.

@@ -15,7 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.fast_rcnn.network import draw_convolutions, linear_layer
-from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxHead
+from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxConfig
 
 
 class PyramidNeck(nn.Module):
@@ -72,7 +72,7 @@ class WholeNeck(nn.Module):
 
 
 def make_neck(
-    backbone: Backbone, config: MultiBoxHead, generator: torch.Generator
+    backbone: Backbone, config: MultiBoxConfig, generator: torch.Generator
 ) -> PyramidNeck | GridsNeck | WholeNeck:
     """What lies between the backbone and the predictions."""
     depths = [backbone.feature_maps[name].channels for name in config.maps]

@@ -19,7 +19,7 @@ from detpipe import boxes as geometry
 from detpipe.backbone.backbone import Backbone
 from detpipe.heads.multibox.necks import make_neck
 from detpipe.heads.multibox.priors import by_stride, centred, grid_shapes, kmeans_boxes, kmeans_sizes, prior_boxes
-from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxHead, MultiBoxTargets
+from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxConfig, MultiBoxTargetConfig
 from detpipe.structures import Float32Array
 
 
@@ -103,7 +103,9 @@ class MultiBox(nn.Module):
     Raises ValueError for a map that the backbone hasn't, and for shapes of another number of maps than the form has.
     """
 
-    def __init__(self, backbone: Backbone, config: MultiBoxHead, shapes: Sequence[Float32Array], *, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, config: MultiBoxConfig, shapes: Sequence[Float32Array], *, seed: int
+    ) -> None:
         super().__init__()
         backbone.check_map_names(config.maps)
         if len(shapes) != config.n_maps:
@@ -135,7 +137,7 @@ class MultiBox(nn.Module):
 
 
 def make_shapes(
-    config: MultiBoxHead, strides: Sequence[int], boxes: Float32Array, image_sizes: Float32Array, *, seed: int
+    config: MultiBoxConfig, strides: Sequence[int], boxes: Float32Array, image_sizes: Float32Array, *, seed: int
 ) -> list[Float32Array]:
     """The priors' shapes by map, after the training objects.
 
@@ -154,7 +156,7 @@ def make_shapes(
 def pyramid_shapes(
     boxes: Float32Array,
     image_sizes: Float32Array,
-    config: MultiBoxTargets,
+    config: MultiBoxTargetConfig,
     strides: Sequence[int],
     *,
     shorter: int,

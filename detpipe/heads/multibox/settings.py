@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detpipe.backbone.fine_tuning import FineTuning
+from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.solver.lr_policy import LrPolicy
 from detpipe.solver.solver_config import SolverConfig
 
@@ -71,7 +71,7 @@ def with_kinds(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(kw_only=True)
-class MultiBoxTargets:
+class MultiBoxTargetConfig:
     """How many priors, which of them answers for which object, and by which losses they learn."""
 
     priors: int = 9
@@ -132,7 +132,7 @@ class MultiBoxTargets:
 
 
 @dataclass(kw_only=True)
-class MultiBoxHead(FineTuning, MultiBoxTargets):
+class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
     """The form of the network, what it learns from, and how its training images are shown."""
 
     form: Form = Form.pyramid
@@ -194,7 +194,7 @@ def check_views(crop_share: float, crop_area: float, colour: float) -> None:
 
 
 @dataclass(kw_only=True)
-class MultiBoxSolver(SolverConfig):
+class MultiBoxSolverConfig(SolverConfig):
     """The solver's settings with the defaults of this training, whose examples are whole images."""
 
     max_iter: int = 400

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from detpipe import boxes as geometry
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.multibox.loss import Taught, multibox_loss, untaught_priors
+from detpipe.heads.multibox.loss import Targets, multibox_loss, untaught_priors
 from detpipe.heads.multibox.network import MultiBox, best_boxes
-from detpipe.heads.multibox.settings import MultiBoxHead
+from detpipe.heads.multibox.settings import MultiBoxConfig
 from detpipe.heads.stored.platt import platt
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
@@ -19,7 +19,7 @@ from detpipe.network.batch_order import evenly_spread
 from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
-from detpipe.network.train_network import Session, train_network
+from detpipe.network.train_network import RunContext, train_network
 from detpipe.network.uncalibrated_start import uncalibrated_start
 from detpipe.structures import GroundTruth, Image, Proposals
 
@@ -44,8 +44,8 @@ def train_multibox(
     train: Sequence[AnnotatedImage],
     val: Sequence[AnnotatedImage],
     *,
-    head: MultiBoxHead,
-    session: Session,
+    head: MultiBoxConfig,
+    context: RunContext,
 ) -> dict[str, float]:
     """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
 
@@ -54,8 +54,8 @@ def train_multibox(
 
     Raises ValueError for no images, Interrupted after a signal.
     """
-    session = uncalibrated_start(network, network.predictor.calibration, len(train), session)
-    solver, device, bf16 = session.solver, session.device, session.bf16
+    context = uncalibrated_start(network, network.predictor.calibration, len(train), context)
+    solver, device, bf16 = context.solver, context.device, context.bf16
     # Recall is of objects: an image without any adds nothing to it.
     val = list(filter(has_objects, val))
     fill = mean_colour(network.backbone.spec)
@@ -65,14 +65,14 @@ def train_multibox(
         batch_size=solver.batch_size,
         multiple=multiple(head),
         fill=fill,
-        seed=session.seed,
-        part=session.ranks.part(solver.batch_size),
+        seed=context.seed,
+        part=context.ranks.part(solver.batch_size),
     )
 
     def loss(batch: AnnotatedBatch) -> Mapping[str, Tensor]:
         with autocast(device, bf16):
             output = network(torch.from_numpy(batch.images).to(device))
-        taught = [Taught.of(*one, device) for one in zip(batch.truths, batch.worths, strict=True)]
+        taught = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         return multibox_loss(output, taught, head)
 
     images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * solver.batch_size
@@ -84,7 +84,7 @@ def train_multibox(
         loss=loss,
         validate=validation(network, val, head, device, bf16, images) if val else None,
         learning=head,
-        session=session,
+        context=context,
     )
     if head.calibrate:
         calibrate(network, train[:CALIBRATION_IMAGES], head, device, bf16)
@@ -96,7 +96,7 @@ def has_objects(image: AnnotatedImage) -> bool:
     return not (image.truth.difficult | image.truth.crowd).all()
 
 
-def views(head: MultiBoxHead) -> BoxViews:
+def views(head: MultiBoxConfig) -> BoxViews:
     """How training images are shown."""
     return BoxViews(
         scales=tuple(head.scales),
@@ -109,7 +109,7 @@ def views(head: MultiBoxHead) -> BoxViews:
     )
 
 
-def multiple(head: MultiBoxHead) -> int:
+def multiple(head: MultiBoxConfig) -> int:
     """Sides of the input are padded to multiples of this, so that each map's cells are even parts of it."""
     return 1 if head.square else PYRAMID_MULTIPLE
 
@@ -121,7 +121,7 @@ PYRAMID_MULTIPLE = 64
 def validation(
     network: MultiBox,
     val: Sequence[AnnotatedImage],
-    head: MultiBoxHead,
+    head: MultiBoxConfig,
     device: torch.device,
     bf16: bool,
     images: int = VALIDATION_IMAGES,
@@ -151,7 +151,7 @@ def validation(
 def proposed(
     network: MultiBox,
     pixels: Image,
-    head: MultiBoxHead,
+    head: MultiBoxConfig,
     device: torch.device,
     bf16: bool,
     *,
@@ -170,7 +170,7 @@ def proposed(
 
 
 def calibrate(
-    network: MultiBox, images: Sequence[AnnotatedImage], head: MultiBoxHead, device: torch.device, bf16: bool
+    network: MultiBox, images: Sequence[AnnotatedImage], head: MultiBoxConfig, device: torch.device, bf16: bool
 ) -> None:
     """Fit each prior's line from logit to chance: that its box overlaps an object by half (Platt 1999).
 
@@ -181,7 +181,7 @@ def calibrate(
     network.eval()
     for one in images:
         pixels, truth = views(head).plain(read_image(one.path), one.truth)
-        taught = Taught.of(truth, one.worth_of(truth), device)
+        taught = Targets.of(truth, one.weights_of(truth), device)
         batch, _ = padded([pixels], multiple(head), mean_colour(network.backbone.spec))
         with torch.inference_mode():
             with autocast(device, bf16):

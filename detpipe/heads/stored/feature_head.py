@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detpipe.heads.bbox_regressor import ridge_regression
-from detpipe.heads.region_head import BoxRegression, RegionHead
+from detpipe.heads.region_head import BoxRegression, RegionHeadConfig
 from detpipe.structures import BoolArray, Float32Array, Int64Array
 
 Head = TypeVar("Head", bound="FeatureHead")
@@ -135,7 +135,7 @@ def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class StoredHead(RegionHead, abc.ABC):
+class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
 
     MODULE: ClassVar[type[FeatureHead]]

@@ -21,7 +21,7 @@ from torch import Tensor
 from detpipe.heads.stored.feature_head import (
     Examples,
     FeatureHead,
-    StoredHead,
+    StoredHeadConfig,
     joined,
     scores_by_class,
     sigmoid_by_class,
@@ -134,7 +134,7 @@ def mine_hard_negatives(
     return solution
 
 
-class LinearHead(FeatureHead):
+class LinearSvmHead(FeatureHead):
     """sigmoid(slope_k (w_k . x + b_k) + offset_k) for each class by itself.
 
     weight: (K, D), bias, slope, offset: (K,).
@@ -155,10 +155,10 @@ class LinearHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class SvmHead(StoredHead):
+class SvmConfig(StoredHeadConfig):
     """R-CNN's linear machines (Girshick et al. 2014, section 2.3 and appendix B), their margins as probabilities."""
 
-    MODULE: ClassVar[type[FeatureHead]] = LinearHead
+    MODULE: ClassVar[type[FeatureHead]] = LinearSvmHead
 
     c: float = 0.001
     """What an error of the margin costs, for features of a mean norm of 20."""
@@ -183,7 +183,7 @@ class SvmHead(StoredHead):
         if not 0 <= self.positive_iou <= 1:
             raise ValueError(f"head.positive_iou: wanted an overlap from 0 to 1, got {self.positive_iou}")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearSvmHead:
         """A machine a class."""
         del bf16
         return self._of_classes(examples, shared, list(range(1, len(examples.classes) + 1)), seed)
@@ -194,13 +194,13 @@ class SvmHead(StoredHead):
         shared = {"mean": head.mean, "scale": head.scale}
         return joined(head, self._of_classes(examples, shared, [len(examples.classes)], seed))
 
-    def _of_classes(self, examples: Examples, shared: dict[str, Tensor], labels: list[int], seed: int) -> LinearHead:
+    def _of_classes(self, examples: Examples, shared: dict[str, Tensor], labels: list[int], seed: int) -> LinearSvmHead:
         # Standardised features have a norm of about the root of their number; R-CNN's C is meant for one of 20.
         scale = np.float32(FEATURE_NORM / np.sqrt(examples.features.shape[1]))
         scaled = (torch.from_numpy(examples.features) * float(scale)).numpy()  # on all cores
         solved = [self._machine(examples, scaled, label, seed) for label in labels]
         lines = torch.tensor([line for _, line in solved], dtype=torch.float32).reshape(-1, 2)
-        return LinearHead(
+        return LinearSvmHead(
             weight=torch.from_numpy(np.stack([one.weight * scale for one, _ in solved])),
             bias=torch.tensor([one.bias for one, _ in solved], dtype=torch.float32),
             slope=lines[:, 0].contiguous(),

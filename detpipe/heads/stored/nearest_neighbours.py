@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardised
+from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig, any_overlap, standardised
 from detpipe.heads.stored.prototypes import directions
 
 
-class NeighboursHead(FeatureHead):
+class NearestNeighboursHead(FeatureHead):
     """The share of each class among the k nearest, each weighed by exp(cosine / temperature).
 
     memory: (M, D) float16, of norm 1. labels: (M,) int64, 0 background. k: () int64,
@@ -43,10 +43,10 @@ class NeighboursHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class NearestNeighboursHead(StoredHead):
+class NearestNeighboursConfig(StoredHeadConfig):
     """Nothing is fitted but the boxes. With a class added, its regions are remembered, too."""
 
-    MODULE: ClassVar[type[FeatureHead]] = NeighboursHead
+    MODULE: ClassVar[type[FeatureHead]] = NearestNeighboursHead
 
     TOGETHER: ClassVar[bool] = True
     k: int = 20
@@ -63,7 +63,9 @@ class NearestNeighboursHead(StoredHead):
         if self.k < 1 or self.memory < self.k or not self.temperature > 0 or not 0 < self.background_iou <= 1:
             raise ValueError("head: wanted k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> NeighboursHead:
+    def fit(
+        self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False
+    ) -> NearestNeighboursHead:
         """Remember the regions; those that don't fit in are left out at random, background first."""
         del bf16
         classes = list(range(1, len(examples.classes) + 1))
@@ -73,7 +75,7 @@ class NearestNeighboursHead(StoredHead):
         objects = generator.permutation(np.flatnonzero(examples.labels > 0))[: self.memory]
         outside = np.flatnonzero((examples.labels == 0) & ~any_overlap(examples, self.background_iou))
         rows = np.sort(np.concatenate([objects, generator.permutation(outside)[: self.memory - len(objects)]]))
-        return NeighboursHead(
+        return NearestNeighboursHead(
             memory=torch.from_numpy(directions(examples.features[rows]).astype(np.float16)),
             labels=torch.from_numpy(examples.labels[rows]),
             k=torch.tensor(self.k),
@@ -83,7 +85,7 @@ class NearestNeighboursHead(StoredHead):
             **self.box_tensors(examples, classes),
         )
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> NeighboursHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> NearestNeighboursHead:
         """What the store holds now is remembered."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 

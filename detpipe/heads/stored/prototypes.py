@@ -18,7 +18,7 @@ from torch import Tensor
 from detpipe.heads.stored.feature_head import (
     Examples,
     FeatureHead,
-    StoredHead,
+    StoredHeadConfig,
     any_overlap,
     joined,
     scores_by_class,
@@ -28,7 +28,7 @@ from detpipe.heads.stored.platt import platt
 from detpipe.structures import Float32Array
 
 
-class PrototypeHead(FeatureHead):
+class PrototypesHead(FeatureHead):
     """sigmoid(slope_k (cos(x, prototype_k) - max_b cos(x, background_b)) + offset_k).
 
     prototypes: (K, D) and background: (B, D), of norm 1. slope, offset: (K,).
@@ -58,10 +58,10 @@ class PrototypeHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class PrototypesHead(StoredHead):
+class PrototypesConfig(StoredHeadConfig):
     """A mean for each class, a few for the background."""
 
-    MODULE: ClassVar[type[FeatureHead]] = PrototypeHead
+    MODULE: ClassVar[type[FeatureHead]] = PrototypesHead
 
     background: int = 16
     """Prototypes of the background, by k-means."""
@@ -99,9 +99,9 @@ class PrototypesHead(StoredHead):
             **self.box_tensors(examples, [label]),
         }
         rows = np.concatenate([positive, negative])
-        margins = PrototypeHead(**tensors).margins(torch.from_numpy(examples.features[rows]))[:, 0].numpy()
+        margins = PrototypesHead(**tensors).margins(torch.from_numpy(examples.features[rows]))[:, 0].numpy()
         slope, offset = platt(margins, np.arange(len(rows)) < len(positive))
-        return PrototypeHead(**{**tensors, "slope": torch.tensor([slope]), "offset": torch.tensor([offset])})
+        return PrototypesHead(**{**tensors, "slope": torch.tensor([slope]), "offset": torch.tensor([offset])})
 
 
 def directions(features: Float32Array) -> Float32Array:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from detpipe.heads.softmax import softmax_loss
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHead, any_overlap, standardised
+from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig, any_overlap, standardised
 from detpipe.structures import Float32Array, Int64Array
 
 
-class SoftmaxRegression(FeatureHead):
+class SoftmaxRegressionHead(FeatureHead):
     """softmax(weight . x + bias): (K + 1, D), (K + 1,), row 0 the background. Its classes compete."""
 
     weight: Tensor
@@ -33,10 +33,10 @@ class SoftmaxRegression(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class SoftmaxRegressionHead(StoredHead):
+class SoftmaxRegressionConfig(StoredHeadConfig):
     """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
 
-    MODULE: ClassVar[type[FeatureHead]] = SoftmaxRegression
+    MODULE: ClassVar[type[FeatureHead]] = SoftmaxRegressionHead
 
     NEEDS_EACH: ClassVar[bool] = False
     TOGETHER: ClassVar[bool] = True
@@ -52,16 +52,18 @@ class SoftmaxRegressionHead(StoredHead):
         if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
             raise ValueError("head: wanted l2 and iterations above 0 and background_iou in (0, 1]")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> SoftmaxRegression:
+    def fit(
+        self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False
+    ) -> SoftmaxRegressionHead:
         """The minimum of a convex loss: nothing is drawn from the seed."""
         del seed, bf16
         classes = list(range(1, len(examples.classes) + 1))
         examples.any_positives()  # raises where there are none
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
-        return SoftmaxRegression(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
+        return SoftmaxRegressionHead(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegression:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegressionHead:
         """All classes trained anew, and so calibrated to the new one."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 

@@ -25,7 +25,7 @@ from detpipe.heads.softmax import softmax_loss
 from detpipe.heads.stored.feature_head import (
     Examples,
     FeatureHead,
-    StoredHead,
+    StoredHeadConfig,
     any_overlap,
     standardisation,
     standardised,
@@ -36,7 +36,7 @@ GEOMETRY_WEIGHT = 3.0
 """Standardised geometry is multiplied by this: a dozen numbers beside thousands, held down by the same decay."""
 
 
-class TwoLayerHead(FeatureHead):
+class TwoLayersHead(FeatureHead):
     """softmax times the overlap: hidden = relu(W1 x + b1), logits and overlap = W2 hidden + b2.
 
     Of M networks, whose scores are averaged. hidden_weight: (M, H, D + G), hidden_bias: (M, H),
@@ -77,10 +77,10 @@ class TwoLayerHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class TwoLayers(StoredHead):
+class TwoLayersConfig(StoredHeadConfig):
     """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
 
-    MODULE: ClassVar[type[FeatureHead]] = TwoLayerHead
+    MODULE: ClassVar[type[FeatureHead]] = TwoLayersHead
 
     JOINT: ClassVar[bool] = True
     NEEDS_EACH: ClassVar[bool] = False
@@ -116,7 +116,7 @@ class TwoLayers(StoredHead):
         if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1 and 0 < self.fg_share < 1):
             raise ValueError("head: wanted dropout and input_dropout in [0, 1), fg_share in (0, 1)")
 
-    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> TwoLayerHead:
+    def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> TwoLayersHead:
         """The networks, whose first layer takes the geometry as it is."""
         classes = list(range(1, len(examples.classes) + 1))
         examples.any_positives()  # raises where there are none
@@ -133,7 +133,7 @@ class TwoLayers(StoredHead):
         scores = len(classes) + 2
         weight, bias = (torch.stack([network[f"3.{name}"] for network in networks]) for name in ("weight", "bias"))
         std = torch.tensor(TARGET_STD)[: bias.shape[1] - scores]
-        return TwoLayerHead(
+        return TwoLayersHead(
             hidden_weight=first,
             hidden_bias=torch.stack([network["0.bias"] for network in networks]) - shift,
             weight=weight[:, :scores].contiguous(),
@@ -144,7 +144,7 @@ class TwoLayers(StoredHead):
             **self.box_tensors(examples, classes),
         )
 
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> TwoLayerHead:
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> TwoLayersHead:
         """All classes trained anew, and so calibrated to the new one."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 

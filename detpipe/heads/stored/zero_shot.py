@@ -22,7 +22,7 @@ from torch import Tensor
 from detpipe.heads.stored.feature_head import (
     Examples,
     FeatureHead,
-    StoredHead,
+    StoredHeadConfig,
     joined,
     scores_by_class,
     sigmoid_by_class,
@@ -61,7 +61,7 @@ class ZeroShotHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class ZeroShot(StoredHead):
+class ZeroShotConfig(StoredHeadConfig):
     """Class vectors, from text or from anywhere: one length, close where classes are alike."""
 
     MODULE: ClassVar[type[FeatureHead]] = ZeroShotHead

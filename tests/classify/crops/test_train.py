@@ -19,8 +19,8 @@ from detpipe.classify.crops.train import (
     validation,
 )
 from detpipe.heads.bbox_regressor import TARGET_STD
-from detpipe.heads.region_head import HeadConfig
-from detpipe.network.train_network import Session
+from detpipe.heads.region_head import TrainedHeadConfig
+from detpipe.network.train_network import RunContext
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.storage.datum import pack_image
@@ -28,7 +28,9 @@ from detpipe.storage.lmdb_store import LmdbWriter
 from tests.classify import tiny
 
 CPU = torch.device("cpu")
-HEAD = HeadConfig(freeze_stages=0, freeze_batch_norm=False, dropout=0.0, flip=False)  # a mirrored shift has no colour
+HEAD = TrainedHeadConfig(
+    freeze_stages=0, freeze_batch_norm=False, dropout=0.0, flip=False
+)  # a mirrored shift has no colour
 SOLVER = SolverConfig(max_iter=40, batch_size=8, base_lr=0.02, new_lr_mult=1.0, display=1, test_interval=10, snapshot=0)
 SHIFT = {1: 0.25, 2: -0.25}
 """The dx of each class's regions: to be learnt from the colour."""
@@ -51,13 +53,13 @@ def write_crops(path: Path, count: int, *, foreground: bool = True) -> CropsRead
 
 
 def train(
-    folder: Path, *, head: HeadConfig = HEAD, solver: SolverConfig = SOLVER, bf16: bool = False
+    folder: Path, *, head: TrainedHeadConfig = HEAD, solver: SolverConfig = SOLVER, bf16: bool = False
 ) -> tuple[torch.nn.Module, dict[str, float]]:
     folder.mkdir(exist_ok=True)
     crops, val = write_crops(folder / "crops", 30), write_crops(folder / "val", 9)
     network = tiny.classifier()
-    session = Session(solver, folder / "classifier", key="k", seed=0, device=CPU, bf16=bf16)
-    summary = fine_tune(network, crops, val, head=head, fg_share=0.5, session=session)
+    context = RunContext(solver, folder / "classifier", key="k", seed=0, device=CPU, bf16=bf16)
+    summary = fine_tune(network, crops, val, head=head, fg_share=0.5, context=context)
     return network, summary
 
 
@@ -95,9 +97,9 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
 
 def test_no_crops(tmp_path: Path) -> None:
     empty = write_crops(tmp_path / "crops", 0)
-    session = Session(SOLVER, tmp_path / "c", key="k", seed=0, device=CPU, bf16=False)
+    context = RunContext(SOLVER, tmp_path / "c", key="k", seed=0, device=CPU, bf16=False)
     with pytest.raises(ValueError, match="wanted at least one example to train on, got none"):
-        fine_tune(tiny.classifier(), empty, None, head=HEAD, fg_share=0.25, session=session)
+        fine_tune(tiny.classifier(), empty, None, head=HEAD, fg_share=0.25, context=context)
 
 
 def batch_of(labels: list[int], deltas: list[list[float]]) -> CropBatch:

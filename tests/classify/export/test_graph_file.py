@@ -23,13 +23,13 @@ from detpipe.classify.export.graph_file import ExportError, check_onnx_packages,
 from detpipe.classify.export.network_graph import NetworkGraph, graph_of_crops, graph_of_fast_rcnn
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead, Pooling
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, Pooling
 from detpipe.heads.fast_rcnn.truncated_svd import truncated
 from detpipe.heads.region_head import BoxRegression
 from tests.classify import tiny
 
 FAST_RCNN = FastRcnnSpec(
-    classes=("a", "b"), category_ids=(1, 2), backbone=BackboneConfig(), head=FastRcnnHead(scales=[160])
+    classes=("a", "b"), category_ids=(1, 2), backbone=BackboneConfig(), head=FastRcnnConfig(scales=[160])
 )
 RCNN = RcnnSpec(
     classes=("a", "b"),
@@ -61,7 +61,7 @@ class Pyramid(Backbone):
 def fast_rcnn(**more: object) -> FastRcnn:
     """One whose results differ from region to region."""
     settings = {"maps": ["fine", "coarse"], "merge_width": 8, "pool_size": 3, "hidden": 16, **more}
-    head = FastRcnnHead(**settings)  # type: ignore[arg-type]
+    head = FastRcnnConfig(**settings)  # type: ignore[arg-type]
     torch.manual_seed(0)
     network = FastRcnn(Pyramid(), 2, head, seed=0).eval()
     with torch.no_grad():
@@ -81,14 +81,14 @@ def test_fast_rcnn_under_onnxruntime(more: dict[str, object], results: int, tmp_
     network = fast_rcnn(**more)
     graph = graph_of_fast_rcnn(network, FAST_RCNN)
     assert write_onnx(graph, tmp_path / "one.onnx") <= 1e-5
-    session = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
-    assert [one["name"] for one in graph.inputs] == [one.name for one in session.get_inputs()]
-    assert [one["shape"] for one in graph.inputs] == [one.shape for one in session.get_inputs()]
+    context = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
+    assert [one["name"] for one in graph.inputs] == [one.name for one in context.get_inputs()]
+    assert [one["shape"] for one in graph.inputs] == [one.shape for one in context.get_inputs()]
     # A size that the graph was not tried at, with boxes of one level only, of both, and with none.
     pixels = np.random.default_rng(7).integers(0, 256, (1, 131, 177, 3), dtype=np.uint8)
     boxes = np.array([[2, 3, 9, 12], [10, 0, 30, 20], [40, 90, 177, 131]], dtype=np.float32)
     for regions in (boxes, np.concatenate([boxes, [[0, 0, 177, 131]]]).astype(np.float32), boxes[:0]):
-        found = session.run(None, {"image": pixels, "boxes": regions})
+        found = context.run(None, {"image": pixels, "boxes": regions})
         with torch.no_grad():
             logits, deltas = network(torch.from_numpy(pixels), nn.functional.pad(torch.from_numpy(regions), (1, 0)))
         wanted = [logits.softmax(dim=1), deltas][:results]
@@ -101,10 +101,10 @@ def test_crops_under_onnxruntime(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     network = tiny.confident(tiny.classifier())
     assert write_onnx(graph_of_crops(network, RCNN), tmp_path / "one.onnx") <= 1e-5
-    session = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
+    context = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
     for count in (7, 1, 0):
         crops = tiny.crops(count)
-        probabilities, deltas = session.run(None, {"crops": crops})
+        probabilities, deltas = context.run(None, {"crops": crops})
         with torch.no_grad():
             logits, wanted = network(torch.from_numpy(crops))
         assert wanted is not None

@@ -11,13 +11,13 @@ import pytest
 from detpipe.boxes import decode, iou
 from detpipe.classify.crops.database import ChangedImageError
 from detpipe.classify.fast_rcnn.batches import HierarchicalSampling, ImageViews, ProposedImage, joined
-from detpipe.classify.labeling import Regions, Sampling
+from detpipe.classify.labeling import Regions, SamplingConfig
 from detpipe.datasets.image_file import file_digest
 from detpipe.structures import GroundTruth
 from tests import drawn
 
 VIEWS = ImageViews(scales=(60, 90), max_side=400, flip=True, fill=(1, 2, 3))
-SAMPLING = Sampling(fg_share=0.25, jittered=8)
+SAMPLING = SamplingConfig(fg_share=0.25, jittered=8)
 
 
 def proposed(folder: Path, count: int = 5) -> list[ProposedImage]:

@@ -13,14 +13,14 @@ from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
 from detpipe.classify.kinds import load_classifier
 from detpipe.heads.fast_rcnn.roi_pooling import Pooling
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.network.network_folder import NetworkFolderError
 
 SPEC = FastRcnnSpec(
     classes=("cat", "dog"),
     category_ids=(3, 9),
     backbone=BackboneConfig(weights="none"),
-    head=FastRcnnHead(maps=["stride16"], merge_width=None, pooling=Pooling.pool, pool_size=2, hidden=8, scales=[64]),
+    head=FastRcnnConfig(maps=["stride16"], merge_width=None, pooling=Pooling.pool, pool_size=2, hidden=8, scales=[64]),
 )
 
 

@@ -17,7 +17,7 @@ from detpipe.classify.detect import ScoredRegions, moved_by_best, select_detecti
 from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer, seen_from
 from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.metrics.evaluate import evaluate
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord
@@ -59,7 +59,7 @@ class Oracle(FastRcnn):
 
 
 def oracle() -> Oracle:
-    head = FastRcnnHead(maps=["pixels"], merge_width=None, pool_size=9, hidden=4)
+    head = FastRcnnConfig(maps=["pixels"], merge_width=None, pool_size=9, hidden=4)
     return Oracle(PixelBackbone(), len(COLOURS), head, seed=0).eval()
 
 
@@ -117,7 +117,7 @@ def test_objects_as_proposals_give_recall_and_map_of_one(scales: tuple[int, ...]
 
 def trained_like(n_classes: int = 2) -> FastRcnn:
     torch.manual_seed(3)
-    head = FastRcnnHead(maps=["stem"], merge_width=8, pool_size=2, hidden=16, dropout=0.0)
+    head = FastRcnnConfig(maps=["stem"], merge_width=8, pool_size=2, hidden=16, dropout=0.0)
     network = FastRcnn(tiny.TinyBackbone(), n_classes, head, seed=0).eval()
     with torch.no_grad():
         network.head.linear.weight.mul_(50)

@@ -11,17 +11,17 @@ import torch
 
 from detpipe.classify.fast_rcnn.batches import ProposedImage
 from detpipe.classify.fast_rcnn.train import train_fast_rcnn
-from detpipe.classify.labeling import Sampling
+from detpipe.classify.labeling import SamplingConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
-from detpipe.network.train_network import Session
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
+from detpipe.network.train_network import RunContext
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.structures import GroundTruth
 from tests.classify import tiny
 from tests.classify.fast_rcnn.test_batches import proposed
 
-HEAD = FastRcnnHead(
+HEAD = FastRcnnConfig(
     maps=["stem"], merge_width=8, pool_size=3, hidden=16, dropout=0.0, freeze_stages=0, scales=[80, 100], max_side=400
 )
 SOLVER = SolverConfig(
@@ -38,8 +38,8 @@ def train(
     folder: Path, images: list[ProposedImage], solver: SolverConfig = SOLVER, *, bf16: bool = False, val: int = 2
 ) -> tuple[FastRcnn, dict[str, float]]:
     one = network()
-    session = Session(solver, folder, key="k", seed=0, device=torch.device("cpu"), bf16=bf16)
-    summary = train_fast_rcnn(one, images[val:], images[:val], head=HEAD, sampling=Sampling(), session=session)
+    context = RunContext(solver, folder, key="k", seed=0, device=torch.device("cpu"), bf16=bf16)
+    summary = train_fast_rcnn(one, images[val:], images[:val], head=HEAD, sampling=SamplingConfig(), context=context)
     return one, summary
 
 
@@ -74,8 +74,8 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
     images, before = proposed(tmp_path, 3), network().backbone.state_dict()
     one = network()
     solver = replace(SOLVER, max_iter=3)
-    session = Session(solver, tmp_path / "made", key="k", seed=0, device=torch.device("cpu"), bf16=False)
-    train_fast_rcnn(one, images, [], head=replace(HEAD, freeze_stages=1), sampling=Sampling(), session=session)
+    context = RunContext(solver, tmp_path / "made", key="k", seed=0, device=torch.device("cpu"), bf16=False)
+    train_fast_rcnn(one, images, [], head=replace(HEAD, freeze_stages=1), sampling=SamplingConfig(), context=context)
     for name, tensor in before.items():
         torch.testing.assert_close(one.backbone.state_dict()[name], tensor, rtol=0, atol=0)
     assert "val_loss" not in read_log(tmp_path / "made" / "log.jsonl")[-1]  # nothing to validate on
@@ -85,10 +85,10 @@ def test_images_that_give_no_regions_teach_nothing(tmp_path: Path) -> None:
     """Background must touch an object (Fast R-CNN's 0.1), and there is none: the weights stay, and the loss is 0."""
     images = [replace(one, truth=GroundTruth.from_boxes([], [])) for one in proposed(tmp_path, 3)]
     one, before = network(), network().state_dict()
-    session = Session(
+    context = RunContext(
         replace(SOLVER, max_iter=2, weight_decay=0), tmp_path / "made", "k", 0, torch.device("cpu"), bf16=False
     )
-    train_fast_rcnn(one, images, images[:1], head=HEAD, sampling=Sampling(bg_iou_low=0.1), session=session)
+    train_fast_rcnn(one, images, images[:1], head=HEAD, sampling=SamplingConfig(bg_iou_low=0.1), context=context)
     rows = read_log(tmp_path / "made" / "log.jsonl")
     assert [(row["loss"], row["accuracy"]) for row in rows] == [(0, 0), (0, 0)]
     for name, tensor in before.items():

@@ -18,10 +18,10 @@ from detpipe.classify.images.network import ImageClassifier
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.train import ImageBatch, all_logits, read_batch, train_images, validation
 from detpipe.classify.images.view import draw_views
-from detpipe.heads.region_head import HeadConfig
+from detpipe.heads.region_head import TrainedHeadConfig
 from detpipe.heads.softmax import SoftmaxHead
 from detpipe.network.batch_order import plain_order
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.resize import Interpolation
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
@@ -31,7 +31,7 @@ from detpipe.storage.lmdb_store import LmdbWriter
 from tests.classify.tiny import SIDE, TinyBackbone
 
 CPU = torch.device("cpu")
-HEAD = HeadConfig(dropout=0.0, freeze_stages=0)
+HEAD = TrainedHeadConfig(dropout=0.0, freeze_stages=0)
 SOLVER = SolverConfig(max_iter=60, batch_size=8, base_lr=0.01, display=20, test_interval=30, snapshot=20)
 
 
@@ -72,7 +72,7 @@ def trained(
         *(one, reader, reader),
         view=view if view is not None else ViewConfig(),
         head=HEAD,
-        session=Session(
+        context=RunContext(
             solver=replace(SOLVER, prefetch_threads=threads),
             folder=folder,
             key="key",
@@ -168,9 +168,9 @@ def test_each_of_two_ranks_sees_its_part_of_the_same_batch(
     view = ViewConfig(share=1.0, random_area=0.2, colour=0.3, mixup=1.0)
 
     def take_batch(
-        network: object, *, make_batch: Callable[[int], ImageBatch], session: Session, **_: object
+        network: object, *, make_batch: Callable[[int], ImageBatch], context: RunContext, **_: object
     ) -> dict[str, float]:
-        seen[10 * session.ranks.size + session.ranks.rank] = make_batch(3)
+        seen[10 * context.ranks.size + context.ranks.rank] = make_batch(3)
         return {}
 
     monkeypatch.setattr(module, "train_network", take_batch)

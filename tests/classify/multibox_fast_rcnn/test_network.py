@@ -9,11 +9,11 @@ import torch
 
 from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.kinds import load_classifier
-from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargets
+from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargetConfig
 from tests.classify.multibox_fast_rcnn import tiny as tiny_multibox_fast_rcnn
 from tests.classify.multibox_fast_rcnn.tiny import spec
 
-TARGETS = MultiBoxTargets(
+TARGETS = MultiBoxTargetConfig(
     priors=2,
     matching=Matching.bipartite,
     matched_by=MatchedBy.prediction,
@@ -23,8 +23,8 @@ TARGETS = MultiBoxTargets(
 )
 
 
-@pytest.mark.parametrize("targets", [MultiBoxTargets(priors=2), TARGETS])
-def test_what_is_saved_comes_back(tmp_path: Path, targets: MultiBoxTargets) -> None:
+@pytest.mark.parametrize("targets", [MultiBoxTargetConfig(priors=2), TARGETS])
+def test_what_is_saved_comes_back(tmp_path: Path, targets: MultiBoxTargetConfig) -> None:
     one = spec(tmp_path / "net", multibox=targets)
     network = tiny_multibox_fast_rcnn.network(one, seed=1)
     save_classifier(tmp_path, network, one)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from detpipe.boxes import iou
 from detpipe.classify.fast_rcnn.batches import RegionBatch
-from detpipe.classify.labeling import Regions, Sampling, sample_regions
+from detpipe.classify.labeling import Regions, SamplingConfig, sample_regions
 from detpipe.classify.multibox_fast_rcnn import train as module
 from detpipe.classify.multibox_fast_rcnn.network import build_multibox_fast_rcnn
 from detpipe.classify.multibox_fast_rcnn.train import (
@@ -25,11 +25,11 @@ from detpipe.classify.multibox_fast_rcnn.train import (
     train_multibox_fast_rcnn,
     validation,
 )
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedImage
 from detpipe.network.batch_order import image_generator
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
@@ -53,8 +53,8 @@ def train(
 ) -> tuple[MultiBoxFastRcnn, dict[str, float]]:
     spec = tiny_multibox_fast_rcnn.spec(folder.parent / f"net_{folder.name}", **head)
     one = build_multibox_fast_rcnn(spec, seed=0, pretrained=True)
-    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=False, ranks=ranks)
-    summary = train_multibox_fast_rcnn(one, images, val, head=spec.head, sampling=Sampling(), session=session)
+    context = RunContext(solver, folder, key="k", seed=0, device=CPU, bf16=False, ranks=ranks)
+    summary = train_multibox_fast_rcnn(one, images, val, head=spec.head, sampling=SamplingConfig(), context=context)
     return one, summary
 
 
@@ -65,7 +65,7 @@ def test_two_iterations(tmp_path: Path) -> None:
     first, last = rows[0], rows[-1]
     assert first["class_loss"] == pytest.approx(math.log(3), abs=0.15)  # it begins with no idea
     parts = ("class_loss", "box_loss", "confidence_loss", "location_loss")
-    weighted = sum(first[name] for name in parts) + (MultiBoxFastRcnnHead().box_loss_weight - 1) * first["box_loss"]
+    weighted = sum(first[name] for name in parts) + (MultiBoxFastRcnnConfig().box_loss_weight - 1) * first["box_loss"]
     assert first["loss"] == pytest.approx(weighted, abs=1e-4)
     assert all(math.isfinite(last[name]) for name in (*parts, "val_loss", "val_accuracy", "val_fg_accuracy"))
     assert summary["iterations"] == 2
@@ -147,8 +147,8 @@ def batch(turns: tuple[int, ...] = (0, 1, 2)) -> AnnotatedBatch:
     for place, number in ((0, 0), (2, 1)):
         images[place, :120] = drawn.draw(number)[0]
     images[1, :64, :100] = drawn.draw(2)[0][:64, :100]
-    worths = tuple(np.ones(len(truth), dtype=np.float32) for truth in TRUTHS)
-    return AnnotatedBatch(images, SIZES, TRUTHS, worths, 0, turns)
+    weights = tuple(np.ones(len(truth), dtype=np.float32) for truth in TRUTHS)
+    return AnnotatedBatch(images, SIZES, TRUTHS, weights, 0, turns)
 
 
 def regions_of(network: MultiBoxFastRcnn, *, seed: int = 0, proposals: int = 30, hopeless: bool = False) -> RegionBatch:
@@ -160,7 +160,7 @@ def regions_of(network: MultiBoxFastRcnn, *, seed: int = 0, proposals: int = 30,
             moves = torch.zeros_like(output.moves)
             moves[..., 0] = -1e3
             output = output._replace(moves=moves)
-    return sampled(network, output, one, Sampling(regions_per_image=24), proposals, region_generators(seed, one))
+    return sampled(network, output, one, SamplingConfig(regions_per_image=24), proposals, region_generators(seed, one))
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_where_the_network_proposes_nothing_the_objects_teach(network: MultiBoxF
 def test_validation_on_the_same_regions_each_time(tmp_path: Path, network: MultiBoxFastRcnn) -> None:
     images = annotated(tmp_path)
     head = tiny_multibox_fast_rcnn.head()
-    validate = validation(network, images, head, Sampling(), CPU, False, 32, 0)
+    validate = validation(network, images, head, SamplingConfig(), CPU, False, 32, 0)
     numbers = validate()
     assert numbers == validate()
     assert numbers.keys() == {"val_loss", "val_accuracy", "val_fg_accuracy"}
@@ -257,9 +257,9 @@ def test_validation_on_the_same_regions_each_time(tmp_path: Path, network: Multi
 def test_validation_looks_at_no_more_images_than_asked(tmp_path: Path, network: MultiBoxFastRcnn) -> None:
     images = annotated(tmp_path, 3)
     images[1].path.unlink()
-    assert validation(network, images, tiny_multibox_fast_rcnn.head(), Sampling(), CPU, False, 2, 0)()
+    assert validation(network, images, tiny_multibox_fast_rcnn.head(), SamplingConfig(), CPU, False, 2, 0)()
     with pytest.raises(OSError, match=r"1\.jpg"):
-        validation(network, images, tiny_multibox_fast_rcnn.head(), Sampling(), CPU, False, 3, 0)()
+        validation(network, images, tiny_multibox_fast_rcnn.head(), SamplingConfig(), CPU, False, 3, 0)()
 
 
 def test_sides_are_multiples_of_the_coarsest_stride(network: MultiBoxFastRcnn) -> None:

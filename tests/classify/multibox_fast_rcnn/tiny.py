@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
-from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnHead
-from detpipe.heads.multibox.settings import MultiBoxTargets
+from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
+from detpipe.heads.multibox.settings import MultiBoxTargetConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from tests.heads.multibox import tiny as tiny_multibox
 
 
-def head(**more: object) -> MultiBoxFastRcnnHead:
+def head(**more: object) -> MultiBoxFastRcnnConfig:
     settings = {
         "maps": ["conv2"],
         "merge_width": 8,
@@ -20,10 +20,10 @@ def head(**more: object) -> MultiBoxFastRcnnHead:
         "dropout": 0.0,
         "scales": [64],
         "freeze_stages": 0,
-        "multibox": MultiBoxTargets(priors=2),
+        "multibox": MultiBoxTargetConfig(priors=2),
         **more,
     }
-    return MultiBoxFastRcnnHead(**settings)  # type: ignore[arg-type]
+    return MultiBoxFastRcnnConfig(**settings)  # type: ignore[arg-type]
 
 
 def spec(folder: Path, **more: object) -> MultiBoxFastRcnnSpec:

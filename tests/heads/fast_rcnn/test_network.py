@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from detpipe.heads.fast_rcnn.network import FastRcnn
-from detpipe.heads.fast_rcnn.settings import FastRcnnHead
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.region_head import BoxRegression
 from tests.classify import tiny
 
 
-def head(**more: object) -> FastRcnnHead:
+def head(**more: object) -> FastRcnnConfig:
     settings = {"maps": ["stem"], "merge_width": 6, "pool_size": 2, "hidden": 5, "dropout": 0.0, **more}
-    return FastRcnnHead(**settings)  # type: ignore[arg-type]
+    return FastRcnnConfig(**settings)  # type: ignore[arg-type]
 
 
 def network(seed: int = 0, **more: object) -> FastRcnn:

@@ -17,7 +17,7 @@ from detpipe.heads.multibox.folder import (
     save_multibox,
 )
 from detpipe.heads.multibox.priors import as_shapes
-from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxHead, with_kinds
+from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxConfig, with_kinds
 from detpipe.network.network_folder import NET, WEIGHTS, NetworkFolderError
 from detpipe.storage.manifest import plain
 from tests import drawn
@@ -49,7 +49,7 @@ def test_every_setting_of_the_head_comes_back() -> None:
         confidence=Confidence.focal,
         negatives=3,
     )
-    assert MultiBoxHead(**with_kinds(json.loads(json.dumps(plain(head))))) == head
+    assert MultiBoxConfig(**with_kinds(json.loads(json.dumps(plain(head))))) == head
 
 
 def test_a_map_without_shapes_comes_back(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from detpipe import boxes as geometry
 from detpipe.classify.labeling import BACKGROUND, IGNORED
-from detpipe.heads.multibox.loss import Taught, confidence_loss, match, multibox_loss
+from detpipe.heads.multibox.loss import Targets, confidence_loss, match, multibox_loss
 from detpipe.heads.multibox.network import Output
-from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxHead
+from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxConfig
 from detpipe.structures import BoolArray, GroundTruth
 
 PAPER = {
@@ -29,8 +29,8 @@ PRIORS = torch.tensor([[0.0, 0, 40, 40], [60, 0, 100, 40]])
 """On an input 50 high and 100 wide."""
 
 
-def head(**settings: object) -> MultiBoxHead:
-    return MultiBoxHead(**settings)  # type: ignore[arg-type]
+def head(**settings: object) -> MultiBoxConfig:
+    return MultiBoxConfig(**settings)  # type: ignore[arg-type]
 
 
 def output(logits: Tensor, moves: Tensor | None = None, priors: Tensor = PRIORS) -> Output:
@@ -38,10 +38,10 @@ def output(logits: Tensor, moves: Tensor | None = None, priors: Tensor = PRIORS)
     return Output(logits, moves, priors.to(logits.dtype), torch.zeros(len(priors), dtype=torch.int64), (50, 100))
 
 
-def taught(*objects: list[float], worth: list[float] | None = None, dtype: torch.dtype = torch.float32) -> Taught:
+def taught(*objects: list[float], weight: list[float] | None = None, dtype: torch.dtype = torch.float32) -> Targets:
     none = torch.zeros(0, 4, dtype=dtype)
-    worths = torch.ones(len(objects), dtype=dtype) if worth is None else torch.tensor(worth, dtype=dtype)
-    return Taught(torch.tensor(objects, dtype=dtype).reshape(-1, 4), worths, none, none)
+    weights = torch.ones(len(objects), dtype=dtype) if weight is None else torch.tensor(weight, dtype=dtype)
+    return Targets(torch.tensor(objects, dtype=dtype).reshape(-1, 4), weights, none, none)
 
 
 def cross_entropy(logit: float, target: float) -> float:
@@ -122,11 +122,11 @@ def test_quality_by_hand() -> None:
 
 
 def test_worth_lowers_the_taught_confidence() -> None:
-    cross = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [taught([0, 0, 40, 40], worth=[0.25])], head(**PAPER))
+    cross = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [taught([0, 0, 40, 40], weight=[0.25])], head(**PAPER))
     wanted = cross_entropy(0.5, 0.25) + cross_entropy(-1, 0)
     assert cross["confidence_loss"].item() == pytest.approx(wanted, rel=1e-5)
     settings = head(confidence=Confidence.quality)
-    quality = multibox_loss(output(torch.tensor([[0.0, -30.0]])), [taught([10, 0, 50, 40], worth=[0.5])], settings)
+    quality = multibox_loss(output(torch.tensor([[0.0, -30.0]])), [taught([10, 0, 50, 40], weight=[0.5])], settings)
     assert quality["confidence_loss"].item() == pytest.approx(cross_entropy(0, 0.3) * 0.2**2, rel=1e-4)
 
 
@@ -165,13 +165,13 @@ def test_what_an_image_teaches() -> None:
     """A difficult object and a crowd teach nothing, nor does one without an area."""
     boxes = [[0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 3, 8], [4, 4, 8, 8]]
     seen = truth(boxes, [False, True, False, False, True], [False, False, True, False, True])
-    one = Taught.of(seen, np.arange(5, dtype=np.float32), torch.device("cpu"))
+    one = Targets.of(seen, np.arange(5, dtype=np.float32), torch.device("cpu"))
     assert one.objects.tolist() == boxes[:1]
-    assert one.worth.tolist() == [0]
+    assert one.weight.tolist() == [0]
     assert one.difficult.tolist() == boxes[1:2]
     assert one.crowds.tolist() == [boxes[2], boxes[4]]
-    none = Taught.of(GroundTruth.from_boxes([], []), np.zeros(0, dtype=np.float32), torch.device("cpu"))
-    assert [len(part) for part in (none.objects, none.worth, none.difficult, none.crowds)] == [0] * 4
+    none = Targets.of(GroundTruth.from_boxes([], []), np.zeros(0, dtype=np.float32), torch.device("cpu"))
+    assert [len(part) for part in (none.objects, none.weight, none.difficult, none.crowds)] == [0] * 4
 
 
 @pytest.mark.parametrize("matching", list(Matching))
@@ -187,20 +187,20 @@ def test_what_an_image_teaches() -> None:
     ],
 )
 def test_untaught_priors_are_ignored(matching: Matching, box: list[float], is_crowd: bool, ignored: bool) -> None:
-    one = Taught.of(truth([box], [not is_crowd], [is_crowd]), np.ones(1, dtype=np.float32), torch.device("cpu"))
+    one = Targets.of(truth([box], [not is_crowd], [is_crowd]), np.ones(1, dtype=np.float32), torch.device("cpu"))
     found = match(output(torch.zeros(1, 2)), 0, one, head(matching=matching))
     assert found.tolist() == [IGNORED if ignored else BACKGROUND, BACKGROUND]
 
 
 def test_an_object_s_prior_is_taught_in_a_crowd_too() -> None:
     boxes = [[0, 0, 40, 40], [0, 0, 50, 50]]
-    one = Taught.of(truth(boxes, [False] * 2, [False, True]), np.ones(2, dtype=np.float32), torch.device("cpu"))
+    one = Targets.of(truth(boxes, [False] * 2, [False, True]), np.ones(2, dtype=np.float32), torch.device("cpu"))
     assert match(output(torch.zeros(1, 2)), 0, one, head(**PAPER)).tolist() == [0, BACKGROUND]
 
 
 def test_objects_without_an_area_leave_background() -> None:
     seen = truth([[5, 5, 5, 30], [5, 5, 30, 5]], [False] * 2, [False] * 2)
-    one = Taught.of(seen, np.ones(2, dtype=np.float32), torch.device("cpu"))
+    one = Targets.of(seen, np.ones(2, dtype=np.float32), torch.device("cpu"))
     losses = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [one], head())
     assert losses["location_loss"].item() == 0
     assert losses["loss"].isfinite()
@@ -239,7 +239,7 @@ def test_gradients_are_the_finite_differences(
     logits = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     moves = (0.1 * torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)).requires_grad_()
     truths = [
-        taught([7, 3, 50, 45], [55, 5, 93, 44], worth=[1, 0.5], dtype=torch.float64),
+        taught([7, 3, 50, 45], [55, 5, 93, 44], weight=[1, 0.5], dtype=torch.float64),
         taught([2, 8, 28, 33], dtype=torch.float64),
     ]
 

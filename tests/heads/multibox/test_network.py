@@ -15,7 +15,7 @@ from detpipe.backbone.create import create_from_seed
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.heads.multibox.network import RARE, MultiBox, Output, best_boxes, decode, encode, make_shapes
 from detpipe.heads.multibox.priors import centred
-from detpipe.heads.multibox.settings import Form, Localization, MatchedBy, MultiBoxHead
+from detpipe.heads.multibox.settings import Form, Localization, MatchedBy, MultiBoxConfig
 from detpipe.structures import Float32Array
 from tests import drawn
 from tests.classify import tiny
@@ -24,9 +24,9 @@ SIZES = (64, 96)
 """Height and width of the images here."""
 
 
-def head(**more: object) -> MultiBoxHead:
+def head(**more: object) -> MultiBoxConfig:
     settings = {"maps": ["stem"], "width": 6, "hidden": 5, "scales": [64], "priors": 2, **more}
-    return MultiBoxHead(**settings)  # type: ignore[arg-type]
+    return MultiBoxConfig(**settings)  # type: ignore[arg-type]
 
 
 def squares(*sides: float) -> Float32Array:

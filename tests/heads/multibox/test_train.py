@@ -16,7 +16,14 @@ from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.multibox.folder import build_multibox
 from detpipe.heads.multibox.network import MultiBox
-from detpipe.heads.multibox.settings import Confidence, Form, Localization, Matching, MultiBoxHead, MultiBoxSolver
+from detpipe.heads.multibox.settings import (
+    Confidence,
+    Form,
+    Localization,
+    Matching,
+    MultiBoxConfig,
+    MultiBoxSolverConfig,
+)
 from detpipe.heads.multibox.train import (
     VALIDATION_IMAGES,
     calibrate,
@@ -29,14 +36,14 @@ from detpipe.heads.multibox.train import (
 from detpipe.heads.stored.platt import platt
 from detpipe.network.annotated_batches import AnnotatedImage, padded
 from detpipe.network.scaled_image import mean_colour
-from detpipe.network.train_network import Session
+from detpipe.network.train_network import RunContext
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 from detpipe.structures import GroundTruth
 from tests.heads.multibox import tiny as tiny_multibox
 
 CPU = torch.device("cpu")
-SOLVER = MultiBoxSolver(max_iter=2, batch_size=2, base_lr=5e-3, display=1, test_interval=1, snapshot=1)
+SOLVER = MultiBoxSolverConfig(max_iter=2, batch_size=2, base_lr=5e-3, display=1, test_interval=1, snapshot=1)
 
 
 def train(
@@ -50,8 +57,8 @@ def train(
 ) -> tuple[MultiBox, dict[str, float]]:
     spec = tiny_multibox.spec(folder.parent / f"net_{folder.name}", **settings)
     one = build_multibox(spec, seed=0, pretrained=True)
-    session = Session(solver, folder, key="k", seed=0, device=CPU, bf16=bf16)
-    summary = train_multibox(one, images, val, head=spec.multibox, session=session)
+    context = RunContext(solver, folder, key="k", seed=0, device=CPU, bf16=bf16)
+    summary = train_multibox(one, images, val, head=spec.multibox, context=context)
     return one, summary
 
 
@@ -97,8 +104,8 @@ def test_the_other_forms_train(form: Form, maps: list[int], tmp_path: Path) -> N
     spec = replace(spec, shapes=tuple(tuple(map(tuple, one)) for one in shapes))
     network, images = tiny_multibox.network(spec), tiny_multibox.annotated(tmp_path)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    session = Session(SOLVER, tmp_path / "made", key="k", seed=0, device=CPU, bf16=False)
-    train_multibox(network, images, images, head=spec.multibox, session=session)
+    context = RunContext(SOLVER, tmp_path / "made", key="k", seed=0, device=CPU, bf16=False)
+    train_multibox(network, images, images, head=spec.multibox, context=context)
     row = read_log(tmp_path / "made" / "log.jsonl")[-1]
     assert math.isfinite(row["loss"])
     after = network.state_dict()
@@ -273,5 +280,5 @@ def test_proposed_boxes_lie_in_the_image_and_not_in_its_padding(tmp_path: Path) 
 
 
 def test_sides_of_a_pyramid_are_padded() -> None:
-    assert multiple(MultiBoxHead()) == 64
-    assert multiple(MultiBoxHead(form=Form.grids)) == 1
+    assert multiple(MultiBoxConfig()) == 64
+    assert multiple(MultiBoxConfig(form=Form.grids)) == 1

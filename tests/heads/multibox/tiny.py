@@ -10,7 +10,7 @@ from detpipe.backbone.settings import BackboneConfig
 from detpipe.heads.multibox.folder import MultiBoxSpec, build_multibox, save_multibox
 from detpipe.heads.multibox.network import MultiBox
 from detpipe.heads.multibox.priors import as_numbers, centred
-from detpipe.heads.multibox.settings import MultiBoxHead
+from detpipe.heads.multibox.settings import MultiBoxConfig
 from detpipe.network.annotated_batches import AnnotatedImage
 from tests import drawn
 
@@ -28,9 +28,9 @@ layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" inner_product_p
 """
 
 
-def head(**more: object) -> MultiBoxHead:
+def head(**more: object) -> MultiBoxConfig:
     settings = {"maps": ["conv2"], "width": 8, "scales": [64], "freeze_stages": 0, "priors": 2, **more}
-    return MultiBoxHead(**settings)  # type: ignore[arg-type]
+    return MultiBoxConfig(**settings)  # type: ignore[arg-type]
 
 
 def spec(folder: Path, **more: object) -> MultiBoxSpec:

@@ -11,13 +11,13 @@ import torch
 
 from detpipe.heads.bbox_regressor import ridge_regression
 from detpipe.heads.region_head import BoxRegression
-from detpipe.heads.stored.feature_head import FeatureHead, StoredHead
-from detpipe.heads.stored.linear_svm import SvmHead
-from detpipe.heads.stored.nearest_neighbours import NearestNeighboursHead
-from detpipe.heads.stored.prototypes import PrototypesHead, k_means
-from detpipe.heads.stored.softmax_regression import SoftmaxRegressionHead
-from detpipe.heads.stored.two_layers import TwoLayers
-from detpipe.heads.stored.zero_shot import ZeroShot, vectors_of
+from detpipe.heads.stored.feature_head import FeatureHead, StoredHeadConfig
+from detpipe.heads.stored.linear_svm import SvmConfig
+from detpipe.heads.stored.nearest_neighbours import NearestNeighboursConfig
+from detpipe.heads.stored.prototypes import PrototypesConfig, k_means
+from detpipe.heads.stored.softmax_regression import SoftmaxRegressionConfig
+from detpipe.heads.stored.two_layers import TwoLayersConfig
+from detpipe.heads.stored.zero_shot import ZeroShotConfig, vectors_of
 from tests.heads.stored.examples import clusters, first_classes
 
 
@@ -29,14 +29,14 @@ def vectors(tmp_path: Path) -> str:
     return str(tmp_path / "vectors.npy")
 
 
-def heads(vectors: str) -> dict[str, StoredHead]:
+def heads(vectors: str) -> dict[str, StoredHeadConfig]:
     return {
-        "svm": SvmHead(),
-        "softmax": SoftmaxRegressionHead(),
-        "two_layers": TwoLayers(passes=60, batch_size=64, networks=1, hidden=32, lr=0.01),
-        "neighbours": NearestNeighboursHead(k=5),
-        "prototypes": PrototypesHead(background=4),
-        "zero_shot": ZeroShot(vectors=vectors),
+        "svm": SvmConfig(),
+        "softmax": SoftmaxRegressionConfig(),
+        "two_layers": TwoLayersConfig(passes=60, batch_size=64, networks=1, hidden=32, lr=0.01),
+        "neighbours": NearestNeighboursConfig(k=5),
+        "prototypes": PrototypesConfig(background=4),
+        "zero_shot": ZeroShotConfig(vectors=vectors),
     }
 
 
@@ -53,7 +53,7 @@ def scores_of(head: FeatureHead, seed: int = 1) -> tuple[np.ndarray, np.ndarray,
 
 
 def test_a_class_whose_vector_does_not_fit(vectors: str) -> None:
-    zero_shot = ZeroShot(vectors=vectors)
+    zero_shot = ZeroShotConfig(vectors=vectors)
     head = zero_shot.train(clusters(2), seed=0)
     zero_shot.check_class(head, "c")
     with pytest.raises(ValueError, match=r"got none for \['zebra'\]"):
@@ -113,17 +113,17 @@ def test_heads_whose_classes_compete_are_trained_anew(name: str, vectors: str) -
 
 
 def test_without_box_regression_there_are_no_deltas() -> None:
-    head = SvmHead(box_regression=BoxRegression.none).train(clusters(2), seed=0)
+    head = SvmConfig(box_regression=BoxRegression.none).train(clusters(2), seed=0)
     assert head(torch.zeros(1, 8), torch.zeros(1, 3))[1] is None
-    two = SvmHead(box_regression=BoxRegression.none).remove_class(head, 1, first_classes(clusters(2), 1), seed=0)
+    two = SvmConfig(box_regression=BoxRegression.none).remove_class(head, 1, first_classes(clusters(2), 1), seed=0)
     assert (two.n_classes, len(two.box_weight)) == (1, 0)
     with pytest.raises(ValueError, match="wanted ridge or none for a head on stored features, got joint"):
-        SvmHead(box_regression=BoxRegression.joint)
+        SvmConfig(box_regression=BoxRegression.joint)
 
 
 def test_boxes_are_moved_by_ridge_regression() -> None:
     examples = clusters(1)
-    head = SvmHead(ridge=1e-6).train(examples, seed=0)
+    head = SvmConfig(ridge=1e-6).train(examples, seed=0)
     rows = examples.labels == 1
     _, deltas = head(torch.from_numpy(examples.features[rows]), torch.zeros(int(rows.sum()), 3))
     assert deltas is not None
@@ -147,7 +147,7 @@ def test_the_precision_is_the_one_asked_for(
 def test_two_layers_learn_boxes_with_the_classes() -> None:
     examples = clusters(2)
     deltas = np.where(examples.labels[:, None] > 0, np.array([0.2, -0.1, 0.3, 0], np.float32), 0).astype(np.float32)
-    settings = TwoLayers(passes=60, batch_size=64, networks=2, hidden=32, lr=0.01, dropout=0.0, input_dropout=0.0)
+    settings = TwoLayersConfig(passes=60, batch_size=64, networks=2, hidden=32, lr=0.01, dropout=0.0, input_dropout=0.0)
     head = settings.train(replace(examples, deltas=deltas), seed=0)
     rows = examples.labels > 0
     moved = head(torch.from_numpy(examples.features[rows]), torch.from_numpy(examples.geometry[rows]))[1]
@@ -183,11 +183,11 @@ def test_a_class_without_regions() -> None:
         class_ious=np.pad(lacking.class_ious, ((0, 0), (0, 1))),
         classes=("a", "b"),
     )
-    for settings in (SvmHead(), NearestNeighboursHead(), PrototypesHead()):
+    for settings in (SvmConfig(), NearestNeighboursConfig(), PrototypesConfig()):
         assert settings.NEEDS_EACH
         with pytest.raises(ValueError, match="class b: wanted regions of it in the store, got none"):
             settings.train(lacking, seed=0)
-    for competing in (SoftmaxRegressionHead(), TwoLayers(passes=20, batch_size=16)):
+    for competing in (SoftmaxRegressionConfig(), TwoLayersConfig(passes=20, batch_size=16)):
         assert not competing.NEEDS_EACH
         scores, _, labels = scores_of(competing.train(lacking, seed=0))
         assert np.median(scores[labels == 1, 1]) > np.quantile(scores[labels != 1, 1], 0.9)
@@ -199,7 +199,7 @@ def test_a_class_without_regions() -> None:
 
 def test_the_nearest_neighbour_by_hand() -> None:
     examples = clusters(2, each=1, background=1)
-    head = NearestNeighboursHead(k=1, background_iou=0.5).train(examples, seed=0)
+    head = NearestNeighboursConfig(k=1, background_iou=0.5).train(examples, seed=0)
     scores, _ = head(torch.from_numpy(examples.features), torch.from_numpy(examples.geometry))
     assert scores[:, 1:].round().tolist() == [[0, 0], [1, 0], [0, 1]]
 
@@ -230,7 +230,7 @@ def test_an_unseen_class_by_its_vector(tmp_path: Path) -> None:
     taught = type(seen)(
         **{**vars(taught), "classes": ("a", "b", "c"), "class_ious": np.pad(taught.class_ious, ((0, 0), (0, 1)))}
     )
-    head = ZeroShot(vectors=str(tmp_path / "v.npy")).train(taught, seed=0)
+    head = ZeroShotConfig(vectors=str(tmp_path / "v.npy")).train(taught, seed=0)
     scores, _ = head(torch.from_numpy(features), torch.from_numpy(examples.geometry))
     third = scores[:, 3].detach().numpy()
     assert third[examples.labels == 3].mean() > third[examples.labels == 1].mean()

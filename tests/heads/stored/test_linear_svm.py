@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import Examples
-from detpipe.heads.stored.linear_svm import BIAS_FEATURE, SvmHead, mine_hard_negatives, solve_svm
+from detpipe.heads.stored.linear_svm import BIAS_FEATURE, SvmConfig, mine_hard_negatives, solve_svm
 from tests.heads.stored.examples import clusters
 
 
@@ -80,21 +80,21 @@ def test_positives_from_an_overlap_on() -> None:
     seen.ious[own] = 1
     shared = {"mean": torch.zeros(8), "scale": torch.ones(8)}
     none = BoxRegression.none
-    near = SvmHead(positive_iou=1.0, box_regression=none).fit(seen, shared, seed=0)
+    near = SvmConfig(positive_iou=1.0, box_regression=none).fit(seen, shared, seed=0)
     rows = np.union1d(own, np.flatnonzero(seen.labels == 0))
     less = Examples(**{k: v if k == "classes" else v[rows] for k, v in vars(seen).items()})
-    assert torch.equal(near.weight, SvmHead(box_regression=none).fit(less, shared, seed=0).weight)
-    every = SvmHead(box_regression=none).fit(seen, shared, seed=0)
+    assert torch.equal(near.weight, SvmConfig(box_regression=none).fit(less, shared, seed=0).weight)
+    every = SvmConfig(box_regression=none).fit(seen, shared, seed=0)
     assert not torch.equal(near.weight, every.weight)
-    assert torch.equal(SvmHead(positive_iou=0.8, box_regression=none).fit(seen, shared, seed=0).weight, every.weight)
+    assert torch.equal(SvmConfig(positive_iou=0.8, box_regression=none).fit(seen, shared, seed=0).weight, every.weight)
     seen.ious[own] = 0.8
     with pytest.raises(ValueError, match=r"head\.positive_iou=1\.0 or more, got 0\.80 at most"):
-        SvmHead(positive_iou=1.0).fit(seen, shared, seed=0)
+        SvmConfig(positive_iou=1.0).fit(seen, shared, seed=0)
     with pytest.raises(ValueError, match=r"head\.positive_iou: wanted an overlap from 0 to 1, got 1\.5"):
-        SvmHead(positive_iou=1.5)
+        SvmConfig(positive_iou=1.5)
 
 
 @pytest.mark.parametrize("setting", [{"c": 0.0}, {"negative_iou": 1.5}, {"rounds": 0}])
 def test_bad_settings(setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="wanted c, positive_weight and rounds above 0"):
-        SvmHead(**setting)  # type: ignore[arg-type]
+        SvmConfig(**setting)  # type: ignore[arg-type]
