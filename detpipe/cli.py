@@ -270,7 +270,8 @@ def execute(command: CommandRow, config: DictConfig) -> None:
     keep_freed_memory()
     with logging_redirect_tqdm():
         words = HydraConfig.get().overrides
-        command.load_run()(to_command(config, [*words.hydra, *words.task]))
+        settings = to_command(config, [*words.hydra, *words.task])  # what it refuses needs no import of the work
+        command.load_run()(settings)
 
 
 def configuration_error(error: Exception, command: str) -> str:
