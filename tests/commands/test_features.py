@@ -126,9 +126,9 @@ def test_eval_beside_what_is_not_finished(voc_root: Path, changed: Path) -> None
 
 
 def test_a_second_run_computes_nothing(voc_root: Path, changed: Path) -> None:
-    before = (changed / "features" / "train" / "features.f16").stat().st_mtime_ns
+    before = (changed / "features" / "train" / "features.npy").stat().st_mtime_ns
     ran("features", voc_root, changed, DISC, *SEEN, *REGIONS)
-    assert (changed / "features" / "train" / "features.f16").stat().st_mtime_ns == before
+    assert (changed / "features" / "train" / "features.npy").stat().st_mtime_ns == before
 
 
 def test_more_regions_take_over_those_that_are_there(voc_root: Path, changed: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
     shutil.rmtree(changed / "classifier")
     shutil.copytree(before / "classifier", changed / "classifier")
     ran("classes add", voc_root, changed, "name=square", "enough=8")
-    for name in ("features/train/features.f16", "classifier/weights.safetensors"):
+    for name in ("features/train/features.npy", "classifier/weights.safetensors"):
         assert (changed / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -278,8 +278,8 @@ def test_classes_that_cannot_be_meant(
     [
         ("proposals.lmdb/manifest.json", "proposals.lmdb: not there"),
         ("proposals.lmdb/data.mdb", "proposals.lmdb"),
-        ("features/train/features.f16", "features/train/features.f16: wanted"),
-        ("features/test/columns.safetensors", "features/test: wanted a feature store"),
+        ("features/train/features.npy", "features/train/features.npy: "),
+        ("features/test/geometry.npy", "features/test/geometry.npy: "),
         ("classifier/weights.safetensors", "weights.safetensors: "),
     ],
 )

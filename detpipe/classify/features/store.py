@@ -1,30 +1,26 @@
-"""Features of regions on disk, computed once: float16 rows, memory-mapped, beside the columns that say what each is.
+"""Features of regions on disk, computed once: float16 rows in a .npy file, and columns that describe them in others.
 
-One folder a store: features.f16 (N, D) as it lies in memory, columns.safetensors, images.json and the manifest.
-Nothing is pickled. A store has its full size from the start and is filled image by image, so a killed one goes on, and
-ends with the same bytes. A row is known by the digest of its image and its box: a store of other regions takes over
-those rows.
+One folder a store: features.npy (N, D), the columns of COLUMNS, images.json and the manifest. Nothing is pickled.
+features.npy has its full size from the start and is filled image by image, so an interrupted run resumes, and ends with
+the same bytes. A row is known by the digest of its image and its box: a store of other regions takes over those rows.
 
 N: regions of all images, in the images' order. R: of one image. D: feature width. K: classes.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from numpy.lib.format import open_memmap, write_array_header_1_0
 
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.features.geometry import COLUMNS as GEOMETRY
@@ -39,28 +35,27 @@ from detpipe.structures import Float32Array, Image, ImageId, ImageRecord, Int64A
 
 Float16Array = npt.NDArray[np.float16]
 
-FEATURES, COLUMNS, IMAGES, DONE = "features.f16", "columns.safetensors", "images.json", "done.json"
+FEATURES, IMAGES, DONE = "features.npy", "images.json", "done.json"
 GROUP = 8
-"""Images whose regions share batches, and that are committed together: what a killed run does again, at most."""
+"""Images whose regions share batches, and that are committed together: what an interrupted run repeats, at most."""
 KEY_BYTES = 16
-_CHECKED_ROWS = 8192
-_ZEROS = 1 << 24
-"""Bytes that are written at once, where the system can't take room by itself."""
-_EXPONENT = np.uint16(0x7C00)
-"""The bits of a float16's exponent."""
-_COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
+_ROWS_AT_ONCE = 8192
+"""Rows that are written or checked together."""
+COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
     "boxes": (("N", 4), "float32"),
     "geometry": (("N", GEOMETRY), "float32"),
     "labels": (("N",), "int64"),
     "ious": (("N",), "float32"),
     "deltas": (("N", 4), "float32"),
     "class_ious": (("N", "K"), "float16"),
+    "keys": (("N", KEY_BYTES), "uint8"),
 }
-"""Shape and type of each column of numbers."""
+"""Shape and type of each column, NAME.npy."""
+_REMEDY = "make it anew: detpipe features overwrite=true"
 
 
 class FeatureStoreError(ValueError):
-    """A store that is not whole: files missing, of the wrong size, or with numbers that are none."""
+    """A store that is not whole: files missing, cut or of the wrong shape, NaN or infinity in them."""
 
 
 class Extractor(Protocol):
@@ -136,67 +131,59 @@ class FeatureStore:
 
 
 def open_store(path: Path) -> FeatureStore:
-    """Open and check: sizes, types, shapes, and that every number is one; a pass over the file.
+    """Open and check: sizes, types, shapes, and that all numbers are finite; a pass over the files.
 
     Raises ArtefactError where it is missing or unfinished, FeatureStoreError naming what is wrong.
     """
     manifest = read_manifest(path)
     try:
-        columns = load_file(path / COLUMNS)
         images = json.loads((path / IMAGES).read_text(encoding="utf-8"))
         counts = [int(one["regions"]) for one in images]
         ids: list[ImageId] = [one["image_id"] for one in images]
         rows, width = int(manifest.summary["regions"]), int(manifest.summary["width"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise FeatureStoreError(f"{path}: wanted a feature store, got: {error}; {_REMEDY}") from error
-    _check_columns(path, columns, rows, len(manifest.settings["classes"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FeatureStoreError(f"{path}: expected a feature store, got: {error}; {_REMEDY}") from error
     if min(counts, default=0) < 0 or sum(counts) != rows:
-        raise FeatureStoreError(f"{path / IMAGES}: wanted {rows} regions in all, got {sum(counts)}; {_REMEDY}")
+        raise FeatureStoreError(f"{path / IMAGES}: expected {rows} regions in all, got {sum(counts)}; {_REMEDY}")
+    columns: dict[str, Any] = {  # in memory: they are small
+        name: np.array(_mapped(path / f"{name}.npy", shape, kind))
+        for name, (shape, kind) in _columns(rows, len(manifest.settings["classes"])).items()
+    }
     ends = np.cumsum([0, *counts])
     return FeatureStore(
         path=path,
         manifest=manifest,
-        features=_mapped(path / FEATURES, rows, width),
-        **{name: columns[name] for name in _COLUMNS},
+        features=_mapped(path / FEATURES, (rows, width), "float16"),
+        **{**columns, "keys": [key.tobytes() for key in columns["keys"]]},
         images=np.repeat(np.arange(len(counts)), counts).astype(np.int64),
         spans={image_id: slice(int(a), int(b)) for image_id, a, b in zip(ids, ends[:-1], ends[1:], strict=True)},
-        keys=[key.tobytes() for key in columns["keys"]],
     )
 
 
-_REMEDY = "make it anew: detpipe features overwrite=true"
-
-
-def _check_columns(path: Path, columns: Mapping[str, npt.NDArray[np.generic]], rows: int, classes: int) -> None:
+def _columns(rows: int, classes: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """COLUMNS with numbers for N and K."""
     sizes = {"N": rows, "K": classes}
-    wanted = {
+    return {
         name: (tuple(sizes[n] if isinstance(n, str) else n for n in shape), kind)
-        for name, (shape, kind) in _COLUMNS.items()
+        for name, (shape, kind) in COLUMNS.items()
     }
-    wanted["keys"] = ((rows, KEY_BYTES), "uint8")
-    for name, (shape, kind) in wanted.items():
-        column = columns.get(name)
-        if column is None or column.shape != shape or column.dtype != kind:
-            found = "none" if column is None else f"{column.shape} {column.dtype}"
-            raise FeatureStoreError(f"{path / COLUMNS}: wanted {name} as {shape} {kind}, got {found}; {_REMEDY}")
-        if column.dtype.kind == "f" and not np.isfinite(column).all():
-            raise FeatureStoreError(f"{path / COLUMNS}: {name} has a number that is none; {_REMEDY}")
 
 
-def _mapped(path: Path, rows: int, width: int) -> Float16Array:
-    """The file as an array; every number looked at, a piece at a time."""
-    size = path.stat().st_size if path.is_file() else -1
-    if size != rows * width * 2:
-        raise FeatureStoreError(f"{path}: wanted {rows} x {width} float16, {rows * width * 2} bytes, got {size}")
-    if not size:  # nothing can be mapped
-        return np.zeros((rows, width), dtype=np.float16)
-    features = np.memmap(path, dtype=np.float16, mode="r", shape=(rows, width))
-    for start in range(0, rows, _CHECKED_ROWS):
-        # Infinities and NaN have all bits of the exponent; looked at as integers, it takes a third of the time.
-        bits = features[start : start + _CHECKED_ROWS].view(np.uint16) & _EXPONENT
-        if (bits == _EXPONENT).any():
-            raise FeatureStoreError(f"{path}: a number that is none after row {start}; {_REMEDY}")
-    return features
+def _mapped(path: Path, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any]:
+    """The array of a .npy file, memory-mapped. Raises FeatureStoreError for another shape or type, NaN and infinity."""
+    try:
+        array = open_memmap(path, mode="r")
+        extra = path.stat().st_size - array.offset - array.nbytes
+    except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # the last two: of a broken header
+        raise FeatureStoreError(f"{path}: expected {shape} {kind}, got: {error}; {_REMEDY}") from error
+    if array.shape != shape or array.dtype != kind or extra or not array.flags.c_contiguous:
+        raise FeatureStoreError(
+            f"{path}: expected {shape} {kind}, got {array.shape} {array.dtype} and {extra} more bytes; {_REMEDY}"
+        )
+    for start in range(0, len(array) if array.dtype.kind == "f" else 0, _ROWS_AT_ONCE):
+        if not np.isfinite(array[start : start + _ROWS_AT_ONCE]).all():
+            raise FeatureStoreError(f"{path}: NaN or infinity in row {start} or after it; {_REMEDY}")
+    return array
 
 
 def fill_store(
@@ -224,12 +211,7 @@ def fill_store(
         "taken_over": sum(key in known for one in plan for key in one.keys),
         "megabytes": round(rows * width * 2 / 1e6),
     }
-    if before is not None and [key for one in plan for key in one.keys] == list(before.keys):
-        _same_file(before.path / FEATURES, path / FEATURES)
-        _write_columns(path, plan, classes)
-        return summary
-    done = _images_done(path) if _has_room(path / FEATURES, rows, width) else 0
-    features = _room(path / FEATURES, rows, width)
+    features, done = _resumed(path, (rows, width)) or _new(path, (rows, width))
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
     for group in progress(groups, "features", total=len(groups), unit=f"batch of {GROUP} image"):
@@ -237,8 +219,7 @@ def fill_store(
             features[row : row + len(values)] = values
             row += len(values)
         done += len(group)
-        if isinstance(features, np.memmap):
-            features.flush()
+        features.flush()
         write_json(path / DONE, done)
         if stop:
             return None
@@ -283,101 +264,59 @@ def _group_features(
 
 
 def _half(values: Float32Array, record: ImageRecord) -> Float16Array:
-    """Float16, which ends at 65504. Raises FeatureStoreError where that is not enough, or a number is none."""
+    """As float16. Raises FeatureStoreError for NaN, and for numbers beyond float16's 65504."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise FeatureStoreError(
-            f"{record.path}: features beyond float16's 65504, or no numbers; other weights, perhaps?"
+            f"{record.path}: expected finite features within float16's 65504, got others; check the weights"
         )
     return half
 
 
-def _same_file(source: Path, target: Path) -> None:
-    """The same rows under another name: nobody writes to a finished store, so nothing is copied where links can be."""
-    target.unlink(missing_ok=True)
+def _resumed(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int] | None:
+    """The features of an interrupted run, mapped for writing, and how many images are done; None if there are none."""
     try:
-        target.hardlink_to(source)
-    except OSError:  # a file system without links
-        with replaced(target) as scratch:
-            shutil.copyfile(source, scratch)
+        features = open_memmap(path / FEATURES, mode="r+")
+        done = int(json.loads((path / DONE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    return (features, done) if features.shape == shape else None
 
 
-def _room(path: Path, rows: int, width: int) -> Float16Array:
-    """The file at its full size, mapped for writing; one of the right size keeps what is in it."""
-    if not rows * width:
-        path.write_bytes(b"")
-        return np.zeros((rows, width), dtype=np.float16)
-    _take_room(path, rows * width * 2, new=not _has_room(path, rows, width))
-    features: np.memmap[tuple[int, int], np.dtype[np.float16]] = np.memmap(
-        path, dtype=np.float16, mode="r+", shape=(rows, width)
-    )
-    return features
+def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
+    """The features as zeros, mapped for writing, and 0 images that are done.
 
-
-def _take_room(path: Path, size: int, *, new: bool) -> None:
-    """The file's bytes on the disk, zeros where it is new: a full disk is no error of a map, but a fatal signal.
-
-    Raises OSError where there is not so much room; a new file is gone then.
+    The zeros are written, so that a full disk raises OSError here: where a map finds no room, the process is killed.
     """
+    (path / DONE).unlink(missing_ok=True)
+    rows, width = shape
     try:
-        with path.open("wb" if new else "rb+") as file:
-            if not _allocated(file.fileno(), size) and new:
-                for start in range(0, size, _ZEROS):
-                    file.write(bytes(min(_ZEROS, size - start)))
+        with replaced(path / FEATURES) as scratch, scratch.open("wb") as file:
+            write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+            for start in range(0, rows, _ROWS_AT_ONCE):
+                file.write(bytes(2 * width * min(_ROWS_AT_ONCE, rows - start)))
     except OSError as error:
-        if new:
-            path.unlink(missing_ok=True)
         raise OSError(
             error.errno,
-            f"wanted {size / 1e6:.0f} MB of disk for the features, got: {error.strerror}; make room, or ask for fewer "
-            "regions (sampling.regions_per_image, detect.max_proposals)",
-            str(path),
+            f"expected {rows * width * 2 / 1e6:.0f} MB of disk for the features, got: {error.strerror}; make room, or "
+            "ask for fewer regions (sampling.regions_per_image, detect.max_proposals)",
+            str(path / FEATURES),
         ) from error
-
-
-def _allocated(descriptor: int, size: int) -> bool:
-    """Whether the system could take the room by itself. Raises OSError where there is not so much."""
-    if not hasattr(os, "posix_fallocate"):
-        return False
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system that doesn't know how
-            return False
-        raise
-    return True
-
-
-def _has_room(path: Path, rows: int, width: int) -> bool:
-    """Whether the file is there at its full size: what an earlier run wrote into it counts."""
-    return path.is_file() and path.stat().st_size == rows * width * 2
-
-
-def _images_done(path: Path) -> int:
-    if not (path / DONE).is_file():
-        return 0
-    return int(json.loads((path / DONE).read_text(encoding="utf-8")))
+    return open_memmap(path / FEATURES, mode="r+"), 0
 
 
 def _write_columns(path: Path, plan: Sequence[ImageRegions], classes: int) -> None:
-    regions = [one.regions for one in plan]
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes for one in regions)]),
-        "geometry": np.concatenate(
-            [
-                np.zeros((0, GEOMETRY), np.float32),
-                *(region_geometry(one.regions.boxes, one.record.image_size, one.places) for one in plan),
-            ]
-        ),
-        "labels": np.concatenate([np.zeros(0, np.int64), *(one.labels for one in regions)]),
-        "ious": np.concatenate([np.zeros(0, np.float32), *(one.ious for one in regions)]),
-        "deltas": np.concatenate([np.zeros((0, 4), np.float32), *(one.deltas for one in regions)]),
-        "class_ious": np.concatenate(
-            [np.zeros((0, classes), np.float16), *(one.class_ious.astype(np.float16) for one in plan)]
-        ),
-        "keys": np.frombuffer(b"".join(key for one in plan for key in one.keys), np.uint8).reshape(-1, KEY_BYTES),
+    parts: dict[str, list[npt.NDArray[Any]]] = {
+        "boxes": [one.regions.boxes for one in plan],
+        "geometry": [region_geometry(one.regions.boxes, one.record.image_size, one.places) for one in plan],
+        "labels": [one.regions.labels for one in plan],
+        "ious": [one.regions.ious for one in plan],
+        "deltas": [one.regions.deltas for one in plan],
+        "class_ious": [one.class_ious for one in plan],
+        "keys": [np.frombuffer(b"".join(one.keys), np.uint8).reshape(-1, KEY_BYTES) for one in plan],
     }
-    with replaced(path / COLUMNS) as scratch:
-        save_file({name: np.ascontiguousarray(column) for name, column in columns.items()}, scratch)
+    for name, (empty, kind) in _columns(0, classes).items():
+        with replaced(path / f"{name}.npy") as scratch, scratch.open("wb") as file:
+            np.save(file, np.concatenate([np.zeros(empty, kind), *parts[name]]).astype(kind))
     write_json(path / IMAGES, [{"image_id": one.record.image_id, "regions": len(one.regions)} for one in plan])
