@@ -1,6 +1,7 @@
-"""The inner loop of the linear support vector machine (Hsieh et al. 2008, algorithm 3), compiled by numba.
+"""The solver of the linear SVM (Hsieh et al. 2008, algorithm 3, with its shrinking), compiled by numba.
 
-A file of its own, so that whoever needs no such machine doesn't wait for numba.
+It is imported when an SVM is trained, so other commands don't wait for numba. scikit-learn's LinearSVC, R-CNN's own
+liblinear, copies the features, also to float64, and can't start from the duals of an earlier round.
 """
 
 from __future__ import annotations
@@ -19,34 +20,35 @@ def descend(
     signs: Float64Array,
     upper: Float64Array,
     duals: Float64Array,
-    weight: Float64Array,
     bias_feature: float,
     tolerance: float,
     max_passes: int,
     seed: int,
-) -> int:
-    """Solve in place; returns the number of passes.
+) -> Float64Array:
+    """Solve for the duals in place; returns the weights (D + 1,), the sum of duals sign x.
 
-    x: (N, D), to which a constant feature is thought added. signs: (N,) 1 or -1. upper: (N,) the bounds C_i.
-    duals: (N,) the start, then the solution. weight: (D + 1,) the sum of duals sign x, kept so.
+    x: (N, D); bias_feature is a constant feature more. signs: (N,) 1 or -1. upper: (N,) the bounds C_i.
+    duals: (N,) the start, then the solution.
     """
     n, d = x.shape
-    norms = np.empty(n)
+    norms, weight = np.empty(n), np.zeros(d + 1)
     for i in range(n):
         total = bias_feature * bias_feature
         for j in range(d):
             total += np.float64(x[i, j]) * np.float64(x[i, j])
         norms[i] = total
+        if duals[i] > 0.0:
+            for j in range(d):
+                weight[j] += duals[i] * signs[i] * np.float64(x[i, j])
+            weight[d] += duals[i] * signs[i] * bias_feature
     active = np.arange(n)
     size = n
     # Bounds of the projected gradients in the last pass: what lies beyond them at a bound is put aside (shrinking).
     highest, lowest = np.inf, -np.inf
     np.random.seed(seed)  # noqa: NPY002 - numba's own generator, which this function alone draws from
-    for number in range(max_passes):
+    for _ in range(max_passes):
         high, low = -np.inf, np.inf
-        for k in range(size - 1, 0, -1):
-            other = np.random.randint(0, k + 1)  # noqa: NPY002
-            active[k], active[other] = active[other], active[k]
+        np.random.shuffle(active[:size])  # noqa: NPY002
         place = 0
         while place < size:
             i = active[place]
@@ -77,9 +79,9 @@ def descend(
             place += 1
         if high - low <= tolerance:
             if size == n:
-                return number + 1
-            size, highest, lowest = n, np.inf, -np.inf  # those put aside are looked at once more
+                break
+            size, highest, lowest = n, np.inf, -np.inf  # check once more those that were put aside
             continue
         highest = high if high > 0 else np.inf
         lowest = low if low < 0 else -np.inf
-    return max_passes
+    return weight

@@ -1,8 +1,8 @@
-"""R-CNN's head: a linear support vector machine for each class, trained on hard negatives, solved in the dual.
+"""R-CNN's head: a linear SVM for each class, trained on hard negatives, solved in the dual.
 
-The dual of min 1/2 |w|^2 + sum C_i max(0, 1 - y_i w.x_i) has one bounded variable an example, and each is solved
-exactly while the others stand (Hsieh et al. 2008, "A Dual Coordinate Descent Method for Large-scale Linear SVM",
-algorithm 3, with its shrinking). It is what R-CNN's liblinear does (-s 3).
+The dual of min 1/2 |w|^2 + sum C_i max(0, 1 - y_i w.x_i) has one bounded variable for each example, and each is solved
+exactly while the others are fixed (Hsieh et al. 2008, "A Dual Coordinate Descent Method for Large-scale Linear SVM").
+It is what R-CNN's liblinear does (-s 3).
 
 N: examples. D: feature width.
 """
@@ -42,15 +42,11 @@ BIAS_FEATURE = 10.0
 
 @dataclass(frozen=True, eq=False)
 class SvmSolution:
-    """weight: (D,) float32, bias: its number; the score of x is weight.x + bias. duals: (N,) float64 in [0, C_i].
-
-    gap: primal less dual value, over the primal's: 0 at the optimum, and an upper bound of what is lost.
-    """
+    """weight: (D,) float32. bias: the score of x is weight.x + bias. duals: (N,) float64 in [0, C_i]."""
 
     weight: Float32Array
     bias: float
     duals: Float64Array
-    gap: float
 
 
 def solve_svm(
@@ -64,7 +60,7 @@ def solve_svm(
     start: Float64Array | None = None,
     seed: int = 0,
 ) -> SvmSolution:
-    """The machine that tells the positive examples from the others.
+    """The SVM that separates the positive examples from the others.
 
     features: (N, D). positive: (N,). c: the cost of a margin error, positive_weight times that of a positive one.
     tolerance: stop where the projected gradients spread by less. start: duals to begin from, of an earlier solution.
@@ -79,16 +75,8 @@ def solve_svm(
     signs = np.where(positive, 1.0, -1.0)
     upper = np.where(positive, c * positive_weight, c)
     duals = np.zeros(len(x)) if start is None else np.clip(start, 0, upper)
-    weight = np.zeros(x.shape[1] + 1)
-    weight[:-1] = (duals * signs) @ x if len(x) else 0.0
-    weight[-1] = BIAS_FEATURE * float(duals @ signs)
-    descend(x, signs, upper, duals, weight, BIAS_FEATURE, tolerance, max_passes, seed)
-    bias = float(weight[-1] * BIAS_FEATURE)
-    margins = signs * (x @ weight[:-1].astype(np.float32) + bias)
-    half = 0.5 * float(weight @ weight)
-    primal = half + float(upper @ np.maximum(0, 1 - margins))
-    gap = (primal - (float(duals.sum()) - half)) / max(primal, 1e-12)
-    return SvmSolution(weight[:-1].astype(np.float32), bias, duals, gap)
+    weight = descend(x, signs, upper, duals, BIAS_FEATURE, tolerance, max_passes, seed)
+    return SvmSolution(weight[:-1].astype(np.float32), float(weight[-1] * BIAS_FEATURE), duals)
 
 
 def mine_hard_negatives(
@@ -156,7 +144,7 @@ class LinearSvmHead(FeatureHead):
 
 @dataclass(kw_only=True)
 class SvmConfig(StoredHeadConfig):
-    """R-CNN's linear machines (Girshick et al. 2014, section 2.3 and appendix B), their margins as probabilities."""
+    """R-CNN's linear SVMs (Girshick et al. 2014, section 2.3 and appendix B), their margins as probabilities."""
 
     MODULE: ClassVar[type[FeatureHead]] = LinearSvmHead
 
@@ -184,12 +172,12 @@ class SvmConfig(StoredHeadConfig):
             raise ValueError(f"head.positive_iou: wanted an overlap from 0 to 1, got {self.positive_iou}")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearSvmHead:
-        """A machine a class."""
+        """An SVM for each class."""
         del bf16
         return self._of_classes(examples, shared, list(range(1, len(examples.classes) + 1)), seed)
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The machine of the last class beside the others, which stay as they are."""
+        """The SVM of the last class beside the others, which stay as they are."""
         del bf16
         shared = {"mean": head.mean, "scale": head.scale}
         return joined(head, self._of_classes(examples, shared, [len(examples.classes)], seed))
@@ -239,11 +227,5 @@ class SvmConfig(StoredHeadConfig):
         )
         rows = np.concatenate([positive, negative])
         margins = (scaled @ solution.weight)[rows] + np.float32(solution.bias)
-        logger.info(
-            "%s: %d positives, %d negatives, duality gap %.1e",
-            examples.classes[label - 1],
-            len(positive),
-            len(negative),
-            solution.gap,
-        )
+        logger.info("%s: %d positives, %d negatives", examples.classes[label - 1], len(positive), len(negative))
         return solution, platt(margins, np.arange(len(rows)) < len(positive))

@@ -26,7 +26,6 @@ from detpipe.classify.features.store import (
 )
 from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import file_digest
-from detpipe.proposals.selective_search.candidates import FEATURES
 from detpipe.storage.interrupt import StopRequest
 from detpipe.storage.manifest import Artefact
 from detpipe.structures import Float32Array, Image, ImageRecord
