@@ -20,8 +20,7 @@ SUFFIXES = (".binaryproto", ".npy")
 MAX_BYTES = 1 << 28
 """A larger file is no mean image: this is one of 4,700 x 4,700 pixels."""
 
-# What numpy raises for a damaged header, which it reads as a Python expression.
-_NPY_ERRORS = (
+NPY_ERRORS = (
     ValueError,
     OSError,
     EOFError,
@@ -32,6 +31,7 @@ _NPY_ERRORS = (
     RecursionError,
     MemoryError,
 )
+"""What numpy raises for a damaged .npy file, whose header it reads as a Python expression."""
 
 
 class MeanFileError(ValueError):
@@ -79,7 +79,7 @@ def _read_npy(path: Path) -> Float32Array:
     try:
         # Mapped: a header that claims more than the file has is an error before anything is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _NPY_ERRORS as error:
+    except NPY_ERRORS as error:
         raise MeanFileError(f"{path}: wanted an array of numbers, got: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise MeanFileError(f"{path}: wanted an array of real numbers, got {getattr(array, 'dtype', type(array))}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from detpipe.progress import progress
 from detpipe.storage.atomic import replaced, write_json
 from detpipe.storage.interrupt import StopRequest
 from detpipe.storage.manifest import Manifest, read_manifest
+from detpipe.storage.mean_file import NPY_ERRORS
 from detpipe.structures import Float32Array, Image, ImageId, ImageRecord, Int64Array
 
 Float16Array = npt.NDArray[np.float16]
@@ -174,7 +174,7 @@ def _mapped(path: Path, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any]:
     try:
         array = open_memmap(path, mode="r")
         extra = path.stat().st_size - array.offset - array.nbytes
-    except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # the last two: of a broken header
+    except NPY_ERRORS as error:
         raise FeatureStoreError(f"{path}: expected {shape} {kind}, got: {error}; {_REMEDY}") from error
     if array.shape != shape or array.dtype != kind or extra or not array.flags.c_contiguous:
         raise FeatureStoreError(
@@ -279,7 +279,7 @@ def _resumed(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], i
     try:
         features = open_memmap(path / FEATURES, mode="r+")
         done = int(json.loads((path / DONE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except NPY_ERRORS:
         return None
     return (features, done) if features.shape == shape else None
 
