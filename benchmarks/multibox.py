@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true")
     options, overrides = parser.parse_known_args()
     if options.labelled and "coco" in options.sets:
-        parser.error("--labelled: wanted sets in VOC's layout, got coco: give --sets raccoon bccd, or one of them")
+        parser.error("--labelled: expected sets in VOC's layout, got coco: give --sets raccoon bccd, or one of them")
     heads = "".join(f"  {name:>20}" for budget in BUDGETS for name in (f"recall {budget}", f"AR {budget}"))
     print(f"{'test images':<12} {'boxes of':<26}{heads}   seconds")
     for name in options.sets:

@@ -107,7 +107,7 @@ def encode(boxes: Float32Array, targets: Float32Array) -> Float32Array:
     Raises ValueError for a box or target without area: its deltas don't exist.
     """
     if len(boxes) and min(float(area(boxes).min()), float(area(targets).min())) <= 0:
-        raise ValueError("encode: wanted boxes and targets with an area, got an empty one; drop it before")
+        raise ValueError("encode: expected boxes and targets with an area, got an empty one; drop it before")
     size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
     target_size, target_centre = targets[:, 2:] - targets[:, :2], (targets[:, 2:] + targets[:, :2]) / 2
     deltas = np.concatenate([(target_centre - centre) / size, np.log(target_size / size)], axis=1)

@@ -280,14 +280,15 @@ def configuration_error(error: Exception, command: str) -> str:
     from omegaconf.errors import MissingMandatoryValue
 
     if isinstance(error, MissingMandatoryValue) and error.full_key:
-        return f"{error.full_key}: wanted a value, got none; give {error.full_key}=..."
+        return f"{error.full_key}: expected a value, got none; give {error.full_key}=..."
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
     lines = [line.strip().rstrip(".") for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))
     if isinstance(error, OverrideParseException) and "=" in error.override:
         key = error.override.partition("=")[0]
         text = (
-            f"{error.override}: wanted key=value in Hydra's grammar, got another: {text}. Put a text with odd signs in "
+            f"{error.override}: expected key=value in Hydra's grammar, got another: {text}. Put a text with odd "
+            "signs in "
             f"double quotes, and all in single quotes for the shell: '{key}=\"...\"', or '{key}=[\"...\"]' in a list"
         )
     experiment = re.match(r"In 'experiment/(.+?)'", text)

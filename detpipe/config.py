@@ -230,7 +230,7 @@ def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictCon
 
     path = Path(config.solver.prototxt)
     if "solver" in given:
-        raise ValueError(f"solver=... and solver.prototxt={path}: wanted one of them: both say all of a training")
+        raise ValueError(f"solver=... and solver.prototxt={path}: expected one of them: both say all of a training")
     config = copy.deepcopy(config)
     for name, value in solver_values(path).items():
         full = f"solver.{name}"

@@ -23,7 +23,7 @@ class WorkerDiedError(RuntimeError):
 def resolve_workers(workers: int) -> int:
     """The number of processes for a setting: -1 is one a core, 0 the process itself. Raises ValueError below -1."""
     if workers < -1:
-        raise ValueError(f"workers: wanted -1 (one a core), 0 (none) or a number, got {workers}")
+        raise ValueError(f"workers: expected -1 (one a core), 0 (none) or a number, got {workers}")
     if workers >= 0:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

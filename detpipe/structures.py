@@ -27,20 +27,20 @@ def _check(owner: object, name: str, shape: tuple[int, ...], dtype: type) -> Non
     value = getattr(owner, name)
     what = f"{type(owner).__name__}.{name}"
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"{what}: wanted a numpy array, got {type(value).__name__}")
+        raise ValueError(f"{what}: expected a numpy array, got {type(value).__name__}")
     fits = value.ndim == len(shape) and all(want in (-1, got) for want, got in zip(shape, value.shape, strict=True))
     if not fits or value.dtype != dtype:
         want = f"({', '.join('N' if s == -1 else str(s) for s in shape)}) {np.dtype(dtype)}"
-        raise ValueError(f"{what}: wanted {want}, got {value.shape} {value.dtype}")
+        raise ValueError(f"{what}: expected {want}, got {value.shape} {value.dtype}")
 
 
 def _check_boxes(owner: object, boxes: Float32Array) -> None:
     """Raise ValueError unless each box is finite with x1 <= x2 and y1 <= y2."""
     if not np.isfinite(boxes).all():
-        raise ValueError(f"{type(owner).__name__}.boxes: wanted finite coordinates, got NaN or infinity")
+        raise ValueError(f"{type(owner).__name__}.boxes: expected finite coordinates, got NaN or infinity")
     if (boxes[:, 2:] < boxes[:, :2]).any():
         wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(axis=1)][0]
-        raise ValueError(f"{type(owner).__name__}.boxes: wanted x1 <= x2 and y1 <= y2, got {wrong.tolist()}")
+        raise ValueError(f"{type(owner).__name__}.boxes: expected x1 <= x2 and y1 <= y2, got {wrong.tolist()}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class GroundTruth:
         ):
             _check(self, name, (n,), dtype)
         if n and self.labels.min() < 1:
-            raise ValueError(f"GroundTruth.labels: wanted 1..K (0 is background), got {int(self.labels.min())}")
+            raise ValueError(f"GroundTruth.labels: expected 1..K (0 is background), got {int(self.labels.min())}")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -168,9 +168,9 @@ class Detections:
 
 def _check_sorted(owner: object, scores: Float32Array) -> None:
     if np.isnan(scores).any():
-        raise ValueError(f"{type(owner).__name__}.scores: wanted numbers, got NaN")
+        raise ValueError(f"{type(owner).__name__}.scores: expected numbers, got NaN")
     if (scores[1:] > scores[:-1]).any():
-        raise ValueError(f"{type(owner).__name__}.scores: wanted high to low; sort with detpipe.boxes.rank")
+        raise ValueError(f"{type(owner).__name__}.scores: expected high to low; sort with detpipe.boxes.rank")
 
 
 @dataclass(frozen=True, eq=False)

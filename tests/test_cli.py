@@ -141,18 +141,18 @@ def test_a_value_of_another_type() -> None:
 
 def test_a_value_that_a_component_refuses(voc_root: Path) -> None:
     outcome = detpipe("run", *drawn.voc(voc_root), "solver.batch_size=0")
-    assert_one_sentence(outcome, "run", "solver.batch_size: wanted at least 1, got 0")
+    assert_one_sentence(outcome, "run", "solver.batch_size: expected at least 1, got 0")
 
 
 @pytest.mark.parametrize("command", EACH, ids=" ".join)
 def test_a_negative_seed_is_refused_before_any_work(command: list[str]) -> None:
     outcome = detpipe(*command, "seed=-1")
-    assert_one_sentence(outcome, " ".join(command), "seed: wanted a whole number from 0, got -1")
+    assert_one_sentence(outcome, " ".join(command), "seed: expected a whole number from 0, got -1")
 
 
 def test_a_seed_too_large_for_the_generators() -> None:
     outcome = detpipe("train-cls", f"seed={2**63}")
-    assert_one_sentence(outcome, "train-cls", "seed: wanted a whole number below 2^63, got 9223372036854775808")
+    assert_one_sentence(outcome, "train-cls", "seed: expected a whole number below 2^63, got 9223372036854775808")
 
 
 def test_an_unknown_option_of_a_group() -> None:
@@ -177,7 +177,7 @@ def test_a_path_of_any_letters(name: str, voc_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("word", "expected"),
     [
         ("source=Bücher", 'source="Bücher"'),
         ("+a@b=(x)", '+a@b="(x)"'),
@@ -275,7 +275,7 @@ def test_a_sweep_goes_on_after_a_failure_and_fails(voc_root: Path, tmp_path: Pat
     arguments = [*drawn.voc(voc_root), "proposals=uniform", "workers=0", f"run_dir={folder}"]
     outcome = detpipe("propose", *arguments, "proposals.max_proposals=0,9", "-m")
     assert outcome.status == 1
-    assert "max_proposals: wanted a number from 1" in outcome.err
+    assert "max_proposals: expected a number from 1" in outcome.err
     assert (folder / "1" / "proposals.lmdb" / "manifest.json").is_file()
 
 

@@ -137,7 +137,7 @@ def test_experiments_say_command_duration_and_expected_number() -> None:
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         lines = path.read_text().splitlines()
         comments = [line for line in lines[:6] if line.startswith("#") and "@package" not in line]
-        assert len(comments) >= 3, f"{path.name}: wanted three lines of comment: command, duration, expected number"
+        assert len(comments) >= 3, f"{path.name}: expected three lines of comment: command, duration, expected number"
         assert any(word in comments[0] for word in ("detpipe run", "detpipe train-cls")), path.name
 
 
@@ -310,7 +310,7 @@ def test_a_solver_prototxt_wins_over_experiments(prototxt: str) -> None:
 
 
 def test_a_preset_beside_a_solver_prototxt_is_refused(prototxt: str) -> None:
-    with pytest.raises(ValueError, match=r"solver=\.\.\. and solver\.prototxt=.*: wanted one of them"):
+    with pytest.raises(ValueError, match=r"solver=\.\.\. and solver\.prototxt=.*: expected one of them"):
         made("train-cls", "solver=sgd", prototxt)
 
 

@@ -354,7 +354,7 @@ def test_a_network_with_an_own_layer_is_a_name_after_the_line_of_its_page(
     ((name, module, kind),) = re.findall(r'^ {4}"(\w+)": "([\w.]+):(\w+)",$', text, re.M)
     (command,) = re.findall(r"^ {4}(detpipe .*)$", text, re.M)
     refused = detpipe(*shlex.split(command)[1:])
-    assert (refused.status, "backbone.name: wanted" in refused.err) == (1, True)
+    assert (refused.status, "backbone.name: expected" in refused.err) == (1, True)
     monkeypatch.setitem(sys.modules, module, run_python(page, monkeypatch))
     monkeypatch.setitem(NETWORKS, name, f"{module}:{kind}")
     done = detpipe(*small(shlex.split(command))[1:])

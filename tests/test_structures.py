@@ -49,9 +49,9 @@ def test_top_keeps_the_best() -> None:
 @pytest.mark.parametrize(
     ("boxes", "scores", "words"),
     [
-        (BOXES.astype(np.float64), SCORES, r"Proposals.boxes: wanted \(N, 4\) float32, got \(2, 4\) float64"),
+        (BOXES.astype(np.float64), SCORES, r"Proposals.boxes: expected \(N, 4\) float32, got \(2, 4\) float64"),
         (BOXES[:, :3], SCORES, r"got \(2, 3\)"),
-        (BOXES, SCORES[:1], r"Proposals.scores: wanted \(2\) float32, got \(1,\)"),
+        (BOXES, SCORES[:1], r"Proposals.scores: expected \(2\) float32, got \(1,\)"),
         (BOXES, SCORES[::-1].copy(), "high to low"),
         (BOXES, np.array([0.5, np.nan], np.float32), "NaN"),
         (np.array([[0, 0, np.inf, 1]], np.float32), SCORES[:1], "finite"),
@@ -65,7 +65,7 @@ def test_refused(boxes: Any, scores: Any, words: str) -> None:
 
 
 def test_detections_check_labels_too() -> None:
-    with pytest.raises(ValueError, match=r"Detections.labels: wanted \(2\) int64, got \(2,\) int32"):
+    with pytest.raises(ValueError, match=r"Detections.labels: expected \(2\) int64, got \(2,\) int32"):
         Detections(BOXES, SCORES, LABELS.astype(np.int32))
     with pytest.raises(ValueError, match="high to low"):
         Detections(BOXES, SCORES[::-1].copy(), LABELS)

@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         """
         if not 0 <= stages <= len(self.stages):
             names = [name for name, _ in self.stages]
-            raise ValueError(f"freeze: wanted 0 to {len(names)} stages of {names}, got {stages}")
+            raise ValueError(f"freeze: expected 0 to {len(names)} stages of {names}, got {stages}")
         self._frozen_stages, self._frozen_batch_norm = stages, batch_norm
         self.requires_grad_(True)
         for module in self._frozen_modules():

@@ -48,7 +48,7 @@ class CaffeBackbone(Backbone):
         """net: of the phase TEST; what is above the features is taken out of it. mean: of B, G, R, or one for all."""
         (name, shape), *_ = net.inputs.items()
         if len(shape) != 4 or shape[1] not in (1, 3):
-            raise ValueError(f"wanted a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
+            raise ValueError(f"expected a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
         last = _last_with_weights(net)
         head, blob = net.layers[net.steps[last].module], net.steps[last].bottoms[0]
         net.keep_only([blob], end=last)
@@ -178,7 +178,7 @@ def input_shape(definition: NetParameter, size: int | None, where: str) -> tuple
     except ValueError:
         return (1, 3, size, size)
     if len(stated) != 4:
-        raise ValueError(f"{where}: wanted a net that sees images, (N, C, H, W), got {stated}")
+        raise ValueError(f"{where}: expected a net that sees images, (N, C, H, W), got {stated}")
     return (1, stated[1], size, size)
 
 
@@ -186,7 +186,7 @@ def _last_with_weights(net: Net) -> int:
     """The place of the last InnerProduct or Convolution, whose bottom is a net's features."""
     places = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], WITH_WEIGHTS)]
     if len(places) < 2:
-        raise ValueError("wanted a net with an InnerProduct or Convolution above others, got one without")
+        raise ValueError("expected a net with an InnerProduct or Convolution above others, got one without")
     return places[-1]
 
 

@@ -28,10 +28,10 @@ class CaffeClassifier(nn.Module):
         super().__init__()
         (name, shape), *_ = net.inputs.items()
         if len(shape) != 4 or shape[1] not in (1, 3):
-            raise ValueError(f"{where}: wanted a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
+            raise ValueError(f"{where}: expected a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
         ends = [step for step in net.steps if step.layer.type in SOFTMAX]
         if not ends:
-            raise ValueError(f"{where}: wanted a net that ends in one of {', '.join(SOFTMAX)}, got one without")
+            raise ValueError(f"{where}: expected a net that ends in one of {', '.join(SOFTMAX)}, got one without")
         self.net, self.is_grey, self.scores = net, shape[1] == 1, ends[-1].bottoms[0]
         self.outputs = net.shapes[self.scores][1]
         self.spec = InputSpec((shape[2], shape[3]), triple(mean), (1 / scale, 1 / scale, 1 / scale), ChannelOrder.BGR)

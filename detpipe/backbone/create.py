@@ -48,9 +48,9 @@ def _check_named(config: BackboneConfig) -> None:
     if config.weights in (IMAGENET, NONE) or path.is_file():
         return
     if path.is_dir():
-        raise ValueError(f"backbone.weights: wanted a file of weights, got the folder {path}; name the file in it")
+        raise ValueError(f"backbone.weights: expected a file of weights, got the folder {path}; name the file in it")
     raise FileNotFoundError(
-        f"backbone.weights: wanted imagenet, none, or the path of a file, got {config.weights}: there is no such file"
+        f"backbone.weights: expected imagenet, none, or the path of a file, got {config.weights}: there is no such file"
     )
 
 

@@ -186,12 +186,13 @@ def rename_by_order(
     Raises ValueError unless both have as many tensors, each of the same shape and kind (weight, running_mean ..).
     """
     if len(state) != len(own):
-        raise ValueError(f"{source}: wanted {len(own)} tensors, got {len(state)}")
+        raise ValueError(f"{source}: expected {len(own)} tensors, got {len(state)}")
     renamed = OrderedDict[str, torch.Tensor]()
     for (name, tensor), (own_name, own_tensor) in zip(state.items(), own.items(), strict=True):
         if tensor.shape != own_tensor.shape or name.rpartition(".")[2] != own_name.rpartition(".")[2]:
             raise ValueError(
-                f"{source}: wanted {own_name} {tuple(own_tensor.shape)}, got {name} {tuple(tensor.shape)} in its place"
+                f"{source}: expected {own_name} {tuple(own_tensor.shape)}, got {name} {tuple(tensor.shape)} in "
+                "its place"
             )
         renamed[own_name] = tensor
     return renamed

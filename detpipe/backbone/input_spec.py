@@ -38,11 +38,11 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"InputSpec.size: wanted (height, width) of at least 1 pixel, got {self.size}")
+            raise ValueError(f"InputSpec.size: expected (height, width) of at least 1 pixel, got {self.size}")
         if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError(f"InputSpec: wanted 3 means and 3 stds, got {self.mean} and {self.std}")
+            raise ValueError(f"InputSpec: expected 3 means and 3 stds, got {self.mean} and {self.std}")
         if min(self.std) <= 0:
-            raise ValueError(f"InputSpec.std: wanted numbers above 0, got {self.std}")
+            raise ValueError(f"InputSpec.std: expected numbers above 0, got {self.std}")
 
     def to_input(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised input of the network: (value - mean) / std in its channel order.
@@ -51,7 +51,7 @@ class InputSpec:
         channels_last memory; N = 0 gives (0, 3, H, W). Raises ValueError for another shape or dtype.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
-            raise ValueError(f"to_input: wanted (N, H, W, 3) uint8 RGB, got {tuple(images.shape)} {images.dtype}")
+            raise ValueError(f"to_input: expected (N, H, W, 3) uint8 RGB, got {tuple(images.shape)} {images.dtype}")
         if self.channel_order is ChannelOrder.BGR:
             images = images.flip(-1)
         # A whole row at a time: a broadcast over three numbers is many times slower.

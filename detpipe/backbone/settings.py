@@ -39,14 +39,14 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.input_size is not None and self.input_size < 1:
-            raise ValueError(f"backbone.input_size: wanted at least 1 pixel, or null, got {self.input_size}")
+            raise ValueError(f"backbone.input_size: expected at least 1 pixel, or null, got {self.input_size}")
         if not self.weights:
-            raise ValueError("backbone.weights: wanted imagenet, none or a path, got an empty one")
+            raise ValueError("backbone.weights: expected imagenet, none or a path, got an empty one")
         if self.download and self.weights != IMAGENET:
             raise ValueError(f"backbone.download=true goes with weights=imagenet only, got weights={self.weights}")
         if self.name not in (*NETWORKS, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
             own = ", ".join(NETWORKS)
-            raise ValueError(f"backbone.name: wanted {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}")
+            raise ValueError(f"backbone.name: expected {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}")
         self._check_caffe()
 
     def _check_caffe(self) -> None:
@@ -61,6 +61,6 @@ class BackboneConfig:
                 "backbone.weights: name=caffe has no ImageNet weights of its own; say weights=FILE.caffemodel, or none"
             )
         if len(self.mean) not in (0, 1, 3) or (self.mean and self.mean_file is not None):
-            raise ValueError(f"backbone.mean: wanted 1 or 3 numbers, or mean_file, got {list(self.mean)}")
+            raise ValueError(f"backbone.mean: expected 1 or 3 numbers, or mean_file, got {list(self.mean)}")
         if self.scale is not None and not self.scale > 0:
-            raise ValueError(f"backbone.scale: wanted a number above 0, got {self.scale}")
+            raise ValueError(f"backbone.scale: expected a number above 0, got {self.scale}")

@@ -59,7 +59,8 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
     # Counters are scalars and fit any network's.
     if not any(tensor.ndim for tensor in fitting.values()):
         raise ValueError(
-            f"{path}: wanted weights of {type(module).__name__}, with names like {list(own)[:2]}, got {list(state)[:2]}"
+            f"{path}: expected weights of {type(module).__name__}, with names like {list(own)[:2]}, got "
+            f"{list(state)[:2]}"
         )
     report = LoadReport(
         path=path,
@@ -86,7 +87,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: wanted a safetensors file; it does not read as one ({error})") from error
+            raise ValueError(f"{path}: expected a safetensors file; it does not read as one ({error})") from error
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -96,7 +97,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # torch.load raises whatever its zip and pickle readers do
         raise ValueError(
-            f"{path}: wanted a PyTorch file; it is broken or something else ({type(error).__name__}: {error})"
+            f"{path}: expected a PyTorch file; it is broken or something else ({type(error).__name__}: {error})"
         ) from error
     return _find_state(content, path)
 
@@ -108,7 +109,7 @@ def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
         if nested is None and tensors:
             return tensors
         content = nested
-    raise ValueError(f"{path}: wanted a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
+    raise ValueError(f"{path}: expected a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
 
 
 def unwrapped_both(one: State, other: State) -> tuple[State, State]:

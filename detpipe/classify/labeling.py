@@ -45,16 +45,16 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.bg_iou_low < self.bg_iou_high <= self.fg_iou <= 1:
             raise ValueError(
-                "sampling: wanted 0 <= bg_iou_low < bg_iou_high <= fg_iou <= 1, got "
+                "sampling: expected 0 <= bg_iou_low < bg_iou_high <= fg_iou <= 1, got "
                 f"{self.bg_iou_low}, {self.bg_iou_high}, {self.fg_iou}"
             )
         for name in ("fg_share", "val_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"sampling.{name}: wanted a share in [0, 1), got {getattr(self, name)}")
+                raise ValueError(f"sampling.{name}: expected a share in [0, 1), got {getattr(self, name)}")
         if self.regions_per_image < 1 or self.jittered < 0:
-            raise ValueError("sampling: wanted regions_per_image >= 1 and jittered >= 0")
+            raise ValueError("sampling: expected regions_per_image >= 1 and jittered >= 0")
         if self.max_proposals is not None and self.max_proposals < 0:
-            raise ValueError(f"sampling.max_proposals: wanted a number from 0 or null, got {self.max_proposals}")
+            raise ValueError(f"sampling.max_proposals: expected a number from 0 or null, got {self.max_proposals}")
 
     def key(self) -> dict[str, Any]:
         """As part of an artefact's key. own_boxes, which came later, only where it is set: older ones stay valid."""

@@ -47,19 +47,21 @@ class DetectConfig:
     def __post_init__(self) -> None:
         self.scales = list(self.scales)
         if self.scales and min(self.scales) < 32:
-            raise ValueError(f"detect.scales: wanted sides of at least 32 pixels, got {self.scales}")
+            raise ValueError(f"detect.scales: expected sides of at least 32 pixels, got {self.scales}")
         if self.dedup_step < 0 or self.cascade_keep < 1 or (self.cascade_size is not None and self.cascade_size < 8):
             raise ValueError(
-                "detect: wanted dedup_step >= 0, cascade_keep >= 1, cascade_size of at least 8 pixels or null, got "
+                "detect: expected dedup_step >= 0, cascade_keep >= 1, cascade_size of at least 8 pixels or null, got "
                 f"{self.dedup_step}, {self.cascade_keep}, {self.cascade_size}"
             )
         if not 0 <= self.nms_iou <= 1 or not 0 <= self.score_floor <= 1:
             raise ValueError(
-                f"detect: wanted nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"
+                f"detect: expected nms_iou and score_floor in [0, 1], got {self.nms_iou}, {self.score_floor}"
             )
         if self.vote_iou is not None and not 0 < self.vote_iou <= 1:
-            raise ValueError(f"detect.vote_iou: wanted an overlap above 0 and at most 1, or null, got {self.vote_iou}")
+            raise ValueError(
+                f"detect.vote_iou: expected an overlap above 0 and at most 1, or null, got {self.vote_iou}"
+            )
         if self.second_look < 0:
-            raise ValueError(f"detect.second_look: wanted a number of regions from 0, got {self.second_look}")
+            raise ValueError(f"detect.second_look: expected a number of regions from 0, got {self.second_look}")
         if min(self.max_proposals, self.max_detections, self.batch_size) < 1:
-            raise ValueError("detect: wanted max_proposals, max_detections and batch_size of at least 1")
+            raise ValueError("detect: expected max_proposals, max_detections and batch_size of at least 1")

@@ -149,7 +149,7 @@ def verify(path: Path, artefact: Artefact) -> None:
     wanted = artefact.manifest.summary["crops"]
     with CropsReader(path) as reader:
         if len(reader) != wanted:
-            raise ValueError(f"{path}: wanted {wanted} crops, found {len(reader)}; run crop with overwrite=true")
+            raise ValueError(f"{path}: expected {wanted} crops, found {len(reader)}; run crop with overwrite=true")
         for place in progress(range(len(reader)), "verify", total=len(reader), unit="crop"):
             reader.read([place])
     logger.info("crop: all %d crops of %s are whole", wanted, path)

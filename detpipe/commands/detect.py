@@ -228,7 +228,7 @@ def hold_readable(config: Detect, images: Input) -> None:
     bad = [*images.dataset.bad, *images.bad]
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise BrokenImageError(
-        f"source={config.source}: wanted an image that can be read, got none: {'; '.join(map(str, bad[:3]))}{more}"
+        f"source={config.source}: expected an image that can be read, got none: {'; '.join(map(str, bad[:3]))}{more}"
     )
 
 

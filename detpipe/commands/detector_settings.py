@@ -30,14 +30,14 @@ class Curve(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
+            raise ValueError(f"budgets: expected numbers of proposals from 1, got {self.budgets}")
         if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: wanted a share from 0, below 1, got {self.tolerance}")
+            raise ValueError(f"tolerance: expected a share from 0, below 1, got {self.tolerance}")
         if self.resamples < 0:
-            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
+            raise ValueError(f"resamples: expected a number from 0 (no intervals), got {self.resamples}")
         if self.detect.dedup_step or self.detect.second_look or self.detect.cascade_size is not None:
             raise ValueError(
-                f"curve: wanted each proposal scored by itself, got detect.dedup_step={self.detect.dedup_step}, "
+                f"curve: expected each proposal scored by itself, got detect.dedup_step={self.detect.dedup_step}, "
                 f"detect.second_look={self.detect.second_look} and detect.cascade_size={self.detect.cascade_size}, "
                 "which choose among them; leave them out"
             )
@@ -65,7 +65,7 @@ class Export(Command):
         super().__post_init__()
         if self.detect.dedup_step or self.detect.cascade_size is not None:
             raise ValueError(
-                f"export: wanted one look at every region, got detect.dedup_step={self.detect.dedup_step} and "
+                f"export: expected one look at every region, got detect.dedup_step={self.detect.dedup_step} and "
                 f"detect.cascade_size={self.detect.cascade_size}, which no file of a network has; leave both out"
             )
         if self.detect.precision is Precision.bf16:
@@ -79,7 +79,7 @@ class Export(Command):
         """Where the files go. Raises ValueError for a folder that holds the run itself."""
         path = Path(self.out) if self.out is not None else self.folder.path / "export"
         if self.folder.classifier.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"out: wanted a folder of its own, got {path}, which holds the run's own classifier")
+            raise ValueError(f"out: expected a folder of its own, got {path}, which holds the run's own classifier")
         return path
 
 
@@ -101,16 +101,16 @@ class Compress(Command):
         super().__post_init__()
         self.ranks = list(self.ranks)
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: wanted a share in (0, 1], got {self.keep}")
+            raise ValueError(f"keep: expected a share in (0, 1], got {self.keep}")
         if len(self.ranks) not in (0, len(LAYERS)) or min(self.ranks, default=0) < 0:
-            raise ValueError(f"ranks: wanted two numbers from 0, or none, got {self.ranks}")
+            raise ValueError(f"ranks: expected two numbers from 0, or none, got {self.ranks}")
 
     @property
     def new_folder(self) -> RunFolder:
         """Where the compressed detector stands. Raises ValueError for the run folder itself."""
         path = Path(self.out) if self.out is not None else Path(f"{self.run_dir.rstrip('/')}_compressed")
         if path.resolve() == Path(self.run_dir).resolve():
-            raise ValueError(f"out: wanted another folder than the run's own, got {self.out}")
+            raise ValueError(f"out: expected another folder than the run's own, got {self.out}")
         return RunFolder(path)
 
 
@@ -126,7 +126,7 @@ class ClassChange(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.enough < 0:
-            raise ValueError(f"enough: wanted a number of regions from 0, got {self.enough}")
+            raise ValueError(f"enough: expected a number of regions from 0, got {self.enough}")
 
 
 @dataclass(kw_only=True)

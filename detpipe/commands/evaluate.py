@@ -129,5 +129,5 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        logger.warning("left out of the page: %s: wanted JSON, got: %s", path, error)
+        logger.warning("left out of the page: %s: expected JSON, got: %s", path, error)
         return None

@@ -111,7 +111,7 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
         others = sorted(path.name for path in artefact.path.iterdir() if path.name not in own)
         if others:
             raise ArtefactError(
-                f"{artefact.path}: wanted the folder of an export, got one with a broken manifest and other files "
+                f"{artefact.path}: expected the folder of an export, got one with a broken manifest and other files "
                 f"({', '.join(others[:3])}); move it away, or give another folder as out="
             ) from error
         if not overwrite:

@@ -46,7 +46,7 @@ def run(config: Features) -> None:
     splits = load_splits(config.data_source)
     train = splits.get(Split.train)
     if train is None or train.ground_truth is None:
-        raise ValueError("features: wanted a train split with annotations, got none: name it in the dataset settings")
+        raise ValueError("features: expected a train split with annotations, got none: name it in the dataset settings")
     extractor = make_extractor(config)
     make_store(config, extractor, Split.train, train)
     if Split.test in splits:

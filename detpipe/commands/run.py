@@ -124,7 +124,7 @@ def gate(config: Run) -> None:
     source = config.data_source
     lists = [split.value for split in Split if source.has(split)]
     if Split.train.value not in lists or Split.test.value not in lists:
-        raise ValueError(f"run: wanted a train and a test list of images, got {lists}; name them in dataset.*")
+        raise ValueError(f"run: expected a train and a test list of images, got {lists}; name them in dataset.*")
     report = check.inspect(config, full=False)
     if report.at_least(Severity.WARNING):
         logger.info("%s", report.to_text(files_per_kind=2))
@@ -133,7 +133,7 @@ def gate(config: Run) -> None:
     lacking = [name for name in train.classes if name not in taught]
     if not taught or (lacking and isinstance(config.head, StoredHeadConfig) and config.head.NEEDS_EACH):
         raise ValueError(
-            f"{train.name}: wanted training objects of each class to learn from, got none of {lacking}; "
+            f"{train.name}: expected training objects of each class to learn from, got none of {lacking}; "
             f"leave out what has none: dataset.classes=[{','.join(taught) or '...'}]"
         )
     if lacking and not isinstance(config.head, ZeroShotConfig):  # which finds a class by its vector

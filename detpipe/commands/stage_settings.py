@@ -68,7 +68,7 @@ class TrainCls(Command):
         """The head, where it is one that trains with the backbone. Raises ValueError for another."""
         if not isinstance(self.head, TrainedHeadConfig):
             raise ValueError(
-                f"head: wanted one that trains with the backbone, as softmax, got {type(self.head).__name__}"
+                f"head: expected one that trains with the backbone, as softmax, got {type(self.head).__name__}"
             )
         return self.head
 
@@ -129,7 +129,7 @@ class TrainMultiBox(Command):
         super().__post_init__()
         if not 0 <= self.val_share < 1 or self.target_boxes < 1:
             raise ValueError(
-                f"train-multibox: wanted val_share in [0, 1) and target_boxes >= 1, got {self.val_share}, "
+                f"train-multibox: expected val_share in [0, 1) and target_boxes >= 1, got {self.val_share}, "
                 f"{self.target_boxes}"
             )
 

@@ -86,7 +86,8 @@ def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
     spec = load_multibox_spec(folder)
     if spec.multibox.form is not config.multibox.form or len(spec.shapes) != config.multibox.n_maps:
         raise ValueError(
-            f"solver.weights: wanted a MultiBox of the form {config.multibox.form.value} and {config.multibox.n_maps} "
+            f"solver.weights: expected a MultiBox of the form {config.multibox.form.value} and "
+            f"{config.multibox.n_maps} "
             f"maps, got {spec.multibox.form.value} and {len(spec.shapes)} in {folder}; give its multibox.* settings"
         )
     return as_shapes(spec.shapes)

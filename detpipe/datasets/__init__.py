@@ -20,7 +20,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
     from detpipe.datasets.source import Split
 
     if split not in [one.value for one in Split]:
-        raise ValueError(f"split: wanted {', '.join(one.value for one in Split)}, got {split!r}")
+        raise ValueError(f"split: expected {', '.join(one.value for one in Split)}, got {split!r}")
     return _source_class(kind)(**settings).load(Split(split))
 
 
@@ -42,4 +42,4 @@ def _source_class(kind: str) -> type[DatasetSource]:
         from detpipe.datasets.demo import DemoSource
 
         return DemoSource
-    raise ValueError(f"kind: wanted voc, coco, images or demo, got {kind!r}")
+    raise ValueError(f"kind: expected voc, coco, images or demo, got {kind!r}")

@@ -55,9 +55,9 @@ class CocoSource(DatasetSource):
             file, folder = self._paths(split)
             if (file is None) != (folder is None):
                 given, lacking = ("json", "images") if folder is None else ("images", "json")
-                raise ValueError(f"wanted {split.value}_{lacking} with {split.value}_{given}; set both or neither")
+                raise ValueError(f"expected {split.value}_{lacking} with {split.value}_{given}; set both or neither")
         if not any(self.has(split) for split in Split):
-            raise ValueError("wanted a COCO file; set train_json and train_images, or test_json and test_images")
+            raise ValueError("expected a COCO file; set train_json and train_images, or test_json and test_images")
 
     def has(self, split: Split) -> bool:
         return self._paths(split)[0] is not None
@@ -126,23 +126,23 @@ def read_coco_file(path: Path, images: Path) -> CocoFile:
     or folder, CocoFileError that names the file for JSON that is no COCO file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: wanted a COCO JSON file, there is none")
+        raise FileNotFoundError(f"{path}: expected a COCO JSON file, there is none")
     if not images.is_dir():
-        raise FileNotFoundError(f"{images}: wanted the folder of the images of {path.name}, there is no such folder")
+        raise FileNotFoundError(f"{images}: expected the folder of the images of {path.name}, there is no such folder")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CocoFileError(f"{path}: wanted JSON, can't read it: {error}") from error
+        raise CocoFileError(f"{path}: expected JSON, can't read it: {error}") from error
     try:
         if not isinstance(content, dict) or "images" not in content:
-            raise CocoFileError(f'wanted a COCO file, {{"images": [...], ...}}, got {_kind(content)}')
+            raise CocoFileError(f'expected a COCO file, {{"images": [...], ...}}, got {_kind(content)}')
         categories = _parse_categories(_records(content, "categories"))
         annotations = _group_by_image(_records(content, "annotations"))
         entries: dict[ImageId, Entry] = {}
         for number, image in enumerate(_records(content, "images")):
             image_id = _image_id(image.get("id"), f"images[{number}].id")
             if image_id in entries:
-                raise CocoFileError(f"wanted each image id once, {image_id!r} stands twice")
+                raise CocoFileError(f"expected each image id once, {image_id!r} stands twice")
             entries[image_id] = _entry(image_id, image, annotations.pop(image_id, []), categories, path, images)
     except CocoFileError as error:
         raise CocoFileError(f"{path}: {error}") from error
@@ -163,7 +163,7 @@ def _records(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """A list of objects in the file; one that isn't there is empty."""
     records = content.get(key) or []
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-        raise CocoFileError(f'wanted "{key}" to be a list of objects, got {_kind(records)} or other things in it')
+        raise CocoFileError(f'expected "{key}" to be a list of objects, got {_kind(records)} or other things in it')
     return records
 
 
@@ -172,9 +172,9 @@ def _parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     for record in records:
         number, name = record.get("id"), record.get("name")
         if not _is_int(number) or not isinstance(name, str) or not name.strip():
-            raise CocoFileError(f"wanted each category with a whole number as id and a name, got {dict(record)}")
+            raise CocoFileError(f"expected each category with a whole number as id and a name, got {dict(record)}")
         if number in categories:
-            raise CocoFileError(f"wanted each category id once, {number} stands twice")
+            raise CocoFileError(f"expected each category id once, {number} stands twice")
         categories[number] = name.strip()
     return categories
 
@@ -186,7 +186,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 def _image_id(value: object, what: str) -> ImageId:
     if _is_int(value) or (isinstance(value, str) and value):
         return value
-    raise CocoFileError(f"{what}: wanted a whole number or a string, got {value!r}")
+    raise CocoFileError(f"{what}: expected a whole number or a string, got {value!r}")
 
 
 def _group_by_image(records: Sequence[dict[str, Any]]) -> dict[ImageId, list[dict[str, Any]]]:
@@ -227,9 +227,9 @@ def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> R
     what = f"annotation {record.get('id', '')}"
     number, corner = record.get("category_id"), record.get("bbox")
     if not _is_int(number) or number not in categories:
-        raise ValueError(f"{what}: wanted a category_id of the file's categories, got {number!r}")
+        raise ValueError(f"{what}: expected a category_id of the file's categories, got {number!r}")
     if not isinstance(corner, list) or len(corner) != 4:
-        raise ValueError(f"{what}: wanted bbox [x, y, width, height], got {corner!r}")
+        raise ValueError(f"{what}: expected bbox [x, y, width, height], got {corner!r}")
     x, y, width, height = (read_number(value, f"{what}, bbox") for value in corner)
     area = record.get("area")
     # An area of 0 beside a box is a placeholder of some exporters.

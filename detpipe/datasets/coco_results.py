@@ -29,7 +29,9 @@ def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, 
     """
     strangers = detections.keys() - {record.image_id for record in dataset.records}
     if strangers:
-        raise ValueError(f"{dataset.name}: wanted detections of its own images, got {sorted(map(str, strangers))[:3]}")
+        raise ValueError(
+            f"{dataset.name}: expected detections of its own images, got {sorted(map(str, strangers))[:3]}"
+        )
     with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         separator = "["
         for record in dataset.records:
@@ -38,7 +40,7 @@ def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, 
                 continue
             if len(found) and not 1 <= found.labels.min() <= found.labels.max() <= len(dataset.classes):
                 raise ValueError(
-                    f"{record.image_id}: wanted labels 1..{len(dataset.classes)}, got {found.labels.max()}"
+                    f"{record.image_id}: expected labels 1..{len(dataset.classes)}, got {found.labels.max()}"
                 )
             for box, score, label in zip(
                 found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
@@ -66,11 +68,11 @@ def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, Detections]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: wanted a file of detections, there is none") from error
+        raise FileNotFoundError(f"{path}: expected a file of detections, there is none") from error
     except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{path}: wanted COCO results in JSON, can't read it: {error}") from error
+        raise ResultFileError(f"{path}: expected COCO results in JSON, can't read it: {error}") from error
     if not isinstance(content, list):
-        raise ResultFileError(f"{path}: wanted a list of COCO results, got a {type(content).__name__} of JSON")
+        raise ResultFileError(f"{path}: expected a list of COCO results, got a {type(content).__name__} of JSON")
     reader = _ResultReader.of(dataset)
     rows: dict[ImageId, list[tuple[float, float, float, float, float, int]]] = {
         record.image_id: [] for record in dataset.records
@@ -100,23 +102,25 @@ class _ResultReader:
     def read(self, result: object) -> tuple[ImageId, tuple[float, float, float, float, float, int]]:
         """The image's id and (x1, y1, x2, y2, score, label)."""
         if not isinstance(result, dict):
-            raise ValueError(f"wanted an object with image_id, category_id, bbox, score, got {result!r}")
+            raise ValueError(f"expected an object with image_id, category_id, bbox, score, got {result!r}")
         lacking = {"image_id", "category_id", "bbox", "score"} - result.keys()
         if lacking:
-            raise ValueError(f"wanted image_id, category_id, bbox and score, {', '.join(sorted(lacking))} is not there")
+            raise ValueError(
+                f"expected image_id, category_id, bbox and score, {', '.join(sorted(lacking))} is not there"
+            )
         name, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
         if not isinstance(name, int | str) or isinstance(name, bool) or name not in self.image_ids:
             own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
-            raise ValueError(f"image_id {name!r}: wanted an image of {self.dataset.name} ({own}, ...)")
+            raise ValueError(f"image_id {name!r}: expected an image of {self.dataset.name} ({own}, ...)")
         if not isinstance(category, int) or isinstance(category, bool) or category not in self.labels:
             known = dict(zip(self.dataset.category_ids, self.dataset.classes, strict=True))
-            raise ValueError(f"category_id {category!r}: wanted one of {known}")
+            raise ValueError(f"category_id {category!r}: expected one of {known}")
         if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-            raise ValueError(f"bbox {box!r}: wanted [x, y, width, height], four finite numbers")
+            raise ValueError(f"bbox {box!r}: expected [x, y, width, height], four finite numbers")
         if box[2] < 0 or box[3] < 0:
-            raise ValueError(f"bbox {box!r}: wanted width and height from 0 up; are these corners?")
+            raise ValueError(f"bbox {box!r}: expected width and height from 0 up; are these corners?")
         if not _is_finite(score):
-            raise ValueError(f"score {score!r}: wanted a finite number")
+            raise ValueError(f"score {score!r}: expected a finite number")
         x, y, width, height = box
         return self.image_ids[name], (x, y, x + width, y + height, score, self.labels[category])
 

@@ -76,7 +76,7 @@ class DemoSource(DatasetSource):
         super().__post_init__()
         if min(self.train_images, self.test_images) < 1 or self.seed < 0:
             numbers = f"{self.train_images}, {self.test_images} and seed {self.seed}"
-            raise ValueError(f"train_images, test_images: wanted 1 or more, and a seed from 0 up; got {numbers}")
+            raise ValueError(f"train_images, test_images: expected 1 or more, and a seed from 0 up; got {numbers}")
 
     def has(self, split: Split) -> bool:
         return split is not Split.val
@@ -114,9 +114,11 @@ def _is_made(root: Path, recipe: dict[str, int]) -> bool:
     try:
         found = json.loads((root / _RECIPE_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise DemoDataError(f"{root}: wanted a free place for the demo data, something else is there") from error
+        raise DemoDataError(f"{root}: expected a free place for the demo data, something else is there") from error
     if found != recipe:
-        raise DemoDataError(f"{root}: wanted demo data of {recipe}, it has those of {found}; take another dataset.root")
+        raise DemoDataError(
+            f"{root}: expected demo data of {recipe}, it has those of {found}; take another dataset.root"
+        )
     return True
 
 
@@ -155,7 +157,7 @@ def _make(folder: Path, recipe: dict[str, int]) -> None:
 def _photo_folder() -> Path:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise DemoDataError("wanted scikit-image, whose photographs the demo uses: pip install 'detpipe[demo]'")
+        raise DemoDataError("expected scikit-image, whose photographs the demo uses: pip install 'detpipe[demo]'")
     return Path(spec.origin).parent / "data"
 
 
@@ -163,7 +165,7 @@ def _read_photo(folder: Path, name: str) -> Image:
     try:
         return read_image(folder / name)
     except FileNotFoundError as error:
-        raise DemoDataError(f"{folder}: wanted scikit-image's {name}; pip install 'scikit-image>=0.22'") from error
+        raise DemoDataError(f"{folder}: expected scikit-image's {name}; pip install 'scikit-image>=0.22'") from error
 
 
 def _part_of(image: Image, part: Split) -> Image:

@@ -94,7 +94,8 @@ def from_pillow(image: PIL.Image.Image) -> Image:
         pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     elif image.mode in _WIDE_MODES:
         raise ValueError(
-            f"wanted a PIL image of 8 or 16 bits, got mode {image.mode}, whose white is any number; scale it to 0..255 "
+            f"expected a PIL image of 8 or 16 bits, got mode {image.mode}, whose white is any number; scale it "
+            "to 0..255 "
             "and give it as mode L"
         )
     else:
@@ -122,7 +123,7 @@ def _upright(pixels: npt.NDArray[np.uint8], header: ImageHeader, path: Path) -> 
     upright = pixels if header.format == "TIFF" else _turn(pixels, header.orientation)
     if upright.shape[:2] != header.image_size:
         raise BrokenImageError(
-            f"{path}: wanted height and width {header.image_size} as its header says, decoded {upright.shape[:2]}; "
+            f"{path}: expected height and width {header.image_size} as its header says, decoded {upright.shape[:2]}; "
             f"{_MEND}"
         )
     return upright
@@ -151,7 +152,7 @@ _MEND = "export or download it again, or take it out of the data set"
 
 
 def _wanted(where: Path | str) -> str:
-    return f"{where}: wanted an image file"
+    return f"{where}: expected an image file"
 
 
 def parse_header(data: bytes | mmap.mmap, where: Path | str) -> ImageHeader:

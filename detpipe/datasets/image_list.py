@@ -39,7 +39,7 @@ class ImageFolderSource(DatasetSource):
         if root.is_file():
             return [Entry(root.stem, root, root)] if split is Split.test else []
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: wanted an image or a folder of images, there is neither")
+            raise FileNotFoundError(f"{root}: expected an image or a folder of images, there is neither")
         files = sorted(
             path
             for path in root.rglob("*")
@@ -48,7 +48,7 @@ class ImageFolderSource(DatasetSource):
             and path.is_file()
         )
         if not files:
-            raise FileNotFoundError(f"{root}: wanted images ({', '.join(IMAGE_SUFFIXES)}) in it, there are none")
+            raise FileNotFoundError(f"{root}: expected images ({', '.join(IMAGE_SUFFIXES)}) in it, there are none")
         if split is not Split.test:
             return []
         ids = _shortest_ids([path.relative_to(root) for path in files])

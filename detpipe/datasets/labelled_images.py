@@ -78,7 +78,7 @@ def read_class_folders(root: Path) -> LabelledImages:
     Hidden ones are left out. Raises FileNotFoundError where there are no such folders or no images in them.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: wanted a folder of classes, there is none")
+        raise FileNotFoundError(f"{root}: expected a folder of classes, there is none")
     # Bytes decide, not the locale: the same on every machine.
     folders = sorted(
         (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=lambda p: p.name
@@ -93,7 +93,7 @@ def read_class_folders(root: Path) -> LabelledImages:
     ]
     if not images:
         raise FileNotFoundError(
-            f"{root}: wanted a folder a class with images ({', '.join(IMAGE_SUFFIXES)}) in it, found "
+            f"{root}: expected a folder a class with images ({', '.join(IMAGE_SUFFIXES)}) in it, found "
             f"{len(folders)} folders and no image; give list=FILE for images in one folder"
         )
     return LabelledImages(root, tuple(images), tuple(folder.name for folder in folders))
@@ -104,15 +104,15 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     if not names or not all(names) or len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise ImageListError(f"{file}: wanted a class name a line, each once, got {len(names)} lines; twice: {twice}")
+        raise ImageListError(f"{file}: expected a class name a line, each once, got {len(names)} lines; twice: {twice}")
     return names
 
 
 def _parse(line: str, n_classes: int | None, where: str) -> LabelledImage:
     found = _LINE.fullmatch(line)
     if found is None or int(found[2]) > MAX_LABEL:
-        raise ImageListError(f"{where}: wanted a path, a blank and a label of 0 or more, got {line[:200]!r}")
+        raise ImageListError(f"{where}: expected a path, a blank and a label of 0 or more, got {line[:200]!r}")
     name, label = found[1], int(found[2])
     if n_classes is not None and label >= n_classes:
-        raise ImageListError(f"{where}: wanted a label below the number of classes, {n_classes}, got {label}")
+        raise ImageListError(f"{where}: expected a label below the number of classes, {n_classes}, got {label}")
     return LabelledImage(name, label)

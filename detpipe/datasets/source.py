@@ -80,9 +80,9 @@ class DatasetSource(abc.ABC):
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"max_bad: wanted a share from 0 to 1, got {self.max_bad}")
+            raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and (not self.classes or len(set(self.classes)) != len(self.classes)):
-            raise ValueError(f"classes: wanted names, each once, got {self.classes}; leave it out to use all")
+            raise ValueError(f"classes: expected names, each once, got {self.classes}; leave it out to use all")
 
     @abc.abstractmethod
     def has(self, split: Split) -> bool:
@@ -135,10 +135,10 @@ class DatasetSource(abc.ABC):
         """
         if not self.has(split):
             there = ", ".join(one.value for one in Split if self.has(one)) or "none"
-            raise ValueError(f"{self.title(split)}: wanted a {split.value} split, but the settings name {there}")
+            raise ValueError(f"{self.title(split)}: expected a {split.value} split, but the settings name {there}")
         entries = self.entries(split)
         if not entries:
-            raise ValueError(f"{self.title(split)}: wanted images, but the split has none")
+            raise ValueError(f"{self.title(split)}: expected images, but the split has none")
         names = self.class_names()
         labels = {name: label for label, name in enumerate(names, start=1)}
         records: list[ImageRecord] = []
@@ -229,9 +229,9 @@ def read_number(value: object, what: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{what}: wanted a number, got {value!r}") from error
+        raise ValueError(f"{what}: expected a number, got {value!r}") from error
     if not math.isfinite(number):
-        raise ValueError(f"{what}: wanted a finite number, got {value!r}")
+        raise ValueError(f"{what}: expected a finite number, got {value!r}")
     return number
 
 

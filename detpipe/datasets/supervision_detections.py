@@ -25,7 +25,7 @@ def to_supervision(detections: Detections, classes: Sequence[str]) -> supervisio
     except ImportError as error:
         raise ImportError("to_supervision: supervision is not installed; pip install supervision") from error
     if len(detections) and not 1 <= detections.labels.min() <= detections.labels.max() <= len(classes):
-        raise ValueError(f"to_supervision: wanted labels 1..{len(classes)}, got {int(detections.labels.max())}")
+        raise ValueError(f"to_supervision: expected labels 1..{len(classes)}, got {int(detections.labels.max())}")
     class_ids = detections.labels - 1
     return supervision.Detections(
         xyxy=detections.boxes,

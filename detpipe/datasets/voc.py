@@ -62,7 +62,7 @@ class VocSource(DatasetSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share: wanted a share between 0 and 1, got {self.test_share}")
+            raise ValueError(f"test_share: expected a share between 0 and 1, got {self.test_share}")
 
     def has(self, split: Split) -> bool:
         return split is not Split.val or self.val is not None
@@ -161,13 +161,14 @@ class _Folder:
     @classmethod
     def scan(cls, root: Path) -> _Folder:
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: wanted a VOC folder, there is no such folder; set dataset.root")
+            raise FileNotFoundError(f"{root}: expected a VOC folder, there is no such folder; set dataset.root")
         annotation_folder = root / "Annotations" if (root / "Annotations").is_dir() else root
         annotations = {p.stem: p for p in sorted(annotation_folder.iterdir()) if p.suffix.lower() == ".xml"}
         if not annotations:
             there = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
             raise FileNotFoundError(
-                f"{root}: wanted a VOC folder with Annotations/*.xml and JPEGImages, it has: {there}; set dataset.root"
+                f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, it has: {there}; set "
+                "dataset.root"
             )
         image_folder = next((root / n for n in ("JPEGImages", "images", "Images") if (root / n).is_dir()), root)
         images = [p for p in sorted(image_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -200,9 +201,9 @@ def read_voc_annotation(path: Path) -> VocAnnotation:
         root = parse_xml(path).getroot()
     # ValueError: what defusedxml raises on entities, and expat on unknown encodings.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise BrokenAnnotationError(f"{path}: wanted a VOC annotation in XML, can't read it: {error}") from error
+        raise BrokenAnnotationError(f"{path}: expected a VOC annotation in XML, can't read it: {error}") from error
     if root is None or root.tag != "annotation":
-        raise BrokenAnnotationError(f"{path}: wanted <annotation>, got {'nothing' if root is None else root.tag!r}")
+        raise BrokenAnnotationError(f"{path}: expected <annotation>, got {'nothing' if root is None else root.tag!r}")
     try:
         raw = [_parse_object(element) for element in root.findall("object")]
     except ValueError as error:
@@ -230,7 +231,7 @@ def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners]:
     name = _text(element, "name")
     box = element.find("bndbox")
     if not name or box is None:
-        raise ValueError(f"wanted <name> and <bndbox> in each <object>, one lacks {name or '<name>'}")
+        raise ValueError(f"expected <name> and <bndbox> in each <object>, one lacks {name or '<name>'}")
     xmin, ymin, xmax, ymax = (
         read_number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
     )
@@ -278,7 +279,7 @@ def write_voc_annotation(
     for box, label, ignored in zip(truth.boxes, truth.labels, truth.difficult | truth.crowd, strict=True):
         x1, y1, x2, y2 = (float(value) for value in box)
         if x2 - x1 <= 1 or y2 - y1 <= 1:
-            raise ValueError(f"{path}: wanted boxes larger than a pixel each way, got {box.tolist()}; drop it before")
+            raise ValueError(f"{path}: expected boxes larger than a pixel each way, got {box.tolist()}; drop it before")
         one = _add(root, "object")
         _add(one, "name", classes[int(label) - 1])
         _add(one, "difficult", str(int(ignored)))
@@ -304,10 +305,12 @@ def write_voc_results(folder: Path, dataset: Dataset, detections: Mapping[ImageI
     """
     strangers = detections.keys() - {record.image_id for record in dataset.records}
     if strangers:
-        raise ValueError(f"{dataset.name}: wanted detections of its own images, got {sorted(map(str, strangers))[:3]}")
+        raise ValueError(
+            f"{dataset.name}: expected detections of its own images, got {sorted(map(str, strangers))[:3]}"
+        )
     for label, name in enumerate(dataset.classes, start=1):
         if "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"class {name!r}: wanted a name that can stand in a file name; rename the class")
+            raise ValueError(f"class {name!r}: expected a name that can stand in a file name; rename the class")
         with (
             replaced(folder / f"comp4_det_test_{name}.txt") as scratch,
             # The devkit opens images by these names: they are the files' own bytes.

@@ -54,14 +54,14 @@ class ImageLists:
         names = self.read(name)
         if names is None:
             there = ", ".join(file.stem for file in self._files) or "none"
-            raise FileNotFoundError(f"{self.folder}: wanted the list {name}.txt, there are: {there}")
+            raise FileNotFoundError(f"{self.folder}: expected the list {name}.txt, there are: {there}")
         return names
 
     def _names(self, file: Path) -> list[str]:
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: wanted a list of image names in UTF-8, got other bytes ({error})") from error
+            raise ValueError(f"{file}: expected a list of image names in UTF-8, got other bytes ({error})") from error
         return [self._name(line.strip()) for line in lines if line.strip()]
 
     def _name(self, line: str) -> str:

@@ -111,7 +111,7 @@ def ridge_regression(
     solution is linear in them, and is left out.
     """
     if not len(features):
-        raise ValueError("ridge regression: wanted at least one region, got none")
+        raise ValueError("ridge regression: expected at least one region, got none")
     x, t = features.astype(np.float64), targets.astype(np.float64)
     scale = FEATURE_NORM / max(float(np.linalg.norm(x, axis=1).mean()), 1e-12)
     x_mean, t_mean = (x * scale).mean(axis=0), t.mean(axis=0)

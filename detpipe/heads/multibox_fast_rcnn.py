@@ -36,7 +36,7 @@ class MultiBoxFastRcnn(FastRcnn):
     ) -> None:
         super().__init__(backbone, n_classes, config, seed=seed)
         if len(shapes) != len(self.maps) + 1:
-            raise ValueError(f"wanted shapes of priors for {len(self.maps) + 1} maps, got {len(shapes)}")
+            raise ValueError(f"expected shapes of priors for {len(self.maps) + 1} maps, got {len(shapes)}")
         self.proposal_nms, self.quality = config.proposal_nms, config.quality
         self.predictor = MultiBoxPredictor(
             self.depth,

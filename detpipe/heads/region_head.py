@@ -43,7 +43,7 @@ class RegionHeadConfig:
 
     def __post_init__(self) -> None:
         if not self.ridge > 0 or not 0 <= self.ridge_iou < 1:
-            raise ValueError(f"head: wanted ridge > 0 and ridge_iou in [0, 1), got {self.ridge}, {self.ridge_iou}")
+            raise ValueError(f"head: expected ridge > 0 and ridge_iou in [0, 1), got {self.ridge}, {self.ridge_iou}")
 
 
 @dataclass(kw_only=True)
@@ -69,6 +69,6 @@ class TrainedHeadConfig(RegionHeadConfig, FineTuningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("head: wanted dropout and label_smoothing in [0, 1)")
+            raise ValueError("head: expected dropout and label_smoothing in [0, 1)")
         if not self.box_loss_beta > 0:
-            raise ValueError(f"head.box_loss_beta: wanted a number above 0, got {self.box_loss_beta}")
+            raise ValueError(f"head.box_loss_beta: expected a number above 0, got {self.box_loss_beta}")

@@ -39,7 +39,7 @@ def filter_pictures(filters: Tensor, most: int, *, bgr: bool) -> list[npt.NDArra
     of equal numbers grey. Raises ValueError for a tensor of other axes.
     """
     if not is_filter_bank(filters):
-        raise ValueError(f"wanted filters of (F, C, h, w) with more than one place, got {tuple(filters.shape)}")
+        raise ValueError(f"expected filters of (F, C, h, w) with more than one place, got {tuple(filters.shape)}")
     if filters.shape[1] == 3:
         shown = filters[:most].detach().float()
         planes = shown.flip(1) if bgr else shown

@@ -61,7 +61,7 @@ def signal_scale(sizes: Sequence[float], *, finite: bool = True) -> SignalScale:
     Raises ValueError for none.
     """
     if not sizes:
-        raise ValueError("signal_scale: wanted the size at a layer or more, got none")
+        raise ValueError("signal_scale: expected the size at a layer or more, got none")
     start, end = sizes[0], sizes[-1]
     if not finite or not all(map(math.isfinite, sizes)) or end > LIMIT * start:
         verdict = Verdict.explodes

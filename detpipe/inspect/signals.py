@@ -98,7 +98,7 @@ def measure_signals(network: nn.Module, loss: Callable[[], Tensor]) -> Signals:
     with watching(network, before, after):
         value = loss()
     if not layers:
-        raise ValueError("wanted a network whose layers work on floats, got one where none does")
+        raise ValueError("expected a network whose layers work on floats, got one where none does")
     value.backward()
     for name, weight in parameters.items():
         if weight.grad is not None:
@@ -130,5 +130,5 @@ def feature_maps(network: nn.Module, run: Callable[[], object], names: Collectio
         run()
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"wanted layers that give maps (N, C, H, W), got {', '.join(missing)}")
+        raise ValueError(f"expected layers that give maps (N, C, H, W), got {', '.join(missing)}")
     return {name: found[name] for name in names}

@@ -33,7 +33,7 @@ def read_tensors(path: Path, prototxt: str | None = None) -> dict[str, Tensor]:
         return _numbered(blobs) if prototxt is None else _named(blobs, prototxt, path)
     tensors = read_state(path)
     if not tensors:
-        raise ValueError(f"{path}: wanted weights, got a file without any")
+        raise ValueError(f"{path}: expected weights, got a file without any")
     for name, tensor in tensors.items():
         _check_plain(name, tensor, path)
     return dict(sorted(tensors.items(), key=_natural)) if path.suffix == ".safetensors" else tensors
@@ -56,7 +56,8 @@ def _named(blobs: Blobs, prototxt: str, path: Path) -> dict[str, Tensor]:
         shapes, wanted = [blob.shape for blob in theirs], [tuple(tensor.shape) for tensor in own.values()]
         if len(shapes) != len(wanted) or not all(map(same_shape, shapes, wanted)):
             raise ValueError(
-                f"{path}: layer {step.layer.name!r}: wanted blobs of {wanted} as {prototxt} says, got {shapes}; give "
+                f"{path}: layer {step.layer.name!r}: expected blobs of {wanted} as {prototxt} says, got "
+                f"{shapes}; give "
                 "the file's own prototxt, or none"
             )
         for attribute, shape, blob in zip(own, wanted, theirs, strict=True):
@@ -67,7 +68,7 @@ def _named(blobs: Blobs, prototxt: str, path: Path) -> dict[str, Tensor]:
 def _check_plain(name: str, tensor: Tensor, path: Path) -> None:
     """A small file may claim a tensor without end: by steps of 0, by no data, as sparse."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
-        raise ValueError(f"{path}: {name}: wanted a dense tensor of real numbers, got {tensor.layout} {tensor.dtype}")
+        raise ValueError(f"{path}: {name}: expected a dense tensor of real numbers, got {tensor.layout} {tensor.dtype}")
     held = tensor.untyped_storage().nbytes() // tensor.element_size()
     if tensor.numel() > held:
         raise ValueError(f"{path}: {name}: it claims {tensor.numel()} numbers, {tuple(tensor.shape)}, and holds {held}")

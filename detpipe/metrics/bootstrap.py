@@ -72,7 +72,7 @@ class ImageBootstrap:
         Raises ValueError for a negative number of resamples.
         """
         if resamples < 0:
-            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {resamples}")
+            raise ValueError(f"resamples: expected a number from 0 (no intervals), got {resamples}")
         generator = np.random.default_rng(seed)
         counts = np.zeros((resamples, images), dtype=np.uint16)
         for row in counts if images else ():

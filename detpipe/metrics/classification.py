@@ -103,11 +103,11 @@ def classification_metrics(logits: Float32Array, labels: Int64Array, classes: Se
     """
     count, n_classes = len(labels), len(classes)
     if count and logits.shape != (count, n_classes):
-        raise ValueError(f"wanted logits of shape {(count, n_classes)}, got {logits.shape}")
+        raise ValueError(f"expected logits of shape {(count, n_classes)}, got {logits.shape}")
     if count and (labels.min() < 0 or labels.max() >= n_classes):
-        raise ValueError(f"wanted labels in 0..{n_classes - 1}, got {labels.min()} to {labels.max()}")
+        raise ValueError(f"expected labels in 0..{n_classes - 1}, got {labels.min()} to {labels.max()}")
     if not np.isfinite(logits).all():
-        raise ValueError("wanted logits that are numbers, got infinity or NaN: has the training diverged?")
+        raise ValueError("expected logits that are numbers, got infinity or NaN: has the training diverged?")
     logits = logits.reshape(count, n_classes)
     # In float64, shifted by the largest: exp can't overflow.
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf) if count else logits

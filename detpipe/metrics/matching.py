@@ -53,7 +53,7 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, *, iou_t
     Raises ValueError unless 0 < iou_threshold <= 1.
     """
     if not 0 < iou_threshold <= 1:
-        raise ValueError(f"iou_threshold: wanted a number above 0, at most 1, got {iou_threshold}")
+        raise ValueError(f"iou_threshold: expected a number above 0, at most 1, got {iou_threshold}")
     same_class = detections.labels[:, None] == ground_truth.labels[None, :]
     object_index, overlap = _best_objects(ground_truth, detections, same_class & ~ground_truth.crowd)
 
@@ -85,7 +85,7 @@ def check_covered(
         for image_id, found in per_image.items():
             if len(found) and not 1 <= found.labels.min() <= found.labels.max() <= len(classes):
                 wrong = found.labels[(found.labels < 1) | (found.labels > len(classes))][0]
-                raise ValueError(f"{what} of image {image_id}: wanted labels 1..{len(classes)}, got {wrong}")
+                raise ValueError(f"{what} of image {image_id}: expected labels 1..{len(classes)}, got {wrong}")
 
 
 def _best_objects(

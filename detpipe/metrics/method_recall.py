@@ -78,7 +78,7 @@ def compare(first: MethodRecall, second: MethodRecall) -> dict[str, PairedDiffer
     """
     if first.budgets != second.budgets or first.curves.objects != second.curves.objects:
         sides = " and ".join(f"{one.curves.objects} objects at {list(one.budgets)}" for one in (first, second))
-        raise ValueError(f"compare: wanted two methods on the same objects at the same budgets, got {sides}")
+        raise ValueError(f"compare: expected two methods on the same objects at the same budgets, got {sides}")
     return {name: paired_difference(_at(first, name), _at(second, name)) for name in MEASURES}
 
 

@@ -50,7 +50,7 @@ class OverlapTable:
         """The columns of some of the budgets, in the order given. Raises ValueError for one that has no column."""
         absent = [budget for budget in budgets if budget not in self.budgets]
         if absent:
-            raise ValueError(f"OverlapTable: wanted budgets of {list(self.budgets)}, got {absent}")
+            raise ValueError(f"OverlapTable: expected budgets of {list(self.budgets)}, got {absent}")
         columns = [self.budgets.index(budget) for budget in budgets]
         return replace(self, budgets=tuple(budgets), best=self.best[:, columns])
 
@@ -69,14 +69,14 @@ def overlap_table(
     Raises ValueError for proposals of an unknown image or of one twice, labels above K, and budgets below 1.
     """
     if not budgets or min(budgets) < 1:
-        raise ValueError(f"budgets: wanted numbers of proposals from 1, got {list(budgets)}")
+        raise ValueError(f"budgets: expected numbers of proposals from 1, got {list(budgets)}")
     counting = {image_id: truth[~truth.difficult & ~truth.crowd] for image_id, truth in ground_truth.items()}
     best: dict[ImageId, Float32Array] = {}
     numbers: dict[ImageId, int] = {}
     for image_id, found in proposals.items() if isinstance(proposals, Mapping) else proposals:
         if image_id not in counting or image_id in best:
             known = "twice" if image_id in counting else "that has no ground truth"
-            raise ValueError(f"proposals: wanted those of each image of the data set once, got {image_id!r} {known}")
+            raise ValueError(f"proposals: expected those of each image of the data set once, got {image_id!r} {known}")
         best[image_id] = best_overlaps(counting[image_id].boxes, found.boxes, budgets)
         numbers[image_id] = len(found)
     ids = tuple(sorted(counting, key=lambda image_id: (isinstance(image_id, str), image_id)))
@@ -86,7 +86,7 @@ def overlap_table(
     rows = [best.get(image_id, none) for image_id, none in zip(ids, missed, strict=True)]
     labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels for truth in truths)])
     if len(labels) and labels.max() > n_classes:
-        raise ValueError(f"ground_truth: wanted labels 1..{n_classes}, got {int(labels.max())}")
+        raise ValueError(f"ground_truth: expected labels 1..{n_classes}, got {int(labels.max())}")
     return OverlapTable(
         budgets=tuple(budgets),
         best=np.concatenate([np.zeros((0, len(budgets)), np.float32), *rows]),

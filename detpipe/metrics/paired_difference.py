@@ -43,7 +43,7 @@ def paired_difference(first: Resampled, second: Resampled) -> PairedDifference:
     """
     if first.samples.shape != second.samples.shape:
         shapes = f"{first.samples.shape} and {second.samples.shape}"
-        raise ValueError(f"paired_difference: wanted resamples of one bootstrap, (R, C) each, got {shapes}")
+        raise ValueError(f"paired_difference: expected resamples of one bootstrap, (R, C) each, got {shapes}")
     difference = Resampled(first.value - second.value, first.samples - second.samples)
     known = ~np.isnan(difference.samples)
     numbers = known.sum(axis=0)

@@ -48,7 +48,7 @@ class RecallCurves:
     def at(self, budget: int) -> dict[str, Resampled]:
         """Every measure at one budget, (1,) each. Raises ValueError for a budget that has no point."""
         if budget not in self.budgets:
-            raise ValueError(f"RecallCurves: wanted one of the budgets {list(self.budgets)}, got {budget}")
+            raise ValueError(f"RecallCurves: expected one of the budgets {list(self.budgets)}, got {budget}")
         place = self.budgets.index(budget)
         return {name: values.columns([place]) for name, values in self.by_budget.items()}
 
@@ -112,7 +112,7 @@ def curves_by_size(table: OverlapTable, bootstrap: ImageBootstrap) -> dict[str, 
 def log_budgets(most: int = 10_000, a_decade: int = 12) -> tuple[int, ...]:
     """Numbers of proposals from 1 to `most`, evenly spread on a log axis. Raises ValueError for `most` below 1."""
     if most < 1:
-        raise ValueError(f"log_budgets: wanted a number of proposals from 1, got {most}")
+        raise ValueError(f"log_budgets: expected a number of proposals from 1, got {most}")
     steps = np.geomspace(1, most, 1 + round(a_decade * np.log10(most)))
     return tuple(sorted({*steps.round().astype(int).tolist(), most}))
 

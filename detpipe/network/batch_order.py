@@ -40,7 +40,7 @@ class BalancedOrder:
     def __init__(self, labels: Int64Array, *, batch_size: int, fg_share: float, seed: int) -> None:
         """labels: (N,), 0 is background. Raises ValueError for N = 0."""
         if not len(labels):
-            raise ValueError("wanted at least one example to train on, got none: has the training set no objects?")
+            raise ValueError("expected at least one example to train on, got none: has the training set no objects?")
         foreground, background = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
         n_foreground = round(batch_size * fg_share)
         if not len(foreground):

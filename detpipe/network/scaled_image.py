@@ -45,7 +45,7 @@ class Scaling:
         """
         if image.shape[:2] != self.image_size:
             raise ValueError(
-                f"wanted an image of {self.image_size}, got {image.shape[:2]}: its boxes are of another one"
+                f"expected an image of {self.image_size}, got {image.shape[:2]}: its boxes are of another one"
             )
         scaled = resize(image, self.input_size)
         return np.ascontiguousarray(scaled[:, ::-1]) if self.mirrored else scaled

@@ -38,9 +38,9 @@ class Uniform(Proposer):
         super().__post_init__()
         require_count(self)
         if len(self.low) != 4 or len(self.high) != 4 or not (np.array(self.low) <= np.array(self.high)).all():
-            raise ValueError(f"uniform: wanted 4 numbers low <= high each, got {self.low} and {self.high}")
+            raise ValueError(f"uniform: expected 4 numbers low <= high each, got {self.low} and {self.high}")
         if self.low[2] <= 0:
-            raise ValueError(f"uniform: wanted a least side above 0, got {self.low[2]}")
+            raise ValueError(f"uniform: expected a least side above 0, got {self.low[2]}")
 
     @classmethod
     def fit(
@@ -52,7 +52,7 @@ class Uniform(Proposer):
         """
         relative = relative_objects(objects)
         if not len(relative):
-            raise ValueError("uniform: wanted at least one object to fit to, got none")
+            raise ValueError("uniform: expected at least one object to fit to, got none")
         low, high = np.quantile(relative, [0.005, 0.995], axis=0)
         return cls(low=low.tolist(), high=high.tolist(), max_proposals=max_proposals, seed=seed)
 

@@ -44,7 +44,7 @@ def scale_of(image_size: tuple[int, int]) -> int:
     """
     side = max(image_size)
     if min(image_size) < 1:
-        raise ValueError(f"scale_of: wanted a height and a width from 1, got {image_size}")
+        raise ValueError(f"scale_of: expected a height and a width from 1, got {image_size}")
     if side <= LARGEST:
         return (LARGEST // side).bit_length() - 1
     # The least t with side <= 65535 * 2^t; whole numbers, so that no size is too absurd.
@@ -80,7 +80,7 @@ def to_columns(boxes: Float32Array, image_size: tuple[int, int]) -> tuple[bytes,
     units = _to_units(boxes, image_size)
     if _from_units(units, scale_of(image_size)).tobytes() != boxes.tobytes():
         raise ValueError(
-            f"wanted boxes in whole units of 2^-{scale_of(image_size)} pixels inside an image of height and width "
+            f"expected boxes in whole units of 2^-{scale_of(image_size)} pixels inside an image of height and width "
             f"{image_size}, got others; make them so with box_columns.snapped"
         )
     x1s, y1s, x2s, y2s = units.T

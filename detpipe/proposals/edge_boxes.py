@@ -40,7 +40,7 @@ class EdgeBoxes(Proposer):
         super().__post_init__()
         for name in ("alpha", "beta"):
             if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"edge_boxes: wanted {name} between 0 and 1, got {getattr(self, name)}")
+                raise ValueError(f"edge_boxes: expected {name} between 0 and 1, got {getattr(self, name)}")
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
         """Raise MissingXimgprocError, FileNotFoundError or ValueError where the library or the model is not usable."""
@@ -81,7 +81,7 @@ class EdgeBoxes(Proposer):
 
 _PATCH = 32
 _NONE = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32)
-_WANTED = "wanted OpenCV's structured-forest model (model.yml.gz of opencv_extra)"
+_WANTED = "expected OpenCV's structured-forest model (model.yml.gz of opencv_extra)"
 
 
 @functools.lru_cache(maxsize=1)

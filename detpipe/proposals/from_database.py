@@ -35,7 +35,7 @@ class StoredInDatabase(Proposer):
 
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't tell which image this is."""
-        raise ValueError(f"{self.path}: wanted an image of a data set, with its id and file, got pixels alone")
+        raise ValueError(f"{self.path}: expected an image of a data set, with its id and file, got pixels alone")
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
         """The stored boxes of an image.
@@ -51,4 +51,4 @@ class StoredInDatabase(Proposer):
                 if stored.image_digest == digest:
                     return stored.proposals if self.max_proposals is None else stored.proposals.top(self.max_proposals)
         found = f"those of another file (in {', '.join(there)}); did it change?" if there else "none"
-        raise ImportedBoxesError(f"{self.path}: wanted boxes of image {record.image_id} ({record.path}), got {found}")
+        raise ImportedBoxesError(f"{self.path}: expected boxes of image {record.image_id} ({record.path}), got {found}")

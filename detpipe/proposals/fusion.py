@@ -47,12 +47,13 @@ class Fused(Proposer):
         self.sources, self.budgets = list(self.sources), None if self.budgets is None else list(self.budgets)
         if len(set(self.sources)) != len(self.sources) or len(self.sources) > MOST_SOURCES or _NAME in self.sources:
             raise ValueError(
-                f"fuse: wanted at most {MOST_SOURCES} sources, each once and none of them {_NAME!r}, got {self.sources}"
+                f"fuse: expected at most {MOST_SOURCES} sources, each once and none of them {_NAME!r}, got "
+                f"{self.sources}"
             )
         if self.budgets is not None and self.budgets and min(self.budgets) < 1:
-            raise ValueError(f"fuse: wanted budgets from 1, got {self.budgets}")
+            raise ValueError(f"fuse: expected budgets from 1, got {self.budgets}")
         if not 0 < self.duplicate_iou <= 1:
-            raise ValueError(f"fuse: wanted a duplicate_iou above 0 and at most 1, got {self.duplicate_iou}")
+            raise ValueError(f"fuse: expected a duplicate_iou above 0 and at most 1, got {self.duplicate_iou}")
 
     @property
     def from_pixels(self) -> bool:
@@ -62,7 +63,7 @@ class Fused(Proposer):
     def check(self, datasets: Sequence[Dataset] = ()) -> None:
         """Raise ValueError without sources or with other than one budget each, and whatever a source's check raises."""
         if not self.sources:
-            raise ValueError("fuse: wanted sources, got none; give sources=[selective_search,gaussian], say")
+            raise ValueError("fuse: expected sources, got none; give sources=[selective_search,gaussian], say")
         for one in self._joined:
             one.check(datasets)
 
@@ -119,7 +120,7 @@ class Fused(Proposer):
         """The sources as proposers. Raises ValueError for a name that is neither a method nor a database."""
         budgets = [None] * len(self.sources) if self.budgets is None else self.budgets
         if len(budgets) != len(self.sources):
-            raise ValueError(f"fuse: wanted a budget for each of {self.sources}, got {self.budgets}")
+            raise ValueError(f"fuse: expected a budget for each of {self.sources}, got {self.budgets}")
         return [
             source_of(name, self.seed, budget, self.weights) for name, budget in zip(self.sources, budgets, strict=True)
         ]
@@ -144,7 +145,7 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
     if Path(name).is_dir():
         return StoredInDatabase(path=name, max_proposals=budget)
     methods = ", ".join(sorted(METHODS.keys() - {_NAME}))
-    raise ValueError(f"fuse: wanted a method ({methods}) or the folder of a run or proposals.lmdb, got {name!r}")
+    raise ValueError(f"fuse: expected a method ({methods}) or the folder of a run or proposals.lmdb, got {name!r}")
 
 
 def join(lists: Sequence[Proposals], *, duplicate_iou: float, max_proposals: int | None) -> SourcedProposals:

@@ -46,9 +46,9 @@ class Gaussian(Proposer):
         require_count(self)
         covariance = np.array(self.covariance)
         if len(self.mean) != 4 or covariance.shape != (4, 4):
-            raise ValueError(f"gaussian: wanted 4 means and 4 x 4 covariances, got {self.mean} and {self.covariance}")
+            raise ValueError(f"gaussian: expected 4 means and 4 x 4 covariances, got {self.mean} and {self.covariance}")
         if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() <= 0:
-            raise ValueError(f"gaussian: wanted a symmetric, positive definite covariance, got {self.covariance}")
+            raise ValueError(f"gaussian: expected a symmetric, positive definite covariance, got {self.covariance}")
 
     @classmethod
     def fit(
@@ -60,7 +60,7 @@ class Gaussian(Proposer):
         """
         relative = relative_objects(objects)
         if len(relative) < 5:
-            raise ValueError(f"gaussian: wanted at least 5 objects to fit to, got {len(relative)}")
+            raise ValueError(f"gaussian: expected at least 5 objects to fit to, got {len(relative)}")
         # Objects of one shape alone would give a distribution without width.
         covariance = np.cov(relative.T) + 1e-6 * np.eye(4)
         return cls(

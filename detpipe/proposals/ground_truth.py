@@ -19,7 +19,7 @@ class GroundTruthBoxes(Proposer):
         """Raise ValueError where a data set has no annotations."""
         for dataset in datasets:
             if dataset.ground_truth is None:
-                raise ValueError(f"ground_truth: wanted a data set with annotations, got {dataset.name} without any")
+                raise ValueError(f"ground_truth: expected a data set with annotations, got {dataset.name} without any")
 
     @property
     def from_pixels(self) -> bool:
@@ -28,13 +28,13 @@ class GroundTruthBoxes(Proposer):
 
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't tell the truth."""
-        raise ValueError("ground_truth: wanted an image of a data set with annotations, got pixels alone")
+        raise ValueError("ground_truth: expected an image of a data set with annotations, got pixels alone")
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:
         """An image without objects gives no proposals. Raises ValueError where the data has no annotations."""
         if ground_truth is None:
             raise ValueError(
-                f"ground_truth: wanted the objects of image {record.image_id} ({record.path}), but this data set has "
+                f"ground_truth: expected the objects of image {record.image_id} ({record.path}), but this data set has "
                 "no annotations; choose another proposer"
             )
         boxes = ground_truth.boxes[~ground_truth.crowd]

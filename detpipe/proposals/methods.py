@@ -44,4 +44,4 @@ def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
     try:
         return method(name)(**{key: value for key, value in description.items() if key != "method"})
     except TypeError as error:
-        raise ValueError(f"{name}: wanted the settings of this version of detpipe, got others: {error}") from error
+        raise ValueError(f"{name}: expected the settings of this version of detpipe, got others: {error}") from error

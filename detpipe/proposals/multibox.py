@@ -49,16 +49,16 @@ class MultiBoxProposals(Proposer):
         super().__post_init__()
         self.scales = list(self.scales)
         if not 0 <= self.nms_iou <= 1:
-            raise ValueError(f"multibox: wanted nms_iou in [0, 1], got {self.nms_iou}")
+            raise ValueError(f"multibox: expected nms_iou in [0, 1], got {self.nms_iou}")
         if self.scales and min(self.scales) < 32:
-            raise ValueError(f"multibox: wanted scales of at least 32 pixels, got {self.scales}")
+            raise ValueError(f"multibox: expected scales of at least 32 pixels, got {self.scales}")
         self._lock = threading.Lock()
         self._network: MultiBoxNetwork | None = None
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
         """Raise ValueError without a folder, NetworkFolderError where it holds no MultiBox; load the network."""
         if not self.weights:
-            raise ValueError("multibox: wanted the folder of a trained network, got none; give proposals.weights=DIR")
+            raise ValueError("multibox: expected the folder of a trained network, got none; give proposals.weights=DIR")
         try:
             self._loaded()
         except ValueError as error:
@@ -86,7 +86,7 @@ class MultiBoxProposals(Proposer):
 
         for path in network_files(Path(self.weights)):
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: wanted a file of the network that proposes, found none")
+                raise FileNotFoundError(f"{path}: expected a file of the network that proposes, found none")
         (folder / KEPT).mkdir(parents=True, exist_ok=True)
         for path in network_files(Path(self.weights)):
             with replaced(folder / KEPT / path.name) as scratch:

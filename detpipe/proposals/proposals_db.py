@@ -193,7 +193,7 @@ def find_database(place: str | Path) -> Path:
         if (path / "data.mdb").is_file():
             return path
     raise FileNotFoundError(
-        f"{place}: wanted a proposals.lmdb or a run folder with one, got neither; run propose first"
+        f"{place}: expected a proposals.lmdb or a run folder with one, got neither; run propose first"
     )
 
 
@@ -265,6 +265,6 @@ def _crc(message: ProposalRecord) -> int:
 
 def _corrupt(name: str, found: str) -> CorruptRecordError:
     return CorruptRecordError(
-        f"{name}: wanted the proposals of an image as they were written, got {found}; "
+        f"{name}: expected the proposals of an image as they were written, got {found}; "
         "run `detpipe propose` again with overwrite=true"
     )

@@ -36,7 +36,7 @@ class Proposer(abc.ABC):
 
     def __post_init__(self) -> None:
         if self.max_proposals is not None and self.max_proposals < 1:
-            raise ValueError(f"max_proposals: wanted a number from 1 or null for all, got {self.max_proposals}")
+            raise ValueError(f"max_proposals: expected a number from 1 or null for all, got {self.max_proposals}")
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: B027 (most need nothing)
         """Fail now, in the parent process, where a library, a model or a file is missing: not once per image later.
@@ -100,9 +100,9 @@ def generator_for_pixels(seed: int, image: Image) -> np.random.Generator:
 def check_image(image: Image) -> None:
     """Raise ValueError unless the image is (H, W, 3) uint8 with at least one pixel."""
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"wanted an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
+        raise ValueError(f"expected an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"wanted an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
 
 
 def ranked(
@@ -137,5 +137,5 @@ def scores_of_order(n: int) -> Float32Array:
 def require_count(proposer: Proposer) -> int:
     """`max_proposals`, which a proposer that could go on for ever must have. Raises ValueError where it is None."""
     if proposer.max_proposals is None:
-        raise ValueError(f"{type(proposer).__name__}: wanted a number of max_proposals to make, got null")
+        raise ValueError(f"{type(proposer).__name__}: expected a number of max_proposals to make, got null")
     return proposer.max_proposals

@@ -15,14 +15,14 @@ def as_rgb(image: object) -> Image:
     other dtypes and shapes, and for an image without pixels.
     """
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"wanted an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
+        raise ValueError(f"expected an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
     if image.ndim not in (2, 3) or not image.size or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"wanted an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
     if image.dtype == np.uint16:
         image = image >> 8
     elif image.dtype != np.uint8:
         mend = "; give (image * 255).astype('uint8') if 1 is white" if image.dtype.kind == "f" else ""
-        raise ValueError(f"wanted an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}{mend}")
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}{mend}")
     if image.ndim == 2:
         image = image[:, :, None]
     channels = image[:, :, :3] if image.shape[2] > 1 else np.repeat(image, 3, axis=2)

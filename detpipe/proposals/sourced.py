@@ -27,7 +27,7 @@ class SourcedProposals:
             return
         if self.sources.shape != (len(self.proposals),) or self.sources.dtype != np.uint8:
             raise ValueError(
-                f"SourcedProposals.sources: wanted ({len(self.proposals)},) uint8, "
+                f"SourcedProposals.sources: expected ({len(self.proposals)},) uint8, "
                 f"got {self.sources.shape} {self.sources.dtype}"
             )
 

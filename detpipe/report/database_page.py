@@ -131,7 +131,7 @@ def label_figure(counts: Mapping[int, int], names: Mapping[int, str]) -> Figure:
 def sheet(images: Sequence[Image], captions: Sequence[str], labels: Sequence[int]) -> Image:
     """The images in rows, each with its caption above it on its label's colour. Raises ValueError for no images."""
     if not images:
-        raise ValueError("sheet: wanted images, got none")
+        raise ValueError("sheet: expected images, got none")
     pairs = zip(images, captions, labels, strict=True)
     cells = [captioned(image, text, class_colour(label + 1), CELL) for image, text, label in pairs]
     columns = min(len(cells), MOST_COLUMNS, math.ceil(math.sqrt(1.5 * len(cells))))

@@ -55,7 +55,7 @@ def draw_boxes(
     """
     for what, given in (("captions", captions), ("colours", colours)):
         if given and len(given) != len(boxes):
-            raise ValueError(f"draw_boxes: wanted {len(boxes)} {what}, one a box, or none, got {len(given)}")
+            raise ValueError(f"draw_boxes: expected {len(boxes)} {what}, one a box, or none, got {len(given)}")
     picture = PIL.Image.fromarray(image)
     canvas = ImageDraw.Draw(picture, "RGBA")
     height, width = image.shape[:2]
@@ -93,7 +93,7 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) 
     """
     height, width = cell
     if not images or columns < 1 or min(cell) < 1:
-        raise ValueError(f"contact_sheet: wanted images, columns and a cell, got {len(images)}, {columns} and {cell}")
+        raise ValueError(f"contact_sheet: expected images, columns and a cell, got {len(images)}, {columns} and {cell}")
     sheet = np.full((height * -(-len(images) // columns), width * columns, 3), 40, dtype=np.uint8)
     for index, image in enumerate(images):
         scale = min(height / image.shape[0], width / image.shape[1])
@@ -129,14 +129,14 @@ def to_jpeg(image: Image, quality: int = 92) -> bytes:
     """
     height, width = image.shape[:2]
     if not 0 < min(height, width) <= max(height, width) <= 65500:
-        raise ValueError(f"wanted an image with sides from 1 to 65500 pixels, as JPEG has them, got {image.shape}")
+        raise ValueError(f"expected an image with sides from 1 to 65500 pixels, as JPEG has them, got {image.shape}")
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def image_to_png(image: Image) -> bytes:
     """The bytes of a PNG file of the image, every pixel as it is. Raises ValueError for an image without pixels."""
     if not image.size:
-        raise ValueError(f"wanted an image with pixels, got {image.shape}")
+        raise ValueError(f"expected an image with pixels, got {image.shape}")
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 

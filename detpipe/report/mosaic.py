@@ -25,7 +25,7 @@ def mosaic(tiles: Sequence[Image], side: int) -> Image:
     tile that is larger alone is shrunk. Returns (H, W, 3). Raises ValueError for no tiles.
     """
     if not tiles:
-        raise ValueError("mosaic: wanted tiles, got none")
+        raise ValueError("mosaic: expected tiles, got none")
     height, width = tiles[0].shape[:2]
     columns = math.ceil(math.sqrt(len(tiles) * height / width))
     cell = side // columns - LINE

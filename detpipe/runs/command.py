@@ -33,15 +33,15 @@ class Command:
     def __post_init__(self) -> None:
         # Here, and not where it is first drawn from: that may be after an hour's work.
         if self.seed < 0:
-            raise ValueError(f"seed: wanted a whole number from 0, got {self.seed}")
+            raise ValueError(f"seed: expected a whole number from 0, got {self.seed}")
         if self.seed >= 2**63:
-            raise ValueError(f"seed: wanted a whole number below 2^63, got {self.seed}")
+            raise ValueError(f"seed: expected a whole number below 2^63, got {self.seed}")
 
     @property
     def data_source(self) -> DatasetSource:
         """The data set. Raises ValueError where none was given."""
         if self.dataset is None:
-            raise ValueError("wanted a data set, got none: give dataset=voc dataset.root=DIR (or coco, images, demo)")
+            raise ValueError("expected a data set, got none: give dataset=voc dataset.root=DIR (or coco, images, demo)")
         return self.dataset
 
     @property
@@ -120,7 +120,7 @@ def load_splits(source: DatasetSource) -> dict[Split, Dataset]:
     """Every split that the data set has, train before val before test. Raises ValueError where it has none."""
     splits = {split: source.load(split) for split in Split if source.has(split)}
     if not splits:
-        raise ValueError(f"wanted a data set with at least one list of images, got {source}")
+        raise ValueError(f"expected a data set with at least one list of images, got {source}")
     return splits
 
 

@@ -81,7 +81,7 @@ def kept_detect_settings(classifier: Path) -> dict[str, Any]:
         _config_of(settings)
     except (TypeError, ValueError) as error:
         raise ClassifierError(
-            f"{path}: wanted the settings of `detect` in JSON, got: {error}; delete it for the defaults, or mend it"
+            f"{path}: expected the settings of `detect` in JSON, got: {error}; delete it for the defaults, or mend it"
         ) from error
     return dict(settings)
 

@@ -83,7 +83,7 @@ class Detector:
         proposals: one for each image. Raises ValueError where their number is another.
         """
         if proposals is not None and len(proposals) != len(images):
-            raise ValueError(f"proposals: wanted one for each of {len(images)} images, got {len(proposals)}")
+            raise ValueError(f"proposals: expected one for each of {len(images)} images, got {len(proposals)}")
         given = proposals if proposals is not None else [None] * len(images)
         return list(self.predict_many(map(self._with_regions, images, given)))
 
@@ -116,8 +116,8 @@ def as_pixels(image: AnyImage) -> Image:
     pixels = from_pillow(image) if isinstance(image, PillowImage.Image) else image
     if not isinstance(pixels, np.ndarray):
         raise ValueError(
-            f"wanted an image as a path, a PIL image or an (H, W, 3) uint8 RGB array, got {type(pixels).__name__}"
+            f"expected an image as a path, a PIL image or an (H, W, 3) uint8 RGB array, got {type(pixels).__name__}"
         )
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        raise ValueError(f"wanted an (H, W, 3) uint8 RGB image with H, W > 0, got {pixels.shape} {pixels.dtype}")
+        raise ValueError(f"expected an (H, W, 3) uint8 RGB image with H, W > 0, got {pixels.shape} {pixels.dtype}")
     return pixels

@@ -42,7 +42,7 @@ def training_classes(reader: ImagesReader) -> tuple[str, ...]:
     Raises ValueError for an empty database, ClassMismatchError for a label without a name.
     """
     if not len(reader):
-        raise ValueError(f"{reader.path}: wanted images to train on, got an empty database")
+        raise ValueError(f"{reader.path}: expected images to train on, got an empty database")
     names = database_classes(reader.path)
     classes = names if names is not None else tuple(str(label) for label in range(int(reader.labels.max()) + 1))
     check_labels(reader, classes)
@@ -55,10 +55,10 @@ def check_labels(reader: ImagesReader, classes: Sequence[str]) -> None:
     if names is not None and names != tuple(classes):
         both = [name for name in names if name in classes]
         raise ClassMismatchError(
-            f"{reader.path}: wanted the classifier's {len(classes)} classes in their order, got {len(names)}, "
+            f"{reader.path}: expected the classifier's {len(classes)} classes in their order, got {len(names)}, "
             f"of which {len(both)} are the same; make it with the list of classes that the classifier was trained on"
         )
     if len(reader) and int(reader.labels.max()) >= len(classes):
         raise ClassMismatchError(
-            f"{reader.path}: wanted labels below the number of classes, {len(classes)}, got {reader.labels.max()}"
+            f"{reader.path}: expected labels below the number of classes, {len(classes)}, got {reader.labels.max()}"
         )

@@ -96,8 +96,8 @@ def described_proposer(folder: RunFolder) -> dict[str, Any] | None:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ClassifierError(
-            f"{path}: wanted a proposer's settings in JSON, got: {error}; delete or mend it"
+            f"{path}: expected a proposer's settings in JSON, got: {error}; delete or mend it"
         ) from error
     if not isinstance(described, dict) or "method" not in described:
-        raise ClassifierError(f"{path}: wanted a proposer's method and settings, got {str(described)[:100]}")
+        raise ClassifierError(f"{path}: expected a proposer's method and settings, got {str(described)[:100]}")
     return described

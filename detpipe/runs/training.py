@@ -136,7 +136,9 @@ def check_starts(artefact: Artefact, config: TrainingCommand) -> None:
     solver = config.solver
     resumed = None if solver.resume in ("auto", "none") else solver.resume
     if resumed is not None and not Path(resumed).is_file():
-        raise FileNotFoundError(f"solver.resume: wanted auto, none or a snapshot, got {resumed}: there is no such file")
+        raise FileNotFoundError(
+            f"solver.resume: expected auto, none or a snapshot, got {resumed}: there is no such file"
+        )
     starts = {"backbone.weights": config.backbone.weights, "solver.weights": solver.weights, "solver.resume": resumed}
     for name, path in starts.items():
         if path and Path(path).resolve().is_relative_to(artefact.path.resolve()):

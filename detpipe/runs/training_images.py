@@ -31,7 +31,7 @@ def training_parts(source: DatasetSource, val_share: float, seed: int, *, annota
     train = splits.get(Split.train)
     if train is None or (annotated and train.ground_truth is None):
         wanted = "a train split with annotations" if annotated else "a train split"
-        raise ValueError(f"wanted {wanted}, got none: name it in the dataset settings")
+        raise ValueError(f"expected {wanted}, got none: name it in the dataset settings")
     val = splits.get(Split.val)
     if val is not None and val.ground_truth is not None:
         return Part(Split.train, train, train.records), Part(Split.val, val, val.records)

@@ -22,11 +22,11 @@ def take_weights(module: nn.Module, path: Path) -> None:
     state, own = read_weights(path), module.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own}
     if not fitting:
-        raise ValueError(f"{path}: wanted weights named like {list(own)[:2]}, got {list(state)[:2]}")
+        raise ValueError(f"{path}: expected weights named like {list(own)[:2]}, got {list(state)[:2]}")
     for name, tensor in fitting.items():
         if tensor.shape != own[name].shape:
             raise ValueError(
-                f"{path}: {name}: wanted shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
+                f"{path}: {name}: expected shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
                 "rename the layer that is to start anew, as with Caffe"
             )
     module.load_state_dict(fitting, strict=False)
@@ -48,22 +48,22 @@ def check_start_weights(weights: str | None, setting: str) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(f"{setting}: {str(error).removeprefix('solver.weights: ')}") from error
     if not found:
-        raise ValueError(f"{setting}: {weights}: wanted weights, got a file without any")
+        raise ValueError(f"{setting}: {weights}: expected weights, got a file without any")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Errors as in `take_weights`."""
     if path.is_dir():
-        raise ValueError(f"{path}: wanted a file of weights, got a folder; name the file in it")
+        raise ValueError(f"{path}: expected a file of weights, got a folder; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(f"solver.weights: no such file: {path}")
     if path.suffix == ".caffemodel":
-        raise ValueError(f"{path}: wanted .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
+        raise ValueError(f"{path}: expected .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: wanted a safetensors file, got one that can't be read: {error}") from error
+            raise ValueError(f"{path}: expected a safetensors file, got one that can't be read: {error}") from error
     return {name: tensor for name, tensor in _read_pt(path).items() if isinstance(tensor, Tensor)}
 
 
@@ -72,9 +72,9 @@ def _read_pt(path: Path) -> dict[str, object]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its zip and pickle readers do
-        raise ValueError(f"{path}: wanted weights, got a file that can't be read ({type(error).__name__})") from error
+        raise ValueError(f"{path}: expected weights, got a file that can't be read ({type(error).__name__})") from error
     if isinstance(state, dict) and "iteration" in state:
         state = state.get("model")
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: wanted a dict of tensors, got {type(state).__name__}")
+        raise ValueError(f"{path}: expected a dict of tensors, got {type(state).__name__}")
     return state

@@ -42,15 +42,15 @@ class LrPolicy:
 
     def __post_init__(self) -> None:
         if self.stepsize < 1:
-            raise ValueError(f"solver.lr.stepsize: wanted at least 1, got {self.stepsize}")
+            raise ValueError(f"solver.lr.stepsize: expected at least 1, got {self.stepsize}")
         if list(self.stepvalue) != sorted(self.stepvalue):
-            raise ValueError(f"solver.lr.stepvalue: wanted ascending iterations, got {list(self.stepvalue)}")
+            raise ValueError(f"solver.lr.stepvalue: expected ascending iterations, got {list(self.stepvalue)}")
         for name in ("gamma", "power"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"solver.lr.{name}: wanted a finite number, got {getattr(self, name)}")
+                raise ValueError(f"solver.lr.{name}: expected a finite number, got {getattr(self, name)}")
         if self.warmup_iter < 0 or not 0 <= self.warmup_start <= 1:
             raise ValueError(
-                f"solver.lr: wanted warmup_iter >= 0 and warmup_start in [0, 1], "
+                f"solver.lr: expected warmup_iter >= 0 and warmup_start in [0, 1], "
                 f"got {self.warmup_iter} and {self.warmup_start}"
             )
 
@@ -74,7 +74,8 @@ class LrPolicy:
 
     def _no_rate(self, iteration: int, max_iter: int) -> str:
         return (
-            f"solver.lr: wanted a policy with a finite rate, got {self.policy.value} with gamma {self.gamma} and power "
+            f"solver.lr: expected a policy with a finite rate, got {self.policy.value} with gamma {self.gamma} "
+            "and power "
             f"{self.power}, which has none at iteration {iteration} of {max_iter}"
         )
 

@@ -57,7 +57,7 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
-        raise ValueError("wanted at least one trainable parameter, got none: everything is frozen")
+        raise ValueError("expected at least one trainable parameter, got none: everything is frozen")
     return [groups[key] for key in sorted(groups)]
 
 
@@ -69,7 +69,7 @@ def multipliers(module: nn.Module, setting: str, patterns: Mapping[str, float]) 
         fitting = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not fitting:
             raise ValueError(
-                f"solver.{setting}: wanted names of parameters, as {names[:2]}, got {pattern!r}, that fits none"
+                f"solver.{setting}: expected names of parameters, as {names[:2]}, got {pattern!r}, that fits none"
             )
         found.update(dict.fromkeys(fitting, factor))
     return found
@@ -107,4 +107,4 @@ def caffe_rule(config: SolverConfig) -> Rule:
         case Optimizer.caffe_adam | Optimizer.caffe_adamw:
             return Adam(config.momentum, config.momentum2, config.delta)
         case _:
-            raise ValueError(f"solver.type: wanted one of Caffe's, got {config.type.value}")
+            raise ValueError(f"solver.type: expected one of Caffe's, got {config.type.value}")

@@ -38,7 +38,7 @@ class Ranks:
         mean.
         """
         if count % self.size:
-            raise ValueError(f"{setting}: wanted a multiple of {self.size}, the number of processes, got {count}")
+            raise ValueError(f"{setting}: expected a multiple of {self.size}, the number of processes, got {count}")
         return slice(self.rank, count, self.size)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def iteration_of(path: Path) -> int:
     """The number in a snapshot's name. Raises ValueError for another name."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path}: wanted the name of a snapshot, as iter_0000100.pt")
+        raise ValueError(f"{path}: expected the name of a snapshot, as iter_0000100.pt")
     return int(match[1])
 
 
@@ -77,11 +77,11 @@ def load_snapshot(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises whatever its zip and pickle readers do
         # Its own words advise to load the file with weights_only=False, which would run what is in it.
         raise SnapshotError(
-            f"{path}: wanted a snapshot, got a file that can't be read ({type(error).__name__}); "
+            f"{path}: expected a snapshot, got a file that can't be read ({type(error).__name__}); "
             "delete it to go on from the one before"
         ) from error
     if not isinstance(state, dict) or "iteration" not in state:
-        raise SnapshotError(f"{path}: wanted a snapshot of detpipe's solver, got another file; delete it")
+        raise SnapshotError(f"{path}: expected a snapshot of detpipe's solver, got another file; delete it")
     return state
 
 

@@ -128,11 +128,11 @@ class Solver(Generic[Batch]):
         """What would else fail after hours."""
         if self.config.prototxt is not None:
             raise ValueError(
-                f"solver.prototxt={self.config.prototxt}: wanted settings that are read; the command line reads the "
+                f"solver.prototxt={self.config.prototxt}: expected settings that are read; the command line reads the "
                 "file, and in Python read_solver_prototxt does"
             )
         if self.config.snapshot_best is not None and self.validate is None:
-            raise ValueError("solver.snapshot_best: wanted something to validate on, got none")
+            raise ValueError("solver.snapshot_best: expected something to validate on, got none")
         if self.max_iter:
             self.config.lr.factor(0, self.max_iter)
             self.config.lr.factor(self.max_iter - 1, self.max_iter)
@@ -260,7 +260,7 @@ class Solver(Generic[Batch]):
         if name is None:
             return
         if name not in numbers:
-            raise ValueError(f"solver.snapshot_best: wanted one of {', '.join(numbers)}, got {name}")
+            raise ValueError(f"solver.snapshot_best: expected one of {', '.join(numbers)}, got {name}")
         value = numbers[name]
         if state.best is not None and not (value < state.best if name.endswith("loss") else value > state.best):
             return

@@ -120,30 +120,30 @@ class SolverConfig:
         at_least |= {"prefetch_threads": 1}
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
-                raise ValueError(f"solver.{name}: wanted at least {least}, got {getattr(self, name)}")
+                raise ValueError(f"solver.{name}: expected at least {least}, got {getattr(self, name)}")
         for name in ("momentum", "momentum2", "rms_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"solver.{name}: wanted a share in [0, 1), got {getattr(self, name)}")
+                raise ValueError(f"solver.{name}: expected a share in [0, 1), got {getattr(self, name)}")
         if self.clip_gradients is not None and not self.clip_gradients > 0:
-            raise ValueError(f"solver.clip_gradients: wanted a positive norm or none, got {self.clip_gradients}")
+            raise ValueError(f"solver.clip_gradients: expected a positive norm or none, got {self.clip_gradients}")
         if self.epochs is not None and not self.epochs >= 0:
-            raise ValueError(f"solver.epochs: wanted at least 0, got {self.epochs}")
+            raise ValueError(f"solver.epochs: expected at least 0, got {self.epochs}")
         for name in ("base_lr", "delta"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"solver.{name}: wanted a positive number, got {getattr(self, name)}")
+                raise ValueError(f"solver.{name}: expected a positive number, got {getattr(self, name)}")
         if math.isinf(self.weight_decay):
-            raise ValueError(f"solver.weight_decay: wanted a finite number, got {self.weight_decay}")
+            raise ValueError(f"solver.weight_decay: expected a finite number, got {self.weight_decay}")
         if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"solver.ema: wanted a share in [0, 1) or none, got {self.ema}")
+            raise ValueError(f"solver.ema: expected a share in [0, 1) or none, got {self.ema}")
         if self.test_iter is not None and self.test_iter < 1:
-            raise ValueError(f"solver.test_iter: wanted at least 1 or none, got {self.test_iter}")
+            raise ValueError(f"solver.test_iter: expected at least 1 or none, got {self.test_iter}")
         if self.random_seed is not None and not 0 <= self.random_seed < 2**31:
-            raise ValueError(f"solver.random_seed: wanted a number in [0, 2^31) or none, got {self.random_seed}")
+            raise ValueError(f"solver.random_seed: expected a number in [0, 2^31) or none, got {self.random_seed}")
         self._check_multipliers()
         self._check_rule()
         if self.weights is not None and self.resume not in ("auto", "none"):
             raise ValueError(
-                f"solver.resume={self.resume} and solver.weights={self.weights}: wanted one of them: "
+                f"solver.resume={self.resume} and solver.weights={self.weights}: expected one of them: "
                 "a snapshot has weights of its own; give resume to go on with a training, weights to begin one"
             )
 
@@ -151,7 +151,7 @@ class SolverConfig:
         for name in ("lr_mult", "decay_mult"):
             for pattern, factor in getattr(self, name).items():
                 if not 0 <= factor < math.inf:
-                    raise ValueError(f"solver.{name}: wanted a factor of at least 0 of {pattern!r}, got {factor}")
+                    raise ValueError(f"solver.{name}: expected a factor of at least 0 of {pattern!r}, got {factor}")
 
     def _check_rule(self) -> None:
         if self.type in WITHOUT_MOMENTUM and self.momentum:

@@ -113,12 +113,12 @@ def _parse(path: Path) -> SolverParameter:
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise SolverPrototxtError(f"{path}: wanted a solver.prototxt of at most {MAX_BYTES} bytes, got a larger file")
+        raise SolverPrototxtError(f"{path}: expected a solver.prototxt of at most {MAX_BYTES} bytes, got a larger file")
     message = SolverParameter()
     try:
         text_format.Parse(data.decode("utf-8"), message)
     except UnicodeDecodeError as error:
-        raise SolverPrototxtError(f"{path}: wanted a text, got bytes that are no UTF-8 at {error.start}") from error
+        raise SolverPrototxtError(f"{path}: expected a text, got bytes that are no UTF-8 at {error.start}") from error
     except text_format.ParseError as error:
         raise SolverPrototxtError(f"{path}: {_explained(error)}") from error
     return message
@@ -130,7 +130,7 @@ def _explained(error: text_format.ParseError) -> str:
     unknown = re.search(r'has no field named "([^"]*)"', str(error))
     if unknown is None:
         text = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
-        return f"{where}wanted a solver.prototxt: {text[:200]}"
+        return f"{where}expected a solver.prototxt: {text[:200]}"
     name = unknown[1][:60]
     if name in INLINE:
         return f"{where}{name}: a network inside of a solver is not read; put it into a file of its own"
@@ -142,7 +142,7 @@ def _explained(error: text_format.ParseError) -> str:
 def _values(message: SolverParameter) -> dict[str, Any]:
     for name in ("max_iter", "base_lr", "lr_policy"):
         if not _has(message, name):
-            raise ValueError(f"{name}: wanted a value, got none")
+            raise ValueError(f"{name}: expected a value, got none")
     values: dict[str, Any] = {name: _plain(getattr(message, name)) for name in SAME}
     values |= {f"lr.{name}": value for name, value in _lr_values(message).items()}
     return values | {
@@ -177,20 +177,22 @@ def _type(message: SolverParameter) -> Optimizer:
     if not message.HasField("solver_type"):
         return _one_of(TYPES, "type", message.type)
     if message.HasField("type"):
-        raise ValueError("type and solver_type: wanted one of them; solver_type is the old form")
+        raise ValueError("type and solver_type: expected one of them; solver_type is the old form")
     old = {name.upper(): kind for name, kind in TYPES.items()}
     return old[SolverParameter.SolverType.Name(message.solver_type)]
 
 
 def _one_of(table: Mapping[str, Choice], name: str, word: str) -> Choice:
     if word not in table:
-        raise ValueError(f"{name}: wanted one of {', '.join(table)}, got {word[:60]!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(table)}, got {word[:60]!r}")
     return table[word]
 
 
 def _single(name: str, values: Any) -> Any:
     if len(values) > 1:
-        raise ValueError(f"{name}: wanted one at most, got {len(values)}: there is one validation and one network here")
+        raise ValueError(
+            f"{name}: expected one at most, got {len(values)}: there is one validation and one network here"
+        )
     return values[0] if values else None
 
 
@@ -216,7 +218,7 @@ def write_solver_prototxt(config: SolverConfig) -> str:
     """
     unsaid = beyond_caffe(config)
     if unsaid:
-        raise ValueError(f"wanted settings that Caffe has, got {'; '.join(unsaid)}")
+        raise ValueError(f"expected settings that Caffe has, got {'; '.join(unsaid)}")
     message = SolverParameter()
     usual = SolverParameter()
     for name in SAME:

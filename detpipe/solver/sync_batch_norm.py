@@ -28,7 +28,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), ones]))
         count = sums[-1].detach()
         if count <= 1:
-            raise ValueError("batch norm: wanted more than one value a channel over all processes, got one")
+            raise ValueError("batch norm: expected more than one value a channel over all processes, got one")
         mean = sums[:-1] / count
         # In a second round, from the common mean: E[x^2] - E[x]^2 loses the digits of a small variance.
         centred = values - mean.view(channels)
@@ -60,7 +60,7 @@ def synchronise_batch_norms(network: nn.Module) -> None:
             module.__class__ = SyncBatchNorm2d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not SyncBatchNorm2d:
             raise ValueError(
-                f"head.sync_batch_norm: wanted batch norms of torch's BatchNorm2d alone, got {name}, a "
+                f"head.sync_batch_norm: expected batch norms of torch's BatchNorm2d alone, got {name}, a "
                 f"{type(module).__name__}; freeze them (head.freeze_batch_norm=true), or train with one process"
             )
 

@@ -55,7 +55,7 @@ def read_log(path: Path) -> list[Row]:
         return []
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise TrainingLogError(f"{path}: wanted the log of a training, got {size} bytes, more than {MAX_BYTES}")
+        raise TrainingLogError(f"{path}: expected the log of a training, got {size} bytes, more than {MAX_BYTES}")
     lines = path.read_bytes().split(b"\n")[:-1]
     return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line]
 
@@ -64,9 +64,11 @@ def _row(line: bytes, where: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TrainingLogError(f"{where}: wanted a row of a training log as JSON, got: {error}") from error
+        raise TrainingLogError(f"{where}: expected a row of a training log as JSON, got: {error}") from error
     if not isinstance(row, dict) or type(row.get("iteration")) is not int or not 0 <= row["iteration"] < 1 << 53:
-        raise TrainingLogError(f"{where}: wanted a row with its iteration, got {line[:80].decode(errors='replace')!r}")
+        raise TrainingLogError(
+            f"{where}: expected a row with its iteration, got {line[:80].decode(errors='replace')!r}"
+        )
     return row
 
 

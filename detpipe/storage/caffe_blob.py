@@ -50,12 +50,12 @@ def read_blob(message: memoryview, where: str) -> Blob:
             header += field.raw
             if len(header) > MAX_HEADER:
                 # Numbers that are not packed, which Caffe never wrote, would come here.
-                raise ValueError(f"{where}: wanted a blob's shape in {MAX_HEADER} bytes, got more")
+                raise ValueError(f"{where}: expected a blob's shape in {MAX_HEADER} bytes, got more")
     proto = BlobProto()
     try:
         proto.ParseFromString(bytes(header))
     except DecodeError as error:
-        raise ValueError(f"{where}: wanted a blob, got other bytes") from error
+        raise ValueError(f"{where}: expected a blob, got other bytes") from error
     data.append(np.array([*proto.data, *proto.double_data], dtype=np.float32))
     filled = [part for part in data if part.size]
     values = filled[0] if len(filled) == 1 else np.concatenate(data)
@@ -75,10 +75,10 @@ def write_blob(array: npt.NDArray[np.float32]) -> bytes:
 def check_shape(shape: tuple[int, ...], where: str) -> int:
     """How many numbers a blob of that shape has. Raises ValueError where Caffe would have none of it."""
     if len(shape) > MAX_AXES or any(size < 0 for size in shape):
-        raise ValueError(f"{where}: wanted at most {MAX_AXES} sizes of 0 or more, got {_short(shape)}")
+        raise ValueError(f"{where}: expected at most {MAX_AXES} sizes of 0 or more, got {_short(shape)}")
     count = math.prod(shape)
     if count > MAX_COUNT:
-        raise ValueError(f"{where}: wanted a blob of at most {MAX_COUNT} numbers, got {_short(shape)}")
+        raise ValueError(f"{where}: expected a blob of at most {MAX_COUNT} numbers, got {_short(shape)}")
     return count
 
 
@@ -90,7 +90,7 @@ def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def _numbers(data: memoryview, kind: str, where: str) -> npt.NDArray[np.float32]:
     size = np.dtype(kind).itemsize
     if len(data) % size:
-        raise ValueError(f"{where}: wanted numbers of {size} bytes, got {len(data)} bytes")
+        raise ValueError(f"{where}: expected numbers of {size} bytes, got {len(data)} bytes")
     return np.frombuffer(data, dtype=kind).astype(np.float32, copy=False)
 
 

@@ -69,7 +69,7 @@ def parse_datum(record: bytes, where: str) -> Datum:
         datum.ParseFromString(record)
     except DecodeError as error:
         raise CorruptDatumError(
-            f"{where}: wanted a Datum, got {len(record)} other bytes; make the database again"
+            f"{where}: expected a Datum, got {len(record)} other bytes; make the database again"
         ) from error
     if datum.HasField("crc") and datum.crc != zlib.crc32(datum.data):
         raise CorruptDatumError(f"{where}: the data doesn't fit its checksum; make the database again")
@@ -116,15 +116,15 @@ def _decoded(datum: Datum, where: str, flags: int, reduction: int) -> npt.NDArra
         pixels = np.frombuffer(datum.data, dtype=np.uint8)
         found = cv2.imdecode(pixels, flags | REDUCED[reduction]) if datum.data else None
     except cv2.error as error:  # a header that claims more pixels than OpenCV takes
-        raise CorruptDatumError(f"{where}: wanted an encoded image, got one that OpenCV refuses") from error
+        raise CorruptDatumError(f"{where}: expected an encoded image, got one that OpenCV refuses") from error
     size = stored_size(datum)
     if found is None or (size is not None and found.shape[:2] != tuple(-(-side // reduction) for side in size)):
-        raise CorruptDatumError(f"{where}: wanted an encoded image of {size} pixels, got another thing")
+        raise CorruptDatumError(f"{where}: expected an encoded image of {size} pixels, got another thing")
     return np.asarray(found, dtype=np.uint8)
 
 
 def _raw_planes(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
     shape = (datum.channels, datum.height, datum.width)
     if shape[0] not in (1, 3) or min(shape) < 1 or len(datum.data) != shape[0] * shape[1] * shape[2]:
-        raise CorruptDatumError(f"{where}: wanted 3 x H x W bytes, or 1 x H x W, got {len(datum.data)} for {shape}")
+        raise CorruptDatumError(f"{where}: expected 3 x H x W bytes, or 1 x H x W, got {len(datum.data)} for {shape}")
     return np.frombuffer(datum.data, dtype=np.uint8).reshape(shape)

@@ -57,7 +57,7 @@ def check_pages(folder: Path) -> int:
     path = folder / "data.mdb"
     size = path.stat().st_size
     if size < _HEAD_END:
-        raise DatabaseError(f"{path}: wanted an LMDB, got {size} bytes; copy or make it again")
+        raise DatabaseError(f"{path}: expected an LMDB, got {size} bytes; copy or make it again")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _Walk(data, path).run()
 
@@ -74,10 +74,10 @@ class _Walk:
         wanted = (meta.last_page + 1) * meta.page
         if len(self._data) < wanted:
             raise DatabaseError(
-                f"{self._path}: wanted {wanted} bytes, got {len(self._data)}: cut short; copy or make it again"
+                f"{self._path}: expected {wanted} bytes, got {len(self._data)}: cut short; copy or make it again"
             )
         if meta.flags:
-            raise self._fault("wanted one value a key, got another kind of LMDB")
+            raise self._fault("expected one value a key, got another kind of LMDB")
         if meta.root == NO_PAGE:
             if meta.entries:
                 raise self._fault(f"claims {meta.entries} records, has no pages of them")

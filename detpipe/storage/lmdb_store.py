@@ -28,14 +28,16 @@ def _open(path: Path, **options: Any) -> Any:
         env = lmdb.open(str(path), subdir=True, **options)
     except lmdb.Error as error:
         raise DatabaseError(
-            f"{path}: wanted an LMDB, got: {error}; close it where this process has it open, or make it again"
+            f"{path}: expected an LMDB, got: {error}; close it where this process has it open, or make it again"
         ) from error
     # LMDB maps the file as it says it is: a read behind the end of an unfinished copy would kill the process (SIGBUS).
     wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     size = (path / "data.mdb").stat().st_size
     if size < wanted:
         env.close()
-        raise DatabaseError(f"{path}: wanted {wanted} bytes of data.mdb, got {size}: cut short; copy or make it again")
+        raise DatabaseError(
+            f"{path}: expected {wanted} bytes of data.mdb, got {size}: cut short; copy or make it again"
+        )
     return env
 
 
@@ -63,7 +65,7 @@ class LmdbWriter:
     def put(self, key: bytes, value: bytes) -> None:
         """Take one record; it is on disk after the next commit. Raises ValueError for a key LMDB can't hold."""
         if not 0 < len(key) <= MAX_KEY:
-            raise ValueError(f"{self.path}: wanted a key of 1 to {MAX_KEY} bytes, got {len(key)}: {key[:80]!r}…")
+            raise ValueError(f"{self.path}: expected a key of 1 to {MAX_KEY} bytes, got {len(key)}: {key[:80]!r}…")
         self._batch[key] = value
         self._batch_bytes += len(value)
         if len(self._batch) >= self._transaction or self._batch_bytes >= self._transaction_bytes:
@@ -130,7 +132,9 @@ class LmdbReader:
 
     def __init__(self, path: Path) -> None:
         if not (path / "data.mdb").is_file():
-            raise DatabaseError(f"{path}: wanted an LMDB folder with data.mdb, found none; run the stage that makes it")
+            raise DatabaseError(
+                f"{path}: expected an LMDB folder with data.mdb, found none; run the stage that makes it"
+            )
         self.path = path
         self._env: Any = None
         self._owner = 0
@@ -166,7 +170,7 @@ class LmdbReader:
                 yield from ((bytes(key), memoryview(value)) for key, value in cursor)
             except lmdb.Error as error:
                 raise DatabaseError(
-                    f"{self.path}: wanted {len(self)} records, got: {error}; copy or make it again"
+                    f"{self.path}: expected {len(self)} records, got: {error}; copy or make it again"
                 ) from error
 
     def __contains__(self, key: bytes) -> bool:

@@ -101,7 +101,7 @@ def find_manifest(artefact: Path) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Manifest(**{**values, "bad": [LeftOut(**one) for one in values["bad"]]})
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(f"{path}: wanted a manifest, got: {error}; overwrite=true makes it anew") from error
+        raise ArtefactError(f"{path}: expected a manifest, got: {error}; overwrite=true makes it anew") from error
 
 
 def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class MeanFileError(ValueError):
 def check_suffix(path: Path) -> None:
     """Raise MeanFileError unless the path ends in one of SUFFIXES."""
     if path.suffix not in SUFFIXES:
-        raise MeanFileError(f"{path}: wanted a name that ends in {' or '.join(SUFFIXES)}")
+        raise MeanFileError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")
 
 
 def write_mean(path: Path, mean: Float32Array) -> None:
@@ -68,10 +68,10 @@ def read_mean(path: Path) -> Float32Array:
         raise FileNotFoundError(f"no such file of a mean: {path}")
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise MeanFileError(f"{path}: wanted a mean image of at most {MAX_BYTES} bytes, got {size}")
+        raise MeanFileError(f"{path}: expected a mean image of at most {MAX_BYTES} bytes, got {size}")
     values = _read_npy(path) if path.suffix == ".npy" else _read_blob(path)
     if not np.isfinite(values).all():
-        raise MeanFileError(f"{path}: wanted numbers, got infinity or NaN among them")
+        raise MeanFileError(f"{path}: expected numbers, got infinity or NaN among them")
     return values
 
 
@@ -80,9 +80,9 @@ def _read_npy(path: Path) -> Float32Array:
         # Mapped: a header that claims more than the file has is an error before anything is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except NPY_ERRORS as error:
-        raise MeanFileError(f"{path}: wanted an array of numbers, got: {error}") from error
+        raise MeanFileError(f"{path}: expected an array of numbers, got: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise MeanFileError(f"{path}: wanted an array of real numbers, got {getattr(array, 'dtype', type(array))}")
+        raise MeanFileError(f"{path}: expected an array of real numbers, got {getattr(array, 'dtype', type(array))}")
     shape = _image_shape(array.shape, path)
     with np.errstate(over="ignore"):  # found later, as infinity
         return np.array(array, dtype=np.float32).reshape(shape)
@@ -104,6 +104,6 @@ def _image_shape(dims: Sequence[int], path: Path) -> tuple[int, int, int]:
     else:
         of_image = (*dims, 1, 1) if len(dims) == 1 else dims
     if len(of_image) != 3 or min(of_image) < 1 or of_image[0] not in (1, 3):
-        raise MeanFileError(f"{path}: wanted the axes of one image, C x H x W with C = 1 or 3, got {shown}")
+        raise MeanFileError(f"{path}: expected the axes of one image, C x H x W with C = 1 or 3, got {shown}")
     channels, height, width = (int(length) for length in of_image)
     return channels, height, width

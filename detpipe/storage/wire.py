@@ -45,7 +45,7 @@ def read_fields(message: memoryview, where: str) -> Iterator[Field]:
             length = 4 if wire_type == FIXED32 else 8
         else:
             raise ValueError(
-                f"{where}: wanted Caffe's fields, got wire type {wire_type} at byte {begin}, which has none"
+                f"{where}: expected Caffe's fields, got wire type {wire_type} at byte {begin}, which has none"
             )
         if length > len(message) - place:
             raise ValueError(
@@ -54,7 +54,7 @@ def read_fields(message: memoryview, where: str) -> Iterator[Field]:
             )
         count += 1
         if count > MAX_FIELDS:
-            raise ValueError(f"{where}: wanted at most {MAX_FIELDS} fields, got more")
+            raise ValueError(f"{where}: expected at most {MAX_FIELDS} fields, got more")
         yield Field(number, wire_type, message[place : place + length], message[begin : place + length])
         place += length
 
@@ -66,7 +66,9 @@ def read_varint(message: memoryview, place: int, where: str) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return value & (1 << 64) - 1, place + i + 1
-    raise ValueError(f"{where}: wanted a number at byte {place}, got one without an end: the file is cut off or broken")
+    raise ValueError(
+        f"{where}: expected a number at byte {place}, got one without an end: the file is cut off or broken"
+    )
 
 
 def write_varint(value: int) -> bytes:

@@ -63,7 +63,7 @@ def test_a_deploy_file_without_a_loss(tmp_path: Path) -> None:
 def test_a_net_without_a_softmax(tmp_path: Path) -> None:
     text = (Path(auxiliary(tmp_path, deploy=True)).read_text()).replace('"Softmax"', '"Sigmoid"')
     (tmp_path / "none.prototxt").write_text(text)
-    with pytest.raises(ValueError, match=r"none\.prototxt: wanted a net that ends in one of Softmax"):
+    with pytest.raises(ValueError, match=r"none\.prototxt: expected a net that ends in one of Softmax"):
         build_classifier(str(tmp_path / "none.prototxt"), None, [0.0], 1.0, None, train=False)
 
 

@@ -79,7 +79,7 @@ def test_no_images() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "wanted efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got 'resnet18'"),
+        ({"name": "resnet18"}, "expected efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got 'resnet18'"),
         ({"input_size": 0}, "at least 1 pixel"),
         ({"weights": ""}, "got an empty one"),
         ({"weights": "none", "download": True}, "goes with weights=imagenet only"),

@@ -100,11 +100,11 @@ def test_rename_by_order_checks_shape_kind_and_number() -> None:
     renamed = rename_by_order({"x.weight": mean, "x.running_mean": weight}, own, "f")
     assert list(renamed) == list(own)
     assert renamed["a.weight"] is mean
-    with pytest.raises(ValueError, match=r"f: wanted a\.weight"):
+    with pytest.raises(ValueError, match=r"f: expected a\.weight"):
         rename_by_order({"x.running_mean": mean, "x.weight": weight}, own, "f")
-    with pytest.raises(ValueError, match=r"f: wanted a\.weight \(2,\), got x\.weight \(3,\)"):
+    with pytest.raises(ValueError, match=r"f: expected a\.weight \(2,\), got x\.weight \(3,\)"):
         rename_by_order({"x.weight": torch.zeros(3), "x.running_mean": mean}, own, "f")
-    with pytest.raises(ValueError, match="wanted 2 tensors, got 0"):
+    with pytest.raises(ValueError, match="expected 2 tensors, got 0"):
         rename_by_order({}, own, "f")
 
 

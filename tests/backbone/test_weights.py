@@ -63,7 +63,7 @@ def test_nothing_fits(tmp_path: Path) -> None:
     target = make()
     # A batch counter fits every network, and says nothing.
     torch.save({"a": torch.zeros(3), "1.num_batches_tracked": torch.tensor(5)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth: wanted weights of Sequential"):
+    with pytest.raises(ValueError, match=r"w\.pth: expected weights of Sequential"):
         load_weights(target, tmp_path / "w.pth")
     assert target.state_dict()["1.num_batches_tracked"] == 0
 
@@ -115,7 +115,7 @@ def test_damaged_files_give_one_kind_of_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [1], {"epoch": 3}])
 def test_no_tensors(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="wanted a dict of tensors"):
+    with pytest.raises(ValueError, match="expected a dict of tensors"):
         read_state(tmp_path / "w.pth")
 
 

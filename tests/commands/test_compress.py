@@ -57,9 +57,9 @@ def test_full_ranks_detect_the_same(fast_run: Path, voc_root: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["ranks=[1]"], "wanted two numbers"),
-        (["keep=0"], "wanted a share"),
-        (["ranks=[99,0]"], "wanted a rank of 1 to 16"),
+        (["ranks=[1]"], "expected two numbers"),
+        (["keep=0"], "expected a share"),
+        (["ranks=[99,0]"], "expected a rank of 1 to 16"),
     ],
 )
 def test_settings_that_can_t_be(fast_run: Path, tmp_path: Path, words: list[str], said: str) -> None:
@@ -70,7 +70,7 @@ def test_settings_that_can_t_be(fast_run: Path, tmp_path: Path, words: list[str]
 
 def test_the_run_itself_is_never_the_place(fast_run: Path) -> None:
     outcome = detpipe("compress", f"run_dir={fast_run}", f"out={fast_run}")
-    assert (outcome.status, "wanted another folder" in outcome.err) == (1, True)
+    assert (outcome.status, "expected another folder" in outcome.err) == (1, True)
 
 
 def test_a_classifier_of_crops_has_no_such_layers(finished_run: Path, tmp_path: Path) -> None:

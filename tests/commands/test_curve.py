@@ -76,5 +76,5 @@ def test_what_is_refused(voc_root: Path, run_copy: Path) -> None:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Curve(**wrong)  # type: ignore[arg-type]
     for choosing in (DetectConfig(dedup_step=16), DetectConfig(cascade_size=64)):
-        with pytest.raises(ValueError, match="wanted each proposal scored by itself"):
+        with pytest.raises(ValueError, match="expected each proposal scored by itself"):
             Curve(detect=choosing)

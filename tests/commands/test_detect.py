@@ -63,7 +63,7 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
         read_image(file)
     alone = detpipe("detect", *drawn.settings("detect"), f"source={file}", f"run_dir={run_copy}")
     assert alone.status == 1
-    assert f"source={file}: wanted an image that can be read, got none: {file}: " in alone.err
+    assert f"source={file}: expected an image that can be read, got none: {file}: " in alone.err
     with pytest.raises(ArtefactError, match="not finished"):
         read_manifest(run_copy / "detections.json")
     assert not (run_copy / "detections.json").exists()
@@ -93,12 +93,12 @@ def test_a_source_without_a_readable_image_fails(run_copy: Path, pictures: Path,
     folder.mkdir()
     for number in range(5):
         (folder / f"{number}.jpg").write_bytes(b"<html>not found</html>")
-    for source, named in ((pictures / "broken.jpg", "broken.jpg: wanted an image file, got a truncated one"),
-                          (folder, "2.jpg: wanted an image file, got something else")):  # fmt: skip
+    for source, named in ((pictures / "broken.jpg", "broken.jpg: expected an image file, got a truncated one"),
+                          (folder, "2.jpg: expected an image file, got something else")):  # fmt: skip
         outcome = detpipe("detect", *drawn.settings("detect"), f"source={source}", f"run_dir={run_copy}")
         assert outcome.status == 1
         last = outcome.err.strip().splitlines()[-1]
-        assert last.startswith(f"detpipe detect: source={source}: wanted an image that can be read, got none: ")
+        assert last.startswith(f"detpipe detect: source={source}: expected an image that can be read, got none: ")
         assert named in last
     assert last.endswith("; and 2 more")
     assert (run_copy / "detections.json").read_bytes() == before  # of the data set, as they were
@@ -199,7 +199,7 @@ def test_a_broken_manifest_is_named(run_copy: Path, voc_root: Path) -> None:
     (run_copy / "detections.manifest.json").write_text("{")
     outcome = detpipe("detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "detections.manifest.json: wanted a manifest" in outcome.err
+    assert "detections.manifest.json: expected a manifest" in outcome.err
     detect(run_copy, *drawn.voc(voc_root), "overwrite=true")
 
 
@@ -250,7 +250,7 @@ def test_what_the_detector_refuses(finished_run: Path, tmp_path: Path) -> None:
         Detector.from_run(tmp_path)
     detector = Detector.from_run(finished_run, device="cpu")
     with pytest.raises(
-        ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image with H, W > 0, got \(20, 20\) float64"
+        ValueError, match=r"expected an \(H, W, 3\) uint8 RGB image with H, W > 0, got \(20, 20\) float64"
     ):
         detector.predict(np.zeros((20, 20)))  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):

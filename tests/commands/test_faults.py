@@ -94,7 +94,7 @@ def test_pixels_that_turn_out_bad(voc_root: Path, tmp_path: Path) -> None:
     assert outcome.status == 0, outcome.err
     (bad,) = read_manifest(tmp_path / "run" / "proposals.lmdb").bad
     assert (bad.path, bad.key) == (str(file), "train/train_5")
-    assert bad.reason.startswith("wanted an image file")
+    assert bad.reason.startswith("expected an image file")
     crops = [read_manifest(tmp_path / "run" / name).summary["images"] for name in ("crops.lmdb", "crops_val.lmdb")]
     assert sum(crops) == 9
 

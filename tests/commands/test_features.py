@@ -116,7 +116,7 @@ def test_eval_beside_what_is_not_finished(voc_root: Path, changed: Path) -> None
     (changed / "recall.json").write_text("{")
     outcome = ran("eval", voc_root, changed, DISC)
     assert "features/test: not finished" in outcome.err
-    assert "recall.json: wanted JSON" in outcome.err
+    assert "recall.json: expected JSON" in outcome.err
     assert list(json.loads((changed / "metrics.json").read_text())["seconds"]) == [
         "propose",
         "features",
@@ -161,7 +161,7 @@ def test_another_network_is_refused(voc_root: Path, changed: Path) -> None:
         weights = f"backbone.weights={changed / 'gone.pth'}"
         outcome = detpipe(*words, *drawn.voc(voc_root), weights, "overwrite=true", f"run_dir={changed}")
         assert outcome.status == 1
-        assert "backbone.weights: wanted imagenet, none, or the path of a file" in outcome.err
+        assert "backbone.weights: expected imagenet, none, or the path of a file" in outcome.err
         assert (changed / "classifier" / "weights.safetensors").is_file()
         assert (changed / "features" / "train" / "manifest.json").is_file()
 
@@ -260,7 +260,7 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
         ("classes add", ["name=sqare"], "objects of sqare that are not difficult, found none; the detector lacks"),
         ("classes remove", ["name=disc"], "one of several classes"),
         ("classes remove", [], "got None"),
-        ("classes add", ["enough=-1"], "enough: wanted a number of regions from 0, got -1"),
+        ("classes add", ["enough=-1"], "enough: expected a number of regions from 0, got -1"),
     ],
 )
 def test_classes_that_cannot_be_meant(
@@ -313,7 +313,7 @@ def test_a_class_that_would_be_lost(voc_root: Path, changed: Path, tmp_path: Pat
         file.write_text(file.read_text().replace("disc", "blob"))
     before = bytes_of(changed)
     outcome = detpipe("classes", "add", *drawn.voc(root), "name=square", f"run_dir={changed}")
-    assert (outcome.status, "wanted regions of disc to learn from" in outcome.err) == (1, True), outcome.err
+    assert (outcome.status, "expected regions of disc to learn from" in outcome.err) == (1, True), outcome.err
     assert bytes_of(changed) == before
 
 

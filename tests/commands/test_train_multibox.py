@@ -89,7 +89,7 @@ def test_a_folder_without_a_network_is_named(voc_root: Path, tmp_path: Path) -> 
     propose = ["propose", *drawn.voc(voc_root), "workers=0", "proposals=multibox", f"run_dir={tmp_path / 'run'}"]
     outcome = detpipe(*propose, f"proposals.weights={tmp_path}")
     assert outcome.status == 1
-    assert f"proposals.weights: {tmp_path}: wanted a trained MultiBox" in outcome.err
+    assert f"proposals.weights: {tmp_path}: expected a trained MultiBox" in outcome.err
     assert not (tmp_path / "run" / "proposals.lmdb").exists()
     (tmp_path / "multibox").mkdir()
     assert f"did you mean {tmp_path / 'multibox'}?" in detpipe(*propose, f"proposals.weights={tmp_path}").err
@@ -128,8 +128,8 @@ def test_another_setting_is_refused_by_name(
     ("file", "said"),
     [
         ("gone.safetensors", "there is no such file|no such file: "),
-        ("folder", "wanted a file of weights, got"),
-        ("text.safetensors", "text.safetensors: wanted a safetensors file"),
+        ("folder", "expected a file of weights, got"),
+        ("text.safetensors", "text.safetensors: expected a safetensors file"),
         ("text.pt", "text.pt: "),
     ],
 )
@@ -162,7 +162,7 @@ def test_what_it_starts_from_is_not_deleted(
     assert f"{setting}: {file} lies in {folder / 'multibox'}, which overwrite=true deletes first" in outcome.err
     assert bytes_of(folder) == before
     outcome = train(voc_root, net, folder, "solver.resume=gone.pt", "overwrite=true")
-    assert "solver.resume: wanted auto, none or a snapshot, got gone.pt" in outcome.err
+    assert "solver.resume: expected auto, none or a snapshot, got gone.pt" in outcome.err
     assert bytes_of(folder) == before
 
 
@@ -197,7 +197,7 @@ def test_images_without_annotations_teach_by_proposals(voc_root: Path, net: Path
     assert outcome.status == 0, outcome.err
     assert read_manifest(tmp_path / "run" / "multibox").complete
     outcome = detpipe(*words, "overwrite=true")
-    assert (outcome.status, "wanted a train split with annotations" in outcome.err) == (1, True)
+    assert (outcome.status, "expected a train split with annotations" in outcome.err) == (1, True)
 
 
 def test_a_start_from_proposals_keeps_their_priors(
@@ -217,7 +217,7 @@ def test_a_start_from_proposals_keeps_their_priors(
 
     other = train(voc_root, net, tmp_path / "other", weights, "multibox=msc_multibox")
     assert other.status == 1
-    assert "wanted a MultiBox of the form grids and 6 maps, got pyramid and 2" in other.err
+    assert "expected a MultiBox of the form grids and 6 maps, got pyramid and 2" in other.err
 
 
 def test_without_proposals_they_are_asked_for(voc_root: Path, net: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_images_without_objects_alone(voc_root: Path, net: Path, tmp_path: Path)
         file.write_text(text[: text.index("<object>")] + "</annotation>")
     outcome = train(root, net, tmp_path / "run")
     assert outcome.status == 1
-    assert "priors: wanted objects to cluster, got none" in outcome.err
+    assert "priors: expected objects to cluster, got none" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "run" / "multibox").exists()
 

@@ -128,11 +128,11 @@ def test_images_in_subfolders_and_of_other_machines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (annotation(2, category=99), "wanted a category_id of the file's categories, got 99"),
-        (annotation(2, box=[1, 2, 3]), r"wanted bbox \[x, y, width, height\], got \[1, 2, 3\]"),
-        (annotation(2, box=None), "wanted bbox .* got None"),
-        (annotation(2, box=[1, 2, 3, float("nan")]), "bbox: wanted a finite number"),
-        (annotation(2, box=[1, 2, 3, 10**400]), "bbox: wanted a number"),
+        (annotation(2, category=99), "expected a category_id of the file's categories, got 99"),
+        (annotation(2, box=[1, 2, 3]), r"expected bbox \[x, y, width, height\], got \[1, 2, 3\]"),
+        (annotation(2, box=None), "expected bbox .* got None"),
+        (annotation(2, box=[1, 2, 3, float("nan")]), "bbox: expected a finite number"),
+        (annotation(2, box=[1, 2, 3, 10**400]), "bbox: expected a number"),
     ],
 )
 def test_a_wrong_annotation_spoils_its_image_only(tmp_path: Path, one: dict[str, Any], reason: str) -> None:
@@ -155,13 +155,13 @@ def test_missing_images_and_names_are_bad(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "wanted a COCO file"),
-        ({"annotations": []}, r"wanted a COCO file.*\['annotations'\]"),
+        ([], "expected a COCO file"),
+        ({"annotations": []}, r"expected a COCO file.*\['annotations'\]"),
         ({"images": {}, "categories": []}, "the split has none"),
-        ({"images": [1]}, 'wanted "images" to be a list of objects'),
-        ({"images": [{"file_name": "1.jpg"}]}, r"images\[0\].id: wanted a whole number or a string, got None"),
-        ({"images": [image(1), image(1)]}, "wanted each image id once, 1 stands twice"),
-        ({"images": [image(1)], "categories": [{"id": "a", "name": "cat"}]}, "wanted each category"),
+        ({"images": [1]}, 'expected "images" to be a list of objects'),
+        ({"images": [{"file_name": "1.jpg"}]}, r"images\[0\].id: expected a whole number or a string, got None"),
+        ({"images": [image(1), image(1)]}, "expected each image id once, 1 stands twice"),
+        ({"images": [image(1)], "categories": [{"id": "a", "name": "cat"}]}, "expected each category"),
         ({"images": [image(1)], "categories": [CATEGORIES[0], CATEGORIES[0]]}, "7 stands twice"),
         ({"images": [image(1)], "annotations": [{}]}, r"annotations\[0\].image_id"),
     ],
@@ -174,22 +174,22 @@ def test_what_is_no_coco_file(tmp_path: Path, content: object, message: str) -> 
 def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
     source = source_of(tmp_path, {})
     Path(str(source.test_json)).write_text("{")
-    with pytest.raises(CocoFileError, match=r"test\.json: wanted JSON"):
+    with pytest.raises(CocoFileError, match=r"test\.json: expected JSON"):
         source.load(Split.test)
-    with pytest.raises(FileNotFoundError, match=r"none\.json: wanted a COCO JSON file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.json: expected a COCO JSON file"):
         CocoSource(test_json=str(tmp_path / "none.json"), test_images=".").load(Split.test)
-    with pytest.raises(FileNotFoundError, match="wanted the folder of the images"):
+    with pytest.raises(FileNotFoundError, match="expected the folder of the images"):
         CocoSource(test_json=source.test_json, test_images=str(tmp_path / "none")).load(Split.test)
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wanted a COCO file; set"):
+    with pytest.raises(ValueError, match="expected a COCO file; set"):
         CocoSource()
-    with pytest.raises(ValueError, match="wanted train_images with train_json"):
+    with pytest.raises(ValueError, match="expected train_images with train_json"):
         CocoSource(train_json="a.json")
     source = source_of(tmp_path, {"images": [image(1)]})
     assert [source.has(split) for split in Split] == [False, False, True]
-    with pytest.raises(ValueError, match="wanted a train split"):
+    with pytest.raises(ValueError, match="expected a train split"):
         source.load(Split.train)
 
 

@@ -55,9 +55,9 @@ def test_nothing_found_is_an_empty_list(tmp_path: Path) -> None:
 def test_writer_refuses_strangers_and_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "detections.json"
     path.write_text("before")
-    with pytest.raises(ValueError, match=r"wanted detections of its own images, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"expected detections of its own images, got \['x'\]"):
         write_detections(path, VOC, {"x": NONE})
-    with pytest.raises(ValueError, match=r"b: wanted labels 1\.\.2, got 3"):
+    with pytest.raises(ValueError, match=r"b: expected labels 1\.\.2, got 3"):
         write_detections(path, VOC, {"b": detections_of((0, 0, 1, 1, 1, 3))})
     assert path.read_text() == "before"
 
@@ -116,26 +116,26 @@ def test_images_by_any_of_their_names(tmp_path: Path, dataset: Dataset, name: Im
 
 def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
     dataset = dataset_of((1, "a/x.jpg"), (2, "b/x.jpg"))
-    with pytest.raises(ResultFileError, match=r"'x\.jpg': wanted an image"):
+    with pytest.raises(ResultFileError, match=r"'x\.jpg': expected an image"):
         read(tmp_path, [result(image_id="x.jpg")], dataset)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"annotations": []}, "wanted a list of COCO results, got a dict"),
-        ([3], "result 0: wanted an object with image_id"),
-        ([result(), {"image_id": "b"}], "result 1: wanted .* bbox, category_id, score is not there"),
-        ([result(image_id="x")], r"image_id 'x': wanted an image of set \(b, 000007"),
+        ({"annotations": []}, "expected a list of COCO results, got a dict"),
+        ([3], "result 0: expected an object with image_id"),
+        ([result(), {"image_id": "b"}], "result 1: expected .* bbox, category_id, score is not there"),
+        ([result(image_id="x")], r"image_id 'x': expected an image of set \(b, 000007"),
         ([result(image_id=True)], "image_id True"),
         ([result(image_id=["b"])], r"image_id \['b'\]"),
-        ([result(category_id=1)], "category_id 1: wanted one of {3: 'cat', 7: 'dog'}"),
+        ([result(category_id=1)], "category_id 1: expected one of {3: 'cat', 7: 'dog'}"),
         ([result(category_id="cat")], "category_id 'cat'"),
-        ([result(bbox=[1, 2, 3])], "wanted .*four finite numbers"),
+        ([result(bbox=[1, 2, 3])], "expected .*four finite numbers"),
         ([result(bbox=[1, 2, 3, float("nan")])], "four finite numbers"),
         ([result(bbox=[1, 2, 3, "4"])], "four finite numbers"),
         ([result(bbox=[9, 9, -3, 4])], "are these corners"),
-        ([result(score=float("inf"))], "score inf: wanted a finite number"),
+        ([result(score=float("inf"))], "score inf: expected a finite number"),
         ([result(score=None)], "score None"),
         ([result(score=10**400)], "score 1000"),
     ],
@@ -146,8 +146,8 @@ def test_reader_is_strict(tmp_path: Path, content: object, message: str) -> None
 
 
 def test_no_file_and_no_json(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="wanted a file of detections"):
+    with pytest.raises(FileNotFoundError, match="expected a file of detections"):
         read_detections(tmp_path / "none.json", VOC)
     (tmp_path / "bad.json").write_bytes(b"\xff[")
-    with pytest.raises(ResultFileError, match=r"bad\.json: wanted COCO results in JSON"):
+    with pytest.raises(ResultFileError, match=r"bad\.json: expected COCO results in JSON"):
         read_detections(tmp_path / "bad.json", VOC)

@@ -86,7 +86,7 @@ def test_chosen_classes(made: Path) -> None:
 
 
 def test_a_place_that_is_taken(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DemoDataError, match=r"wanted demo data of .*'seed': 3.*take another dataset\.root"):
+    with pytest.raises(DemoDataError, match=r"expected demo data of .*'seed': 3.*take another dataset\.root"):
         source_in(made, seed=3).load(Split.test)
     (tmp_path / "demo").mkdir()
     assert not source_in(tmp_path).has(Split.val)
@@ -115,5 +115,5 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_settings_are_checked() -> None:
     for wrong in ({"train_images": 0}, {"test_images": 0}, {"seed": -1}):
-        with pytest.raises(ValueError, match="wanted 1 or more"):
+        with pytest.raises(ValueError, match="expected 1 or more"):
             DemoSource(**wrong)

@@ -34,18 +34,18 @@ def test_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "wanted"),
+    ("images", "expected"),
     [
         (b"", "begins with 00 00 08 03, got nothing"),
-        (LABELS, r"images: wanted IDX of uint8 in 3 dimensions .*, got 00 00 08 01"),
+        (LABELS, r"images: expected IDX of uint8 in 3 dimensions .*, got 00 00 08 01"),
         (IMAGES[:9], "3 dimensions, got a file that ends before them"),
-        (IMAGES[:-1], r"wanted 6 bytes after the head, which claims \(2, 1, 3\), got 5"),
+        (IMAGES[:-1], r"expected 6 bytes after the head, which claims \(2, 1, 3\), got 5"),
         (IMAGES + b"a", "got more"),
         (IMAGES[:4] + b"\xff" * 12, "at most 1073741824 in all"),
         (IMAGES[:11] + b"\x00" + IMAGES[12:], "images of at least a pixel"),
-        (gzip.compress(IMAGES, mtime=0)[:-6], "wanted a whole gzip file"),
-        (gzip.compress(IMAGES, mtime=0)[:12], "wanted a whole gzip file"),
-        (b"\x1f\x8b" + b"x" * 30, "wanted a whole gzip file"),
+        (gzip.compress(IMAGES, mtime=0)[:-6], "expected a whole gzip file"),
+        (gzip.compress(IMAGES, mtime=0)[:12], "expected a whole gzip file"),
+        (b"\x1f\x8b" + b"x" * 30, "expected a whole gzip file"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, images: bytes, wanted: str) -> None:
@@ -57,14 +57,14 @@ def test_a_large_claim_takes_no_memory(tmp_path: Path, monkeypatch: pytest.Monke
     """A head that claims a gigabyte over a few bytes: read piece by piece."""
     monkeypatch.setattr("detpipe.datasets.idx.CHUNK", 4)
     head = bytes([0, 0, 8, 3, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0])
-    with pytest.raises(IdxError, match=r"wanted 1073741824 bytes after the head, .* got 9"):
+    with pytest.raises(IdxError, match=r"expected 1073741824 bytes after the head, .* got 9"):
         read_idx(write(tmp_path, gzip.compress(head + b"123456789"))[0], 3)
 
 
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
-    with pytest.raises(IdxError, match=r"wanted the labels of the 2 images in .*, got 1"):
+    with pytest.raises(IdxError, match=r"expected the labels of the 2 images in .*, got 1"):
         read_idx_images(*write(tmp_path, labels=bytes([0, 0, 8, 1, 0, 0, 0, 1, 7])), classes=None)
-    with pytest.raises(IdxError, match="wanted labels below the number of classes, 5, got 7"):
+    with pytest.raises(IdxError, match="expected labels below the number of classes, 5, got 7"):
         read_idx_images(*write(tmp_path), classes=tuple("abcde"))
     with pytest.raises(FileNotFoundError, match="none: no such file"):
         read_idx_images(tmp_path / "none", tmp_path / "labels", classes=None)

@@ -108,7 +108,7 @@ def test_truncated_is_broken_for_decoder_and_header(tmp_path: Path, kind: str, c
     data = path.read_bytes()
     path.write_bytes(data[: -int(cut if cut >= 1 else cut * len(data))])
     for read in (read_image, read_header):
-        with pytest.raises(TruncatedImageError, match=r"a b ü\.img: wanted an image file, got a truncated one"):
+        with pytest.raises(TruncatedImageError, match=r"a b ü\.img: expected an image file, got a truncated one"):
             read(path)
 
 
@@ -143,7 +143,7 @@ def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     for read in (read_image, read_header):
         with pytest.raises(
-            BrokenImageError, match=r"a\.jpg: wanted an image file, got .*; export or download it again"
+            BrokenImageError, match=r"a\.jpg: expected an image file, got .*; export or download it again"
         ):
             read(path)
 
@@ -151,7 +151,7 @@ def test_garbage_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
 def test_what_is_no_image_is_said_without_pillows_words(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"<html>not found</html>")
-    wanted = f"{path}: wanted an image file, got something else; export or download it again"
+    wanted = f"{path}: expected an image file, got something else; export or download it again"
     for read in (read_image, read_header):
         with pytest.raises(BrokenImageError) as caught:
             read(path)
@@ -265,5 +265,5 @@ def test_what_pillow_made_and_what_it_cannot_give(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = saved(tmp_path / "a.jpg", noise, kind="JPEG")
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(BrokenImageError, match=r"a\.jpg: wanted an image file, got one that can't be decoded"):
+    with pytest.raises(BrokenImageError, match=r"a\.jpg: expected an image file, got one that can't be decoded"):
         opened(path)

@@ -41,7 +41,7 @@ def test_equal_stems_get_paths(tmp_path: Path) -> None:
 def test_a_single_file(tmp_path: Path) -> None:
     assert ids(folder_of(tmp_path, "a.jpg") / "a.jpg") == ["a"]
     (tmp_path / "b.txt").write_text("no image")
-    with pytest.raises(TooManyBadError, match=r"b\.txt: wanted an image file"):
+    with pytest.raises(TooManyBadError, match=r"b\.txt: expected an image file"):
         ids(tmp_path / "b.txt")
 
 
@@ -56,7 +56,7 @@ def test_broken_images_are_listed(tmp_path: Path) -> None:
 def test_nothing_to_load(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is neither"):
         ids(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match=r"wanted images \(\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"expected images \(\.jpg"):
         ids(tmp_path)
-    with pytest.raises(ValueError, match="wanted a train split"):
+    with pytest.raises(ValueError, match="expected a train split"):
         ImageFolderSource(root=str(tmp_path)).load(Split.train)

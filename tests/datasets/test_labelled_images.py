@@ -24,7 +24,7 @@ def listed(tmp_path: Path, text: str | bytes, classes: list[str] | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("a.jpg 0\nsub/b.png 12\n", [("a.jpg", 0), ("sub/b.png", 12)]),
         ("a photo of 2 cats.jpg 7\n", [("a photo of 2 cats.jpg", 7)]),
@@ -49,13 +49,13 @@ def test_a_name_that_is_no_text_is_the_file_systems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["a.jpg", "a.jpg -1", "a.jpg 1.5", "a.jpg x", "7", "a.jpg 9999999999", "a.jpg ٣"])
 def test_another_line_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ImageListError, match=r"list\.txt:2: wanted a path, a blank and a label"):
+    with pytest.raises(ImageListError, match=r"list\.txt:2: expected a path, a blank and a label"):
         listed(tmp_path, f"a.jpg 1\n{line}\nb.jpg 1\n")
 
 
 def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
     assert listed(tmp_path, "a.jpg 1\n", ["x", "y"]) == [("a.jpg", 1)]
-    with pytest.raises(ImageListError, match=r"list\.txt:1: wanted a label below the number of classes, 2, got 2"):
+    with pytest.raises(ImageListError, match=r"list\.txt:1: expected a label below the number of classes, 2, got 2"):
         listed(tmp_path, "a.jpg 2\n", ["x", "y"])
 
 
@@ -90,9 +90,9 @@ def test_folders_by_class(tmp_path: Path) -> None:
 
 
 def test_no_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="wanted a folder a class"):
+    with pytest.raises(FileNotFoundError, match="expected a folder a class"):
         read_class_folders(tmp_path)
-    with pytest.raises(FileNotFoundError, match="wanted a folder of classes"):
+    with pytest.raises(FileNotFoundError, match="expected a folder of classes"):
         read_class_folders(tmp_path / "none")
 
 
@@ -102,5 +102,5 @@ def test_class_names(tmp_path: Path) -> None:
     assert read_class_names(file) == ("n01440764 tench, Tinca tinca", "n01443537 goldfish")
     for text in ("", "a\n\nb\n", "a\na\n"):
         file.write_text(text)
-        with pytest.raises(ImageListError, match="wanted a class name a line"):
+        with pytest.raises(ImageListError, match="expected a class name a line"):
             read_class_names(file)

@@ -45,7 +45,7 @@ def test_nothing_found() -> None:
 
 @pytest.mark.usefixtures("_library")
 def test_a_label_without_a_class() -> None:
-    with pytest.raises(ValueError, match=r"wanted labels 1\.\.1, got 2"):
+    with pytest.raises(ValueError, match=r"expected labels 1\.\.1, got 2"):
         to_supervision(FOUND, ("disc",))
 
 

@@ -67,11 +67,11 @@ def test_parts_of_an_object_are_no_objects(voc: VocFolder) -> None:
 @pytest.mark.parametrize(
     ("objects", "message"),
     [
-        ("<object><name>cat</name></object>", "wanted <name> and <bndbox>"),
-        (voc_object(1, 1, 9, 9, name=" "), "wanted <name> and <bndbox>"),
-        (voc_object(1, 1, 9, float("nan")), "<ymax>: wanted a finite number, got 'nan'"),
-        (voc_object(1, "x", 9, 9), "<ymin>: wanted a number, got 'x'"),  # type: ignore[arg-type]
-        ("<object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object>", "<ymin>: wanted a number, got None"),
+        ("<object><name>cat</name></object>", "expected <name> and <bndbox>"),
+        (voc_object(1, 1, 9, 9, name=" "), "expected <name> and <bndbox>"),
+        (voc_object(1, 1, 9, float("nan")), "<ymax>: expected a finite number, got 'nan'"),
+        (voc_object(1, "x", 9, 9), "<ymin>: expected a number, got 'x'"),  # type: ignore[arg-type]
+        ("<object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object>", "<ymin>: expected a number, got None"),
         ("<object>", "can't read it"),
     ],
 )
@@ -86,7 +86,7 @@ def test_hostile_and_foreign_xml_is_refused(voc: VocFolder) -> None:
     with pytest.raises(BrokenAnnotationError, match=r"a\.xml"):
         read_voc_annotation(path)
     path.write_text("<html></html>")
-    with pytest.raises(BrokenAnnotationError, match="wanted <annotation>, got 'html'"):
+    with pytest.raises(BrokenAnnotationError, match="expected <annotation>, got 'html'"):
         read_voc_annotation(path)
 
 
@@ -237,17 +237,17 @@ def test_without_lists_images_without_xml_are_left_out(voc: VocFolder) -> None:
 
 
 def test_missing_folder_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="wanted a VOC folder, there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="expected a VOC folder, there is no such folder"):
         VocSource(root=str(tmp_path / "none")).load(Split.train)
     (tmp_path / "VOC2007").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"wanted a VOC folder with Annotations/\*.xml.*it has: VOC2007"):
+    with pytest.raises(FileNotFoundError, match=r"expected a VOC folder with Annotations/\*.xml.*it has: VOC2007"):
         VocSource(root=str(tmp_path)).load(Split.train)
 
 
 def test_a_split_that_is_not_there(voc: VocFolder) -> None:
     voc.pair("a")
     assert not VocSource(root=str(voc.root)).has(Split.val)
-    with pytest.raises(ValueError, match="wanted a val split"):
+    with pytest.raises(ValueError, match="expected a val split"):
         load(voc, Split.val)
     with pytest.raises(ValueError, match="the split has none"):
         load(voc, Split.test)
@@ -255,7 +255,7 @@ def test_a_split_that_is_not_there(voc: VocFolder) -> None:
 
 def test_settings_are_checked() -> None:
     for wrong in ({"max_bad": 1.5}, {"test_share": 0.0}, {"classes": []}, {"classes": ["a", "a"]}):
-        with pytest.raises(ValueError, match="wanted"):
+        with pytest.raises(ValueError, match="expected"):
             VocSource(root="x", **wrong)  # type: ignore[arg-type]
 
 
@@ -288,7 +288,7 @@ def test_writer_keeps_difficult_and_refuses_what_voc_cannot_say(tmp_path: Path) 
     truth.difficult[0], truth.crowd[1] = True, True
     write_voc_annotation(tmp_path / "a.xml", "a.jpg", (9, 9), truth, ("cat",))
     assert [one.difficult for one in read_voc_annotation(tmp_path / "a.xml").objects] == [True, True, False]
-    with pytest.raises(ValueError, match=r"b\.xml: wanted boxes larger than a pixel"):
+    with pytest.raises(ValueError, match=r"b\.xml: expected boxes larger than a pixel"):
         write_voc_annotation(tmp_path / "b.xml", "b.jpg", (9, 9), GroundTruth.from_boxes([[0, 0, 1, 5]], [1]), ("cat",))
     assert not (tmp_path / "b.xml").exists()
 
@@ -312,9 +312,9 @@ def test_result_files_add_the_one_back(tmp_path: Path) -> None:
 
 def test_result_files_refuse_strangers(tmp_path: Path) -> None:
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    with pytest.raises(ValueError, match="wanted detections of its own images"):
+    with pytest.raises(ValueError, match="expected detections of its own images"):
         write_voc_results(tmp_path, dataset_of("a"), {"x": none})
-    with pytest.raises(ValueError, match="wanted a name that can stand in a file name"):
+    with pytest.raises(ValueError, match="expected a name that can stand in a file name"):
         write_voc_results(tmp_path, dataset_of("a", classes=("../cat",)), {})
 
 

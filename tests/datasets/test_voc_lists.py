@@ -56,15 +56,15 @@ def test_per_class_lists_alone_make_the_split(tmp_path: Path) -> None:
 
 def test_list_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"test\.txt: wanted a list of image names in UTF-8"):
+    with pytest.raises(ValueError, match=r"test\.txt: expected a list of image names in UTF-8"):
         ImageLists(tmp_path, ()).read("test")
 
 
 def test_named_list_must_be_there(tmp_path: Path) -> None:
     lists = lists_of(tmp_path, trainval="a\n", test="b\n")
-    with pytest.raises(FileNotFoundError, match=r"wanted the list mine\.txt, there are: test, trainval"):
+    with pytest.raises(FileNotFoundError, match=r"expected the list mine\.txt, there are: test, trainval"):
         divided(lists, train="mine")
-    with pytest.raises(FileNotFoundError, match=r"wanted the list mine\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"expected the list mine\.txt"):
         divided(lists, val="mine")
 
 

@@ -120,8 +120,8 @@ def test_all_but_the_backbone_is_new() -> None:
         ({"merge_width": None}, "merge_width: multibox_fast_rcnn merges its maps"),
         ({"proposals": 0}, "proposals >= 1"),
         ({"proposal_nms": 1.1}, "proposal_nms and quality in"),
-        ({"multibox_weight": -1.0}, "multibox_weight: wanted at least 0"),
-        ({"multibox_weight": float("nan")}, "multibox_weight: wanted at least 0"),
+        ({"multibox_weight": -1.0}, "multibox_weight: expected at least 0"),
+        ({"multibox_weight": float("nan")}, "multibox_weight: expected at least 0"),
         ({"crop_share": 2.0}, "crop_share in"),
         ({"crop_area": 0.0}, "crop_area in"),
         ({"colour": 1.0}, "colour in"),
@@ -139,5 +139,5 @@ def test_targets_are_checked_where_they_are_made() -> None:
 
 
 def test_shapes_for_another_number_of_maps() -> None:
-    with pytest.raises(ValueError, match="wanted shapes of priors for 2 maps, got 1"):
+    with pytest.raises(ValueError, match="expected shapes of priors for 2 maps, got 1"):
         MultiBoxFastRcnn(tiny.TinyBackbone(), 3, head(), SHAPES[:1], seed=0)

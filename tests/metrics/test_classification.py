@@ -86,10 +86,10 @@ def test_no_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "wanted"),
+    ("logits", "labels", "expected"),
     [
-        (np.zeros((2, 3)), [0, 1], "wanted logits of shape"),
-        (np.zeros((2, 2)), [0, 2], "wanted labels in 0..1, got 0 to 2"),
+        (np.zeros((2, 3)), [0, 1], "expected logits of shape"),
+        (np.zeros((2, 2)), [0, 2], "expected labels in 0..1, got 0 to 2"),
         (np.zeros((2, 2)), [-1, 0], "got -1 to 0"),
         (np.array([[np.nan, 0], [0, 0]]), [0, 1], "has the training diverged"),
     ],

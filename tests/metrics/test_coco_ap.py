@@ -90,7 +90,7 @@ def test_an_evaluator_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_labels_beyond_the_classes_are_refused():
-    with pytest.raises(ValueError, match=r"wanted labels 1\.\.1, got 2"):
+    with pytest.raises(ValueError, match=r"expected labels 1\.\.1, got 2"):
         coco_ap({"a": GroundTruth.from_boxes([], [])}, {"a": one([0, 0, 1, 1], label=2)}, ["cat"])
 
 

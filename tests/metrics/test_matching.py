@@ -99,7 +99,7 @@ def test_a_threshold_out_of_range_is_refused(threshold: float):
 def test_unknown_images_and_labels_are_named():
     with pytest.raises(ValueError, match=r"1 images without ground truth: 7"):
         check_covered({1: objects([], [])}, {7: found()}, ["cat"])
-    with pytest.raises(ValueError, match=r"detections of image 1: wanted labels 1\.\.1, got 2"):
+    with pytest.raises(ValueError, match=r"detections of image 1: expected labels 1\.\.1, got 2"):
         check_covered({1: objects([], [])}, {1: found((0.5, BOX, 2))}, ["cat"])
-    with pytest.raises(ValueError, match=r"objects of image a: wanted labels 1\.\.1, got 3"):
+    with pytest.raises(ValueError, match=r"objects of image a: expected labels 1\.\.1, got 3"):
         check_covered({"a": objects([BOX], [3])}, {}, ["cat"])

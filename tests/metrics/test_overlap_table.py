@@ -58,7 +58,7 @@ def test_rows_and_columns_of_it():
     assert part.best == pytest.approx(np.array([[1, 1], [0.8, 0.5]]))
     assert part.images.tolist() == [0, 1]
     assert part.image_ids == table.image_ids
-    with pytest.raises(ValueError, match=r"wanted budgets of \[1, 2, 3\], got \[7\]"):
+    with pytest.raises(ValueError, match=r"expected budgets of \[1, 2, 3\], got \[7\]"):
         table.at([1, 7])
 
 

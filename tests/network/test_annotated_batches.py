@@ -139,5 +139,5 @@ def test_a_broken_file(tmp_path: Path) -> None:
 
 
 def test_no_images() -> None:
-    with pytest.raises(ValueError, match="wanted at least one example"):
+    with pytest.raises(ValueError, match="expected at least one example"):
         batches([])

@@ -83,7 +83,7 @@ def test_a_wide_image_in_a_square_is_averaged_along_x(side: int) -> None:
 
 
 def test_an_image_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"wanted an image of \(40, 60\), got \(60, 40\)"):
+    with pytest.raises(ValueError, match=r"expected an image of \(40, 60\), got \(60, 40\)"):
         Scaling.to_side((40, 60), 20, 100).pixels(np.zeros((60, 40, 3), dtype=np.uint8))
 
 

@@ -64,7 +64,7 @@ def test_missing_and_wrong_models_are_named(tmp_path: Path):
     ):
         wrong = tmp_path / f"{number}.yml"
         wrong.write_bytes(content)
-        with pytest.raises(ValueError, match=r"wanted OpenCV's structured-forest model"):
+        with pytest.raises(ValueError, match=r"expected OpenCV's structured-forest model"):
             load_edge_model(str(wrong))
 
 

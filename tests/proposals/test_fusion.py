@@ -108,8 +108,8 @@ def test_settings_are_checked(settings: dict[str, object], message: str):
 @pytest.mark.parametrize(
     ("fused", "message"),
     [
-        (Fused(), "wanted sources, got none"),
-        (Fused(sources=["rpn"]), r"wanted a method \(edge_boxes, .*uniform\) or the folder.*'rpn'"),
+        (Fused(), "expected sources, got none"),
+        (Fused(sources=["rpn"]), r"expected a method \(edge_boxes, .*uniform\) or the folder.*'rpn'"),
         (Fused(sources=["uniform"], budgets=[1, 2]), "a budget for each"),
         (Fused(sources=["edge_boxes"]), "proposals.model"),
     ],
@@ -187,5 +187,5 @@ def test_a_network_among_its_sources(tmp_path: Path, image: ImageRecord):
 
 
 def test_a_network_that_is_not_given_is_asked_for():
-    with pytest.raises(ValueError, match="wanted the folder of a trained network, got none"):
+    with pytest.raises(ValueError, match="expected the folder of a trained network, got none"):
         Fused(sources=["uniform", "multibox"]).check()

@@ -37,5 +37,5 @@ class Mine(Proposer):
 def test_strangers():
     assert proposer_of(Mine().describe()) is None
     assert method_name(Mine().describe()) == "Mine"
-    with pytest.raises(ValueError, match=r"uniform: wanted the settings of this version.*lowest"):
+    with pytest.raises(ValueError, match=r"uniform: expected the settings of this version.*lowest"):
         proposer_of({"method": "Uniform", "lowest": 3})

@@ -21,5 +21,5 @@ def test_the_best_keep_their_sources():
 
 @pytest.mark.parametrize("sources", [np.zeros(1, np.uint8), np.zeros(2, np.int64), np.zeros((2, 1), np.uint8)])
 def test_other_shapes_and_types_are_refused(sources: np.ndarray):
-    with pytest.raises(ValueError, match=r"wanted \(2,\) uint8, got"):
+    with pytest.raises(ValueError, match=r"expected \(2,\) uint8, got"):
         SourcedProposals(TWO, sources)

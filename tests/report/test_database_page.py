@@ -78,7 +78,7 @@ def test_the_sheet_has_a_cell_for_each_image() -> None:
     images = [np.full(size, 255, dtype=np.uint8) for size in ((1, 1, 3), (300, 20, 3), (20, 900, 3))]
     drawn, cell = sheet(images, ["a", "\ud800" * 200, ""], [0, 1, 1 << 30]), sheet(images[:1], ["a"], [0])
     assert drawn.shape == (cell.shape[0], 3 * cell.shape[1], 3)
-    with pytest.raises(ValueError, match="wanted images"):
+    with pytest.raises(ValueError, match="expected images"):
         sheet([], [], [])
 
 

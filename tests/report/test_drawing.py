@@ -83,9 +83,9 @@ def test_a_caption_changes_pixels_above_the_box():
 
 
 def test_as_many_captions_and_colours_as_boxes():
-    with pytest.raises(ValueError, match=r"wanted 1 captions, .* got 2"):
+    with pytest.raises(ValueError, match=r"expected 1 captions, .* got 2"):
         draw_boxes(GREY, BOX, ["a", "b"])
-    with pytest.raises(ValueError, match=r"wanted 1 colours, .* got 2"):
+    with pytest.raises(ValueError, match=r"expected 1 colours, .* got 2"):
         draw_boxes(GREY, BOX, colours=[(0, 0, 0), (0, 0, 0)])
 
 
@@ -113,7 +113,7 @@ def test_a_contact_sheet_puts_images_in_rows():
     assert (sheet[15, 60] == 0).all()
     assert (sheet[45, 20] == 255).all()
     assert (sheet[45, 60] == 40).all()
-    with pytest.raises(ValueError, match="wanted images"):
+    with pytest.raises(ValueError, match="expected images"):
         contact_sheet([], 2, (10, 10))
 
 
@@ -124,5 +124,5 @@ def test_a_jpeg_of_an_image():
     assert read.shape == (8, 16, 3)
     assert abs(read.astype(int) - blue).max() <= 3
     for shape in ((0, 8, 3), (1, 65501, 3)):
-        with pytest.raises(ValueError, match="wanted an image with sides from 1 to 65500"):
+        with pytest.raises(ValueError, match="expected an image with sides from 1 to 65500"):
             to_jpeg(np.zeros(shape, np.uint8))

@@ -24,7 +24,7 @@ def test_tiles_are_enlarged_by_whole_pixels() -> None:
 def test_a_large_tile_is_shrunk_and_many_small_ones_are_not() -> None:
     assert mosaic([tile(9, 40, 80)], 41).shape == (22, 42, 3)
     assert mosaic([tile(9)] * 100, 5).shape[1] < 40
-    with pytest.raises(ValueError, match="wanted tiles"):
+    with pytest.raises(ValueError, match="expected tiles"):
         mosaic([], 100)
 
 

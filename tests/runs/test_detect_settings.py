@@ -87,7 +87,7 @@ def test_a_head_on_features_of_another_precision_takes_theirs(now: bool, precisi
     [
         (DESCRIPTION, '{"kind": "other"}', ""),
         (DESCRIPTION, "{", DESCRIPTION),
-        (FILE, "{", "wanted the set"),
+        (FILE, "{", "expected the set"),
     ],
 )
 def test_what_suits_no_more_is_left(
@@ -107,7 +107,7 @@ def test_what_suits_no_more_is_left(
 )
 def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(ClassifierError, match=r"detect\.json: wanted the settings of `detect` in JSON, got"):
+    with pytest.raises(ClassifierError, match=r"detect\.json: expected the settings of `detect` in JSON, got"):
         kept_detect_settings(tmp_path)
 
 

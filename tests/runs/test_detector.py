@@ -49,9 +49,9 @@ def test_a_batch_with_proposals(run: Path, voc_root: Path) -> None:
     assert counts[0] == 0
     assert 1 <= counts[1] <= 2  # one region, two classes
     assert detector.predict_batch([]) == []
-    with pytest.raises(ValueError, match="wanted one for each of 2 images, got 1"):
+    with pytest.raises(ValueError, match="expected one for each of 2 images, got 1"):
         detector.predict_batch([image, image], [one])
-    with pytest.raises(ValueError, match=r"wanted an \(H, W, 3\) uint8 RGB image"):
+    with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB image"):
         detector.predict_batch([image, np.zeros((20, 20))])  # type: ignore[list-item]
 
 
@@ -71,7 +71,7 @@ def test_an_opened_file_is_as_its_path(finished_run: Path, voc_root: Path, tmp_p
 
 @pytest.mark.parametrize("image", [None, [[0]], b"JPEG", 3])
 def test_what_is_no_image_is_refused(image: object) -> None:
-    with pytest.raises(ValueError, match=f"wanted an image as a path, a PIL image or .* got {type(image).__name__}"):
+    with pytest.raises(ValueError, match=f"expected an image as a path, a PIL image or .* got {type(image).__name__}"):
         as_pixels(image)  # type: ignore[arg-type]
 
 
@@ -119,7 +119,7 @@ def test_a_broken_file_of_settings_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "classifier").mkdir()
     path = tmp_path / "classifier" / "proposals.json"
     path.write_text(text)
-    with pytest.raises(ClassifierError, match=r"proposals\.json: wanted a proposer's"):
+    with pytest.raises(ClassifierError, match=r"proposals\.json: expected a proposer's"):
         proposer_of_run(RunFolder(tmp_path))
 
 
@@ -127,5 +127,5 @@ def test_settings_of_another_version_are_named(tmp_path: Path) -> None:
     (tmp_path / "classifier").mkdir()
     described = {**SelectiveSearch().describe(), "depth": 3}
     (tmp_path / "classifier" / "proposals.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match="wanted the settings of this version"):
+    with pytest.raises(ValueError, match="expected the settings of this version"):
         proposer_of_run(RunFolder(tmp_path))

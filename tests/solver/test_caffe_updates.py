@@ -198,5 +198,5 @@ def test_clipping_by_hand() -> None:
 
 
 def test_torchs_types_have_no_rule_of_caffe() -> None:
-    with pytest.raises(ValueError, match="wanted one of Caffe's, got adamw"):
+    with pytest.raises(ValueError, match="expected one of Caffe's, got adamw"):
         caffe_rule(SolverConfig())

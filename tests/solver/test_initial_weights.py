@@ -45,11 +45,11 @@ def test_what_is_in_one_of_the_two_only_is_told(tmp_path: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, r"wanted weights named like \['weight', 'bias'\], got \[\]"),
+        ({}, r"expected weights named like \['weight', 'bias'\], got \[\]"),
         ({"fc8": torch.zeros(1)}, r"got \['fc8'\]"),
-        ({"weight": torch.zeros(3, 2)}, r"weight: wanted shape \(2, 3\), got \(3, 2\)"),
-        ([1, 2], "wanted a dict of tensors, got list"),
-        ({"iteration": 3}, "wanted a dict of tensors, got NoneType"),
+        ({"weight": torch.zeros(3, 2)}, r"weight: expected shape \(2, 3\), got \(3, 2\)"),
+        ([1, 2], "expected a dict of tensors, got list"),
+        ({"iteration": 3}, "expected a dict of tensors, got NoneType"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, content: Any, words: str) -> None:
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, content: Any, words: str) ->
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.caffemodel"])
 def test_a_file_of_something_else(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("no weights")
-    with pytest.raises(ValueError, match=rf"{name}: wanted "):
+    with pytest.raises(ValueError, match=rf"{name}: expected "):
         read_weights(tmp_path / name)
 
 

@@ -62,10 +62,10 @@ def test_a_falling_policy_stays_a_share(policy: Policy, iteration: int, warmup: 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"stepsize": 0}, "stepsize: wanted at least 1, got 0"),
+        ({"stepsize": 0}, "stepsize: expected at least 1, got 0"),
         ({"stepvalue": [20, 10]}, r"ascending iterations, got \[20, 10\]"),
-        ({"gamma": math.nan}, "gamma: wanted a finite number, got nan"),
-        ({"power": math.inf}, "power: wanted a finite number, got inf"),
+        ({"gamma": math.nan}, "gamma: expected a finite number, got nan"),
+        ({"power": math.inf}, "power: expected a finite number, got inf"),
         ({"warmup_iter": -1}, "warmup_iter"),
         ({"warmup_start": 1.5}, "warmup_start"),
     ],

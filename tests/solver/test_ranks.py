@@ -27,7 +27,9 @@ def test_the_parts_are_the_batch() -> None:
 
 
 def test_unequal_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"solver\.batch_size: wanted a multiple of 3, the number of processes, got 8"):
+    with pytest.raises(
+        ValueError, match=r"solver\.batch_size: expected a multiple of 3, the number of processes, got 8"
+    ):
         Ranks(0, 3).part(8)
 
 

@@ -66,7 +66,7 @@ def test_a_broken_one_is_named(tmp_path: Path, damage: str) -> None:
             torch.save({"weights": torch.zeros(1)}, path)
         case "a list":
             torch.save([1, 2], path)
-    with pytest.raises(SnapshotError, match=r"iter_0000001\.pt: wanted a snapshot.*delete it"):
+    with pytest.raises(SnapshotError, match=r"iter_0000001\.pt: expected a snapshot.*delete it"):
         load_snapshot(path)
 
 
@@ -91,7 +91,7 @@ def test_names_with_a_prefix(tmp_path: Path) -> None:
     assert names == ["iter_0000002.pt", "lenet_iter_0000003.pt", "a_b_iter_0000010.pt"]
     assert [iteration_of(path) for path in find_snapshots(tmp_path)] == [2, 3, 10]
     assert best_path(tmp_path).name == "best.pt"
-    with pytest.raises(ValueError, match=r"lenet_best\.pt: wanted the name of a snapshot"):
+    with pytest.raises(ValueError, match=r"lenet_best\.pt: expected the name of a snapshot"):
         iteration_of(best_path(tmp_path, "lenet"))
 
 

@@ -289,7 +289,7 @@ def test_a_snapshot_can_be_named(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match=r"gone\.pt: wanted a snapshot"):
+    with pytest.raises(SnapshotError, match=r"gone\.pt: expected a snapshot"):
         Training(tmp_path, DropoutNetwork(), config(resume=str(tmp_path / "gone.pt"))).run()
 
 
@@ -326,7 +326,7 @@ def test_a_snapshot_wins_over_the_weights_that_its_training_started_from(tmp_pat
 
 
 def test_either_a_snapshot_or_weights() -> None:
-    with pytest.raises(ValueError, match=r"solver\.resume=a\.pt and solver\.weights=b\.pt: wanted one of them"):
+    with pytest.raises(ValueError, match=r"solver\.resume=a\.pt and solver\.weights=b\.pt: expected one of them"):
         SolverConfig(resume="a.pt", weights="b.pt")
     assert SolverConfig(resume="none", weights="b.pt").weights == "b.pt"
 
@@ -357,7 +357,7 @@ def test_the_best_weights_stay(tmp_path: Path) -> None:
 
 
 def test_a_number_that_no_validation_gives_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"solver\.snapshot_best: wanted one of val_loss, got accuracy"):
+    with pytest.raises(ValueError, match=r"solver\.snapshot_best: expected one of val_loss, got accuracy"):
         Training(tmp_path, DropoutNetwork(), config(snapshot_best="accuracy")).run()
 
 
@@ -449,13 +449,13 @@ def test_the_random_seed_of_the_settings_wins(tmp_path: Path) -> None:
 def test_a_policy_without_a_rate_is_refused_before_the_first_iteration(tmp_path: Path) -> None:
     policy = LrPolicy(policy=Policy.exp, gamma=1e10)
     training = Training(tmp_path, DropoutNetwork(), config(lr=policy))
-    with pytest.raises(ValueError, match=r"solver\.lr: wanted a policy with a finite rate, got exp"):
+    with pytest.raises(ValueError, match=r"solver\.lr: expected a policy with a finite rate, got exp"):
         training.run()
     assert training.batches == 0
 
 
 def test_a_prototxt_that_nobody_read_is_no_setting(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"solver\.prototxt=a\.prototxt: wanted settings that are read"):
+    with pytest.raises(ValueError, match=r"solver\.prototxt=a\.prototxt: expected settings that are read"):
         Training(tmp_path, DropoutNetwork(), config(prototxt="a.prototxt")).run()
 
 

@@ -51,14 +51,14 @@ def test_nothing(tmp_path: Path) -> None:
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "log.jsonl").write_text(f'{{"iteration": 1}}\n{line}\n{{"iteration": 3}}\n')
-    with pytest.raises(TrainingLogError, match=r"log\.jsonl:2: wanted a row"):
+    with pytest.raises(TrainingLogError, match=r"log\.jsonl:2: expected a row"):
         read_log(tmp_path / "log.jsonl")
 
 
 def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(TrainingLogError, match="wanted the log of a training, got 1099511627776 bytes"):
+    with pytest.raises(TrainingLogError, match="expected the log of a training, got 1099511627776 bytes"):
         read_log(tmp_path / "log.jsonl")
 
 

@@ -63,7 +63,7 @@ def test_claims_that_do_not_fit(proto: BlobProto, wrong: str) -> None:
 def test_data_that_is_no_numbers() -> None:
     with pytest.raises(ValueError, match="numbers of 4 bytes, got 3 bytes"):
         read_blob(memoryview(write_length(5, b"abc")), "blob")
-    with pytest.raises(ValueError, match="wanted a blob, got other bytes"):
+    with pytest.raises(ValueError, match="expected a blob, got other bytes"):
         read_blob(memoryview(write_length(7, b"\xff\xff")), "blob")
 
 

@@ -145,7 +145,7 @@ def test_a_flipped_bit_is_found() -> None:
 
 
 def test_an_empty_record_has_no_image() -> None:
-    with pytest.raises(CorruptDatumError, match="record 7: wanted 3 x H x W bytes, or 1 x H x W, got 0 for"):
+    with pytest.raises(CorruptDatumError, match="record 7: expected 3 x H x W bytes, or 1 x H x W, got 0 for"):
         unpack_image(parse_datum(b"", "record 7"), "record 7")
 
 
@@ -165,7 +165,7 @@ def test_an_empty_record_has_no_image() -> None:
     ],
 )
 def test_data_that_is_not_what_it_claims(datum: Datum) -> None:
-    with pytest.raises(CorruptDatumError, match=r"^record 7: wanted "):
+    with pytest.raises(CorruptDatumError, match=r"^record 7: expected "):
         unpack_image(datum, "record 7")
 
 

@@ -102,7 +102,7 @@ def test_a_full_transaction_is_on_disk_at_once(tmp_path: Path) -> None:
 def test_a_key_that_lmdb_cannot_hold_is_refused_at_once(tmp_path: Path, key: bytes) -> None:
     with LmdbWriter(tmp_path / "db") as writer:
         writer.put(b"k" * MAX_KEY, b"")
-        with pytest.raises(ValueError, match="wanted a key of 1 to 511 bytes"):
+        with pytest.raises(ValueError, match="expected a key of 1 to 511 bytes"):
             writer.put(key, b"")
     with LmdbReader(tmp_path / "db") as reader:
         assert len(reader) == 1
@@ -203,10 +203,10 @@ def test_a_missing_database_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 1000])
 def test_what_is_no_lmdb_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.mdb").write_bytes(content)
-    with pytest.raises(DatabaseError, match="wanted an LMDB"):
+    with pytest.raises(DatabaseError, match="expected an LMDB"):
         len(LmdbReader(tmp_path))
     if content:  # An empty file is what a kill at the very start leaves; a writer begins anew there.
-        with pytest.raises(DatabaseError, match="wanted an LMDB"):
+        with pytest.raises(DatabaseError, match="expected an LMDB"):
             LmdbWriter(tmp_path)
 
 

@@ -226,7 +226,7 @@ def test_an_unreadable_manifest_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "crops.lmdb"
     path.mkdir()
     (path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ArtefactError, match=r"manifest\.json: wanted a manifest"):
+    with pytest.raises(ArtefactError, match=r"manifest\.json: expected a manifest"):
         read_manifest(path)
     with pytest.raises(ArtefactError, match="overwrite=true"):
         artefact(path).begin(overwrite=False)

@@ -144,7 +144,7 @@ def npy(header: str, data: bytes = b"") -> bytes:
 def test_a_hostile_array_is_one_clear_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(data)
-    with pytest.raises(MeanFileError, match=r"a\.npy: wanted"):
+    with pytest.raises(MeanFileError, match=r"a\.npy: expected"):
         read_mean(path)
 
 

@@ -74,7 +74,7 @@ def build_prelu(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_tops(layer)
     settings = layer.prelu_param
     if len(bottoms[0]) < 2:
-        raise ValueError(f"wanted (N, C, ...), got {bottoms[0]}")
+        raise ValueError(f"expected (N, C, ...), got {bottoms[0]}")
     filler = settings.filler if settings.HasField("filler") else constant(0.25)
     return Built(PReLU(() if settings.channel_shared else bottoms[0][1:2]), [filler])
 
@@ -85,5 +85,5 @@ def build_dropout(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_tops(layer)
     ratio = layer.dropout_param.dropout_ratio
     if not 0 <= ratio < 1:
-        raise ValueError(f"wanted dropout_ratio in [0, 1), got {ratio}")
+        raise ValueError(f"expected dropout_ratio in [0, 1), got {ratio}")
     return Built(nn.Dropout(ratio))

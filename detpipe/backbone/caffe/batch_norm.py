@@ -60,9 +60,9 @@ def build_batch_norm(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_bottoms(bottoms, 1)
     want_tops(layer)
     if len(bottoms[0]) < 2:
-        raise ValueError(f"wanted (N, C, ...), got {bottoms[0]}")
+        raise ValueError(f"expected (N, C, ...), got {bottoms[0]}")
     if any(spec.HasField("lr_mult") and spec.lr_mult for spec in layer.param):
-        raise ValueError("wanted lr_mult 0 of the statistics, which no gradient reaches")
+        raise ValueError("expected lr_mult 0 of the statistics, which no gradient reaches")
     settings = layer.batch_norm_param
     module = BatchNorm(
         positive(bottoms[0][1], "channels"),

@@ -35,7 +35,7 @@ def constant(value: float = 0.0) -> FillerParameter:
 def axis_of(axis: int, ndim: int, what: str = "axis") -> int:
     """An axis from 0, where it may be counted from the end (-1). Raises ValueError where there is none."""
     if not -ndim <= axis < ndim:
-        raise ValueError(f"wanted {what} in [-{ndim}, {ndim}), got {axis}")
+        raise ValueError(f"expected {what} in [-{ndim}, {ndim}), got {axis}")
     return axis % ndim
 
 
@@ -44,20 +44,20 @@ def want_bottoms(bottoms: Sequence[Shape], lowest: int, highest: int | None = No
     top = lowest if highest is None else highest
     if not lowest <= len(bottoms) <= top:
         wanted = f"{lowest}" if top == lowest else f"{lowest} to {top}"
-        raise ValueError(f"wanted {wanted} bottoms, got {len(bottoms)}")
+        raise ValueError(f"expected {wanted} bottoms, got {len(bottoms)}")
 
 
 def want_tops(layer: LayerParameter, highest: int = 1) -> None:
     """Raise ValueError for more tops than that; a second top that Caffe has and we don't is among them."""
     if not 1 <= len(layer.top) <= highest:
         wanted = "1 top" if highest == 1 else f"1 to {highest} tops"
-        raise ValueError(f"wanted {wanted}, got {len(layer.top)}")
+        raise ValueError(f"expected {wanted}, got {len(layer.top)}")
 
 
 def positive(value: int, name: str) -> int:
     """The value. Raises ValueError unless it is 1 or more and an int of Caffe's."""
     if not 1 <= value <= MAX_SIZE:
-        raise ValueError(f"wanted {name} of 1 or more, got {value}")
+        raise ValueError(f"expected {name} of 1 or more, got {value}")
     return value
 
 

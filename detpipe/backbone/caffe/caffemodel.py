@@ -37,7 +37,7 @@ def read_caffemodel(path: Path) -> Blobs:
     if not path.is_file():
         raise FileNotFoundError(f"no such file of weights: {path}")
     if path.stat().st_size > MAX_FILE:
-        raise ValueError(f"{path}: wanted a .caffemodel of at most {MAX_FILE} bytes, got {path.stat().st_size}")
+        raise ValueError(f"{path}: expected a .caffemodel of at most {MAX_FILE} bytes, got {path.stat().st_size}")
     return parse_caffemodel(path.read_bytes(), str(path))
 
 
@@ -45,7 +45,7 @@ def parse_caffemodel(content: bytes, where: str) -> Blobs:
     """`read_caffemodel` of bytes; errors begin with `where`."""
     if content.startswith(HDF5_SIGNATURE):
         raise ValueError(
-            f"{where}: wanted a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
+            f"{where}: expected a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
         )
     blobs: Blobs = {}
     count = 0
@@ -54,12 +54,12 @@ def parse_caffemodel(content: bytes, where: str) -> Blobs:
             fields = list(read_fields(field.value, where))
             count += len(fields)
             if count > MAX_LAYER_FIELDS:
-                raise ValueError(f"{where}: wanted at most {MAX_LAYER_FIELDS} fields in all layers, got more")
+                raise ValueError(f"{where}: expected at most {MAX_LAYER_FIELDS} fields in all layers, got more")
             name, own = _read_layer(fields, field.number == V1_LAYERS, where)
             if own:
                 blobs[name] = own
     if not blobs:
-        raise ValueError(f"{where}: wanted a .caffemodel with weights, found none in {len(content)} bytes")
+        raise ValueError(f"{where}: expected a .caffemodel with weights, found none in {len(content)} bytes")
     return blobs
 
 

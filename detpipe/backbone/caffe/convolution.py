@@ -23,11 +23,11 @@ def build_convolution(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     settings = layer.convolution_param
     ndim = len(bottoms[0])
     if not 3 <= ndim <= 5 or axis_of(settings.axis, ndim) != 1:
-        raise ValueError(f"wanted (N, C, 1 to 3 spatial axes) and axis 1, got {bottoms[0]} and axis {settings.axis}")
+        raise ValueError(f"expected (N, C, 1 to 3 spatial axes) and axis 1, got {bottoms[0]} and axis {settings.axis}")
     channels, outputs = positive(bottoms[0][1], "channels"), positive(settings.num_output, "num_output")
     group = positive(settings.group, "group")
     if channels % group or outputs % group:
-        raise ValueError(f"wanted channels and num_output in {group} groups, got {channels} and {outputs}")
+        raise ValueError(f"expected channels and num_output in {group} groups, got {channels} and {outputs}")
     kind: Callable[..., nn.Module] = (DECONVOLUTIONS if layer.type == "Deconvolution" else CONVOLUTIONS)[ndim - 3]
     module = kind(
         channels,
@@ -50,12 +50,12 @@ def spatial(settings: ConvolutionParameter, name: str, axes: int, default: int |
     given = [side for side in sides if name != "dilation" and settings.HasField(side)]
     if given:
         if values or axes != 2 or (len(given) < 2 and default is None):
-            raise ValueError(f"wanted {field}, or both {sides[0]} and {sides[1]} in two dimensions, not a mixture")
+            raise ValueError(f"expected {field}, or both {sides[0]} and {sides[1]} in two dimensions, not a mixture")
         values = [getattr(settings, side) if side in given else default for side in sides]
     if not values and default is not None:
         values = [default]
     if len(values) not in (1, axes):
-        raise ValueError(f"wanted {field} once or {axes} times, got it {len(values)} times")
+        raise ValueError(f"expected {field} once or {axes} times, got it {len(values)} times")
     if any(not lowest <= value <= MAX_SIZE for value in values):
-        raise ValueError(f"wanted {field} of {lowest} or more, got {values}")
+        raise ValueError(f"expected {field} of {lowest} or more, got {values}")
     return tuple(values * axes if len(values) == 1 else values)

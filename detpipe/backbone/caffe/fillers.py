@@ -28,7 +28,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
     """
     numbers = (filler.value, filler.min, filler.max, filler.mean, filler.std)
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"filler: wanted finite value, min, max, mean and std, got {numbers}")
+        raise ValueError(f"filler: expected finite value, min, max, mean and std, got {numbers}")
     if tensor.numel() == 0:
         return
     with torch.no_grad():
@@ -38,7 +38,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
             case "uniform":
                 if not 0 <= filler.max - filler.min <= torch.finfo(torch.float32).max:
                     raise ValueError(
-                        f"uniform filler: wanted min <= max, a float32 apart, got {filler.min} and {filler.max}"
+                        f"uniform filler: expected min <= max, a float32 apart, got {filler.min} and {filler.max}"
                     )
                 tensor.uniform_(filler.min, filler.max, generator=generator)
             case "gaussian":
@@ -55,7 +55,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
                 rows = tensor.view(tensor.shape[0] if tensor.ndim else 1, -1)
                 rows /= rows.sum(1, keepdim=True)
             case other:
-                raise ValueError(f"filler: wanted one of {', '.join(FILLERS)}, got {other!r}")
+                raise ValueError(f"filler: expected one of {', '.join(FILLERS)}, got {other!r}")
 
 
 def fan(tensor: torch.Tensor, filler: FillerParameter) -> float:
@@ -71,18 +71,18 @@ def fan(tensor: torch.Tensor, filler: FillerParameter) -> float:
 def _gaussian(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generator | None) -> None:
     """sparse >= 0: each number is kept with probability sparse / s0, so that an input reaches so many outputs."""
     if filler.std < 0:
-        raise ValueError(f"gaussian filler: wanted std of 0 or more, got {filler.std}")
+        raise ValueError(f"gaussian filler: expected std of 0 or more, got {filler.std}")
     tensor.normal_(filler.mean, filler.std, generator=generator)
     if filler.sparse >= 0:
         outputs = tensor.shape[0] if tensor.ndim else 1
         if filler.sparse > outputs:
-            raise ValueError(f"gaussian filler: wanted sparse of at most {outputs} outputs, got {filler.sparse}")
+            raise ValueError(f"gaussian filler: expected sparse of at most {outputs} outputs, got {filler.sparse}")
         tensor *= torch.empty_like(tensor).bernoulli_(filler.sparse / outputs, generator=generator)
 
 
 def _bilinear(tensor: torch.Tensor) -> None:
     if tensor.ndim != 4 or tensor.shape[2] != tensor.shape[3]:
-        raise ValueError(f"bilinear filler: wanted a square kernel in four sizes, got {tuple(tensor.shape)}")
+        raise ValueError(f"bilinear filler: expected a square kernel in four sizes, got {tuple(tensor.shape)}")
     width = tensor.shape[3]
     factor = math.ceil(width / 2)
     centre = (width - 1) / (2 * factor)

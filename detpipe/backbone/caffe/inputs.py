@@ -24,7 +24,7 @@ def input_shapes(layer: LayerParameter, given: Sequence[int] | None) -> list[Sha
     if len(stated) == 1:
         stated *= len(layer.top)
     if len(stated) != len(layer.top):
-        raise ValueError(f"wanted a shape for each of {len(layer.top)} tops, got {len(stated)}")
+        raise ValueError(f"expected a shape for each of {len(layer.top)} tops, got {len(stated)}")
     return stated
 
 

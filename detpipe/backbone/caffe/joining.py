@@ -81,9 +81,9 @@ def build_eltwise(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     settings = layer.eltwise_param
     operation = EltwiseParameter.EltwiseOp.Name(settings.operation)
     if any(shape != bottoms[0] for shape in bottoms):
-        raise ValueError(f"wanted bottoms of one shape, got {sorted(set(bottoms))}")
+        raise ValueError(f"expected bottoms of one shape, got {sorted(set(bottoms))}")
     if settings.coeff and (operation != "SUM" or len(settings.coeff) != len(bottoms)):
-        raise ValueError(f"wanted a coeff for each of {len(bottoms)} bottoms of a SUM, got {len(settings.coeff)}")
+        raise ValueError(f"expected a coeff for each of {len(bottoms)} bottoms of a SUM, got {len(settings.coeff)}")
     return Built(Eltwise(operation, settings.coeff or [1.0] * len(bottoms)))
 
 
@@ -94,7 +94,7 @@ def build_concat(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     settings = layer.concat_param
     axis = axis_of(settings.concat_dim if settings.HasField("concat_dim") else settings.axis, len(bottoms[0]))
     if len({(*shape[:axis], *shape[axis + 1 :]) for shape in bottoms}) > 1:
-        raise ValueError(f"wanted bottoms that differ along axis {axis} only, got {list(bottoms)[:4]}")
+        raise ValueError(f"expected bottoms that differ along axis {axis} only, got {list(bottoms)[:4]}")
     return Built(Concat(axis))
 
 
@@ -110,11 +110,11 @@ def build_slice(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
         sizes = [b - a for a, b in pairwise(points)]
         if len(sizes) != tops or min(sizes) < 1:
             raise ValueError(
-                f"wanted {tops - 1} rising slice_point below {size} for {tops} tops, got {points[1:-1][:9]}"
+                f"expected {tops - 1} rising slice_point below {size} for {tops} tops, got {points[1:-1][:9]}"
             )
     else:
         if size % tops:
-            raise ValueError(f"wanted a size that {tops} tops can share, got {size}")
+            raise ValueError(f"expected a size that {tops} tops can share, got {size}")
         sizes = [size // tops] * tops
     return Built(Slice(axis, sizes))
 

@@ -96,7 +96,7 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
             same_shape(tuple(a.shape), b.shape) for a, b in zip(own, theirs, strict=True)
         ):
             raise ValueError(
-                f"{where}: layer {name!r}: wanted blobs of {[tuple(a.shape) for a in own]}, got "
+                f"{where}: layer {name!r}: expected blobs of {[tuple(a.shape) for a in own]}, got "
                 f"{[b.shape for b in theirs]}; rename the layer to train it anew, or give the input size of the file"
             )
         with torch.no_grad():
@@ -104,7 +104,7 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
                 tensor.copy_(torch.tensor(blob.values).view(tensor.shape))
         loaded.add(name)
     if not loaded:
-        raise ValueError(f"{where}: wanted weights of layers {missing[:4]}, got {list(blobs)[:4]}")
+        raise ValueError(f"{where}: expected weights of layers {missing[:4]}, got {list(blobs)[:4]}")
     if missing:
         logger.warning("%s: not in the file, so left as the fillers made them: %s", where, ", ".join(missing))
     if unused := [name for name in blobs if name not in loaded]:

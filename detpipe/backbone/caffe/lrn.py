@@ -37,7 +37,7 @@ def build_lrn(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     settings = layer.lrn_param
     size, alpha, beta, k = settings.local_size, settings.alpha, settings.beta, settings.k
     if len(bottoms[0]) != 4 or size % 2 == 0 or size > 2**15:
-        raise ValueError(f"wanted (N, C, H, W) and an odd local_size below {2**15}, got {bottoms[0]} and {size}")
+        raise ValueError(f"expected (N, C, H, W) and an odd local_size below {2**15}, got {bottoms[0]} and {size}")
     if settings.norm_region == LRNParameter.WITHIN_CHANNEL:
         return Built(LRNWithinChannel(size, alpha, beta))
     return Built(nn.LocalResponseNorm(size, alpha, beta, k))

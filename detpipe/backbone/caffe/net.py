@@ -56,7 +56,7 @@ class Net(nn.Module):
         """Parameters are what their fillers say. Raises ValueError, beginning with `where`, naming the layer."""
         super().__init__()
         if len(definition.layer) > MAX_LAYERS:
-            raise ValueError(f"{where}: wanted at most {MAX_LAYERS} layers, got {len(definition.layer)}")
+            raise ValueError(f"{where}: expected at most {MAX_LAYERS} layers, got {len(definition.layer)}")
         for layer in definition.layer:
             if layer.type not in BUILDERS and layer.type not in INPUTS:
                 raise unknown_layer(layer.name, layer.type, where)
@@ -74,7 +74,7 @@ class Net(nn.Module):
                 step, built = self._add_layer(layer, where)
                 fillers[step.module] = built.fillers
         if not self.inputs:
-            raise ValueError(f"{where}: wanted a net with an input, got one without")
+            raise ValueError(f"{where}: expected a net with an input, got one without")
         self._fill(fillers, generator, where)
         self._share(where)
 
@@ -104,7 +104,7 @@ class Net(nn.Module):
             pass
         missing = [name for name in names if name not in blobs]
         if missing:
-            raise ValueError(f"wanted blobs of {list(blobs)[-8:]}, ..., got {missing}")
+            raise ValueError(f"expected blobs of {list(blobs)[-8:]}, ..., got {missing}")
         return {name: blobs[name] for name in names}
 
     def loss(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -119,7 +119,7 @@ class Net(nn.Module):
             if weight and top in outputs
         ]
         if not losses:
-            raise ValueError(f"wanted an output with a loss, got {list(outputs)}: give the labels too")
+            raise ValueError(f"expected an output with a loss, got {list(outputs)}: give the labels too")
         return torch.stack([loss.sum() for loss in losses]).sum()
 
     def keep_only(self, names: Collection[str], end: int | None = None) -> None:
@@ -129,7 +129,7 @@ class Net(nn.Module):
         """
         unknown = [name for name in names if name not in self.shapes]
         if unknown:
-            raise ValueError(f"wanted blobs of the net, got {unknown}; it has {list(self.shapes)}")
+            raise ValueError(f"expected blobs of the net, got {unknown}; it has {list(self.shapes)}")
         needed, kept = set(names), list[Step]()
         for step in reversed(self.steps[:end]):
             if needed & set(step.tops):
@@ -192,7 +192,7 @@ class Net(nn.Module):
 
     def _named(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         if not 1 <= len(inputs) <= len(self.inputs):
-            raise ValueError(f"wanted inputs {self.inputs}, got {len(inputs)}")
+            raise ValueError(f"expected inputs {self.inputs}, got {len(inputs)}")
         return dict(zip(self.inputs, inputs, strict=False))
 
     def _run(self, blobs: dict[str, torch.Tensor], steps: Sequence[Step]) -> Iterator[Step]:
@@ -213,7 +213,7 @@ class Net(nn.Module):
             for top, shape in zip(layer.top, shapes, strict=True):
                 check_shape(shape, f"top {top!r}")
                 if top in self.shapes:
-                    raise ValueError(f"wanted tops of new names, got {top!r} again")
+                    raise ValueError(f"expected tops of new names, got {top!r} again")
                 self.inputs[top] = self.shapes[top] = shape
         except ValueError as error:
             raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
@@ -223,10 +223,10 @@ class Net(nn.Module):
         try:
             missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
             if missing:
-                raise ValueError(f"wanted bottoms that layers before it make, got {missing}")
+                raise ValueError(f"expected bottoms that layers before it make, got {missing}")
             if len(layer.propagate_down) not in (0, len(layer.bottom)):
                 raise ValueError(
-                    f"wanted propagate_down for each of {len(layer.bottom)} bottoms, got {len(layer.propagate_down)}"
+                    f"expected propagate_down for each of {len(layer.bottom)} bottoms, got {len(layer.propagate_down)}"
                 )
             bottoms = [self.shapes[bottom] for bottom in layer.bottom]
             with torch.device("meta"):
@@ -234,7 +234,7 @@ class Net(nn.Module):
             tops = _top_shapes(built.module, bottoms)
             again = [top for top in layer.top if top in self.shapes and top not in layer.bottom]
             if again or len(set(layer.top)) != len(layer.top):
-                raise ValueError(f"wanted tops of new names, or of its bottoms, got {again or list(layer.top)} again")
+                raise ValueError(f"expected tops of new names, or of its bottoms, got {again or list(layer.top)} again")
             for top, shape in zip(layer.top, tops, strict=True):
                 check_shape(shape, f"top {top!r}")
                 self.shapes[top] = shape
@@ -253,7 +253,7 @@ class Net(nn.Module):
     ) -> None:
         total = sum(tensor.numel() for module in self.layers.values() for tensor in blob_tensors(module).values())
         if total > MAX_PARAMETERS:
-            raise ValueError(f"{where}: wanted at most {MAX_PARAMETERS} parameters, got {total}")
+            raise ValueError(f"{where}: expected at most {MAX_PARAMETERS} parameters, got {total}")
         for step in self.steps:
             module = self.layers[step.module].to_empty(device="cpu")
             for tensor, filler in zip(blob_tensors(module).values(), fillers[step.module], strict=True):
@@ -273,7 +273,7 @@ class Net(nn.Module):
                 owner, shared = owners.setdefault(spec.name, (step.layer.name, tensor))
                 if shared.shape != tensor.shape:
                     raise ValueError(
-                        f"{where}: {step.layer.name!r} shares {spec.name!r} with {owner!r}: wanted "
+                        f"{where}: {step.layer.name!r} shares {spec.name!r} with {owner!r}: expected "
                         f"{tuple(shared.shape)}, got {tuple(tensor.shape)} (PERMISSIVE sharing is not there)"
                     )
                 setattr(module, attribute, shared)

@@ -87,7 +87,7 @@ def own_settings(kind: str) -> str | None:
 def _set(message: Message, key: str, value: Setting, where: str) -> None:
     field = message.DESCRIPTOR.fields_by_name.get(key)
     if field is None:
-        raise ValueError(f"{where}: wanted a setting of {list(message.DESCRIPTOR.fields_by_name)}, got {key!r}")
+        raise ValueError(f"{where}: expected a setting of {list(message.DESCRIPTOR.fields_by_name)}, got {key!r}")
     plain = list(value) if isinstance(value, tuple) else value
     # A repeated field's default is an empty list; `label`, which said so, is on its way out of protobuf.
     if isinstance(field.default_value, list) and not isinstance(plain, list):

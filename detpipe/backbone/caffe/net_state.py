@@ -25,7 +25,7 @@ def select_layers(net: NetParameter, *, train: bool, level: int = 0, stages: Col
 def is_included(layer: LayerParameter, state: NetState) -> bool:
     """Whether a layer is in the net in that state."""
     if layer.include and layer.exclude:
-        raise ValueError(f"layer {layer.name!r}: wanted include or exclude, got both")
+        raise ValueError(f"layer {layer.name!r}: expected include or exclude, got both")
     if layer.include:
         return any(meets(state, rule) for rule in layer.include)
     return not any(meets(state, rule) for rule in layer.exclude)

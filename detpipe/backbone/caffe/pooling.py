@@ -58,7 +58,7 @@ class Pooling(nn.Module):
                 for n, size, s, p in zip(rounded, (height, width), self.stride, self.pad, strict=True)
             ]
         if min(rounded) < 1:
-            raise ValueError(f"wanted an input of at least the kernel {self.kernel}, got ({height}, {width})")
+            raise ValueError(f"expected an input of at least the kernel {self.kernel}, got ({height}, {width})")
         return rounded[0], rounded[1]
 
     def extra_repr(self) -> str:
@@ -112,20 +112,22 @@ def build_pooling(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     want_tops(layer)
     settings = layer.pooling_param
     if len(bottoms[0]) != 4:
-        raise ValueError(f"wanted (N, C, H, W), got {bottoms[0]}")
+        raise ValueError(f"expected (N, C, H, W), got {bottoms[0]}")
     if settings.pool not in (PoolingParameter.MAX, PoolingParameter.AVE):
-        raise ValueError(f"wanted pool MAX or AVE, got {PoolingParameter.PoolMethod.Name(settings.pool)}")
+        raise ValueError(f"expected pool MAX or AVE, got {PoolingParameter.PoolMethod.Name(settings.pool)}")
     average = settings.pool == PoolingParameter.AVE
     kernel = _pair(settings, "kernel")
     stride, pad = _pair(settings, "stride") or (1, 1), _pair(settings, "pad") or (0, 0)
     if settings.global_pooling:
         if kernel or stride != (1, 1) or pad != (0, 0):
-            raise ValueError("wanted global_pooling without kernel, stride and pad")
+            raise ValueError("expected global_pooling without kernel, stride and pad")
         return Built(GlobalPooling(average))
     if kernel is None:
-        raise ValueError("wanted kernel_size, kernel_h and kernel_w, or global_pooling, got none")
+        raise ValueError("expected kernel_size, kernel_h and kernel_w, or global_pooling, got none")
     if min(kernel) < 1 or min(stride) < 1 or pad[0] >= kernel[0] or pad[1] >= kernel[1]:
-        raise ValueError(f"wanted kernel and stride of 1 or more, pad below the kernel, got {kernel}, {stride}, {pad}")
+        raise ValueError(
+            f"expected kernel and stride of 1 or more, pad below the kernel, got {kernel}, {stride}, {pad}"
+        )
     return Built(Pooling(average, kernel, stride, pad, settings.round_mode == PoolingParameter.FLOOR))
 
 
@@ -134,7 +136,7 @@ def _pair(settings: PoolingParameter, name: str) -> Pair | None:
     field = "kernel_size" if name == "kernel" else name
     sides = [side for side in (f"{name}_h", f"{name}_w") if settings.HasField(side)]
     if sides and (len(sides) < 2 or settings.HasField(field)):
-        raise ValueError(f"wanted {field}, or both {name}_h and {name}_w")
+        raise ValueError(f"expected {field}, or both {name}_h and {name}_w")
     if sides:
         return getattr(settings, sides[0]), getattr(settings, sides[1])
     value = getattr(settings, field)

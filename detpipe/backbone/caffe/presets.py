@@ -15,7 +15,7 @@ PRESETS = ("alexnet", "caffenet", "googlenet", "lenet", "vgg16")
 def preset(name: str) -> Path:
     """The prototxt of that name. Raises ValueError for another."""
     if name not in PRESETS:
-        raise ValueError(f"wanted one of {', '.join(PRESETS)}, got {name!r}")
+        raise ValueError(f"expected one of {', '.join(PRESETS)}, got {name!r}")
     return FOLDER / f"{name}.prototxt"
 
 
@@ -25,5 +25,5 @@ def find_prototxt(name_or_path: str | Path) -> Path:
         return preset(str(name_or_path))
     path = Path(name_or_path)
     if not path.is_file():
-        raise FileNotFoundError(f"no such prototxt: {path}; wanted a file, or one of {', '.join(PRESETS)}")
+        raise FileNotFoundError(f"no such prototxt: {path}; expected a file, or one of {', '.join(PRESETS)}")
     return path

@@ -28,7 +28,7 @@ def read_prototxt(path: Path) -> NetParameter:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         if len(content) <= MAX_TEXT:
-            raise ValueError(f"{path}: wanted a prototxt in UTF-8, got other bytes at {error.start}") from error
+            raise ValueError(f"{path}: expected a prototxt in UTF-8, got other bytes at {error.start}") from error
         text = content.decode("utf-8", "replace")
     return parse_prototxt(text, str(path))
 
@@ -40,14 +40,14 @@ def parse_prototxt(text: str, where: str = "prototxt") -> NetParameter:
     that we don't know; a text longer than MAX_TEXT or deeper than MAX_DEPTH.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT:
-        raise ValueError(f"{where}: wanted a prototxt of at most {MAX_TEXT} bytes, got more")
+        raise ValueError(f"{where}: expected a prototxt of at most {MAX_TEXT} bytes, got more")
     _check_depth(text, where)
     net = NetParameter()
     try:
         text_format.Parse(text, net)
     except text_format.ParseError as error:
         _raise_for_unknown_layer(text, where, error)
-        raise ValueError(f"{where}: wanted a net of Caffe, line:column {error}") from error
+        raise ValueError(f"{where}: expected a net of Caffe, line:column {error}") from error
     return net
 
 
@@ -69,7 +69,7 @@ def _check_depth(text: str, where: str) -> None:
     for token in TOKEN.finditer(text):
         depth += {"{": 1, "<": 1, "}": -1, ">": -1}.get(token.group(), 0)
         if depth > MAX_DEPTH:
-            raise ValueError(f"{where}: wanted braces at most {MAX_DEPTH} deep, got more")
+            raise ValueError(f"{where}: expected braces at most {MAX_DEPTH} deep, got more")
 
 
 def _raise_for_unknown_layer(text: str, where: str, error: Exception) -> None:

@@ -50,7 +50,7 @@ class Reshape(nn.Module):
             sizes[sizes.index(-1)] = left
         new = (*shape[: self.first], *sizes, *shape[self.end :])
         if count(new) != count(shape):
-            raise ValueError(f"wanted {shape} in the shape {self.sizes}, which holds another number of numbers")
+            raise ValueError(f"expected {shape} in the shape {self.sizes}, which holds another number of numbers")
         return new
 
     def extra_repr(self) -> str:
@@ -65,7 +65,7 @@ def build_flatten(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     first = axis_of(layer.flatten_param.axis, ndim)
     last = axis_of(layer.flatten_param.end_axis, ndim, "end_axis")
     if first > last:
-        raise ValueError(f"wanted axis before end_axis, got {first} and {last}")
+        raise ValueError(f"expected axis before end_axis, got {first} and {last}")
     return Built(Flatten(first, last))
 
 
@@ -77,9 +77,9 @@ def build_reshape(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     first = settings.axis if settings.axis >= 0 else ndim + settings.axis + 1
     end = ndim if settings.num_axes == -1 else first + settings.num_axes
     if not 0 <= first <= end <= ndim:
-        raise ValueError(f"wanted axis and num_axes within {bottoms[0]}, got {settings.axis} and {settings.num_axes}")
+        raise ValueError(f"expected axis and num_axes within {bottoms[0]}, got {settings.axis} and {settings.num_axes}")
     sizes = list(settings.shape.dim)
     kept = [i for i, size in enumerate(sizes) if size == 0]
     if any(size < -1 for size in sizes) or sizes.count(-1) > 1 or any(first + i >= ndim for i in kept):
-        raise ValueError(f"wanted sizes of 0 or more, one -1 at most, 0 only where there is an axis, got {sizes[:9]}")
+        raise ValueError(f"expected sizes of 0 or more, one -1 at most, 0 only where there is an axis, got {sizes[:9]}")
     return Built(Reshape(first, end, sizes))

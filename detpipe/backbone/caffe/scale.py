@@ -82,9 +82,9 @@ def _covered(bottoms: Sequence[Shape], axis: int, num_axes: int) -> Shape:
         num_axes = len(bottoms[1])
     end = len(first) if num_axes == -1 else axis + num_axes
     if num_axes < -1 or end > len(first):
-        raise ValueError(f"wanted axes {axis} to {end} of {first}, which has not so many")
+        raise ValueError(f"expected axes {axis} to {end} of {first}, which has not so many")
     if len(bottoms) == 2 and bottoms[1] != first[axis:end]:
-        raise ValueError(f"wanted a second bottom of {first[axis:end]}, got {bottoms[1]}")
+        raise ValueError(f"expected a second bottom of {first[axis:end]}, got {bottoms[1]}")
     return first[axis:end]
 
 

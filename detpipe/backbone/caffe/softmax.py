@@ -108,14 +108,14 @@ def build_accuracy(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     _check_labels(bottoms, axis)
     top_k = positive(settings.top_k, "top_k")
     if top_k > bottoms[0][axis]:
-        raise ValueError(f"wanted top_k of at most {bottoms[0][axis]} classes, got {top_k}")
+        raise ValueError(f"expected top_k of at most {bottoms[0][axis]} classes, got {top_k}")
     return Built(Accuracy(axis, top_k, settings.ignore_label if settings.HasField("ignore_label") else None))
 
 
 def _check_labels(bottoms: Sequence[Shape], axis: int) -> None:
     places = count(bottoms[0][:axis]) * count(bottoms[0][axis + 1 :])
     if count(bottoms[1]) != places:
-        raise ValueError(f"wanted {places} labels for scores {bottoms[0]}, got labels {bottoms[1]}")
+        raise ValueError(f"expected {places} labels for scores {bottoms[0]}, got labels {bottoms[1]}")
 
 
 def _labels(
@@ -126,5 +126,5 @@ def _labels(
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     labels = labels.where(counted, 0)
     if labels.numel() and not labels.is_meta and not bool(((labels >= 0) & (labels < scores.shape[axis])).all()):
-        raise ValueError(f"wanted labels of 0 to {scores.shape[axis] - 1}, got {labels.min()} to {labels.max()}")
+        raise ValueError(f"expected labels of 0 to {scores.shape[axis] - 1}, got {labels.min()} to {labels.max()}")
     return labels, counted.to(scores.dtype)

@@ -64,7 +64,7 @@ def upgrade(net: NetParameter, where: str = "net") -> NetParameter:
     fit their number.
     """
     if net.layer and net.layers:
-        raise ValueError(f"{where}: wanted layers as `layer` or as `layers`, got both")
+        raise ValueError(f"{where}: expected layers as `layer` or as `layers`, got both")
     new = NetParameter()
     new.CopyFrom(net)
     for name in ("layers", "input", "input_dim", "input_shape", "layer"):
@@ -82,13 +82,13 @@ def _input_layers(net: NetParameter, where: str) -> list[LayerParameter]:
     shapes = [list(shape.dim) for shape in net.input_shape]
     if net.input_dim:
         if shapes:
-            raise ValueError(f"{where}: wanted input_dim or input_shape, got both")
+            raise ValueError(f"{where}: expected input_dim or input_shape, got both")
         shapes = [list(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
         if len(net.input_dim) % 4:
-            raise ValueError(f"{where}: wanted four input_dim for each input, got {len(net.input_dim)}")
+            raise ValueError(f"{where}: expected four input_dim for each input, got {len(net.input_dim)}")
     if shapes and len(shapes) != len(net.input):
         raise ValueError(
-            f"{where}: wanted a shape for each input, got {len(shapes)} shapes for {len(net.input)} inputs"
+            f"{where}: expected a shape for each input, got {len(shapes)} shapes for {len(net.input)} inputs"
         )
     layers = []
     for i, name in enumerate(net.input):

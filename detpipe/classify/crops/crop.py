@@ -41,7 +41,7 @@ def crop_regions(image: Image, boxes: Float32Array, config: CropConfig) -> npt.N
     size = shown[:, 2:] - shown[:, :2]
     sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     if len(boxes) and sides.min() <= 0:
-        raise ValueError(f"crop: wanted boxes with an area, got {boxes[sides.argmin()].tolist()}")
+        raise ValueError(f"crop: expected boxes with an area, got {boxes[sides.argmin()].tolist()}")
     # By axis, the level at which the region shrinks by less than two: never blurred beyond the crop's resolution.
     levels = np.floor(np.log2(np.maximum(size / side, 1))).astype(int)
     ripmap: dict[tuple[int, int], Image] = {(0, 0): image}

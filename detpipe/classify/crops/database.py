@@ -135,7 +135,7 @@ class CropsReader:
             images.append(unpack_image(datum, self._where(key)))
             if datum.box_target:
                 if len(datum.box_target) != 4:
-                    raise CorruptDatumError(f"{self._where(key)}: wanted 4 deltas, got {len(datum.box_target)}")
+                    raise CorruptDatumError(f"{self._where(key)}: expected 4 deltas, got {len(datum.box_target)}")
                 deltas[row] = datum.box_target
         crops = np.stack(images) if images else np.zeros((0, 0, 0, 3), dtype=np.uint8)
         return CropBatch(crops, self.labels[np.asarray(places, dtype=np.int64)], deltas)

@@ -42,10 +42,10 @@ class CropConfig:
 
     def __post_init__(self) -> None:
         if self.size < 8:
-            raise ValueError(f"crops.size: wanted at least 8 pixels, got {self.size}")
+            raise ValueError(f"crops.size: expected at least 8 pixels, got {self.size}")
         if not 0 <= self.context_pad < REFERENCE_SIDE // 2:
-            raise ValueError(f"crops.context_pad: wanted 0 to {REFERENCE_SIDE // 2 - 1}, got {self.context_pad}")
+            raise ValueError(f"crops.context_pad: expected 0 to {REFERENCE_SIDE // 2 - 1}, got {self.context_pad}")
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):
-            raise ValueError(f"crops.fill: wanted three values of 0 to 255, got {list(self.fill)}")
+            raise ValueError(f"crops.fill: expected three values of 0 to 255, got {list(self.fill)}")
         if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"crops.jpeg_quality: wanted 1 to 100, got {self.jpeg_quality}")
+            raise ValueError(f"crops.jpeg_quality: expected 1 to 100, got {self.jpeg_quality}")

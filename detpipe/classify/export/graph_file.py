@@ -34,7 +34,7 @@ def check_onnx_packages() -> None:
     """Raise ImportError where one is missing."""
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"format=onnx: wanted {', '.join(missing)}; pip install 'detpipe[export]', or format=torch")
+        raise ImportError(f"format=onnx: expected {', '.join(missing)}; pip install 'detpipe[export]', or format=torch")
 
 
 def write_torch(graph: NetworkGraph, path: Path) -> float:
@@ -98,7 +98,7 @@ def largest_difference(graph: NetworkGraph, run: Run) -> float:
             wanted = _arrays(graph.network(*example.values()))
         for ours, theirs in zip(wanted, run(example), strict=True):
             if ours.shape != theirs.shape:
-                raise ExportError(f"the graph is wrong: wanted results of shape {ours.shape}, got {theirs.shape}")
+                raise ExportError(f"the graph is wrong: expected results of shape {ours.shape}, got {theirs.shape}")
             differences.append(float(np.abs(ours - theirs).max(initial=0.0)))
     largest = float(np.max(differences))  # NaN where one is, which Python's max would pass over
     if not largest <= TOLERANCE:

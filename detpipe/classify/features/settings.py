@@ -21,10 +21,11 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         if self.grid < 1 or not all(32 <= side <= 4096 for side in self.image_sides):
             raise ValueError(
-                f"features: wanted grid from 1 and image_sides of 32 to 4096, got {self.grid}, {list(self.image_sides)}"
+                f"features: expected grid from 1 and image_sides of 32 to 4096, got {self.grid}, "
+                f"{list(self.image_sides)}"
             )
         if not self.crops and not self.image_sides:
-            raise ValueError("features: wanted crops=true, or image_sides, or both, got neither")
+            raise ValueError("features: expected crops=true, or image_sides, or both, got neither")
 
     @property
     def views(self) -> tuple[bool, ...]:

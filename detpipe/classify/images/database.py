@@ -77,7 +77,7 @@ class Resize:
             return cls(short=int(side))
         if _is_side(height) and _is_side(width):
             return cls(size=(int(height), int(width)))
-        raise ValueError(f"resize: wanted HEIGHTxWIDTH (256x256), short:SIDE (short:256) or none, got {text!r}")
+        raise ValueError(f"resize: expected HEIGHTxWIDTH (256x256), short:SIDE (short:256) or none, got {text!r}")
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W, 3) or (H, W) -> the same at the new size.
@@ -187,7 +187,7 @@ def stored_paths(path: Path) -> list[Path]:
         return [path]
     shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
     if not shards:
-        raise DatabaseError(f"{path}: wanted an LMDB folder with data.mdb, or its shards, found none; run make-db")
+        raise DatabaseError(f"{path}: expected an LMDB folder with data.mdb, or its shards, found none; run make-db")
     return shards
 
 
@@ -268,7 +268,7 @@ def stored_label(record: memoryview, where: str) -> int:
     if len(record) <= SMALL:  # quicker whole than field by field
         label = parse_datum(bytes(record), where).label
         if label < 0:
-            raise CorruptDatumError(f"{where}: wanted a label of 0 or more, got {label}")
+            raise CorruptDatumError(f"{where}: expected a label of 0 or more, got {label}")
         return label
     label = 0
     try:
@@ -277,11 +277,11 @@ def stored_label(record: memoryview, where: str) -> int:
                 label = read_varint(field.value, 0, where)[0]  # of several the last counts, as protobuf has it
     except ValueError as error:
         raise CorruptDatumError(
-            f"{where}: wanted a Datum, got {len(record)} other bytes; make the database again"
+            f"{where}: expected a Datum, got {len(record)} other bytes; make the database again"
         ) from error
     if label >= 1 << 31:
         signed = label - (1 << 64) if label >= 1 << 63 else label
-        raise CorruptDatumError(f"{where}: wanted a label of 0 or more, got {signed}")
+        raise CorruptDatumError(f"{where}: expected a label of 0 or more, got {signed}")
     return label
 
 

@@ -27,12 +27,12 @@ class ViewConfig:
         for name in ("share", "random_area"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise ValueError(f"view.{name}: wanted a share above 0 up to 1, or null, got {value}")
+                raise ValueError(f"view.{name}: expected a share above 0 up to 1, or null, got {value}")
         if self.random_area is not None and self.share is None:
             raise ValueError(
-                "view.random_area: wanted a view.share for the tests beside it, got none; give view.share=0.875, say"
+                "view.random_area: expected a view.share for the tests beside it, got none; give view.share=0.875, say"
             )
         if not 0 <= self.colour < 1:
-            raise ValueError(f"view.colour: wanted a number from 0 and below 1, got {self.colour}")
+            raise ValueError(f"view.colour: expected a number from 0 and below 1, got {self.colour}")
         if not 0 <= self.mixup < math.inf:
-            raise ValueError(f"view.mixup: wanted a number of at least 0, got {self.mixup}")
+            raise ValueError(f"view.mixup: expected a number of at least 0, got {self.mixup}")

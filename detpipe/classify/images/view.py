@@ -98,7 +98,7 @@ def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConf
     room = (image_size[0] - height, image_size[1] - width)
     if min(room) < 0:
         raise ValueError(
-            f"wanted images of at least {height} x {width} pixels to cut the input out, got {image_size[0]} x "
+            f"expected images of at least {height} x {width} pixels to cut the input out, got {image_size[0]} x "
             f"{image_size[1]}; make the database larger, give backbone.input_size, or view.share=1 to enlarge"
         )
     if draws is None or not view.random_crop:

@@ -21,7 +21,9 @@ def run(config: ClassesAdd) -> None:
     known = replace(config.data_source, classes=None).class_names()
     lacking = [name for name in known if name not in now.spec.classes]
     if config.name is None and len(lacking) != 1:
-        raise ValueError(f"classes add: wanted the name of one class, name=..., the detector lacks {lacking or 'none'}")
+        raise ValueError(
+            f"classes add: expected the name of one class, name=..., the detector lacks {lacking or 'none'}"
+        )
     name = config.name if config.name is not None else lacking[0]
     if name in now.spec.classes:
         raise ValueError(f"classes add: {name} is known; the detector has {list(now.spec.classes)}, lacks {lacking}")
@@ -46,6 +48,6 @@ def check_objects(config: ClassesAdd, now: Trained, known: Sequence[str], name: 
     dataset = replace(config.data_source, classes=[name]).load(Split.train) if name in known else None
     if dataset is None or not taught_classes(dataset):
         raise ValueError(
-            f"classes add: wanted training images with objects of {name} that are not difficult, found none; the "
+            f"classes add: expected training images with objects of {name} that are not difficult, found none; the "
             f"detector lacks {lacking or 'none'} of the data set's classes"
         )

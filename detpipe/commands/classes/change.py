@@ -188,7 +188,7 @@ def planned_changes(
     classifier sees regions, FeatureStoreError for a damaged one, CorruptRecordError for damaged proposals.
     """
     if Split.train not in splits or splits[Split.train].ground_truth is None:
-        raise ValueError("wanted a train split with annotations, got none: name it in the dataset settings")
+        raise ValueError("expected a train split with annotations, got none: name it in the dataset settings")
     changes = {}
     for split in (Split.train, Split.test):
         path = config.folder.features(split)
@@ -240,7 +240,7 @@ def check_learnable(head: StoredHeadConfig, change: StoreChange, classes: Sequen
     if lacking or (head.TOGETHER and not taught):
         near = f" that overlap its objects by head.positive_iou={at_least} or more" if at_least else ""
         raise ValueError(
-            f"wanted regions of {', '.join(lacking or classes)}{near} to learn from, got none; give a data set with "
+            f"expected regions of {', '.join(lacking or classes)}{near} to learn from, got none; give a data set with "
             "boxes of it on images that have proposals, or make features of more regions (sampling.*)"
         )
 

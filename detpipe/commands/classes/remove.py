@@ -11,7 +11,7 @@ def run(config: ClassesRemove) -> None:
     now = trained(config.folder)
     if config.name not in now.spec.classes or len(now.spec.classes) == 1:
         raise ValueError(
-            f"classes remove: wanted name=... of one of several classes {list(now.spec.classes)}, got {config.name}"
+            f"classes remove: expected name=... of one of several classes {list(now.spec.classes)}, got {config.name}"
         )
     label = now.spec.classes.index(config.name) + 1
     change_classes(

@@ -36,7 +36,7 @@ class ComputeMean(Command):
 def run(config: ComputeMean) -> None:
     """Write the mean image and say the mean of each channel."""
     if config.db is None or config.out is None:
-        raise ValueError("compute-mean: wanted a database and a file to write; give db=DB out=FILE.binaryproto")
+        raise ValueError("compute-mean: expected a database and a file to write; give db=DB out=FILE.binaryproto")
     path = Path(config.out)
     with ImagesReader(Path(config.db)) as reader:
         mean = mean_image(reader)
@@ -54,7 +54,7 @@ def mean_image(reader: ImagesReader) -> Float32Array:
     to the bit; beyond, Caffe's sums are rounded and these are not.
     """
     if not len(reader):
-        raise ValueError(f"{reader.path}: wanted images to take the mean of, got an empty database")
+        raise ValueError(f"{reader.path}: expected images to take the mean of, got an empty database")
     total: npt.NDArray[np.uint64] | None = None
     for place in progress(range(len(reader)), "mean", total=len(reader), unit="image"):
         planes = reader.planes(place)
@@ -62,7 +62,7 @@ def mean_image(reader: ImagesReader) -> Float32Array:
             total = np.zeros(planes.shape, dtype=np.uint64)
         if planes.shape != total.shape:
             raise ValueError(
-                f"{reader.path}, record {reader.key(place).decode(errors='replace')}: wanted {total.shape} "
+                f"{reader.path}, record {reader.key(place).decode(errors='replace')}: expected {total.shape} "
                 f"(C, H, W) as the first image, got {planes.shape}; make the database with resize=HEIGHTxWIDTH"
             )
         total += planes

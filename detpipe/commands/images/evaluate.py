@@ -72,7 +72,8 @@ def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClass
     outputs = network.n_outputs()
     if names is not None and len(names) != outputs:
         raise ValueError(
-            f"{reader.path}: wanted labels of the network's {outputs} outputs, got a database of {len(names)} classes, "
+            f"{reader.path}: expected labels of the network's {outputs} outputs, got a database of {len(names)} "
+            "classes, "
             "whose labels are others; make it from a list with the network's own labels"
         )
     # The weights bring no names: the database's stand for them.

@@ -90,20 +90,20 @@ class MakeDb(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.idx_images is None) != (self.idx_labels is None):
-            raise ValueError("idx_images and idx_labels: wanted both or none, got one; give both files of the set")
+            raise ValueError("idx_images and idx_labels: expected both or none, got one; give both files of the set")
         if self.idx_images is not None and self.list is not None:
-            raise ValueError("list and idx_images: wanted one of them, got both")
+            raise ValueError("list and idx_images: expected one of them, got both")
         Resize.parse(self.resize_as)
         if self.first < 0:
-            raise ValueError(f"first: wanted at least 0, got {self.first}")
+            raise ValueError(f"first: expected at least 0, got {self.first}")
         if self.count is not None and self.count < 1:
-            raise ValueError(f"count: wanted at least 1, or null for all, got {self.count}")
+            raise ValueError(f"count: expected at least 1, or null for all, got {self.count}")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality: wanted 1 to 100, got {self.quality}")
+            raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
         if not 1 <= self.num_shards <= 99_999:
-            raise ValueError(f"num_shards: wanted 1 to 99999, got {self.num_shards}")
+            raise ValueError(f"num_shards: expected 1 to 99999, got {self.num_shards}")
         if not 0 <= self.max_bad <= 1:
-            raise ValueError(f"max_bad: wanted a share from 0 to 1, got {self.max_bad}")
+            raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and self.list is None and self.idx_labels is None:
             raise ValueError("classes: goes with list=FILE or idx_labels=FILE; folders are named by themselves")
 
@@ -123,7 +123,7 @@ class MakeDb(Command):
     def database(self) -> Path:
         """Where it is written. Raises ValueError where nobody said."""
         if self.out is None:
-            raise ValueError("out: wanted the folder of the database, got none; give out=DB")
+            raise ValueError("out: expected the folder of the database, got none; give out=DB")
         return Path(self.out)
 
 
@@ -159,7 +159,7 @@ def read_images(config: MakeDb) -> LabelledImages:
     end = len(images.images) if config.count is None else config.first + config.count
     if not config.first < end <= len(images.images):
         raise ValueError(
-            f"{config.source}: wanted at least {max(end, config.first + 1)} images for first={config.first} and "
+            f"{config.source}: expected at least {max(end, config.first + 1)} images for first={config.first} and "
             f"count={config.count}, got {len(images.images)}"
         )
     return replace(images, images=images.images[config.first : end])
@@ -174,7 +174,7 @@ def read_source(config: MakeDb) -> LabelledImages:
         return read_class_folders(Path(config.root))
     images = read_image_list(Path(config.list), Path(config.root), classes)
     if not images.images:
-        raise ValueError(f"{config.list}: wanted images, a line each, got an empty list")
+        raise ValueError(f"{config.list}: expected images, a line each, got an empty list")
     return images
 
 
@@ -268,7 +268,7 @@ class SameSize:
         self.wanted = self.wanted or size
         if size != self.wanted:
             raise OtherSizeError(
-                f"{task.path}: wanted {self.wanted} (height, width) as the first image, got {size}; "
+                f"{task.path}: expected {self.expected} (height, width) as the first image, got {size}; "
                 "give resize=HEIGHTxWIDTH, or check_size=false"
             )
 

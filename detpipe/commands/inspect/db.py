@@ -78,7 +78,7 @@ def image_manifest(path: Path) -> Manifest | None:
     manifest = find_manifest(path)
     if manifest is not None and manifest.stage not in STAGES:
         raise ValueError(
-            f"{path}: wanted a database of images, as make-db, crop and Caffe write them, got what "
+            f"{path}: expected a database of images, as make-db, crop and Caffe write them, got what "
             f"`detpipe {manifest.stage}` wrote"
         )
     return manifest
@@ -97,7 +97,7 @@ def manifest_faults(contents: DatabaseContents, manifest: Manifest | None) -> It
     found = len(contents.records) + contents.unreadable
     wanted = manifest.summary.get("images" if manifest.stage == "make-db" else "crops")
     if wanted is not None and wanted != found:
-        yield Fault("manifest", f"wanted {wanted} records, found {found}")
+        yield Fault("manifest", f"expected {wanted} records, found {found}")
     elif manifest.summary.get("content") not in (None, contents.digest):
         yield Fault("manifest", "the records are not those that were written; make the database again")
     classes = manifest_classes(manifest)

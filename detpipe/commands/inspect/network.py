@@ -82,7 +82,7 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
         images = np.stack([middle_square(read_image(path), studied.spec) for path in paths])
         source = f"{config.image}" + (f", {len(paths)} images" if len(paths) > 1 else "")
     if config.label is not None and not 0 <= config.label < studied.outputs:
-        raise ValueError(f"label: wanted one of 0 to {studied.outputs - 1}, got {config.label}")
+        raise ValueError(f"label: expected one of 0 to {studied.outputs - 1}, got {config.label}")
     drawn = generator.integers(0, studied.outputs, len(images))
     labels = drawn if config.label is None else np.full_like(drawn, config.label)
     device = resolve_device(config.device)
@@ -106,7 +106,7 @@ def _image_files(path: Path) -> list[Path]:
         return [path]
     found = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise FileNotFoundError(f"image: wanted an image or a folder of images, got {path}, which has none")
+        raise FileNotFoundError(f"image: expected an image or a folder of images, got {path}, which has none")
     return found
 
 

@@ -46,7 +46,7 @@ def training_folder(run_folder: RunFolder) -> Path:
         if of_training or (folder / "log.jsonl").is_file():
             return folder
     raise ValueError(
-        f"{run_folder.path}: wanted a run folder with a training, found no {run_folder.classifier.name}/log.jsonl; "
+        f"{run_folder.path}: expected a run folder with a training, found no {run_folder.classifier.name}/log.jsonl; "
         "give run_dir=DIR, or run train-cls first"
     )
 
@@ -107,7 +107,7 @@ def as_json(data: TrainingPage) -> dict[str, Any]:
         "training": data.subtitle,
         "complete": data.complete,
         "iterations": data.iterations,
-        "wanted": data.wanted,
+        "expected": data.wanted,
         "iterations_per_second": data.iterations_per_second,
         "waiting": data.last("waiting"),
         "seconds": data.seconds,

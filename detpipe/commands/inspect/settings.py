@@ -30,7 +30,7 @@ class NetworkCommand(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch < 1 or self.classes < 2:
-            raise ValueError(f"batch, classes: wanted numbers from 1 and 2, got {self.batch} and {self.classes}")
+            raise ValueError(f"batch, classes: expected numbers from 1 and 2, got {self.batch} and {self.classes}")
 
     @property
     def is_training(self) -> bool:
@@ -52,7 +52,7 @@ class InspectActivations(NetworkCommand):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.maps < 1:
-            raise ValueError(f"maps: wanted a number from 1, got {self.maps}")
+            raise ValueError(f"maps: expected a number from 1, got {self.maps}")
 
 
 @dataclass(kw_only=True)
@@ -72,7 +72,7 @@ class InspectTime(NetworkCommand):
         super().__post_init__()
         if self.iterations < 1 or self.warm_up < 0:
             got = f"{self.iterations} and {self.warm_up}"
-            raise ValueError(f"iterations, warm_up: wanted numbers from 1 and from 0, got {got}")
+            raise ValueError(f"iterations, warm_up: expected numbers from 1 and from 0, got {got}")
 
     @property
     def is_training(self) -> bool:
@@ -100,7 +100,7 @@ class InspectWeights(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.filters < 1:
-            raise ValueError(f"filters: wanted a number from 1, got {self.filters}")
+            raise ValueError(f"filters: expected a number from 1, got {self.filters}")
 
 
 @dataclass(kw_only=True)
@@ -125,13 +125,13 @@ class InspectDb(Command):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.sample <= 1000:
-            raise ValueError(f"sample: wanted 0 to 1000 records, got {self.sample}")
+            raise ValueError(f"sample: expected 0 to 1000 records, got {self.sample}")
 
     @property
     def database(self) -> Path:
         """What is looked into. Raises ValueError where nobody said."""
         if self.db is None:
-            raise ValueError("db: wanted a database to look into, got none; give db=DB")
+            raise ValueError("db: expected a database to look into, got none; give db=DB")
         return Path(self.db)
 
     @property

@@ -76,7 +76,7 @@ def weights_file(name: str) -> Path:
         if found.is_file():
             return found
     raise FileNotFoundError(
-        f"{path}: wanted a file of weights, or a run folder with a trained classifier, found neither"
+        f"{path}: expected a file of weights, or a run folder with a trained classifier, found neither"
     )
 
 
@@ -88,7 +88,7 @@ def other_weights(against: str, folder: Path, prototxt: str | None) -> tuple[str
     config = trained_backbone(folder)
     if config.weights == NONE:
         raise ValueError(
-            f"against=start: wanted a training that started from weights, {folder} started from random ones"
+            f"against=start: expected a training that started from weights, {folder} started from random ones"
         )
     network = create_backbone(stored_backbone(folder, config))
     return f"weights {config.weights} of {config.name}", network.state_dict()
@@ -98,7 +98,7 @@ def trained_backbone(folder: Path) -> BackboneConfig:
     """The backbone of a classifier, of regions or of images. Raises FileNotFoundError or ClassifierError."""
     description = folder / "classifier.json"
     if not description.is_file():
-        raise FileNotFoundError(f"against=start: wanted a run folder with a trained classifier, got {folder}")
+        raise FileNotFoundError(f"against=start: expected a run folder with a trained classifier, got {folder}")
     return load_spec(folder).backbone
 
 
@@ -126,7 +126,7 @@ def drawn_filters(tensors: Mapping[str, Tensor], config: InspectWeights, *, bgr:
     if name not in tensors or not is_filter_bank(tensors[name]):
         banks = [bank for bank, tensor in tensors.items() if is_filter_bank(tensor)]
         some = ", ".join(banks[:5]) + (", ..." if len(banks) > 5 else "") or "none here"
-        raise ValueError(f"layer: wanted a tensor of filters with some extent ({some}), got {name!r}")
+        raise ValueError(f"layer: expected a tensor of filters with some extent ({some}), got {name!r}")
     return name, mosaic(filter_pictures(tensors[name], config.filters, bgr=bgr), SIDE)
 
 

@@ -34,7 +34,7 @@ def run(config: ProposalsExport) -> None:
     """Write the proposals of every image of the split, in the data set's order; an image without any has no boxes."""
     out = Path(config.out)
     if out.suffix != SUFFIX[config.format]:
-        raise ValueError(f"out: wanted a file ending in {SUFFIX[config.format]}, got {config.out!r}; give out=FILE")
+        raise ValueError(f"out: expected a file ending in {SUFFIX[config.format]}, got {config.out!r}; give out=FILE")
     split = config.open_split()
     images: list[tuple[ImageRecord, Proposals]] = []
     for record, stored in split.read():

@@ -24,5 +24,5 @@ def run(config: ProposalsFuse) -> None:
     The images are read again: a source's boxes count only for the bytes that they were made on.
     """
     if not isinstance(config.proposals, Fused):
-        raise ValueError("proposals fuse: wanted proposals=fuse, got another method; that is `detpipe propose`")
+        raise ValueError("proposals fuse: expected proposals=fuse, got another method; that is `detpipe propose`")
     propose.run(config)

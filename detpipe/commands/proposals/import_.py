@@ -21,5 +21,5 @@ class ProposalsImport(Propose):
 def run(config: ProposalsImport) -> None:
     """Match the boxes with the images of every split, and measure how many objects they find."""
     if not isinstance(config.proposals, ImportedProposals):
-        raise ValueError("proposals import: wanted proposals=import, got another method; that is `detpipe propose`")
+        raise ValueError("proposals import: expected proposals=import, got another method; that is `detpipe propose`")
     propose.run(config)

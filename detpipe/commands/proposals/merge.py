@@ -36,7 +36,7 @@ def run(config: ProposalsMerge) -> None:
     """
     shards = [find_database(shard) for shard in config.shards]
     if not shards:
-        raise ValueError("merge: wanted shards, got none; give shards=[runs/a,runs/b]")
+        raise ValueError("merge: expected shards, got none; give shards=[runs/a,runs/b]")
     if config.folder.proposals.resolve() in [shard.resolve() for shard in shards]:
         raise ValueError(f"merge: {config.folder.proposals} is itself a shard; give another run_dir")
     splits = load_splits(config.data_source)
@@ -96,7 +96,7 @@ def record_in(readers: Sequence[ProposalsReader], split: Split, record: ImageRec
     found = {reader.raw(split.value, record.image_id): reader.path for reader in there}
     name = f"{split.value} image {record.image_id}"
     if len(found) > 1:
-        raise ShardError(f"{name}: wanted one record, got different ones in {' and '.join(map(str, found.values()))}")
+        raise ShardError(f"{name}: expected one record, got different ones in {' and '.join(map(str, found.values()))}")
     for data, path in found.items():
         if parse_proposals(data, f"{path}, {name}").image_digest != file_digest(record.path):
             raise ShardError(f"{path}: {name} was another file than {record.path} is now; make this shard again")

@@ -52,7 +52,7 @@ def by_name(stored: Sequence[StoredSplit]) -> dict[str, StoredSplit]:
     named: dict[str, StoredSplit] = {}
     for folder, one in zip(folders, stored, strict=True):
         if folders.count(folder) > 1:
-            raise ValueError(f"against: wanted other proposals than the first, each once, got {one.path} twice")
+            raise ValueError(f"against: expected other proposals than the first, each once, got {one.path} twice")
         named[folder.name if names.count(folder.name) == 1 else str(one.path.parent)] = one
     return named
 

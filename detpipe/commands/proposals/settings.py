@@ -64,9 +64,9 @@ class ProposalsRecall(SplitCommand):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"budgets: wanted numbers of proposals from 1, got {self.budgets}")
+            raise ValueError(f"budgets: expected numbers of proposals from 1, got {self.budgets}")
         if self.resamples < 0:
-            raise ValueError(f"resamples: wanted a number from 0 (no intervals), got {self.resamples}")
+            raise ValueError(f"resamples: expected a number from 0 (no intervals), got {self.resamples}")
 
 
 @dataclass(kw_only=True)
@@ -88,9 +88,9 @@ class ProposalsShow(SplitCommand):
         super().__post_init__()
         if self.count < 1 or self.top < 0 or self.budget < 1:
             got = f"{self.count}, {self.top} and {self.budget}"
-            raise ValueError(f"count, top, budget: wanted numbers from 1, 0 and 1, got {got}")
+            raise ValueError(f"count, top, budget: expected numbers from 1, 0 and 1, got {got}")
         if not 0 < self.min_iou <= 1:
-            raise ValueError(f"min_iou: wanted an IoU above 0, at most 1, got {self.min_iou}")
+            raise ValueError(f"min_iou: expected an IoU above 0, at most 1, got {self.min_iou}")
 
 
 class ExportFormat(enum.Enum):

@@ -48,7 +48,7 @@ def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRec
     unknown = [name for name in images if name not in by_id]
     if unknown:
         some = ", ".join(list(by_id)[:3])
-        raise ValueError(f"images: wanted ids of {dataset.name} ({some}, ...), got {', '.join(unknown)}")
+        raise ValueError(f"images: expected ids of {dataset.name} ({some}, ...), got {', '.join(unknown)}")
     return [by_id[name] for name in images]
 
 

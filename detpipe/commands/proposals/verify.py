@@ -52,7 +52,7 @@ def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:
     with ProposalsReader(database) as reader:
         wanted = manifest.summary.get("records")
         if wanted is not None and len(reader) != wanted:
-            yield f"{database}: wanted {wanted} records, found {len(reader)}"
+            yield f"{database}: expected {wanted} records, found {len(reader)}"
         for key, data in progress(reader.records(), "verify", total=len(reader), unit="record"):
             try:
                 stored = parse_proposals(data, f"record {key!r}")

@@ -60,7 +60,7 @@ def refuse_another_multibox(config: TrainCls) -> None:
     path = config.folder.multibox
     if not path.is_dir() and (path.is_symlink() or path.exists()):
         raise ArtefactError(
-            f"{path}: wanted a folder, or nothing, got {'a link to nothing' if path.is_symlink() else 'a file'}; "
+            f"{path}: expected a folder, or nothing, got {'a link to nothing' if path.is_symlink() else 'a file'}; "
             "head=multibox_fast_rcnn writes its proposing half there: move it away"
         )
     if find_manifest(config.folder.multibox) is not None:
@@ -104,7 +104,7 @@ def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnConfig) -> Numbers |
     start = read_spec(folder, MultiBoxFastRcnnSpec)
     if len(start.head.maps) != len(head.maps):
         raise ValueError(
-            f"solver.weights: wanted a network of {len(head.maps)} maps, got one of {start.head.maps} in {folder}; "
+            f"solver.weights: expected a network of {len(head.maps)} maps, got one of {start.head.maps} in {folder}; "
             "give its head.* settings"
         )
     return start.shapes

@@ -39,7 +39,7 @@ class FastRcnn(nn.Module):
         self.maps = tuple(config.maps)
         self.strides = tuple(backbone.feature_maps[name].stride for name in config.maps)
         if list(self.strides) != sorted(self.strides):
-            raise ValueError(f"head.maps: wanted fine to coarse, got {config.maps} of strides {list(self.strides)}")
+            raise ValueError(f"head.maps: expected fine to coarse, got {config.maps} of strides {list(self.strides)}")
         self.pooling, self.pool_size = config.pooling, config.pool_size
         depths = [backbone.feature_maps[name].channels for name in config.maps]
         self.merge = None

@@ -55,23 +55,23 @@ class FastRcnnConfig(TrainedHeadConfig):
         self.maps, self.scales = list(self.maps), list(self.scales)
         if not self.maps or (self.merge_width is None and len(self.maps) > 1):
             raise ValueError(
-                f"head.maps: wanted one map, or several with head.merge_width=WIDTH, got {self.maps} without"
+                f"head.maps: expected one map, or several with head.merge_width=WIDTH, got {self.maps} without"
             )
         if self.box_regression is BoxRegression.ridge:
             raise ValueError(
-                "head.box_regression: fast_rcnn trains it with the classes: wanted joint or none, got ridge"
+                "head.box_regression: fast_rcnn trains it with the classes: expected joint or none, got ridge"
             )
         for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
             if getattr(self, name) < 1:
-                raise ValueError(f"head.{name}: wanted at least 1, got {getattr(self, name)}")
+                raise ValueError(f"head.{name}: expected at least 1, got {getattr(self, name)}")
         if not self.start_gain > 0:
-            raise ValueError(f"head.start_gain: wanted a number above 0, got {self.start_gain}")
+            raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:
-            raise ValueError(f"head.refine: wanted a number from 0, got {self.refine}")
+            raise ValueError(f"head.refine: expected a number from 0, got {self.refine}")
         if self.merge_width is not None and self.merge_width < 1:
-            raise ValueError(f"head.merge_width: wanted at least 1 channel or null, got {self.merge_width}")
+            raise ValueError(f"head.merge_width: expected at least 1 channel or null, got {self.merge_width}")
         if not self.scales or min(self.scales) < 32:
-            raise ValueError(f"head.scales: wanted sides of at least 32 pixels, got {self.scales}")
+            raise ValueError(f"head.scales: expected sides of at least 32 pixels, got {self.scales}")
 
 
 @dataclass(kw_only=True)
@@ -102,12 +102,12 @@ class MultiBoxFastRcnnConfig(FastRcnnConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.merge_width is None:
-            raise ValueError("head.merge_width: multibox_fast_rcnn merges its maps: wanted a width, got null")
+            raise ValueError("head.merge_width: multibox_fast_rcnn merges its maps: expected a width, got null")
         if self.proposals < 1 or not 0 <= self.proposal_nms <= 1 or not 0 <= self.quality <= 1:
             raise ValueError(
-                "head: wanted proposals >= 1, proposal_nms and quality in [0, 1], got "
+                "head: expected proposals >= 1, proposal_nms and quality in [0, 1], got "
                 f"{self.proposals}, {self.proposal_nms}, {self.quality}"
             )
         if not self.multibox_weight >= 0:
-            raise ValueError(f"head.multibox_weight: wanted at least 0, got {self.multibox_weight}")
+            raise ValueError(f"head.multibox_weight: expected at least 0, got {self.multibox_weight}")
         check_views(self.crop_share, self.crop_area, self.colour)

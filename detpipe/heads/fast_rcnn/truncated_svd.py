@@ -15,7 +15,7 @@ def split_linear(width_in: int, width_out: int, rank: int) -> nn.Sequential:
     Raises ValueError for a rank outside of 1..min(width_in, width_out).
     """
     if not 1 <= rank <= min(width_in, width_out):
-        raise ValueError(f"svd: wanted a rank of 1 to {min(width_in, width_out)}, got {rank}")
+        raise ValueError(f"svd: expected a rank of 1 to {min(width_in, width_out)}, got {rank}")
     return nn.Sequential(nn.Linear(width_in, rank, bias=False), nn.Linear(rank, width_out))
 
 

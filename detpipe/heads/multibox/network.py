@@ -109,7 +109,7 @@ class MultiBox(nn.Module):
         super().__init__()
         backbone.check_map_names(config.maps)
         if len(shapes) != config.n_maps:
-            raise ValueError(f"multibox: wanted shapes of priors for {config.n_maps} maps, got {len(shapes)}")
+            raise ValueError(f"multibox: expected shapes of priors for {config.n_maps} maps, got {len(shapes)}")
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
         self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach

@@ -101,7 +101,7 @@ def as_shapes(numbers: Sequence[Sequence[Sequence[float]]]) -> list[Float32Array
 
 def _require_objects(count: int) -> None:
     if not count:
-        raise ValueError("priors: wanted objects to cluster, got none: has the training set no boxes?")
+        raise ValueError("priors: expected objects to cluster, got none: has the training set no boxes?")
 
 
 def _kmeans(points: npt.NDArray[np.float64], count: int, seed: int) -> npt.NDArray[np.float64]:

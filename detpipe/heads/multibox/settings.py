@@ -108,22 +108,24 @@ class MultiBoxTargetConfig:
 
     def __post_init__(self) -> None:
         if self.priors < 1:
-            raise ValueError(f"multibox.priors: wanted at least 1, got {self.priors}")
+            raise ValueError(f"multibox.priors: expected at least 1, got {self.priors}")
         if not self.cells > 0:
-            raise ValueError(f"multibox.cells: wanted a number above 0, got {self.cells}")
+            raise ValueError(f"multibox.cells: expected a number above 0, got {self.cells}")
         if not 0 <= self.negative_iou <= self.positive_iou <= 1 or self.at_least < 0:
             raise ValueError(
-                "multibox: wanted 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "
+                "multibox: expected 0 <= negative_iou <= positive_iou <= 1 and at_least >= 0, got "
                 f"{self.negative_iou}, {self.positive_iou}, {self.at_least}"
             )
         if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
             raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
         if self.negatives is not None and self.negatives < 1:
-            raise ValueError(f"multibox.negatives: wanted at least 1 for each positive, or null, got {self.negatives}")
+            raise ValueError(
+                f"multibox.negatives: expected at least 1 for each positive, or null, got {self.negatives}"
+            )
         if not self.start_gain > 0:
-            raise ValueError(f"multibox.start_gain: wanted a number above 0, got {self.start_gain}")
+            raise ValueError(f"multibox.start_gain: expected a number above 0, got {self.start_gain}")
         if not self.location_weight >= 0:
-            raise ValueError(f"multibox.location_weight: wanted at least 0, got {self.location_weight}")
+            raise ValueError(f"multibox.location_weight: expected at least 0, got {self.location_weight}")
 
     @property
     def by_corners(self) -> bool:
@@ -167,10 +169,12 @@ class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
         super().__post_init__()
         self.maps, self.scales = list(self.maps), list(self.scales)
         if not self.maps or not self.scales or min(self.scales) < 32:
-            raise ValueError(f"multibox: wanted maps, and scales of at least 32 pixels, got {self.maps}, {self.scales}")
+            raise ValueError(
+                f"multibox: expected maps, and scales of at least 32 pixels, got {self.maps}, {self.scales}"
+            )
         for name in ("width", "hidden", "max_side"):
             if getattr(self, name) < 1:
-                raise ValueError(f"multibox.{name}: wanted at least 1, got {getattr(self, name)}")
+                raise ValueError(f"multibox.{name}: expected at least 1, got {getattr(self, name)}")
         check_views(self.crop_share, self.crop_area, self.colour)
 
     @property
@@ -188,7 +192,7 @@ def check_views(crop_share: float, crop_area: float, colour: float) -> None:
     """Raise ValueError for settings by which no image can be shown."""
     if not 0 <= crop_share <= 1 or not 0 < crop_area <= 1 or not 0 <= colour < 1:
         raise ValueError(
-            "wanted crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
+            "expected crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
             f"{crop_share}, {crop_area}, {colour}"
         )
 

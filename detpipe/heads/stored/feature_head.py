@@ -47,7 +47,7 @@ class Examples:
         rows = np.flatnonzero(self.labels == label)
         if not len(rows):
             raise ValueError(
-                f"class {self.classes[label - 1]}: wanted regions of it in the store, got none; give images with its "
+                f"class {self.classes[label - 1]}: expected regions of it in the store, got none; give images with its "
                 "objects, or leave it out with dataset.classes=[...]"
             )
         return rows
@@ -55,7 +55,7 @@ class Examples:
     def any_positives(self) -> None:
         """Raise ValueError where no class has a region at all."""
         if not (self.labels > 0).any():
-            raise ValueError(f"wanted regions of one of the classes {self.classes} in the store, got none")
+            raise ValueError(f"expected regions of one of the classes {self.classes} in the store, got none")
 
 
 class FeatureHead(nn.Module, abc.ABC):
@@ -80,7 +80,7 @@ class FeatureHead(nn.Module, abc.ABC):
         super().__init__()
         wanted = {"mean", "scale", "box_weight", "box_bias", *type(self).__annotations__} - {"SHARED"}
         if tensors.keys() != wanted:
-            raise TypeError(f"{type(self).__name__}: wanted the tensors {sorted(wanted)}, got {sorted(tensors)}")
+            raise TypeError(f"{type(self).__name__}: expected the tensors {sorted(wanted)}, got {sorted(tensors)}")
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
@@ -154,7 +154,7 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.box_regression is BoxRegression.joint and not self.JOINT:
-            raise ValueError("head.box_regression: wanted ridge or none for a head on stored features, got joint")
+            raise ValueError("head.box_regression: expected ridge or none for a head on stored features, got joint")
 
     def train(self, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The head of all classes of the examples. Raises ValueError for a class without any.

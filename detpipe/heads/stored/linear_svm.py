@@ -67,7 +67,7 @@ def solve_svm(
     No examples give weights of 0. Raises ValueError for features and labels of different lengths.
     """
     if len(features) != len(positive):
-        raise ValueError(f"SVM: wanted a label for each of {len(features)} examples, got {len(positive)}")
+        raise ValueError(f"SVM: expected a label for each of {len(features)} examples, got {len(positive)}")
     # Imported here: numba takes seconds to import, which no other head needs.
     from detpipe.heads.dual_coordinate_descent import descend
 
@@ -167,9 +167,9 @@ class SvmConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.c > 0 and self.positive_weight > 0 and self.rounds > 0 and 0 < self.negative_iou <= 1):
-            raise ValueError("head: wanted c, positive_weight and rounds above 0 and negative_iou in (0, 1]")
+            raise ValueError("head: expected c, positive_weight and rounds above 0 and negative_iou in (0, 1]")
         if not 0 <= self.positive_iou <= 1:
-            raise ValueError(f"head.positive_iou: wanted an overlap from 0 to 1, got {self.positive_iou}")
+            raise ValueError(f"head.positive_iou: expected an overlap from 0 to 1, got {self.positive_iou}")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearSvmHead:
         """An SVM for each class."""
@@ -203,7 +203,7 @@ class SvmConfig(StoredHeadConfig):
         near = rows[examples.ious[rows] >= self.positive_iou]
         if not len(near):
             raise ValueError(
-                f"class {examples.classes[label - 1]}: wanted regions that overlap its objects by "
+                f"class {examples.classes[label - 1]}: expected regions that overlap its objects by "
                 f"head.positive_iou={self.positive_iou} or more, got {examples.ious[rows].max():.2f} at most; lower "
                 "it, or run `detpipe features` with sampling.own_boxes=true overwrite=true, which keeps the objects' "
                 "own boxes"

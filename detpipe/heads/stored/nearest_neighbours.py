@@ -61,7 +61,7 @@ class NearestNeighboursConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 1 or self.memory < self.k or not self.temperature > 0 or not 0 < self.background_iou <= 1:
-            raise ValueError("head: wanted k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
+            raise ValueError("head: expected k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
 
     def fit(
         self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False

@@ -71,7 +71,7 @@ class PrototypesConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.background < 0 or not 0 < self.negative_iou <= 1:
-            raise ValueError("head: wanted background from 0 and negative_iou in (0, 1]")
+            raise ValueError("head: expected background from 0 and negative_iou in (0, 1]")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """The background is of all examples; each class is added to it by itself."""

@@ -50,7 +50,7 @@ class SoftmaxRegressionConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
-            raise ValueError("head: wanted l2 and iterations above 0 and background_iou in (0, 1]")
+            raise ValueError("head: expected l2 and iterations above 0 and background_iou in (0, 1]")
 
     def fit(
         self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False

@@ -112,9 +112,9 @@ class TwoLayersConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.hidden, self.networks, self.batch_size) < 1 or not (self.passes > 0 and self.lr > 0):
-            raise ValueError("head: wanted hidden, networks and batch_size from 1, passes and lr above 0")
+            raise ValueError("head: expected hidden, networks and batch_size from 1, passes and lr above 0")
         if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1 and 0 < self.fg_share < 1):
-            raise ValueError("head: wanted dropout and input_dropout in [0, 1), fg_share in (0, 1)")
+            raise ValueError("head: expected dropout and input_dropout in [0, 1), fg_share in (0, 1)")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> TwoLayersHead:
         """The networks, whose first layer takes the geometry as it is."""

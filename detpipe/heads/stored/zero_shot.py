@@ -80,7 +80,7 @@ class ZeroShotConfig(StoredHeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.feature_ridge > 0 and self.vector_ridge > 0 and 0 < self.negative_iou <= 1):
-            raise ValueError("head: wanted feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
+            raise ValueError("head: expected feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """The map from the classes that have regions; all classes get their scores by their vectors.
@@ -91,7 +91,7 @@ class ZeroShotConfig(StoredHeadConfig):
         vectors = vectors_of(self._path(), examples.classes)
         seen = [label for label in range(1, len(examples.classes) + 1) if (examples.labels == label).any()]
         if not seen:
-            raise ValueError("zero-shot head: wanted regions of at least one class to learn the map from, got none")
+            raise ValueError("zero-shot head: expected regions of at least one class to learn the map from, got none")
         tensors = {
             "projection": torch.from_numpy(self._map(examples, vectors[np.array(seen) - 1], seen)),
             "vectors": torch.from_numpy(vectors),
@@ -107,7 +107,7 @@ class ZeroShotConfig(StoredHeadConfig):
         """It must have a vector, as long as the others'."""
         length, known = vectors_of(self._path(), [name]).shape[1], head.tensors()["vectors"].shape[1]
         if length != known:
-            raise ValueError(f"{self.vectors}: wanted vectors of {known} numbers, as the classifier's, got {length}")
+            raise ValueError(f"{self.vectors}: expected vectors of {known} numbers, as the classifier's, got {length}")
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
         """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
@@ -118,7 +118,9 @@ class ZeroShotConfig(StoredHeadConfig):
 
     def _path(self) -> Path:
         if self.vectors is None:
-            raise ValueError("head.vectors: wanted a .npy file of class vectors, got none; give head.vectors=FILE.npy")
+            raise ValueError(
+                "head.vectors: expected a .npy file of class vectors, got none; give head.vectors=FILE.npy"
+            )
         return Path(self.vectors)
 
     def _map(self, examples: Examples, vectors: Float32Array, seen: Sequence[int]) -> Float32Array:
@@ -164,22 +166,24 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
     names_path = path.with_suffix(".txt")
     for file in (path, names_path):
         if not file.is_file():
-            raise FileNotFoundError(f"{file}: wanted class vectors (.npy) and their names beside them (.txt)")
+            raise FileNotFoundError(f"{file}: expected class vectors (.npy) and their names beside them (.txt)")
     if path.stat().st_size > MAX_VECTOR_BYTES:
-        raise ValueError(f"{path}: wanted class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}")
+        raise ValueError(
+            f"{path}: expected class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}"
+        )
     try:
         stored: npt.NDArray[np.generic] = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: wanted a .npy file of numbers, got: {error}") from error
+        raise ValueError(f"{path}: expected a .npy file of numbers, got: {error}") from error
     names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
         shape = f"{stored.shape} {stored.dtype}" if isinstance(stored, np.ndarray) else "an archive of several"
-        raise ValueError(f"{path}: wanted a vector for each of the {len(names)} names of {names_path}, got {shape}")
+        raise ValueError(f"{path}: expected a vector for each of the {len(names)} names of {names_path}, got {shape}")
     missing = [name for name in classes if name not in names]
     if missing:
-        raise ValueError(f"{names_path}: wanted a vector for each class, got none for {missing}")
+        raise ValueError(f"{names_path}: expected a vector for each class, got none for {missing}")
     chosen = stored[[names.index(name) for name in classes]].astype(np.float32)
     norms = np.linalg.norm(chosen, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
-        raise ValueError(f"{path}: wanted finite vectors that are not 0")
+        raise ValueError(f"{path}: expected finite vectors that are not 0")
     return np.asarray(chosen / norms, dtype=np.float32)

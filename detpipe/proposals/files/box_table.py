@@ -62,16 +62,16 @@ def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, 
     if not array.size:
         array = np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] not in (4, 5):
-        raise ProposalFileError(f"{source}: image {name}: wanted boxes (N, 4), got {array.shape}")
+        raise ProposalFileError(f"{source}: image {name}: expected boxes (N, 4), got {array.shape}")
     if array.shape[1] == 5 and scores is None:
         array, scores = array[:, :4], array[:, 4]
     column = None if scores is None else _numbers(source, name, scores, "scores").reshape(-1).astype(np.float32)
     if column is not None and len(column) != len(array):
-        raise ProposalFileError(f"{source}: image {name}: wanted a score a box, got {len(column)} of {len(array)}")
+        raise ProposalFileError(f"{source}: image {name}: expected a score a box, got {len(column)} of {len(array)}")
     with np.errstate(over="ignore"):
         stored = StoredBoxes(array[:, :4].astype(np.float32), column, is_mat)
     if not np.isfinite(stored.boxes).all() or (column is not None and np.isnan(column).any()):
-        raise ProposalFileError(f"{source}: image {name}: wanted finite boxes and scores, got NaN or infinity")
+        raise ProposalFileError(f"{source}: image {name}: expected finite boxes and scores, got NaN or infinity")
     return stored
 
 
@@ -82,4 +82,4 @@ def _numbers(source: Path, name: str, value: object, what: str) -> npt.NDArray[n
             raise ValueError(f"{array.dtype}")
         return array.astype(np.float64) if array.size else np.zeros(array.shape)
     except ValueError as error:
-        raise ProposalFileError(f"{source}: image {name}: wanted {what} as numbers, got {error}") from error
+        raise ProposalFileError(f"{source}: image {name}: expected {what} as numbers, got {error}") from error

@@ -21,14 +21,14 @@ def read_coco_results(path: Path) -> BoxTable:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ProposalFileError(f"{path}: wanted a COCO result file, got no JSON: {error}") from error
+        raise ProposalFileError(f"{path}: expected a COCO result file, got no JSON: {error}") from error
     if not isinstance(content, list):
-        raise ProposalFileError(f"{path}: wanted COCO's list of results, got a {type(content).__name__}")
+        raise ProposalFileError(f"{path}: expected COCO's list of results, got a {type(content).__name__}")
     rows: defaultdict[str, list[list[Any]]] = defaultdict(list)
     for number, result in enumerate(content):
         if not _is_result(result):
             raise ProposalFileError(
-                f"{path}: result {number}: wanted image_id, bbox of four numbers and score, got {result!r:.120}"
+                f"{path}: result {number}: expected image_id, bbox of four numbers and score, got {result!r:.120}"
             )
         rows[str(result["image_id"])].append([*result["bbox"], result["score"]])
     boxes = {name: from_corner_and_size(as_stored(path, name, of_image)) for name, of_image in rows.items()}

@@ -33,7 +33,8 @@ def read_pickle(path: Path) -> BoxTable:
     if isinstance(content, dict) and all(isinstance(name, str) for name in content):
         return BoxTable(path, {name: _mmdetection(path, name, one) for name, one in content.items()})
     raise ProposalFileError(
-        f"{path}: wanted proposals of Detectron2 (a dict with ids, boxes, objectness_logits) or MMDetection (a list of "
+        f"{path}: expected proposals of Detectron2 (a dict with ids, boxes, objectness_logits) or MMDetection (a "
+        "list of "
         f"arrays, or a dict from file names), got a {type(content).__name__}"
     )
 
@@ -43,17 +44,17 @@ def _detectron(path: Path, content: dict[str, Any]) -> BoxTable:
     scores = content.get("objectness_logits", content.get("scores"))
     if ids is None or scores is None or not len(ids) == len(scores) == len(content["boxes"]):
         raise ProposalFileError(
-            f"{path}: wanted Detectron's ids, boxes and objectness_logits of equal lengths, "
+            f"{path}: expected Detectron's ids, boxes and objectness_logits of equal lengths, "
             f"got {', '.join(f'{key} ({_length(value)})' for key, value in content.items())}"
         )
     mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
     if not isinstance(mode, int) or mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
-        raise ProposalFileError(f"{path}: wanted bbox_mode 0 (x1 y1 x2 y2) or 1 (x y width height), got {mode}")
+        raise ProposalFileError(f"{path}: expected bbox_mode 0 (x1 y1 x2 y2) or 1 (x y width height), got {mode}")
     table: dict[str, StoredBoxes] = {}
     for image_id, boxes, logits in zip(ids, content["boxes"], scores, strict=True):
         name = str(image_id)
         if name in table:
-            raise ProposalFileError(f"{path}: wanted each image once, got {name} twice")
+            raise ProposalFileError(f"{path}: expected each image once, got {name} twice")
         stored = as_stored(path, name, boxes, logits)
         table[name] = from_corner_and_size(stored) if mode == BoxMode.XYWH_ABS else stored
     return BoxTable(path, table, by_id=True)
@@ -69,7 +70,7 @@ def _mmdetection(path: Path, name: str, one: Any) -> StoredBoxes:
     if not isinstance(one, dict):
         return as_stored(path, name, one)
     if "bboxes" not in one:
-        raise ProposalFileError(f"{path}: image {name}: wanted bboxes and scores, got {sorted(map(str, one))}")
+        raise ProposalFileError(f"{path}: image {name}: expected bboxes and scores, got {sorted(map(str, one))}")
     return as_stored(path, name, one["bboxes"], one.get("scores"))
 
 
@@ -102,7 +103,7 @@ def to_mmdetection(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str,
         name = "/".join(record.path.parts[-2:])
         if name in table:
             raise ValueError(
-                f"mmdetection: wanted one image of each folder and name, got {name} twice; use mmdetection2"
+                f"mmdetection: expected one image of each folder and name, got {name} twice; use mmdetection2"
             )
         table[name] = {"bboxes": proposals.boxes, "scores": proposals.scores}
     return table

@@ -72,19 +72,21 @@ class ImportedProposals(Proposer):
 
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't tell which image this is."""
-        raise ValueError("import: wanted an image of a data set, with its id and file, got pixels alone")
+        raise ValueError("import: expected an image of a data set, with its id and file, got pixels alone")
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
         """The imported boxes of an image. Raises ImportedBoxesError where they are missing or can't be its boxes."""
         image_size = (image.shape[0], image.shape[1])
         stored = self._find(record)
         if stored is None:
-            raise ImportedBoxesError(f"{self.path}: wanted boxes of image {record.image_id} ({record.path}), got none")
+            raise ImportedBoxesError(
+                f"{self.path}: expected boxes of image {record.image_id} ({record.path}), got none"
+            )
         boxes = self._to_boxes(stored, record, image_size)
         if (boxes[:, 2:] < boxes[:, :2]).any():
             wrong = boxes[(boxes[:, 2:] < boxes[:, :2]).any(axis=1)][0]
             raise ImportedBoxesError(
-                f"{self.path}: image {record.image_id}: wanted x1 <= x2 and y1 <= y2, got {wrong.tolist()}"
+                f"{self.path}: image {record.image_id}: expected x1 <= x2 and y1 <= y2, got {wrong.tolist()}"
             )
         _check_inside(boxes, image_size, f"{self.path}: image {record.image_id}")
         scores = scores_of_order(len(boxes)) if stored.scores is None else stored.scores
@@ -96,7 +98,7 @@ class ImportedProposals(Proposer):
         form = self._found_form or find_form([(str(record.image_id), stored.boxes, image_size)], self.path)
         if not fits(stored.boxes, form, image_size):
             raise ImportedBoxesError(
-                f"{self.path}: image {record.image_id}: wanted boxes in an image of height and width {image_size} in "
+                f"{self.path}: image {record.image_id}: expected boxes in an image of height and width {image_size} in "
                 f"the form {form.value}, got columns from {stored.boxes.min(0).tolist()} "
                 f"to {stored.boxes.max(0).tolist()}"
             )
@@ -149,7 +151,7 @@ class ImportedProposals(Proposer):
                 if other is not None and other.path != record.path and other.path.resolve() != record.path.resolve():
                     source, key = place
                     raise ImportedBoxesError(
-                        f"{source}: wanted boxes that belong to one image, got {key!r}, which means two of different "
+                        f"{source}: expected boxes that belong to one image, got {key!r}, which means two of different "
                         f"splits: {other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
                         "the images of all splits different ids, or save the boxes as a dict from folder/file.jpg "
                         "(MMDetection's .pkl)"
@@ -172,7 +174,7 @@ class ImportedProposals(Proposer):
         missing = [record for record in dataset.records if self._find(record) is None]
         if missing and len(missing) == len(dataset):
             raise ImportedBoxesError(
-                f"{self.path}: wanted boxes of the images of {dataset.name}, got none of them (the first is "
+                f"{self.path}: expected boxes of the images of {dataset.name}, got none of them (the first is "
                 f"{missing[0].image_id}, {missing[0].path.name}); is it the file of another data set or list?"
             )
         if missing:
@@ -200,12 +202,12 @@ class ImportedProposals(Proposer):
 def _sources(path: str) -> Path | tuple[Path, ...]:
     """A folder, or the files that the path means. Raises FileNotFoundError."""
     if not path:
-        raise FileNotFoundError("import: wanted a file or folder of proposals, got none; give proposals.path=FILE")
+        raise FileNotFoundError("import: expected a file or folder of proposals, got none; give proposals.path=FILE")
     if Path(path).is_dir():
         return Path(path)
     files = [Path(path)] if Path(path).is_file() else sorted(Path(path).parent.glob(Path(path).name))
     if not files:
-        raise FileNotFoundError(f"{path}: wanted a file or folder of proposals, there is none; mend proposals.path")
+        raise FileNotFoundError(f"{path}: expected a file or folder of proposals, there is none; mend proposals.path")
     return tuple(files)
 
 
@@ -225,7 +227,7 @@ def _read(file: Path) -> BoxTable:
         ".mat": read_mat, ".pkl": read_pickle, ".pickle": read_pickle, ".json": read_coco_results,
     }  # fmt: skip
     if file.suffix.lower() not in readers:
-        raise ProposalFileError(f"{file}: wanted a file of proposals ({', '.join(readers)}), got {file.suffix!r}")
+        raise ProposalFileError(f"{file}: expected a file of proposals ({', '.join(readers)}), got {file.suffix!r}")
     table: BoxTable = readers[file.suffix.lower()](file)
     return table
 
@@ -247,7 +249,7 @@ def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
         return None
     table = read_mat(file)
     if len(table.boxes) != 1:
-        raise ProposalFileError(f"{file}: wanted the boxes of one image, got {len(table.boxes)}")
+        raise ProposalFileError(f"{file}: expected the boxes of one image, got {len(table.boxes)}")
     return next(iter(table.boxes.values()))
 
 

@@ -45,14 +45,14 @@ def read_mat(path: Path) -> BoxTable:
         name = path.stem.removesuffix("_boxes")
         return BoxTable(path, {name: as_stored(path, name, boxes, is_mat=True)})
     if "images" not in content:
-        raise ProposalFileError(f"{path}: wanted a cell `images` beside the cell `boxes`, got {_names(content)}")
+        raise ProposalFileError(f"{path}: expected a cell `images` beside the cell `boxes`, got {_names(content)}")
     names = [_text(path, entry) for entry in content["images"].ravel()]
     if len(names) != boxes.size:
-        raise ProposalFileError(f"{path}: wanted boxes for each image, got {boxes.size} for {len(names)} images")
+        raise ProposalFileError(f"{path}: expected boxes for each image, got {boxes.size} for {len(names)} images")
     table: dict[str, StoredBoxes] = {}
     for name, one in zip(names, boxes.ravel(), strict=True):
         if name in table:
-            raise ProposalFileError(f"{path}: wanted each image once, got {name} twice")
+            raise ProposalFileError(f"{path}: expected each image once, got {name} twice")
         table[name] = as_stored(path, name, one, is_mat=True)
     return BoxTable(path, table)
 
@@ -68,7 +68,8 @@ def find_form(images: Iterable[tuple[str, Float32Array, tuple[int, int]]], sourc
         fitting = {form for form in possible if fits(raw, form, image_size)}
         if not fitting:
             raise ProposalFileError(
-                f"{source}: wanted R-CNN's [y1 x1 y2 x2] from 1 or Fast R-CNN's [x1 y1 x2 y2] from 0; image {name} of "
+                f"{source}: expected R-CNN's [y1 x1 y2 x2] from 1 or Fast R-CNN's [x1 y1 x2 y2] from 0; image "
+                f"{name} of "
                 f"height and width {image_size} fits {_neither(raw, possible, image_size)}. Are these the images of "
                 "this file, in their full size?"
             )
@@ -92,7 +93,7 @@ def fits(raw: Float32Array, form: MatForm, image_size: tuple[int, int]) -> bool:
 def to_boxes(raw: Float32Array, form: MatForm) -> Float32Array:
     """Raw numbers (N, 4) in a form -> (N, 4) x1 y1 x2 y2, half-open. Raises ValueError for `auto`."""
     if form is MatForm.auto:
-        raise ValueError("to_boxes: wanted the form rcnn or fast_rcnn, got auto; see find_form")
+        raise ValueError("to_boxes: expected the form rcnn or fast_rcnn, got auto; see find_form")
     # The corners are pixels of the box: the far edges of the last ones lie one further than their near edges. Counted
     # from 1, the number of a pixel is its far edge already.
     if form is MatForm.rcnn:
@@ -162,14 +163,14 @@ def _load(path: Path) -> dict[str, Any]:
         content = scipy.io.loadmat(str(path), variable_names=["boxes", "images"])
     except NotImplementedError as error:
         raise ProposalFileError(
-            f"{path}: wanted a .mat file of MATLAB 5 to 7, got 7.3 (HDF5); in MATLAB: save(..., '-v7')"
+            f"{path}: expected a .mat file of MATLAB 5 to 7, got 7.3 (HDF5); in MATLAB: save(..., '-v7')"
         ) from error
     except _NO_MAT_FILE as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ProposalFileError(f"{path}: wanted a .mat file, got one that can't be read: {error}") from error
+        raise ProposalFileError(f"{path}: expected a .mat file, got one that can't be read: {error}") from error
     if not isinstance(content.get("boxes"), np.ndarray):
-        raise ProposalFileError(f"{path}: wanted a variable `boxes`, got {_names(content)}")
+        raise ProposalFileError(f"{path}: expected a variable `boxes`, got {_names(content)}")
     return content
 
 
@@ -181,5 +182,5 @@ def _text(path: Path, entry: Any) -> str:
     """A name in a cell: an array of one string, or a number."""
     array = np.asarray(entry)
     if array.size != 1 or array.dtype.kind not in "Uiu":
-        raise ProposalFileError(f"{path}: wanted the names of images in `images`, got {entry!r:.80}")
+        raise ProposalFileError(f"{path}: expected the names of images in `images`, got {entry!r:.80}")
     return str(array.ravel()[0])

@@ -33,7 +33,7 @@ def load_numbers(path: Path) -> Any:
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: {error}") from error
         except _NO_PICKLE as error:
-            raise UnsafePickleError(f"{path}: wanted a pickle of numbers, got a broken one: {error}") from error
+            raise UnsafePickleError(f"{path}: expected a pickle of numbers, got a broken one: {error}") from error
 
 
 # What the unpickler raises for bytes that are no pickle, or stop before its end.
@@ -56,7 +56,7 @@ class _StandIn:
     """The base of what may be called. Each takes its state itself, so that no attribute of a class can be replaced."""
 
     def __setstate__(self, state: Any) -> None:
-        raise UnsafePickleError(f"wanted no state for {type(self).__name__}, got {state!r:.40}")
+        raise UnsafePickleError(f"expected no state for {type(self).__name__}, got {state!r:.40}")
 
 
 class _Dtype(_StandIn):
@@ -64,13 +64,13 @@ class _Dtype(_StandIn):
 
     def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:  # noqa: ARG002
         if not isinstance(name, str) or name.lstrip("<>=|") not in _NUMBER_TYPES:
-            raise UnsafePickleError(f"wanted arrays of numbers, got the dtype {name!r:.40}")
+            raise UnsafePickleError(f"expected arrays of numbers, got the dtype {name!r:.40}")
         self.name, self.order = name.lstrip("<>=|"), "="
 
     def __setstate__(self, state: Any) -> None:
         # (version, byte order, ...); the rest is for structures, strings and dates.
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise UnsafePickleError(f"wanted the state of a number's dtype, got {state!r:.60}")
+            raise UnsafePickleError(f"expected the state of a number's dtype, got {state!r:.60}")
         self.order = state[1]
 
     def numpy(self) -> np.dtype[Any]:
@@ -90,11 +90,11 @@ class _Array(_StandIn):
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise UnsafePickleError(f"wanted the state of an array, got {state!r:.60}")
+            raise UnsafePickleError(f"expected the state of an array, got {state!r:.60}")
         _, shape, dtype, is_fortran, data = state
         if isinstance(dtype, _Dtype) and dtype.name.startswith("O"):
             if not isinstance(data, list):
-                raise UnsafePickleError("wanted an array of arrays as a list")
+                raise UnsafePickleError("expected an array of arrays as a list")
             self.value = data
         else:
             self.value = _array(data, dtype, shape, "F" if is_fortran else "C")
@@ -119,7 +119,7 @@ class _Bytes(_StandIn):
 
     def __new__(cls, text: str, encoding: str = "latin1") -> Any:
         if not isinstance(text, str) or encoding != "latin1":
-            raise UnsafePickleError(f"wanted bytes as Latin-1, got {encoding!r:.40}")
+            raise UnsafePickleError(f"expected bytes as Latin-1, got {encoding!r:.40}")
         return text.encode("latin1")
 
 
@@ -138,7 +138,7 @@ class _InstanceData(_StandIn):
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise UnsafePickleError(f"wanted InstanceData as a dict, got {state!r:.60}")
+            raise UnsafePickleError(f"expected InstanceData as a dict, got {state!r:.60}")
         self.value = {name: value for name, value in state.items() if not str(name).startswith("_")}
 
 
@@ -163,12 +163,12 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
         data = data.encode("latin1")
     sizes_fit = isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
     if not isinstance(dtype, _Dtype) or dtype.name.startswith("O") or not sizes_fit or len(shape) > 8:
-        raise UnsafePickleError(f"wanted an array of numbers, got dtype {dtype!r:.40} and shape {shape!r:.40}")
+        raise UnsafePickleError(f"expected an array of numbers, got dtype {dtype!r:.40} and shape {shape!r:.40}")
     if not isinstance(data, (bytes, bytearray)) or order not in ("C", "F"):
-        raise UnsafePickleError(f"wanted the bytes of an array, got {type(data).__name__} in order {order!r:.10}")
+        raise UnsafePickleError(f"expected the bytes of an array, got {type(data).__name__} in order {order!r:.10}")
     kind = dtype.numpy()
     if math.prod(shape) * kind.itemsize != len(data):
-        raise UnsafePickleError(f"wanted {shape} numbers of {kind.itemsize} bytes, got {len(data)} bytes")
+        raise UnsafePickleError(f"expected {shape} numbers of {kind.itemsize} bytes, got {len(data)} bytes")
     return np.frombuffer(data, dtype=kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
 
 
@@ -199,12 +199,12 @@ class _NumbersUnpickler(pickle.Unpickler):
             return _ADMITTED[module.replace("__builtin__", "builtins"), name]
         except KeyError:
             raise UnsafePickleError(
-                f"wanted a pickle of lists, dicts, numbers and numpy arrays, got one that calls {module}.{name}; "
+                f"expected a pickle of lists, dicts, numbers and numpy arrays, got one that calls {module}.{name}; "
                 "if you trust its maker, load it yourself, turn tensors and objects into numpy arrays, save it again"
             ) from None
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise UnsafePickleError(f"wanted a pickle that stands alone, got a reference {pid!r:.40}")
+        raise UnsafePickleError(f"expected a pickle that stands alone, got a reference {pid!r:.40}")
 
 
 def _plain(value: Any) -> Any:
@@ -217,17 +217,17 @@ def _plain_within(value: Any, depth: int, done: dict[int, Any]) -> Any:
     if isinstance(value, _StandIn) and hasattr(value, "value"):
         return _plain_within(value.value, depth + 1, done)
     if isinstance(value, (_StandIn, type)):
-        raise UnsafePickleError(f"wanted data, got {value!r:.60}")
+        raise UnsafePickleError(f"expected data, got {value!r:.60}")
     if not isinstance(value, (dict, list, tuple)):
         return value
     if id(value) not in done:
         if depth > 50:
-            raise UnsafePickleError("wanted lists in lists, got them more than 50 deep")
+            raise UnsafePickleError("expected lists in lists, got them more than 50 deep")
         done[id(value)] = None
         if isinstance(value, dict):
             done[id(value)] = {key: _plain_within(item, depth + 1, done) for key, item in value.items()}
         else:
             done[id(value)] = type(value)(_plain_within(item, depth + 1, done) for item in value)
     if done[id(value)] is None:
-        raise UnsafePickleError("wanted lists in lists, got one that holds itself")
+        raise UnsafePickleError("expected lists in lists, got one that holds itself")
     return done[id(value)]

@@ -61,7 +61,7 @@ def group(segments: Segments, colour: Histograms, texture: Histograms, similarit
     n_pixels: of the image. Equal similarities: the pair with the older regions first.
     """
     if len(segments.sizes) > MAX_SEGMENTS:
-        raise ValueError(f"wanted at most {MAX_SEGMENTS} segments, got {len(segments.sizes)}; lower max_side")
+        raise ValueError(f"expected at most {MAX_SEGMENTS} segments, got {len(segments.sizes)}; lower max_side")
     none = np.zeros((len(segments.sizes), 0), dtype=np.uint16)
     hierarchy = _group(
         segments.boxes,

@@ -38,7 +38,7 @@ class ObjectnessWeights:
         """From {feature: {"thresholds": [...], "weights": [...]}}. Raises ValueError for other features than ours."""
         content = json.loads(text)
         if list(content) != list(FEATURES):
-            raise ValueError(f"wanted the weights of {', '.join(FEATURES)}, got {', '.join(content)}")
+            raise ValueError(f"expected the weights of {', '.join(FEATURES)}, got {', '.join(content)}")
         widest = max(len(one["weights"]) for one in content.values())
         thresholds = np.full((len(FEATURES), widest - 1), np.iinfo(np.int32).max, dtype=np.int32)
         weights = np.zeros((len(FEATURES), widest), dtype=np.int32)

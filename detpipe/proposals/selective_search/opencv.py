@@ -55,7 +55,7 @@ def require_ximgproc() -> None:
     segmentation = getattr(ximgproc, "segmentation", None)
     if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
         raise MissingXimgprocError(
-            f"wanted OpenCV with cv2.ximgproc, got {cv2.__version__} without it: another OpenCV wheel lies over "
+            f"expected OpenCV with cv2.ximgproc, got {cv2.__version__} without it: another OpenCV wheel lies over "
             "opencv-contrib-python. Mend: pip uninstall -y opencv-python opencv-python-headless "
             "opencv-contrib-python opencv-contrib-python-headless && pip install opencv-contrib-python"
         )

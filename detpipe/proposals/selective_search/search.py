@@ -118,7 +118,7 @@ def recipe_of(preset: SelectiveSearchPreset) -> Recipe:
             return Recipe((*of_opencv, *more), tuple((k, 100) for k in range(150, 751, 150)), 0.8, quality, side)
         case SelectiveSearchPreset.opencv_single:
             return Recipe((ColourSpace.hsv_180,), ((200, 100),), 0.8, ("CTSF",), side)
-    raise ValueError(f"recipe_of: wanted a preset of our own code, got {preset.value}")
+    raise ValueError(f"recipe_of: expected a preset of our own code, got {preset.value}")
 
 
 @dataclass(kw_only=True)
@@ -146,9 +146,9 @@ class SelectiveSearch(Proposer):
         self.preset = _member(SelectiveSearchPreset, self.preset, "preset")
         self.order = None if self.order is None else _member(SelectiveSearchOrder, self.order, "order")
         if self.min_size < 0:
-            raise ValueError(f"min_size: wanted pixels from 0, got {self.min_size}")
+            raise ValueError(f"min_size: expected pixels from 0, got {self.min_size}")
         if self.max_side is not None and self.max_side < 1:
-            raise ValueError(f"max_side: wanted pixels from 1 or null, got {self.max_side}")
+            raise ValueError(f"max_side: expected pixels from 1 or null, got {self.max_side}")
         foreign = SelectiveSearchOrder.objectness if self._mode else SelectiveSearchOrder.opencv
         if self.order is foreign:
             raise ValueError(f"order: {self.preset.value} comes in every other order, not in {foreign.value}")
@@ -263,7 +263,7 @@ def warm_up() -> None:
 def _member(enum: type[EnumType], value: EnumType | str, field: str) -> EnumType:
     names = [member.value for member in enum]
     if not isinstance(value, enum) and value not in names:
-        raise ValueError(f"{field}: wanted one of {', '.join(names)}, got {value!r}")
+        raise ValueError(f"{field}: expected one of {', '.join(names)}, got {value!r}")
     return enum(value)
 
 

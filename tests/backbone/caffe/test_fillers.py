@@ -110,5 +110,5 @@ def test_unitball_of_biases_and_of_one_number() -> None:
     ],
 )
 def test_numbers_that_can_not_be_drawn(settings: dict) -> None:
-    with pytest.raises(ValueError, match="filler: wanted"):
+    with pytest.raises(ValueError, match="filler: expected"):
         filled((2, 2), **settings)

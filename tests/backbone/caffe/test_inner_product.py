@@ -28,7 +28,7 @@ def test_transposed_weights_and_another_axis() -> None:
     torch.testing.assert_close(plain(x)["y"], x @ weight.t())
 
 
-@pytest.mark.parametrize(("setting", "wrong"), [("", "num_output of 1"), ("num_output: 1 axis: 4", "wanted axis in")])
+@pytest.mark.parametrize(("setting", "wrong"), [("", "num_output of 1"), ("num_output: 1 axis: 4", "expected axis in")])
 def test_wrong_settings(setting: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=rf"layer 'one' \(InnerProduct\): .*{wrong}"):
         make(f'type: "InnerProduct" inner_product_param {{ {setting} }}', (1, 3, 4, 4))

@@ -13,7 +13,7 @@ def shapes(layer: str, given: tuple[int, ...] | None = None, tops: int = 2) -> l
 
 
 @pytest.mark.parametrize(
-    ("layer", "wanted"),
+    ("layer", "expected"),
     [
         ('type: "Input" input_param { shape { dim: 2 dim: 3 } }', [(2, 3), (2, 3)]),
         ('type: "Input" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } }', [(2, 3), (2,)]),

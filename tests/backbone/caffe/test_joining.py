@@ -9,7 +9,7 @@ A, B = torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])
 
 
 @pytest.mark.parametrize(
-    ("setting", "wanted"),
+    ("setting", "expected"),
     [
         ("", [4, 7]),
         ("operation: SUM coeff: 1 coeff: -2", [-5, 1]),

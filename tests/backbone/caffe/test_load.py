@@ -79,10 +79,12 @@ def test_what_either_side_lacks_is_logged(tmp_path: Path, caplog: pytest.LogCapt
 def test_weights_of_another_net(tmp_path: Path) -> None:
     save_caffemodel(small(), tmp_path / "w.caffemodel")
     wider = SMALL.replace("num_output: 4", "num_output: 5")
-    with pytest.raises(ValueError, match=r"layer 'fc': wanted blobs of \[\(5, 3\), \(5,\)\], got \[\(4, 3\), \(4,\)\]"):
+    with pytest.raises(
+        ValueError, match=r"layer 'fc': expected blobs of \[\(5, 3\), \(5,\)\], got \[\(4, 3\), \(4,\)\]"
+    ):
         build_net(parse_prototxt(wider), tmp_path / "w.caffemodel")
     other = SMALL.replace('name: "conv"', 'name: "c"').replace('name: "fc"', 'name: "f"')
-    with pytest.raises(ValueError, match=r"wanted weights of layers \['c', 'f'\], got \['conv', 'fc'\]"):
+    with pytest.raises(ValueError, match=r"expected weights of layers \['c', 'f'\], got \['conv', 'fc'\]"):
         build_net(parse_prototxt(other), tmp_path / "w.caffemodel")
 
 

@@ -32,5 +32,5 @@ def test_within_channel_by_hand() -> None:
 def test_no_images_and_wrong_settings() -> None:
     assert make('type: "LRN"', (1, 4, 2, 2))(torch.zeros(0, 4, 2, 2))["y"].shape == (0, 4, 2, 2)
     for setting in ("local_size: 4", "local_size: 0", "local_size: 4294967295"):
-        with pytest.raises(ValueError, match=r"layer 'one' \(LRN\): wanted .* odd local_size"):
+        with pytest.raises(ValueError, match=r"layer 'one' \(LRN\): expected .* odd local_size"):
             make(f'type: "LRN" lrn_param {{ {setting} }}', (1, 4, 2, 2))

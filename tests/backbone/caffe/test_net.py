@@ -44,7 +44,7 @@ def test_outputs_are_the_blobs_that_nobody_takes() -> None:
     assert list(small(train=True)(x)) == ["fc"]
     assert small()(x[:0])["prob"].shape == (0, 4)
     for wrong in ((), (x, labels, labels)):
-        with pytest.raises(ValueError, match="wanted inputs"):
+        with pytest.raises(ValueError, match="expected inputs"):
             small()(*wrong)
 
 
@@ -105,7 +105,9 @@ def test_propagate_down_ends_a_gradient() -> None:
         assert net.layers["low"].weight.grad is None
         assert net.layers["high"].bias.grad.tolist() == [2, 2, 2]
         assert x.grad is None
-    with pytest.raises(ValueError, match=r"layer 'high' \(InnerProduct\): wanted propagate_down for each of 1 bottoms"):
+    with pytest.raises(
+        ValueError, match=r"layer 'high' \(InnerProduct\): expected propagate_down for each of 1 bottoms"
+    ):
         build_net(parse_prototxt(text.replace("propagate_down: false", "propagate_down: [true, false]")))
 
 
@@ -116,7 +118,7 @@ def test_keep_only() -> None:
     assert list(net.layers) == ["conv", "relu", "pool_1/a"]
     assert list(net.inputs) == ["data"]
     assert torch.equal(net(x)["pool"], wanted)
-    with pytest.raises(ValueError, match="wanted blobs of the net, got"):
+    with pytest.raises(ValueError, match="expected blobs of the net, got"):
         net.keep_only(["no"])
 
 
@@ -157,7 +159,7 @@ def test_parameters_of_one_name_are_one() -> None:
     torch.testing.assert_close(net.layers["one"].weight.grad, 2 * x.sum(0).expand(4, 3))
     assert net.multipliers() == {"layers.one.weight": (5, 1), "layers.one.bias": (1, 0)}
     assert torch.equal(copy.deepcopy(net)(x, x)["p"], out["p"])
-    with pytest.raises(ValueError, match=r"'two' shares 'w' with 'one': wanted \(4, 3\), got \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"'two' shares 'w' with 'one': expected \(4, 3\), got \(5, 3\)"):
         build_net(parse_prototxt(SHARED[::-1].replace("4 :tuptuo_mun", "5 :tuptuo_mun", 1)[::-1]))
 
 
@@ -165,8 +167,8 @@ def test_parameters_of_one_name_are_one() -> None:
     ("layers", "wrong"),
     [
         ("", "a net with an input"),
-        ('layer { name: "r" type: "ReLU" bottom: "x" top: "y" }', r"layer 'r' \(ReLU\): wanted bottoms that .*'x'"),
-        ('layer { name: "r" type: "ReLU" top: "y" }', r"layer 'r' \(ReLU\): wanted 1 bottoms, got 0"),
+        ('layer { name: "r" type: "ReLU" bottom: "x" top: "y" }', r"layer 'r' \(ReLU\): expected bottoms that .*'x'"),
+        ('layer { name: "r" type: "ReLU" top: "y" }', r"layer 'r' \(ReLU\): expected 1 bottoms, got 0"),
         ('input: "a" input_dim: [1, 1, -1, 1]', "0 or more"),
         ('input: "a" input_dim: [99999, 99999, 9, 9]', "at most 2147483647 numbers"),
         ('input: "a" input: "a" input_shape { dim: 1 } input_shape { dim: 1 }', "'a' again"),

@@ -51,11 +51,11 @@ def test_each_layers_own_settings() -> None:
     ("kind", "options", "wrong"),
     [
         ("PriorBox", {}, "layer 'x' has the type 'PriorBox'"),
-        ("ReLU", {"num_output": 3}, r"layer 'x' \(ReLU\): wanted a setting of .*negative_slope.*, got 'num_output'"),
+        ("ReLU", {"num_output": 3}, r"layer 'x' \(ReLU\): expected a setting of .*negative_slope.*, got 'num_output'"),
         ("Pooling", {"pool": "MEDIAN"}, r"layer 'x' \(Pooling\): .*MEDIAN"),
         ("Convolution", {"num_output": "many"}, r"layer 'x' \(Convolution\): .*num_output"),
         ("Convolution", {"weight_filler": {"kind": "a"}}, "kind"),
-        ("Split", {"axis": 1}, "wanted a setting of"),
+        ("Split", {"axis": 1}, "expected a setting of"),
     ],
 )
 def test_wrong_settings(kind: str, options: dict[str, object], wrong: str) -> None:

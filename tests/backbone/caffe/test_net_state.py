@@ -15,7 +15,7 @@ IN, OUT = ["always", "one"], ["always"]
 
 
 @pytest.mark.parametrize(
-    ("rules", "state", "wanted"),
+    ("rules", "state", "expected"),
     [
         ("include { phase: TEST }", {}, IN),
         ("include { phase: TRAIN }", {}, OUT),
@@ -39,7 +39,7 @@ def test_rules(rules: str, state: dict[str, object], wanted: list[str]) -> None:
 
 
 def test_both_kinds_of_rules_are_an_error() -> None:
-    with pytest.raises(ValueError, match="layer 'one': wanted include or exclude, got both"):
+    with pytest.raises(ValueError, match="layer 'one': expected include or exclude, got both"):
         names("include { } exclude { }")
 
 

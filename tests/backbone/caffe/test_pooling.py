@@ -80,7 +80,7 @@ def test_global_sides_floor_and_no_images() -> None:
 @pytest.mark.parametrize(
     ("setting", "wrong"),
     [
-        ("", "wanted kernel_size"),
+        ("", "expected kernel_size"),
         ("kernel_size: 0", "1 or more"),
         ("kernel_size: 2 stride: 0", "1 or more"),
         ("kernel_size: 2 pad: 2", "pad below the kernel"),
@@ -88,7 +88,7 @@ def test_global_sides_floor_and_no_images() -> None:
         ("kernel_h: 2", "or both"),
         ("kernel_size: 9", "at least the kernel"),
         ("kernel_size: 4294967295", "at least the kernel"),
-        ("kernel_size: 65536 pad: 65535 stride: 65535", "padded input: wanted a blob of at most"),  # 3 x 3 windows
+        ("kernel_size: 65536 pad: 65535 stride: 65535", "padded input: expected a blob of at most"),  # 3 x 3 windows
         ("kernel_size: 2 pool: STOCHASTIC", "MAX or AVE, got STOCHASTIC"),
         ("kernel_size: 2 global_pooling: true", "without kernel"),
     ],
@@ -99,5 +99,5 @@ def test_wrong_settings(setting: str, wrong: str) -> None:
 
 
 def test_a_second_top_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted 1 top, got 2"):
+    with pytest.raises(ValueError, match="expected 1 top, got 2"):
         make('type: "Pooling" top: "y" top: "mask" pooling_param { kernel_size: 2 }', (1, 1, 4, 4))

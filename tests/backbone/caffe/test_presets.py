@@ -61,5 +61,5 @@ def test_finding_them(tmp_path: Path) -> None:
     assert find_prototxt("lenet") == preset("lenet")
     with pytest.raises(ValueError, match=r"alexnet, caffenet, .*, got 'resnet'"):
         preset("resnet")
-    with pytest.raises(FileNotFoundError, match=r"resnet; wanted a file, or one of alexnet"):
+    with pytest.raises(FileNotFoundError, match=r"resnet; expected a file, or one of alexnet"):
         find_prototxt("resnet")

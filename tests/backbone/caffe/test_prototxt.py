@@ -35,7 +35,7 @@ def test_an_unknown_layer_is_named_with_its_type() -> None:
     ("text", "wrong"),
     [
         ('layer { name: "r" type: "ReLU" relu_parm { } }', r'1:32.*no field named "relu_parm"'),
-        ("layer {", "wanted a net of Caffe"),
+        ("layer {", "expected a net of Caffe"),
         ("layer { convolution_param { num_output: -1 } }", "num_output|1:4"),
         ("layer { convolution_param { num_output: 99999999999 } }", "1:4"),
         ('layer { name: "a" name: "b" }', "multiple"),
@@ -43,8 +43,8 @@ def test_an_unknown_layer_is_named_with_its_type() -> None:
         ("a" * (MAX_TEXT + 1), "at most 1048576 bytes"),
         ("layer { " * 2000, "at most 16 deep"),
         ("foo < " * 2000, "at most 16 deep"),
-        ("foo: [" * 2000, "wanted a net of Caffe"),
-        ("\0", "wanted a net of Caffe"),
+        ("foo: [" * 2000, "expected a net of Caffe"),
+        ("\0", "expected a net of Caffe"),
     ],
 )
 def test_broken_texts(text: str, wrong: str) -> None:

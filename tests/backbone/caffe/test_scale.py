@@ -36,9 +36,9 @@ def test_bias_alone() -> None:
 
 @pytest.mark.parametrize("setting", ["axis: 4", "axis: 3 num_axes: 2", "num_axes: -2"])
 def test_wrong_settings(setting: str) -> None:
-    with pytest.raises(ValueError, match=r"layer 'one' \(Scale\): wanted ax"):
+    with pytest.raises(ValueError, match=r"layer 'one' \(Scale\): expected ax"):
         make(f'type: "Scale" scale_param {{ {setting} }}', (1, 2, 3, 4))
-    with pytest.raises(ValueError, match="wanted a second bottom"):
+    with pytest.raises(ValueError, match="expected a second bottom"):
         make('type: "Scale"', (1, 2, 3, 4), (3,))
 
 

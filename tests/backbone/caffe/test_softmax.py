@@ -85,8 +85,8 @@ def test_accuracy_over_places() -> None:
 @pytest.mark.parametrize(
     ("layer", "wrong"),
     [
-        ('type: "SoftmaxWithLoss"', "wanted 2 labels for scores"),
-        ('type: "Accuracy"', "wanted 2 labels for scores"),
+        ('type: "SoftmaxWithLoss"', "expected 2 labels for scores"),
+        ('type: "Accuracy"', "expected 2 labels for scores"),
     ],
 )
 def test_labels_of_another_number(layer: str, wrong: str) -> None:
@@ -95,7 +95,7 @@ def test_labels_of_another_number(layer: str, wrong: str) -> None:
 
 
 def test_labels_that_are_no_class() -> None:
-    with pytest.raises(ValueError, match="wanted labels of 0 to 2, got 0 to 3"):
+    with pytest.raises(ValueError, match="expected labels of 0 to 2, got 0 to 3"):
         run('type: "SoftmaxWithLoss"', LOGS, torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="at most 3 classes"):
         make('type: "Accuracy" accuracy_param { top_k: 4 }', (2, 3), (2,))

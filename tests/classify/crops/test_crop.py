@@ -179,7 +179,7 @@ def test_odd_sizes_are_not_shifted(
 @pytest.mark.parametrize("mode", list(CropMode))
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 5, 9, 5), (5, 5, 5, 5), (9, 5, 5, 9)])
 def test_a_box_without_area_is_refused(mode: CropMode, box: tuple[float, float, float, float]) -> None:
-    with pytest.raises(ValueError, match=r"wanted boxes with an area, got \[\d"):
+    with pytest.raises(ValueError, match=r"expected boxes with an area, got \[\d"):
         crop_regions(noise(20, 20), boxes_of((0, 0, 5, 5), box), plain(8, mode=mode))
 
 
@@ -196,5 +196,5 @@ def test_a_box_without_area_is_refused(mode: CropMode, box: tuple[float, float, 
     ],
 )
 def test_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"crops\.{next(iter(values))}: wanted"):
+    with pytest.raises(ValueError, match=rf"crops\.{next(iter(values))}: expected"):
         CropConfig(**values)

@@ -146,9 +146,9 @@ def test_a_damaged_record_is_named_and_the_database_can_be_made_again(tmp_path: 
 @pytest.mark.parametrize(
     ("datum", "words"),
     [
-        (Datum(channels=3, height=2, width=2, data=bytes(12), box_target=[1, 2]), "wanted 4 deltas, got 2"),
-        (Datum(channels=3, height=2, width=2, data=bytes(9)), "wanted 3 x H x W bytes"),
-        (Datum(encoded=True, data=b"\xff\xd8nothing"), "wanted an encoded image"),
+        (Datum(channels=3, height=2, width=2, data=bytes(12), box_target=[1, 2]), "expected 4 deltas, got 2"),
+        (Datum(channels=3, height=2, width=2, data=bytes(9)), "expected 3 x H x W bytes"),
+        (Datum(encoded=True, data=b"\xff\xd8nothing"), "expected an encoded image"),
     ],
 )
 def test_a_hostile_record_is_named_when_it_is_read(tmp_path: Path, datum: Datum, words: str) -> None:
@@ -161,5 +161,5 @@ def test_a_hostile_record_is_named_when_it_is_read(tmp_path: Path, datum: Datum,
 
 def test_what_is_no_datum_is_named_at_once(tmp_path: Path) -> None:
     write(tmp_path / "db", [(b"00000000_a", b"\xff" * 20)])
-    with pytest.raises(CorruptDatumError, match="record 00000000_a: wanted a Datum"):
+    with pytest.raises(CorruptDatumError, match="record 00000000_a: expected a Datum"):
         CropsReader(tmp_path / "db")

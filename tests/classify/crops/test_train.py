@@ -98,7 +98,7 @@ def test_frozen_stages_keep_their_weights(tmp_path: Path) -> None:
 def test_no_crops(tmp_path: Path) -> None:
     empty = write_crops(tmp_path / "crops", 0)
     context = RunContext(SOLVER, tmp_path / "c", key="k", seed=0, device=CPU, bf16=False)
-    with pytest.raises(ValueError, match="wanted at least one example to train on, got none"):
+    with pytest.raises(ValueError, match="expected at least one example to train on, got none"):
         fine_tune(tiny.classifier(), empty, None, head=HEAD, fg_share=0.25, context=context)
 
 

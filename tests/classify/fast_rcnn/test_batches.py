@@ -122,7 +122,7 @@ def test_smaller_images_are_padded() -> None:
 
 
 def test_no_images() -> None:
-    with pytest.raises(ValueError, match="wanted at least one example"):
+    with pytest.raises(ValueError, match="expected at least one example"):
         batches([])(0)
 
 

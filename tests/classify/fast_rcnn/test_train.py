@@ -96,5 +96,5 @@ def test_images_that_give_no_regions_teach_nothing(tmp_path: Path) -> None:
 
 
 def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wanted at least one"):
+    with pytest.raises(ValueError, match="expected at least one"):
         train(tmp_path, [], val=0)

@@ -66,7 +66,7 @@ def test_records_that_cannot_be_read_are_named_and_passed_over(tmp_path: Path) -
     assert found.unreadable == 5
     assert [fault.where for fault in found.faults] == [f"record {place:08d}_a" for place in (1, 2, 3, 5, 6)]
     reasons = [fault.reason for fault in found.faults]
-    assert "wanted a Datum" in reasons[0]
+    assert "expected a Datum" in reasons[0]
     assert "checksum" in reasons[1]
     assert "got 1 for (3, 1073741824, 1073741824)" in reasons[2]
     assert "label of 0 or more, got -1" in reasons[4]
@@ -116,4 +116,4 @@ def test_a_header_that_claims_too_many_pixels_is_not_decoded(tmp_path: Path) -> 
     png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     bomb = Datum(data=png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:], encoded=True)
     (fault,) = read_contents(write(tmp_path / "db", [bomb.SerializeToString()])).faults
-    assert "wanted an image file" in fault.reason
+    assert "expected an image file" in fault.reason

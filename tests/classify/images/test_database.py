@@ -60,7 +60,7 @@ def write(path: Path, datums: list[Datum]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [("256x128", Resize(size=(256, 128))), ("short:256", Resize(short=256)), ("none", Resize())],
 )
 def test_resize_as_text(text: str, wanted: Resize) -> None:
@@ -71,7 +71,7 @@ def test_resize_as_text(text: str, wanted: Resize) -> None:
     "text", ["", "256", "0x5", "-1x5", "5x", "short:", "short:0", "long:5", "5x5x5", "123456x1", "٣x5"]
 )
 def test_another_resize_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="wanted HEIGHTxWIDTH"):
+    with pytest.raises(ValueError, match="expected HEIGHTxWIDTH"):
         Resize.parse(text)
 
 
@@ -146,7 +146,7 @@ def test_a_broken_image_is_a_reason(tmp_path: Path) -> None:
         path.write_bytes(data)
         broken = make_image_record(ImageTask(path, 0, b"key", AS_IT_IS))
         assert isinstance(broken, BrokenImage)
-        assert "a.jpg: wanted an image file" in broken.reason
+        assert "a.jpg: expected an image file" in broken.reason
     assert isinstance(make_image_record(ImageTask(tmp_path / "none.jpg", 0, b"key", AS_IT_IS)), BrokenImage)
 
 
@@ -165,7 +165,7 @@ def test_the_order_is_a_permutation_drawn_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "wanted"),
+    ("labels", "expected"),
     [
         ([0] * 6 + [1] * 6, "the longest 6 records of label 0"),
         ([2] * 3 + [1] * 9 + [5] * 4, "the longest 9 records of label 1"),
@@ -239,7 +239,7 @@ def test_no_database(tmp_path: Path) -> None:
 def test_the_label_of_small_and_large_records(side: int, label: int) -> None:
     record = caffe_datum(np.zeros((side, side, 3), np.uint8), label).SerializeToString()
     assert stored_label(memoryview(record), "here") == label
-    with pytest.raises(CorruptDatumError, match="here: wanted a Datum"):
+    with pytest.raises(CorruptDatumError, match="here: expected a Datum"):
         stored_label(memoryview(record[:-3]), "here")
     without = Datum(data=b"x" * side**2, channels=1)
     assert stored_label(memoryview(without.SerializeToString()), "here") == 0
@@ -248,7 +248,7 @@ def test_the_label_of_small_and_large_records(side: int, label: int) -> None:
 @pytest.mark.parametrize("side", [2, 200])
 def test_a_negative_label_is_named(tmp_path: Path, side: int) -> None:
     path = write(tmp_path / "db", [caffe_datum(np.zeros((side, side, 3), np.uint8), -3)])
-    with pytest.raises(CorruptDatumError, match=r"record 00000000_a\.png: wanted a label of 0 or more, got -3"):
+    with pytest.raises(CorruptDatumError, match=r"record 00000000_a\.png: expected a label of 0 or more, got -3"):
         ImagesReader(path)
 
 

@@ -143,7 +143,7 @@ def test_batches_by_hand(reader: ImagesReader) -> None:
 
 
 def test_a_small_image_is_named(reader: ImagesReader) -> None:
-    with pytest.raises(ValueError, match=r"record 00000005_a: wanted images of at least 64 x 64"):
+    with pytest.raises(ValueError, match=r"record 00000005_a: expected images of at least 64 x 64"):
         read_batch(reader, [5], spec_of(64), ViewConfig(), None)
 
 

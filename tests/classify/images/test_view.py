@@ -106,7 +106,7 @@ def test_a_record_that_is_not_of_its_size_is_an_error_reduced_or_not() -> None:
         for name, value in (("height", 130), ("width", 2_000_000_000)):
             wrong = Datum.FromString(datum.SerializeToString())
             setattr(wrong, name, value)
-            with pytest.raises(CorruptDatumError, match="here: wanted an encoded image"):
+            with pytest.raises(CorruptDatumError, match="here: expected an encoded image"):
                 view_datum(wrong, "here", (side, side), ViewConfig(share=0.9), None, Interpolation.bilinear)
 
 
@@ -120,10 +120,10 @@ def test_too_small_an_image_says_what_to_do() -> None:
     [("share", 0.0), ("share", -1.0), ("share", 1.5), ("random_area", 0.0), ("colour", 1.0), ("mixup", -0.1)],
 )
 def test_another_value_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=rf"view\.{name}: wanted"):
+    with pytest.raises(ValueError, match=rf"view\.{name}: expected"):
         ViewConfig(**{name: value})
 
 
 def test_a_random_area_wants_a_share_for_tests() -> None:
-    with pytest.raises(ValueError, match=r"view\.random_area: wanted a view\.share"):
+    with pytest.raises(ValueError, match=r"view\.random_area: expected a view\.share"):
         ViewConfig(random_area=0.08)

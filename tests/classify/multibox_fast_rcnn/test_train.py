@@ -129,7 +129,7 @@ def test_images_without_objects_and_with_difficult_ones_alone(tmp_path: Path) ->
 
 
 def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wanted at least one"):
+    with pytest.raises(ValueError, match="expected at least one"):
         train(tmp_path / "made", [], [])
 
 

@@ -182,29 +182,29 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
     assert make_db(tmp_path / "images", tmp_path / "other").status == 0
     refused = train(place, tmp_path / "run", f"db.val={tmp_path / 'other'}")
     assert refused.status == 1
-    assert "wanted the classifier's 2 classes in their order, got 2, of which 1 are the same" in refused.err
+    assert "expected the classifier's 2 classes in their order, got 2, of which 1 are the same" in refused.err
     (tmp_path / "list.txt").write_text("blue/0.png 0\nblue/2.png 9\n")
     listed = (f"list={tmp_path / 'list.txt'}", "encode=png")
     assert make_db(tmp_path / "images", tmp_path / "nine", *listed).status == 0
     beyond = train(place, tmp_path / "run", f"db.val={tmp_path / 'nine'}")
-    assert "wanted labels below the number of classes, 2, got 9" in beyond.err
+    assert "expected labels below the number of classes, 2, got 9" in beyond.err
     shipped = detpipe("eval", f"db={place / 'val'}", "backbone=efficientnet_lite0", f"run_dir={tmp_path}", *QUIET)
     assert shipped.status == 1
-    assert "wanted" in shipped.err
+    assert "expected" in shipped.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "expected"),
     [
         (["train-cls", "db.val=db"], "db.val needs db.train"),
-        (["train-cls", "db.train=none"], "none: wanted an LMDB folder"),
+        (["train-cls", "db.train=none"], "none: expected an LMDB folder"),
         (["train-cls", "db.train=db", "backbone.input_size=64", "solver.max_iter=1"], "at least 64 x 64 pixels"),
-        (["train-cls", "db.train=db", "view.share=2"], "view.share: wanted a share"),
+        (["train-cls", "db.train=db", "view.share=2"], "view.share: expected a share"),
         (["eval", "db=val"], "no classifier.json|not there"),
         (["eval", "backbone=efficientnet_lite0"], "backbone: goes with db=DB"),
         (
             ["eval", "db=val", "backbone=efficientnet_lite0", "backbone.weights=none"],
-            "wanted weights with a classifier",
+            "expected weights with a classifier",
         ),
     ],
 )

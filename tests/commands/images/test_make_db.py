@@ -119,7 +119,7 @@ def test_broken_images_are_named_counted_and_limited(pictures: Path, tmp_path: P
     failed = make(pictures, tmp_path / "db", *arguments)
     assert failed.status == 1
     assert "2 of 12 images can't be read, more than max_bad=0.01" in failed.err
-    assert "image 03.png: wanted an image file" in failed.err
+    assert "image 03.png: expected an image file" in failed.err
     passed = make(pictures, tmp_path / "db", *arguments, "max_bad=0.2")
     assert passed.status == 0, passed.err
     assert len(manifest(tmp_path / "db")["bad"]) == 2  # type: ignore[arg-type]
@@ -134,9 +134,9 @@ def test_check_size(pictures: Path, tmp_path: Path) -> None:
     for _ in range(2):  # again, on what the first run left
         failed = make(pictures, tmp_path / "db", *arguments)
         assert failed.status == 1
-        assert "image 11.png: wanted (10, 14) (height, width) as the first image, got (3, 4)" in failed.err
+        assert "image 11.png: expected (10, 14) (height, width) as the first image, got (3, 4)" in failed.err
     assert make(pictures, tmp_path / "free", "resize=none").status == 0
-    assert "wanted (3, 10, 14)" in detpipe("compute-mean", f"db={tmp_path / 'free'}", f"out={tmp_path / 'm.npy'}").err
+    assert "expected (3, 10, 14)" in detpipe("compute-mean", f"db={tmp_path / 'free'}", f"out={tmp_path / 'm.npy'}").err
 
 
 def test_verify_finds_a_record_that_was_changed(pictures: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_idx_files_become_grey_records_as_they_are(tmp_path: Path) -> None:
     assert outcome.status == 1
     assert "images" in outcome.err
     outcome = detpipe(*words, f"out={tmp_path / 'more'}", "first=3", "count=3")
-    assert "wanted at least 6 images for first=3 and count=3, got 5" in outcome.err
+    assert "expected at least 6 images for first=3 and count=3, got 5" in outcome.err
 
 
 def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -> None:
@@ -229,22 +229,22 @@ def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "wanted"),
+    ("command", "arguments", "expected"),
     [
         ("make-db", ["root=."], "give out=DB"),
-        ("make-db", ["out=db", "root=none"], "none: wanted a folder of classes"),
+        ("make-db", ["out=db", "root=none"], "none: expected a folder of classes"),
         ("make-db", ["out=db", "list=none.txt"], "none.txt"),
         ("make-db", ["out=db", "list=empty.txt"], "got an empty list"),
-        ("make-db", ["out=db", "list=hostile.txt"], "hostile.txt:1: wanted a path, a blank and a label"),
-        ("make-db", ["out=db", "resize=big"], "resize: wanted HEIGHTxWIDTH"),
+        ("make-db", ["out=db", "list=hostile.txt"], "hostile.txt:1: expected a path, a blank and a label"),
+        ("make-db", ["out=db", "resize=big"], "resize: expected HEIGHTxWIDTH"),
         ("make-db", ["out=db", "classes=c.txt"], "goes with list=FILE"),
-        ("make-db", ["out=db", "idx_images=a"], "idx_images and idx_labels: wanted both"),
-        ("make-db", ["out=db", "idx_images=a", "idx_labels=b", "list=c"], "list and idx_images: wanted one of them"),
-        ("make-db", ["out=db", "idx_images=a", "idx_labels=b"], "a: no such file; wanted an IDX file"),
-        ("make-db", ["out=db", "first=-1"], "first: wanted at least 0"),
-        ("make-db", ["out=db", "count=0"], "count: wanted at least 1"),
+        ("make-db", ["out=db", "idx_images=a"], "idx_images and idx_labels: expected both"),
+        ("make-db", ["out=db", "idx_images=a", "idx_labels=b", "list=c"], "list and idx_images: expected one of them"),
+        ("make-db", ["out=db", "idx_images=a", "idx_labels=b"], "a: no such file; expected an IDX file"),
+        ("make-db", ["out=db", "first=-1"], "first: expected at least 0"),
+        ("make-db", ["out=db", "count=0"], "count: expected at least 1"),
         ("compute-mean", ["db=db"], "give db=DB out=FILE.binaryproto"),
-        ("compute-mean", ["db=none", "out=m.npy"], "none: wanted an LMDB folder"),
+        ("compute-mean", ["db=none", "out=m.npy"], "none: expected an LMDB folder"),
         ("compute-mean", ["db=cut", "out=m.npy"], "cut short"),
         ("compute-mean", ["db=void", "out=m.npy"], "got an empty database"),
         ("compute-mean", ["db=db", "out=m.jpg"], "ends in .binaryproto or .npy"),

@@ -64,7 +64,7 @@ def test_a_changed_record_is_a_fault_after_everything_is_written(database: Path,
 
 
 def test_no_database_is_one_sentence(tmp_path: Path) -> None:
-    assert "wanted a database to look into" in detpipe("inspect", "db").err
+    assert "expected a database to look into" in detpipe("inspect", "db").err
     assert "run make-db" in detpipe("inspect", "db", f"db={tmp_path}").err
 
 
@@ -99,4 +99,4 @@ def test_a_training_that_still_goes_on(tmp_path: Path) -> None:
 def test_no_training_is_one_sentence(tmp_path: Path) -> None:
     done = detpipe("inspect", "run", f"run_dir={tmp_path}")
     assert done.status == 1
-    assert "wanted a run folder with a training" in done.err
+    assert "expected a run folder with a training" in done.err

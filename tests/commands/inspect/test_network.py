@@ -88,7 +88,7 @@ def test_a_run_against_what_it_started_from(tmp_path: Path) -> None:
     save_classifier(folder, network, replace(spec, backbone=LENET))
     with pytest.raises(ValueError, match="started from random ones"):
         weights(tmp_path / "run", against="start")
-    with pytest.raises(FileNotFoundError, match="wanted a run folder"):
+    with pytest.raises(FileNotFoundError, match="expected a run folder"):
         weights(tmp_path, path=str(tmp_path / "start.caffemodel"), against="start")
 
 
@@ -99,9 +99,9 @@ def test_what_inspect_weights_refuses(tmp_path: Path) -> None:
         weights(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         weights(tmp_path, path=path, against=str(tmp_path / "nowhere.pth"))
-    with pytest.raises(ValueError, match=r"layer: wanted a tensor of filters .*\(conv\.weight\), got 'fc'"):
+    with pytest.raises(ValueError, match=r"layer: expected a tensor of filters .*\(conv\.weight\), got 'fc'"):
         weights(tmp_path, path=path, layer="fc")
-    with pytest.raises(ValueError, match="filters: wanted a number from 1"):
+    with pytest.raises(ValueError, match="filters: expected a number from 1"):
         InspectWeights(filters=0)
     assert not (tmp_path / "inspect_weights.json").exists()
 
@@ -171,7 +171,7 @@ def test_time_of_lenet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run_dir=DIR"):
         inspect_time.run(InspectTime(run_dir=str(tmp_path)))
-    with pytest.raises(ValueError, match="label: wanted one of 0 to 9, got 10"):
+    with pytest.raises(ValueError, match="label: expected one of 0 to 9, got 10"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, label=10))
     with pytest.raises(ValueError, match=r"maps \(N, C, H, W\), got ip1"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, layers=["ip1"]))
@@ -180,5 +180,5 @@ def test_what_is_refused(tmp_path: Path) -> None:
     for wrong in ({"batch": 0}, {"classes": 1}, {"iterations": 0}, {"warm_up": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             InspectTime(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="maps: wanted"):
+    with pytest.raises(ValueError, match="maps: expected"):
         InspectActivations(maps=0)

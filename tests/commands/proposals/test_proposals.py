@@ -114,7 +114,7 @@ def test_verify_names_damage(runs: Path, tmp_path: Path) -> None:
     assert outcome.status == 1
     assert "record 'train/train_3'" in outcome.err
     assert "record 'test/test_1'" in outcome.err
-    assert "wanted 14 records, found 15" in outcome.err
+    assert "expected 14 records, found 15" in outcome.err
     assert "4 faults, named above" in outcome.err.strip().splitlines()[-1]
 
 
@@ -201,7 +201,7 @@ def test_import_and_fuse_do_their_own_work_only(voc_root: Path, tmp_path: Path) 
     for command in ("import", "fuse"):
         outcome = detpipe("proposals", command, *drawn.voc(voc_root), "proposals=uniform", f"run_dir={tmp_path}/run")
         assert outcome.status == 1
-        assert f"wanted proposals={command}, got another method" in outcome.err
+        assert f"expected proposals={command}, got another method" in outcome.err
 
 
 # --- fuse and merge ---------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_merge_refuses_different_boxes_of_an_image(runs: Path, voc_root: Path, t
     spoil(tmp_path / "b", {"test/test_0": records(runs / "gaussian")["test/test_0"]})
     outcome = detpipe("proposals", "merge", *drawn.voc(root), *arguments)
     assert outcome.status == 1
-    assert "test image test_0: wanted one record, got different ones in" in outcome.err
+    assert "test image test_0: expected one record, got different ones in" in outcome.err
 
 
 def test_merge_names_what_no_shard_has(voc_root: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_merge_refuses_a_changed_image(voc_root: Path, tmp_path: Path) -> None:
 
 def test_merge_of_nothing_and_into_itself(voc_root: Path, tmp_path: Path) -> None:
     outcome = detpipe("proposals", "merge", *drawn.voc(voc_root), f"run_dir={tmp_path}/run")
-    assert "wanted shards, got none" in outcome.err
+    assert "expected shards, got none" in outcome.err
     root, _ = shards(voc_root, tmp_path, *UNIFORM)
     outcome = detpipe("proposals", "merge", *drawn.voc(root), f"shards=[{tmp_path}/a]", f"run_dir={tmp_path}/a")
     assert "is itself a shard" in outcome.err
@@ -327,9 +327,9 @@ def test_the_flow_goes_on_from_a_fusion(runs: Path, voc_root: Path, tmp_path: Pa
 def test_a_split_means_the_same_everywhere(runs: Path, voc_root: Path, command: str) -> None:
     wrong = {
         ("split=minival",): "Invalid value 'minival', expected one of [train, val, test]",
-        ("split=val",): "drawn val: wanted a val split, but the settings name train, test",
+        ("split=val",): "drawn val: expected a val split, but the settings name train, test",
         ("dataset.test=trainval",): "made from another data set",
-        ("path=runs/none",): "runs/none: wanted a proposals.lmdb or a run folder with one",
+        ("path=runs/none",): "runs/none: expected a proposals.lmdb or a run folder with one",
     }
     for arguments, words in wrong.items():
         place = [f"path={runs / 'uniform'}", "run_dir=run", *(["out=a.json"] if command == "export" else [])]

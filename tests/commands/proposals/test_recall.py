@@ -90,11 +90,11 @@ def test_runs_of_one_name_are_told_apart(voc_root: Path, proposed_copy: Path, tm
 
 def test_what_is_refused(voc_root: Path, proposed_copy: Path, tmp_path: Path) -> None:
     for places in ([tmp_path / "none"], [proposed_copy / "gaussian", tmp_path / "none"]):
-        with pytest.raises(FileNotFoundError, match=r"none: wanted a proposals\.lmdb or a run folder"):
+        with pytest.raises(FileNotFoundError, match=r"none: expected a proposals\.lmdb or a run folder"):
             recall(voc_root, *places)
     with pytest.raises(ValueError, match=r"each once, got .*gaussian/proposals\.lmdb twice"):
         recall(voc_root, proposed_copy / "gaussian", proposed_copy / "gaussian" / "proposals.lmdb")
-    with pytest.raises(ValueError, match="wanted a val split, but the settings name train, test"):
+    with pytest.raises(ValueError, match="expected a val split, but the settings name train, test"):
         recall(voc_root, proposed_copy / "gaussian", split=Split.val)
     other = drawn.copy(voc_root, tmp_path / "other")
     (other / "Annotations" / f"{drawn.TEST[0]}.xml").write_text(

@@ -38,7 +38,7 @@ def test_named_images_take_the_place_of_earlier_ones(voc_root: Path, proposed_co
     mine.write_bytes(b"a picture of one's own")
     names = show(voc_root, proposed_copy / "gaussian", images=["train_3", "train_1"], split=Split.train, top=3)
     assert names == ["0001_train_3.jpg", "0002_train_1.jpg", "index.html", "mine.jpg"]
-    with pytest.raises(ValueError, match=r"wanted ids of .*\(test_0, .*got train_3"):
+    with pytest.raises(ValueError, match=r"expected ids of .*\(test_0, .*got train_3"):
         show(voc_root, proposed_copy / "gaussian", images=["test_0", "train_3"])
 
 

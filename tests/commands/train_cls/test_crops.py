@@ -90,9 +90,9 @@ def test_weights_that_are_none_delete_nothing(finished_run: Path, tmp_path: Path
     before = bytes_of(folder / "classifier")
     for word, message in (
         (f"solver.weights={tmp_path / 'gone.safetensors'}", "no such file"),
-        (f"solver.weights={tmp_path / 'broken.safetensors'}", "wanted a safetensors file"),
+        (f"solver.weights={tmp_path / 'broken.safetensors'}", "expected a safetensors file"),
         (f"solver.weights={folder / 'classifier' / 'weights.safetensors'}", "which overwrite=true deletes first"),
-        (f"backbone.weights={tmp_path / 'broken.safetensors'}", "wanted a safetensors file"),
+        (f"backbone.weights={tmp_path / 'broken.safetensors'}", "expected a safetensors file"),
         ("backbone.name=torchvision/resnet18", "nothing is downloaded unasked"),
     ):
         more = [word] if word.startswith("backbone.weights") else [word, "backbone.weights=imagenet"]

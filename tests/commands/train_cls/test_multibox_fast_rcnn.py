@@ -254,7 +254,7 @@ def test_a_multibox_of_its_own_is_not_replaced(one_network: Path, voc_root: Path
 def test_a_link_to_nothing_in_multiboxs_place_is_refused_first(voc_root: Path, net: str, tmp_path: Path) -> None:
     (tmp_path / "multibox").symlink_to(tmp_path / "nowhere")
     outcome = train(voc_root, net, tmp_path)
-    assert (outcome.status, f"{tmp_path / 'multibox'}: wanted a folder" in outcome.err) == (1, True)
+    assert (outcome.status, f"{tmp_path / 'multibox'}: expected a folder" in outcome.err) == (1, True)
     assert not (tmp_path / "classifier").exists()
 
 
@@ -278,7 +278,7 @@ def test_a_start_from_another_training_keeps_its_priors(
 
     other = train(root, net, tmp_path / "other", weights, "head.maps=[stride4,stride8]")
     assert other.status == 1
-    assert "solver.weights: wanted a network of 2 maps, got one of ['stride8']" in other.err
+    assert "solver.weights: expected a network of 2 maps, got one of ['stride8']" in other.err
 
 
 def test_images_without_objects_alone(voc_root: Path, net: str, tmp_path: Path) -> None:
@@ -288,5 +288,5 @@ def test_images_without_objects_alone(voc_root: Path, net: str, tmp_path: Path) 
         annotation.write_text(text[: text.index("<object>")] + "</annotation>")
     outcome = train(root, net, tmp_path / "run", "dataset.classes=[disc,square]")
     assert outcome.status == 1
-    assert "priors: wanted objects to cluster, got none" in outcome.err
+    assert "priors: expected objects to cluster, got none" in outcome.err
     assert "Traceback" not in outcome.err

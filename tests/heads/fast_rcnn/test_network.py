@@ -84,8 +84,8 @@ def test_first_weights_are_as_large_as_asked_for() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"maps": []}, "wanted one map"),
-        ({"maps": ["a", "b"], "merge_width": None}, "wanted one map"),
+        ({"maps": []}, "expected one map"),
+        ({"maps": ["a", "b"], "merge_width": None}, "expected one map"),
         ({"box_regression": BoxRegression.ridge}, "joint or none"),
         ({"scales": []}, "sides of at least 32"),
         ({"hidden": 0}, "head.hidden"),

@@ -47,5 +47,5 @@ def test_nothing_in_nothing_out() -> None:
 
 @pytest.mark.parametrize("rank", [0, 5])
 def test_a_rank_that_is_none(rank: int) -> None:
-    with pytest.raises(ValueError, match="wanted a rank of 1 to 4"):
+    with pytest.raises(ValueError, match="expected a rank of 1 to 4"):
         split_linear(6, 4, rank)

@@ -67,7 +67,7 @@ def test_a_cost_with_gradients_is_matched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_least", "wanted"),
+    ("at_least", "expected"),
     [
         # Best overlaps are 0.3, 0.65, 0.25, 0.6: all are below 0.7, and only the third is below 0.3.
         (0, [IGNORED, IGNORED, BACKGROUND, IGNORED]),

@@ -161,9 +161,9 @@ def test_shapes_of_the_pyramid_are_as_large_as_training_shows_the_objects() -> N
     assert [len(one) for one in finest] == [2, 0]
     no_coarser = make_shapes(head(scales=[32, 50], max_side=400, priors=2, coarser=False), [4], boxes, sizes, seed=0)
     assert [len(one) for one in no_coarser] == [2, 0]
-    with pytest.raises(ValueError, match="wanted objects to cluster"):
+    with pytest.raises(ValueError, match="expected objects to cluster"):
         make_shapes(settings, [4], boxes[:0], sizes[:0], seed=0)
-    with pytest.raises(ValueError, match="wanted objects to cluster"):
+    with pytest.raises(ValueError, match="expected objects to cluster"):
         make_shapes(head(form=Form.whole), [4], boxes[:0], sizes[:0], seed=0)
     assert len(make_shapes(head(form=Form.grids), [4], boxes[:0], sizes[:0], seed=0)) == 6
 
@@ -244,10 +244,10 @@ def test_calibration_changes_logits_by_slope_and_offset() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"maps": []}, "wanted maps"),
+        ({"maps": []}, "expected maps"),
         ({"scales": []}, "scales of at least 32"),
         ({"scales": [64, 31]}, "scales of at least 32"),
-        ({"width": 0}, r"multibox\.width: wanted at least 1, got 0"),
+        ({"width": 0}, r"multibox\.width: expected at least 1, got 0"),
         ({"priors": 0}, r"multibox\.priors"),
         ({"hidden": 0}, r"multibox\.hidden"),
         ({"max_side": 0}, r"multibox\.max_side"),
@@ -275,7 +275,7 @@ def test_a_map_that_the_backbone_has_not() -> None:
 
 
 def test_shapes_of_another_number_of_maps() -> None:
-    with pytest.raises(ValueError, match="wanted shapes of priors for 2 maps, got 3"):
+    with pytest.raises(ValueError, match="expected shapes of priors for 2 maps, got 3"):
         network([squares(8)] * 3)
 
 
@@ -287,5 +287,5 @@ def test_first_weights_before_the_predictions_are_as_large_as_asked_for() -> Non
 
 @pytest.mark.parametrize("gain", [0.0, -1.0, math.nan])
 def test_first_weights_of_no_size(gain: float) -> None:
-    with pytest.raises(ValueError, match=r"multibox\.start_gain: wanted a number above 0"):
+    with pytest.raises(ValueError, match=r"multibox\.start_gain: expected a number above 0"):
         head(start_gain=gain)

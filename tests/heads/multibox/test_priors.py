@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same() -> None:
 
 @pytest.mark.parametrize(("cluster", "columns"), [(kmeans_sizes, 2), (kmeans_boxes, 4)])
 def test_no_objects(cluster: type, columns: int) -> None:
-    with pytest.raises(ValueError, match="priors: wanted objects to cluster, got none"):
+    with pytest.raises(ValueError, match="priors: expected objects to cluster, got none"):
         cluster(np.zeros((0, columns), dtype=np.float32), 3, seed=0)
 
 

@@ -161,7 +161,7 @@ def test_of_many_images_those_with_objects_are_looked_at(tmp_path: Path) -> None
 
 
 def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wanted at least one"):
+    with pytest.raises(ValueError, match="expected at least one"):
         train(tmp_path / "made", [], [])
 
 

@@ -59,7 +59,7 @@ def test_a_class_whose_vector_does_not_fit(vectors: str) -> None:
     with pytest.raises(ValueError, match=r"got none for \['zebra'\]"):
         zero_shot.check_class(head, "zebra")
     np.save(vectors, np.eye(4, 7))
-    with pytest.raises(ValueError, match="wanted vectors of 4 numbers, as the classifier's, got 7"):
+    with pytest.raises(ValueError, match="expected vectors of 4 numbers, as the classifier's, got 7"):
         zero_shot.check_class(head, "c")
 
 
@@ -117,7 +117,7 @@ def test_without_box_regression_there_are_no_deltas() -> None:
     assert head(torch.zeros(1, 8), torch.zeros(1, 3))[1] is None
     two = SvmConfig(box_regression=BoxRegression.none).remove_class(head, 1, first_classes(clusters(2), 1), seed=0)
     assert (two.n_classes, len(two.box_weight)) == (1, 0)
-    with pytest.raises(ValueError, match="wanted ridge or none for a head on stored features, got joint"):
+    with pytest.raises(ValueError, match="expected ridge or none for a head on stored features, got joint"):
         SvmConfig(box_regression=BoxRegression.joint)
 
 
@@ -185,7 +185,7 @@ def test_a_class_without_regions() -> None:
     )
     for settings in (SvmConfig(), NearestNeighboursConfig(), PrototypesConfig()):
         assert settings.NEEDS_EACH
-        with pytest.raises(ValueError, match="class b: wanted regions of it in the store, got none"):
+        with pytest.raises(ValueError, match="class b: expected regions of it in the store, got none"):
             settings.train(lacking, seed=0)
     for competing in (SoftmaxRegressionConfig(), TwoLayersConfig(passes=20, batch_size=16)):
         assert not competing.NEEDS_EACH
@@ -193,7 +193,7 @@ def test_a_class_without_regions() -> None:
         assert np.median(scores[labels == 1, 1]) > np.quantile(scores[labels != 1, 1], 0.9)
         assert np.median(scores[labels == 1, 1]) > 5 * np.median(scores[:, 2])
         nothing = type(lacking)(**{**vars(lacking), "labels": 0 * lacking.labels})
-        with pytest.raises(ValueError, match="wanted regions of one of the classes"):
+        with pytest.raises(ValueError, match="expected regions of one of the classes"):
             competing.train(nothing, seed=0)
 
 
@@ -243,7 +243,7 @@ def test_an_unseen_class_by_its_vector(tmp_path: Path) -> None:
         (np.eye(2), "a\n", "a vector for each of the 1 names"),
         (np.eye(2), "a\nc\n", r"got none for \['b'\]"),
         (np.zeros((2, 2)), "a\nb\n", "finite vectors that are not 0"),
-        (np.array([object()], dtype=object), "a\n", "wanted a .npy file of numbers"),
+        (np.array([object()], dtype=object), "a\n", "expected a .npy file of numbers"),
     ],
 )
 def test_bad_class_vectors(array: np.ndarray, names: str, message: str, tmp_path: Path) -> None:

@@ -89,11 +89,11 @@ def test_positives_from_an_overlap_on() -> None:
     seen.ious[own] = 0.8
     with pytest.raises(ValueError, match=r"head\.positive_iou=1\.0 or more, got 0\.80 at most"):
         SvmConfig(positive_iou=1.0).fit(seen, shared, seed=0)
-    with pytest.raises(ValueError, match=r"head\.positive_iou: wanted an overlap from 0 to 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"head\.positive_iou: expected an overlap from 0 to 1, got 1\.5"):
         SvmConfig(positive_iou=1.5)
 
 
 @pytest.mark.parametrize("setting", [{"c": 0.0}, {"negative_iou": 1.5}, {"rounds": 0}])
 def test_bad_settings(setting: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="wanted c, positive_weight and rounds above 0"):
+    with pytest.raises(ValueError, match="expected c, positive_weight and rounds above 0"):
         SvmConfig(**setting)  # type: ignore[arg-type]

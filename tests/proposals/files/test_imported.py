@@ -170,13 +170,13 @@ def test_broken_mat_files_are_named(tmp_path: Path):
     wrong = tmp_path / "wrong.mat"
     for content in (b"", b"no mat file", good[:200], good[:-30], b"MATLAB 7.3 MAT-file" + bytes(105) + b"\x00\x02IM"):
         wrong.write_bytes(content)
-        with pytest.raises(ProposalFileError, match=r"wrong\.mat: wanted"):
+        with pytest.raises(ProposalFileError, match=r"wrong\.mat: expected"):
             read_mat(wrong)
     scipy.io.savemat(wrong, {"other": FAST})
-    with pytest.raises(ProposalFileError, match="wanted a variable `boxes`"):
+    with pytest.raises(ProposalFileError, match="expected a variable `boxes`"):
         read_mat(wrong)
     scipy.io.savemat(wrong, {"boxes": np.zeros((3, 7))})
-    with pytest.raises(ProposalFileError, match=r"wanted boxes \(N, 4\)"):
+    with pytest.raises(ProposalFileError, match=r"expected boxes \(N, 4\)"):
         read_mat(wrong)
     scipy.io.savemat(wrong, {"boxes": np.array([[1, 1, np.nan, 3]])})
     with pytest.raises(ProposalFileError, match="finite"):
@@ -250,11 +250,11 @@ def test_detectron_box_modes(tmp_path: Path):
         (detectron2(ids=[7, 7]), "7 twice"),
         ({"boxes": []}, "equal lengths"),
         (detectron2(objectness_logits=[np.zeros(5), np.zeros(0)]), "a score a box"),
-        (detectron2(boxes=[np.zeros((2, 3)), np.zeros((0, 4))]), "wanted boxes"),
+        (detectron2(boxes=[np.zeros((2, 3)), np.zeros((0, 4))]), "expected boxes"),
         (detectron2(boxes=["text", np.zeros((0, 4))]), "as numbers"),
         ([["no", "boxes"]], "as numbers"),
         (5, "got a int"),
-        ({"a.jpg": {"masks": []}}, "wanted bboxes"),
+        ({"a.jpg": {"masks": []}}, "expected bboxes"),
     ],
 )
 def test_other_pickles_are_named(tmp_path: Path, content: object, message: str):

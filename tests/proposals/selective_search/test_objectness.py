@@ -36,7 +36,7 @@ def test_from_json_fills_up_shorter_features():
 
 @pytest.mark.parametrize("content", [{}, {"area": {"thresholds": [], "weights": [0]}}])
 def test_weights_of_other_features_are_named(content: dict):
-    with pytest.raises(ValueError, match="wanted the weights of occurrences, place"):
+    with pytest.raises(ValueError, match="expected the weights of occurrences, place"):
         ObjectnessWeights.from_json(json.dumps(content))
 
 

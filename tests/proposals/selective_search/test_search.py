@@ -138,7 +138,7 @@ def test_hierarchies_are_as_many_as_documented(preset: SelectiveSearchPreset):
 
 @pytest.mark.parametrize("preset", THEIRS)
 def test_opencvs_code_has_no_recipe(preset: SelectiveSearchPreset):
-    with pytest.raises(ValueError, match=f"recipe_of: wanted a preset of our own code, got {preset.value}"):
+    with pytest.raises(ValueError, match=f"recipe_of: expected a preset of our own code, got {preset.value}"):
         recipe_of(preset)
 
 
@@ -272,9 +272,9 @@ def test_max_side_scales_back(preset: str):
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match=r"preset: wanted one of turbo, turbo_quality, .*cv2_quality, got 'fast'"):
+    with pytest.raises(ValueError, match=r"preset: expected one of turbo, turbo_quality, .*cv2_quality, got 'fast'"):
         SelectiveSearch(preset="fast")
-    with pytest.raises(ValueError, match="order: wanted one of objectness, paper, opencv, got 'big'"):
+    with pytest.raises(ValueError, match="order: expected one of objectness, paper, opencv, got 'big'"):
         SelectiveSearch(order="big")
     with pytest.raises(ValueError, match="min_size"):
         SelectiveSearch(min_size=-1)
@@ -371,7 +371,7 @@ def test_read_only_images_are_taken_and_none_is_changed():
 )
 @pytest.mark.parametrize("preset", ["turbo", "cv2_fast"])
 def test_other_arrays_are_refused(wrong: np.ndarray, preset: str):
-    with pytest.raises(ValueError, match="wanted an RGB image"):
+    with pytest.raises(ValueError, match="expected an RGB image"):
         SelectiveSearch(preset=preset)(wrong)
 
 
