@@ -83,7 +83,7 @@ class TrainingPage:
         return facts
 
     def _state(self) -> str:
-        of = f" of {self.expected}" if self.wanted is not None else ""
+        of = f" of {self.wanted}" if self.wanted is not None else ""
         if self.complete:
             return f"complete, {self.iterations}{of} iterations"
         since = f", the log was last written {as_time(self.age)} ago" if self.age is not None else ""

@@ -268,7 +268,7 @@ class SameSize:
         self.wanted = self.wanted or size
         if size != self.wanted:
             raise OtherSizeError(
-                f"{task.path}: expected {self.expected} (height, width) as the first image, got {size}; "
+                f"{task.path}: expected {self.wanted} (height, width) as the first image, got {size}; "
                 "give resize=HEIGHTxWIDTH, or check_size=false"
             )
 
