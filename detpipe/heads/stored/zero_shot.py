@@ -28,6 +28,7 @@ from detpipe.heads.stored.feature_head import (
     sigmoid_by_class,
 )
 from detpipe.heads.stored.platt import platt
+from detpipe.storage.mean_file import NPY_ERRORS
 from detpipe.structures import Float32Array
 
 MAX_VECTOR_BYTES = 1 << 30
@@ -173,7 +174,7 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
         )
     try:
         stored: npt.NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except NPY_ERRORS as error:
         raise ValueError(f"{path}: expected a .npy file of numbers, got: {error}") from error
     names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):

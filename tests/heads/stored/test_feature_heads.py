@@ -251,3 +251,14 @@ def test_bad_class_vectors(array: np.ndarray, names: str, message: str, tmp_path
     (tmp_path / "v.txt").write_text(names)
     with pytest.raises(ValueError, match=message):
         vectors_of(tmp_path / "v.npy", ("a", "b"))
+
+
+@pytest.mark.parametrize(("place", "byte"), [(0, 0), (8, 1), (21, 44), (26, 66)])  # numpy raises four kinds of errors
+def test_class_vectors_with_a_damaged_header(place: int, byte: int, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "v.txt").write_text("a\nb\n")
+    whole = bytearray((tmp_path / "v.npy").read_bytes())
+    whole[place] = byte
+    (tmp_path / "v.npy").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"v\.npy: .* file of numbers"):
+        vectors_of(tmp_path / "v.npy", ("a", "b"))
