@@ -21,7 +21,7 @@ from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, trun
 from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
-from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ def run(config: Compress) -> None:
         settings={"ranks": ranks, "classes": spec.classes},
         inputs={"classifier": before.digest},
     )
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        summary = compress(network, spec, ranks, config.folder.classifier, config.new_folder.classifier)
-        keep_proposer(config.folder, config.new_folder.classifier)
-        carry_detect_settings(config.folder.classifier, config.new_folder.classifier)
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            old, new = config.folder.classifier, config.new_folder.classifier
+            making.summary = compress(network, spec, ranks, old, new)
+            keep_proposer(config.folder, new)
+            carry_detect_settings(old, new)
     copy_proposals(config.folder, config.new_folder)
     report(config, ranks, artefact.manifest.summary)
 

@@ -20,9 +20,8 @@ from detpipe.proposals.proposer import generator_for
 from detpipe.runs.command import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.lmdb_store import LmdbWriter
-from detpipe.storage.manifest import Artefact, State
+from detpipe.storage.manifest import Artefact, Making
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -50,20 +49,17 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
         },
         inputs={"proposals": stored.manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
     )
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        tasks = plan(config, stored, records)
-        count = write_crops(config, path, tasks, artefact)
-        labels: Counter[str] = Counter()
-        for task in tasks:
-            labels.update(_names(dataset, task.regions))
-        summary = {
-            "crops": count,
-            "images": len(tasks),
-            "megabytes": _megabytes(path),
-            "labels": dict(sorted(labels.items())),
-        }
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            tasks = plan(config, stored, records)
+            count = write_crops(config, path, tasks, making)
+            labels = Counter(name for task in tasks for name in _names(dataset, task.regions))
+            making.summary = {
+                "crops": count,
+                "images": len(tasks),
+                "megabytes": _megabytes(path),
+                "labels": dict(sorted(labels.items())),
+            }
     if config.verify:
         verify(path, artefact)
     summary = artefact.manifest.summary
@@ -104,10 +100,12 @@ def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> li
     ]
 
 
-def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], artefact: Artefact) -> int:
-    """Write the crops of all tasks that are not there yet; returns how many the database then holds."""
-    begun = time.perf_counter()
-    with LmdbWriter(path) as writer, stop_on_signal() as stop:
+def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], making: Making) -> int:
+    """Write the crops of all tasks that are not there yet; returns how many the database then holds.
+
+    Raises Interrupted after a signal.
+    """
+    with making.stoppable() as stop, LmdbWriter(path) as writer:
         # An image's crops are put in order: its last key says that all are there.
         left = [task for task in tasks if task.keys and task.keys[-1] not in writer]
         estimate(left, len(tasks))
@@ -119,9 +117,6 @@ def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], artefact: A
                 break
         writer.commit()
         count = len(writer)
-    if stop:
-        artefact.pause(time.perf_counter() - begun)
-        raise Interrupted(f"crops so far are in {path}; the same command goes on from there")
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,9 +37,8 @@ from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.runs.stored_features import stored_detections
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, digest_of, plain, read_manifest, same_key
+from detpipe.storage.manifest import Artefact, Making, digest_of, plain, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -85,12 +83,12 @@ def run(config: Detect) -> None:
     )
     # Before room is made: what stands there is not lost to a network that can't be had.
     find = None if stands(config, artefact) else finder(config, images)
-    if artefact.begin(overwrite=make_room(config, artefact)) is not State.COMPLETE:
-        begun = time.perf_counter()
-        detections = detect_all(config, images, artefact, find or finder(config, images))
-        write_detections(config.folder.detections, images.dataset, detections)
-        summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*images.dataset.bad, *images.bad])
+    with artefact.making(overwrite=make_room(config, artefact)) as making:
+        if making.needed:
+            detections = detect_all(config, images, making, find or finder(config, images))
+            write_detections(config.folder.detections, images.dataset, detections)
+            making.summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
+            making.bad = [*images.dataset.bad, *images.bad]
     shutil.rmtree(unfinished(config), ignore_errors=True)
     if config.source is None:
         keep_detect_settings(config.folder.classifier, config.detect)
@@ -233,18 +231,17 @@ def hold_readable(config: Detect, images: Input) -> None:
 
 
 def detect_all(
-    config: Detect, images: Input, artefact: Artefact, find: Callable[[Sequence[ImageRecord]], Iterator[Detections]]
+    config: Detect, images: Input, making: Making, find: Callable[[Sequence[ImageRecord]], Iterator[Detections]]
 ) -> dict[ImageId, Detections]:
     """The detections of all images, by `find`, or from disk for the chunks that an earlier run finished.
 
     Chunks are cut the same way each time and share no batch, so a killed run ends with the same numbers. Raises as
     `hold_readable`.
     """
-    begun = time.perf_counter()
     records = images.dataset.records
     chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
     images.bad.extend(bad_before(unfinished(config)))
-    with LmdbWriter(unfinished(config)) as writer, stop_on_signal() as stop:
+    with making.stoppable(unfinished(config)) as stop, LmdbWriter(unfinished(config)) as writer:
         left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
         for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
             for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
@@ -254,12 +251,9 @@ def detect_all(
             if stop or is_unreadable(config, images):
                 break
     if is_unreadable(config, images):
-        # The next run would believe the finished chunks, when the files may have been mended.
+        # The next run would trust the finished chunks, although the files may have been repaired.
         shutil.rmtree(unfinished(config), ignore_errors=True)
         hold_readable(config, images)
-    if stop:
-        artefact.pause(time.perf_counter() - begun)
-        raise Interrupted(f"detections so far are in {unfinished(config)}; the same command goes on from there")
     with LmdbReader(unfinished(config)) as reader:
         return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
 

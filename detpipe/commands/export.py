@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import kept_detect_config
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
-from detpipe.storage.manifest import Artefact, ArtefactError, State, manifest_path, plain, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, manifest_path, plain, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +49,9 @@ def run(config: Export) -> None:
             "export: the run's own detections were computed in bf16, the exported network computes in float32: its "
             "scores differ a little; `detpipe detect detect.precision=float32 overwrite=true` measures it"
         )
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        difference = write(config, graph, told)
-        artefact.finish(seconds=time.perf_counter() - begun, summary={"largest_difference": difference})
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            making.summary = {"largest_difference": write(config, graph, told)}
     report(config, artefact)
 
 

@@ -31,8 +31,7 @@ from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
 from detpipe.runs.command import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
-from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest, plain
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
 
 logger = logging.getLogger(__name__)
@@ -74,17 +73,12 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
     artefact = store_artefact(config, extractor, stored)
     if config.overwrite:
         keep_backup(artefact)
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        before = earlier_store(artefact)
-        plan = list(planned_regions(config, stored))
-        estimate(extractor, plan, before)
-        with stop_on_signal() as stop:
-            summary = fill_store(artefact.path, plan, extractor, before=before, stop=stop, classes=len(dataset.classes))
-        if summary is None:
-            artefact.pause(time.perf_counter() - begun)
-            raise Interrupted(f"features so far are in {artefact.path}; the same command without overwrite goes on")
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            before = earlier_store(artefact)
+            plan = list(planned_regions(config, stored))
+            estimate(extractor, plan, before)
+            making.summary = fill_store(artefact.path, plan, extractor, before=before, classes=len(dataset.classes))
     shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
     logger.info(

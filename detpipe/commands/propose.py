@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,7 @@ from detpipe.runs.command import Command, RunFolder, load_splits, splits_digests
 from detpipe.runs.max_bad import hold_max_bad
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.atomic import write_json
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
-from detpipe.storage.manifest import Artefact, State
+from detpipe.storage.manifest import Artefact, Making
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -34,11 +32,10 @@ def run(config: Propose) -> None:
         settings={"proposals": config.proposals.describe()},
         inputs={**splits_digests(splits), **config.proposals.inputs()},
     )
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
-        bad = write_proposals(config, splits, tasks, artefact)
-        seal(config, splits, artefact, bad, begun)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
+            seal(config, splits, making, write_proposals(config, splits, tasks, making))
     report(config.folder, artefact)
 
 
@@ -46,11 +43,14 @@ Task = tuple[Split, ImageRecord]
 
 
 def write_proposals(
-    config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], artefact: Artefact
+    config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], making: Making
 ) -> list[LeftOut]:
-    """Propose on all images that have no record yet; returns the images that could not be read."""
-    begun, bad = time.perf_counter(), []
-    with ProposalsWriter(config.folder.proposals) as writer, stop_on_signal() as stop:
+    """Propose on all images that have no record yet; returns the images that could not be read.
+
+    Raises Interrupted after a signal.
+    """
+    bad = []
+    with making.stoppable() as stop, ProposalsWriter(config.folder.proposals) as writer:
         left = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
         if len(left) < len(tasks):
             logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
@@ -71,25 +71,17 @@ def write_proposals(
                 writer.put(split.value, record.image_id, result)
             if stop:
                 break
-    if stop:
-        artefact.pause(time.perf_counter() - begun)
-        raise Interrupted(f"proposals so far are in {config.folder.proposals}; the same command goes on from there")
     return bad
 
 
-def seal(
-    config: Command, splits: Mapping[Split, Dataset], artefact: Artefact, bad: Sequence[LeftOut], begun: float
-) -> None:
-    """All records stand: hold max_bad, measure the recall, finish the artefact.
-
-    bad: images without a record. begun: perf_counter's.
-    """
+def seal(config: Command, splits: Mapping[Split, Dataset], making: Making, bad: Sequence[LeftOut]) -> None:
+    """Check max_bad, measure the recall and summarise, when all records are written. bad: images without a record."""
     images = sum(map(len, splits.values()))
     hold_max_bad(bad, images, config.data_source.max_bad, "dataset.max_bad")
     recall = measure_recall(config.folder, splits)
     left_out = [one for dataset in splits.values() for one in dataset.bad]
-    summary = {"images": images, "records": images - len(bad), **recall}
-    artefact.finish(seconds=time.perf_counter() - begun, summary=summary, bad=[*left_out, *bad])
+    making.summary = {"images": images, "records": images - len(bad), **recall}
+    making.bad = [*left_out, *bad]
 
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:

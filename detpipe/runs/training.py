@@ -158,7 +158,7 @@ def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
         refused = ranks.any(ranks.is_first and state is None)
         done = ranks.any(state is State.COMPLETE)
     if refused:
-        raise ArtefactError(f"{artefact.path}: refused by the first process")
+        raise ArtefactError(f"{artefact.path}: rank 0 refused to make it; see the message of rank 0")
     if not ranks.is_first:
         artefact.manifest = artefact.found() or artefact.manifest
     return State.COMPLETE if done else state or State.PARTIAL

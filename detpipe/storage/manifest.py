@@ -6,18 +6,21 @@ Artefacts keep the key that they were made with, by which later ones know them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from detpipe.storage.atomic import write_json
+from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
 from detpipe.structures import LeftOut
 
 Settings = dict[str, Any]
@@ -114,6 +117,35 @@ def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any])
     write_json(manifest_path(artefact), dataclasses.asdict(manifest))
 
 
+@dataclass(eq=False)
+class Making:
+    """One attempt to make an artefact; see `Artefact.making`. summary: numbers for people. bad: what was left out."""
+
+    path: Path
+    state: State
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    bad: Sequence[LeftOut] = ()
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is work: false where a complete artefact was found."""
+        return self.state is not State.COMPLETE
+
+    @contextlib.contextmanager
+    def stoppable(self, kept_in: Path | None = None) -> Iterator[StopRequest]:
+        """A block that a signal asks to stop: it should look at the request in its loop and leave the loop.
+
+        Raises Interrupted at the end of the block after a signal. kept_in: where the finished part is, if not in the
+        artefact itself.
+        """
+        with stop_on_signal() as stop:
+            yield stop
+        if stop:
+            raise Interrupted(
+                f"what is finished is in {kept_in or self.path}; run the same command again, it continues from there"
+            )
+
+
 class Artefact:
     """One stage's output on disk: `begin` says what there is, `finish` seals it.
 
@@ -155,6 +187,25 @@ class Artefact:
             )
         self.manifest = found
         return State.COMPLETE if found.complete else State.PARTIAL
+
+    @contextlib.contextmanager
+    def making(self, *, overwrite: bool) -> Iterator[Making]:
+        """Make the artefact in the block of a `with`, unless it is there: begin, timing, and finish.
+
+        The block asks `making.needed`, and sets `making.summary` and `making.bad`. At its end the manifest is complete.
+        After Interrupted the time is counted, and the artefact stays partial; after another error it stays as it is.
+        Raises ArtefactError as `begin`.
+        """
+        making = Making(self.path, self.begin(overwrite=overwrite))
+        begun = time.perf_counter()
+        try:
+            yield making
+        except Interrupted:
+            if making.needed:
+                self.pause(time.perf_counter() - begun)
+            raise
+        if making.needed:
+            self.finish(seconds=time.perf_counter() - begun, summary=making.summary, bad=making.bad)
 
     def refuse_foreign(self) -> None:
         """Raise ArtefactError where something stands that has no manifest: it isn't ours to delete."""

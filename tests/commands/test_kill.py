@@ -131,7 +131,7 @@ def test_interrupted_proposals_go_on(voc_root: Path, tmp_path: Path) -> None:
     wait_for(lambda: (database / "data.mdb").exists() and (database / "data.mdb").stat().st_size > 20_000, process)
     outcome = stopped(process, signal.SIGINT)
     assert outcome.status == 130, outcome.err
-    assert f"detpipe propose: stopped: proposals so far are in {database}" in outcome.err
+    assert f"detpipe propose: stopped: what is finished is in {database}" in outcome.err
     assert "Traceback" not in outcome.err
     with ProposalsReader(database) as reader:
         done = len(reader)

@@ -6,12 +6,15 @@ import contextlib
 import enum
 import json
 import shutil
+import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from detpipe.storage.interrupt import Interrupted
 from detpipe.storage.manifest import (
     Artefact,
     ArtefactError,
@@ -19,6 +22,7 @@ from detpipe.storage.manifest import (
     State,
     differences,
     digest_of,
+    find_manifest,
     manifest_path,
     package_version,
     plain,
@@ -268,3 +272,47 @@ def test_long_values_are_cut_in_messages() -> None:
     assert line.startswith("shapes: [0.5, 0.5,")
     assert "... -> [1.5, 1.5," in line
     assert len(line) < 250
+
+
+def test_making_seals_an_artefact(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path / "a", stage="s", settings={"x": 1}, inputs={})
+    with artefact.making(overwrite=False) as making:
+        assert making.needed
+        (tmp_path / "a").mkdir(exist_ok=True)
+        time.sleep(0.01)
+        making.summary, making.bad = {"n": 3}, [LeftOut("b.jpg", "broken")]
+    found = read_manifest(tmp_path / "a")
+    assert (found.complete, found.summary, found.bad) == (True, {"n": 3}, [LeftOut("b.jpg", "broken")])
+    assert found.seconds > 0
+    with Artefact(tmp_path / "a", stage="s", settings={"x": 1}, inputs={}).making(overwrite=False) as again:
+        assert not again.needed
+    assert read_manifest(tmp_path / "a") == found
+
+
+def test_making_that_a_signal_stopped_counts_its_time_and_stays_partial(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    def attempt(*, stopped: bool) -> None:
+        artefact = Artefact(path, stage="s", settings={}, inputs={})
+        with artefact.making(overwrite=False) as making, making.stoppable() as stop:
+            (path / "part").write_text("1")
+            time.sleep(0.01)
+            if stopped:
+                stop.signal = signal.SIGINT
+
+    with pytest.raises(Interrupted, match=r"run the same command again"):
+        attempt(stopped=True)
+    before = find_manifest(path)
+    assert before is not None
+    assert (before.complete, before.seconds > 0, (path / "part").exists()) == (False, True, True)
+    attempt(stopped=False)
+    assert read_manifest(path).seconds > before.seconds
+
+
+def test_making_that_failed_stays_partial(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path / "a", stage="s", settings={}, inputs={})
+    with pytest.raises(OSError, match="full"), artefact.making(overwrite=False):
+        raise OSError("disk full")
+    found = find_manifest(tmp_path / "a")
+    assert found is not None
+    assert (found.complete, found.seconds) == (False, 0)

@@ -28,7 +28,7 @@ from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import read_image
 from detpipe.progress import progress
 from detpipe.storage.atomic import replaced, write_json
-from detpipe.storage.interrupt import StopRequest
+from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Manifest, read_manifest
 from detpipe.storage.mean_file import NPY_ERRORS
 from detpipe.structures import Float32Array, Image, ImageId, ImageRecord, Int64Array
@@ -192,15 +192,14 @@ def fill_store(
     extractor: Extractor,
     *,
     before: FeatureStore | None,
-    stop: StopRequest,
     classes: int,
-) -> dict[str, int] | None:
+) -> dict[str, int]:
     """Write the features of all regions of `plan`; goes on after the images that an earlier run finished.
 
     classes: K. before: an earlier store by the same extractor, whose rows are taken over where image and box are the
     same.
-    Returns the summary for the manifest, or None after a signal.
-    Raises ChangedImageError for an image that is not the one that was proposed on.
+    Returns the summary for the manifest.
+    Raises ChangedImageError for an image that is not the one that was proposed on, Interrupted after a signal.
     """
     rows, width = sum(len(one.regions) for one in plan), extractor.width
     known = {} if before is None else {key: row for row, key in enumerate(before.keys)}
@@ -214,15 +213,16 @@ def fill_store(
     features, done = _resumed(path, (rows, width)) or _new(path, (rows, width))
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
-    for group in progress(groups, "features", total=len(groups), unit=f"batch of {GROUP} image"):
-        for values in _group_features(group, extractor, before, known):
-            features[row : row + len(values)] = values
-            row += len(values)
-        done += len(group)
-        features.flush()
-        write_json(path / DONE, done)
-        if stop:
-            return None
+    with stop_on_signal() as stop:
+        for group in progress(groups, "features", total=len(groups), unit=f"batch of {GROUP} image"):
+            for values in _group_features(group, extractor, before, known):
+                features[row : row + len(values)] = values
+                row += len(values)
+            done += len(group)
+            features.flush()
+            write_json(path / DONE, done)
+            if stop:
+                raise Interrupted(f"features so far are in {path}; run the same command again, it continues from there")
     _write_columns(path, plan, classes)
     (path / DONE).unlink(missing_ok=True)
     return summary

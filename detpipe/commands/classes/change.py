@@ -50,7 +50,6 @@ from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.dataclass_json import from_json
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey, same_key
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord
 
@@ -288,14 +287,9 @@ def change_store(
         before = open_store(backup_path(artefact.path))
     found = find_manifest(path)
     # A killed change of other settings left other regions: they go, what they were made of stands aside.
-    artefact.begin(overwrite=found is not None and not same_key(found, artefact.manifest))
-    begun = time.perf_counter()
-    with stop_on_signal() as stop:
-        summary = fill_store(path, plan, extractor, before=before, stop=stop, classes=len(stored.dataset.classes))
-    if summary is None:
-        artefact.pause(time.perf_counter() - begun)
-        raise Interrupted(f"features so far are in {path}; the same command goes on from there")
-    artefact.finish(seconds=time.perf_counter() - begun, summary=summary)
+    with artefact.making(overwrite=found is not None and not same_key(found, artefact.manifest)) as making:
+        making.summary = fill_store(path, plan, extractor, before=before, classes=len(stored.dataset.classes))
+    summary = artefact.manifest.summary
     logger.info(
         "classes: %s: %d regions, %d of them new", path, summary["regions"], summary["regions"] - summary["taken_over"]
     )

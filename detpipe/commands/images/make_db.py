@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -35,9 +34,8 @@ from detpipe.runs.command import Command
 from detpipe.runs.max_bad import hold_max_bad
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, State, digest_of
+from detpipe.storage.manifest import Artefact, Making, digest_of
 from detpipe.structures import LeftOut
 
 logger = logging.getLogger(__name__)
@@ -132,11 +130,11 @@ def run(config: MakeDb) -> None:
     path = config.database
     images = read_images(config)
     artefact = Artefact(path, stage="make-db", settings=settings(config, images), inputs={"images": digest(images)})
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        bad = write_images(config, images, artefact)
-        hold_max_bad(bad, len(images.images), config.max_bad, "max_bad")
-        artefact.finish(seconds=time.perf_counter() - begun, summary=summarize(path, config.num_shards), bad=bad)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            making.bad = write_images(config, images, making)
+            hold_max_bad(making.bad, len(images.images), config.max_bad, "max_bad")
+            making.summary = summarize(path, config.num_shards)
     if config.verify:
         verify(path, artefact)
     summary = artefact.manifest.summary
@@ -213,12 +211,12 @@ def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
     return [tasks[begin:end] for begin, end in pairwise(ends)]
 
 
-def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> Sequence[LeftOut]:
+def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequence[LeftOut]:
     """Write all records that are not there yet; returns the images that could not be read.
 
     Raises Interrupted after a signal, OtherSizeError with check_size.
     """
-    begun, bad = time.perf_counter(), []
+    bad: list[LeftOut] = []
     shards = shard_paths(config.database, config.num_shards)
     size = SameSize(first_size(shards[0]))
     left = missing(shards, plan(config, images))
@@ -230,7 +228,7 @@ def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> 
         make_image_record, [task for _, task in left], workers=workers, describe=lambda task: str(task.path)
     )
     results = zip(left, progress(made, "make-db", total=len(left), unit="image"), strict=True)
-    with stop_on_signal() as stop:
+    with making.stoppable() as stop:
         for shard, group in groupby(results, key=lambda one: one[0][0]):
             with LmdbWriter(shard) as writer:
                 for (_, task), result in group:
@@ -243,8 +241,7 @@ def write_images(config: MakeDb, images: LabelledImages, artefact: Artefact) -> 
                     if stop:
                         break
             if stop:
-                artefact.pause(time.perf_counter() - begun)
-                raise Interrupted(f"images so far are in {config.database}; the same command goes on from there")
+                break
     return bad
 
 

@@ -6,7 +6,6 @@ What comes out has the key, and byte for byte the records, of a `propose` on the
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
 from detpipe.runs.command import load_splits, splits_digests
-from detpipe.storage.manifest import Artefact, Manifest, State, differences, read_manifest
+from detpipe.storage.manifest import Artefact, Manifest, differences, read_manifest
 from detpipe.structures import ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -43,11 +42,10 @@ def run(config: ProposalsMerge) -> None:
     settings, beside = common_key(shards)
     inputs = {**splits_digests(splits), **beside}
     artefact = Artefact(config.folder.proposals, stage="propose", settings=settings, inputs=inputs)
-    if artefact.begin(overwrite=config.overwrite) is not State.COMPLETE:
-        begun = time.perf_counter()
-        tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
-        bad = copy_records(config.folder.proposals, shards, tasks)
-        propose.seal(config, splits, artefact, bad, begun)
+    with artefact.making(overwrite=config.overwrite) as making:
+        if making.needed:
+            tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
+            propose.seal(config, splits, making, copy_records(config.folder.proposals, shards, tasks))
     propose.report(config.folder, artefact)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ from detpipe.classify.features.store import (
 )
 from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import file_digest
-from detpipe.storage.interrupt import StopRequest
+from detpipe.storage.interrupt import Interrupted, StopRequest
 from detpipe.storage.manifest import Artefact
 from detpipe.structures import Float32Array, Image, ImageRecord
 
@@ -88,14 +89,16 @@ def fill(
     stop: StopRequest | None = None,
     before: FeatureStore | None = None,
 ) -> bool:
-    """One run of the stage; whether it came to its end."""
+    """One run of the stage; whether it came to its end. stop: in place of a signal."""
     artefact = Artefact(path, stage="features", settings={"classes": ["a"], "category_ids": [1]}, inputs={})
-    artefact.begin(overwrite=False)
-    summary = fill_store(path, plan, extractor, before=before, stop=stop or StopRequest(), classes=1)
-    if summary is None:
-        artefact.pause(0)
+    signals = mock.patch.object(
+        feature_store, "stop_on_signal", return_value=contextlib.nullcontext(stop or StopRequest())
+    )
+    try:
+        with signals, artefact.making(overwrite=False) as making:
+            making.summary = fill_store(path, plan, extractor, before=before, classes=1)
+    except Interrupted:
         return False
-    artefact.finish(seconds=0, summary=summary)
     return True
 
 

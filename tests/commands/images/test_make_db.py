@@ -178,7 +178,7 @@ def test_a_signal_stops_it_cleanly(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on from there" in err
+    assert "run the same command again" in err
     assert "Traceback" not in err
 
 
