@@ -365,7 +365,7 @@ def test_a_head_is_trained_in_the_precision_asked_for(
 
 def test_machines_of_the_objects_own_boxes(voc_root: Path, changed: Path) -> None:
     """As in rcnn_2014. Without the setting a classifier's key is what it was before there was one."""
-    assert "positive_iou" not in read_manifest(changed / "classifier").settings["settings"]
+    assert read_manifest(changed / "classifier").settings["settings"]["positive_iou"] == 0
     own = ["sampling.own_boxes=true", "sampling.fg_share=0.1"]
     ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, *own, "overwrite=true")
     assert (open_store(changed / "features" / "train").ious == 1).sum() == len(drawn.TRAIN)
@@ -394,7 +394,7 @@ def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -
     assert outcome.status == 0, outcome.err
     seconds = json.loads((run / "metrics.json").read_text())["seconds"]
     assert list(seconds) == ["propose", "crop", "fine-tune", "features", "train-cls", "detect", "eval"]
-    assert json.loads((run / "classifier" / "classifier.json").read_text())["head"] == "linear"
+    assert json.loads((run / "classifier" / "classifier.json").read_text())["head"] == "svm"
     tuned = load_file(run / "fine_tuned" / "classifier" / "weights.safetensors")
     used = load_file(run / "classifier" / "weights.safetensors")
     name = "backbone.conv_head.weight"

@@ -52,7 +52,7 @@ def run(config: TrainCls) -> None:
             "same data set and run_dir"
         )
     store = open_store(path)
-    spec = frozen_spec(store, config.backbone, head)
+    spec = described(store, config.backbone, head)
     bf16 = head.USES_BF16 and resolve_bf16(config.precision, CPU)
     artefact = Artefact(
         config.folder.classifier,
@@ -60,7 +60,7 @@ def run(config: TrainCls) -> None:
         settings={
             "classifier": spec,
             "head": head_word(head),
-            "settings": head_key(head),
+            "settings": head,
             "seed": config.seed,
             # The precision does not change the result of other heads, so it is not part of their key.
             **({"bf16": bf16} if head.USES_BF16 else {}),
@@ -104,12 +104,7 @@ def successor(artefact: Artefact) -> Iterator[None]:
     shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
 
 
-def head_key(head: StoredHeadConfig) -> dict[str, Any]:
-    """The head's settings. "positive_iou", which came later, only where it is set: older classifiers stay valid."""
-    return {name: value for name, value in vars(head).items() if name != "positive_iou" or value}
-
-
-def frozen_spec(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:
+def described(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:
     """The description of the classifier that a store makes."""
     extraction: dict[str, Any] = store.manifest.settings["extraction"]
     # What pixels are stored as has no part in features: the defaults stand for it.
