@@ -364,7 +364,7 @@ def test_a_head_is_trained_in_the_precision_asked_for(
 
 
 def test_machines_of_the_objects_own_boxes(voc_root: Path, changed: Path) -> None:
-    """As in rcnn_2014. Without the setting a classifier's key is what it was before there was one."""
+    """As in rcnn_2014."""
     assert read_manifest(changed / "classifier").settings["settings"]["positive_iou"] == 0
     own = ["sampling.own_boxes=true", "sampling.fg_share=0.1"]
     ran("features", voc_root, changed, DISC, *SEEN, *REGIONS, *own, "overwrite=true")
