@@ -26,8 +26,8 @@ from detpipe.class_path import load_class
 from detpipe.commands.table import COMMANDS, CommandRow
 from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import kept_detect_settings
+from detpipe.runs.run_folder import RunFolder
 from detpipe.solver.solver_prototxt import solver_values
 
 logger = logging.getLogger(__name__)

@@ -49,7 +49,7 @@ from detpipe.datasets.findings import SEVERITY
 from detpipe.heads.table import HEADS
 from detpipe.inspect.gradient_check import gradient_check
 from detpipe.proposals.selective_search.search import SelectiveSearchPreset
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import make_optimizer

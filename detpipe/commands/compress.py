@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,10 +17,10 @@ from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.detector_settings import LAYERS, Compress
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import carry_detect_settings
+from detpipe.runs.run_folder import copy_proposals
 from detpipe.runs.run_proposer import keep_proposer
-from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -91,18 +90,6 @@ def head_milliseconds(network: FastRcnn, repeats: int = 5) -> float:
             network.classify(pooled)
             times.append(time.perf_counter() - begun)
     return round(1000 * min(times), 2)
-
-
-def copy_proposals(old: RunFolder, new: RunFolder) -> None:
-    """The proposals beside another detector of theirs, so that `detect` finds them; kept where just these are there."""
-    made, there = find_manifest(old.proposals), find_manifest(new.proposals)
-    if made is None or made == there:
-        return
-    scratch = new.path / ".proposals.part"
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(old.proposals, scratch)
-    shutil.rmtree(new.proposals, ignore_errors=True)
-    scratch.rename(new.proposals)
 
 
 def report(config: Compress, ranks: Sequence[int], numbers: dict[str, float]) -> None:

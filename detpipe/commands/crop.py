@@ -17,7 +17,7 @@ from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposer import generator_for
-from detpipe.runs.command import dataset_digest
+from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts
 from detpipe.storage.lmdb_store import LmdbWriter

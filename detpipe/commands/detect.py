@@ -22,17 +22,16 @@ from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.source import Split
+from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.datasets.voc import write_voc_results
 from detpipe.network.device import resolve_device
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.runs.command import dataset_digest
 from detpipe.runs.detect_settings import keep_detect_settings, with_precision
 from detpipe.runs.detector import Detector
-from detpipe.runs.max_bad import hold_max_bad
+from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.runs.stored_features import stored_detections
 from detpipe.runs.stored_split import StoredSplit, open_split

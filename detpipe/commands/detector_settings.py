@@ -9,7 +9,8 @@ from pathlib import Path
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
-from detpipe.runs.command import Command, RunFolder
+from detpipe.runs.command import Command
+from detpipe.runs.run_folder import RunFolder
 
 
 @dataclass(kw_only=True)

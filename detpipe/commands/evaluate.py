@@ -17,7 +17,7 @@ from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.report.run.page import ReportData, write_report
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest

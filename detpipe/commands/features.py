@@ -7,12 +7,10 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detpipe import boxes as geometry
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.classify.features.extractor import RegionFeatures, network_digest
 from detpipe.classify.features.store import (
@@ -23,16 +21,18 @@ from detpipe.classify.features.store import (
     missing_regions,
     open_store,
 )
-from detpipe.classify.labeling import Regions, sample_regions
+from detpipe.classify.labeling import sample_regions
 from detpipe.commands.stage_settings import Features
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.proposals.proposer import generator_for
-from detpipe.runs.command import dataset_digest, load_splits
+from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
+from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
-from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
-from detpipe.structures import Dataset, Float32Array, GroundTruth, Int64Array
+from detpipe.storage.backup import backup_path, keep_backup
+from detpipe.storage.manifest import Artefact, ArtefactError, plain
+from detpipe.structures import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -127,22 +127,6 @@ def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any
     }
 
 
-def backup_path(path: Path) -> Path:
-    """Where an earlier store or classifier waits until the one that replaces it stands."""
-    return path.with_name(f"{path.name}.before")
-
-
-def keep_backup(artefact: Artefact) -> None:
-    """Keep a complete store for the one that replaces it; an unfinished one goes, and one whose manifest is broken."""
-    try:
-        found = find_manifest(artefact.path)
-    except ArtefactError:  # which says to make it anew, as is done here
-        return
-    if found is not None and found.complete:
-        shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
-        artefact.path.rename(backup_path(artefact.path))
-
-
 def earlier_store(artefact: Artefact) -> FeatureStore | None:
     """The store that was set aside, where its features were made as these will be; else none."""
     try:
@@ -170,29 +154,6 @@ def planned_regions(config: Features, stored: StoredSplit) -> Iterator[ImageRegi
             overlaps = np.zeros((len(regions), len(stored.dataset.classes)), dtype=np.float32)
             places = np.arange(len(regions))
         yield ImageRegions(record, found.image_digest, regions, overlaps, places)
-
-
-def unlabelled(boxes: Float32Array) -> Regions:
-    """Regions of which nothing is known: (R, 4) with labels, overlaps and deltas of 0."""
-    n = len(boxes)
-    zeros = np.zeros((n, 4), dtype=np.float32)
-    return Regions(boxes, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.float32), zeros)
-
-
-def nearest_places(boxes: Float32Array, proposals: Float32Array) -> Int64Array:
-    """The place of the proposal that overlaps each box most, itself where it is one: (R, 4), (P, 4) -> (R,) int64."""
-    if not len(proposals):
-        return np.zeros(len(boxes), dtype=np.int64)
-    return np.asarray(geometry.iou(boxes, proposals).argmax(axis=1), dtype=np.int64)
-
-
-def class_ious(boxes: Float32Array, truth: GroundTruth, classes: int) -> Float32Array:
-    """The best IoU of each box with an object of each class, difficult ones and crowds, too: (R, 4) -> (R, K)."""
-    overlaps = geometry.iou(boxes, truth.boxes)
-    best = np.zeros((len(boxes), classes), dtype=np.float32)
-    for label in np.unique(truth.labels):
-        best[:, label - 1] = overlaps[:, truth.labels == label].max(axis=1)
-    return best
 
 
 def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: FeatureStore | None) -> None:

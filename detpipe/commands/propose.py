@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from detpipe.commands.run_settings import Propose
-from detpipe.datasets.source import Split
-from detpipe.metrics.proposal_recall import proposal_recall
+from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
-from detpipe.runs.command import Command, RunFolder, load_splits, splits_digests
-from detpipe.runs.max_bad import hold_max_bad
-from detpipe.runs.stored_split import StoredSplit
-from detpipe.storage.atomic import write_json
+from detpipe.runs.command import Command
+from detpipe.runs.recall import measure_recall
+from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
 from detpipe.storage.manifest import Artefact, Making
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
@@ -86,24 +83,6 @@ def seal(config: Command, splits: Mapping[Split, Dataset], making: Making, bad: 
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
     return None if dataset.ground_truth is None else dataset.ground_truth[record.image_id]
-
-
-def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[str, Any]:
-    """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
-    summary: dict[str, Any] = {}
-    written = folder.recall
-    for split in (Split.test, Split.train):
-        dataset = splits.get(split)
-        if dataset is None or dataset.ground_truth is None:
-            continue
-        found = StoredSplit(folder.proposals, split, dataset).proposals()
-        recalls = proposal_recall(dataset.ground_truth, found, len(dataset.classes))
-        numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
-        write_json(written, numbers)
-        if written == folder.recall:
-            summary = {"recall_of": split.value, **numbers["1000"]}
-            written = folder.recall.with_name("recall_train.json")
-    return summary
 
 
 def report(folder: RunFolder, artefact: Artefact) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from detpipe.backbone.create import check_weights, map_strides
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
-from detpipe.commands.compress import copy_proposals
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
@@ -23,8 +22,8 @@ from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
-from detpipe.runs.command import load_splits
 from detpipe.runs.detect_settings import keep_detect_settings, with_precision
+from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
 

@@ -239,3 +239,18 @@ def _log_dropped(title: str, dropped: Counter[str]) -> None:
     if dropped:
         files = ", ".join(list(dropped)[:3]) + (", ..." if len(dropped) > 3 else "")
         logger.warning("%s: %d boxes without area in the image are left out (%s)", title, dropped.total(), files)
+
+
+def hold_max_bad(bad: Sequence[LeftOut], total: int, max_bad: float, setting: str) -> None:
+    """Name the images that have no record; raise TooManyBadError where their share is above max_bad.
+
+    total: images, bad ones too; none are fine. setting: what the command calls the limit.
+    """
+    for one in bad:
+        logger.warning("left out: %s", one)
+    if len(bad) > max_bad * total:
+        first = "; ".join(map(str, bad[:3]))
+        raise TooManyBadError(
+            f"{len(bad)} of {total} images can't be read, more than {setting}={max_bad:g}: {first}. "
+            "Mend or remove them, or raise it"
+        )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.datasets.source import hold_max_bad
 from detpipe.network.annotated_batches import AnnotatedImage
 from detpipe.progress import progress
-from detpipe.runs.max_bad import hold_max_bad
 from detpipe.runs.training_images import Part
 from detpipe.structures import Float32Array, GroundTruth, ImageRecord, LeftOut
 

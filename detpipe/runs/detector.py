@@ -21,8 +21,8 @@ from detpipe.network.settings import Device
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.sourced import SourcedProposals
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import kept_detect_config, with_precision
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 

@@ -11,7 +11,7 @@ from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Manifest, find_manifest, read_manifest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import ProposalsReader, StoredProposals
-from detpipe.runs.command import verify_input
+from detpipe.runs.run_folder import verify_input
 from detpipe.storage.manifest import Manifest, read_manifest
 from detpipe.structures import Dataset, ImageId, ImageRecord, Proposals
 

@@ -18,7 +18,7 @@ from detpipe.datasets.image_file import file_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.network.train_network import RunContext, training_key
-from detpipe.runs.command import dataset_digest
+from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.training_images import Part
 from detpipe.solver.initial_weights import check_start_weights
 from detpipe.solver.ranks import Ranks, joined_ranks

@@ -9,7 +9,7 @@ import numpy as np
 
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.proposals.proposer import generator_for
-from detpipe.runs.command import load_splits
+from detpipe.runs.run_folder import load_splits
 from detpipe.structures import Dataset, ImageRecord
 
 

@@ -14,8 +14,8 @@ from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.selective_search.search import SelectiveSearch
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detector import as_pixels
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import ArtefactError, read_manifest
 from detpipe.structures import Proposals

@@ -11,7 +11,7 @@ import pytest
 
 from detpipe import Detector
 from detpipe.proposals.multibox import MultiBoxProposals
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import read_manifest
 from tests import drawn

@@ -31,10 +31,8 @@ from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_sto
 from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.classify.labeling import IGNORED, SamplingConfig, label_regions, sample_regions
 from detpipe.commands.detector_settings import ClassChange
-from detpipe.commands.features import backup_path, class_ious, keep_backup, nearest_places, unlabelled
 from detpipe.commands.proposals.verify import fault_of_image, left_out_records
-from detpipe.commands.propose import measure_recall
-from detpipe.commands.train_cls.stored_head import successor, trained_summary
+from detpipe.commands.train_cls.stored_head import trained_summary
 from detpipe.datasets.source import Split
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.stored.linear_svm import SvmConfig
@@ -45,10 +43,13 @@ from detpipe.network.settings import Device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.proposals.proposer import generator_for
-from detpipe.runs.command import RunFolder, load_splits, splits_digests
 from detpipe.runs.detect_settings import carry_detect_settings
+from detpipe.runs.recall import measure_recall
+from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
+from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
+from detpipe.storage.backup import backup_path, keep_backup, successor
 from detpipe.storage.dataclass_json import from_json
 from detpipe.storage.manifest import Artefact, ArtefactError, Manifest, find_manifest, read_manifest, rekey, same_key
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord

@@ -28,10 +28,10 @@ from detpipe.classify.images.database import (
 )
 from detpipe.datasets.idx import read_idx_images
 from detpipe.datasets.labelled_images import LabelledImages, read_class_folders, read_class_names, read_image_list
+from detpipe.datasets.source import hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.runs.command import Command
-from detpipe.runs.max_bad import hold_max_bad
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter

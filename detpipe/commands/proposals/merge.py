@@ -17,7 +17,7 @@ from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
-from detpipe.runs.command import load_splits, splits_digests
+from detpipe.runs.run_folder import load_splits, splits_digests
 from detpipe.storage.manifest import Artefact, Manifest, differences, read_manifest
 from detpipe.structures import ImageRecord, LeftOut
 

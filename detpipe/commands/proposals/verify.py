@@ -13,7 +13,7 @@ from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import CorruptRecordError, ProposalsReader, StoredProposals, parse_proposals
-from detpipe.runs.command import load_splits, verify_input
+from detpipe.runs.run_folder import load_splits, verify_input
 from detpipe.storage.manifest import ArtefactError, Manifest, read_manifest
 from detpipe.structures import Dataset, ImageRecord
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +18,6 @@ from detpipe.classify.features.extractor import network_digest
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec, examples_of
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
-from detpipe.commands.features import backup_path, keep_backup
 from detpipe.commands.stage_settings import TrainCls
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
@@ -30,6 +26,7 @@ from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_bf16
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_proposer import keep_proposer
+from detpipe.storage.backup import backup_path, successor
 from detpipe.storage.dataclass_json import from_json
 from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manifest
 
@@ -87,21 +84,6 @@ def run(config: TrainCls) -> None:
         artefact.manifest.seconds,
         config.folder.classifier,
     )
-
-
-@contextmanager
-def successor(artefact: Artefact) -> Iterator[None]:
-    """Make room for an artefact that is finished in the block. The earlier one comes back where that fails."""
-    keep_backup(artefact)
-    try:
-        artefact.begin(overwrite=True)
-        yield
-    except BaseException:
-        if backup_path(artefact.path).is_dir():
-            shutil.rmtree(artefact.path, ignore_errors=True)
-            backup_path(artefact.path).rename(artefact.path)
-        raise
-    shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
 
 
 def described(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:

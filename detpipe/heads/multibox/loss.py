@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from detpipe import boxes as geometry
-from detpipe.classify.labeling import BACKGROUND
-from detpipe.heads.multibox.matching import bipartite, many_to_one, without
+from detpipe.heads.multibox.matching import BACKGROUND, bipartite, many_to_one, without
 from detpipe.heads.multibox.network import Output, decode, encode
 from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxTargetConfig
 from detpipe.structures import Float32Array, GroundTruth

@@ -16,7 +16,6 @@ import pytest
 
 from detpipe.classify.features import store as feature_store
 from detpipe.classify.features.store import (
-    FEATURES,
     GROUP,
     FeatureStore,
     FeatureStoreError,
@@ -27,6 +26,7 @@ from detpipe.classify.features.store import (
 )
 from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import file_digest
+from detpipe.proposals.selective_search.candidates import FEATURES
 from detpipe.storage.interrupt import Interrupted, StopRequest
 from detpipe.storage.manifest import Artefact
 from detpipe.structures import Float32Array, Image, ImageRecord

@@ -16,7 +16,7 @@ from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import read_manifest

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from detpipe import boxes as geometry
-from detpipe.classify.labeling import BACKGROUND, IGNORED
 from detpipe.heads.multibox.loss import Targets, confidence_loss, match, multibox_loss
+from detpipe.heads.multibox.matching import BACKGROUND, IGNORED
 from detpipe.heads.multibox.network import Output
 from detpipe.heads.multibox.settings import Confidence, Localization, MatchedBy, Matching, MultiBoxConfig
 from detpipe.structures import BoolArray, GroundTruth

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from detpipe.classify.labeling import BACKGROUND, IGNORED
-from detpipe.heads.multibox.matching import bipartite, many_to_one, without
+from detpipe.heads.multibox.matching import BACKGROUND, IGNORED, bipartite, many_to_one, without
 
 OVERLAPS = torch.tensor([[0.15, 0.45, 0.2, 0.6], [0.3, 0.65, 0.05, 0.1], [0.05, 0.4, 0.25, 0.4]])
 """Three objects, four priors: the matrix of detectron2's test_matcher."""

@@ -1,0 +1,31 @@
+"""Recall of a run's proposals: recall.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from detpipe.datasets.source import Split
+from detpipe.metrics.proposal_recall import proposal_recall
+from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.stored_split import StoredSplit
+from detpipe.storage.atomic import write_json
+from detpipe.structures import Dataset
+
+
+def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[str, Any]:
+    """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
+    summary: dict[str, Any] = {}
+    written = folder.recall
+    for split in (Split.test, Split.train):
+        dataset = splits.get(split)
+        if dataset is None or dataset.ground_truth is None:
+            continue
+        found = StoredSplit(folder.proposals, split, dataset).proposals()
+        recalls = proposal_recall(dataset.ground_truth, found, len(dataset.classes))
+        numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
+        write_json(written, numbers)
+        if written == folder.recall:
+            summary = {"recall_of": split.value, **numbers["1000"]}
+            written = folder.recall.with_name("recall_train.json")
+    return summary
