@@ -4,10 +4,13 @@ RUN_DIR ?= runs/demo
 # Compile selective search now, not in the middle of the first run.
 WARM := $(BIN)/python -c 'from detpipe import SelectiveSearch; SelectiveSearch().check()'
 
-.PHONY: run test test-slow check docs format clean
+.PHONY: run test-quick test test-slow check docs format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
 	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
+
+test-quick: .venv/.dev  ## unit tests, in under 90 s on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 test: .venv/.dev  ## the whole suite but the tests marked slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"  # a process a core

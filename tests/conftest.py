@@ -17,6 +17,18 @@ settings.register_profile("untimed", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("untimed")
 
 
+WHOLE = ("commands", "runs", "test_cli", "test_conf", "test_docs", "test_help", "test_package", "test_tutorial")
+"""Folders and files whose tests run commands or train networks. `make test-quick` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of WHOLE as `long`."""
+    for item in items:
+        part = item.path.relative_to(Path(__file__).parent).parts[0].removesuffix(".py")
+        if part in WHOLE:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images and Caffe files; a test that needs it is skipped where it is not."""
