@@ -86,8 +86,7 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
 def proposed(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs oracle and gaussian, proposals alone. Read only: copy what is to be changed."""
     from detpipe.datasets.voc import VocSource
-    from detpipe.proposals.gaussian import Gaussian
-    from detpipe.proposals.ground_truth import GroundTruthBoxes
+    from detpipe.proposals.baselines import Gaussian, GroundTruthBoxes
     from tests.commands.proposals.proposed import propose_into
 
     folder = tmp_path_factory.mktemp("runs")

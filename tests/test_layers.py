@@ -14,7 +14,7 @@ import detpipe
 
 PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
-    **dict.fromkeys(("boxes", "structures", "class_path", "jit", "parallel", "progress", "resize"), 0),
+    **dict.fromkeys(("boxes", "structures", "class_path", "jit", "parallel", "progress", "randomness", "resize"), 0),
     **dict.fromkeys(("storage", "solver"), 0),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
     **dict.fromkeys(("inspect", "network"), 2),
@@ -27,6 +27,7 @@ LAYERS = {
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
     ("boxes", "structures"),
+    ("randomness", "structures"),
     ("storage", "structures"),
     ("solver", "storage"),
     ("cli", "config"),

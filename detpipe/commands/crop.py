@@ -16,7 +16,7 @@ from detpipe.commands.stage_settings import Crop
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
-from detpipe.proposals.proposer import generator_for
+from detpipe.randomness import generator_for
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts

@@ -26,7 +26,7 @@ from detpipe.commands.stage_settings import Features
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
-from detpipe.proposals.proposer import generator_for
+from detpipe.randomness import generator_for
 from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
 from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split

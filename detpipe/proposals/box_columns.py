@@ -27,8 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.boxes import clip
-from detpipe.proposals.proposer import best_of_equal
-from detpipe.proposals.sourced import SourcedProposals
+from detpipe.proposals.proposer import SourcedProposals, best_of_equal
 from detpipe.structures import Float32Array, Proposals
 
 Units = npt.NDArray[np.uint16]

@@ -18,9 +18,16 @@ import numpy as np
 from detpipe.boxes import nms
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.from_database import StoredInDatabase
+from detpipe.proposals.methods import METHODS, method
 from detpipe.proposals.multibox import MultiBoxProposals
-from detpipe.proposals.proposer import Proposer, best_of_equal, check_image, scores_of_order
-from detpipe.proposals.sourced import MOST_SOURCES, SourcedProposals
+from detpipe.proposals.proposer import (
+    MOST_SOURCES,
+    Proposer,
+    SourcedProposals,
+    best_of_equal,
+    check_image,
+    scores_of_order,
+)
 from detpipe.storage.manifest import digest_of
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
 
@@ -132,9 +139,6 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
     budget: its max_proposals; None leaves the method's own, and all of a database. weights: multibox's. Raises
     ValueError for other names.
     """
-    # Here, because the table of methods names this one, too.
-    from detpipe.proposals.methods import METHODS, method
-
     if name in METHODS:
         settings: dict[str, Any] = {"seed": seed}
         if budget is not None:

@@ -12,10 +12,10 @@ METHODS: dict[str, str] = {
     "selective_search": "detpipe.proposals.selective_search.search:SelectiveSearch",
     "multibox": "detpipe.proposals.multibox:MultiBoxProposals",
     "edge_boxes": "detpipe.proposals.edge_boxes:EdgeBoxes",
-    "gaussian": "detpipe.proposals.gaussian:Gaussian",
+    "gaussian": "detpipe.proposals.baselines:Gaussian",
     "uniform": "detpipe.proposals.baselines:Uniform",
-    "sliding_window": "detpipe.proposals.sliding_window:SlidingWindow",
-    "ground_truth": "detpipe.proposals.ground_truth:GroundTruthBoxes",
+    "sliding_window": "detpipe.proposals.baselines:SlidingWindow",
+    "ground_truth": "detpipe.proposals.baselines:GroundTruthBoxes",
     "import": "detpipe.proposals.files.imported:ImportedProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
 }

@@ -16,8 +16,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.proposals.box_columns import from_columns, scale_of, snapped, to_columns
-from detpipe.proposals.proposer import ImportedBoxesError, Proposer
-from detpipe.proposals.sourced import SourceArray
+from detpipe.proposals.proposer import ImportedBoxesError, Proposer, SourceArray
 from detpipe.storage.lmdb_store import MAX_KEY, LmdbReader, LmdbWriter
 from detpipe.storage.messages_pb2 import ProposalRecord
 from detpipe.structures import GroundTruth, ImageId, ImageRecord, Proposals

@@ -1,100 +1,113 @@
-"""The protocol of all proposers: an image in, its boxes out, best first."""
+"""The interface of all proposers: an image in, its boxes out, best first."""
 
 from __future__ import annotations
 
 import abc
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from detpipe.boxes import clip, rank
-from detpipe.proposals.sourced import SourcedProposals
 from detpipe.storage.manifest import plain
-from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Int64Array, Proposals
+from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
+
+SourceArray = npt.NDArray[np.uint8]
+"""(N,) uint8: indices into a list of names, which the manifest holds."""
+MOST_SOURCES = 256
+"""The number of values of a uint8."""
 
 
 class ImportedBoxesError(ValueError):
-    """An image whose imported boxes are missing, or can't be boxes of this image."""
+    """The imported boxes of an image are missing, or can't be boxes of this image."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourcedProposals:
+    """N proposals of an image and the index of each one's source; sources is None if there is only one source."""
+
+    proposals: Proposals
+    sources: SourceArray | None
+
+    def __post_init__(self) -> None:
+        if self.sources is None:
+            return
+        if self.sources.shape != (len(self.proposals),) or self.sources.dtype != np.uint8:
+            raise ValueError(
+                f"SourcedProposals.sources: expected ({len(self.proposals)},) uint8, "
+                f"got {self.sources.shape} {self.sources.dtype}"
+            )
+
+    def top(self, k: int) -> SourcedProposals:
+        """The best k, or all if there are fewer."""
+        return SourcedProposals(self.proposals.top(k), None if self.sources is None else self.sources[:k])
 
 
 @dataclass(kw_only=True)
 class Proposer(abc.ABC):
-    """Where might things be? A subclass answers in `__call__` from pixels alone, or in `propose` from what it needs.
+    """Base class of all proposers. A subclass implements `__call__` (from pixels alone) or overrides `propose`.
 
-    A proposer holds settings only, so that it pickles into worker processes; and its answer depends on its settings
-    and its arguments, never on what it was asked before.
+    A proposer holds settings only, so that it can be pickled for worker processes. Its result depends on its settings
+    and its arguments, never on earlier calls.
     """
 
     max_proposals: int | None = 2000
-    """The best that are kept of an image, so that memory doesn't grow with the data set; null for all."""
+    """Keep this many of the best boxes of each image; null keeps all."""
     seed: int = 0
-    """Of every random choice, together with the image."""
+    """Seed of all random choices. The result for an image depends on this seed and on the image only."""
 
     def __post_init__(self) -> None:
         if self.max_proposals is not None and self.max_proposals < 1:
             raise ValueError(f"max_proposals: expected a number from 1 or null for all, got {self.max_proposals}")
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: B027 (most need nothing)
-        """Fail now, in the parent process, where a library, a model or a file is missing: not once per image later.
+        """Raise once, in the parent process, if a library, a model or a file is missing.
 
-        datasets: all whose images will be asked for.
+        datasets: all data sets for whose images proposals will be made.
         """
 
     @abc.abstractmethod
     def __call__(self, image: Image) -> Proposals:
-        """The proposals of an RGB image (H, W, 3) uint8: clipped to it, with an area, no box twice, best first.
+        """The proposals of an RGB image (H, W, 3) uint8: clipped, not empty, without duplicates, best first.
 
-        Raises ValueError for another shape or dtype, and where the method needs more than pixels.
+        Raises ValueError for another shape or dtype, and if the method needs more than pixels.
         """
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
-        """The proposals of an image of a data set, whose id, file and, where there are any, objects are known."""
+        """The proposals of an image of a data set. ground_truth: its objects; None without annotations."""
         return self(image)
 
     def propose_sourced(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> SourcedProposals:
-        """`propose`, and which of the lists that it joins, if any, each box came from: what is stored."""
+        """As `propose`, with the source of each box if the method joins several lists. This is what gets stored."""
         return SourcedProposals(self.propose(image, record, ground_truth), None)
 
     @property
     def from_pixels(self) -> bool:
-        """Whether it needs nothing but the image, so that it can look at any new one."""
+        """Whether the method needs only pixels, so that it works on any new image."""
         return True
 
     @property
     def max_threads(self) -> int:
-        """How many threads of one process it keeps busy; with more workers than that, each is a process of its own."""
+        """The number of threads of one process that the method can use. More workers than this run as processes."""
         return 1
 
     def describe(self) -> dict[str, Any]:
-        """The method and its settings, for the manifest; `methods.proposer_of` makes a proposer of it."""
+        """The method and its settings, for the manifest. `methods.proposer_of` is the inverse."""
         return {"method": type(self).__name__, **plain(self)}
 
     def keep(self, folder: Path) -> None:  # noqa: B027 (most need nothing)
-        """Copy what it reads beside the images into a folder, so that `kept_in` finds it there on another machine."""
+        """Copy the files that the method reads, other than images, into a folder. `kept_in` then uses the copies."""
 
     def kept_in(self, folder: Path) -> Proposer:  # noqa: ARG002
-        """The same proposer, with what `keep` copied into the folder, where it did."""
+        """The same proposer, reading the files that `keep` copied into the folder, if there are any."""
         return self
 
     def inputs(self) -> Mapping[str, str]:
-        """Digests, by name, of what it reads beside the images, for the manifest."""
+        """Digests, by name, of the files that the method reads, other than images, for the manifest."""
         return {}
-
-
-def generator_for(seed: int, image_id: ImageId) -> np.random.Generator:
-    """The random numbers of one image: the same in every process, whatever was drawn before."""
-    # Python's hash() of a string changes from process to process. An id may be a file name that is no UTF-8.
-    digest = hashlib.blake2b(f"{seed}/{image_id}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
-
-
-def generator_for_pixels(seed: int, image: Image) -> np.random.Generator:
-    """The random numbers of an image without an id: from its shape and pixels."""
-    return generator_for(seed, hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).hexdigest())
 
 
 def check_image(image: Image) -> None:
@@ -105,10 +118,33 @@ def check_image(image: Image) -> None:
         raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
 
 
+def as_rgb(image: object) -> Image:
+    """The image as contiguous RGB (H, W, 3) uint8, by the rules of `image_file.read_image`:
+
+    (H, W) and (H, W, 1) are grey and repeated into three channels; the alpha channel of (H, W, 4) is dropped; uint16
+    keeps its upper eight bits. Raises ValueError for floats (white could be 1 or 255), other dtypes and shapes, and an
+    image without pixels.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"expected an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or not image.size or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
+    if image.dtype == np.uint16:
+        image = image >> 8
+    elif image.dtype != np.uint8:
+        remedy = "; give (image * 255).astype('uint8') if 1 is white" if image.dtype.kind == "f" else ""
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}{remedy}")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    channels = image[:, :, :3] if image.shape[2] > 1 else np.repeat(image, 3, axis=2)
+    # A read-only array has another type for numba, which would compile everything a second time.
+    return np.require(channels, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
+
+
 def ranked(
     boxes: Float32Array, scores: Float32Array, image_size: tuple[int, int], max_proposals: int | None
 ) -> Proposals:
-    """Proposals from raw boxes in any order: clipped, the empty dropped, of equal boxes the best kept, the best k.
+    """Proposals from raw boxes in any order: clipped, without empty boxes and duplicates, the best max_proposals.
 
     boxes: (N, 4) float32. scores: (N,) float32. image_size: (height, width). No boxes: no proposals.
     """
@@ -119,7 +155,7 @@ def ranked(
 
 
 def best_of_equal(boxes: Float32Array, scores: Float32Array) -> Int64Array:
-    """Which boxes have an area and no better equal: indices from high to low score, ties by the box.
+    """Indices of the boxes that are neither empty nor equal to a better one, from high to low score, ties by the box.
 
     (N, 4), (N,) -> (kept,) int64. Equal boxes must have equal bytes: no -0.0. N = 0 gives (0,).
     """
@@ -130,12 +166,12 @@ def best_of_equal(boxes: Float32Array, scores: Float32Array) -> Int64Array:
 
 
 def scores_of_order(n: int) -> Float32Array:
-    """Falling scores for boxes that come in an order but without scores: 1, (n - 1) / n, ... 1 / n. -> (n,) float32."""
+    """Decreasing scores for boxes that have an order but no scores: 1, (n - 1) / n, ... 1 / n. -> (n,) float32."""
     return np.arange(n, 0, -1, dtype=np.float32) / np.float32(max(n, 1))
 
 
 def require_count(proposer: Proposer) -> int:
-    """`max_proposals`, which a proposer that could go on for ever must have. Raises ValueError where it is None."""
+    """`max_proposals` of a proposer that could make any number of boxes. Raises ValueError if it is None."""
     if proposer.max_proposals is None:
         raise ValueError(f"{type(proposer).__name__}: expected a number of max_proposals to make, got null")
     return proposer.max_proposals

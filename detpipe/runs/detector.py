@@ -19,8 +19,7 @@ from detpipe.datasets.image_file import from_pillow, read_image
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
 from detpipe.proposals.box_columns import snapped
-from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.sourced import SourcedProposals
+from detpipe.proposals.proposer import Proposer, SourcedProposals
 from detpipe.runs.detect_settings import kept_detect_config, with_precision
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run

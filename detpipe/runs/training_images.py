@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detpipe.datasets.source import DatasetSource, Split
-from detpipe.proposals.proposer import generator_for
+from detpipe.randomness import generator_for
 from detpipe.runs.run_folder import load_splits
 from detpipe.structures import Dataset, ImageRecord
 

@@ -18,7 +18,7 @@ from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.settings import Device, Precision
-from detpipe.proposals.ground_truth import GroundTruthBoxes
+from detpipe.proposals.baselines import GroundTruthBoxes
 from detpipe.runs.stored_split import open_split
 from tests.commands.proposals.proposed import propose_into
 

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.proposals.baselines import Uniform
-from detpipe.proposals.gaussian import Gaussian
-from detpipe.proposals.ground_truth import GroundTruthBoxes
+from detpipe.proposals.baselines import (
+    Gaussian,
+    GroundTruthBoxes,
+    SlidingWindow,
+    Uniform,
+    from_relative,
+    relative_objects,
+    to_relative,
+)
 from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.relative_box import from_relative, relative_objects, to_relative
-from detpipe.proposals.sliding_window import SlidingWindow
 from detpipe.structures import Dataset, GroundTruth, ImageRecord
 
 IMAGE = np.zeros((300, 500, 3), np.uint8)
@@ -126,7 +130,7 @@ def test_fit_leaves_out_crowds_and_empty_boxes_and_needs_objects():
 def test_uniform_refuses_ranges_that_are_none():
     with pytest.raises(ValueError, match="low <= high"):
         Uniform(low=[0.5, 0, 0.1, 0], high=[0.4, 1, 1, 1])
-    with pytest.raises(ValueError, match="side"):
+    with pytest.raises(ValueError, match="above 0 in low"):
         Uniform(low=[0, 0, 0, 0])
 
 

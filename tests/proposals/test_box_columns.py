@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detpipe.boxes import iou
 from detpipe.proposals.box_columns import from_columns, scale_of, snap, snapped, to_columns
-from detpipe.proposals.sourced import SourcedProposals
+from detpipe.proposals.proposer import SourcedProposals
 from detpipe.structures import Float32Array, Proposals
 
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.boxes import iou
-from detpipe.proposals.baselines import Uniform
+from detpipe.proposals.baselines import Gaussian, Uniform
 from detpipe.proposals.fusion import Fused, join
-from detpipe.proposals.gaussian import Gaussian
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposals_db import parse_proposals, propose_image

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from detpipe.datasets.image_file import file_digest
 from detpipe.proposals import proposals_db
-from detpipe.proposals.baselines import Uniform
+from detpipe.proposals.baselines import GroundTruthBoxes, Uniform
 from detpipe.proposals.files.imported import ImportedProposals
-from detpipe.proposals.ground_truth import GroundTruthBoxes
 from detpipe.proposals.proposals_db import (
     BadImage,
     CorruptRecordError,

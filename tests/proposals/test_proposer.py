@@ -1,10 +1,8 @@
-"""The protocol: ranking, random numbers per image, settings that go through OmegaConf and pickle."""
+"""The interface: ranking, images and sources, settings that go through OmegaConf and pickle."""
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from detpipe.proposals.baselines import Uniform
+from detpipe.proposals.baselines import Gaussian, GroundTruthBoxes, SlidingWindow, Uniform
 from detpipe.proposals.edge_boxes import EdgeBoxes
 from detpipe.proposals.files.imported import ImportedProposals
-from detpipe.proposals.gaussian import Gaussian
-from detpipe.proposals.ground_truth import GroundTruthBoxes
-from detpipe.proposals.proposer import Proposer, check_image, generator_for, ranked, scores_of_order
+from detpipe.proposals.proposer import Proposer, SourcedProposals, as_rgb, check_image, ranked, scores_of_order
 from detpipe.proposals.selective_search.search import SelectiveSearch
-from detpipe.proposals.sliding_window import SlidingWindow
-from detpipe.structures import ImageRecord
+from detpipe.structures import ImageRecord, Proposals
+from tests.proposals.pictures import scene
 
 PROPOSERS = [SelectiveSearch, EdgeBoxes, Gaussian, Uniform, SlidingWindow, GroundTruthBoxes, ImportedProposals]
 
@@ -55,21 +51,6 @@ def test_scores_of_order():
     assert scores_of_order(4).tolist() == [1, 0.75, 0.5, 0.25]
     assert scores_of_order(0).shape == (0,)
     assert (np.diff(scores_of_order(100_000)) < 0).all()
-
-
-def test_a_name_that_is_no_utf8_has_a_generator():
-    numbers = {name: generator_for(3, name).random() for name in ("caf\udce9", "caf\udce8", "café")}
-    assert len(set(numbers.values())) == 3
-    assert generator_for(3, "caf\udce9").random() == numbers["caf\udce9"]
-
-
-def test_generator_is_the_same_in_another_process():
-    here = generator_for(7, "image 4").integers(2**62)
-    code = "from detpipe.proposals.proposer import generator_for as g; print(g(7, 'image 4').integers(2**62))"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert int(there) == here
-    assert generator_for(8, "image 4").integers(2**62) != here
-    assert generator_for(7, "image 5").integers(2**62) != here
 
 
 @pytest.mark.parametrize(
@@ -111,3 +92,74 @@ def test_propose_asks_the_pixels():
     whole = Whole()
     whole.check()
     assert whole.propose(image, ImageRecord("a", Path("a.jpg"), (3, 5)), None).boxes.tolist() == [[0, 0, 5, 3]]
+
+
+def test_an_image_stays_as_it_is():
+    image = scene()
+    assert np.array_equal(as_rgb(image), image)
+    assert np.shares_memory(as_rgb(image), image)
+
+
+def test_grey_is_repeated_and_alpha_dropped():
+    grey = np.array([[0, 7], [255, 9]], np.uint8)
+    wanted = [[[0] * 3, [7] * 3], [[255] * 3, [9] * 3]]
+    assert as_rgb(grey).tolist() == wanted
+    assert as_rgb(grey[:, :, None]).tolist() == wanted
+    image = scene()
+    assert np.array_equal(as_rgb(np.dstack([image, image[:, :, 0]])), image)
+
+
+def test_uint16_keeps_its_upper_bits():
+    deep = np.array([[[0, 255, 256], [65535, 0x1234, 0xFF00]]], np.uint16)
+    assert as_rgb(deep).tolist() == [[[0, 0, 1], [255, 0x12, 255]]]
+    assert as_rgb(deep[:, :, 0]).tolist() == [[[0] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("view", [np.s_[::2, ::-1], np.s_[:, ::3], np.s_[5:, 7:]])
+def test_views_become_whole_pieces_that_may_be_written(view):
+    image = scene()
+    taken = as_rgb(image[view])
+    assert np.array_equal(taken, image[view])
+    assert taken.flags.c_contiguous
+    image.flags.writeable = False
+    taken = as_rgb(image)
+    assert np.array_equal(taken, image)
+    assert taken.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"float32; give \(image \* 255\)"),
+        (np.zeros((4, 4), np.float64), "float64; give"),
+        (np.zeros((4, 4, 3), bool), r"got \(4, 4, 3\) bool$"),
+        (np.zeros((4, 4, 3), np.int64), r"got \(4, 4, 3\) int64$"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((3, 4, 4, 3), np.uint8), r"got \(3, 4, 4, 3\)"),
+        (np.zeros(12, np.uint8), r"got \(12,\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"H, W > 0, got \(0, 5, 3\)"),
+        (np.zeros((5, 0), np.uint8), r"H, W > 0, got \(5, 0\)"),
+        ([[1, 2], [3, 4]], "got list"),
+        (None, "got NoneType"),
+    ],
+)
+def test_other_things_are_named(wrong: object, message: str):
+    with pytest.raises(ValueError, match=message):
+        as_rgb(wrong)
+
+
+TWO = Proposals(np.array([[0, 0, 1, 1], [0, 0, 2, 2]], np.float32), np.array([2, 1], np.float32))
+NONE = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+def test_the_best_keep_their_sources():
+    best = SourcedProposals(TWO, np.array([5, 6], np.uint8)).top(1)
+    assert (len(best.proposals), best.sources.tolist()) == (1, [5])
+    assert SourcedProposals(TWO, None).top(1).sources is None
+    assert len(SourcedProposals(NONE, np.zeros(0, np.uint8)).top(3).proposals) == 0
+
+
+@pytest.mark.parametrize("sources", [np.zeros(1, np.uint8), np.zeros(2, np.int64), np.zeros((2, 1), np.uint8)])
+def test_other_shapes_and_types_are_refused(sources: np.ndarray):
+    with pytest.raises(ValueError, match=r"expected \(2,\) uint8, got"):
+        SourcedProposals(TWO, sources)

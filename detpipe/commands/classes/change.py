@@ -42,7 +42,7 @@ from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
-from detpipe.proposals.proposer import generator_for
+from detpipe.randomness import generator_for
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.recall import measure_recall
 from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled

@@ -13,7 +13,7 @@ from detpipe.commands.proposals.settings import ExportFormat, ProposalsExport
 from detpipe.proposals.files.coco_json import write_coco_results
 from detpipe.proposals.files.detectron_pkl import to_detectron2, to_mmdetection, to_mmdetection2
 from detpipe.proposals.files.rcnn_mat import write_mat
-from detpipe.proposals.plain_pickle import dump_numbers
+from detpipe.proposals.files.safe_pickle import dump_numbers
 from detpipe.storage.atomic import replaced
 from detpipe.structures import Dataset, ImageRecord, Proposals
 

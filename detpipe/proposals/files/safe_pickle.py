@@ -6,6 +6,7 @@ are stand-ins of this file: no numpy function sees the pickle's data before it w
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
@@ -50,6 +51,25 @@ _NO_PICKLE = (
     RecursionError,
     struct.error,
 )
+
+
+def dump_numbers(value: Any) -> bytes:
+    """The pickle of dicts, lists, strings, numbers and numpy arrays, which numpy 1 and 2 can load.
+
+    numpy 2 names its private modules in its pickles. numpy 1, which many programs that read these files use, doesn't
+    have them. So arrays are pickled by their public class.
+    """
+    buffer = io.BytesIO()
+    _NumbersPickler(buffer, protocol=4).dump(value)
+    return buffer.getvalue()
+
+
+class _NumbersPickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return NotImplemented
+        # An empty array, then its state: (version, shape, dtype, order, bytes).
+        return np.ndarray, ((0,), value.dtype), np.ascontiguousarray(value).__reduce__()[2]
 
 
 class _StandIn:

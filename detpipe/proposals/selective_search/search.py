@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from detpipe.boxes import area, clip
 from detpipe.jit import explained
-from detpipe.proposals.proposer import Proposer, generator_for_pixels, ranked, scores_of_order
-from detpipe.proposals.rgb import as_rgb
+from detpipe.proposals.proposer import Proposer, as_rgb, ranked, scores_of_order
 from detpipe.proposals.selective_search.candidates import Candidates, candidates
 from detpipe.proposals.selective_search.colour_spaces import ColourSpace, convert
 from detpipe.proposals.selective_search.felzenszwalb import build_graph, segment
@@ -32,6 +31,7 @@ from detpipe.proposals.selective_search.near_duplicates import duplicates_last
 from detpipe.proposals.selective_search.objectness import objectness
 from detpipe.proposals.selective_search.opencv import OpenCvMode, opencv_boxes, rand_can_be_seeded, require_ximgproc
 from detpipe.proposals.selective_search.working_size import enlarge, shrink, working_size
+from detpipe.randomness import generator_for_pixels
 from detpipe.structures import Dataset, Float32Array, Image, Int64Array, Proposals
 
 logger = logging.getLogger(__name__)

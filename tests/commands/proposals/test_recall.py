@@ -15,7 +15,7 @@ from detpipe.commands.proposals.settings import ProposalsRecall
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
-from detpipe.proposals.gaussian import Gaussian
+from detpipe.proposals.baselines import Gaussian
 from detpipe.storage.manifest import ArtefactError
 from tests import drawn
 from tests.commands.proposals.proposed import propose_all_but, propose_into

@@ -13,7 +13,7 @@ from detpipe.datasets.image_file import BrokenImageError, read_header, read_imag
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
-from detpipe.proposals.gaussian import Gaussian
+from detpipe.proposals.baselines import Gaussian
 from detpipe.structures import Image
 from tests import drawn
 from tests.commands.proposals.proposed import propose_all_but, propose_into

@@ -20,8 +20,7 @@ from detpipe.proposals.baselines import Uniform
 from detpipe.proposals.files.detectron_pkl import to_detectron2, to_mmdetection
 from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.files.rcnn_mat import MatForm, to_boxes, to_pixels
-from detpipe.proposals.files.safe_pickle import load_numbers
-from detpipe.proposals.plain_pickle import dump_numbers
+from detpipe.proposals.files.safe_pickle import dump_numbers, load_numbers
 from detpipe.proposals.proposals_db import parse_proposals, propose_image
 from detpipe.structures import Dataset, ImageRecord, Proposals
 from tests import drawn

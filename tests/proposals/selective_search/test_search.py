@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from detpipe.boxes import iou
 from detpipe.datasets.image_file import read_image
-from detpipe.proposals.proposer import generator_for_pixels
 from detpipe.proposals.selective_search import search as module
 from detpipe.proposals.selective_search.opencv import MissingXimgprocError, OpenCvMode, opencv_boxes
 from detpipe.proposals.selective_search.search import (
@@ -26,6 +25,7 @@ from detpipe.proposals.selective_search.search import (
     grow,
     recipe_of,
 )
+from detpipe.randomness import generator_for_pixels
 from detpipe.structures import Image, Proposals
 from tests.proposals.pictures import THINGS, mosaic, noise, scene, shades
 from tests.proposals.selective_search.golden import GOLDEN, OWN, digests
