@@ -1,4 +1,4 @@
-"""Readers and writers of data sets: the only place of file formats."""
+"""Readers and writers of data sets. All file formats are handled here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
     """Load a split of a data set.
 
-    kind: "voc", "coco", "images" (a folder of images, or one) or "demo". split: "train", "val" or "test". settings: the
-    fields of VocSource, CocoSource, ImageFolderSource or DemoSource: `load_dataset("voc", root="my/folder")`.
-    Raises ValueError for another kind or split, TypeError for a setting that the kind doesn't have, and as `load` of
-    the source does.
+    kind: "voc", "coco", "images" (a folder of images, or one image) or "demo". split: "train", "val" or "test".
+    settings: the fields of VocSource, CocoSource, ImageFolderSource or DemoSource, as in
+    `load_dataset("voc", root="my/folder")`.
+    Raises ValueError for an unknown kind or split, TypeError for an unknown setting, and the errors of the source's
+    `load`.
     """
-    from detpipe.datasets.source import Split
+    from detpipe.backbone.caffe.joining import Split
 
     if split not in [one.value for one in Split]:
         raise ValueError(f"split: expected {', '.join(one.value for one in Split)}, got {split!r}")
@@ -25,7 +26,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
 
 
 def _source_class(kind: str) -> type[DatasetSource]:
-    # Imported here, so that one format doesn't load what the others need.
+    # Imported here, so that one format doesn't import the dependencies of the others.
     if kind == "voc":
         from detpipe.datasets.voc import VocSource
 

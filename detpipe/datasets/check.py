@@ -1,4 +1,4 @@
-"""The data gate: what is wrong with a data set, from the raw files, also where loading mends it in passing."""
+"""The check of a data set: finds faults in the raw files, including those that loading corrects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from itertools import chain, combinations, groupby
 from pathlib import Path
 from typing import Any
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, file_digest, read_image
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, image_fault, sound_truth, usable_header
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, image_fault, sound_truth, usable_header
 from detpipe.parallel import ordered_map
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
@@ -29,10 +30,10 @@ _SUFFIXES: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
-    findings: errors first, then by kind, in the order of the data. images: by split, how many were looked at.
-    objects: by split, the number of usable objects of each class.
+    findings: errors first, then by kind, in the order of the data. images: number of checked images of each split.
+    objects: for each split, the number of usable objects of each class.
     """
 
     findings: tuple[Finding, ...]
@@ -41,11 +42,11 @@ class CheckReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of findings of each kind that there is, errors first."""
+        """Number of findings of each kind, errors first. Kinds without findings are absent."""
         return dict(Counter(one.kind for one in self.findings))
 
     def at_least(self, severity: Severity) -> list[Finding]:
-        """The findings of this severity or a worse one."""
+        """The findings of this severity or worse."""
         worst_first = list(Severity)
         return [one for one in self.findings if worst_first.index(one.severity) <= worst_first.index(severity)]
 
@@ -58,7 +59,7 @@ class CheckReport:
         return {"findings": findings, "counts": self.counts}
 
     def to_text(self, files_per_kind: int = 5) -> str:
-        """A page for people: images and objects by split, then each kind with its count and its first files."""
+        """A readable summary: images and objects of each split, then each kind with its count and first files."""
         lines = []
         for split, count in self.images.items():
             classes = ", ".join(f"{name} {n}" for name, n in self.objects[split].items())
@@ -75,8 +76,8 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """One entry of a split and the header of its image, or why it can't be used."""
+class _Checked:
+    """One entry of a split with the header of its image, or with the reason why the image can't be used."""
 
     split: Split
     entry: Entry
@@ -84,28 +85,28 @@ class _Looked:
 
 
 def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) -> CheckReport:
-    """Look at all files of all splits of a source.
+    """Check all files of all splits of a source.
 
-    full: decode each image; else only headers, ends of files, annotations, and the digests of equally long files.
-    workers: processes, as `detpipe.parallel.ordered_map` takes it; the report doesn't depend on it.
-    Raises what the source raises where lists, folders or JSON files can't be read at all.
+    full: also decode each image. Otherwise read only headers, file ends, annotations, and digests of files that have
+    the same length. workers: number of processes (see `detpipe.parallel.ordered_map`); it does not change the report.
+    Raises the errors of the source where lists, folders or JSON files can't be read at all.
     """
     entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
-    headers = ordered_map(partial(_look, full=full), (entry for _, entry in entries), workers=workers)
-    looked = [_Looked(split, entry, header) for (split, entry), header in zip(entries, headers, strict=True)]
+    headers = ordered_map(partial(_check_image, full=full), (entry for _, entry in entries), workers=workers)
+    checked = [_Checked(split, entry, header) for (split, entry), header in zip(entries, headers, strict=True)]
     names = source.class_names()
-    images = Counter(one.split for one in looked)
-    objects = _count_objects(source, looked, names)
+    images = Counter(one.split for one in checked)
+    objects = _count_objects(source, checked, names)
     found = [
-        *chain.from_iterable(_findings_of(one, source.annotated(one.split)) for one in looked),
-        *_bad_shares(source, looked, images),
+        *chain.from_iterable(_findings_of(one, source.annotated(one.split)) for one in checked),
+        *_bad_shares(source, checked, images),
         *source.strays(),
-        *_unknown_classes(looked, names),
+        *_unknown_classes(checked, names),
         *_untrained_classes(objects),
-        *_overlaps(looked),
-        *_duplicates(looked),
+        *_overlaps(checked),
+        *_duplicates(checked),
     ]
-    order = {kind: place for place, kind in enumerate(SEVERITY)}
+    order = {kind: index for index, kind in enumerate(SEVERITY)}
     return CheckReport(
         findings=tuple(sorted(found, key=lambda one: order[one.kind])),
         images={split.value: count for split, count in images.items()},
@@ -113,7 +114,7 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     )
 
 
-def _look(entry: Entry, *, full: bool) -> ImageHeader | Finding:
+def _check_image(entry: Entry, *, full: bool) -> ImageHeader | Finding:
     header = usable_header(entry)
     if full and entry.image is not None and isinstance(header, ImageHeader):
         try:
@@ -123,7 +124,7 @@ def _look(entry: Entry, *, full: bool) -> ImageHeader | Finding:
     return header
 
 
-def _findings_of(one: _Looked, annotated: bool) -> Iterator[Finding]:
+def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:
     yield from one.entry.notes
     if isinstance(one.header, Finding):
         yield one.header
@@ -135,58 +136,66 @@ def _findings_of(one: _Looked, annotated: bool) -> Iterator[Finding]:
 
 def _image_findings(entry: Entry, header: ImageHeader) -> Iterator[Finding]:
     path = entry.image
-    assert path is not None  # there is a header
+    assert path is not None  # because it has a header
     if path.suffix.lower() not in _SUFFIXES.get(header.format, (path.suffix.lower(),)):
-        yield finding("wrong_extension", path, f"{header.format} data in a file named {path.suffix}; read by content")
+        yield finding(
+            "wrong_extension", path, f"{header.format} data in a file named {path.suffix}; read by its content"
+        )
     if header.has_alpha:
-        yield finding("alpha_channel", path, "transparency is dropped")
+        yield finding("alpha_channel", path, "transparency is ignored")
     if header.is_grey:
-        yield finding("greyscale", path, "one channel is repeated into three")
+        yield finding("greyscale", path, "the single channel is repeated three times")
     if header.orientation != 1:
         yield finding(
-            "exif_rotation", path, f"orientation {header.orientation} is applied; were the boxes made upright?"
+            "exif_rotation",
+            path,
+            f"orientation {header.orientation} is applied; check that the boxes were drawn on the rotated image",
         )
     if entry.stated_size is not None and entry.stated_size != header.image_size:
         stated, true = (f"{width} x {height}" for height, width in (entry.stated_size, header.image_size))
-        yield finding("size_mismatch", entry.origin, f"says {stated}, {path.name} has {true}; the image is believed")
+        yield finding("size_mismatch", entry.origin, f"says {stated}, {path.name} has {true}; the image's size is used")
 
 
 def _object_findings(entry: Entry, image_size: tuple[int, int]) -> Iterator[Finding]:
-    place = entry.origin if entry.origin.stem == entry.image_id else entry.image
+    file = entry.origin if entry.origin.stem == entry.image_id else entry.image
     if not entry.objects:
-        yield finding("empty_image", place, "no objects; all of it is background")
+        yield finding("empty_image", file, "no objects; the whole image is background")
     crowds = sum(one.crowd for one in entry.objects)
     if crowds:
-        yield finding("crowd", place, f"{crowds} crowds, ignored by training and metrics")
+        yield finding("crowd", file, f"{crowds} crowds, ignored by training and metrics")
     outside = []
     for one in entry.objects:
         x1, y1, x2, y2 = one.box
         if x2 <= x1 or y2 <= y1:
-            yield finding("zero_area_box", place, f"{one.name} at x {x1:g}, y {y1:g} has no area; dropped")
+            yield finding("zero_area_box", file, f"{one.name} at x {x1:g}, y {y1:g} has no area; dropped")
         else:
-            outside.append(_reach_outside(one, image_size))
-    leaving = [reach for reach in outside if reach > _ROUNDING]
-    if leaving:
+            outside.append(_pixels_outside(one, image_size))
+    excesses = [excess for excess in outside if excess > _ROUNDING]
+    if excesses:
         height, width = image_size
-        detail = f"{len(leaving)} boxes leave the image of {width} x {height} by up to {max(leaving):g} pixels; clipped"
-        yield finding("box_out_of_bounds", place, detail)
+        detail = (
+            f"{len(excesses)} boxes extend up to {max(excesses):g} pixels beyond the {width} x {height} image; clipped"
+        )
+        yield finding("box_out_of_bounds", file, detail)
 
 
 _ROUNDING = 0.5
-"""Pixels that a box may leave the image by without a word: files round their numbers."""
+"""Boxes may extend this many pixels beyond the image without a finding, because files round their numbers."""
 
 
-def _reach_outside(one: RawObject, image_size: tuple[int, int]) -> float:
+def _pixels_outside(one: RawObject, image_size: tuple[int, int]) -> float:
     x1, y1, x2, y2 = one.box
     height, width = image_size
     return max(-x1, -y1, x2 - width, y2 - height)
 
 
-def _count_objects(source: DatasetSource, looked: Sequence[_Looked], names: Sequence[str]) -> dict[Split, Counter[str]]:
-    """Usable objects of each class by split."""
+def _count_objects(
+    source: DatasetSource, checked: Sequence[_Checked], names: Sequence[str]
+) -> dict[Split, Counter[str]]:
+    """Number of usable objects of each class in each split."""
     labels = {name: label for label, name in enumerate(names, start=1)}
     objects: dict[Split, Counter[str]] = {}
-    for one in looked:
+    for one in checked:
         counts = objects.setdefault(one.split, Counter(dict.fromkeys(names, 0)))
         if isinstance(one.header, ImageHeader) and source.annotated(one.split):
             truth = sound_truth(one.entry.objects, labels, one.header.image_size)
@@ -194,19 +203,19 @@ def _count_objects(source: DatasetSource, looked: Sequence[_Looked], names: Sequ
     return objects
 
 
-def _bad_shares(source: DatasetSource, looked: Sequence[_Looked], images: Mapping[Split, int]) -> Iterator[Finding]:
-    bad = Counter(one.split for one in looked if isinstance(one.header, Finding))
+def _bad_shares(source: DatasetSource, checked: Sequence[_Checked], images: Mapping[Split, int]) -> Iterator[Finding]:
+    bad = Counter(one.split for one in checked if isinstance(one.header, Finding))
     for split, count in bad.items():
         if count > source.max_bad * images[split]:
             detail = f"{count} of {images[split]} images can't be used, more than max_bad={source.max_bad:g}"
             yield finding("too_many_bad", source.title(split), detail)
 
 
-def _unknown_classes(looked: Sequence[_Looked], names: Sequence[str]) -> Iterator[Finding]:
-    strangers = Counter(item.name for one in looked for item in one.entry.objects if item.name not in names)
-    for name, count in sorted(strangers.items()):
-        place = next(one.entry.origin for one in looked if any(item.name == name for item in one.entry.objects))
-        yield finding("unknown_class", place, f"{count} objects of {name!r}, which is not among the classes; dropped")
+def _unknown_classes(checked: Sequence[_Checked], names: Sequence[str]) -> Iterator[Finding]:
+    unknown = Counter(item.name for one in checked for item in one.entry.objects if item.name not in names)
+    for name, count in sorted(unknown.items()):
+        file = next(one.entry.origin for one in checked if any(item.name == name for item in one.entry.objects))
+        yield finding("unknown_class", file, f"{count} objects of {name!r}, which is not among the classes; dropped")
 
 
 def _untrained_classes(objects: Mapping[Split, Counter[str]]) -> Iterator[Finding]:
@@ -217,41 +226,42 @@ def _untrained_classes(objects: Mapping[Split, Counter[str]]) -> Iterator[Findin
                 yield finding("untrained_class", name, f"{count} objects in {split.value}, none in train")
 
 
-def _overlaps(looked: Sequence[_Looked]) -> Iterator[Finding]:
-    """Pairs of splits that have image files in common."""
+def _overlaps(checked: Sequence[_Checked]) -> Iterator[Finding]:
+    """A finding for each pair of splits that share image files."""
     files: dict[Split, list[Path]] = {}
-    for one in looked:
+    for one in checked:
         if one.entry.image is not None:
             files.setdefault(one.split, []).append(one.entry.image)
     for first, second in combinations(files, 2):
         shared = sorted(set(files[first]) & set(files[second]))
         if shared:
-            detail = f"{len(shared)} images are in {first.value} and in {second.value}; scores on them mislead"
+            detail = f"{len(shared)} images are in both {first.value} and {second.value}; scores on them are misleading"
             yield finding("split_overlap", shared[0], detail)
 
 
-def _duplicates(looked: Sequence[_Looked]) -> Iterator[Finding]:
-    """Files with the same bytes, under two names, and files that two entries of a split share."""
-    places: dict[Path, Split] = {}
-    for one in looked:
+def _duplicates(checked: Sequence[_Checked]) -> Iterator[Finding]:
+    """Findings for files with equal bytes under two names, and for files that two entries of a split share."""
+    splits: dict[Path, Split] = {}
+    for one in checked:
         path = one.entry.image
         if path is None or isinstance(one.header, Finding):
             continue
-        if places.get(path) is one.split:
+        if splits.get(path) is one.split:
             yield finding("duplicate_image", path, f"two annotations of {one.split.value} name this image")
-        places.setdefault(path, one.split)
+        splits.setdefault(path, one.split)
     first: dict[bytes, Path] = {}
-    lengths = {path: path.stat().st_size for path in places}
-    # Only files of one length can be identical: most need not be read.
+    lengths = {path: path.stat().st_size for path in splits}
+    # Only files of the same length can be identical, so most files need not be read.
     common = {length for length, count in Counter(lengths.values()).items() if count > 1}
-    for path, split in places.items():
+    for path, split in splits.items():
         if lengths[path] not in common:
             continue
         original = first.setdefault(file_digest(path), path)
         if original != path:
-            where = (
-                f"both in {split.value}"
-                if places[original] is split
-                else (f"that is in {places[original].value}, this in {split.value}: scores on it mislead")
-            )
+            if splits[original] is split:
+                where = f"both are in {split.value}"
+            else:
+                where = (
+                    f"that one is in {splits[original].value}, this one in {split.value}; scores on it are misleading"
+                )
             yield finding("duplicate_image", path, f"identical to {original.name}; {where}")

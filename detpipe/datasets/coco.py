@@ -1,4 +1,4 @@
-"""COCO JSON files and their image folders: the reader."""
+"""Reader of COCO JSON files with their image folders."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, read_number
 from detpipe.structures import ImageId
 
 
 class CocoFileError(ValueError):
-    """A JSON file that is not a COCO file of instances."""
+    """A JSON file is not a COCO instances file."""
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """One file, read: its images as entries, its classes by their id, and whether it has annotations at all.
+    """The content of one COCO file.
 
-    strays: annotations to images that the file doesn't have.
+    entries: its images. categories: from id to class name. annotated: whether the file has annotations at all.
+    strays: findings for annotations of images that are not in the file.
     """
 
     path: Path
@@ -34,20 +36,20 @@ class CocoFile:
 
 @dataclass(kw_only=True)
 class CocoSource(DatasetSource):
-    """COCO JSON files, one a split, each with its folder of images. The classes are those of all the files, by name."""
+    """COCO JSON files, one per split, each with an image folder. The classes of all files are merged by name."""
 
     train_json: str | None = None
-    """Annotations of the images to train on."""
+    """COCO JSON file of the training images."""
     train_images: str | None = None
-    """Their folder."""
+    """Folder of the training images."""
     val_json: str | None = None
-    """Annotations of the images to validate on."""
+    """COCO JSON file of the validation images."""
     val_images: str | None = None
-    """Their folder."""
+    """Folder of the validation images."""
     test_json: str | None = None
-    """Annotations of the images to test on."""
+    """COCO JSON file of the test images."""
     test_images: str | None = None
-    """Their folder."""
+    """Folder of the test images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,12 +80,12 @@ class CocoSource(DatasetSource):
         return [one for file in self._files.values() for one in file.strays]
 
     def known_classes(self) -> list[str]:
-        """All names, by the lowest id that a file gives them; classes without objects, too."""
+        """All class names, also those without objects, ordered by the lowest id that any file gives them."""
         pairs = sorted((number, name) for file in self._files.values() for number, name in file.categories.items())
         return list(dict.fromkeys(name for _, name in pairs))
 
     def category_ids(self, split: Split, names: Sequence[str]) -> list[int]:
-        """The ids of the split's own file; a class that only other files have gets theirs, or a free one."""
+        """The ids in the split's own file. A class that only other files have gets its id there, or a free id."""
         own = _ids_by_name(self._files[split])
         others = {name: number for file in self._files.values() for name, number in _ids_by_name(file).items()}
         taken = set(own.values())
@@ -115,24 +117,24 @@ class CocoSource(DatasetSource):
 
 
 def _ids_by_name(file: CocoFile) -> dict[str, int]:
-    """The id of each class; where two ids have one name, the lowest."""
+    """The id of each class name; where two ids share a name, the lower one."""
     return {name: number for number, name in sorted(file.categories.items(), reverse=True)}
 
 
 def read_coco_file(path: Path, images: Path) -> CocoFile:
-    """Read a file of COCO instances; only `images` with id and file_name, and what annotations refer to, are needed.
+    """Read a COCO instances file. It needs `images` with id and file_name, and the categories of its annotations.
 
-    An image with an annotation that can't be used is an entry with a fault. Raises FileNotFoundError for a missing file
-    or folder, CocoFileError that names the file for JSON that is no COCO file.
+    An image with an unusable annotation becomes an entry with a fault. Raises FileNotFoundError for a missing file or
+    folder, and CocoFileError, which names the file, for JSON that is not a COCO file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a COCO JSON file, there is none")
+        raise FileNotFoundError(f"{path}: expected a COCO JSON file, got no such file; check the path")
     if not images.is_dir():
-        raise FileNotFoundError(f"{images}: expected the folder of the images of {path.name}, there is no such folder")
+        raise FileNotFoundError(f"{images}: expected the folder of the images of {path.name}, got no such folder")
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise CocoFileError(f"{path}: expected JSON, can't read it: {error}") from error
+        raise CocoFileError(f"{path}: expected JSON, got an error on reading it: {error}") from error
     try:
         if not isinstance(content, dict) or "images" not in content:
             raise CocoFileError(f'expected a COCO file, {{"images": [...], ...}}, got {_kind(content)}')
@@ -142,13 +144,13 @@ def read_coco_file(path: Path, images: Path) -> CocoFile:
         for number, image in enumerate(_records(content, "images")):
             image_id = _image_id(image.get("id"), f"images[{number}].id")
             if image_id in entries:
-                raise CocoFileError(f"expected each image id once, {image_id!r} stands twice")
+                raise CocoFileError(f"expected unique image ids, got {image_id!r} twice")
             entries[image_id] = _entry(image_id, image, annotations.pop(image_id, []), categories, path, images)
     except CocoFileError as error:
         raise CocoFileError(f"{path}: {error}") from error
     strays = [
         finding(
-            "orphan_annotation", path, f"{len(orphans)} annotations to image {image_id!r}, which is not in the file"
+            "orphan_annotation", path, f"{len(orphans)} annotations of image {image_id!r}, which is not in the file"
         )
         for image_id, orphans in annotations.items()
     ]
@@ -160,10 +162,10 @@ def _kind(value: object) -> str:
 
 
 def _records(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """A list of objects in the file; one that isn't there is empty."""
+    """The list of objects under `key`; empty where the key is missing."""
     records = content.get(key) or []
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
-        raise CocoFileError(f'expected "{key}" to be a list of objects, got {_kind(records)} or other things in it')
+        raise CocoFileError(f'expected "{key}" to be a list of objects, got {_kind(records)} or other values in it')
     return records
 
 
@@ -172,9 +174,9 @@ def _parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     for record in records:
         number, name = record.get("id"), record.get("name")
         if not _is_int(number) or not isinstance(name, str) or not name.strip():
-            raise CocoFileError(f"expected each category with a whole number as id and a name, got {dict(record)}")
+            raise CocoFileError(f"expected each category to have an integer id and a name, got {dict(record)}")
         if number in categories:
-            raise CocoFileError(f"expected each category id once, {number} stands twice")
+            raise CocoFileError(f"expected unique category ids, got {number} twice")
         categories[number] = name.strip()
     return categories
 
@@ -186,7 +188,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 def _image_id(value: object, what: str) -> ImageId:
     if _is_int(value) or (isinstance(value, str) and value):
         return value
-    raise CocoFileError(f"{what}: expected a whole number or a string, got {value!r}")
+    raise CocoFileError(f"{what}: expected an integer or a string, got {value!r}")
 
 
 def _group_by_image(records: Sequence[dict[str, Any]]) -> dict[ImageId, list[dict[str, Any]]]:
@@ -209,7 +211,7 @@ def _entry(
     if not isinstance(name, str) or not name:
         fault = finding("missing_image", path, f"image {image_id!r} has no file_name")
         return Entry(image_id, None, path, fault=fault)
-    # Some files name a folder of their maker's machine: then the last part is looked for.
+    # Some files contain paths of the machine that wrote them; then only the file name is used.
     file = images / name
     if not file.exists() and (images / file.name).exists():
         file = images / file.name
@@ -227,12 +229,12 @@ def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> R
     what = f"annotation {record.get('id', '')}"
     number, corner = record.get("category_id"), record.get("bbox")
     if not _is_int(number) or number not in categories:
-        raise ValueError(f"{what}: expected a category_id of the file's categories, got {number!r}")
+        raise ValueError(f"{what}: expected a category_id that is in the file's categories, got {number!r}")
     if not isinstance(corner, list) or len(corner) != 4:
         raise ValueError(f"{what}: expected bbox [x, y, width, height], got {corner!r}")
     x, y, width, height = (read_number(value, f"{what}, bbox") for value in corner)
     area = record.get("area")
-    # An area of 0 beside a box is a placeholder of some exporters.
+    # Some exporters write an area of 0 as a placeholder.
     has_area = isinstance(area, int | float) and 0 < area < 1e30
     return RawObject(
         name=categories[number],

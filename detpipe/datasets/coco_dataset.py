@@ -1,7 +1,7 @@
-"""What was found as a whole COCO data set, for FiftyOne, CVAT and Label Studio: images, categories, annotations.
+"""Writes detections as a complete COCO data set (images, categories, annotations) for FiftyOne, CVAT, Label Studio.
 
-What each of them needs beside COCO's own: CVAT (Datumaro) whole numbers as ids, no category 0, `iscrowd`, and an empty
-`segmentation` for a box to be a box; Label Studio's converter the sizes of images, and a score.
+Requirements beyond COCO's own: CVAT (Datumaro) needs integer ids, no category 0, `iscrowd`, and an empty `segmentation`
+to read an annotation as a box. Label Studio's converter needs the image sizes and a score.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from detpipe.structures import Dataset, Detections, ImageId, ImageRecord
 def write_coco_dataset(
     path: Path, dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_score: float = 0.0
 ) -> Path:
-    """Write the file, whole or not at all; returns the folder that the file names in it are relative to.
+    """Write the file atomically. Returns the folder that the file names in it are relative to.
 
-    detections: from image id; an image that isn't there has none, but stands in the file. Those below `min_score` are
-    left out. Ids of images and categories are the data set's own where all are whole numbers from 1, else they count
-    from 1. The same detections give the same bytes, wherever the images are.
+    detections: by image id. An image without an entry has no detections; it is still listed in the file. Detections
+    with a score below `min_score` are left out. Image and category ids are the data set's own if all are integers
+    from 1; otherwise they are numbered from 1. Equal detections give equal bytes, wherever the images are.
     """
     root = common_folder(dataset.records)
     image_ids = _whole_numbers([record.image_id for record in dataset.records])
@@ -36,7 +36,7 @@ def write_coco_dataset(
     with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"info": {"description": f"{dataset.name}, found by detpipe"}}).removesuffix("}"))
         for name, rows in parts.items():
-            # A line each, as they come: there may be a hundred in every image.
+            # Streamed, one line each: an image may have a hundred annotations.
             lines = (f"{',' if number else ''}\n{json.dumps(row, allow_nan=False)}" for number, row in enumerate(rows))
             file.write(f',\n"{name}": [')
             file.writelines(lines)
@@ -59,7 +59,7 @@ def _annotations(
     detections: Mapping[ImageId, Detections],
     min_score: float,
 ) -> Iterator[dict[str, Any]]:
-    """In the order of the images, then best first; ids from 1."""
+    """Annotations in the order of the images, then by descending score; ids count from 1."""
     number = 0
     for record, image_id in zip(records, image_ids, strict=True):
         for (x1, y1, x2, y2), score, label in _rows(detections.get(record.image_id), min_score):
@@ -77,19 +77,19 @@ def _annotations(
 
 
 def common_folder(records: Sequence[ImageRecord]) -> Path:
-    """The deepest folder that holds all images; the working directory where there are none."""
+    """The deepest folder that contains all images; the working directory if there are no images."""
     folders = [record.path.absolute().parent for record in records]
     return Path(os.path.commonpath(folders)) if folders else Path.cwd()
 
 
 def _whole_numbers(ids: Sequence[ImageId]) -> list[int]:
-    """The ids, or 1, 2, ... where one is no whole number from 1: a tool may refuse it."""
+    """The ids, or 1, 2, ... if one of them is not an integer from 1, which some tools refuse."""
     numbers = [one for one in ids if isinstance(one, int) and one >= 1]
     return numbers if len(numbers) == len(ids) else list(range(1, len(ids) + 1))
 
 
 def _rows(found: Detections | None, min_score: float) -> list[tuple[list[float], float, int]]:
-    """Box, score and label of each detection from `min_score` up, best first."""
+    """Box, score and label of each detection with a score of at least `min_score`, by descending score."""
     if found is None:
         return []
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""COCO's result files: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}]; reader and writer."""
+"""Reader and writer of COCO result files: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}]."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ _LARGEST = 1e30
 
 
 class ResultFileError(ValueError):
-    """A file that is no list of COCO results, or not of this data set."""
+    """A file is not a list of COCO results, or belongs to another data set."""
 
 
 def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, Detections]) -> None:
-    """Write the detections, whole or not at all; the same detections give the same bytes.
+    """Write the detections atomically. Equal detections give equal bytes.
 
-    One line a detection, in the order of the images, then best first; bbox to 2 decimals, score to 6 digits.
-    detections: from image id; an image that isn't there has none. Raises ValueError for an image or a label that the
-    data set doesn't have.
+    One line per detection, in the order of the images, then by descending score; bbox to 2 decimals, score to 6 digits.
+    detections: by image id; an image without an entry has no detections. Raises ValueError for an image or a label
+    that the data set doesn't have.
     """
-    strangers = detections.keys() - {record.image_id for record in dataset.records}
-    if strangers:
-        raise ValueError(
-            f"{dataset.name}: expected detections of its own images, got {sorted(map(str, strangers))[:3]}"
-        )
+    unknown = detections.keys() - {record.image_id for record in dataset.records}
+    if unknown:
+        raise ValueError(f"{dataset.name}: expected detections of its own images, got {sorted(map(str, unknown))[:3]}")
     with replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         separator = "["
         for record in dataset.records:
@@ -58,21 +56,21 @@ def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, 
 
 
 def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, Detections]:
-    """Read detections that this program or another made; each image of the data set is a key, sorted best first.
+    """Read COCO results written by this or another program. Returns sorted Detections for each image of the data set.
 
-    An image_id may be the data set's own, the same number as a string or the other way round, the image's file name or
-    its stem. Raises FileNotFoundError, or ResultFileError that names the file and the first result that doesn't fit: an
-    image or category that the data set doesn't have, a box that is not four finite numbers with width and height
-    from 0 up, a score that is no finite number. An empty list gives empty Detections.
+    An image_id in the file may be the data set's own id, the same number as a string or as an integer, the image's file
+    name, or its stem. An empty list gives empty Detections. Raises FileNotFoundError for a missing file. Raises
+    ResultFileError, which names the file and the first bad result, for an image or category that the data set doesn't
+    have, a box that is not four finite numbers, a negative width or height, and a score that is not finite.
     """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: expected a file of detections, there is none") from error
+        raise FileNotFoundError(f"{path}: expected a file of detections, got no such file") from error
     except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{path}: expected COCO results in JSON, can't read it: {error}") from error
+        raise ResultFileError(f"{path}: expected COCO results in JSON, got an error on reading it: {error}") from error
     if not isinstance(content, list):
-        raise ResultFileError(f"{path}: expected a list of COCO results, got a {type(content).__name__} of JSON")
+        raise ResultFileError(f"{path}: expected a JSON list of COCO results, got a {type(content).__name__}")
     reader = _ResultReader.of(dataset)
     rows: dict[ImageId, list[tuple[float, float, float, float, float, int]]] = {
         record.image_id: [] for record in dataset.records
@@ -88,7 +86,7 @@ def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, Detections]:
 
 @dataclass(frozen=True)
 class _ResultReader:
-    """Reads one result. image_ids: from each way to name an image to its id. labels: from category id to label."""
+    """Parses single results. image_ids: from each accepted name of an image to its id. labels: from category id."""
 
     dataset: Dataset
     image_ids: Mapping[ImageId, ImageId]
@@ -97,7 +95,7 @@ class _ResultReader:
     @classmethod
     def of(cls, dataset: Dataset) -> _ResultReader:
         labels = {number: label for label, number in enumerate(dataset.category_ids, start=1)}
-        return cls(dataset, _names_of_images(dataset), labels)
+        return cls(dataset, _image_ids_by_name(dataset), labels)
 
     def read(self, result: object) -> tuple[ImageId, tuple[float, float, float, float, float, int]]:
         """The image's id and (x1, y1, x2, y2, score, label)."""
@@ -105,9 +103,7 @@ class _ResultReader:
             raise ValueError(f"expected an object with image_id, category_id, bbox, score, got {result!r}")
         lacking = {"image_id", "category_id", "bbox", "score"} - result.keys()
         if lacking:
-            raise ValueError(
-                f"expected image_id, category_id, bbox and score, {', '.join(sorted(lacking))} is not there"
-            )
+            raise ValueError(f"expected image_id, category_id, bbox and score, got no {', '.join(sorted(lacking))}")
         name, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
         if not isinstance(name, int | str) or isinstance(name, bool) or name not in self.image_ids:
             own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
@@ -118,7 +114,9 @@ class _ResultReader:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
             raise ValueError(f"bbox {box!r}: expected [x, y, width, height], four finite numbers")
         if box[2] < 0 or box[3] < 0:
-            raise ValueError(f"bbox {box!r}: expected width and height from 0 up; are these corners?")
+            raise ValueError(
+                f"bbox {box!r}: expected width and height of 0 or more; give [x, y, width, height], not corners"
+            )
         if not _is_finite(score):
             raise ValueError(f"score {score!r}: expected a finite number")
         x, y, width, height = box
@@ -126,21 +124,21 @@ class _ResultReader:
 
 
 def _is_finite(value: object) -> bool:
-    """A number that float32 can hold, and the sum of two as well. NaN is none."""
+    """Whether the value is a finite number, small enough that float32 can hold the sum of two such numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _names_of_images(dataset: Dataset) -> dict[ImageId, ImageId]:
-    """Each way to name an image -> its id; of a way that fits several images only the exact id counts."""
+def _image_ids_by_name(dataset: Dataset) -> dict[ImageId, ImageId]:
+    """From each accepted name of an image to its id. A name that fits several images counts only as an exact id."""
     aliases: dict[ImageId, set[ImageId]] = {}
     for record in dataset.records:
-        ways: set[ImageId] = {str(record.image_id), record.path.name, record.path.stem}
+        spellings: set[ImageId] = {str(record.image_id), record.path.name, record.path.stem}
         text = str(record.image_id)
         if text.isascii() and text.isdigit() and len(text) < 19:
-            ways.add(int(text))
-        for way in ways:
-            aliases.setdefault(way, set()).add(record.image_id)
-    names = {way: next(iter(ids)) for way, ids in aliases.items() if len(ids) == 1}
+            spellings.add(int(text))
+        for spelling in spellings:
+            aliases.setdefault(spelling, set()).add(record.image_id)
+    names = {spelling: next(iter(ids)) for spelling, ids in aliases.items() if len(ids) == 1}
     return names | {record.image_id: record.image_id for record in dataset.records}
 
 

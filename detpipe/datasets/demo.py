@@ -1,13 +1,13 @@
-"""The demo data: objects cut out of photographs and pasted on others (Dwibedi et al. 2017, Cut, Paste and Learn).
+"""The demo data set: objects cut out of photographs and pasted on others (Dwibedi et al. 2017, Cut, Paste and Learn).
 
-The photographs are those inside the scikit-image package; nothing is downloaded. Their makers, as scikit-image states
+The photographs come with the scikit-image package; nothing is downloaded. Authors and licences, as scikit-image states
 them: astronaut, shuttle (NASA, public domain), cat (Stefan van der Walt, CC0), cup (Rachel Michetti, CC0), cameraman
 (Lav Varshney, CC0), coins (Brooklyn Museum, no known restrictions), motorcycle (Middlebury stereo benchmark, Scharstein
 et al. 2014); backgrounds: brick, gravel (CC0Textures), grass (linolafett, CC0), retina (M. Haeggstroem, CC0), rocket
 (SpaceX, public domain), hubble (NASA), ihc (CMMI), moon.
 
-Train and test show other parts of the backgrounds, other coins, and other poses of the same seven kinds of things: the
-score says that the pipeline works, not that it knows cats.
+Train and test use different parts of the backgrounds, different coins, and different poses of the same seven classes.
+A good score shows that the pipeline works, not that the detector generalises to other cats.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFilter
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.demo_outlines import COIN_PHOTO, COINS, OUTLINES
 from detpipe.datasets.image_file import read_image
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.source import DatasetSource, Entry
 from detpipe.datasets.voc import VocSource, write_voc_annotation
 from detpipe.storage.atomic import write_json
 from detpipe.structures import BoolArray, GroundTruth, Image
@@ -49,34 +50,34 @@ _BACKGROUNDS = (
     "rocket.jpg",
 )
 _TRAIN_PART = 0.55
-"""The share of each background's longer side that train sees; test sees the rest."""
+"""Share of each background's longer side that is used for train; test uses the rest."""
 _VERSION = 1
-"""Of the recipe; folders that another one made are not taken for this one's."""
+"""Version of the generator. A folder written by another version is not reused."""
 _RECIPE_FILE = "demo.json"
 
 
 class DemoDataError(ValueError):
-    """The demo data can't be made here."""
+    """The demo data can't be generated here."""
 
 
 @dataclass(kw_only=True)
 class DemoSource(DatasetSource):
-    """Seven kinds of things pasted on textures, made on first use: a VOC folder that any tool can read."""
+    """Objects of seven classes pasted on textures, generated on first use as a VOC folder."""
 
     root: str = "runs/demo_data"
-    """The folder to make them in; made already, they are only read."""
+    """Folder of the demo data. It is generated if it does not exist."""
     seed: int = 0
-    """The same seed gives the same bytes."""
+    """Random seed. The same seed gives the same files, byte for byte."""
     train_images: int = 160
-    """Number of images to train on."""
+    """Number of training images."""
     test_images: int = 40
-    """Number of images to test on."""
+    """Number of test images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.train_images, self.test_images) < 1 or self.seed < 0:
             numbers = f"{self.train_images}, {self.test_images} and seed {self.seed}"
-            raise ValueError(f"train_images, test_images: expected 1 or more, and a seed from 0 up; got {numbers}")
+            raise ValueError(f"train_images, test_images: expected 1 or more, and a seed of 0 or more; got {numbers}")
 
     def has(self, split: Split) -> bool:
         return split is not Split.val
@@ -92,7 +93,7 @@ class DemoSource(DatasetSource):
 
     @functools.cached_property
     def _voc(self) -> VocSource:
-        """The folder as a VOC source, made now if it isn't there. Raises DemoDataError."""
+        """The folder as a VOC source, generated now if it is missing. Raises DemoDataError."""
         root = Path(self.root)
         recipe = {"version": _VERSION, "seed": self.seed, "train": self.train_images, "test": self.test_images}
         if not _is_made(root, recipe):
@@ -108,26 +109,26 @@ class DemoSource(DatasetSource):
 
 
 def _is_made(root: Path, recipe: dict[str, int]) -> bool:
-    """Whether the folder has been made by this recipe. Raises DemoDataError where something else is there."""
+    """Whether the folder was generated with this recipe. Raises DemoDataError if it contains something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
         found = json.loads((root / _RECIPE_FILE).read_bytes())
     except (OSError, ValueError) as error:
-        raise DemoDataError(f"{root}: expected a free place for the demo data, something else is there") from error
-    if found != recipe:
         raise DemoDataError(
-            f"{root}: expected demo data of {recipe}, it has those of {found}; take another dataset.root"
-        )
+            f"{root}: expected an empty folder for the demo data, got other files; set another dataset.root"
+        ) from error
+    if found != recipe:
+        raise DemoDataError(f"{root}: expected demo data of {recipe}, got those of {found}; set another dataset.root")
     return True
 
 
 def _put_in_place(scratch: Path, root: Path, recipe: dict[str, int]) -> None:
     try:
-        scratch.chmod(0o755)  # mkdtemp lets only the owner in
+        scratch.chmod(0o755)  # mkdtemp gives access to the owner only
         scratch.rename(root)
     except OSError:
-        # Another process was faster; the same recipe gives the same bytes.
+        # Another process was faster. The same recipe gives the same bytes, so its folder is used.
         if not _is_made(root, recipe):
             raise
 
@@ -157,7 +158,7 @@ def _make(folder: Path, recipe: dict[str, int]) -> None:
 def _photo_folder() -> Path:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise DemoDataError("expected scikit-image, whose photographs the demo uses: pip install 'detpipe[demo]'")
+        raise DemoDataError("expected scikit-image, whose photographs the demo uses; pip install 'detpipe[demo]'")
     return Path(spec.origin).parent / "data"
 
 
@@ -169,7 +170,7 @@ def _read_photo(folder: Path, name: str) -> Image:
 
 
 def _part_of(image: Image, part: Split) -> Image:
-    """The part of a background that a split sees, cut across its longer side."""
+    """The split's part of a background, cut across the longer side."""
     axis = 1 if image.shape[1] > image.shape[0] else 0
     border = round(_TRAIN_PART * image.shape[axis])
     sides = np.split(image, [border], axis=axis)
@@ -178,14 +179,14 @@ def _part_of(image: Image, part: Split) -> Image:
 
 @dataclass(frozen=True)
 class _CutOut:
-    """An object on a transparent ground (RGBA, tight) and its class."""
+    """An object as a tight RGBA picture with a transparent background, and its class name."""
 
     name: str
     picture: PIL.Image.Image
 
 
 def _cut_outs(photos: Path, part: Split) -> list[_CutOut]:
-    """All objects; every third coin is for test only."""
+    """All objects of a split. Every third coin is used for test only."""
     cut_outs = []
     for outline in OUTLINES:
         points = [tuple(map(int, point.split(","))) for point in outline.points.split()]
@@ -207,7 +208,7 @@ def _cut(photo: Image, mask: PIL.Image.Image) -> PIL.Image.Image:
     picture = PIL.Image.fromarray(photo)
     picture.putalpha(mask)
     picture = picture.crop(mask.getbbox())
-    # A pixel less all around: the outermost one is half background.
+    # Remove the outermost pixel, which is half background.
     picture.putalpha(picture.getchannel("A").filter(PIL.ImageFilter.MinFilter(3)))
     return picture.crop(picture.getchannel("A").getbbox())
 
@@ -222,32 +223,32 @@ class _Painter:
         self._backgrounds = backgrounds
 
     def paint(self, random: np.random.Generator) -> tuple[Image, GroundTruth]:
-        """One scene: a lit background, perhaps a patch of another that is no object, and one to five objects on it.
+        """One scene: a background, sometimes with a distractor patch of another background, and one to five objects.
 
-        The boxes are tight around what can be seen of each object: at least 60 % of it.
+        The boxes are tight around the visible part of each object, which is at least 60 % of it.
         """
         size = (int(random.integers(240, 301)), int(random.integers(320, 401)))
         canvas = _light(self._background(random, size), random)
         if random.random() < 0.5:
             canvas = _blend(canvas, self._patch(random, size))
-        seen: list[_Seen] = []
+        pasted: list[_Pasted] = []
         for name in self._pick_classes(random):
             choices = self._by_class[name]
             picture = choices[int(random.integers(len(choices)))].picture
-            layer = _place(_pose(picture, random, size[0]), random, seen, size)
+            layer = _place(_pose(picture, random, size[0]), random, pasted, size)
             if layer is None:
                 continue
             covered = layer[..., 3] > 127
-            seen = [replace(other, visible=other.visible & ~covered) for other in seen]
-            seen.append(_Seen(self._labels[name], covered, int(covered.sum())))
+            pasted = [replace(other, visible=other.visible & ~covered) for other in pasted]
+            pasted.append(_Pasted(self._labels[name], covered, int(covered.sum())))
             canvas = _blend(canvas, layer)
-        boxes = [_tight_box(one.visible) for one in seen]
-        return _add_noise(canvas, random), GroundTruth.from_boxes(boxes, [one.label for one in seen])
+        boxes = [_tight_box(one.visible) for one in pasted]
+        return _add_noise(canvas, random), GroundTruth.from_boxes(boxes, [one.label for one in pasted])
 
     def _pick_classes(self, random: np.random.Generator) -> list[str]:
         count = int(random.choice([1, 2, 3, 4, 5], p=[0.2, 0.3, 0.25, 0.15, 0.1]))
         names = [self.classes[index] for index in random.permutation(len(self.classes))[:count]]
-        # Coins come in heaps.
+        # Several coins appear together.
         return names + ["coin"] * int(random.integers(0, 3)) if "coin" in names else names
 
     def _background(self, random: np.random.Generator, size: tuple[int, int]) -> Image:
@@ -262,7 +263,7 @@ class _Painter:
         return image[:, ::-1] if random.random() < 0.5 else image
 
     def _patch(self, random: np.random.Generator, size: tuple[int, int]) -> Image:
-        """An ellipse of background as a layer: something with an edge that is no object."""
+        """An RGBA layer with an ellipse of background: a distractor that has edges but is not an object."""
         height, width = size
         x, y = random.uniform(0, width), random.uniform(0, height)
         half_width, half_height = random.uniform(15, 60), random.uniform(15, 60)
@@ -273,7 +274,7 @@ class _Painter:
 
 
 def _light(image: Image, random: np.random.Generator) -> Image:
-    """Another brightness, contrast and colour of the light."""
+    """Randomly change brightness, contrast and colour of the light."""
     gain = random.uniform(0.75, 1.2) * random.uniform(0.92, 1.08, size=3)
     contrast = random.uniform(0.8, 1.15)
     mean = float(image.mean())
@@ -281,9 +282,9 @@ def _light(image: Image, random: np.random.Generator) -> Image:
 
 
 def _pose(picture: PIL.Image.Image, random: np.random.Generator, canvas_height: int) -> Image:
-    """The cut-out scaled, flipped, turned and lit: (H, W, 4) uint8, its edge one pixel soft."""
+    """The cut-out with random scale, flip, rotation and light: (H, W, 4) uint8 with edges blurred by one pixel."""
     longest = canvas_height * math.exp(random.uniform(math.log(0.22), math.log(0.8)))
-    is_small = max(picture.size) < 100  # a coin: enlarged much, it would be a blur
+    is_small = max(picture.size) < 100  # a coin: strong enlargement would blur it
     scale = min(longest, 1.6 * max(picture.size)) / max(picture.size)
     size = (max(8, round(picture.width * scale)), max(8, round(picture.height * scale)))
     picture = picture.resize(size, PIL.Image.Resampling.BICUBIC)
@@ -298,19 +299,19 @@ def _pose(picture: PIL.Image.Image, random: np.random.Generator, canvas_height: 
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """An object on the canvas: its visible pixels (H, W), and how many it had when it was pasted."""
+class _Pasted:
+    """An object on the canvas. visible: mask of its visible pixels (H, W). n_pixels: pixels when it was pasted."""
 
     label: int
     visible: BoolArray
-    pasted: int
+    n_pixels: int
 
 
-def _place(posed: Image, random: np.random.Generator, seen: Sequence[_Seen], size: tuple[int, int]) -> Image | None:
-    """A layer as large as the canvas (H, W, 4) with the object in a place where all can be seen well enough.
+def _place(posed: Image, random: np.random.Generator, pasted: Sequence[_Pasted], size: tuple[int, int]) -> Image | None:
+    """An RGBA layer of the canvas size (H, W, 4) with the object at a random position.
 
-    Well enough: 85 % of the object lies in the image, and 60 % of each object below stays visible. None where twenty
-    tries find no such place.
+    At least 85 % of the object lies in the image, and at least 60 % of each object below stays visible. None if 20
+    tries find no such position.
     """
     height, width = posed.shape[:2]
     whole = int((posed[..., 3] > 127).sum())
@@ -324,13 +325,13 @@ def _place(posed: Image, random: np.random.Generator, seen: Sequence[_Seen], siz
         covered = layer[..., 3] > 127
         if covered.sum() < 0.85 * whole:
             continue
-        if all((one.visible & ~covered).sum() >= 0.6 * one.pasted for one in seen):
+        if all((one.visible & ~covered).sum() >= 0.6 * one.n_pixels for one in pasted):
             return layer
     return None
 
 
 def _blend(canvas: Image, layer: Image) -> Image:
-    """The layer (H, W, 4) over the canvas, in whole numbers: the same on every machine."""
+    """The layer (H, W, 4) over the canvas, in integer arithmetic, so that the result is the same on every machine."""
     bounds = PIL.Image.fromarray(layer[..., 3]).getbbox()
     if bounds is None:
         return canvas
@@ -345,7 +346,7 @@ def _blend(canvas: Image, layer: Image) -> Image:
 
 def _tight_box(mask: BoolArray) -> tuple[int, int, int, int]:
     bounds = PIL.Image.fromarray(mask).getbbox()
-    assert bounds is not None  # `_place` leaves 60 % of each object to be seen
+    assert bounds is not None  # `_place` keeps 60 % of each object visible
     return bounds
 
 

@@ -1,7 +1,7 @@
 """Outlines of the objects in scikit-image's photographs that the demo data are made of.
 
-Made once, from rough outlines by hand and GrabCut (Rother et al. 2004), then simplified: fixed numbers give the same
-cut-outs with every version of OpenCV. Points are x,y in pixels of the photograph.
+They were made once from hand-drawn outlines with GrabCut (Rother et al. 2004), then simplified. Stored numbers give the
+same cut-outs with every version of OpenCV. Points are x,y in pixels of the photograph.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outline:
-    """An object: its class, the photograph's file, and the corners of the polygon around it, "x,y x,y ..."."""
+    """One object. name: its class. photo: file name. points: corners of its polygon, "x,y x,y ..."."""
 
     name: str
     photo: str
@@ -108,4 +108,4 @@ COINS = (
     (114.0, 265.5, 21.5, 21.0),
     (358.5, 268.0, 23.0, 20.5),
 )
-"""The coins, row by row: centre x, centre y, half width, half height."""
+"""The coins, row by row: centre x, centre y, half width, half height, in pixels."""

@@ -1,4 +1,4 @@
-"""Faults of a data set: what they are called and how much they matter."""
+"""The kinds of faults of a data set, and their severity."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from enum import Enum
 
 
 class Severity(Enum):
-    """How much a fault matters.
+    """Severity of a fault.
 
-    ERROR: an image can't be used and is left out. WARNING: it is used, but an object is dropped or changed, or
-    results may mislead. INFO: worth knowing, handled.
+    ERROR: an image can't be used and is left out. WARNING: the image is used, but an object is dropped or changed, or
+    results may be misleading. INFO: handled without effect on the results.
     """
 
     ERROR = "error"
@@ -33,7 +33,7 @@ SEVERITY: Mapping[str, Severity] = {
     "box_out_of_bounds": Severity.WARNING,
     "swapped_corners": Severity.WARNING,
     "zero_based_boxes": Severity.WARNING,
-    # Boxes may not belong to these pixels, or scores may mislead.
+    # Boxes may not fit the pixels, or scores may be misleading.
     "size_mismatch": Severity.WARNING,
     "exif_rotation": Severity.WARNING,
     "filename_mismatch": Severity.WARNING,
@@ -50,12 +50,12 @@ SEVERITY: Mapping[str, Severity] = {
     "unknown_class": Severity.INFO,
     "duplicate_list_entry": Severity.INFO,
 }
-"""Every kind of fault and its severity; docs and `detpipe check` show this table's names."""
+"""Every kind of fault and its severity. The docs and `detpipe check` use these names."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: its kind (a key of SEVERITY), its severity, the file it is in, and what was found."""
+    """One fault. kind: a key of SEVERITY. file: the file that has the fault. detail: a description."""
 
     kind: str
     severity: Severity

@@ -1,7 +1,7 @@
-"""IDX, the files of MNIST: grey images in one, their labels in another, as they are or packed by gzip.
+"""Reader of IDX files, MNIST's format: one file of grey images and one of labels, plain or compressed by gzip.
 
-The form (LeCun, "The MNIST database of handwritten digits"): 0, 0, the type of the numbers (8: uint8), the number of
-dimensions; the dimensions as big-endian uint32; the numbers, the last dimension fastest.
+The format (LeCun, "The MNIST database of handwritten digits"): two zero bytes, a byte for the data type (8: uint8), a
+byte for the number of dimensions; the dimensions as big-endian uint32; the data in C order (last dimension fastest).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from detpipe.datasets.labelled_images import ImageListError, LabelledImage, Labe
 UINT8 = 8
 GZIP = b"\x1f\x8b"
 MAX_BYTES = 1 << 30
-"""Pixels of one file: a half more than the largest that are known (EMNIST's 814,255 images)."""
+"""Limit on the data bytes of one file: 1.5 times the largest known file (EMNIST, 814,255 images)."""
 CHUNK = 1 << 20
 
 
 class IdxError(ImageListError):
-    """A file that is no IDX, or not the one that is wanted."""
+    """A file is not in IDX format, or does not have the expected content."""
 
 
 def read_idx_images(images: Path, labels: Path, classes: tuple[str, ...] | None) -> LabelledImages:
-    """The images of one file with the labels of the other, in their order; "00000042" is the name of number 42.
+    """Read an image file and its label file, in their order. Image number 42 is named "00000042".
 
-    classes: K names in label order, None where nobody named them. Files of no images give none. Raises
-    FileNotFoundError, and IdxError naming the file for another form, another number of labels than of images, and a
-    label without a name.
+    classes: K names in label order, or None. Files without images give no images. Raises FileNotFoundError, and
+    IdxError, which names the file, for another format, for different numbers of labels and images, and for a label
+    without a class name.
     """
     pixels, numbers = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(numbers):
@@ -49,28 +49,30 @@ def read_idx_images(images: Path, labels: Path, classes: tuple[str, ...] | None)
 
 
 def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The numbers of a file of uint8 with so many dimensions: images (N, H, W), labels (N,). Read only.
+    """The uint8 data of a file as a read-only array: images (N, H, W) with dimensions=3, labels (N,) with 1.
 
-    Memory is taken for what is there, not for what the head claims. Raises FileNotFoundError, and IdxError for another
-    form, type or size.
+    Memory is allocated for the data that exist, not for the size in the header. Raises FileNotFoundError, and IdxError
+    for another format, data type or size.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected an IDX file, as train-images-idx3-ubyte.gz")
+        raise FileNotFoundError(f"{file}: expected an IDX file such as train-images-idx3-ubyte.gz, got no such file")
     with file.open("rb") as raw:
         packed = raw.read(2) == GZIP
         raw.seek(0)
         try:
             return _parse(gzip.GzipFile(fileobj=raw) if packed else raw, dimensions, str(file))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise IdxError(f"{file}: expected a whole gzip file, got a spoilt one ({error}); fetch it again") from error
+            raise IdxError(
+                f"{file}: expected a complete gzip file, got a damaged one ({error}); download it again"
+            ) from error
 
 
 def _parse(file: BinaryIO | gzip.GzipFile, dimensions: int, where: str) -> npt.NDArray[np.uint8]:
     head, wanted = file.read(4), bytes([0, 0, UINT8, dimensions])
     if head != wanted:
         raise IdxError(
-            f"{where}: expected IDX of uint8 in {dimensions} dimensions (images have 3, labels 1), which begins with "
-            f"{wanted.hex(' ')}, got {head.hex(' ') or 'nothing'}"
+            f"{where}: expected an IDX file of uint8 with {dimensions} dimensions (images have 3, labels 1), which "
+            f"begins with {wanted.hex(' ')}, got {head.hex(' ') or 'nothing'}"
         )
     lengths = file.read(4 * dimensions)
     if len(lengths) < 4 * dimensions:
@@ -78,13 +80,13 @@ def _parse(file: BinaryIO | gzip.GzipFile, dimensions: int, where: str) -> npt.N
     shape = tuple(int(length) for length in np.frombuffer(lengths, dtype=">u4"))
     size = math.prod(shape)
     if size > MAX_BYTES or 0 in shape[1:]:
-        raise IdxError(f"{where}: expected images of at least a pixel, at most {MAX_BYTES} in all, got {shape}")
+        raise IdxError(f"{where}: expected no side of 0 and at most {MAX_BYTES} bytes in all, got shape {shape}")
     data = bytearray()
     while len(data) <= size and (chunk := file.read(min(CHUNK, size + 1 - len(data)))):
         data += chunk
     if len(data) != size:
         more = "more" if len(data) > size else len(data)
         raise IdxError(
-            f"{where}: expected {size} bytes after the head, which claims {shape}, got {more}; fetch it again"
+            f"{where}: expected {size} bytes after the header of shape {shape}, got {more}; download it again"
         )
     return np.frombuffer(bytes(data), dtype=np.uint8).reshape(shape)

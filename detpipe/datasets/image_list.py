@@ -1,4 +1,4 @@
-"""A folder of images, or one image, without annotations."""
+"""Source of images without annotations: a folder or a single file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.source import DatasetSource, Entry
 
 
 @dataclass(kw_only=True)
 class ImageFolderSource(DatasetSource):
-    """All images in a folder and its subfolders (hidden ones left out), or a single file; they are the test split.
+    """The images in a folder and its subfolders (except hidden ones), or a single file, as the test split.
 
-    An image's id is its stem; where two stems are the same, all ids are paths in the folder, without the suffix where
-    that tells them apart.
+    An image's id is its file name without suffix. If two images would share an id, all ids are paths relative to the
+    folder, without suffix if these are unique, else with it.
     """
 
     root: str
-    """The folder, or one image file."""
+    """Folder of images, or one image file."""
 
     def has(self, split: Split) -> bool:
         return split is Split.test
@@ -39,7 +40,7 @@ class ImageFolderSource(DatasetSource):
         if root.is_file():
             return [Entry(root.stem, root, root)] if split is Split.test else []
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected an image or a folder of images, there is neither")
+            raise FileNotFoundError(f"{root}: expected an image or a folder of images, got no such file or folder")
         files = sorted(
             path
             for path in root.rglob("*")
@@ -48,7 +49,7 @@ class ImageFolderSource(DatasetSource):
             and path.is_file()
         )
         if not files:
-            raise FileNotFoundError(f"{root}: expected images ({', '.join(IMAGE_SUFFIXES)}) in it, there are none")
+            raise FileNotFoundError(f"{root}: expected images ({', '.join(IMAGE_SUFFIXES)}) in the folder, got none")
         if split is not Split.test:
             return []
         ids = _shortest_ids([path.relative_to(root) for path in files])
@@ -56,7 +57,7 @@ class ImageFolderSource(DatasetSource):
 
 
 def _shortest_ids(paths: Sequence[Path]) -> list[str]:
-    """The stems of the paths, or the paths without suffix, or whole: the first that tells all apart."""
+    """The stems of the paths, the paths without suffix, or the whole paths: the first of these that is unique."""
     stems = [path.stem for path in paths]
     bare = [path.with_suffix("").as_posix() for path in paths]
     for names in (stems, bare):

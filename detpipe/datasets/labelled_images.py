@@ -1,6 +1,6 @@
-"""Images with one label each: a list as Caffe's convert_imageset reads it, or a folder a class (`idx`: MNIST's files).
+"""Readers of images with one label each: a list as for Caffe's convert_imageset, or a folder per class.
 
-Labels are Caffe's: 0..K-1, no background.
+Labels are 0..K-1 as in Caffe, without background. `idx` reads MNIST's files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_LABEL = 2**31 - 1
 
 
 class ImageListError(ValueError):
-    """A list of images or a folder of classes that can't be used."""
+    """A list of images or a folder of classes can't be used."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """name: the path below the root, as the list says it. label: 0..K-1.
+    """One image. name: its path relative to the root, as in the list. label: 0..K-1.
 
-    grey: (H, W) pixels of an image that has no file of its own; None where it has.
+    grey: (H, W) uint8 pixels of an image that has no file of its own; None for an image file.
     """
 
     name: str
@@ -41,45 +41,45 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """root: the folder that the names start from. classes: K names in label order, None where nobody named them."""
+    """A set of images. root: the folder that names are relative to. classes: K names in label order, or None."""
 
     root: Path
     images: tuple[LabelledImage, ...]
     classes: tuple[str, ...] | None
 
     def path(self, image: LabelledImage) -> Path:
-        """The file of an image."""
+        """The path of an image's file."""
         return self.root / image.name
 
 
 def read_image_list(file: Path, root: Path, classes: Sequence[str] | None) -> LabelledImages:
-    """The images of a list: a path, a blank, a label, and so on. A path may hold blanks: the last one of a line counts.
+    """Read a list with one image per line: path, space, label. The path may contain spaces; the last one separates.
 
-    A label may stand alone on the line after its path, as Caffe's first readers took it. Empty lines are passed over;
-    an empty list gives no images. Raises ImageListError naming the line that is another thing, and FileNotFoundError.
+    A label may also be alone on the line after its path, as Caffe's first readers accepted. Empty lines are ignored; an
+    empty list gives no images. Raises FileNotFoundError, and ImageListError, which names the line, for any other line.
     """
-    # A path is bytes: what is no UTF-8 comes through as the file system has it.
+    # Paths are bytes: fsdecode keeps those that are not UTF-8.
     text = os.fsdecode(file.read_bytes())
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    images, place = [], 0
-    while place < len(lines):
-        number, line = lines[place]
-        place += 1
-        if not _LINE.fullmatch(line) and place < len(lines) and _LABEL.fullmatch(lines[place][1]):
-            line = f"{line} {lines[place][1]}"
-            place += 1
+    images, index = [], 0
+    while index < len(lines):
+        number, line = lines[index]
+        index += 1
+        if not _LINE.fullmatch(line) and index < len(lines) and _LABEL.fullmatch(lines[index][1]):
+            line = f"{line} {lines[index][1]}"
+            index += 1
         images.append(_parse(line, None if classes is None else len(classes), f"{file}:{number}"))
     return LabelledImages(root, tuple(images), tuple(classes) if classes is not None else None)
 
 
 def read_class_folders(root: Path) -> LabelledImages:
-    """The images of a folder that holds a folder a class: the classes are their names, sorted; images sorted in each.
+    """Read a folder that has one subfolder per class. Classes are the sorted folder names; images are sorted in each.
 
-    Hidden ones are left out. Raises FileNotFoundError where there are no such folders or no images in them.
+    Hidden files and folders are ignored. Raises FileNotFoundError if there are no such folders or no images in them.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of classes, there is none")
-    # Bytes decide, not the locale: the same on every machine.
+        raise FileNotFoundError(f"{root}: expected a folder of classes, got no such folder")
+    # Sorted by code points, not by locale: the same order on every machine.
     folders = sorted(
         (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=lambda p: p.name
     )
@@ -93,25 +93,30 @@ def read_class_folders(root: Path) -> LabelledImages:
     ]
     if not images:
         raise FileNotFoundError(
-            f"{root}: expected a folder a class with images ({', '.join(IMAGE_SUFFIXES)}) in it, found "
-            f"{len(folders)} folders and no image; give list=FILE for images in one folder"
+            f"{root}: expected a folder for each class with images ({', '.join(IMAGE_SUFFIXES)}), got "
+            f"{len(folders)} folders and no image; give list=FILE if all images are in one folder"
         )
     return LabelledImages(root, tuple(images), tuple(folder.name for folder in folders))
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:
-    """A name a line, in label order (Caffe's synset_words.txt). Raises ImageListError for an empty or a second one."""
+    """Read class names, one per line in label order (as Caffe's synset_words.txt).
+
+    Raises ImageListError for an empty or repeated name.
+    """
     names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     if not names or not all(names) or len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ImageListError(f"{file}: expected a class name a line, each once, got {len(names)} lines; twice: {twice}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ImageListError(
+            f"{file}: expected one class name per line, each once, got {len(names)} lines; repeated: {repeated}"
+        )
     return names
 
 
 def _parse(line: str, n_classes: int | None, where: str) -> LabelledImage:
     found = _LINE.fullmatch(line)
     if found is None or int(found[2]) > MAX_LABEL:
-        raise ImageListError(f"{where}: expected a path, a blank and a label of 0 or more, got {line[:200]!r}")
+        raise ImageListError(f"{where}: expected a path, a space and a label of 0 or more, got {line[:200]!r}")
     name, label = found[1], int(found[2])
     if n_classes is not None and label >= n_classes:
         raise ImageListError(f"{where}: expected a label below the number of classes, {n_classes}, got {label}")

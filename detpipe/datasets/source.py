@@ -1,7 +1,7 @@
-"""A source of data: how a format becomes a Dataset, and the rules that all formats share.
+"""The base class of the data set formats, and the rules that all formats share.
 
-A format says which images a split has and what its files say of them (`entries`), good or bad. What can be used, which
-boxes are made sound, and how much may be bad, is decided here, once, for all formats; `check` sees the same entries.
+Each format lists the images of a split with the raw content of their files (`entries`), valid or not. The rules for
+unusable images, invalid boxes and the `max_bad` limit are here, once for all formats. `check` reads the same entries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Split(Enum):
-    """A part of a data set."""
+    """A part of a data set: train, val or test."""
 
     train = "train"
     val = "val"
@@ -34,14 +34,15 @@ class Split(Enum):
 
 
 class TooManyBadError(ValueError):
-    """More images of a split can't be used than `max_bad` allows."""
+    """A split has more unusable images than `max_bad` allows."""
 
 
 @dataclass(frozen=True)
 class RawObject:
-    """One object as its file says, before it is made sound.
+    """One object as in its file, before its box is corrected.
 
-    box: x1 y1 x2 y2, half-open, pixels; it may leave the image or be empty. area: pixels; None is the box's.
+    box: x1 y1 x2 y2, half-open, pixels; it may extend beyond the image or be empty. area: square pixels; None means the
+    area of the box.
     """
 
     name: str
@@ -53,11 +54,11 @@ class RawObject:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a split as the files say.
+    """One image of a split as the files describe it.
 
-    image: its file; None where there is none. origin: the annotation or list that names it. stated_size: (height,
-    width) in the annotation, true or not. fault: why it can't be used, where that is known without a look at the
-    image. notes: faults of the annotation that don't hinder.
+    image: its file, None if there is none. origin: the annotation or list that names it. stated_size: (height, width)
+    from the annotation, correct or not. fault: why it can't be used, if that is known without reading the image. notes:
+    faults of the annotation that don't make it unusable.
     """
 
     image_id: ImageId
@@ -71,34 +72,34 @@ class Entry:
 
 @dataclass(kw_only=True)
 class DatasetSource(abc.ABC):
-    """Where images and their objects come from. The base of one dataclass a format."""
+    """Base class of the data set formats. Each format is a dataclass of its settings."""
 
     classes: list[str] | None = None
-    """Names of the classes to use, in label order; objects of others are dropped. Default: all in the data, sorted."""
+    """Names of the classes to use, in label order; objects of other classes are dropped. Default: all, sorted."""
     max_bad: float = 0.01
-    """The share of a split's images that may be unusable; above it, loading fails."""
+    """Largest allowed share of unusable images in a split, 0 to 1; with more, loading fails."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and (not self.classes or len(set(self.classes)) != len(self.classes)):
-            raise ValueError(f"classes: expected names, each once, got {self.classes}; leave it out to use all")
+            raise ValueError(f"classes: expected unique names, got {self.classes}; leave it out to use all classes")
 
     @abc.abstractmethod
     def has(self, split: Split) -> bool:
-        """Whether there is such a split to load."""
+        """Whether the split exists."""
 
     @abc.abstractmethod
     def entries(self, split: Split) -> Sequence[Entry]:
-        """What the files say of each image of a split that is there, in the order of the records."""
+        """The raw entries of an existing split, one per image, in the order of the records."""
 
     @abc.abstractmethod
     def known_classes(self) -> list[str]:
-        """The names of all classes in the data, over all splits, in label order."""
+        """The names of all classes in all splits, in label order."""
 
     @abc.abstractmethod
     def title(self, split: Split) -> str:
-        """A name for messages and reports."""
+        """The name of a split in messages and reports."""
 
     def annotated(self, split: Split) -> bool:  # noqa: ARG002
         """Whether the images of the split have annotations at all."""
@@ -109,36 +110,41 @@ class DatasetSource(abc.ABC):
         return []
 
     def category_ids(self, split: Split, names: Sequence[str]) -> list[int]:  # noqa: ARG002
-        """The number that result files give to each of the classes `names`: 1..K unless the format has its own."""
+        """The ids of the classes `names` in result files: 1..K unless the format has its own ids."""
         return list(range(1, len(names) + 1))
 
     def class_names(self) -> list[str]:
-        """The classes in label order, the same for each split: `classes`, or all that the data know.
+        """The classes in label order, the same for each split: `classes` if set, else all classes in the data.
 
-        Raises ValueError where the data know none of `classes`; one that has no object is only logged.
+        Raises ValueError if none of `classes` is in the data. If only some are missing, logs a warning.
         """
         known = self.known_classes()
         if self.classes is None:
             return known
         absent = [name for name in self.classes if name not in known]
         if known and len(absent) == len(self.classes):
-            raise ValueError(f"classes: none of {self.classes} is in the data, which have {known}")
+            raise ValueError(
+                f"classes: expected some of {known}, as in the data, got {self.classes}; correct the names"
+            )
         if known and absent:
-            logger.warning("no object in the data has one of the classes %s; they have %s", absent, known)
+            logger.warning("classes %s have no objects in the data, which have classes %s", absent, known)
         return list(self.classes)
 
     def load(self, split: Split) -> Dataset:
-        """The split as a Dataset: sizes from the image headers, boxes clipped to the image, empty ones dropped.
+        """Load a split: sizes from the image headers, boxes clipped to the image, empty boxes dropped.
 
-        Images that can't be used are left out and listed in `bad`. Raises ValueError where the split is not there,
-        TooManyBadError where more than `max_bad` of its images are bad, FileNotFoundError for a missing folder or file.
+        Unusable images are left out and listed in `bad`. Raises ValueError if the split does not exist or has no
+        images, TooManyBadError if more than `max_bad` of its images are unusable, FileNotFoundError for a missing
+        folder or file.
         """
         if not self.has(split):
             there = ", ".join(one.value for one in Split if self.has(one)) or "none"
-            raise ValueError(f"{self.title(split)}: expected a {split.value} split, but the settings name {there}")
+            raise ValueError(
+                f"{self.title(split)}: expected a {split.value} split, got settings of these splits: {there}; set it"
+            )
         entries = self.entries(split)
         if not entries:
-            raise ValueError(f"{self.title(split)}: expected images, but the split has none")
+            raise ValueError(f"{self.title(split)}: expected images, got an empty split; check the settings of dataset")
         names = self.class_names()
         labels = {name: label for label, name in enumerate(names, start=1)}
         records: list[ImageRecord] = []
@@ -150,15 +156,15 @@ class DatasetSource(abc.ABC):
             if isinstance(header, Finding):
                 bad.append(LeftOut(header.file, header.detail))
                 continue
-            assert entry.image is not None  # usable_header gives a header only where there is an image
+            assert entry.image is not None  # usable_header gives a header only if there is an image
             truth = sound_truth(entry.objects, labels, header.image_size)
-            lost = sum(one.name in labels for one in entry.objects) - len(truth)
-            if lost:
-                dropped[str(entry.origin)] += lost
+            n_dropped = sum(one.name in labels for one in entry.objects) - len(truth)
+            if n_dropped:
+                dropped[str(entry.origin)] += n_dropped
             records.append(ImageRecord(entry.image_id, entry.image, header.image_size))
             truths[entry.image_id] = truth
         title = self.title(split)
-        self._hold_max_bad(title, bad, len(entries))
+        self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
         return Dataset(
             name=title,
@@ -169,18 +175,20 @@ class DatasetSource(abc.ABC):
             bad=tuple(bad),
         )
 
-    def _hold_max_bad(self, title: str, bad: Sequence[LeftOut], total: int) -> None:
+    def _check_max_bad(self, title: str, bad: Sequence[LeftOut], total: int) -> None:
         if bad:
             first = "; ".join(map(str, bad[:3]))
             more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
             summary = f"{title}: {len(bad)} of {total} images can't be used: {first}{more}"
             if len(bad) > self.max_bad * total:
-                raise TooManyBadError(f"{summary}. That is more than max_bad={self.max_bad:g}; mend them or raise it")
+                raise TooManyBadError(
+                    f"{summary}. This is more than max_bad={self.max_bad:g}; correct the images or raise max_bad"
+                )
             logger.warning("%s", summary)
 
 
 def usable_header(entry: Entry) -> ImageHeader | Finding:
-    """The header of an entry's image, or the finding that says why the image can't be used."""
+    """The header of an entry's image, or a finding with the reason why the image can't be used."""
     if entry.fault is not None:
         return entry.fault
     if entry.image is None:
@@ -194,19 +202,19 @@ def usable_header(entry: Entry) -> ImageHeader | Finding:
 
 
 def image_fault(path: Path, error: BrokenImageError) -> Finding:
-    """The finding for an image that didn't open."""
+    """The finding for an image that could not be decoded."""
     kind = "truncated_image" if isinstance(error, TruncatedImageError) else "broken_image"
     return finding(kind, path, str(error).removeprefix(f"{path}: "))
 
 
 def sound_truth(objects: Sequence[RawObject], labels: dict[str, int], image_size: tuple[int, int]) -> GroundTruth:
-    """The objects whose class has a label, boxes clipped to the image, those without area there dropped.
+    """The objects of the classes in `labels`, with boxes clipped to the image; empty boxes are dropped.
 
-    labels: from class name to 1..K. image_size: (height, width). No objects: an empty GroundTruth.
+    labels: from class name to 1..K. image_size: (height, width). No objects give an empty GroundTruth.
     """
     known = [one for one in objects if one.name in labels]
     corners = np.array([one.box for one in known], dtype=np.float64).reshape(-1, 4)
-    # A negative width or height is an empty box; so it has no area, whatever it means.
+    # A box with negative width or height counts as empty.
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
     limit = np.finfo(np.float32).max
     clipped = box_ops.clip(np.clip(corners, -limit, limit).astype(np.float32), image_size)
@@ -225,7 +233,7 @@ def sound_truth(objects: Sequence[RawObject], labels: dict[str, int], image_size
 
 
 def read_number(value: object, what: str) -> float:
-    """A finite number from a file. Raises ValueError that says `what`."""
+    """A finite number from a file. Raises ValueError that begins with `what`."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
@@ -238,7 +246,7 @@ def read_number(value: object, what: str) -> float:
 def _log_dropped(title: str, dropped: Counter[str]) -> None:
     if dropped:
         files = ", ".join(list(dropped)[:3]) + (", ..." if len(dropped) > 3 else "")
-        logger.warning("%s: %d boxes without area in the image are left out (%s)", title, dropped.total(), files)
+        logger.warning("%s: dropped %d boxes that are empty within the image (%s)", title, dropped.total(), files)
 
 
 def hold_max_bad(bad: Sequence[LeftOut], total: int, max_bad: float, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""Detections as the object of the library `supervision`, for its annotators, trackers and zones."""
+"""Converts detections for the library `supervision`, for its annotators, trackers and zones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def to_supervision(detections: Detections, classes: Sequence[str]) -> supervision.Detections:
-    """The same boxes (N, 4), scores and classes, best first; no detections give an empty object.
+    """Convert to `supervision.Detections`: boxes (N, 4), scores and classes in the same order.
 
-    classes: by label, as `Detector.spec.classes`. supervision counts classes from 0: class_id is the label less 1, and
-    data["class_name"] has the names. Raises ImportError where supervision is not installed, ValueError for a label that
-    `classes` doesn't have.
+    classes: names in label order, as `Detector.spec.classes`. supervision counts classes from 0: class_id is label - 1,
+    and data["class_name"] has the names. No detections give an empty object. Raises ImportError if supervision is not
+    installed, ValueError for a label without a class name.
     """
     try:
         import supervision

@@ -1,7 +1,7 @@
-"""PASCAL VOC folders: Annotations/*.xml, JPEGImages, ImageSets/Main; reader and writers.
+"""Reader and writers of PASCAL VOC folders: Annotations/*.xml, JPEGImages, ImageSets/Main.
 
-VOC counts pixels from 1 and includes the last one; this is the only file that adds or takes that 1:
-a box of the file (xmin, ymin, xmax, ymax) is (xmin - 1, ymin - 1, xmax, ymax) in the program.
+VOC counts pixels from 1 and includes the last one. Only this file converts between this and the package's convention:
+a box (xmin, ymin, xmax, ymax) in a file is (xmin - 1, ymin - 1, xmax, ymax) in the program.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path, PureWindowsPath
 
 from defusedxml.ElementTree import parse as parse_xml
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, read_number
 from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, ImageLists, divide
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
@@ -26,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class BrokenAnnotationError(ValueError):
-    """A VOC annotation that can't be read."""
+    """A VOC annotation can't be read."""
 
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """One XML file. filename: as it says, or "". stated_size: (height, width) or None where it doesn't say.
+    """The content of one XML file. filename: its <filename>, or "". stated_size: (height, width) from <size>, or None.
 
-    objects: boxes in the program's numbers, corners in order; not clipped. notes: what was mended or looks odd.
+    objects: boxes in the program's convention with sorted corners, not clipped. notes: corrections and oddities.
     """
 
     filename: str
@@ -44,20 +45,20 @@ class VocAnnotation:
 
 @dataclass(kw_only=True)
 class VocSource(DatasetSource):
-    """A folder in VOC's layout; also a flat folder with images and XML files side by side."""
+    """A folder in VOC's layout, or a flat folder with images and XML files together."""
 
     root: str
-    """The folder that holds Annotations and JPEGImages (VOCdevkit/VOC2007, say)."""
+    """Folder that contains Annotations and JPEGImages, for example VOCdevkit/VOC2007."""
     train: str = DEFAULT_TRAIN
-    """The list in ImageSets/Main to train on."""
+    """Name of the list in ImageSets/Main for training."""
     val: str | None = None
-    """The list to validate on; none by default."""
+    """Name of the list in ImageSets/Main for validation; null: no validation split."""
     test: str = DEFAULT_TEST
-    """The list to test on."""
+    """Name of the list in ImageSets/Main for testing."""
     split_seed: int = 0
-    """Seed of the split where lists lack."""
+    """Seed of the random split that is used if lists are missing."""
     test_share: float = 0.2
-    """Share of the images that become test where lists lack."""
+    """Share of test images in the random split, between 0 and 1; used if lists are missing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +80,7 @@ class VocSource(DatasetSource):
         return sorted({one.name for xml in parsed if isinstance(xml, VocAnnotation) for one in xml.objects})
 
     def strays(self) -> list[Finding]:
-        """Images without XML that no list names, and list entries that stand twice."""
+        """Findings for images without XML that no list names, and for repeated list entries."""
         used = {name for names in self._division.names.values() for name in names}
         pictured = {path for name in used if (path := self._image_of(name)) is not None}
         found = [
@@ -89,9 +90,9 @@ class VocSource(DatasetSource):
         ]
         for name in filter(None, (self.train, self.val, self.test)):
             lines = self._folder.lists.lines(name) or []
-            twice = len(lines) - len(set(lines))
-            if twice:
-                detail = f"{twice} names stand more than once in the list; each is used once"
+            n_repeated = len(lines) - len(set(lines))
+            if n_repeated:
+                detail = f"{n_repeated} repeated names in the list; each name is used once"
                 found.append(finding("duplicate_list_entry", self._folder.lists.folder / f"{name}.txt", detail))
         return found
 
@@ -115,7 +116,7 @@ class VocSource(DatasetSource):
 
     @functools.cached_property
     def _annotations(self) -> dict[str, VocAnnotation | Finding]:
-        """Each annotation by the stem of its file, read once; a Finding where it can't be read."""
+        """All annotations by the stem of their file, read once; a Finding for each that can't be read."""
         parsed: dict[str, VocAnnotation | Finding] = {}
         for name, path in self._folder.annotations.items():
             try:
@@ -135,7 +136,7 @@ class VocSource(DatasetSource):
             return Entry(name, image, origin, fault=annotation)
         if annotation is None:
             kind = "list_entry_without_files" if image is None else "missing_annotation"
-            what = "neither image nor XML for this name of a list" if image is None else "image without XML"
+            what = "neither image nor XML for this name in a list" if image is None else "image without XML"
             return Entry(name, image, origin, fault=finding(kind, origin, what))
         notes = list(annotation.notes)
         if image is None:
@@ -144,14 +145,14 @@ class VocSource(DatasetSource):
             return Entry(name, None, origin, annotation.objects, annotation.stated_size, fault, tuple(notes))
         named = PureWindowsPath(annotation.filename)
         if annotation.filename and name not in (named.stem, named.name):
-            detail = f"says {annotation.filename!r}, not its own name; the image used is {image.name}"
+            detail = f"its <filename> is {annotation.filename!r}, another name; the image used is {image.name}"
             notes.append(finding("filename_mismatch", origin, detail))
         return Entry(name, image, origin, annotation.objects, annotation.stated_size, None, tuple(notes))
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """What is in a VOC folder: XML files by stem, images by name and by stem, lists."""
+    """The content of a VOC folder: XML files by stem, images by name and by stem, lists."""
 
     annotations: Mapping[str, Path]
     images_by_name: Mapping[str, Path]
@@ -161,30 +162,30 @@ class _Folder:
     @classmethod
     def scan(cls, root: Path) -> _Folder:
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected a VOC folder, there is no such folder; set dataset.root")
+            raise FileNotFoundError(f"{root}: expected a VOC folder, got no such folder; set dataset.root")
         annotation_folder = root / "Annotations" if (root / "Annotations").is_dir() else root
         annotations = {p.stem: p for p in sorted(annotation_folder.iterdir()) if p.suffix.lower() == ".xml"}
         if not annotations:
             there = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
             raise FileNotFoundError(
-                f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, it has: {there}; set "
+                f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, got a folder with {there}; set "
                 "dataset.root"
             )
         image_folder = next((root / n for n in ("JPEGImages", "images", "Images") if (root / n).is_dir()), root)
         images = [p for p in sorted(image_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-        # Of images that differ only in the suffix the likeliest stands last, so that it stays in the dict.
+        # If images differ only in the suffix, the most common suffix comes last, so that it stays in the dict.
         images.sort(key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()), reverse=True)
         by_stem = {path.stem: path for path in images}
         lists = ImageLists(root / "ImageSets" / "Main", annotations.keys() | by_stem.keys())
         return cls(annotations, {path.name: path for path in images}, by_stem, lists)
 
     def image(self, name: str, filename: str) -> Path | None:
-        """The image with the annotation's own name and any usual suffix, else the one that its <filename> names.
+        """The image with the annotation's own name and any usual suffix, else the one in its <filename>.
 
-        Files that were renamed or copied often keep an old <filename>, so it only counts where there is no image
-        of the annotation's own name, and chooses among several that differ in the suffix.
+        Renamed or copied files often keep an old <filename>. So it is used only if no image has the annotation's own
+        name, or to choose between images that differ only in the suffix.
         """
-        # A path of any system in <filename>: only its last part counts.
+        # <filename> may be a path of any operating system; only its last part is used.
         named = PureWindowsPath(filename)
         by_name, by_stem = self.images_by_name, self.images_by_stem
         own = (by_name.get(named.name) if named.stem == name else None) or by_stem.get(name)
@@ -192,16 +193,18 @@ class _Folder:
 
 
 def read_voc_annotation(path: Path) -> VocAnnotation:
-    """Read one XML file; of its tags only the objects' name and bndbox are needed.
+    """Read one XML file. Only the name and bndbox of its objects are required.
 
-    Corners in the wrong order are swapped, 0 where VOC counts from 1 is taken as 1 (the first pixel), and equal corners
-    (a click) are an empty box; each is noted. Raises BrokenAnnotationError that names the file and what was wanted.
+    Corners in the wrong order are swapped, a coordinate of 0 is taken as 1 (VOC counts from 1), and equal corners (a
+    click) give an empty box; each is noted. Raises BrokenAnnotationError, which names the file and what was expected.
     """
     try:
         root = parse_xml(path).getroot()
-    # ValueError: what defusedxml raises on entities, and expat on unknown encodings.
+    # defusedxml raises ValueError on entities, expat on unknown encodings.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise BrokenAnnotationError(f"{path}: expected a VOC annotation in XML, can't read it: {error}") from error
+        raise BrokenAnnotationError(
+            f"{path}: expected a VOC annotation in XML, got an error on reading it: {error}"
+        ) from error
     if root is None or root.tag != "annotation":
         raise BrokenAnnotationError(f"{path}: expected <annotation>, got {'nothing' if root is None else root.tag!r}")
     try:
@@ -227,11 +230,13 @@ Corners = tuple[float, float, float, float]
 
 
 def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners]:
-    """Name, difficult, and (xmin, ymin, xmax, ymax) as they stand in the file."""
+    """The name, the difficult flag, and (xmin, ymin, xmax, ymax) as in the file."""
     name = _text(element, "name")
     box = element.find("bndbox")
     if not name or box is None:
-        raise ValueError(f"expected <name> and <bndbox> in each <object>, one lacks {name or '<name>'}")
+        raise ValueError(
+            f"expected <name> and <bndbox> in each <object>, got one without {'<bndbox>' if name else '<name>'}"
+        )
     xmin, ymin, xmax, ymax = (
         read_number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
     )
@@ -239,9 +244,9 @@ def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners]:
 
 
 def _half_open(corners: Corners) -> Corners:
-    """The program's box of VOC's inclusive corners that count from 1."""
+    """Convert VOC's inclusive corners, which count from 1, to a half-open box."""
     (xmin, xmax), (ymin, ymax) = sorted(corners[0::2]), sorted(corners[1::2])
-    # By VOC's rule a click is one pixel, but nobody means one: it stays without area.
+    # In VOC's convention a click is a box of one pixel, but nobody means that, so it stays empty.
     first = 1 if xmin < xmax and ymin < ymax else 0
     return _take_one(xmin, first), _take_one(ymin, first), xmax, ymax
 
@@ -251,7 +256,7 @@ def _take_one(value: float, first: int) -> float:
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """(height, width) of <size>; None where it isn't there or no numbers."""
+    """(height, width) from <size>; None if it is missing or not numeric."""
     height, width = _text(root, "size/height"), _text(root, "size/width")
     try:
         return round(float(height)), round(float(width))
@@ -266,10 +271,11 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 def write_voc_annotation(
     path: Path, filename: str, image_size: tuple[int, int], truth: GroundTruth, classes: Sequence[str]
 ) -> None:
-    """Write the objects of one image as VOC XML, so that `read_voc_annotation` gives the same boxes.
+    """Write the objects of one image as VOC XML. `read_voc_annotation` gives the same boxes.
 
-    image_size: (height, width). classes: in label order. VOC knows no crowds: they are written as difficult, which
-    metrics ignore, too. Raises ValueError for a box not larger than a pixel each way: VOC's numbers can't say it.
+    image_size: (height, width). classes: in label order. VOC has no crowds; they are written as difficult, which the
+    metrics ignore as well. Raises ValueError for a box that is not wider and higher than one pixel, which VOC's
+    convention can't express.
     """
     root = ElementTree.Element("annotation")
     _add(root, "filename", filename)
@@ -279,7 +285,7 @@ def write_voc_annotation(
     for box, label, ignored in zip(truth.boxes, truth.labels, truth.difficult | truth.crowd, strict=True):
         x1, y1, x2, y2 = (float(value) for value in box)
         if x2 - x1 <= 1 or y2 - y1 <= 1:
-            raise ValueError(f"{path}: expected boxes larger than a pixel each way, got {box.tolist()}; drop it before")
+            raise ValueError(f"{path}: expected boxes wider and higher than 1 pixel, got {box.tolist()}; drop the box")
         one = _add(root, "object")
         _add(one, "name", classes[int(label) - 1])
         _add(one, "difficult", str(int(ignored)))
@@ -299,21 +305,19 @@ def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> Elem
 def write_voc_results(folder: Path, dataset: Dataset, detections: Mapping[ImageId, Detections]) -> None:
     """Write VOC's comp4_det_test_<class>.txt for each class: lines of id, score, xmin, ymin, xmax, ymax.
 
-    detections: from image id; an image that isn't there has none. A class without detections gets an empty file. The
-    lines stand in the order of the images, then best first. Raises ValueError for a class name that is no file name,
-    and for an image that the data set doesn't have.
+    detections: by image id; an image without an entry has no detections. A class without detections gets an empty file.
+    Lines are in the order of the images, then by descending score. Raises ValueError for a class name that can't be
+    part of a file name, and for an image that the data set doesn't have.
     """
-    strangers = detections.keys() - {record.image_id for record in dataset.records}
-    if strangers:
-        raise ValueError(
-            f"{dataset.name}: expected detections of its own images, got {sorted(map(str, strangers))[:3]}"
-        )
+    unknown = detections.keys() - {record.image_id for record in dataset.records}
+    if unknown:
+        raise ValueError(f"{dataset.name}: expected detections of its own images, got {sorted(map(str, unknown))[:3]}")
     for label, name in enumerate(dataset.classes, start=1):
         if "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"class {name!r}: expected a name that can stand in a file name; rename the class")
+            raise ValueError(f"class {name!r}: expected a name that is valid in a file name; rename the class")
         with (
             replaced(folder / f"comp4_det_test_{name}.txt") as scratch,
-            # The devkit opens images by these names: they are the files' own bytes.
+            # The devkit opens images by these names, so the original bytes are kept.
             scratch.open("w", encoding="utf-8", errors="surrogateescape") as file,
         ):
             for record in dataset.records:

@@ -1,4 +1,4 @@
-"""Which images of a VOC folder belong to which split: the lists of ImageSets/Main, or a rule where they lack."""
+"""Splits of a VOC folder: the lists in ImageSets/Main, or a rule if lists are missing."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import Split
 
 DEFAULT_TRAIN, DEFAULT_TEST = "trainval", "test"
-"""The names of VOC's own lists. Only for these another list, or a rule, may stand in."""
+"""The names of VOC's standard lists. Only these may be replaced by another list or a rule if they are missing."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """The names in each split, in order, each once, and the rule that made it, as a phrase for the log."""
+    """names: the unique names of each split, in order. rule: how they were chosen, as a phrase for the log."""
 
     names: Mapping[Split, Sequence[str]]
     rule: str
 
 
 class ImageLists:
-    """The lists in one folder. A list that is not there is None."""
+    """The lists in one folder. A missing list is None."""
 
     def __init__(self, folder: Path, known: Collection[str]) -> None:
-        """known: the names of all images and annotations; they tell a name with blanks from a name and a flag."""
+        """known: the names of all images and annotations, to tell a name with spaces from a name with a flag."""
         self.folder = folder
         self._known = known
         self._files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
 
     def read(self, name: str) -> list[str] | None:
-        """The names in `name`.txt in their order, each once; or those of all per-class lists *_`name`.txt, sorted.
+        """The unique names in `name`.txt, in order; else those of all per-class lists *_`name`.txt, sorted.
 
-        A per-class list says -1, 0 or 1 after each name; all of its images belong to the split.
+        A per-class list has -1, 0 or 1 after each name; all of its images belong to the split.
         """
         lines = self.lines(name)
         return None if lines is None else list(dict.fromkeys(lines))
 
     def lines(self, name: str) -> list[str] | None:
-        """As `read`, but a name that stands twice in a plain list comes twice."""
+        """As `read`, but with the repeated names of a plain list."""
         plain = [file for file in self._files if file.stem == name]
         if plain:
             return self._names(plain[0])
@@ -49,12 +49,12 @@ class ImageLists:
             return sorted({one for file in per_class for one in self._names(file)})
         return None
 
-    def wanted(self, name: str) -> list[str]:
-        """As `read`, for a list that must be there. Raises FileNotFoundError that says which lists there are."""
+    def read_required(self, name: str) -> list[str]:
+        """As `read`, but raises FileNotFoundError, which names the existing lists, if the list is missing."""
         names = self.read(name)
         if names is None:
             there = ", ".join(file.stem for file in self._files) or "none"
-            raise FileNotFoundError(f"{self.folder}: expected the list {name}.txt, there are: {there}")
+            raise FileNotFoundError(f"{self.folder}: expected the list {name}.txt, got these lists: {there}")
         return names
 
     def _names(self, file: Path) -> list[str]:
@@ -73,7 +73,7 @@ class ImageLists:
         return self._without_suffix(line)
 
     def _without_suffix(self, name: str) -> str:
-        """The stem of a name that was written with a folder or a suffix; a name with a dot of its own stays."""
+        """The name without folder and image suffix; other dots in the name are kept."""
         if name in self._known:
             return name
         path = PurePosixPath(name.replace("\\", "/"))
@@ -85,14 +85,16 @@ def divide(
 ) -> Division:
     """Find the names of each split.
 
-    The named lists where they are there. Else, for VOC's own names only: train.txt stands in for trainval.txt; train
-    and val lists without a test list give train and test; of one list alone the other side is what is annotated but not
-    in it; where nothing is left of that, or without any list, a split by seed and name (`seeded_split`). Sides that a
-    rule makes never share an image. Raises FileNotFoundError for a list named otherwise that is not there.
+    Existing lists are used as they are. If VOC's standard lists are missing, these rules apply:
+    - train.txt replaces trainval.txt.
+    - Lists train and val without a list test: val becomes test.
+    - Only one of train and test exists: the other split is all other annotated images.
+    - No list, or no other annotated images: a random split by seed and name (`seeded_split`).
+    Splits that a rule makes never share an image. Raises FileNotFoundError for a missing list with another name.
     """
-    val_names = lists.wanted(val) if val is not None else None
-    train_names = lists.read(train) if train == DEFAULT_TRAIN else lists.wanted(train)
-    test_names = lists.read(test) if test == DEFAULT_TEST else lists.wanted(test)
+    val_names = lists.read_required(val) if val is not None else None
+    train_names = lists.read(train) if train == DEFAULT_TRAIN else lists.read_required(train)
+    test_names = lists.read(test) if test == DEFAULT_TEST else lists.read_required(test)
     rule = [f"train is the list {train}", f"test is the list {test}"]
     if test_names is None and val_names is None:
         train, train_names, test_names = _val_as_test(lists, train, train_names)
@@ -100,20 +102,20 @@ def divide(
     if train_names is None:
         train_names = lists.read("train")
         rule[0] = f"train is the list train, as there is no list {train}"
-    held = set(val_names or ())
+    val_set = set(val_names or ())
     if train_names is None and test_names is None:
-        train_names, test_names = seeded_split(_without(annotated, held), seed, share)
-        rule = [f"no lists: of the annotated images {share:.0%} are test, by seed {seed} and name"]
+        train_names, test_names = seeded_split(_without(annotated, val_set), seed, share)
+        rule = [f"no lists: {share:.0%} of the annotated images are test, by seed {seed} and name"]
     elif test_names is None:
-        assert train_names is not None  # both None is the case above
-        test_names = _without(annotated, held | set(train_names))
-        rule[1] = "test is what is annotated and not in that list"
+        assert train_names is not None  # the case of both None is above
+        test_names = _without(annotated, val_set | set(train_names))
+        rule[1] = "test is all other annotated images"
         if not test_names:
             train_names, test_names = seeded_split(train_names, seed, share)
-            rule[1] = f"of that list {share:.0%} are test, by seed {seed} and name"
+            rule[1] = f"{share:.0%} of that list are test, by seed {seed} and name"
     elif train_names is None:
-        train_names = _without(annotated, held | set(test_names))
-        rule[0] = "train is what is annotated and not in the list of test"
+        train_names = _without(annotated, val_set | set(test_names))
+        rule[0] = "train is all other annotated images"
     names = {Split.train: train_names, Split.test: test_names}
     if val_names is not None:
         names[Split.val] = val_names
@@ -123,25 +125,26 @@ def divide(
 def _val_as_test(
     lists: ImageLists, train: str, train_names: list[str] | None
 ) -> tuple[str, list[str] | None, list[str] | None]:
-    """The list val as test, with the list `train`, or else train.txt for VOC's own trainval, if they share no image.
+    """Use the list val as test if it shares no image with the list `train`, or with train.txt instead of trainval.
 
-    Returns the name of the list to train on, its names, and those to test on; unchanged and None where it can't be.
+    Returns the name of the training list, its names, and the test names. If neither list fits, returns `train` and
+    `train_names` unchanged and None.
     """
-    rest = lists.read("val")
+    val_names = lists.read("val")
     candidates = [(train, train_names)]
     if train == DEFAULT_TRAIN:
         candidates.append(("train", lists.read("train")))
     for name, names in candidates:
-        if rest is not None and names is not None and not set(names) & set(rest):
-            return name, names, rest
+        if val_names is not None and names is not None and not set(names) & set(val_names):
+            return name, names, val_names
     return train, train_names, None
 
 
 def seeded_split(names: Sequence[str], seed: int, share: float) -> tuple[list[str], list[str]]:
-    """Two sides of `names`, each in its order: the second has `share` of them, rounded, and neither is empty.
+    """Split `names` at random into two lists, each in the order of `names`; the second has `share` of them, rounded.
 
-    Which names are in it depends on the seed and the set of names only, not on their order. One name or none: the
-    second side is empty.
+    The split depends only on the seed and the set of names, not on their order. With two or more names neither list is
+    empty; with one name or none the second list is empty.
     """
     shuffled = sorted(
         names, key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import read_kind
 from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
@@ -14,7 +15,6 @@ from detpipe.classify.features.scorer import extractor_of, score_features, secon
 from detpipe.classify.features.store import open_store
 from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
-from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.runs.command import Command
 from detpipe.storage.manifest import ArtefactError

@@ -78,8 +78,8 @@ def test_coco_ids(voc_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (None, "there is none"),
-        ("{", "can't read it"),
+        (None, "expected a file of detections"),
+        ("{", "expected COCO results in JSON"),
         ('[{"image_id": "zebra", "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image_id 'zebra'"),
         ('[{"image_id": "test_0", "category_id": 9, "bbox": [0, 0, 1, 1], "score": 1}]', "category_id 9"),
     ],

@@ -122,8 +122,8 @@ def test_leaks_say_between_what(voc: VocFolder) -> None:
     copy(sound(voc), "a", "b")
     copy(voc, "a", "t")
     details = [one.detail for one in check(voc).findings]
-    assert details[0] == "identical to a.jpg; both in train"
-    assert details[1].startswith("identical to a.jpg; that is in train, this in test")
+    assert details[0].startswith("identical to a.jpg; both are in train")
+    assert details[1].startswith("identical to a.jpg; that one is in train, this one in test")
 
 
 def test_above_max_bad_is_an_error_of_its_own(voc: VocFolder) -> None:
@@ -202,4 +202,4 @@ def test_real_folders(shared_data: Path, name: str, counts: dict[str, int]) -> N
     assert report.at_least(Severity.ERROR) == []
     if name == "raccoon":
         pairs = {(Path(one.file).stem, one.detail) for one in report.findings if one.kind == "duplicate_image"}
-        assert ("raccoon-116", "identical to raccoon-11.jpg; both in train") in pairs
+        assert ("raccoon-116", "identical to raccoon-11.jpg; both are in train") in pairs

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.coco import CocoFileError, CocoSource
-from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.datasets.source import TooManyBadError
 from detpipe.structures import Dataset
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": " cat "}]
@@ -128,7 +129,7 @@ def test_images_in_subfolders_and_of_other_machines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "reason"),
     [
-        (annotation(2, category=99), "expected a category_id of the file's categories, got 99"),
+        (annotation(2, category=99), "expected a category_id .*got 99"),
         (annotation(2, box=[1, 2, 3]), r"expected bbox \[x, y, width, height\], got \[1, 2, 3\]"),
         (annotation(2, box=None), "expected bbox .* got None"),
         (annotation(2, box=[1, 2, 3, float("nan")]), "bbox: expected a finite number"),
@@ -157,12 +158,12 @@ def test_missing_images_and_names_are_bad(tmp_path: Path) -> None:
     [
         ([], "expected a COCO file"),
         ({"annotations": []}, r"expected a COCO file.*\['annotations'\]"),
-        ({"images": {}, "categories": []}, "the split has none"),
+        ({"images": {}, "categories": []}, "expected images"),
         ({"images": [1]}, 'expected "images" to be a list of objects'),
-        ({"images": [{"file_name": "1.jpg"}]}, r"images\[0\].id: expected a whole number or a string, got None"),
-        ({"images": [image(1), image(1)]}, "expected each image id once, 1 stands twice"),
+        ({"images": [{"file_name": "1.jpg"}]}, r"images\[0\].id: .*got None"),
+        ({"images": [image(1), image(1)]}, "got 1 twice"),
         ({"images": [image(1)], "categories": [{"id": "a", "name": "cat"}]}, "expected each category"),
-        ({"images": [image(1)], "categories": [CATEGORIES[0], CATEGORIES[0]]}, "7 stands twice"),
+        ({"images": [image(1)], "categories": [CATEGORIES[0], CATEGORIES[0]]}, "got 7 twice"),
         ({"images": [image(1)], "annotations": [{}]}, r"annotations\[0\].image_id"),
     ],
 )

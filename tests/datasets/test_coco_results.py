@@ -123,9 +123,9 @@ def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"annotations": []}, "expected a list of COCO results, got a dict"),
+        ({"annotations": []}, "expected a JSON list of COCO results, got a dict"),
         ([3], "result 0: expected an object with image_id"),
-        ([result(), {"image_id": "b"}], "result 1: expected .* bbox, category_id, score is not there"),
+        ([result(), {"image_id": "b"}], "result 1: expected .* got no bbox, category_id, score"),
         ([result(image_id="x")], r"image_id 'x': expected an image of set \(b, 000007"),
         ([result(image_id=True)], "image_id True"),
         ([result(image_id=["b"])], r"image_id \['b'\]"),
@@ -134,7 +134,7 @@ def test_a_name_that_fits_two_images_is_refused(tmp_path: Path) -> None:
         ([result(bbox=[1, 2, 3])], "expected .*four finite numbers"),
         ([result(bbox=[1, 2, 3, float("nan")])], "four finite numbers"),
         ([result(bbox=[1, 2, 3, "4"])], "four finite numbers"),
-        ([result(bbox=[9, 9, -3, 4])], "are these corners"),
+        ([result(bbox=[9, 9, -3, 4])], r"give \[x, y, width, height\], not corners"),
         ([result(score=float("inf"))], "score inf: expected a finite number"),
         ([result(score=None)], "score None"),
         ([result(score=10**400)], "score 1000"),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from detpipe import boxes as box_ops
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets import demo
 from detpipe.datasets.check import check_source
 from detpipe.datasets.demo import DemoDataError, DemoSource
-from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 
 pytest.importorskip("skimage", reason="the demo's photographs are in scikit-image: pip install 'detpipe[demo]'")
@@ -86,12 +86,12 @@ def test_chosen_classes(made: Path) -> None:
 
 
 def test_a_place_that_is_taken(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DemoDataError, match=r"expected demo data of .*'seed': 3.*take another dataset\.root"):
+    with pytest.raises(DemoDataError, match=r"expected demo data of .*'seed': 3.*another dataset\.root"):
         source_in(made, seed=3).load(Split.test)
     (tmp_path / "demo").mkdir()
     assert not source_in(tmp_path).has(Split.val)
     (tmp_path / "demo" / "mine.txt").write_text("mine")
-    with pytest.raises(DemoDataError, match="something else is there"):
+    with pytest.raises(DemoDataError, match=r"set another dataset\.root"):
         source_in(tmp_path).load(Split.test)
     assert (tmp_path / "demo" / "mine.txt").read_text() == "mine"
 

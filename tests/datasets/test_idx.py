@@ -37,19 +37,19 @@ def test_no_images(tmp_path: Path) -> None:
     ("images", "expected"),
     [
         (b"", "begins with 00 00 08 03, got nothing"),
-        (LABELS, r"images: expected IDX of uint8 in 3 dimensions .*, got 00 00 08 01"),
+        (LABELS, r"images: expected an IDX file .*, got 00 00 08 01"),
         (IMAGES[:9], "3 dimensions, got a file that ends before them"),
-        (IMAGES[:-1], r"expected 6 bytes after the head, which claims \(2, 1, 3\), got 5"),
+        (IMAGES[:-1], r"expected 6 bytes .*\(2, 1, 3\), got 5"),
         (IMAGES + b"a", "got more"),
-        (IMAGES[:4] + b"\xff" * 12, "at most 1073741824 in all"),
-        (IMAGES[:11] + b"\x00" + IMAGES[12:], "images of at least a pixel"),
-        (gzip.compress(IMAGES, mtime=0)[:-6], "expected a whole gzip file"),
-        (gzip.compress(IMAGES, mtime=0)[:12], "expected a whole gzip file"),
-        (b"\x1f\x8b" + b"x" * 30, "expected a whole gzip file"),
+        (IMAGES[:4] + b"\xff" * 12, "at most 1073741824 bytes"),
+        (IMAGES[:11] + b"\x00" + IMAGES[12:], "no side of 0"),
+        (gzip.compress(IMAGES, mtime=0)[:-6], "gzip file.*download it again"),
+        (gzip.compress(IMAGES, mtime=0)[:12], "gzip file.*download it again"),
+        (b"\x1f\x8b" + b"x" * 30, "gzip file.*download it again"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, images: bytes, wanted: str) -> None:
-    with pytest.raises(IdxError, match=wanted):
+def test_other_files_are_refused(tmp_path: Path, images: bytes, expected: str) -> None:
+    with pytest.raises(IdxError, match=expected):
         read_idx(write(tmp_path, images)[0], 3)
 
 
@@ -57,7 +57,7 @@ def test_a_large_claim_takes_no_memory(tmp_path: Path, monkeypatch: pytest.Monke
     """A head that claims a gigabyte over a few bytes: read piece by piece."""
     monkeypatch.setattr("detpipe.datasets.idx.CHUNK", 4)
     head = bytes([0, 0, 8, 3, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0])
-    with pytest.raises(IdxError, match=r"expected 1073741824 bytes after the head, .* got 9"):
+    with pytest.raises(IdxError, match=r"expected 1073741824 bytes .* got 9"):
         read_idx(write(tmp_path, gzip.compress(head + b"123456789"))[0], 3)
 
 
@@ -66,7 +66,7 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
         read_idx_images(*write(tmp_path, labels=bytes([0, 0, 8, 1, 0, 0, 0, 1, 7])), classes=None)
     with pytest.raises(IdxError, match="expected labels below the number of classes, 5, got 7"):
         read_idx_images(*write(tmp_path), classes=tuple("abcde"))
-    with pytest.raises(FileNotFoundError, match="none: no such file"):
+    with pytest.raises(FileNotFoundError, match="none: expected an IDX file"):
         read_idx_images(tmp_path / "none", tmp_path / "labels", classes=None)
 
 

@@ -155,7 +155,7 @@ def test_what_is_no_image_is_said_without_pillows_words(tmp_path: Path) -> None:
     for read in (read_image, read_header):
         with pytest.raises(BrokenImageError) as caught:
             read(path)
-        assert str(caught.value) == f"{wanted}, or take it out of the data set"
+        assert str(caught.value).startswith(wanted)
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.datasets.source import TooManyBadError
 
 
 def folder_of(root: Path, *names: str) -> Path:
@@ -54,7 +55,7 @@ def test_broken_images_are_listed(tmp_path: Path) -> None:
 
 
 def test_nothing_to_load(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is neither"):
+    with pytest.raises(FileNotFoundError, match="expected an image or a folder of images"):
         ids(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"expected images \(\.jpg"):
         ids(tmp_path)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import TooManyBadError
 from detpipe.datasets.voc import (
     BrokenAnnotationError,
     VocSource,
@@ -72,7 +73,7 @@ def test_parts_of_an_object_are_no_objects(voc: VocFolder) -> None:
         (voc_object(1, 1, 9, float("nan")), "<ymax>: expected a finite number, got 'nan'"),
         (voc_object(1, "x", 9, 9), "<ymin>: expected a number, got 'x'"),  # type: ignore[arg-type]
         ("<object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object>", "<ymin>: expected a number, got None"),
-        ("<object>", "can't read it"),
+        ("<object>", "in XML"),
     ],
 )
 def test_broken_annotation_names_file_and_fault(voc: VocFolder, objects: str, message: str) -> None:
@@ -133,7 +134,7 @@ def test_chosen_classes_give_the_order_and_drop_others(voc: VocFolder, caplog: p
     assert (dataset.classes, dataset.category_ids) == (("dog", "ant"), (1, 2))
     assert dataset.ground_truth["a"].labels.tolist() == [2]
     assert "'dog'" in caplog.text
-    with pytest.raises(ValueError, match=r"none of \['racoon'\] is in the data, which have \['ant', 'cat'\]"):
+    with pytest.raises(ValueError, match=r"classes: .*\['ant', 'cat'\].*\['racoon'\]"):
         load(voc, classes=["racoon"])
 
 
@@ -146,7 +147,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_a_word(voc: VocFolder, ca
     truth = load(voc).ground_truth["a"]
     np.testing.assert_array_equal(truth.boxes, [[10, 10, 30, 20]])
     np.testing.assert_array_equal(truth.areas, [200])
-    assert "2 boxes without area in the image are left out" in caplog.text
+    assert "dropped 2 boxes" in caplog.text
 
 
 @pytest.mark.parametrize("image", ["a.jpg", "a.JPEG", "a.Png"])
@@ -237,10 +238,12 @@ def test_without_lists_images_without_xml_are_left_out(voc: VocFolder) -> None:
 
 
 def test_missing_folder_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="expected a VOC folder, there is no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"expected a VOC folder.*set dataset\.root"):
         VocSource(root=str(tmp_path / "none")).load(Split.train)
     (tmp_path / "VOC2007").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"expected a VOC folder with Annotations/\*.xml.*it has: VOC2007"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a VOC folder with Annotations/\*.xml.*VOC2007.*set dataset\.root"
+    ):
         VocSource(root=str(tmp_path)).load(Split.train)
 
 
@@ -249,7 +252,7 @@ def test_a_split_that_is_not_there(voc: VocFolder) -> None:
     assert not VocSource(root=str(voc.root)).has(Split.val)
     with pytest.raises(ValueError, match="expected a val split"):
         load(voc, Split.val)
-    with pytest.raises(ValueError, match="the split has none"):
+    with pytest.raises(ValueError, match="expected images"):
         load(voc, Split.test)
 
 
@@ -288,7 +291,7 @@ def test_writer_keeps_difficult_and_refuses_what_voc_cannot_say(tmp_path: Path) 
     truth.difficult[0], truth.crowd[1] = True, True
     write_voc_annotation(tmp_path / "a.xml", "a.jpg", (9, 9), truth, ("cat",))
     assert [one.difficult for one in read_voc_annotation(tmp_path / "a.xml").objects] == [True, True, False]
-    with pytest.raises(ValueError, match=r"b\.xml: expected boxes larger than a pixel"):
+    with pytest.raises(ValueError, match=r"b\.xml: expected boxes .*drop the box"):
         write_voc_annotation(tmp_path / "b.xml", "b.jpg", (9, 9), GroundTruth.from_boxes([[0, 0, 1, 5]], [1]), ("cat",))
     assert not (tmp_path / "b.xml").exists()
 
@@ -314,7 +317,7 @@ def test_result_files_refuse_strangers(tmp_path: Path) -> None:
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     with pytest.raises(ValueError, match="expected detections of its own images"):
         write_voc_results(tmp_path, dataset_of("a"), {"x": none})
-    with pytest.raises(ValueError, match="expected a name that can stand in a file name"):
+    with pytest.raises(ValueError, match="rename the class"):
         write_voc_results(tmp_path, dataset_of("a", classes=("../cat",)), {})
 
 
@@ -332,7 +335,7 @@ def test_real_folders(
     assert counts == [train, test]
     assert not {r.image_id for r in splits[0].records} & {r.image_id for r in splits[1].records}
     assert splits[0].bad == splits[1].bad == ()
-    assert ("2 boxes without area" in caplog.text) == (name == "bccd")
+    assert ("dropped 2 boxes" in caplog.text) == (name == "bccd")
     if name == "voc2012_100":
         assert sum(int(t.difficult.sum()) for one in splits for t in one.ground_truth.values()) == 38
         assert len(splits[0].classes) == 20
