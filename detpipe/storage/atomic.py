@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside, flushed to disk, then renamed over."""
+"""Atomic file writes: to a temporary file, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path to write to that takes the place of `path` when the block ends well, and goes when it doesn't.
+    """Give a temporary path to write to. It replaces `path` if the block succeeds, and is deleted if the block raises.
 
-    Raises OSError as the file system does (a full disk, say); what stood at `path` is then still there.
+    Raises OSError of the file system, for example on a full disk; the old file at `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -25,7 +25,7 @@ def replaced(path: Path) -> Iterator[Path]:
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads; an artefact gets the rights of any new file.
+        # mkstemp makes files that only their owner can read; give the usual permissions of a new file.
         umask = os.umask(0)
         os.umask(umask)
         scratch.chmod(0o666 & ~umask)
@@ -36,18 +36,18 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path` atomically."""
     with replaced(path) as scratch:
         scratch.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all; a file name in it that is no UTF-8 as \\udcXX."""
+    """Write `text` as UTF-8 to `path` atomically. Bytes of file names that are not UTF-8 are written as \\udcXX."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all. Raises ValueError for NaN: JSON has none."""
+    """Write `value` as indented JSON to `path` atomically. Raises ValueError for NaN, which JSON does not have."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A file name that is no UTF-8 holds lone surrogates; written as \\udcXX they are JSON, and come back as they were.
+    # File names that are not UTF-8 contain lone surrogates. Escaped as \\udcXX they are valid JSON and are read back.
     write_bytes(path, text.encode("utf-8", "backslashreplace"))

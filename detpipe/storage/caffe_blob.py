@@ -1,6 +1,6 @@
-"""Caffe's BlobProto: an array of float32 with its shape, read straight from the bytes of a file.
+"""Reader and writer of Caffe's BlobProto: a float32 array with its shape, read directly from the bytes of a file.
 
-A blob has its shape in `shape`, or, in files of before 2015, in num, channels, height, width.
+A blob has its shape in `shape` or, in files from before 2015, in num, channels, height and width.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from detpipe.storage.wire import LENGTH, read_fields, write_length
 
 DATA, DIFF, SHAPE, DOUBLE_DATA, DOUBLE_DIFF = 5, 6, 7, 8, 9
 MAX_COUNT = 2**31 - 1
-"""Numbers in one blob: Caffe's own limit, an int."""
+"""Limit on the values of one blob, as in Caffe (int32)."""
 MAX_AXES = 32
-"""Axes of one blob: Caffe's kMaxBlobAxes."""
+"""Limit on the axes of one blob, Caffe's kMaxBlobAxes."""
 MAX_HEADER = 4096
-"""Bytes of a blob beside its data."""
+"""Limit on the bytes of a blob without its data."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """shape: sizes, outermost first; () is one number. values: (count,) float32, perhaps a view of the file."""
+    """An array. shape: () is a scalar. values: (count,) float32 in C order, which may be a view of the file."""
 
     shape: tuple[int, ...]
     values: npt.NDArray[np.float32]
 
     @property
     def array(self) -> npt.NDArray[np.float32]:
-        """The values in their shape."""
+        """The values as an array of `shape`."""
         return self.values.reshape(self.shape)
 
 
 def read_blob(message: memoryview, where: str) -> Blob:
-    """The blob in the bytes of a BlobProto. Gradients in it are passed over; doubles become floats.
+    """Parse the bytes of a BlobProto. Gradients are ignored; doubles are converted to float32.
 
-    Raises ValueError, beginning with `where`: no blob, a shape that can't be, a shape that its data doesn't fit.
+    Raises ValueError, which begins with `where`, for other bytes, an invalid shape, and data that don't fit the shape.
     """
     data, header = [np.empty(0, np.float32)], bytearray()
     for field in read_fields(message, where):
@@ -49,8 +49,8 @@ def read_blob(message: memoryview, where: str) -> Blob:
         elif field.number not in (DIFF, DOUBLE_DIFF):
             header += field.raw
             if len(header) > MAX_HEADER:
-                # Numbers that are not packed, which Caffe never wrote, would come here.
-                raise ValueError(f"{where}: expected a blob's shape in {MAX_HEADER} bytes, got more")
+                # Only unpacked values, which Caffe never wrote, reach this limit.
+                raise ValueError(f"{where}: expected a blob's shape in at most {MAX_HEADER} bytes, got more")
     proto = BlobProto()
     try:
         proto.ParseFromString(bytes(header))
@@ -61,36 +61,38 @@ def read_blob(message: memoryview, where: str) -> Blob:
     values = filled[0] if len(filled) == 1 else np.concatenate(data)
     shape = _shape(proto)
     if check_shape(shape, where) != values.size:
-        raise ValueError(f"{where}: the blob claims {math.prod(shape)} numbers, {shape}, and holds {values.size}")
+        raise ValueError(
+            f"{where}: expected a blob of {math.prod(shape)} values with shape {shape}, got {values.size} values"
+        )
     return Blob(shape, values)
 
 
 def write_blob(array: npt.NDArray[np.float32]) -> bytes:
-    """The bytes of a BlobProto with that shape and data."""
+    """Serialise an array as a BlobProto."""
     shape = BlobShape(dim=array.shape).SerializeToString()
     data = np.ascontiguousarray(array, dtype="<f4").tobytes()
     return write_length(DATA, data) + write_length(SHAPE, shape)
 
 
 def check_shape(shape: tuple[int, ...], where: str) -> int:
-    """How many numbers a blob of that shape has. Raises ValueError where Caffe would have none of it."""
+    """The number of values of a blob of this shape. Raises ValueError for a shape that Caffe would refuse."""
     if len(shape) > MAX_AXES or any(size < 0 for size in shape):
         raise ValueError(f"{where}: expected at most {MAX_AXES} sizes of 0 or more, got {_short(shape)}")
     count = math.prod(shape)
     if count > MAX_COUNT:
-        raise ValueError(f"{where}: expected a blob of at most {MAX_COUNT} numbers, got {_short(shape)}")
+        raise ValueError(f"{where}: expected a blob of at most {MAX_COUNT} values, got shape {_short(shape)}")
     return count
 
 
 def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes differ at most in ones at the front, as old files' four sizes do from new ones."""
+    """Whether two shapes are equal except for leading ones, as the four sizes of old files have."""
     return _without_ones(one) == _without_ones(other)
 
 
 def _numbers(data: memoryview, kind: str, where: str) -> npt.NDArray[np.float32]:
     size = np.dtype(kind).itemsize
     if len(data) % size:
-        raise ValueError(f"{where}: expected numbers of {size} bytes, got {len(data)} bytes")
+        raise ValueError(f"{where}: expected values of {size} bytes each, got {len(data)} bytes")
     return np.frombuffer(data, dtype=kind).astype(np.float32, copy=False)
 
 
@@ -98,7 +100,7 @@ def _shape(proto: BlobProto) -> tuple[int, ...]:
     old = ("num", "channels", "height", "width")
     if proto.HasField("shape") or not any(proto.HasField(name) for name in old):
         return tuple(proto.shape.dim)
-    # Files without `num` are in the wild; their makers meant one.
+    # Some files have no `num`; it means 1.
     return tuple(getattr(proto, name) if proto.HasField(name) else 1 for name in old)
 
 
@@ -108,4 +110,4 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _short(shape: tuple[int, ...]) -> str:
-    return f"{shape}" if len(shape) <= 8 else f"{len(shape)} sizes from {shape[:4]} on"
+    return f"{shape}" if len(shape) <= 8 else f"{len(shape)} sizes that begin with {shape[:4]}"

@@ -15,19 +15,19 @@ Read = TypeVar("Read")
 
 
 class DataclassJsonError(ValueError):
-    """JSON that does not describe the dataclass. The message names each key and what is wrong with its value."""
+    """JSON does not describe the dataclass. The message names each wrong key and its fault."""
 
 
 def read_dataclass(path: Path, cls: type[Read]) -> Read:
-    """The dataclass `cls` from the JSON object in a file. Raises DataclassJsonError, which names the file and the key.
+    """Read the dataclass `cls` from the JSON object in a file.
 
-    Raises FileNotFoundError where there is no file.
+    Raises DataclassJsonError, which names the file and the keys, and FileNotFoundError for a missing file.
     """
     return from_json(read_object(path), cls, str(path))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises DataclassJsonError for another file, FileNotFoundError where there is none."""
+    """Read the JSON object in a file. Raises DataclassJsonError for other content, FileNotFoundError for no file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -38,15 +38,15 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any], cls: type[Read], where: str) -> Read:
-    """The dataclass `cls` from plain JSON values: nested dataclasses, enums, tuples, lists and mappings included.
+    """Build the dataclass `cls` from JSON values. It may contain dataclasses, enums, tuples, lists and mappings.
 
-    Numbers, texts and booleans are not converted into each other; an int is accepted for a float. The checks of
-    `__post_init__` run. where: the start of the message, as a rule the file.
-    Raises DataclassJsonError with one line for each wrong key.
+    Numbers, strings and booleans are not converted into each other; only an int is accepted for a float. The checks in
+    `__post_init__` run. where: the start of the message, usually the file.
+    Raises DataclassJsonError, which names each wrong key.
     """
     try:
         return _CONVERTER.structure(values, cls)
-    except Exception as error:  # cattrs raises groups of whatever the fields' own checks raise
+    except Exception as error:  # cattrs groups the errors of the fields' checks, which may be of any class
         faults = "; ".join(transform_error(error, path=cls.__name__, format_exception=_sentence))
         raise DataclassJsonError(f"{where}: {faults}") from error
 
@@ -61,7 +61,7 @@ def _converter() -> cattrs.Converter:
 
 
 def _refuse_texts_as_lists(converter: cattrs.Converter) -> None:
-    """cattrs takes any iterable for a list or a tuple: "ab" would become ["a", "b"]."""
+    """Refuse strings for lists and tuples. cattrs accepts any iterable: "ab" would become ["a", "b"]."""
 
     def hook(cls: Any, _: cattrs.BaseConverter) -> Callable[[Any, Any], Any]:
         structure = usual.get_structure_hook(cls)
@@ -76,13 +76,13 @@ def _is_list(cls: Any) -> bool:
 
 
 def _sentence(error: BaseException, kind: type | None) -> str:
-    """What is wrong with one value: in the words of the check that refused it, where it has some."""
+    """The fault of one value: the message of the check that refused it, else cattrs' description."""
     own = type(error) in (ValueError, TypeError) and str(error)
     return own or format_exception(error, kind)
 
 
 def _exactly(value: Any, kind: type) -> Any:
-    """The value, if it is of this kind. cattrs would convert it: bool("false") is True."""
+    """Return the value if it has this type. cattrs would convert other types: bool("false") is True."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

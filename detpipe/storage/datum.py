@@ -1,6 +1,6 @@
-"""Caffe's Datum: an image with its label, as Caffe's own databases hold it (BGR, C x H x W, or an encoded file).
+"""Conversion between images and Caffe's Datum: a labelled image, raw (BGR, C x H x W) or as an encoded file.
 
-Images are uint8 (H, W, 3) RGB outside of this file; grey ones are (H, W) where they are written.
+Images are uint8 (H, W, 3) RGB outside this file. The writing functions also accept grey images (H, W).
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
 
 REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
-"""OpenCV's flags IMREAD_REDUCED_*, without the colour."""
+"""From the reduction to the bits of OpenCV's IMREAD_REDUCED_* flags, without the colour bits."""
 
 
 class CorruptDatumError(ValueError):
-    """A record that is no Datum, or not the one that was written."""
+    """A record is not a Datum, or its data were changed."""
 
 
 def pack_image(image: Image, *, jpeg_quality: int | None) -> Datum:
-    """A Datum of an (H, W, 3) RGB image, raw or as JPEG, with its checksum; label and the rest are the caller's."""
+    """A Datum of an (H, W, 3) RGB image with its checksum; the caller sets the label and the other fields.
+
+    jpeg_quality: 0 to 100; None stores raw pixels.
+    """
     height, width = image.shape[:2]
     datum = Datum(channels=3, height=height, width=width)
     bgr = np.ascontiguousarray(image[:, :, ::-1])
@@ -38,9 +41,9 @@ def pack_image(image: Image, *, jpeg_quality: int | None) -> Datum:
 
 
 def caffe_datum(image: npt.NDArray[np.uint8], label: int) -> Datum:
-    """A raw Datum of an (H, W, 3) RGB or (H, W) grey image: serialised, the very bytes that convert_imageset writes.
+    """A raw Datum of an (H, W, 3) RGB or (H, W) grey image. It serialises to the same bytes as convert_imageset writes.
 
-    So `encoded` is there and false, as Caffe's CVMatToDatum leaves it, and no field of ours is.
+    So `encoded` is set to false, as in Caffe's CVMatToDatum, and detpipe's own fields are not set.
     """
     height, width = image.shape[:2]
     planes = image[None] if image.ndim == 2 else image[:, :, ::-1].transpose(2, 0, 1)
@@ -48,9 +51,9 @@ def caffe_datum(image: npt.NDArray[np.uint8], label: int) -> Datum:
 
 
 def caffe_encoded_datum(data: bytes, image: npt.NDArray[np.uint8], label: int) -> Datum:
-    """A Datum of an encoded file `data` that decodes to `image`. Its size and checksum are more than Caffe writes.
+    """A Datum of an encoded file `data` that decodes to `image`.
 
-    Caffe passes over both: it takes the size from the file.
+    It has the image size and a checksum, which Caffe neither writes nor reads: Caffe takes the size from the file.
     """
     height, width = image.shape[:2]
     channels = 1 if image.ndim == 2 else 3
@@ -60,9 +63,9 @@ def caffe_encoded_datum(data: bytes, image: npt.NDArray[np.uint8], label: int) -
 
 
 def parse_datum(record: bytes, where: str) -> Datum:
-    """The message in a record, its checksum verified. Raises CorruptDatumError, which begins with `where`.
+    """Parse a record and verify its checksum. Raises CorruptDatumError, which begins with `where`.
 
-    A database that Caffe wrote has no checksums; then only the message's form is verified.
+    Records that Caffe wrote have no checksum; for these only the message format is verified.
     """
     datum = Datum()
     try:
@@ -72,37 +75,39 @@ def parse_datum(record: bytes, where: str) -> Datum:
             f"{where}: expected a Datum, got {len(record)} other bytes; make the database again"
         ) from error
     if datum.HasField("crc") and datum.crc != zlib.crc32(datum.data):
-        raise CorruptDatumError(f"{where}: the data doesn't fit its checksum; make the database again")
+        raise CorruptDatumError(
+            f"{where}: expected data with the stored checksum, got damaged data; make the database again"
+        )
     return datum
 
 
 def stored_size(datum: Datum) -> tuple[int, int] | None:
-    """The (height, width) that a Datum claims; None where it doesn't, as Caffe's encoded ones. Decoding checks it."""
+    """The (height, width) in a Datum; None if it has none, as Caffe's encoded ones. Decoding verifies it."""
     return (datum.height, datum.width) if datum.HasField("height") and datum.HasField("width") else None
 
 
 def is_jpeg(datum: Datum) -> bool:
-    """Whether the data is a JPEG file, by its first bytes."""
+    """Whether the Datum contains a JPEG file, judged by its first bytes."""
     return datum.encoded and datum.data[:2] == b"\xff\xd8"
 
 
 def unpack_image(datum: Datum, where: str, *, reduction: int = 1) -> npt.NDArray[np.uint8]:
-    """The (H, W, 3) RGB image in a Datum, a grey one repeated; errors as `unpack_planes`.
+    """Decode a Datum to an (H, W, 3) RGB image; a grey channel is repeated. Raises the errors of `unpack_planes`.
 
-    reduction: of a JPEG (`is_jpeg`): 2, 4 or 8 decodes it at that part of its size, rounded up, which costs less.
+    reduction: 2, 4 or 8 decodes a JPEG (`is_jpeg`) at 1/2, 1/4 or 1/8 of its size, rounded up, which is faster.
     """
     if datum.encoded:
         image = _decoded(datum, where, cv2.IMREAD_COLOR, reduction)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     planes = list(_raw_planes(datum, where))
-    # OpenCV interleaves without the interpreter's lock, so that other threads go on.
+    # cv2.merge releases the interpreter's lock, so that other threads can run.
     return np.asarray(cv2.merge(planes * 3 if len(planes) == 1 else planes[::-1]), dtype=np.uint8)
 
 
 def unpack_planes(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
-    """The planes (C, H, W) in a Datum, C = 3 in the order BGR, or C = 1 grey.
+    """Decode a Datum to planes (C, H, W): C = 3 in BGR order, or C = 1 for grey.
 
-    Raises CorruptDatumError, which begins with `where`, where the data is not of the size that it claims.
+    Raises CorruptDatumError, which begins with `where`, if the data can't be decoded or don't have the stated size.
     """
     if not datum.encoded:
         return _raw_planes(datum, where)
@@ -111,15 +116,19 @@ def unpack_planes(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
 
 
 def _decoded(datum: Datum, where: str, flags: int, reduction: int) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) BGR, or (H, W) grey where the flags let it."""
+    """Decode to (H, W, 3) BGR, or to (H, W) grey if the flags allow it."""
     try:
         pixels = np.frombuffer(datum.data, dtype=np.uint8)
         found = cv2.imdecode(pixels, flags | REDUCED[reduction]) if datum.data else None
-    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
-        raise CorruptDatumError(f"{where}: expected an encoded image, got one that OpenCV refuses") from error
+    except cv2.error as error:  # a header with more pixels than OpenCV accepts
+        raise CorruptDatumError(
+            f"{where}: expected an encoded image, got one that OpenCV refuses; make the database again"
+        ) from error
     size = stored_size(datum)
     if found is None or (size is not None and found.shape[:2] != tuple(-(-side // reduction) for side in size)):
-        raise CorruptDatumError(f"{where}: expected an encoded image of {size} pixels, got another thing")
+        raise CorruptDatumError(
+            f"{where}: expected an encoded image of height and width {size}, got other data; make the database again"
+        )
     return np.asarray(found, dtype=np.uint8)
 
 

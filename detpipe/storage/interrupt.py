@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a request to stop after the running iteration, SIGHUP as one to save and go on, as in Caffe."""
+"""Signal handling as in Caffe: SIGINT and SIGTERM stop after the current iteration, SIGHUP saves and continues."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-class Interrupted(Exception):  # noqa: N818  (it is no error: the work is saved)
-    """The work stopped on a signal, with all that was done on disk."""
+class Interrupted(Exception):  # noqa: N818  (not an error: the work is saved)
+    """The command stopped on a signal after its work was saved."""
 
 
 class StopRequest:
-    """Whether a signal has asked to stop."""
+    """True after a signal has requested a stop."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -25,7 +25,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM instead of dying; a second SIGINT dies as usual. In a side thread signals stay as are."""
+    """Record SIGINT and SIGTERM instead of terminating; a second signal raises KeyboardInterrupt.
+
+    Outside the main thread the handlers are not changed.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -45,20 +48,23 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 class SaveRequest:
-    """Whether a signal has asked for a snapshot since the last time that this was asked."""
+    """Whether a signal has requested a snapshot since the last `take`."""
 
     def __init__(self) -> None:
-        self.noted = False
+        self.requested = False
 
     def take(self) -> bool:
-        """Answer, and forget it."""
-        noted, self.noted = self.noted, False
-        return noted
+        """Return whether a snapshot was requested, and clear the request."""
+        requested, self.requested = self.requested, False
+        return requested
 
 
 @contextlib.contextmanager
 def save_on_hangup() -> Iterator[SaveRequest]:
-    """Note SIGHUP instead of dying (Caffe's default too). Nothing is noted in a side thread, or where there is none."""
+    """Record SIGHUP instead of terminating (also Caffe's default).
+
+    Does nothing outside the main thread, and on systems without SIGHUP.
+    """
     request = SaveRequest()
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is None or threading.current_thread() is not threading.main_thread():
@@ -66,7 +72,7 @@ def save_on_hangup() -> Iterator[SaveRequest]:
         return
 
     def note(_number: int, _frame: FrameType | None) -> None:
-        request.noted = True
+        request.requested = True
 
     previous = signal.signal(hangup, note)
     try:

@@ -1,8 +1,8 @@
-"""The pages of an LMDB file, verified before the library follows them.
+"""Verifies the pages of an LMDB file before the LMDB library uses them.
 
-LMDB maps its file and believes it: a damaged or hostile page can send it behind the end of the map, which kills the
-process (SIGBUS, SIGSEGV), or let it meet the same pages without end. Here the tree is walked by the file's own bytes;
-values are not read, but for what stands in the tree's pages.
+LMDB maps its file into memory and trusts it. A damaged or hostile page can make it visit the same pages forever, or
+read beyond the end of the map, which kills the process (SIGBUS, SIGSEGV). This module walks the tree in the raw bytes.
+It reads no values outside the pages of the tree.
 
 The layout is that of liblmdb 0.9's mdb.c (MDB_page, MDB_node, MDB_meta, MDB_db), little-endian, 64 bits.
 """
@@ -19,10 +19,10 @@ from detpipe.storage.lmdb_store import DatabaseError
 MAGIC, VERSION = 0xBEEFC0DE, 1
 NO_PAGE = (1 << 64) - 1
 MAX_DEPTH = 32
-"""LMDB's own bound, CURSOR_STACK."""
+"""LMDB's own limit, CURSOR_STACK."""
 _BRANCH, _LEAF, _HEAD = 0x01, 0x02, 0x08
-_INTEGER_KEYS = 0x08  # of the first tree, which lists free pages
-_BIG_VALUE = 0x01  # of a node: its value stands in pages of its own
+_INTEGER_KEYS = 0x08  # flag of the first tree, which lists free pages
+_BIG_VALUE = 0x01  # flag of a node whose value is in overflow pages
 _META = struct.Struct("<II")  # magic, version
 _TREE = struct.Struct("<IHHQQQQQ")  # page size (of the first tree), flags, depth, three counts of pages, entries, root
 _ENDS = struct.Struct("<QQ")  # last page, transaction
@@ -34,9 +34,9 @@ _HEAD_END = 152
 
 @dataclass(frozen=True)
 class _Meta:
-    """One of the two heads; that of the later transaction counts.
+    """One of the two meta pages; the one with the later transaction is valid.
 
-    page: bytes of one. flags (0 of a plain tree), depth, entries, root: of the main tree.
+    page: bytes per page. flags (0 for a plain tree), depth, entries, root: those of the main tree.
     """
 
     page: int
@@ -49,10 +49,11 @@ class _Meta:
 
 
 def check_pages(folder: Path) -> int:
-    """The number of records in `folder`/data.mdb. Raises DatabaseError, naming the page, where its tree is damaged.
+    """Verify `folder`/data.mdb and return its number of records (0 for an empty database).
 
-    Else all keys and values lie within the file, each page is reached once, and all records are those that the file
-    claims. An empty database is sound. Memory: a byte a page.
+    Afterwards it is certain that all keys and values lie within the file, that each page is used once, and that the
+    number of records is correct. Uses one byte of memory per page. Raises DatabaseError, which names the page, for a
+    damaged tree.
     """
     path = folder / "data.mdb"
     size = path.stat().st_size
@@ -66,24 +67,25 @@ class _Walk:
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self._data, self._path = data, path
         self._meta = self._newest_meta()
-        # A file may be longer than its head says; LMDB refuses the pages behind the last one.
+        # A file may be longer than its meta page says; LMDB refuses pages after the last one.
         self._seen = bytearray(min(len(data) // self._meta.page, self._meta.last_page + 1))
 
     def run(self) -> int:
         meta = self._meta
-        wanted = (meta.last_page + 1) * meta.page
-        if len(self._data) < wanted:
+        expected = (meta.last_page + 1) * meta.page
+        if len(self._data) < expected:
             raise DatabaseError(
-                f"{self._path}: expected {wanted} bytes, got {len(self._data)}: cut short; copy or make it again"
+                f"{self._path}: expected {expected} bytes, got a truncated file of {len(self._data)}; copy or make it "
+                "again"
             )
         if meta.flags:
-            raise self._fault("expected one value a key, got another kind of LMDB")
+            raise self._fault("expected one value per key, got an LMDB of another kind")
         if meta.root == NO_PAGE:
             if meta.entries:
-                raise self._fault(f"claims {meta.entries} records, has no pages of them")
+                raise self._fault(f"expected {meta.entries} records, got no pages")
             return 0
         if not 0 < meta.depth <= MAX_DEPTH:
-            raise self._fault(f"claims a tree {meta.depth} pages deep")
+            raise self._fault(f"expected a tree of depth 1 to {MAX_DEPTH}, got {meta.depth}")
         entries, left = 0, [(meta.root, 1)]
         while left:
             number, level = left.pop()
@@ -94,55 +96,55 @@ class _Walk:
             else:
                 left += [(self._child(node), level + 1) for node in nodes]
         if entries != meta.entries:
-            raise self._fault(f"claims {meta.entries} records, its pages have {entries}")
+            raise self._fault(f"expected {meta.entries} records, got {entries} in its pages")
         return entries
 
     def _newest_meta(self) -> _Meta:
         first = self._read_meta(0)
-        # The second one stands a page later, and a page is as large as the first one says.
+        # The second meta page follows the first; the first one states the page size.
         second = self._read_meta(first.page)
         if second.page != first.page:
-            raise self._fault("its two heads have pages of different sizes")
+            raise self._fault("expected one page size, got two in its meta pages")
         return second if second.transaction > first.transaction else first
 
     def _read_meta(self, at: int) -> _Meta:
         if at + _HEAD_END > len(self._data):
-            raise self._fault("its head is cut off")
+            raise self._fault("expected two meta pages, got a truncated file")
         is_head = _PAGE.unpack_from(self._data, at)[1] & _HEAD
         magic, version = _META.unpack_from(self._data, at + 16)
         page, kind = _TREE.unpack_from(self._data, at + 40)[:2]
         pad, flags, depth, _, _, _, entries, root = _TREE.unpack_from(self._data, at + 88)
-        # The sizes that LMDB makes files with: powers of two, at most 32 KB; operating systems have 4 to 16.
+        # LMDB's page sizes are powers of two up to 32 KB; operating systems use 4 to 16 KB.
         sizes = [1 << bits for bits in range(9, 16)]
         if not is_head or magic != MAGIC or version != VERSION or page not in sizes or kind != _INTEGER_KEYS:
-            raise self._fault(f"the head at byte {at} is none of LMDB")
+            raise self._fault(f"expected an LMDB meta page at byte {at}, got other bytes")
         return _Meta(page, pad | flags, depth, entries, root, *_ENDS.unpack_from(self._data, at + 136))
 
     def _nodes(self, number: int, *, leaf: bool) -> list[int]:
-        """Where the nodes of a page of the tree begin in the file, each with its head within the page."""
+        """The offsets in the file of the nodes of a tree page. The header of each lies within the page."""
         self._visit(number, 1)
         size, begin = self._meta.page, number * self._meta.page
         own, flags, lower, upper = _PAGE.unpack_from(self._data, begin)
         if own != number or flags & 0xFF != (_LEAF if leaf else _BRANCH):
-            raise self._fault(f"page {number} is not of the tree")
+            raise self._fault(f"page {number}: expected a page of the tree, got another kind")
         if not 16 < lower <= upper <= size or lower % 2:
-            raise self._fault(f"page {number} has no sound list of records")
-        places = struct.unpack_from(f"<{(lower - 16) // 2}H", self._data, begin + 16)
-        if any(not upper <= place <= size - _NODE.size or place % 2 for place in places):
-            raise self._fault(f"page {number} has a record outside of it")
-        return [begin + place for place in places]
+            raise self._fault(f"page {number}: expected a list of records, got invalid bounds")
+        offsets = struct.unpack_from(f"<{(lower - 16) // 2}H", self._data, begin + 16)
+        if any(not upper <= offset <= size - _NODE.size or offset % 2 for offset in offsets):
+            raise self._fault(f"page {number}: expected records inside the page, got one outside")
+        return [begin + offset for offset in offsets]
 
     def _check_values(self, number: int, nodes: list[int]) -> None:
-        """The keys and values of a leaf lie in the page, or in pages of their own that nobody else has."""
+        """Check that the keys and values of a leaf lie in its page, or in overflow pages that are used once."""
         size = self._meta.page
         end = (number + 1) * size
         for node in nodes:
             low, high, flags, key = _NODE.unpack_from(self._data, node)
             value, value_at = low | high << 16, node + _NODE.size + key
             if flags & ~_BIG_VALUE:
-                raise self._fault(f"page {number} has a record of several values")
+                raise self._fault(f"page {number}: expected one value per record, got several")
             if value_at + (_NUMBER.size if flags else value) > end:
-                raise self._fault(f"page {number} has a record that goes beyond it")
+                raise self._fault(f"page {number}: expected records inside the page, got one that extends beyond it")
             if flags:
                 self._visit(_NUMBER.unpack_from(self._data, value_at)[0], -(-(16 + value) // size))
 
@@ -151,9 +153,9 @@ class _Walk:
         return int(low | high << 16 | upper << 32)
 
     def _visit(self, number: int, count: int) -> None:
-        """Hold that these pages are in the file, behind the two heads, and were not met before."""
+        """Check that these pages are in the file, after the two meta pages, and were not visited before."""
         if not 2 <= number <= len(self._seen) - count:
-            raise self._fault(f"pages {number} to {number + count - 1} are named, the file has {len(self._seen)}")
+            raise self._fault(f"expected pages 2 to {len(self._seen) - 1}, got {number} to {number + count - 1}")
         if self._seen.find(1, number, number + count) >= 0:
             raise self._fault(f"page {number} is used twice")
         self._seen[number : number + count] = b"\x01" * count

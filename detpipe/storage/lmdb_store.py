@@ -1,7 +1,7 @@
-"""Bytes by key in an LMDB: written in transactions into a map that grows, read lazily in every process.
+"""Reader and writer of key-value records in an LMDB: batched transactions into a growing map, lazy opening for reading.
 
-The habits are those of Caffe's db_lmdb.cpp: batches of 1000 puts, kept so that they can be put again after the map
-was full, and a map that doubles.
+As in Caffe's db_lmdb.cpp, 1000 puts form a batch, which is kept in memory so that it can be written again after the map
+was full; a full map doubles its size.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from typing import Any, Self
 import lmdb
 
 MAX_KEY = 511
-"""Bytes of a key: LMDB's compiled-in limit."""
+"""Limit on the bytes of a key, compiled into LMDB."""
 
 
 class DatabaseError(ValueError):
-    """A database that is not there, not whole, or not an LMDB."""
+    """A database is missing, incomplete, or not an LMDB."""
 
 
 def _open(path: Path, **options: Any) -> Any:
-    """The LMDB environment in a folder. Raises DatabaseError where it is none, or data.mdb was cut short."""
+    """Open the LMDB environment in a folder. Raises DatabaseError if it is not an LMDB or data.mdb is truncated."""
     try:
         env = lmdb.open(str(path), subdir=True, **options)
     except lmdb.Error as error:
         raise DatabaseError(
-            f"{path}: expected an LMDB, got: {error}; close it where this process has it open, or make it again"
+            f"{path}: expected an LMDB, got: {error}; close it if this process has it open, else make it again"
         ) from error
-    # LMDB maps the file as it says it is: a read behind the end of an unfinished copy would kill the process (SIGBUS).
-    wanted = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    # LMDB trusts the size in the file: a read beyond the end of an incomplete copy would kill the process (SIGBUS).
+    expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     size = (path / "data.mdb").stat().st_size
-    if size < wanted:
+    if size < expected:
         env.close()
         raise DatabaseError(
-            f"{path}: expected {wanted} bytes of data.mdb, got {size}: cut short; copy or make it again"
+            f"{path}: expected {expected} bytes in data.mdb, got a truncated file of {size}; copy or make it again"
         )
     return env
 
 
 class LmdbWriter:
-    """Puts go into a batch; the batch goes to disk in one transaction. What was committed survives a kill.
+    """Collects puts in a batch and writes each batch in one transaction. Committed records survive a kill.
 
-    path: the folder of data.mdb, made where it is not there; an existing database is continued.
-    map_size: bytes to start with; doubled whenever the map is full, so that it needs no guess.
-    transaction, transaction_bytes: a commit is made at so many puts, or where they hold so many bytes: records of raw
-    photographs would otherwise fill the memory before the thousandth.
+    path: the folder of data.mdb. It is created if missing; an existing database is continued.
+    map_size: initial size in bytes; it doubles whenever the map is full, so it need not be estimated.
+    transaction, transaction_bytes: the batch is committed after this many puts or bytes. The limit on bytes is for raw
+    photographs, of which a thousand could fill the memory.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class LmdbWriter:
         self._batch: dict[bytes, bytes] = {}
         self._batch_bytes = 0
         self._env = _open(path, map_size=map_size)
-        # A database that was left almost full: LMDB opens it with its old size, and grows on the first commit.
+        # LMDB opens an existing database with its own size; if that is almost full, it grows on the first commit.
         self._map_size = max(int(self._env.info()["map_size"]), map_size)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Take one record; it is on disk after the next commit. Raises ValueError for a key LMDB can't hold."""
+        """Add one record; it is on disk after the next commit. Raises ValueError for an empty or too long key."""
         if not 0 < len(key) <= MAX_KEY:
             raise ValueError(f"{self.path}: expected a key of 1 to {MAX_KEY} bytes, got {len(key)}: {key[:80]!r}…")
         self._batch[key] = value
@@ -72,9 +72,9 @@ class LmdbWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Put the batch on disk. A full map doubles and takes the batch again; a full disk raises OSError.
+        """Write the batch to disk. If the map is full, double it and write again. A full disk raises OSError.
 
-        After an OSError the database holds all earlier commits, and the same command can go on from there.
+        After an OSError the database contains all earlier commits, and the same command can be resumed.
         """
         if not self._batch:
             return
@@ -90,7 +90,7 @@ class LmdbWriter:
             except lmdb.Error as error:
                 raise OSError(
                     f"{self.path}: could not write {len(self._batch)} records: {error}; "
-                    "is the disk full? What was committed before is safe: make room and run the same command again"
+                    "the disk may be full. Earlier records are safe: free some space and run the same command again"
                 ) from error
         self._batch.clear()
         self._batch_bytes = 0
@@ -102,11 +102,11 @@ class LmdbWriter:
             return transaction.get(key) is not None
 
     def __len__(self) -> int:
-        """Records on disk; those of the running batch don't count."""
+        """Number of records on disk, without those of the current batch."""
         return int(self._env.stat()["entries"])
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit the batch and close the database."""
         try:
             self.commit()
         finally:
@@ -120,34 +120,33 @@ class LmdbWriter:
     ) -> None:
         if kind is None or not issubclass(kind, OSError):
             self.close()
-        else:  # The disk is full: another try at the batch would hide the first error behind a second.
+        else:  # The disk is full: a second attempt to write the batch would hide the first error.
             self._env.close()
 
 
 class LmdbReader:
-    """Reads by key or in key order. Picklable: each process opens the database itself on its first use.
+    """Reads records by key or in key order.
 
-    (An LMDB handle must not cross a fork: pytorch/vision #689.)
+    It can be pickled. Each process opens the database on first use, because an LMDB handle must not be used across a
+    fork (pytorch/vision #689).
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / "data.mdb").is_file():
-            raise DatabaseError(
-                f"{path}: expected an LMDB folder with data.mdb, found none; run the stage that makes it"
-            )
+            raise DatabaseError(f"{path}: expected an LMDB folder with data.mdb, got none; run the stage that makes it")
         self.path = path
         self._env: Any = None
         self._owner = 0
 
     def _open(self) -> Any:
         if self._env is None or self._owner != os.getpid():
-            self.close()  # After a fork it is the parent's, and LMDB opens no second one in the same process.
+            self.close()  # After a fork the handle is the parent's, and LMDB can't open a second one in this process.
             self._env = _open(self.path, readonly=True, lock=False)
             self._owner = os.getpid()
         return self._env
 
     def get(self, key: bytes) -> bytes:
-        """The value of `key`. Raises KeyError with the database's path where there is none."""
+        """The value of `key`. Raises KeyError, which names the database, if the key is missing."""
         with self._open().begin() as transaction:
             value = transaction.get(key)
         if value is None:
@@ -160,11 +159,11 @@ class LmdbReader:
             yield from (bytes(key) for key in cursor.iternext(keys=True, values=False))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All records in the byte order of their keys. Raises DatabaseError at a damaged page."""
+        """All (key, value) pairs in byte order of the keys. Raises DatabaseError at a damaged page."""
         yield from ((key, bytes(value)) for key, value in self.views())
 
     def views(self) -> Iterator[tuple[bytes, memoryview]]:
-        """As `items`, each value in place, without a copy: only what is looked at is read. It is gone with the next."""
+        """As `items`, with values as views of the map, which are not copied. A view is valid until the next record."""
         with self._open().begin(buffers=True) as transaction, transaction.cursor() as cursor:
             try:
                 yield from ((bytes(key), memoryview(value)) for key, value in cursor)
@@ -181,7 +180,7 @@ class LmdbReader:
         return int(self._open().stat()["entries"])
 
     def close(self) -> None:
-        """Give the map back; a later read opens it again."""
+        """Close the database; a later read opens it again."""
         if self._env is not None:
             self._env.close()
         self._env = None

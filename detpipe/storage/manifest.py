@@ -1,7 +1,7 @@
-"""What made an artefact: the stage, its settings, the digests of its inputs; and what follows for a second run.
+"""Artefacts and their manifests: a key (stage, settings, digests of the inputs), and the rules for a second run.
 
-Same key and complete: nothing to do. Same key and not complete: go on. Another key: refuse, naming the setting.
-Artefacts keep the key that they were made with, by which later ones know them.
+Same key and complete: nothing to do. Same key and incomplete: resume. Another key: refuse, and name the settings.
+An artefact keeps the key that it was made with; later artefacts refer to it by the digest of this key.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Settings = dict[str, Any]
 
 
 class ArtefactError(ValueError):
-    """An artefact that is missing, unfinished, or made with other settings."""
+    """An artefact is missing, unfinished, or made with other settings."""
 
 
 class State(enum.Enum):
-    """What a stage finds in place of its artefact."""
+    """The state of an artefact when its stage begins."""
 
     NEW = "new"
     PARTIAL = "partial"
@@ -40,10 +40,10 @@ class State(enum.Enum):
 
 @dataclass(kw_only=True)
 class Manifest:
-    """The key of an artefact (stage, settings, inputs) and what is known of its making.
+    """The key of an artefact (stage, settings, inputs) and a record of how it was made.
 
-    inputs: name -> digest. bad: the images that were left out. summary: numbers for people.
-    seconds: of the runs that ended by themselves or by a signal; a killed run's time is lost.
+    inputs: from name to digest. bad: the images that were left out. summary: numbers for the user. seconds: total time
+    of the runs that finished or were stopped by a signal; the time of a killed run is lost. detpipe: package version.
     """
 
     stage: str
@@ -57,12 +57,12 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Digest of the key, by which a later stage names this artefact among its inputs."""
+        """Digest of the key. Later stages store it as the digest of this input."""
         return digest_of([self.stage, self.settings, self.inputs])
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON has it: dataclasses as mappings, enums as their values, tuples as lists, paths as strings."""
+    """Convert a setting to JSON types: dataclasses to mappings, enums to values, tuples to lists, paths to strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -81,22 +81,22 @@ def digest_of(value: Any) -> str:
 
 
 def manifest_path(artefact: Path) -> Path:
-    """Where the manifest of an artefact stands: inside a folder, beside a file."""
+    """The path of an artefact's manifest: inside a folder, next to a .json file."""
     return artefact / "manifest.json" if artefact.suffix != ".json" else artefact.with_suffix(".manifest.json")
 
 
 def read_manifest(artefact: Path) -> Manifest:
-    """The manifest of a complete artefact. Raises ArtefactError where it is missing, unfinished or unreadable."""
+    """The manifest of a complete artefact. Raises ArtefactError if it is missing, unfinished or unreadable."""
     manifest = find_manifest(artefact)
     if manifest is None:
-        raise ArtefactError(f"{artefact}: not there; run the stage that makes it first")
+        raise ArtefactError(f"{artefact}: expected an artefact, got none; run the stage that makes it first")
     if not manifest.complete:
-        raise ArtefactError(f"{artefact}: not finished; run `detpipe {manifest.stage}` again, it goes on where it was")
+        raise ArtefactError(f"{artefact}: not finished; run `detpipe {manifest.stage}` again to resume it")
     return manifest
 
 
 def find_manifest(artefact: Path) -> Manifest | None:
-    """The manifest of an artefact, complete or not; None where there is none. Raises ArtefactError for another file."""
+    """The manifest of an artefact, complete or not; None if there is none. Raises ArtefactError for a damaged one."""
     path = manifest_path(artefact)
     if not path.is_file():
         return None
@@ -104,13 +104,15 @@ def find_manifest(artefact: Path) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Manifest(**{**values, "bad": [LeftOut(**one) for one in values["bad"]]})
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(f"{path}: expected a manifest, got: {error}; overwrite=true makes it anew") from error
+        raise ArtefactError(
+            f"{path}: expected a manifest, got: {error}; give overwrite=true to make it again"
+        ) from error
 
 
 def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any]) -> None:
-    """Give a complete artefact other inputs, for a caller who knows that they would have made the same bytes.
+    """Replace the inputs of a complete artefact. The caller must know that they give the same bytes.
 
-    summary: the numbers in it that are now others. Raises ArtefactError as `read_manifest`.
+    summary: changed numbers, merged into the old summary. Raises the errors of `read_manifest`.
     """
     manifest = read_manifest(artefact)
     manifest = dataclasses.replace(manifest, inputs=dict(inputs), summary={**manifest.summary, **summary})
@@ -147,14 +149,14 @@ class Making:
 
 
 class Artefact:
-    """One stage's output on disk: `begin` says what there is, `finish` seals it.
+    """The output of a stage on disk. `begin` prepares it, `finish` marks it as complete.
 
-    path: a folder, or a file ending in .json. settings: everything that changes the content, and nothing else.
+    path: a folder, or a file that ends in .json. settings: exactly those that change the content.
     """
 
     def __init__(self, path: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
         self.path = path
-        # Through JSON and back, so that a key compares equal to one that was read from disk.
+        # Converted to JSON and back, so that the key compares equal to one that was read from disk.
         self.manifest = Manifest(
             stage=stage,
             settings=json.loads(json.dumps(plain(settings))),
@@ -163,18 +165,18 @@ class Artefact:
         )
 
     def found(self) -> Manifest | None:
-        """The manifest of what stands there, complete or not; None where there is none."""
+        """The manifest on disk, complete or not; None if there is none."""
         return find_manifest(self.path)
 
     def begin(self, *, overwrite: bool) -> State:
-        """NEW after making room, PARTIAL to go on, COMPLETE to do nothing.
+        """Return NEW after deleting any old artefact, PARTIAL to resume, COMPLETE if there is nothing to do.
 
-        Raises ArtefactError where something with another key stands, unless `overwrite` says to delete it; and always
-        for what has no manifest: that isn't ours to delete.
+        Raises ArtefactError if an artefact with another key exists and `overwrite` is false, and always for files
+        without a manifest, which detpipe did not make and does not delete.
         """
         found = None if overwrite else find_manifest(self.path)
         if found is not None and found.complete and not self.path.exists():
-            found = None  # The file was deleted, its manifest beside it was not.
+            found = None  # The file was deleted, but not its manifest.
         if found is None:
             self.refuse_foreign()
             self._remove()
@@ -183,7 +185,7 @@ class Artefact:
         if not same_key(found, self.manifest):
             raise ArtefactError(
                 f"{self.path}: made with other settings: {'; '.join(differences(found, self.manifest))}. "
-                "Give overwrite=true to make it anew, or another run_dir"
+                "Give overwrite=true to make it again, or another run_dir"
             )
         self.manifest = found
         return State.COMPLETE if found.complete else State.PARTIAL
@@ -208,17 +210,17 @@ class Artefact:
             self.finish(seconds=time.perf_counter() - begun, summary=making.summary, bad=making.bad)
 
     def refuse_foreign(self) -> None:
-        """Raise ArtefactError where something stands that has no manifest: it isn't ours to delete."""
+        """Raise ArtefactError if something exists without a manifest, which detpipe did not make and must keep."""
         if self._is_foreign():
             raise ArtefactError(f"{self.path}: exists without a manifest, so detpipe didn't make it; move it away")
 
     def pause(self, seconds: float) -> None:
-        """Count the time of a run that a signal ended."""
+        """Add the time of a run that was stopped by a signal."""
         self.manifest.seconds += seconds
         self._write()
 
     def finish(self, *, seconds: float, summary: Mapping[str, Any], bad: Sequence[LeftOut] = ()) -> Manifest:
-        """Seal the artefact: all of it is on disk."""
+        """Mark the artefact as complete. All of it must be on disk."""
         self.manifest.seconds = round(self.manifest.seconds + seconds, 3)
         self.manifest.summary = dict(summary)
         self.manifest.bad = list(bad)
@@ -230,23 +232,23 @@ class Artefact:
         write_json(manifest_path(self.path), dataclasses.asdict(self.manifest))
 
     def _is_foreign(self) -> bool:
-        """Whether something without a manifest stands here that no run of this stage can have left."""
-        if manifest_path(self.path).exists():  # one that can't be read, perhaps
+        """Whether something without a manifest exists here that no run of this stage can have left."""
+        if manifest_path(self.path).exists():  # it may be unreadable
             return False
         if not self.path.is_dir():
             return self.path.exists()
-        # A run that was killed before its manifest stood leaves an empty folder, or the manifest's scratch file in it.
+        # A run that was killed before it wrote the manifest leaves an empty folder, or the manifest's temporary file.
         scratch = f".{manifest_path(self.path).name}."
         return any(not child.name.startswith(scratch) for child in self.path.iterdir())
 
     def _remove(self) -> None:
-        # A kill on the way must not leave half of an artefact under its name: a folder is renamed before it is
-        # deleted; of a file the manifest goes last, and says nothing without its file.
+        # A kill during the deletion must not leave a part of an artefact under its name. So a folder is renamed before
+        # it is deleted, and a file is deleted before its manifest, which is ignored without the file.
         trash = self.path.with_name(f".{self.path.name}.deleted")
         if trash.exists():
             shutil.rmtree(trash)
         if self.path.is_symlink():
-            self.path.unlink()  # What it leads to stays: that isn't in this run folder.
+            self.path.unlink()  # Its target stays, because it is outside this run folder.
         elif self.path.is_dir():
             self.path.rename(trash)
             shutil.rmtree(trash)
@@ -256,15 +258,16 @@ class Artefact:
 
 
 def same_key(one: Manifest, other: Manifest) -> bool:
-    """Whether two manifests are of the same thing. Where a file or folder named "weights" lies has no part in it: its
-    digest is among the inputs, and a run folder that holds it may have moved.
+    """Whether two manifests have the same key. Paths in settings named "weights" are not compared.
+
+    The digest of the weights is among the inputs, and the run folder that contains them may have been moved.
     """
     keys = ([each.stage, _anywhere(each.settings), each.inputs] for each in (one, other))
     return digest_of(next(keys)) == digest_of(next(keys))
 
 
 def _anywhere(settings: Any) -> Any:
-    """Settings with the same mark in place of every path of weights; names, as imagenet, stay."""
+    """The settings with each path of weights replaced by a constant; names such as imagenet stay."""
     if not isinstance(settings, Mapping):
         return settings
     return {
@@ -278,16 +281,16 @@ def _is_path(value: Any) -> bool:
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
-    """The keys in which two manifests differ, as "name: old -> new", at most five; long values are cut."""
+    """The parts of the keys that differ, as "name: old -> new", at most five; long values are shortened."""
     before, after = _flat(old), _flat(new)
-    # "none", not None: a setting that is null differs from one that an older version didn't have.
+    # "none", not None: a missing setting differs from one that is null.
     names = sorted(n for n in before.keys() | after.keys() if before.get(n, "none") != after.get(n, "none"))
     lines = [f"{name}: {_short(before.get(name, 'none'))} -> {_short(after.get(name, 'none'))}" for name in names[:5]]
     return lines + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
 
 
 LONGEST = 100
-"""Characters of a value in a message: priors are lists of hundreds of numbers."""
+"""Limit on the characters of a value in a message, because priors are lists of hundreds of numbers."""
 
 
 def _short(value: Any) -> str:
@@ -311,7 +314,7 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
 
 
 def package_version() -> str:
-    """detpipe's own version, or "unknown" in a tree that was never installed."""
+    """detpipe's version, or "unknown" if it is not installed."""
     try:
         return version("detpipe")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Mean images: Caffe's .binaryproto (a BlobProto, as compute_image_mean writes it) and .npy files.
+"""Reader and writer of mean images: Caffe's .binaryproto (BlobProto, as compute_image_mean writes it) and .npy files.
 
 A mean is float32 (C, H, W), 0..255, C = 3 in the order BGR or C = 1 grey.
 """
@@ -18,7 +18,7 @@ from detpipe.structures import Float32Array
 
 SUFFIXES = (".binaryproto", ".npy")
 MAX_BYTES = 1 << 28
-"""A larger file is no mean image: this is one of 4,700 x 4,700 pixels."""
+"""Limit on the file size, which is a mean image of 4,700 x 4,700 pixels."""
 
 NPY_ERRORS = (
     ValueError,
@@ -31,21 +31,21 @@ NPY_ERRORS = (
     RecursionError,
     MemoryError,
 )
-"""What numpy raises for a damaged .npy file, whose header it reads as a Python expression."""
+"""Errors of numpy for a damaged .npy file, whose header it parses as a Python expression."""
 
 
 class MeanFileError(ValueError):
-    """A file that is no mean image."""
+    """A file is not a mean image."""
 
 
 def check_suffix(path: Path) -> None:
     """Raise MeanFileError unless the path ends in one of SUFFIXES."""
     if path.suffix not in SUFFIXES:
-        raise MeanFileError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        raise MeanFileError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}, got {path.name}; rename it")
 
 
 def write_mean(path: Path, mean: Float32Array) -> None:
-    """Write a mean (C, H, W) as its suffix says. A .binaryproto has compute_image_mean's fields, and its very bytes."""
+    """Write a mean (C, H, W) in the format of the suffix. A .binaryproto has the same bytes as compute_image_mean's."""
     check_suffix(path)
     mean = np.ascontiguousarray(mean, dtype=np.float32)
     if path.suffix == ".npy":
@@ -58,33 +58,33 @@ def write_mean(path: Path, mean: Float32Array) -> None:
 
 
 def read_mean(path: Path) -> Float32Array:
-    """A mean (C, H, W). Raises FileNotFoundError, or MeanFileError where the file is another thing.
+    """Read a mean (C, H, W). Raises FileNotFoundError, and MeanFileError for any other content.
 
-    A .npy file is an array, any other a blob, since many are called otherwise than .binaryproto. A first axis of length
-    1 may be there. One number a channel, (C,), is a mean of 1 x 1. Nothing is unpickled, and no size is believed before
-    the data are seen to have it.
+    A .npy file is read as an array, any other as a blob, because blobs often have other suffixes than .binaryproto. The
+    file may have a first axis of length 1. One value per channel, (C,), gives a mean of 1 x 1 pixels. Nothing is
+    unpickled, and sizes are checked against the data before memory is allocated.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no such file of a mean: {path}")
+        raise FileNotFoundError(f"{path}: expected a mean image, got no such file; check the path")
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise MeanFileError(f"{path}: expected a mean image of at most {MAX_BYTES} bytes, got {size}")
     values = _read_npy(path) if path.suffix == ".npy" else _read_blob(path)
     if not np.isfinite(values).all():
-        raise MeanFileError(f"{path}: expected numbers, got infinity or NaN among them")
+        raise MeanFileError(f"{path}: expected finite numbers, got NaN or infinity")
     return values
 
 
 def _read_npy(path: Path) -> Float32Array:
     try:
-        # Mapped: a header that claims more than the file has is an error before anything is allocated.
+        # Memory-mapped, so that a header with a larger size than the file is an error before memory is allocated.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except NPY_ERRORS as error:
         raise MeanFileError(f"{path}: expected an array of numbers, got: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise MeanFileError(f"{path}: expected an array of real numbers, got {getattr(array, 'dtype', type(array))}")
     shape = _image_shape(array.shape, path)
-    with np.errstate(over="ignore"):  # found later, as infinity
+    with np.errstate(over="ignore"):  # the caller refuses infinity
         return np.array(array, dtype=np.float32).reshape(shape)
 
 
@@ -97,13 +97,12 @@ def _read_blob(path: Path) -> Float32Array:
 
 
 def _image_shape(dims: Sequence[int], path: Path) -> tuple[int, int, int]:
-    """(C, H, W) of the axes of a file."""
-    shown = list(dims[:5])
+    """(C, H, W) from the shape in a file."""
     if len(dims) == 4 and dims[0] == 1:
-        of_image = dims[1:]
+        shape = dims[1:]
     else:
-        of_image = (*dims, 1, 1) if len(dims) == 1 else dims
-    if len(of_image) != 3 or min(of_image) < 1 or of_image[0] not in (1, 3):
-        raise MeanFileError(f"{path}: expected the axes of one image, C x H x W with C = 1 or 3, got {shown}")
-    channels, height, width = (int(length) for length in of_image)
+        shape = (*dims, 1, 1) if len(dims) == 1 else dims
+    if len(shape) != 3 or min(shape) < 1 or shape[0] not in (1, 3):
+        raise MeanFileError(f"{path}: expected the axes of one image, C x H x W with C = 1 or 3, got {list(dims[:5])}")
+    channels, height, width = (int(length) for length in shape)
     return channels, height, width

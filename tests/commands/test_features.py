@@ -276,7 +276,7 @@ def test_classes_that_cannot_be_meant(
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
-        ("proposals.lmdb/manifest.json", "proposals.lmdb: not there"),
+        ("proposals.lmdb/manifest.json", "proposals.lmdb: expected an artefact"),
         ("proposals.lmdb/data.mdb", "proposals.lmdb"),
         ("features/train/features.npy", "features/train/features.npy: "),
         ("features/test/geometry.npy", "features/test/geometry.npy: "),

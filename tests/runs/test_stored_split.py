@@ -33,7 +33,7 @@ def test_what_it_is_held_against(voc_root: Path, proposed: Path, tmp_path: Path)
     assert open_split(database, Split.train, train).manifest.settings["proposals"]["method"] == "Gaussian"
     with pytest.raises(ArtefactError, match="made from another data set than drawn train"):
         open_split(database, Split.test, train)
-    with pytest.raises(ArtefactError, match="not there"):
+    with pytest.raises(ArtefactError, match="run the stage"):
         open_split(tmp_path / "proposals.lmdb", Split.train, train)
     # `propose` reads its own before it is sealed: nothing is looked at until it is asked for.
     assert sum(1 for _ in StoredSplit(database, Split.train, train).proposals()) == len(drawn.TRAIN)

@@ -47,8 +47,8 @@ def test_written_blobs_are_protobufs() -> None:
 @pytest.mark.parametrize(
     ("proto", "wrong"),
     [
-        (BlobProto(shape={"dim": [7]}, data=range(6)), r"claims 7 numbers, \(7,\), and holds 6"),
-        (BlobProto(shape={"dim": [2**40]}, data=[1]), "at most 2147483647 numbers"),  # terabytes, in ten bytes
+        (BlobProto(shape={"dim": [7]}, data=range(6)), r"expected a blob of 7 values .*, got 6"),
+        (BlobProto(shape={"dim": [2**40]}, data=[1]), "at most 2147483647 values"),  # terabytes, in ten bytes
         (BlobProto(shape={"dim": [-1, -6]}, data=range(6)), "0 or more"),
         (BlobProto(num=-2, channels=-3, height=1, width=1, data=range(6)), "0 or more"),
         (BlobProto(shape={"dim": [1] * 33}, data=[1]), "at most 32 sizes"),
@@ -61,7 +61,7 @@ def test_claims_that_do_not_fit(proto: BlobProto, wrong: str) -> None:
 
 
 def test_data_that_is_no_numbers() -> None:
-    with pytest.raises(ValueError, match="numbers of 4 bytes, got 3 bytes"):
+    with pytest.raises(ValueError, match="expected values of 4 bytes each, got 3 bytes"):
         read_blob(memoryview(write_length(5, b"abc")), "blob")
     with pytest.raises(ValueError, match="expected a blob, got other bytes"):
         read_blob(memoryview(write_length(7, b"\xff\xff")), "blob")

@@ -140,7 +140,7 @@ def test_an_encoded_datum_says_its_size_and_checksum() -> None:
 def test_a_flipped_bit_is_found() -> None:
     record = bytearray(pack_image(picture(), jpeg_quality=None).SerializeToString())
     record[len(record) // 2] ^= 1
-    with pytest.raises(CorruptDatumError, match="record 7: the data doesn't fit its checksum; make the database again"):
+    with pytest.raises(CorruptDatumError, match=r"record 7: .*checksum.*make the database again"):
         parse_datum(bytes(record), "record 7")
 
 

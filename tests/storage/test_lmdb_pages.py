@@ -54,12 +54,12 @@ def test_what_is_claimed_is_refused(tmp_path: Path) -> None:
     leaf = struct.unpack_from("<I", whole, child)[0]
     node = leaf * PAGE + struct.unpack_from("<H", whole, leaf * PAGE + 16)[0]
     for at, value, wanted in (
-        (node, b"\xff" * 4, "are named, the file has"),
-        (head + ROOT_FIELD, struct.pack("<Q", 1 << 40), "are named, the file has"),
-        (head + ENTRIES_FIELD, struct.pack("<Q", 1 << 63), "claims 9223372036854775808 records, its pages have 300"),
+        (node, b"\xff" * 4, "expected pages 2 to"),
+        (head + ROOT_FIELD, struct.pack("<Q", 1 << 40), "expected pages 2 to"),
+        (head + ENTRIES_FIELD, struct.pack("<Q", 1 << 63), "expected 9223372036854775808 records, got 300"),
         (child, struct.pack("<I", root), f"page {root} is used twice"),
-        (leaf * PAGE + 16, b"\xfe\xff", f"page {leaf} has a record outside of it"),
-        (16, b"\0", "the head at byte 0 is none of LMDB"),
+        (leaf * PAGE + 16, b"\xfe\xff", f"page {leaf}: expected records inside the page"),
+        (16, b"\0", "expected an LMDB meta page at byte 0"),
     ):
         spoil(folder, at, value)
         with pytest.raises(DatabaseError, match=wanted):
@@ -70,7 +70,12 @@ def test_what_is_claimed_is_refused(tmp_path: Path) -> None:
 def test_what_is_cut_is_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "db", 300, 10)
     whole = (folder / "data.mdb").read_bytes()
-    for left, wanted in ((len(whole) // 2, "cut short"), (PAGE, "cut off"), (100, "got 100 bytes"), (0, "got 0 bytes")):
+    for left, wanted in (
+        (len(whole) // 2, "truncated"),
+        (PAGE, "truncated"),
+        (100, "got 100 bytes"),
+        (0, "got 0 bytes"),
+    ):
         (folder / "data.mdb").write_bytes(whole[:left])
         with pytest.raises(DatabaseError, match=wanted):
             check_pages(folder)

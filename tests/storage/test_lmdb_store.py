@@ -148,7 +148,7 @@ def test_a_full_disk_is_an_oserror_and_keeps_earlier_commits(tmp_path: Path) -> 
     assert done.returncode == 3, done.stderr
     last, _, words = done.stdout.partition(" ")
     assert "could not write 10 records" in words
-    assert "make room and run the same command again" in words
+    assert "run the same command again" in words
     with LmdbReader(tmp_path / "db") as reader:
         assert list(reader.keys()) == [b"%05d" % number for number in range(int(last) // 10 * 10)]
         assert len(reader) > 300
@@ -168,7 +168,7 @@ def test_the_batch_outlives_a_failed_commit(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(writer, "_env", FullDisk())
     writer.put(b"new", b"1")
-    with pytest.raises(OSError, match="is the disk full") as caught:
+    with pytest.raises(OSError, match="the disk may be full") as caught:
         writer.commit()
     assert str(tmp_path / "db") in str(caught.value)
     monkeypatch.undo()
@@ -196,7 +196,7 @@ def test_a_missing_record_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_database_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseError, match="found none; run the stage"):
+    with pytest.raises(DatabaseError, match="run the stage"):
         LmdbReader(tmp_path / "db")
 
 
@@ -225,7 +225,7 @@ def test_an_unfinished_copy_is_an_error_and_no_crash(tmp_path: Path) -> None:
     file = tmp_path / "db" / "data.mdb"
     os.truncate(file, file.stat().st_size // 2)
     done = python(code, tmp_path / "db")
-    assert (done.returncode, done.stdout.count("cut short")) == (0, 2), done
+    assert (done.returncode, done.stdout.count("truncated")) == (0, 2), done
 
 
 def test_the_reader_opens_on_first_use_and_again_after_close(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_reader_opens_on_first_use_and_again_after_close(tmp_path: Path) -> 
 def test_a_second_reader_of_one_process_is_told_so(tmp_path: Path) -> None:
     with LmdbReader(fill(tmp_path / "db")) as first:
         assert len(first) == 20
-        with pytest.raises(DatabaseError, match="close it where this process has it open"):
+        with pytest.raises(DatabaseError, match="close it if this process has it open"):
             len(LmdbReader(tmp_path / "db"))
 
 

@@ -29,12 +29,12 @@ def test_varint_comes_back(value: int) -> None:
 @pytest.mark.parametrize(
     ("message", "wrong"),
     [
-        (b"\x12\x05abc", "claims 5 bytes, 3 are left"),
-        (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "claims"),
+        (b"\x12\x05abc", "expected 5 bytes, got 3"),
+        (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "field 2"),
         (b"\x0b" * 50, "wire type 3"),  # groups without an end
         (b"\x08", "without an end"),
         (b"\xff" * 20, "without an end"),
-        (b"\x1d\x00", "claims 4 bytes"),
+        (b"\x1d\x00", "expected 4 bytes, got 1"),
         (b"\x08\x01" * (MAX_FIELDS + 1), "at most"),
     ],
 )

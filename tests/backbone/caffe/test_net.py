@@ -170,7 +170,7 @@ def test_parameters_of_one_name_are_one() -> None:
         ('layer { name: "r" type: "ReLU" bottom: "x" top: "y" }', r"layer 'r' \(ReLU\): expected bottoms that .*'x'"),
         ('layer { name: "r" type: "ReLU" top: "y" }', r"layer 'r' \(ReLU\): expected 1 bottoms, got 0"),
         ('input: "a" input_dim: [1, 1, -1, 1]', "0 or more"),
-        ('input: "a" input_dim: [99999, 99999, 9, 9]', "at most 2147483647 numbers"),
+        ('input: "a" input_dim: [99999, 99999, 9, 9]', "at most 2147483647"),
         ('input: "a" input: "a" input_shape { dim: 1 } input_shape { dim: 1 }', "'a' again"),
         (
             'input: "a" input: "b" input_shape { dim: 1 } input_shape { dim: 1 } '

@@ -134,9 +134,8 @@ def test_a_damaged_record_is_named_and_the_database_can_be_made_again(tmp_path: 
     write(tmp_path / "db", [records[0], (key, bytes(damaged)), records[2]])
     with pytest.raises(CorruptDatumError) as caught:
         CropsReader(tmp_path / "db")
-    assert str(caught.value) == (
-        f"{tmp_path / 'db'}, record {key.decode()}: the data doesn't fit its checksum; make the database again"
-    )
+    assert str(caught.value).startswith(f"{tmp_path / 'db'}, record {key.decode()}: ")
+    assert "make the database again" in str(caught.value)
     write(tmp_path / "db", records)  # although the error still holds the reader
     reader = CropsReader(tmp_path / "db")
     assert len(reader) == 3

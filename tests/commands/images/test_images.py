@@ -200,7 +200,7 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
         (["train-cls", "db.train=none"], "none: expected an LMDB folder"),
         (["train-cls", "db.train=db", "backbone.input_size=64", "solver.max_iter=1"], "at least 64 x 64 pixels"),
         (["train-cls", "db.train=db", "view.share=2"], "view.share: expected a share"),
-        (["eval", "db=val"], "no classifier.json|not there"),
+        (["eval", "db=val"], "no classifier.json|run the stage"),
         (["eval", "backbone=efficientnet_lite0"], "backbone: goes with db=DB"),
         (
             ["eval", "db=val", "backbone=efficientnet_lite0", "backbone.weights=none"],

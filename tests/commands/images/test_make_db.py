@@ -245,7 +245,7 @@ def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -
         ("make-db", ["out=db", "count=0"], "count: expected at least 1"),
         ("compute-mean", ["db=db"], "give db=DB out=FILE.binaryproto"),
         ("compute-mean", ["db=none", "out=m.npy"], "none: expected an LMDB folder"),
-        ("compute-mean", ["db=cut", "out=m.npy"], "cut short"),
+        ("compute-mean", ["db=cut", "out=m.npy"], "copy or make it again"),
         ("compute-mean", ["db=void", "out=m.npy"], "got an empty database"),
         ("compute-mean", ["db=db", "out=m.jpg"], "ends in .binaryproto or .npy"),
     ],
