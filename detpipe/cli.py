@@ -131,24 +131,23 @@ def chosen(family: str, summary: Collection[str], arguments: Sequence[str]) -> s
 
 
 def complete(arguments: list[str]) -> NoReturn:
-    """Answer a shell's question for completions: of the command itself, or by Hydra's completion of that command."""
-    words = os.environ.get("COMP_LINE", "").split()[1:]
-    names: list[str] = [*summary_of_all()]
-    path = words[:1]
-    if path and path[0] in FAMILIES:
-        names, path = [*family_of(path[0])], words[:2]
-        words = words[1:]
-    if words and words[0] in names:
-        # Hydra knows the application only, not the words that chose it.
-        os.environ["COMP_LINE"] = os.environ["COMP_LINE"].replace(f" {' '.join(path)}", "", 1)
-        sys.argv = [sys.argv[0], *arguments]
-        sys.exit(run_command(COMMANDS[" ".join(path)]))
-    if arguments[1:2] == ["query=bash"]:
-        typed = words[0] if words else ""
-        sys.stdout.write("\n".join(name for name in names if name.startswith(typed)) + "\n")
+    """Answer a shell's question for completions: the words of commands here, their settings by Hydra's completion."""
+    line = os.environ.get("COMP_LINE", "")
+    *done, typed = [*line.split()[1:], ""] if line.endswith(" ") else line.split()[1:] or [""]
+    asks_help = done[:1] == ["help"]
+    path = done[asks_help:]
+    name = next((one for one in (" ".join(path[:1]), " ".join(path[:2])) if one in COMMANDS), None)
+    if arguments[1:2] == ["query=bash"] and (asks_help or name is None):
+        names: list[str] = [*summary_of_all(), *([] if asks_help else ["help"])]
+        if path:
+            names = [*family_of(path[0])] if len(path) == 1 else []
+        sys.stdout.write("\n".join(one for one in names if one.startswith(typed)) + "\n")
         sys.exit(0)
+    if name is not None:
+        # Hydra knows the application only, not the words that chose it.
+        os.environ["COMP_LINE"] = line.replace(f" {name}", "", 1)
     sys.argv = [sys.argv[0], *arguments]
-    sys.exit(run_command(COMMANDS["run"]))
+    sys.exit(run_command(COMMANDS[name or "run"]))
 
 
 def run_command(command: CommandRow) -> int:

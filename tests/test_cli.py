@@ -177,7 +177,7 @@ def test_a_path_of_any_letters(name: str, voc_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"),
+    ("word", "wanted"),
     [
         ("source=Bücher", 'source="Bücher"'),
         ("+a@b=(x)", '+a@b="(x)"'),
@@ -359,13 +359,23 @@ def completions(monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
 
 
 def test_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert completions(monkeypatch, "detpipe ") == list(cli.summary_of_all())
+    assert completions(monkeypatch, "detpipe ") == [*cli.summary_of_all(), "help"]
     assert completions(monkeypatch, "detpipe tr") == ["train-multibox", "train-cls"]
     assert completions(monkeypatch, "detpipe zz") == []
     assert completions(monkeypatch, "detpipe pro") == ["propose", "proposals"]
     assert completions(monkeypatch, "detpipe proposals ") == list(family_of("proposals"))
     assert completions(monkeypatch, "detpipe proposals ex") == ["export"]
     assert completions(monkeypatch, "detpipe proposals zz") == []
+    assert completions(monkeypatch, "detpipe proposals") == ["proposals"]  # still being typed
+
+
+def test_help_and_its_commands_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert completions(monkeypatch, "detpipe he") == ["help"]
+    assert completions(monkeypatch, "detpipe help") == ["help"]
+    assert completions(monkeypatch, "detpipe help ") == list(cli.summary_of_all())
+    assert completions(monkeypatch, "detpipe help tr") == ["train-multibox", "train-cls"]
+    assert completions(monkeypatch, "detpipe help proposals ex") == ["export"]
+    assert completions(monkeypatch, "detpipe help run ") == []
 
 
 def test_groups_and_keys_of_a_command_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
