@@ -75,7 +75,7 @@ class Setting:
     @property
     def sentence(self) -> str:
         """The first sentence of the text."""
-        found = re.match(r".+?[.!?](?=\s+[A-Z(\d]|$)", self.text)
+        found = re.match(r".+?(?<! al)[.!?](?=\s+[A-Z(\d]|$)", self.text)
         return found[0] if found else self.text
 
 

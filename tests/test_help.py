@@ -159,6 +159,7 @@ def test_texts_under_fields_and_members() -> None:
 def test_the_first_sentence() -> None:
     assert texts.Setting("a", "int", "1", "Sides of 0.5 pixels. More.").sentence == "Sides of 0.5 pixels."
     assert texts.Setting("a", "int", "1", "no end").sentence == "no end"
+    assert texts.Setting("a", "int", "1", "(Uijlings et al. 2013). More.").sentence == "(Uijlings et al. 2013)."
 
 
 def test_values_as_they_are_typed() -> None:
