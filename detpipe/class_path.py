@@ -1,14 +1,20 @@
-"""Classes by the text "module:Class": tables of them import a class when it is asked for, not before."""
+"""Classes and functions by the text "module:name": a table of them imports one when it is asked for, not before."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
+
+
+def load_object(path: str) -> Any:
+    """What "module:name" names. Raises ImportError or AttributeError where there is none."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
 
 
 def load_class(path: str) -> type:
     """The class that "module:Class" names. Raises ImportError or AttributeError where there is none."""
-    module, _, name = path.partition(":")
-    found: type = getattr(import_module(module), name)
+    found: type = load_object(path)
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detpipe.metrics.coco_ap import CocoResult, coco_ap
+from detpipe.metrics.table import all_metrics
 from detpipe.metrics.voc_ap import VocMethod, VocResult, precision_recall, summarize
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
@@ -17,11 +18,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """What `evaluate` found. voc07, voc10: at IoU 0.5. coco: the twelve numbers."""
+    """What `evaluate` found.
+
+    voc07, voc10: at IoU 0.5. coco: the twelve numbers. others: of each metric in the table METRICS, by its key, numbers
+    by name.
+    """
 
     voc07: VocResult
     voc10: VocResult
     coco: CocoResult
+    others: Mapping[str, Mapping[str, float]]
 
     def to_json(self, seconds: Mapping[str, float]) -> dict[str, Any]:
         """The content of metrics.json; a number that doesn't exist (NaN) is None. seconds: of each stage."""
@@ -29,11 +35,12 @@ class Metrics:
             "voc07": {"map": _or_none(self.voc07.map), "per_class": _all_or_none(self.voc07.per_class)},
             "voc10": {"map": _or_none(self.voc10.map), "per_class": _all_or_none(self.voc10.per_class)},
             "coco": _all_or_none(self.coco.numbers),
+            **{key: _all_or_none(numbers) for key, numbers in self.others.items()},
             "seconds": dict(seconds),
         }
 
     def to_text(self) -> str:
-        """A table for the terminal: a line a class, their mean, then COCO's numbers; "-" where there is none."""
+        """A table for the terminal: a line a class, their mean, COCO's numbers, other metrics; "-" is no number."""
         names = [*self.voc10.per_class, "mean of the classes"]
         width = max(map(len, names))
         head = f"{'class':<{width}}  {'objects':>7}  {'VOC07':>6}  {'VOC10':>6}  {'COCO':>6}"
@@ -46,11 +53,13 @@ class Metrics:
         lines += [rule, _row(f"{names[-1]:<{width}}", sum(self.voc10.objects.values()), means), ""]
         numbers = [f"{name:<5} {_text(value)}" for name, value in self.coco.numbers.items()]
         lines += ["COCO  " + "   ".join(numbers[:6]), "      " + "   ".join(numbers[6:])]
+        for key, measured in self.others.items():
+            lines.append(f"{key}  " + "   ".join(f"{name} {_text(value).strip()}" for name, value in measured.items()))
         return "\n".join(line.rstrip() for line in lines)
 
 
 def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_dets: int = 100) -> Metrics:
-    """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set.
+    """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and those of the table METRICS.
 
     detections: an image without an entry has none. max_dets: the most that the detector kept of an image, or that a
     result file may hold; images that reach it are counted in a warning, because more detections might raise the AP.
@@ -68,6 +77,7 @@ def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_
         voc07=summarize(curves, VocMethod.VOC07),
         voc10=summarize(curves, VocMethod.VOC10),
         coco=coco_ap(ground_truth, known, dataset.classes),
+        others=all_metrics(ground_truth, known, dataset.classes),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,11 @@ class OperatingPoint:
     score: float
     precision: float
     recall: float
+
+    @property
+    def f1(self) -> float:
+        """2 PR / (P + R)."""
+        return 2 * self.precision * self.recall / (self.precision + self.recall)
 
 
 def best_f1(
@@ -45,3 +51,18 @@ def best_f1(
     f1 = np.where(np.append(scores[1:] < scores[:-1], True), 2 * hits / (shown + objects), -1.0)
     best = int(f1.argmax())
     return OperatingPoint(float(scores[best]), float(hits[best] / shown[best]), float(hits[best] / objects))
+
+
+def best_f1_numbers(
+    ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections], _classes: Sequence[str]
+) -> dict[str, float]:
+    """The best F1 at IoU 0.5, all classes together, with its score, precision and recall.
+
+    Where no detection is right, F1 and recall are 0, and score and precision NaN. Without objects all are NaN.
+    """
+    point = best_f1(ground_truth, detections)
+    if point is not None:
+        return {"f1": point.f1, "score": point.score, "precision": point.precision, "recall": point.recall}
+    has_objects = any((~gt.difficult & ~gt.crowd).any() for gt in ground_truth.values())
+    least = 0.0 if has_objects else math.nan
+    return {"f1": least, "score": math.nan, "precision": math.nan, "recall": least}

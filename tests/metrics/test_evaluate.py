@@ -11,6 +11,7 @@ import pytest
 
 from detpipe.metrics.coco_ap import COCO_NUMBERS
 from detpipe.metrics.evaluate import evaluate
+from detpipe.metrics.table import METRICS
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId, ImageRecord
 
 
@@ -32,12 +33,13 @@ def cats(n: int = 1) -> Detections:
 
 def test_the_json_has_the_promised_keys_and_null_for_nan():
     value = evaluate(dataset("a", "b"), {"a": cats()}).to_json({"detect": 1.5})
-    assert list(value) == ["voc07", "voc10", "coco", "seconds"]
+    assert list(value) == ["voc07", "voc10", "coco", *METRICS, "seconds"]
     assert value["voc10"] == {"map": 0.5, "per_class": {"cat": 0.5, "dog": None}}
     assert value["voc07"]["map"] == pytest.approx(6 / 11)
     assert list(value["coco"]) == list(COCO_NUMBERS)
     assert value["coco"]["AP50"] == pytest.approx(51 / 101)
     assert value["coco"]["APl"] is None
+    assert value["best_f1"] == pytest.approx({"f1": 2 / 3, "score": 0.9, "precision": 1, "recall": 0.5})
     assert value["seconds"] == {"detect": 1.5}
     json.dumps(value, allow_nan=False)
 
@@ -45,6 +47,7 @@ def test_the_json_has_the_promised_keys_and_null_for_nan():
 def test_no_detections_at_all_are_zero():
     value = evaluate(dataset("a"), {}).to_json({})
     assert (value["voc07"]["map"], value["voc10"]["map"], value["coco"]["AP"]) == (0, 0, 0)
+    assert value["best_f1"] == {"f1": 0, "score": None, "precision": None, "recall": 0}
 
 
 def test_a_data_set_without_objects_has_no_numbers():
@@ -52,6 +55,7 @@ def test_a_data_set_without_objects_has_no_numbers():
     value = evaluate(empty, {"a": cats()}).to_json({})
     assert value["voc10"] == {"map": None, "per_class": {"cat": None}}
     assert set(value["coco"].values()) == {None}
+    assert set(value["best_f1"].values()) == {None}
 
 
 def cats_gt(boxes: list[list[float]]) -> GroundTruth:
@@ -95,3 +99,10 @@ def test_the_table_reads_well():
     assert lines[5] == "mean of the classes          2   0.545   0.500   0.505"
     assert lines[7].startswith("COCO  AP     0.505   AP50   0.505")
     assert lines[8].split()[0] == "AR1"
+    assert lines[9] == "best_f1  f1 0.667   score 0.900   precision 1.000   recall 0.500"
+
+
+def test_a_metric_needs_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METRICS, "coco", METRICS["best_f1"])
+    with pytest.raises(ValueError, match=r"METRICS: .* got coco; rename"):
+        evaluate(dataset("a"), {})
