@@ -43,11 +43,12 @@ from detpipe.backbone.settings import NETWORKS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.kinds import load_classifier
 from detpipe.commands.proposals.export import SUFFIX
-from detpipe.commands.table import family_of
+from detpipe.commands.table import COMMANDS, CommandRow, family_of
 from detpipe.config import APPLICATIONS, GROUPS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.heads.table import HEADS
 from detpipe.inspect.gradient_check import gradient_check
+from detpipe.metrics.table import METRICS
 from detpipe.proposals.selective_search.search import SelectiveSearchPreset
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
@@ -394,17 +395,89 @@ def test_vocs_files_are_made_from_the_detections_that_stand(place: Path, command
     assert (place / "runs/mine/detections.json").stat().st_mtime_ns == before
 
 
+def write_package(folder: Path, page: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first Python block of a page as the file of "package.module", in a folder that Python imports from."""
+    package, _, file = module.partition(".")
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").touch()
+    (folder / package / f"{file}.py").write_text(next(one.text for one in blocks("python") if one.page == page))
+    monkeypatch.syspath_prepend(folder)
+
+
+def row_and_command(page: Path) -> tuple[str, list[str]]:
+    """The row of a table and the command that a page shows in indented blocks of one line."""
+    text = page.read_text("utf-8")
+    (row,) = re.findall(r"^ {4}(.*),$", text.partition("## On the command line")[2], re.M)
+    (command,) = re.findall(r"^ {4}detpipe (.*)$", text, re.M)
+    return row, shlex.split(command)
+
+
+def test_a_command_is_a_word_after_the_row_of_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_data(tmp_path)
+    page = ROOT / "docs" / "new_command.md"
+    text, words = row_and_command(page)
+    row = eval(text, {"CommandRow": CommandRow})
+    write_package(tmp_path, page, row.settings.partition(":")[0], monkeypatch)
+    assert detpipe(*words).status == 1
+    monkeypatch.setitem(COMMANDS, row.name, row)
+    monkeypatch.setitem(APPLICATIONS, row.application, row)  # made from COMMANDS when the program starts
+
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    one_found = [one for one in json.loads(Path("their_detections.json").read_text()) if one["category_id"] == 1]
+    Path("runs/mine/detections.json").write_text(json.dumps(one_found))
+    done = detpipe(*words)
+    assert done.status == 0, done.err
+    truth = {name: boxes_and_labels(number)[1] for number, name in enumerate(drawn.TEST, start=len(drawn.TRAIN))}
+    missed = {name: labels.count(2) for name, labels in truth.items()}
+    mined = json.loads(Path("runs/mine/mined.json").read_text())
+    assert list(mined.values()) == sorted(missed.values(), reverse=True)[:3]
+    assert all(missed[name] == count for name, count in mined.items())
+    refused = detpipe(*words[:-1], "top=0")
+    assert (refused.status, "top: expected" in refused.err) == (1, True)
+    assert "  top=10  (int)\n      How many images are listed.\n" in detpipe(row.name, "--help").out
+    assert f"  {row.name} " in detpipe("--help").out
+
+
+def test_a_metric_is_shown_and_written_after_the_row_of_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_data(tmp_path)
+    page = ROOT / "docs" / "new_metric.md"
+    text, words = row_and_command(page)
+    ((key, path),) = eval(f"{{{text}}}").items()
+    write_package(tmp_path, page, path.partition(":")[0], monkeypatch)
+    monkeypatch.setitem(METRICS, key, path)
+    done = detpipe(*words)
+    assert done.status == 0, done.err
+    written = json.loads(Path("runs/theirs/metrics.json").read_text())
+    assert written[key] == dict.fromkeys(drawn.CLASSES, 0)
+    assert f"{key}  disc 0.000   square 0.000" in done.out + done.err
+    assert f"<h3>{key}</h3>" in Path("runs/theirs/report.html").read_text()
+
+
+def test_a_backbone_is_a_name_after_the_row_of_its_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "new_backbone.md"
+    text, words = row_and_command(page)
+    ((name, path),) = eval(f"{{{text}}}").items()
+    write_package(place, page, path.partition(":")[0], monkeypatch)
+    refused = detpipe(*words)
+    assert (refused.status, "backbone.name: expected" in refused.err) == (1, True)
+    monkeypatch.setitem(NETWORKS, name, path)
+    done = detpipe(*small(["detpipe", *words])[1:])
+    assert done.status == 0, done.err
+    loaded = Detector.from_run(place / "runs/tiny")
+    assert "backbone.stem.0.weight" in dict(loaded.scorer.network.named_parameters())
+
+
 def test_a_head_is_a_word_after_the_row_of_its_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is trained, saved, loaded and scores, from a package of its own and one row of the table."""
     page = ROOT / "docs" / "new_head.md"
     (row,) = re.findall(r'^ {4}"(\w+)": "([\w.]+):(\w+)",$', page.read_text("utf-8"), re.M)
     (command,) = re.findall(r"^ {4}(detpipe .*)$", page.read_text("utf-8"), re.M)
     word, module, name = row
-    package, _, file = module.partition(".")
-    (place / package).mkdir()
-    (place / package / "__init__.py").touch()
-    (place / package / f"{file}.py").write_text(next(one.text for one in blocks("python") if one.page == page))
-    monkeypatch.syspath_prepend(place)
+    write_package(place, page, module, monkeypatch)
     refused = detpipe(*shlex.split(command)[1:])
     assert (refused.status, word in refused.err) == (1, True)
     monkeypatch.setitem(HEADS, word, f"{module}:{name}")
