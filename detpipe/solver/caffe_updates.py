@@ -1,11 +1,11 @@
-"""Caffe's update rules (src/caffe/solvers/*.cpp), one formula each, as a torch optimiser.
+"""Caffe's update rules (src/caffe/solvers/*.cpp) as a torch optimiser.
 
-w: a parameter. g: its gradient, with the decay added. r: base_lr x the policy's share x lr_mult. All products of
-tensors are by element. A parameter that no gradient reached has g = 0, as Caffe's blobs have: it still decays.
+Notation: w is a parameter, g its gradient plus weight decay, r = base_lr x policy factor x lr_mult. Products of tensors
+are element-wise. A parameter without a gradient has g = 0, as in Caffe, so it still decays.
 
-In Caffe the rate is inside the velocity: v = m v + r g, w = w - v. torch.optim.SGD has it outside: v = m v + g,
-w = w - r v. With a fixed rate the two are the same. Where the rate falls, Caffe's velocity keeps the old rate for
-about 1 / (1 - m) iterations more.
+Caffe's velocity includes the learning rate: v = m v + r g, w = w - v. torch.optim.SGD applies it outside: v = m v + g,
+w = w - r v. With a fixed rate both are the same. When the rate falls, Caffe's velocity keeps the old rate for about
+1 / (1 - m) more iterations.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor
 from detpipe.solver.solver_config import Regularization
 
 State = dict[str, Any]
-"""Of one parameter: tensors of its shape by name, and Adam's count of steps."""
+"""The state of one parameter: tensors of its shape by name, and Adam's step count."""
 
 
 class Rule(Protocol):
-    """What is taken from a parameter: a function of its gradient, its state (changed in place), and its rate."""
+    """A function that returns the update to subtract from a parameter. It changes `state` in place."""
 
     def __call__(self, state: State, gradient: Tensor, rate: float) -> Tensor: ...
 
@@ -100,8 +100,8 @@ class AdaDelta:
 class Adam:
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w = w - r sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + delta).
 
-    Kingma & Ba 2015, section 2, last paragraph: t is 1 at first, and delta is their epsilon with a hat. It stands
-    beside the uncorrected root, where torch's stands beside the corrected one.
+    Kingma & Ba 2015, section 2, last paragraph: t starts at 1, and delta is their epsilon-hat. It is added to the
+    uncorrected root, whereas torch adds epsilon to the corrected one.
     """
 
     momentum: float
@@ -119,9 +119,9 @@ class Adam:
 
 
 class CaffeOptimizer(torch.optim.Optimizer):
-    """A rule on groups of parameters, each with its "lr" and "weight_decay".
+    """Applies a rule to groups of parameters, each with "lr" and "weight_decay".
 
-    decoupled: the decay r x decay x w is taken from the weight itself and does not pass through the rule (AdamW,
+    decoupled: subtract the decay r x decay x w from the weight directly instead of adding it to the gradient (AdamW,
     Loshchilov & Hutter 2019, algorithm 2).
     """
 
@@ -135,8 +135,8 @@ class CaffeOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter once, from the gradients that are there."""
-        assert closure is None, "Caffe's rules ask for the gradient once"
+        """Update every parameter once with its current gradient."""
+        assert closure is None, "Caffe's rules evaluate the gradient once per step"
         for group in self.param_groups:
             for parameter in group["params"]:
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
@@ -155,7 +155,7 @@ class CaffeOptimizer(torch.optim.Optimizer):
 
 
 def memory(state: State, name: str, like: Tensor) -> Tensor:
-    """The state's tensor of this name; zeros of the shape of `like` at first."""
+    """The tensor `name` of the state; created with zeros of the shape of `like` on first use."""
     if name not in state:
         state[name] = torch.zeros_like(like, memory_format=torch.preserve_format)
     tensor: Tensor = state[name]
@@ -163,11 +163,10 @@ def memory(state: State, name: str, like: Tensor) -> Tensor:
 
 
 def clip_summed_gradients(parameters: list[Tensor], limit: float, iter_size: int) -> float:
-    """Scale gradients down, in place, so that the L2 norm of all of them together is at most `limit`; returns the norm.
+    """Scale all gradients in place so that their total L2 norm is at most `limit`. Returns the norm before scaling.
 
-    The gradients are means over `iter_size` batches. Caffe clips their sum, before it divides: so the norm that is
-    held against `limit`, and returned, is iter_size times that of the means (sgd_solver.cpp, ApplyUpdate).
-    No gradients give 0.
+    The gradients are means over `iter_size` batches. Caffe clips their sum, before it divides by iter_size. So the norm
+    here is iter_size times the norm of the means (sgd_solver.cpp, ApplyUpdate). No gradients give 0.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     squares = sum((float(gradient.double().square().sum()) for gradient in gradients), 0.0)

@@ -1,7 +1,7 @@
-"""What Caffe prints with debug_info: the mean size of each layer's data, parameters and gradients (net.cpp).
+"""Log lines of Caffe's debug_info: mean absolute values of each layer's data, parameters and gradients (net.cpp).
 
-The size is the mean of absolute values, as Caffe's asum / count. A line begins with what is looked at: [Forward] a
-layer's output, [Backward] the gradient on it, [Update] a parameter and its gradient, and the norms of all together.
+The mean absolute value is Caffe's asum / count. [Forward] lines are for the output of a layer, [Backward] lines for the
+gradient of this output, [Update] lines for a parameter and its gradient, and for the norms of all parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class DebugInfo:
-    """Collects the lines of one iteration after another."""
+    """Collects the lines of each iteration."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -24,7 +24,7 @@ class DebugInfo:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[DebugInfo]:
-        """Look at what flows through the module's layers (those without layers inside) within the block."""
+        """Record the outputs of the module's leaf layers, and their gradients, within the block."""
         handles = [
             layer.register_forward_hook(self._hook(name or type(layer).__name__))
             for name, layer in self._module.named_modules()
@@ -51,7 +51,7 @@ class DebugInfo:
         return note
 
     def take(self) -> list[str]:
-        """The lines since the last time, with the parameters and the gradients as they now are."""
+        """The lines since the last call, and those of the current parameters and gradients."""
         parameters = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
         lines = [
             f"[Update] {name}, data: {mean_size(p):.6g}; gradient: {mean_size(p.grad):.6g}" for name, p in parameters
@@ -68,15 +68,15 @@ class DebugInfo:
 
 
 def mean_size(tensor: Tensor | None) -> float:
-    """The mean of the absolute values; 0 of none."""
+    """The mean of the absolute values; 0 for None or an empty tensor."""
     return float(tensor.detach().double().abs().mean()) if tensor is not None and tensor.numel() else 0.0
 
 
 def l1_norm(tensors: list[Tensor]) -> float:
-    """The sum of all absolute values; 0 of none."""
+    """The sum of all absolute values; 0 for an empty list."""
     return sum((float(tensor.double().abs().sum()) for tensor in tensors), 0.0)
 
 
 def l2_norm(tensors: list[Tensor]) -> float:
-    """The root of the sum of all squares; 0 of none."""
+    """The root of the sum of all squares; 0 for an empty list."""
     return math.sqrt(sum((float(tensor.double().square().sum()) for tensor in tensors), 0.0))

@@ -1,4 +1,4 @@
-"""The weights that a training starts from, out of a file: by name, as Caffe's CopyTrainedLayersFrom."""
+"""Loads initial weights from a file by parameter name, as Caffe's CopyTrainedLayersFrom."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def take_weights(module: nn.Module, path: Path) -> None:
-    """Give the module each tensor of the file that has its name; what is only in one of the two is logged.
+    """Copy each tensor of the file to the parameter or buffer with the same name. Unmatched names are logged.
 
-    path: .safetensors, or a state dict or a snapshot of the solver as torch saves it (read without running its code).
-    Raises FileNotFoundError; ValueError where it is no such file, no name fits, or a tensor has another shape.
+    path: a .safetensors file, or a state dict or solver snapshot saved by torch (loaded with weights_only=True).
+    Raises FileNotFoundError, and ValueError if the file has another format, no name matches, or a shape differs.
     """
     state, own = read_weights(path), module.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own}
@@ -27,20 +27,20 @@ def take_weights(module: nn.Module, path: Path) -> None:
         if tensor.shape != own[name].shape:
             raise ValueError(
                 f"{path}: {name}: expected shape {tuple(own[name].shape)}, got {tuple(tensor.shape)}; "
-                "rename the layer that is to start anew, as with Caffe"
+                "rename the layer to start it from random weights, as in Caffe"
             )
     module.load_state_dict(fitting, strict=False)
-    logger.info("%s: %d of %d tensors taken over", path, len(fitting), len(own))
+    logger.info("%s: %d of %d tensors loaded", path, len(fitting), len(own))
     for what, names in (
-        ("not in the file, left as they were", own.keys() - state.keys()),
-        ("not in the network, left out", state.keys() - own.keys()),
+        ("of the network are not in the file and keep their values", own.keys() - state.keys()),
+        ("of the file are not in the network and are ignored", state.keys() - own.keys()),
     ):
         if names:
             logger.warning("%s: %d tensors %s: %s", path, len(names), what, ", ".join(sorted(names)))
 
 
 def check_start_weights(weights: str | None, setting: str) -> None:
-    """Raise ValueError, naming the setting, where it names a file without tensors, or none: before any work."""
+    """Raise ValueError, which names the setting, if the file is missing or has no tensors. Call it before any work."""
     if weights is None:
         return
     try:
@@ -48,11 +48,11 @@ def check_start_weights(weights: str | None, setting: str) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(f"{setting}: {str(error).removeprefix('solver.weights: ')}") from error
     if not found:
-        raise ValueError(f"{setting}: {weights}: expected weights, got a file without any")
+        raise ValueError(f"{setting}: {weights}: expected a file with weights, got one without tensors")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU. Errors as in `take_weights`."""
+    """The tensors of a file by name, on the CPU. Raises the errors of `take_weights`."""
     if path.is_dir():
         raise ValueError(f"{path}: expected a file of weights, got a folder; name the file in it")
     if not path.is_file():
@@ -68,10 +68,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pt(path: Path) -> dict[str, object]:
-    """A snapshot's model, or the file's own state dict."""
+    """The model's state dict from a snapshot, or the state dict that is the whole file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+    except Exception as error:  # torch.load passes on any error of its zip and pickle readers
         raise ValueError(f"{path}: expected weights, got a file that can't be read ({type(error).__name__})") from error
     if isinstance(state, dict) and "iteration" in state:
         state = state.get("model")

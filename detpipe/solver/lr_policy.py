@@ -1,4 +1,4 @@
-"""The learning rate as a function of the iteration: Caffe's policies, one formula each, and warm-up with cosine."""
+"""Learning rate schedules: Caffe's policies, cosine decay, and linear warm-up."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Policy(enum.Enum):
 
 @dataclass(kw_only=True)
 class LrPolicy:
-    """How the learning rate falls."""
+    """The schedule of the learning rate."""
 
     policy: Policy = Policy.cosine
-    """Which formula; the fields below serve only some of them."""
+    """The schedule. Each of the other settings applies only to the schedules that it names."""
     gamma: float = 0.1
-    """step, multistep, exp, inv, sigmoid: the factor."""
+    """Factor of the decay for step, multistep, exp, inv and sigmoid."""
     stepsize: int = 1000
-    """step: iterations between two drops; sigmoid: the iteration of half the rate."""
+    """For step: iterations between two drops. For sigmoid: the iteration at which the rate is half."""
     stepvalue: list[int] = field(default_factory=list)
-    """multistep: the iterations of the drops, ascending."""
+    """For multistep: the iterations of the drops, ascending."""
     power: float = 1.0
-    """inv, poly: the exponent."""
+    """Exponent of the decay for inv and poly."""
     warmup_iter: int = 0
-    """Iterations in which the rate rises linearly to where the policy then is (Goyal et al. 2017, section 2.2)."""
+    """Iterations of linear warm-up, for all schedules (Goyal et al. 2017, section 2.2); 0: no warm-up."""
     warmup_start: float = 0.1
-    """The share of the rate at iteration 0 of the warm-up."""
+    """Factor of the learning rate at the start of the warm-up, 0 to 1."""
 
     def __post_init__(self) -> None:
         if self.stepsize < 1:
@@ -55,11 +55,11 @@ class LrPolicy:
             )
 
     def factor(self, iteration: int, max_iter: int) -> float:
-        """The share of the base rate at `iteration` (0 is the first) of `max_iter`.
+        """The factor of the base rate at `iteration` (from 0) of `max_iter`.
 
         fixed: 1. step: gamma ^ floor(i / stepsize). multistep: gamma ^ (stepvalues <= i). exp: gamma ^ i.
         inv: (1 + gamma i) ^ -power. poly: (1 - i / max_iter) ^ power. sigmoid: 1 / (1 + exp(-gamma (i - stepsize))).
-        cosine: (1 + cos(pi i / max_iter)) / 2. Raises ValueError where that is no finite number.
+        cosine: (1 + cos(pi i / max_iter)) / 2. Raises ValueError if the result is not finite.
         """
         warmup = 1.0
         if iteration < self.warmup_iter:
@@ -67,16 +67,15 @@ class LrPolicy:
         try:
             factor = self._policy_factor(iteration, max_iter)
         except (OverflowError, ZeroDivisionError, TypeError) as error:  # TypeError: a root of a negative number
-            raise ValueError(self._no_rate(iteration, max_iter)) from error
+            raise ValueError(self._not_finite(iteration, max_iter)) from error
         if not math.isfinite(factor):
-            raise ValueError(self._no_rate(iteration, max_iter))
+            raise ValueError(self._not_finite(iteration, max_iter))
         return warmup * factor
 
-    def _no_rate(self, iteration: int, max_iter: int) -> str:
+    def _not_finite(self, iteration: int, max_iter: int) -> str:
         return (
-            f"solver.lr: expected a policy with a finite rate, got {self.policy.value} with gamma {self.gamma} "
-            "and power "
-            f"{self.power}, which has none at iteration {iteration} of {max_iter}"
+            f"solver.lr: expected a finite learning rate, got none from {self.policy.value} with gamma {self.gamma} "
+            f"and power {self.power} at iteration {iteration} of {max_iter}; change gamma or power"
         )
 
     def _policy_factor(self, iteration: int, max_iter: int) -> float:
@@ -94,7 +93,7 @@ class LrPolicy:
             case Policy.poly:
                 return float((1 - iteration / max_iter) ** self.power)
             case Policy.sigmoid:
-                # Bounded, because exp overflows for a gamma that a user may well write.
+                # Bounded, because exp would overflow for some usual values of gamma.
                 return 1 / (1 + math.exp(min(-self.gamma * (iteration - self.stepsize), 700.0)))
             case Policy.cosine:
                 return (1 + math.cos(math.pi * iteration / max_iter)) / 2

@@ -1,8 +1,8 @@
-"""The optimiser of a training, and its parameters in groups with their own lr_mult and decay_mult, as in Caffe.
+"""Builds the optimiser and its parameter groups with lr_mult and decay_mult, as in Caffe.
 
-Two habits of fine-tuning stand here: layers that start from nothing learn faster than those with pretrained weights,
-and biases and norms don't decay. Caffe has neither: there the network's prototxt says it parameter by parameter, and
-without a word all have a factor of 1. What a prototxt says counts here, too, times what `lr_mult` and `decay_mult` say.
+Two rules of fine-tuning are defaults here: new layers learn faster than pretrained ones, and biases and norm layers
+have no weight decay. Caffe has no such defaults; its network prototxt sets the factors of each parameter (default 1).
+Factors from a prototxt are also used here, multiplied by those of `lr_mult` and `decay_mult`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ def parameter_groups(
     decay_mult: Mapping[str, float] | None = None,
     stated: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of `module` in groups for a torch optimiser, in a stable order.
+    """Group the trainable parameters of `module` for a torch optimiser, in a stable order.
 
-    Each group: params, names, lr_mult (new_lr_mult for parameters of `new_modules`, else 1; times the factor of
-    `lr_mult`), weight_decay (`weight_decay` times the factor of `decay_mult`; where that has none, 0 for biases and
-    for whatever has one dimension, as a norm's scale). The factors' keys are parameters' names, or patterns of them as
-    in a shell (`*.bias`); of several that match, the last counts. Frozen parameters are in no group. stated: by
-    parameter's name lr_mult and decay_mult that the network itself states; both are multiplied with the above.
+    Each group has params, names, lr_mult (new_lr_mult for parameters of `new_modules`, else 1; times the factor in
+    `lr_mult`) and weight_decay (`weight_decay` times the factor in `decay_mult`; without such a factor it is 0 for
+    biases and other one-dimensional parameters, such as the scale of a norm layer). Keys of `lr_mult` and `decay_mult`
+    are parameter names or shell patterns (`*.bias`); if several match, the last one is used. stated: from parameter
+    name to (lr_mult, decay_mult) of the network itself, which are multiplied by the factors above. Frozen parameters
+    are in no group.
 
-    Raises ValueError where nothing is trainable, and for a pattern that fits no parameter.
+    Raises ValueError if nothing is trainable, and for a pattern that matches no parameter.
     """
     rate_of, decay_of = (
         multipliers(module, "lr_mult", lr_mult or {}),
@@ -57,26 +58,29 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     if not groups:
-        raise ValueError("expected at least one trainable parameter, got none: everything is frozen")
+        raise ValueError("expected at least one trainable parameter, got none: everything is frozen; freeze less")
     return [groups[key] for key in sorted(groups)]
 
 
 def multipliers(module: nn.Module, setting: str, patterns: Mapping[str, float]) -> dict[str, float]:
-    """Parameter's name -> factor, for those that a pattern fits. Raises ValueError for a pattern that fits none."""
+    """From parameter name to factor, for the parameters that match a pattern.
+
+    Raises ValueError for a pattern that matches no parameter.
+    """
     names = [name for name, _ in module.named_parameters()]
     found: dict[str, float] = {}
     for pattern, factor in patterns.items():
         fitting = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not fitting:
             raise ValueError(
-                f"solver.{setting}: expected names of parameters, as {names[:2]}, got {pattern!r}, that fits none"
+                f"solver.{setting}: expected names of parameters such as {names[:2]}, got {pattern!r}, which fits none"
             )
         found.update(dict.fromkeys(fitting, factor))
     return found
 
 
 def make_optimizer(config: SolverConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """torch's optimiser, or Caffe's rule by its name, over `groups` (see parameter_groups)."""
+    """Make torch's optimiser or Caffe's rule, as in config.type, for `groups` (see parameter_groups)."""
     groups = [{"lr": config.base_lr * group["lr_mult"], **group} for group in groups]
     if config.type is Optimizer.sgd:
         return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum)
@@ -92,7 +96,7 @@ def make_optimizer(config: SolverConfig, groups: list[dict[str, Any]]) -> torch.
 
 
 def caffe_rule(config: SolverConfig) -> Rule:
-    """Caffe's formula of config.type. Raises ValueError for torch's types."""
+    """The Caffe rule of config.type. Raises ValueError for torch's types."""
     match config.type:
         case Optimizer.caffe_sgd:
             return Sgd(config.momentum)

@@ -1,4 +1,4 @@
-"""What is made ahead in threads while something else computes: batches by their number, and streams."""
+"""Prefetching in threads: of batches by index, and of streams."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 
 class Prefetcher(Generic[Batch]):
-    """Iterates over make(i) for i in start, ..., stop - 1, in this order, made at most `depth` ahead.
+    """Iterates over make(i) for i in start, ..., stop - 1, in this order, computed at most `depth` ahead.
 
-    Threads are enough: decoding and resizing release the interpreter's lock, and a batch is made many times faster
-    than it is used. With one, make is called in order; with more, by several at a time, and what comes out is in order
-    all the same. An exception of `make` is raised at its batch's turn. `waited`: seconds spent waiting so far.
+    Threads are sufficient: decoding and resizing release the interpreter's lock, and making a batch takes much less
+    time than using it. With one thread, `make` is called in order. With more, calls overlap, but the results are still
+    in order. An exception of `make` is raised when the iteration reaches its batch. `waited`: seconds spent waiting.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Prefetcher(Generic[Batch]):
             with self._changed:
                 self._made[index] = made
                 if isinstance(made, BaseException):
-                    self._stop = min(self._stop, index + 1)  # nothing after it will be asked for
+                    self._stop = min(self._stop, index + 1)  # later batches will not be used
                 self._changed.notify_all()
 
     def _claim(self) -> int | None:
-        """The number of the next batch to make, once there is room for it; None when there is none."""
+        """Wait for space, then return the index of the next batch to make; None at the end."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or self._next >= self._stop or self._next < self._turn + self._depth
@@ -71,7 +71,7 @@ class Prefetcher(Generic[Batch]):
             yield item
 
     def close(self) -> None:
-        """Stop the threads; safe to call more than once."""
+        """Stop the threads. May be called more than once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -80,13 +80,13 @@ class Prefetcher(Generic[Batch]):
 
 
 def read_ahead(stream: Iterable[Item], *, depth: int = 3) -> Iterator[Item]:
-    """The items of a stream in order, taken from it in a side thread, at most `depth` ahead.
+    """The items of a stream in order, read in a background thread at most `depth` ahead.
 
-    An exception of the stream is raised at its item's turn; an empty stream gives nothing. The thread ends with the
+    An exception of the stream is raised in place of its item. An empty stream gives no items. The thread ends with the
     iterator.
     """
     items, end = iter(stream), object()
-    # How many there are is not known, so the end is marked.
+    # The number of items is unknown, so the end has a marker.
     ahead: Prefetcher[Any] = Prefetcher(lambda _: next(items, end), 0, 1 << 62, depth=depth)
     try:
         for item in ahead:

@@ -1,4 +1,4 @@
-"""Snapshots: the state of a training after an iteration, from which it goes on to the same bytes as an unbroken one."""
+"""Snapshots of a training. A training that resumes from one produces the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ _NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
 
 
 class SnapshotError(ValueError):
-    """A snapshot that can't be read, or belongs to another training."""
+    """A snapshot can't be read, or belongs to another training."""
 
 
 def snapshot_path(folder: Path, iteration: int, prefix: str = "") -> Path:
-    """The file of the snapshot after `iteration` iterations; of a prefix that is a path the last part counts."""
-    return folder / f"{_front(prefix)}iter_{iteration:07d}.pt"
+    """The file of the snapshot after `iteration` iterations. If the prefix is a path, its last part is used."""
+    return folder / f"{_name_prefix(prefix)}iter_{iteration:07d}.pt"
 
 
 def best_path(folder: Path, prefix: str = "") -> Path:
-    """The file of the weights that validated best."""
-    return folder / f"{_front(prefix)}best.pt"
+    """The file of the weights with the best validation result."""
+    return folder / f"{_name_prefix(prefix)}best.pt"
 
 
-def _front(prefix: str) -> str:
+def _name_prefix(prefix: str) -> str:
     name = Path(prefix).name
     return f"{name}_" if name else ""
 
 
 def iteration_of(path: Path) -> int:
-    """The number in a snapshot's name. Raises ValueError for another name."""
+    """The iteration in a snapshot's file name. Raises ValueError for any other name."""
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise ValueError(f"{path}: expected the name of a snapshot, as iter_0000100.pt")
+        raise ValueError(f"{path}: expected the name of a snapshot such as iter_0000100.pt, got {path.name}")
     return int(match[1])
 
 
 def find_snapshots(folder: Path) -> list[Path]:
-    """The snapshots in `folder`, oldest first, whatever their prefix; a folder that is not there has none."""
+    """The snapshots in `folder` with any prefix, oldest first; a missing folder has none."""
     found = [path for path in folder.glob("*.pt") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (iteration_of(path), path.name))
 
 
 def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: int, prefix: str = "") -> Path:
-    """Write `state` whole or not at all, then delete all but the `keep` newest. Returns the path.
+    """Write `state` atomically, then delete all but the `keep` newest snapshots. Returns the path.
 
-    state: tensors, numbers, strings and containers of them: what torch.load(weights_only=True) gives back.
+    state: tensors, numbers, strings and containers of them, as torch.load(weights_only=True) can read.
     """
     path = snapshot_path(folder, iteration, prefix)
     with replaced(path) as scratch:
@@ -64,21 +64,21 @@ def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: 
 
 
 def drop_snapshots_after(folder: Path, iteration: int) -> None:
-    """Delete the snapshots after `iteration`: a training that goes on from there makes its own."""
+    """Delete the snapshots after `iteration`, because a training that resumes there writes its own."""
     for path in find_snapshots(folder):
         if iteration_of(path) > iteration:
             path.unlink()
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """The state in a snapshot, on the CPU. Raises SnapshotError naming the file where it can't be read."""
+    """The state in a snapshot, on the CPU. Raises SnapshotError, which names the file, if it can't be read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
-        # Its own words advise to load the file with weights_only=False, which would run what is in it.
+    except Exception as error:  # torch.load passes on any error of its zip and pickle readers
+        # torch's message is not shown: it advises weights_only=False, which would run code from the file.
         raise SnapshotError(
             f"{path}: expected a snapshot, got a file that can't be read ({type(error).__name__}); "
-            "delete it to go on from the one before"
+            "delete it to resume from the one before"
         ) from error
     if not isinstance(state, dict) or "iteration" not in state:
         raise SnapshotError(f"{path}: expected a snapshot of detpipe's solver, got another file; delete it")
@@ -87,9 +87,9 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """All of a training that changes from iteration to iteration: what a snapshot holds.
+    """The state of a training that changes with each iteration, as stored in a snapshot.
 
-    average and smoothed: None where the training has none. best: the best number of a validation so far, or None.
+    average and smoothed: None if the training has none. best: the best validation result so far, or None.
     """
 
     module: nn.Module
@@ -99,7 +99,7 @@ class TrainingState:
     best: float | None = None
 
     def state(self) -> dict[str, Any]:
-        """As a snapshot holds it; a training without average, smoothed loss and best has the two first alone."""
+        """The content of a snapshot: "model" and "optimizer"; "average", "losses" and "best" if they exist."""
         state: dict[str, Any] = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.average is not None:
             state["average"] = self.average.state_dict()
@@ -110,7 +110,7 @@ class TrainingState:
         return state
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what a snapshot held. What is only watched may have been off when it was written."""
+        """Load the content of a snapshot. "losses" and "best" may be missing, if they were off when it was written."""
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:

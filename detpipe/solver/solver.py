@@ -1,7 +1,7 @@
-"""The training loop on iterations, in the manner of Caffe's solver.cpp; it knows nothing of images or detection.
+"""The training loop by iterations, modelled on Caffe's solver.cpp. It does not depend on images or detection.
 
-An iteration is one update of the weights, made of `iter_size` batches. Everything that is random in it comes from
-(seed, iteration), so a training that was killed and resumed ends with the same bytes as an unbroken one.
+An iteration is one update of the weights from `iter_size` batches. All random numbers in it depend only on the seed and
+the iteration, so a training that was killed and resumed produces the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ Batch = TypeVar("Batch")
 
 
 class DivergedError(RuntimeError):
-    """The loss is no number any more."""
+    """The loss is NaN or infinite."""
 
 
 @dataclass(kw_only=True)
 class Solver(Generic[Batch]):
-    """One training: what is trained, on what, by which loss.
+    """One training of a module.
 
-    groups: of torch's optimiser, each with "lr_mult" (see parameter_groups). make_batch: from the number of a batch
-    (0, 1, ...) to the batch, a pure function; with prefetch_threads several threads call it. loss: named scalars of a
-    batch; "loss" is what is minimised. validate: named numbers for the log, or None. folder: of snapshots and logs.
-    key: digest of everything that makes this training what it is; a snapshot with another key is refused. seed: for
-    what is random in an iteration; config.random_seed wins. ranks: of several processes, each of which makes its own
-    part of a batch; the losses are means over parts of equal size.
+    groups: parameter groups of torch's optimiser, each with "lr_mult" (see parameter_groups). make_batch: a pure
+    function from the index of a batch (0, 1, ...) to the batch; it must be thread-safe if prefetch_threads > 1. loss:
+    named scalars of a batch; "loss" is minimised. validate: returns named numbers for the log, or None. folder: of
+    snapshots and logs. key: digest of all settings and inputs of the training; a snapshot with another key is refused.
+    seed: of random numbers in the iterations; config.random_seed overrides it. ranks: of a distributed training; each
+    rank makes its own part of a batch, and the losses are means over parts of equal size.
     """
 
     config: SolverConfig
@@ -77,11 +77,11 @@ class Solver(Generic[Batch]):
     ranks: Ranks = field(default_factory=Ranks)
 
     def run(self) -> dict[str, float]:
-        """Train to max_iter, from a snapshot where config.resume says so and there is one.
+        """Train to max_iter, and first resume from a snapshot if config.resume says so.
 
-        Returns the summary: iterations, seconds and examples_per_second of this process, waiting (the share of time
-        spent waiting for data). Raises Interrupted after SIGINT or SIGTERM, with a snapshot written, and
-        DivergedError when the loss is not finite.
+        Returns a summary: iterations, seconds and examples_per_second of this process, and waiting (the share of time
+        spent waiting for data, 0 to 1). Raises Interrupted after SIGINT or SIGTERM, when a snapshot has been written,
+        and DivergedError if the loss is not finite.
         """
         self._check()
         state = self._fresh_state()
@@ -125,21 +125,21 @@ class Solver(Generic[Batch]):
         }
 
     def _check(self) -> None:
-        """What would else fail after hours."""
+        """Check for errors that would otherwise be raised after hours."""
         if self.config.prototxt is not None:
             raise ValueError(
-                f"solver.prototxt={self.config.prototxt}: expected settings that are read; the command line reads the "
-                "file, and in Python read_solver_prototxt does"
+                f"solver.prototxt={self.config.prototxt}: expected null, because the solver does not read the file; in "
+                "Python, use read_solver_prototxt"
             )
         if self.config.snapshot_best is not None and self.validate is None:
-            raise ValueError("solver.snapshot_best: expected something to validate on, got none")
+            raise ValueError("solver.snapshot_best: expected a validation set, got none; set snapshot_best=null")
         if self.max_iter:
             self.config.lr.factor(0, self.max_iter)
             self.config.lr.factor(self.max_iter - 1, self.max_iter)
 
     @property
     def _is_silent(self) -> bool | None:
-        """Of tqdm: None shows the bar on a terminal."""
+        """Value of tqdm's `disable`; None shows the bar only on a terminal."""
         return None if self.ranks.is_first else True
 
     def _fresh_state(self) -> TrainingState:
@@ -155,8 +155,8 @@ class Solver(Generic[Batch]):
     def _step(
         self, state: TrainingState, step: nn.Module, iteration: int, stream: Iterator[Batch]
     ) -> dict[str, Tensor]:
-        """One update; returns the mean of each loss over its batches, of all ranks."""
-        # Dropout takes no generator of its own: the global one is set, for this iteration alone. Ranks draw apart.
+        """Make one update. Returns the mean of each loss over its batches and all ranks."""
+        # torch's dropout has no generator argument, so the global generators are seeded. Each rank has another seed.
         seed_generators((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
         self.module.train()
         optimizer = state.optimizer
@@ -165,7 +165,7 @@ class Solver(Generic[Batch]):
             group["lr"] = self.config.base_lr * group["lr_mult"] * factor
         optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
-        with self._looking(iteration):
+        with self._logging_debug_info(iteration):
             for part in range(self.config.iter_size):
                 losses = self._backward(step, next(stream), last=part == self.config.iter_size - 1)
                 for name, value in losses.items():
@@ -180,16 +180,18 @@ class Solver(Generic[Batch]):
         return means
 
     def _backward(self, step: nn.Module, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
-        """The losses of a batch, and its gradients added; ranks average them with the last batch of an update alone."""
-        waits = isinstance(step, nn.parallel.DistributedDataParallel) and not last
-        with self.ranks.noticing_losses(), without_averaging(step) if waits else contextlib.nullcontext():
+        """Add the gradients of a batch and return its losses. Ranks average gradients only with the last batch."""
+        local: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if isinstance(step, nn.parallel.DistributedDataParallel) and not last:
+            local = step.no_sync()
+        with self.ranks.translating_errors(), local:
             losses: Mapping[str, Tensor] = step(batch)
             (losses["loss"] / self.config.iter_size).backward()
         return losses
 
     @contextlib.contextmanager
-    def _looking(self, iteration: int) -> Iterator[None]:
-        """With debug_info, log the sizes of what flows forward and backward within the block."""
+    def _logging_debug_info(self, iteration: int) -> Iterator[None]:
+        """With debug_info, log mean absolute values of the forward and backward passes in the block."""
         if not self.config.debug_info:
             yield
             return
@@ -218,13 +220,13 @@ class Solver(Generic[Batch]):
         begun: float,
         start: int,
     ) -> None:
-        """A row every `display` iterations, with the validation's numbers where one is due."""
+        """Log a row every `display` iterations and after each validation."""
         progress.update(1)
         last = done == self.max_iter
-        tests = self.validate is not None and (
+        validates = self.validate is not None and (
             last or (self.config.test_interval > 0 and done % self.config.test_interval == 0)
         )
-        if not (tests or last or done % self.config.display == 0):
+        if not (validates or last or done % self.config.display == 0):
             return
         numbers = {name: round(float(value), 6) for name, value in losses.items()}
         check_finite(losses, done)
@@ -239,15 +241,17 @@ class Solver(Generic[Batch]):
         }
         if state.smoothed is not None:
             row["smoothed_loss"] = round(state.smoothed.mean, 6)
-        if tests:
+        if validates:
             row.update(self._validated(state, done))
         row.update({"examples_per_second": round(rate, 1), "waiting": round(batches.waited / elapsed, 4)})
         log.append(row)
-        progress.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s, waiting {row['waiting']:.1%}")
+        progress.set_postfix_str(
+            f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s, data loading {row['waiting']:.1%} of the time"
+        )
         logger.info("train %s", ", ".join(f"{name} {value:g}" for name, value in row.items()))
 
     def _validated(self, state: TrainingState, done: int) -> dict[str, float]:
-        """The validation's numbers, of the averaged weights where there are such; the best weights stay on disk."""
+        """Validate the averaged weights, or the current ones without an average, and keep the best on disk."""
         assert self.validate is not None
         with averaged_weights(self.module, state.average):
             self.module.eval()
@@ -268,44 +272,47 @@ class Solver(Generic[Batch]):
         path = best_path(self.folder / "snapshots", self.config.snapshot_prefix)
         with replaced(path) as scratch:
             torch.save({"iteration": done, "key": self.key, "model": self.module.state_dict(), name: value}, scratch)
-        logger.info("best %s so far, %g, after iteration %d: %s", name, value, done, path)
+        logger.info("best %s so far: %g after iteration %d, saved to %s", name, value, done, path)
 
     def _save(
         self, state: TrainingState, done: int, losses: Mapping[str, Tensor], stop: StopRequest, save: SaveRequest
     ) -> None:
-        """Write a snapshot where one is due or a signal asks for it. Raises Interrupted where a signal says stop."""
+        """Write a snapshot if it is due or a signal requests it. Raises Interrupted if a signal requests to stop."""
         last = done == self.max_iter
         due = self.config.snapshot and done % self.config.snapshot == 0 and not last
         due = due or (last and self.config.snapshot_after_train)
-        asked, stopped = self.ranks.any(save.take()), self.ranks.any(bool(stop))  # a signal may reach one rank alone
-        if not (stopped or due or asked):
+        # A signal may reach only one of the ranks.
+        requested, stopped = self.ranks.any(save.take()), self.ranks.any(bool(stop))
+        if not (stopped or due or requested):
             return
-        check_finite(losses, done)  # a snapshot of NaN would diverge again at every restart
+        check_finite(losses, done)  # a training would diverge again after each resume from a snapshot with NaN
         folder, prefix = self.folder / "snapshots", self.config.snapshot_prefix
         if self.ranks.is_first:
-            held = {"iteration": done, "key": self.key, **state.state()}
-            save_snapshot(folder, done, held, keep=self.config.snapshot_keep, prefix=prefix)
+            content = {"iteration": done, "key": self.key, **state.state()}
+            save_snapshot(folder, done, content, keep=self.config.snapshot_keep, prefix=prefix)
         path = snapshot_path(folder, done, prefix)
-        logger.info("snapshot after iteration %d: %s", done, path)
+        logger.info("snapshot after iteration %d saved to %s", done, path)
         if stopped:
             name = stop.signal.name if stop.signal is not None else "a signal to another rank"
             raise Interrupted(f"{name}: snapshot written to {path}")
 
     def _start(self, state: TrainingState) -> int:
-        """Take up the snapshot that config.resume names; returns the iterations that are done (0 without one)."""
+        """Resume from the snapshot that config.resume selects. Returns its iteration, or 0 without a snapshot."""
         folder, done = self.folder / "snapshots", 0
         path = self._snapshot_to_resume(folder)
         if path is not None:
-            held = load_snapshot(path)
-            if held.get("key") != self.key:
+            content = load_snapshot(path)
+            if content.get("key") != self.key:
                 advice = (
-                    f"delete {path.parent} to start anew" if self.config.resume == "auto" else "name one of this one"
+                    f"delete {path.parent} to start again"
+                    if self.config.resume == "auto"
+                    else "set solver.resume to one of its own"
                 )
-                raise SnapshotError(f"{path}: belongs to another training; {advice}")
-            state.load(held)
-            done = int(held["iteration"])
-            logger.info("resumed after iteration %d from %s", done, path)
-        self.ranks.wait()  # until all have read, none may delete
+                raise SnapshotError(f"{path}: expected a snapshot of this training, got one of another; {advice}")
+            state.load(content)
+            done = int(content["iteration"])
+            logger.info("resumed from iteration %d of %s", done, path)
+        self.ranks.wait()  # no rank may delete snapshots before all ranks have read theirs
         if self.ranks.is_first and self.config.resume != "auto":
             drop_snapshots_after(folder, done)
             if self.config.resume == "none":
@@ -324,9 +331,10 @@ class Solver(Generic[Batch]):
 
 
 def seed_generators(seed: int) -> None:
-    """As torch.manual_seed, but only of devices in use.
+    """Seed the CPU generator, and those of CUDA if it is in use.
 
-    Where there is no CUDA, torch's keeps the seed and a traceback for later: a millisecond and memory, every iteration.
+    Before CUDA is initialised, torch.manual_seed stores the seed and a traceback in every call, which costs memory and
+    about a millisecond.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -334,7 +342,7 @@ def seed_generators(seed: int) -> None:
 
 
 class LossModule(nn.Module):
-    """The network and its loss as one module from a batch to named scalars: what DistributedDataParallel wraps."""
+    """A network and its loss as one module, from a batch to named scalars, for DistributedDataParallel."""
 
     def __init__(self, module: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]]) -> None:
         super().__init__()
@@ -342,19 +350,12 @@ class LossModule(nn.Module):
         self._loss = loss
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of a batch; "loss" is what is minimised."""
+        """The losses of a batch; "loss" is minimised."""
         return dict(self._loss(batch))
 
 
-def without_averaging(step: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Gradients are added up in each rank alone within the block."""
-    assert isinstance(step, nn.parallel.DistributedDataParallel)
-    context: contextlib.AbstractContextManager[None] = step.no_sync()
-    return context
-
-
 def check_finite(losses: Mapping[str, Tensor], done: int) -> None:
-    """Raise DivergedError where the loss after `done` iterations is no number any more."""
+    """Raise DivergedError if the loss after `done` iterations is NaN or infinite."""
     loss = float(losses["loss"])
     if not math.isfinite(loss):
-        raise DivergedError(f"iteration {done}: the loss is {loss}; lower solver.base_lr")
+        raise DivergedError(f"iteration {done}: expected a finite loss, got {loss}; lower solver.base_lr")

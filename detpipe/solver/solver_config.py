@@ -1,18 +1,18 @@
-"""The settings of a training: Caffe's SolverParameter under its own names, and what came after Caffe."""
+"""The settings of a training: Caffe's SolverParameter with the same names, and newer options."""
 
 from __future__ import annotations
 
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from detpipe.solver.lr_policy import LrPolicy
 
 
 class Regularization(enum.Enum):
-    """What weight decay adds to a gradient: decay x w (the gradient of decay |w|^2 / 2), or decay x sign(w)."""
+    """Weight decay adds to the gradient: decay x w (l2, the gradient of decay |w|^2 / 2), or decay x sign(w) (l1)."""
 
     l1 = "l1"
     l2 = "l2"
@@ -33,7 +33,7 @@ class Optimizer(enum.Enum):
 
     @property
     def of_caffe(self) -> bool:
-        """Whether it is one of Caffe's formulas."""
+        """Whether it is one of Caffe's rules."""
         return self.value.startswith("caffe_")
 
 
@@ -42,77 +42,77 @@ WITHOUT_MOMENTUM = (Optimizer.caffe_adagrad, Optimizer.caffe_rmsprop)
 
 @dataclass(kw_only=True)
 class SolverConfig:
-    """Caffe's SolverParameter, as far as it is used."""
+    """Settings of the training loop, named as in Caffe's SolverParameter."""
 
     type: Optimizer = Optimizer.adamw
-    """The update rule."""
+    """The optimiser: torch's SGD or AdamW, or one of Caffe's update rules."""
     max_iter: int = 300
-    """Iterations of the whole training; 0 saves the network as it starts."""
+    """Number of iterations of the training; 0 saves the network without training."""
     epochs: float | None = None
-    """Passes over the data; where given, converted to iterations in place of max_iter."""
+    """Number of passes over the data; if set, it replaces max_iter."""
     base_lr: float = 5e-4
-    """The learning rate, before the policy and the groups' multipliers."""
+    """Base learning rate. It is multiplied by the schedule (`lr`) and by `new_lr_mult` and `lr_mult`."""
     lr: LrPolicy = field(default_factory=LrPolicy)
-    """How the rate falls."""
+    """Schedule of the learning rate."""
     momentum: float = 0.9
-    """Of SGD and Nesterov; Adam's beta 1; AdaDelta's rho."""
+    """Momentum of SGD and Nesterov; beta 1 of Adam and AdamW; rho of AdaDelta."""
     weight_decay: float = 1e-4
-    """On weights; biases and norms don't decay, unless decay_mult says so."""
+    """Weight decay. Biases and norm layers have none, unless decay_mult sets a factor for them."""
     new_lr_mult: float = 10.0
-    """Learning rate of layers that start from nothing, over that of pretrained ones."""
+    """Learning rate of new layers, as a multiple of that of pretrained layers."""
     batch_size: int = 64
-    """Examples of one batch."""
+    """Number of examples in a batch."""
     iter_size: int = 1
-    """Batches whose gradients are averaged for one update."""
+    """Number of batches whose gradients are averaged for one update."""
     clip_gradients: float | None = None
-    """The largest L2 norm of the gradient; larger ones are scaled down to it. Caffe's types: of iter_size's sum."""
+    """Limit on the L2 norm of the gradient; null: none. Caffe's types clip the sum over iter_size batches."""
     display: int = 20
-    """Iterations between two rows of the log."""
+    """Iterations between two log entries."""
     test_interval: int = 200
-    """Iterations between two validations; 0 for none but the last."""
+    """Iterations between two validations; 0: validate only at the end."""
     snapshot: int = 100
-    """Iterations between two snapshots; 0 for none but on a signal."""
+    """Iterations between two snapshots; 0: only on a signal."""
     snapshot_keep: int = 2
-    """How many snapshots stay on disk."""
+    """Number of snapshots to keep on disk."""
 
     momentum2: float = 0.999
-    """Adam's and AdamW's beta 2."""
+    """Beta 2 of Adam and AdamW."""
     rms_decay: float = 0.99
-    """caffe_rmsprop: the share of the history that is kept."""
+    """Decay rate of the squared gradients in caffe_rmsprop."""
     delta: float = 1e-8
-    """What is added so that nothing is divided by 0 (Adam's epsilon)."""
+    """Small constant that avoids division by 0 (Adam's epsilon)."""
     regularization_type: Regularization = Regularization.l2
-    """Caffe's types: weight decay towards 0 by the weight's size (l2) or its sign (l1)."""
+    """Type of the weight decay, l2 or l1; l1 needs one of Caffe's optimisers."""
     lr_mult: dict[str, float] = field(default_factory=dict)
-    """Pattern of parameters' names -> factor of their rate; of several that match, the last counts."""
+    """Learning rate factors by pattern of parameter names, such as {"*.bias": 2}; the last match is used."""
     decay_mult: dict[str, float] = field(default_factory=dict)
-    """Pattern of parameters' names -> factor of their decay; also of biases and norms."""
+    """Weight decay factors by pattern of parameter names, also for biases and norm layers; the last match is used."""
     ema: float | None = None
-    """Share of the running average of weights that an update keeps; it is then what is validated and saved."""
+    """Decay of the exponential moving average of weights, which is then validated and saved; null: no average."""
     test_iter: int | None = None
-    """Batches of a validation; none for what the training takes by itself."""
+    """Number of batches in a validation; null: the default of the kind of training."""
     test_initialization: bool = False
-    """Validate before the first iteration."""
+    """Also validate before the first iteration."""
     average_loss: int = 1
-    """More than 1: the log also has the mean loss of so many iterations."""
+    """If greater than 1, the log also contains the mean loss of the last `average_loss` iterations."""
     debug_info: bool = False
-    """Log the mean size of each layer's data, parameters and gradients, every iteration."""
+    """Log the mean absolute value of each layer's data, parameters and gradients in every iteration."""
     snapshot_prefix: str = ""
-    """In front of a snapshot's name; of a path the last part counts, as snapshots stay in the run folder."""
+    """Prefix of snapshot file names. If it is a path, only its last part is used."""
     snapshot_after_train: bool = False
     """Write a snapshot after the last iteration."""
     snapshot_best: str | None = None
-    """A number of the validation, as val_accuracy or val_loss: the weights with the best one stay as best.pt."""
+    """Validation result, such as val_accuracy or val_loss; the weights with its best value are kept in best.pt."""
     resume: str = "auto"
-    """auto takes up the newest snapshot, none starts anew, else the snapshot to go on from."""
+    """auto: resume from the newest snapshot. none: start again. Otherwise the snapshot file to resume from."""
     weights: str | None = None
-    """A file of weights to start from: safetensors, a state dict, or a snapshot."""
+    """File of initial weights: safetensors, a state dict, or a snapshot."""
     random_seed: int | None = None
-    """Where given, in place of the command's seed."""
+    """Random seed of the training; null: the seed of the command."""
     prefetch_threads: int = 1
-    """Threads that make batches ahead; the order does not depend on them."""
+    """Number of threads that prefetch batches; it does not change the results."""
     prototxt: str | None = None
-    """Caffe's solver.prototxt, read by the command line; what stands on the line itself wins."""
+    """Caffe solver.prototxt to read the settings from. Settings on the command line override it."""
 
     def __post_init__(self) -> None:
         at_least = {"max_iter": 0, "batch_size": 1, "iter_size": 1, "display": 1, "test_interval": 0}
@@ -125,7 +125,7 @@ class SolverConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"solver.{name}: expected a share in [0, 1), got {getattr(self, name)}")
         if self.clip_gradients is not None and not self.clip_gradients > 0:
-            raise ValueError(f"solver.clip_gradients: expected a positive norm or none, got {self.clip_gradients}")
+            raise ValueError(f"solver.clip_gradients: expected a positive norm or null, got {self.clip_gradients}")
         if self.epochs is not None and not self.epochs >= 0:
             raise ValueError(f"solver.epochs: expected at least 0, got {self.epochs}")
         for name in ("base_lr", "delta"):
@@ -134,72 +134,57 @@ class SolverConfig:
         if math.isinf(self.weight_decay):
             raise ValueError(f"solver.weight_decay: expected a finite number, got {self.weight_decay}")
         if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"solver.ema: expected a share in [0, 1) or none, got {self.ema}")
+            raise ValueError(f"solver.ema: expected a share in [0, 1) or null, got {self.ema}")
         if self.test_iter is not None and self.test_iter < 1:
-            raise ValueError(f"solver.test_iter: expected at least 1 or none, got {self.test_iter}")
+            raise ValueError(f"solver.test_iter: expected at least 1 or null, got {self.test_iter}")
         if self.random_seed is not None and not 0 <= self.random_seed < 2**31:
-            raise ValueError(f"solver.random_seed: expected a number in [0, 2^31) or none, got {self.random_seed}")
+            raise ValueError(f"solver.random_seed: expected a number in [0, 2^31) or null, got {self.random_seed}")
         self._check_multipliers()
         self._check_rule()
         if self.weights is not None and self.resume not in ("auto", "none"):
             raise ValueError(
-                f"solver.resume={self.resume} and solver.weights={self.weights}: expected one of them: "
-                "a snapshot has weights of its own; give resume to go on with a training, weights to begin one"
+                f"solver.resume={self.resume} and solver.weights={self.weights}: expected one of them, got both; "
+                "give resume to continue a training (a snapshot contains its weights), weights to start one"
             )
 
     def _check_multipliers(self) -> None:
         for name in ("lr_mult", "decay_mult"):
             for pattern, factor in getattr(self, name).items():
                 if not 0 <= factor < math.inf:
-                    raise ValueError(f"solver.{name}: expected a factor of at least 0 of {pattern!r}, got {factor}")
+                    raise ValueError(f"solver.{name}: expected a factor of at least 0 for {pattern!r}, got {factor}")
 
     def _check_rule(self) -> None:
         if self.type in WITHOUT_MOMENTUM and self.momentum:
             raise ValueError(
-                f"solver.momentum: {self.type.value} has none, got {self.momentum}; give solver.momentum=0"
+                f"solver.momentum: expected 0 for {self.type.value}, which has no momentum, got {self.momentum}; "
+                "give solver.momentum=0"
             )
         if self.regularization_type is not Regularization.l2 and not self.type.of_caffe:
             raise ValueError(
-                f"solver.regularization_type: {self.type.value} has l2 alone, got {self.regularization_type.value}; "
-                "take one of the types caffe_..."
+                f"solver.regularization_type: expected l2 for {self.type.value}, got {self.regularization_type.value}; "
+                "choose one of the types caffe_..."
             )
 
     def iterations(self, examples: int) -> int:
-        """max_iter, or `epochs` over this many examples in iterations, rounded up."""
+        """The number of iterations: max_iter, or `epochs` passes over this many examples, rounded up."""
         if self.epochs is None:
             return self.max_iter
         return math.ceil(self.epochs * examples / (self.batch_size * self.iter_size))
 
     def seed(self, default: int) -> int:
-        """random_seed, or `default` where there is none."""
+        """random_seed, or `default` if it is None."""
         return default if self.random_seed is None else self.random_seed
 
 
 ELSEWHERE = frozenset({"resume", "weights", "random_seed", "prototxt"})
-"""Fields that a key holds in another form (a file's digest, the seed), or that say where a training came from."""
+"""Fields that are in a key in another form (a file's digest, the seed), or that don't change the result."""
 WATCHING = frozenset(
     {"display", "test_iter", "test_interval", "test_initialization", "average_loss", "debug_info", "prefetch_threads"}
     | {"snapshot", "snapshot_keep", "snapshot_prefix", "snapshot_after_train", "snapshot_best"}
 )
-"""Fields that change how a training is watched, not what comes out of it."""
-LATER = frozenset({"momentum2", "rms_decay", "delta", "regularization_type", "lr_mult", "decay_mult", "ema"})
-"""Fields that the first form of SolverConfig had not: at their default they stand in no key, so that old runs fit."""
+"""Fields that change only how a training is monitored, not its result."""
 
 
 def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a SolverConfig's plain values those that change what a training makes: its part of an artefact's key."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in WATCHING | ELSEWHERE and not (name in LATER and value == plain_defaults()[name])
-    }
-
-
-def plain_defaults() -> dict[str, Any]:
-    """The default of each field that came later, as JSON has it."""
-    found: dict[str, Any] = {}
-    for one in fields(SolverConfig):
-        if one.name in LATER:
-            value = one.default if one.default_factory is MISSING else one.default_factory()
-            found[one.name] = value.value if isinstance(value, enum.Enum) else value
-    return found
+    """The plain values of a SolverConfig that change the result of a training: its part of an artefact's key."""
+    return {name: value for name, value in settings.items() if name not in WATCHING | ELSEWHERE}

@@ -1,8 +1,8 @@
-"""Caffe's solver.prototxt as a SolverConfig, and the way back.
+"""Conversion between Caffe's solver.prototxt and SolverConfig.
 
-A file says all of a training that Caffe's solver knows: what it leaves out has Caffe's default, not ours. So momentum,
-weight decay and clipping are off, and layers and biases learn and decay alike (in Caffe, what differs between them
-stands in the network's prototxt). Only where Caffe's default is to show nothing, `display`, ours stays.
+A file determines all settings of Caffe's solver: settings that it leaves out have Caffe's defaults, not detpipe's. So
+momentum, weight decay and clipping are off, and all layers and biases have the same learning rate and decay (in Caffe,
+the network's prototxt sets their factors). One exception: detpipe's default of `display` is used if the file has none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Choice = TypeVar("Choice")
 
 MAX_BYTES = 256 * 1024
-"""A file is a page long; the longest list of stepvalues that makes sense is a few thousand bytes."""
+"""Limit on the file size. Usual files have a page; a very long list of stepvalues has a few thousand bytes."""
 
 TYPES = {
     "SGD": Optimizer.caffe_sgd,
@@ -35,7 +35,7 @@ TYPES = {
     "RMSProp": Optimizer.caffe_rmsprop,
     "AdaDelta": Optimizer.caffe_adadelta,
     "Adam": Optimizer.caffe_adam,
-    "AdamW": Optimizer.caffe_adamw,  # ours: Caffe has none
+    "AdamW": Optimizer.caffe_adamw,  # an extension: Caffe has no AdamW
 }
 REGULARIZATIONS = {"L1": Regularization.l1, "L2": Regularization.l2}
 POLICIES = {policy.value: policy for policy in Policy if policy is not Policy.cosine}
@@ -48,39 +48,37 @@ NEEDED = {
     Policy.poly: ("power",),
     Policy.sigmoid: ("gamma", "stepsize"),
 }
-"""Fields that a policy computes with. Caffe takes 0 for one that is left out, and then trains nothing or stops."""
+"""Fields that each policy needs. Caffe uses 0 for a missing one, and then trains nothing or stops."""
 
 SAME = (
+    *("test_interval", "max_iter", "iter_size", "momentum", "momentum2", "rms_decay", "delta", "weight_decay"),
     *(
-        "test_interval",
-        "max_iter",
-        "iter_size",
-        "momentum",
-        "momentum2",
-        "rms_decay",
-        "delta",
-        "weight_decay",
         "base_lr",
+        "average_loss",
+        "debug_info",
+        "test_initialization",
+        "snapshot",
+        "snapshot_prefix",
+        "snapshot_after_train",
     ),
-    *("average_loss", "debug_info", "test_initialization", "snapshot", "snapshot_prefix", "snapshot_after_train"),
 )
-"""Fields with the same name and meaning in both."""
+"""Fields that have the same name and meaning in both formats."""
 REPEATED = ("test_net", "test_iter", "test_state", "stepvalue", "weights")
 
-PASSED_OVER = (
+IGNORED = (
     *("solver_mode", "device_id", "layer_wise_reduce", "snapshot_format", "snapshot_diff", "test_compute_loss"),
     *("train_state", "test_state", "net", "train_net", "test_net"),
 )
-"""Fields that are accepted and change nothing here: the network's files, where Caffe computes, and how it writes."""
+"""Fields that are accepted but have no effect: the network's files, Caffe's device, and its snapshot format."""
 INLINE = ("net_param", "train_net_param", "test_net_param")
 
 
 class SolverPrototxtError(ValueError):
-    """A solver.prototxt that can't be read, or says what no solver does."""
+    """A solver.prototxt can't be read, or has invalid settings."""
 
 
 def read_solver_prototxt(path: Path) -> SolverConfig:
-    """The settings in a file. Raises FileNotFoundError, and SolverPrototxtError naming the file and what is wrong."""
+    """Read a file. Raises FileNotFoundError, and SolverPrototxtError, which names the file and the fault."""
     values = solver_values(path)
     lr = {name.removeprefix("lr."): value for name, value in values.items() if name.startswith("lr.")}
     others = {name: value for name, value in values.items() if not name.startswith("lr.")}
@@ -91,19 +89,19 @@ def read_solver_prototxt(path: Path) -> SolverConfig:
 
 
 def solver_values(path: Path) -> dict[str, Any]:
-    """Name -> value of every setting that a file decides, also of those that it leaves to Caffe's defaults.
+    """All settings that a file determines by name, including those with Caffe's defaults.
 
-    Names are those of SolverConfig, with "lr." in front of LrPolicy's. Errors as in `read_solver_prototxt`, but values
-    are not checked yet.
+    Names are the fields of SolverConfig, and "lr." with the fields of LrPolicy. Raises the errors of
+    `read_solver_prototxt`, but does not check the ranges of values.
     """
     message = _parse(path)
     try:
         values = _values(message)
     except ValueError as error:
         raise SolverPrototxtError(f"{path}: {error}") from error
-    ignored = [name for name in PASSED_OVER if _has(message, name)]
+    ignored = [name for name in IGNORED if _has(message, name)]
     if ignored:
-        logger.info("%s: read, but nothing here depends on it: %s", path, ", ".join(ignored))
+        logger.info("%s: these fields have no effect in detpipe: %s", path, ", ".join(ignored))
     return values
 
 
@@ -118,14 +116,14 @@ def _parse(path: Path) -> SolverParameter:
     try:
         text_format.Parse(data.decode("utf-8"), message)
     except UnicodeDecodeError as error:
-        raise SolverPrototxtError(f"{path}: expected a text, got bytes that are no UTF-8 at {error.start}") from error
+        raise SolverPrototxtError(f"{path}: expected text in UTF-8, got other bytes at {error.start}") from error
     except text_format.ParseError as error:
         raise SolverPrototxtError(f"{path}: {_explained(error)}") from error
     return message
 
 
 def _explained(error: text_format.ParseError) -> str:
-    """protobuf's error with its line, and what an unknown field may be meant to be."""
+    """protobuf's error with its line, and a suggestion for an unknown field."""
     where = f"line {error.GetLine()}: " if error.GetLine() else ""
     unknown = re.search(r'has no field named "([^"]*)"', str(error))
     if unknown is None:
@@ -133,16 +131,16 @@ def _explained(error: text_format.ParseError) -> str:
         return f"{where}expected a solver.prototxt: {text[:200]}"
     name = unknown[1][:60]
     if name in INLINE:
-        return f"{where}{name}: a network inside of a solver is not read; put it into a file of its own"
+        return f"{where}{name}: expected the network in a separate file, got it inside the solver; move it"
     near = difflib.get_close_matches(name, [field.name for field in SolverParameter.DESCRIPTOR.fields], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{where}Caffe's solver has no field {name}{hint}"
+    return f"{where}expected a field of Caffe's solver, got {name}{hint}"
 
 
 def _values(message: SolverParameter) -> dict[str, Any]:
     for name in ("max_iter", "base_lr", "lr_policy"):
         if not _has(message, name):
-            raise ValueError(f"{name}: expected a value, got none")
+            raise ValueError(f"{name}: expected a value, got none; add it to the file")
     values: dict[str, Any] = {name: _plain(getattr(message, name)) for name in SAME}
     values |= {f"lr.{name}": value for name, value in _lr_values(message).items()}
     return values | {
@@ -164,7 +162,7 @@ def _lr_values(message: SolverParameter) -> dict[str, Any]:
     policy = _one_of(POLICIES, "lr_policy", message.lr_policy)
     missing = [name for name in NEEDED.get(policy, ()) if not _has(message, name)]
     if missing:
-        raise ValueError(f"lr_policy {policy.value} needs {' and '.join(missing)}, got none")
+        raise ValueError(f"lr_policy {policy.value}: expected {' and '.join(missing)}, got none; add it to the file")
     usual = LrPolicy()
     given = {
         name: _plain(getattr(message, name)) if _has(message, name) else getattr(usual, name)
@@ -177,7 +175,7 @@ def _type(message: SolverParameter) -> Optimizer:
     if not message.HasField("solver_type"):
         return _one_of(TYPES, "type", message.type)
     if message.HasField("type"):
-        raise ValueError("type and solver_type: expected one of them; solver_type is the old form")
+        raise ValueError("type and solver_type: expected one of them, got both; remove solver_type, the old form")
     old = {name.upper(): kind for name, kind in TYPES.items()}
     return old[SolverParameter.SolverType.Name(message.solver_type)]
 
@@ -191,7 +189,7 @@ def _one_of(table: Mapping[str, Choice], name: str, word: str) -> Choice:
 def _single(name: str, values: Any) -> Any:
     if len(values) > 1:
         raise ValueError(
-            f"{name}: expected one at most, got {len(values)}: there is one validation and one network here"
+            f"{name}: expected at most one value, got {len(values)}; detpipe has one validation and one weights file"
         )
     return values[0] if values else None
 
@@ -201,24 +199,24 @@ def _has(message: SolverParameter, name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A float as a person wrote it: the shortest decimal number of its float32, so that 0.01 is 0.01."""
+    """The shortest decimal number of a float32, so that 0.01 in the file is 0.01 here."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-# --- The way back -----------------------------------------------------------------------------------------------------
+# --- Writing ----------------------------------------------------------------------------------------------------------
 
 
 def write_solver_prototxt(config: SolverConfig) -> str:
-    """The settings as a solver.prototxt, which `read_solver_prototxt` makes the same settings of.
+    """The text of a solver.prototxt, from which `read_solver_prototxt` gives the same settings.
 
-    What only says how this program watches and feeds a training (batch_size, snapshot_keep, resume, ...) has no place
-    in it. Caffe asks for the network's file, too: write `net: "..."` into the text.
+    Settings that only detpipe has and that don't change the result (snapshot_keep, resume, ...) and batch_size are left
+    out. Caffe also needs the network's file: add `net: "..."` to the text.
 
-    Raises ValueError naming the settings that Caffe can't say and that change what is trained.
+    Raises ValueError, which names the settings, for those that change the result and that Caffe does not have.
     """
-    unsaid = beyond_caffe(config)
-    if unsaid:
-        raise ValueError(f"expected settings that Caffe has, got {'; '.join(unsaid)}")
+    unsupported = beyond_caffe(config)
+    if unsupported:
+        raise ValueError(f"expected settings that Caffe has, got {'; '.join(unsupported)}")
     message = SolverParameter()
     usual = SolverParameter()
     for name in SAME:
@@ -240,23 +238,23 @@ def write_solver_prototxt(config: SolverConfig) -> str:
 
 
 def beyond_caffe(config: SolverConfig) -> list[str]:
-    """The settings that change what is trained and have no field in Caffe's solver, each with what to do."""
-    in_the_network = "in Caffe it stands in the network, as param { lr_mult decay_mult }"
+    """The settings that change the result and have no field in Caffe's solver, each with a remedy."""
+    in_the_network = "in Caffe it is set in the network, as param { lr_mult decay_mult }"
     tests: dict[str, tuple[Callable[[SolverConfig], bool], str]] = {
-        "type": (lambda c: not c.type.of_caffe, "take one of the types caffe_..."),
-        "lr.policy": (lambda c: c.lr.policy is Policy.cosine, "take another policy"),
+        "type": (lambda c: not c.type.of_caffe, "choose one of the types caffe_..."),
+        "lr.policy": (lambda c: c.lr.policy is Policy.cosine, "choose another policy"),
         "lr.warmup_iter": (lambda c: c.lr.warmup_iter > 0, "give 0"),
         "epochs": (lambda c: c.epochs is not None, "give max_iter"),
         "ema": (lambda c: c.ema is not None, "give null"),
         "new_lr_mult": (lambda c: c.new_lr_mult != 1, f"give 1; {in_the_network}"),
-        "lr_mult": (lambda c: bool(c.lr_mult), f"give none; {in_the_network}"),
+        "lr_mult": (lambda c: bool(c.lr_mult), f"give {{}}; {in_the_network}"),
         "decay_mult": (lambda c: c.decay_mult != {"*": 1.0}, f"give {{*: 1}}; {in_the_network}"),
     }
     return [f"solver.{name} ({advice})" for name, (is_beyond, advice) in tests.items() if is_beyond(config)]
 
 
 def _set(message: SolverParameter, usual: SolverParameter, name: str, value: Any) -> None:
-    """Set a field where its value is not Caffe's default."""
+    """Set a field if its value is not Caffe's default."""
     if value != _plain(getattr(usual, name)):
         setattr(message, name, value)
 

@@ -1,6 +1,6 @@
-"""Batch norm over the batches of all processes (Peng et al., "MegDet", CVPR 2018, section 3.3), on CPUs as on GPUs.
+"""Batch norm over the batches of all ranks (Peng et al., "MegDet", CVPR 2018, section 3.3), on CPU and GPU.
 
-torch's own SyncBatchNorm takes no CPU tensors, so it could not be tested beside one process here.
+torch's SyncBatchNorm does not accept CPU tensors, so it could not be compared with a single process in tests.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from torch.autograd.function import once_differentiable
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose mean and variance in training are those of all processes' batches together.
+    """nn.BatchNorm2d that computes mean and variance in training over the batches of all ranks.
 
-    Parameters, buffers and their names are nn.BatchNorm2d's. All processes must call it the same number of times.
+    Parameters and buffers have the same names as in nn.BatchNorm2d. All ranks must call it equally often.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same, N of each process its own. Raises ValueError where all have one value a channel."""
+        """(N, C, H, W) -> (N, C, H, W); N may differ between ranks.
+
+        Raises ValueError if there is only one value per channel over all ranks.
+        """
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
@@ -28,9 +31,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = _sum(torch.cat([values.sum(dim=(0, 2, 3)), ones]))
         count = sums[-1].detach()
         if count <= 1:
-            raise ValueError("batch norm: expected more than one value a channel over all processes, got one")
+            raise ValueError(
+                "batch norm: expected more than one value per channel over all processes, got one; use larger batches"
+            )
         mean = sums[:-1] / count
-        # In a second round, from the common mean: E[x^2] - E[x]^2 loses the digits of a small variance.
+        # Computed from the common mean in a second pass, because E[x^2] - E[x]^2 is inaccurate for a small variance.
         centred = values - mean.view(channels)
         variance = _sum(centred.square().sum(dim=(0, 2, 3))) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
@@ -40,7 +45,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return normed.to(x.dtype)
 
     def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        """The running statistics, as nn.BatchNorm2d keeps them."""
+        """Update the running statistics as nn.BatchNorm2d does."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -50,23 +55,23 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norms(network: nn.Module) -> None:
-    """Make a SyncBatchNorm2d of each nn.BatchNorm2d of a network, with its own parameters and buffers.
+    """Convert each nn.BatchNorm2d of a network to SyncBatchNorm2d in place, with the same parameters and buffers.
 
-    Raises ValueError naming a batch norm of another kind, whose statistics would stay apart.
+    Raises ValueError, which names the layer, for other kinds of batch norm, whose statistics would not be synchronised.
     """
     for name, module in network.named_modules():
         if type(module) is nn.BatchNorm2d:
-            # The same object with another forward pass: what refers to it or its parameters stays right.
+            # Only the class is changed, so that references to the module and its parameters stay valid.
             module.__class__ = SyncBatchNorm2d
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) is not SyncBatchNorm2d:
             raise ValueError(
-                f"head.sync_batch_norm: expected batch norms of torch's BatchNorm2d alone, got {name}, a "
+                f"head.sync_batch_norm: expected only layers of torch's BatchNorm2d, got {name}, a "
                 f"{type(module).__name__}; freeze them (head.freeze_batch_norm=true), or train with one process"
             )
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """The sum of a tensor over all processes; a gradient of it is the sum of all processes' gradients."""
+    """The sum of a tensor over all ranks; its gradient is the sum of the gradients of all ranks."""
 
     @staticmethod
     def forward(_: object, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The log of a training: a JSON object a line, the same rows as CSV for a spreadsheet, and the smoothed loss."""
+"""The log of a training as JSON lines and as CSV, and the smoothed loss."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from detpipe.storage.atomic import write_text
 Row = dict[str, Any]
 
 MAX_BYTES = 1 << 28
-"""A larger file is no log: this is a million rows."""
+"""Limit on the file size, about a million rows."""
 
 
 class TrainingLogError(ValueError):
-    """A file that is no log of a training."""
+    """A file is not the log of a training."""
 
 
 class TrainingLog:
-    """Rows by iteration in log.jsonl. A resumed training cuts off what came after its snapshot.
+    """Writes rows to log.jsonl. A resumed training removes the rows after its snapshot.
 
-    A line that a kill left half written is cut off as well.
+    It also removes an incomplete last line, which a killed process may have left.
     """
 
     def __init__(self, folder: Path, *, resume_at: int) -> None:
@@ -35,7 +35,7 @@ class TrainingLog:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def append(self, row: Row) -> None:
-        """Add a row; it must have "iteration"."""
+        """Append a row. It must contain "iteration"."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -47,15 +47,16 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a log.jsonl in order; no file gives none, and a last line without its end is left out.
+    """The rows of a log.jsonl, in order. A missing file gives no rows.
 
-    So a log that is being written can be read. Raises TrainingLogError naming the line that is no row.
+    An incomplete last line is ignored, so a log can be read while it is written. Raises TrainingLogError, which names
+    the line, for any other line that is not a row.
     """
     if not path.is_file():
         return []
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise TrainingLogError(f"{path}: expected the log of a training, got {size} bytes, more than {MAX_BYTES}")
+        raise TrainingLogError(f"{path}: expected the log of a training of at most {MAX_BYTES} bytes, got {size} bytes")
     lines = path.read_bytes().split(b"\n")[:-1]
     return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line]
 
@@ -66,14 +67,12 @@ def _row(line: bytes, where: str) -> Row:
     except (ValueError, RecursionError) as error:
         raise TrainingLogError(f"{where}: expected a row of a training log as JSON, got: {error}") from error
     if not isinstance(row, dict) or type(row.get("iteration")) is not int or not 0 <= row["iteration"] < 1 << 53:
-        raise TrainingLogError(
-            f"{where}: expected a row with its iteration, got {line[:80].decode(errors='replace')!r}"
-        )
+        raise TrainingLogError(f"{where}: expected a row with an iteration, got {line[:80].decode(errors='replace')!r}")
     return row
 
 
 def as_csv(rows: Iterable[Row]) -> str:
-    """Rows as CSV with one column for each key that occurs, in order of appearance; no rows give an empty text."""
+    """Rows as CSV with a column for each key, in order of first appearance. No rows give an empty string."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -85,24 +84,24 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 class SmoothedLoss:
-    """The mean of the last `window` losses; of all that came, while they are fewer (solver.cpp, UpdateSmoothedLoss)."""
+    """The mean of the last `window` losses, or of all losses if they are fewer (solver.cpp, UpdateSmoothedLoss)."""
 
     def __init__(self, window: int) -> None:
         self._losses: deque[float] = deque(maxlen=window)
 
     def add(self, loss: float) -> None:
-        """Take in the loss of an iteration."""
+        """Add the loss of an iteration."""
         self._losses.append(loss)
 
     @property
     def mean(self) -> float:
-        """The smoothed loss; there must have been one."""
+        """The smoothed loss. Needs at least one loss."""
         return sum(self._losses) / len(self._losses)
 
     def state(self) -> list[float]:
-        """The losses of the window, oldest first. Caffe starts an empty window when it resumes; ours goes on."""
+        """The losses in the window, oldest first. Unlike Caffe, a resumed training keeps them."""
         return list(self._losses)
 
     def load(self, losses: Sequence[float]) -> None:
-        """Take up what a snapshot held."""
+        """Load the losses from a snapshot."""
         self._losses.extend(losses)

@@ -1,4 +1,4 @@
-"""How each number of a training log went: at first, at last, at its best."""
+"""Summary of a training log: the first, last and best value of each number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeGuard
 
 MAX_WHOLE = 1 << 53
-"""A larger whole number is none that a training wrote; float64 holds those below."""
+"""Limit on integers, as float64 represents smaller ones exactly; a training writes none that are larger."""
 
 
 class Point(NamedTuple):
-    """A number after an iteration."""
+    """A value after an iteration."""
 
     iteration: int
     value: float
@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """A number of the log by its name. best: lowest of a loss, highest of an accuracy, None of all others."""
+    """A number of the log. best: the lowest value of a loss, the highest of an accuracy, None for other names."""
 
     name: str
     first: Point
@@ -29,20 +29,23 @@ class Course:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value of a row is a number, NaN and infinity among them, and no truth value."""
+    """Whether a value is a number, including NaN and infinity, and not a boolean."""
     return isinstance(value, float) or (
         isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_WHOLE
     )
 
 
 def courses(rows: Iterable[Mapping[str, Any]]) -> list[Course]:
-    """Of each number but the iteration, in the order of appearance; the earliest of equal bests. No rows give none."""
+    """The course of each number except the iteration, in order of first appearance. No rows give an empty list.
+
+    If the best value occurs several times, the earliest is used.
+    """
     points: dict[str, list[Point]] = {}
     for row in rows:
         for name, value in row.items():
             if name != "iteration" and is_number(value):
                 points.setdefault(name, []).append(Point(row["iteration"], float(value)))
-    return [Course(name, of_one[0], of_one[-1], _best(name, of_one)) for name, of_one in points.items()]
+    return [Course(name, series[0], series[-1], _best(name, series)) for name, series in points.items()]
 
 
 def _best(name: str, points: list[Point]) -> Point | None:

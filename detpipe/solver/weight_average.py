@@ -1,4 +1,4 @@
-"""A running average of the weights, which often classifies better than the last ones (Polyak & Juditsky 1992)."""
+"""Exponential moving average of the weights, often more accurate than the last weights (Polyak & Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the module whose `update_parameters(module)` takes a = decay a + (1 - decay) w, from a = w now.
+    """A copy of the module with averaged weights. `update_parameters(module)` sets a = decay a + (1 - decay) w.
 
-    Running statistics are averaged like weights. Integer buffers are copied: torch would average and truncate them,
-    which turns an index of 3 into 2 (decay 0.9).
+    It starts with a = w. Running statistics are averaged like weights. Integer buffers are copied, because torch would
+    average and truncate them, which changes an index of 3 to 2 (decay 0.9).
     """
     average_floats = get_ema_multi_avg_fn(decay)
 
@@ -35,7 +35,7 @@ def moving_average(module: nn.Module, decay: float) -> AveragedModel:
 
 @contextlib.contextmanager
 def averaged_weights(module: nn.Module, average: AveragedModel | None) -> Iterator[None]:
-    """Give the module the average's weights within the block, and its own, to the bit, after it; None: do nothing."""
+    """Use the averaged weights in the module within the block, then restore its own exactly. None: do nothing."""
     if average is None:
         yield
         return

@@ -38,8 +38,8 @@ def test_what_is_in_one_of_the_two_only_is_told(tmp_path: Path, caplog: pytest.L
     bias = module.bias.detach().clone()
     take_weights(module, tmp_path / "w.pt")
     assert torch.equal(module.bias, bias)
-    assert "1 tensors not in the file, left as they were: bias" in caplog.text
-    assert "1 tensors not in the network, left out: fc8" in caplog.text
+    assert "1 tensors of the network are not in the file and keep their values: bias" in caplog.text
+    assert "1 tensors of the file are not in the network and are ignored: fc8" in caplog.text
 
 
 @pytest.mark.parametrize(

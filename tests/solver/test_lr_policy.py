@@ -85,7 +85,7 @@ def test_refused(values: dict[str, Any], words: str) -> None:
     ],
 )
 def test_a_policy_without_a_rate_is_named(policy: LrPolicy) -> None:
-    with pytest.raises(ValueError, match=rf"solver\.lr: .* got {policy.policy.value} .* at iteration 99 of 100"):
+    with pytest.raises(ValueError, match=rf"solver\.lr: .* {policy.policy.value} .* at iteration 99 of 100"):
         policy.factor(99, 100)
 
 

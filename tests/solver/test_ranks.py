@@ -47,10 +47,10 @@ def test_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lost_peer_is_an_error_of_its_own() -> None:
     def meet(ranks: Ranks, words: str) -> None:
-        with ranks.noticing_losses():
+        with ranks.translating_errors():
             raise RuntimeError(words)
 
-    with pytest.raises(LostRankError, match=r"rank 0 of 2: another process .* is gone \(Connection closed"):
+    with pytest.raises(LostRankError, match=r"rank 0 of 2: another process .* \(Connection closed.*same command again"):
         meet(Ranks(0, 2), "Connection closed by peer [127.0.0.1]:1\nmore")
     for ranks, words in ((Ranks(0, 1), "Connection closed"), (Ranks(0, 2), "shapes differ")):
         with pytest.raises(RuntimeError, match=words) as caught:

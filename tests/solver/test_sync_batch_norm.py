@@ -51,7 +51,7 @@ def test_one_process_is_torchs_batch_norm(momentum: float | None, affine: bool) 
 
 @pytest.mark.usefixtures("a_group_of_one")
 def test_one_value_a_channel_is_refused() -> None:
-    with pytest.raises(ValueError, match="more than one value a channel"):
+    with pytest.raises(ValueError, match="more than one value per channel"):
         SyncBatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
 
 

@@ -58,7 +58,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
 def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(TrainingLogError, match="expected the log of a training, got 1099511627776 bytes"):
+    with pytest.raises(TrainingLogError, match=r"expected the log of a training .*got 1099511627776 bytes"):
         read_log(tmp_path / "log.jsonl")
 
 
