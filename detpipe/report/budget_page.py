@@ -1,4 +1,4 @@
-"""The page of a budget curve: which number of proposals to take, what it costs, and all numbers."""
+"""The page of a budget curve: accuracy and time for each number of proposals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ STAGES = {"propose": "proposing", "score": "scoring", "select": "selecting"}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BudgetPage:
-    """What the page shows. subtitle: the data set. method: of the proposals. timed: images whose stages were timed."""
+    """The content of the page.
+
+    subtitle: the data set. method: of the proposals. resamples: number for the intervals. timed: number of images whose
+    stages were timed.
+    """
 
     subtitle: str
     curve: BudgetCurve
@@ -37,12 +41,12 @@ class BudgetPage:
 
 
 def write_budget_page(path: Path, data: BudgetPage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
 def render(data: BudgetPage) -> str:
-    """The page as HTML; without objects or budgets it says so."""
+    """The page as HTML. Without objects or budgets it says so."""
     points = data.curve.points
     return page.render(
         "budget.html",
@@ -58,24 +62,24 @@ def render(data: BudgetPage) -> str:
 
 
 def budget_text(curve: BudgetCurve) -> str:
-    """A table for the terminal; "±" is half of the interval. No points: the head alone."""
+    """A table for the terminal; "±" is half of the interval. Without points it has only the header."""
     rows = [
         [*_names(point), *(_plain(value) for value in _numbers(point)), *_milliseconds(point)] for point in curve.points
     ]
-    return text_table([*HEAD, *MILLISECONDS[:-1], "ms an image"], rows)
+    return text_table([*HEAD, *MILLISECONDS[:-1], "ms per image"], rows)
 
 
 def budget_sentences(curve: BudgetCurve) -> list[str]:
-    """The fewest boxes that do, and where the best stands; or that there is nothing to find."""
+    """The smallest sufficient number of boxes and the best one, or that there are no objects."""
     best, fewest = curve.best, curve.fewest
     if best is None or fewest is None:
-        return ["There are no objects to find, so no number of proposals is better than another."]
+        return ["There are no objects, so all numbers of proposals are equally good."]
     found = (
-        f"The fewest boxes within {100 * curve.tolerance:g} % of the best mAP: {fewest.budget:,} an image, mAP "
-        f"{number(fewest.map.value.item())} at {1000 * fewest.seconds.all:.0f} ms an image."
+        f"The fewest boxes within {100 * curve.tolerance:g} % of the best mAP: {fewest.budget:,} per image, mAP "
+        f"{number(fewest.map.value.item())} at {1000 * fewest.seconds.all:.0f} ms per image."
     )
     if fewest is best:
-        return [found, "That is the best mAP itself."]
+        return [found, "This is also the best mAP."]
     return [
         found,
         f"The best: {best.budget:,}, mAP {number(best.map.value.item())} at {1000 * best.seconds.all:.0f} ms, "
@@ -101,7 +105,7 @@ def _milliseconds(point: BudgetPoint) -> list[str]:
 
 
 def _plain(value: Resampled | float) -> str:
-    """0.432 ±0.021, or a dash where there is no number."""
+    """0.432 ±0.021, or a dash for NaN."""
     if isinstance(value, float):
         return number(value)
     low, high = value.interval
@@ -115,9 +119,10 @@ def _cell(value: Resampled | float) -> str | Cell:
 
 
 def budget_curve_figure(curve: BudgetCurve) -> Figure:
-    """Left: mAP with its interval, COCO's AP and AR, the proposals' recall. Right: milliseconds, stage upon stage.
+    """Left: mAP with its interval, COCO's AP and AR, the proposals' recall. Right: milliseconds, stacked by stage.
 
-    Both over the number of proposals, on a log axis, with a line at the fewest that do. No points give empty panels.
+    Both over the number of proposals on a log axis, with a line at the smallest sufficient number. Without points the
+    panels are empty.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.9), layout="constrained")
@@ -144,7 +149,7 @@ def _quality(axes: Axes, curve: BudgetCurve) -> None:
         style = ":" if colour == INK else "-"
         axes.plot(budgets, values, marker="o", markersize=3, label=name, color=colour, linestyle=style)
     axes.set(ylim=(0, 1.02))
-    axes.set_title("how good", loc="left")
+    axes.set_title("accuracy", loc="left")
     if budgets:
         axes.legend(loc="best", fontsize=8)
 
@@ -157,17 +162,17 @@ def _cost(axes: Axes, curve: BudgetCurve) -> None:
     if budgets:
         colours = [hex_colour(label) for label in range(1, len(parts) + 1)]
         axes.stackplot(budgets, *parts.values(), labels=parts.keys(), colors=colours, alpha=0.7, linewidth=0)
-        # The last that was stacked on top, as in the picture.
+        # Reversed: the last stage is stacked on top.
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], names[::-1], loc="upper left", fontsize=8)
     axes.set_ylim(bottom=0)
-    axes.set_title("milliseconds an image", loc="left")
+    axes.set_title("milliseconds per image", loc="left")
 
 
 def _budget_axis(axes: Axes, curve: BudgetCurve) -> None:
     budgets = [point.budget for point in curve.points]
     axes.set_xscale("log")
-    axes.set_xlabel("proposals an image")
+    axes.set_xlabel("proposals per image")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets], rotation=45, fontsize=8)

@@ -1,4 +1,4 @@
-"""The page of an image classifier: its numbers, confusions, calibration, and every class."""
+"""The page of an image classifier: accuracy, confusion matrix, calibration, and all classes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.classification import Calibration, ClassificationMetrics
 from detpipe.report import page
-from detpipe.report.curves import loss_figure
 from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, legend, short_name
 from detpipe.report.text_table import number
+from detpipe.report.training_figure import training_figure
 from detpipe.storage.atomic import write_text
 
 MOST_CONFUSED = 30
 MAX_NAMED = 40
-"""With more classes than this, names on the axes could not be read."""
+"""With more classes than this, names on the axes are unreadable and left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassificationPage:
-    """What the page shows. subtitle: the database. log_rows: of the training, none for a network as shipped."""
+    """The content of the page. subtitle: the database. log_rows: of the training log, empty for pretrained weights."""
 
     subtitle: str
     metrics: ClassificationMetrics
@@ -35,12 +35,12 @@ class ClassificationPage:
 
 
 def write_classification_page(path: Path, data: ClassificationPage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
 def render(data: ClassificationPage) -> str:
-    """The page as HTML; without images it says so."""
+    """The page as HTML. Without images it says so."""
     metrics = data.metrics
     if not metrics.confusion.sum():
         return page.render("classification.html", data.subtitle, figures=None)
@@ -59,7 +59,7 @@ def render(data: ClassificationPage) -> str:
         figures={
             "confusion": confusion_figure(metrics),
             "calibration": calibration_figure(metrics.calibration),
-            "loss": loss_figure(data.log_rows) if data.log_rows else None,
+            "loss": training_figure(data.log_rows, progress=False) if data.log_rows else None,
         },
         confused=[(metrics.classes[label], metrics.classes[chosen], n) for label, chosen, n in metrics.confused()],
         most_confused=MOST_CONFUSED,
@@ -71,9 +71,9 @@ def render(data: ClassificationPage) -> str:
 
 
 def confusion_figure(metrics: ClassificationMetrics) -> Figure:
-    """A row a label, a column what was chosen; colour is the share of the label's images. Rows without images are bare.
+    """The confusion matrix: a row per label, a column per predicted class, coloured by the share of the label's images.
 
-    Classes are in label order; classes that are neither a label nor chosen are left out.
+    Classes are in label order; classes without images and predictions are left out.
     """
     there = np.flatnonzero(metrics.confusion.sum(axis=0) + metrics.images)
     counts = metrics.confusion[np.ix_(there, there)].astype(np.float64)
@@ -90,12 +90,12 @@ def confusion_figure(metrics: ClassificationMetrics) -> Figure:
             names = [short_name(metrics.classes[label], 20) for label in there]
             axes.set_xticks(range(len(there)), names, rotation=90, fontsize=8)
             axes.set_yticks(range(len(there)), names, fontsize=8)
-        axes.set(xlabel="chosen", ylabel="label")
+        axes.set(xlabel="predicted", ylabel="label")
         return figure
 
 
 def calibration_figure(calibration: Calibration) -> Figure:
-    """Accuracy over confidence, with the diagonal of a calibrated classifier, and how many images are how sure."""
+    """Accuracy over confidence, with the diagonal of a calibrated classifier, and a histogram of the confidence."""
     middles = (calibration.edges[1:] + calibration.edges[:-1]) / 2
     width = 0.9 / len(middles)
     with matplotlib.rc_context(STYLE):

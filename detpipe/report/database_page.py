@@ -1,4 +1,4 @@
-"""What a database of images holds: as text, and as a page."""
+"""The content of a database of images, as text and as a page."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from detpipe.storage.atomic import write_text
 from detpipe.structures import Float32Array, Image
 
 MOST_LABELS, MOST_FAULTS = 20, 100
-"""Lines of labels on the terminal, and of faults on the page."""
+"""Maximum rows of labels in the terminal, and of faults on the page."""
 MAX_NAMED = 40
-"""With more labels than this, names beside the bars could not be read."""
+"""With more labels than this, names next to the bars are unreadable and left out."""
 CELL, MOST_COLUMNS = 128, 12
-"""Pixels of a picture in the contact sheet, and pictures in a row."""
+"""Side of a picture in the contact sheet in pixels, and pictures per row."""
 
 
 @dataclass(frozen=True)
 class SampledImage:
-    """A record that is shown, small. caption: its label's name. key: as text."""
+    """A record of the contact sheet. caption: the name of its label. key: as text."""
 
     label: int
     caption: str
@@ -41,11 +41,11 @@ class SampledImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatabasePage:
-    """What is shown.
+    """The content of the page.
 
-    subtitle: the database. facts: lines of a word and a sentence. labels: records by label. names: of those labels.
-    faults: some of what is wrong, `fault_count` in all. sample: of records, drawn evenly by class with `seed`.
-    mean: a picture; None where sizes differ.
+    subtitle: the database. facts: text by name. labels: number of records by label. names: of these labels. faults: the
+    first of `fault_count` faults. sample: records drawn evenly by class with `seed`. mean: the mean image; None if the
+    sizes differ.
     """
 
     subtitle: str
@@ -59,7 +59,7 @@ class DatabasePage:
     mean: Image | None = field(default=None)
 
     def label_rows(self) -> list[list[str]]:
-        """Label, name, records and their share, the most frequent first."""
+        """Label, name, number of records and their share, the most frequent label first."""
         total = max(sum(self.labels.values()), 1)
         order = sorted(self.labels, key=lambda label: (-self.labels[label], label))
         return [
@@ -69,7 +69,7 @@ class DatabasePage:
 
 
 def database_text(data: DatabasePage) -> str:
-    """The facts, and records by label, as plain text."""
+    """The facts and the number of records by label, as plain text."""
     lines = [data.subtitle, *(f"  {name:<10} {text}" for name, text in data.facts.items())]
     rows = [[f"{label}  {name}" if name != label else label, *rest] for label, name, *rest in data.label_rows()]
     return "\n".join(lines) + (
@@ -78,7 +78,7 @@ def database_text(data: DatabasePage) -> str:
 
 
 def write_database_page(path: Path, data: DatabasePage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
@@ -97,14 +97,14 @@ def render(data: DatabasePage) -> str:
             for label, name, count, share in data.label_rows()
         ],
         most_labels=MOST_LABELS,
-        mean=[] if data.mean is None else [Picture(data.mean, "the mean picture", text="of all records", quality=95)],
+        mean=[] if data.mean is None else [Picture(data.mean, "the mean image", text="of all records", quality=95)],
     )
 
 
 def label_figure(counts: Mapping[int, int], names: Mapping[int, str]) -> Figure:
-    """A bar of records for each label in label order, with its name; of more than MAX_NAMED labels without names.
+    """A bar chart of the records per label, in label order, with names if there are at most MAX_NAMED labels.
 
-    counts: by label. names: of each of these labels. No labels give a bare figure.
+    counts: by label. names: of these labels. Without labels the figure is empty.
     """
     values = list(counts.values())
     with matplotlib.rc_context(STYLE):
@@ -124,12 +124,12 @@ def label_figure(counts: Mapping[int, int], names: Mapping[int, str]) -> Figure:
         axes.bar(range(len(values)), values, width=1.0, color=ACCENT)
         axes.margins(x=0)
         axes.grid(visible=False, axis="x")
-        axes.set(xlabel=f"{len(values):,} labels in their order", ylabel="records")
+        axes.set(xlabel=f"{len(values):,} labels in label order", ylabel="records")
         return figure
 
 
 def sheet(images: Sequence[Image], captions: Sequence[str], labels: Sequence[int]) -> Image:
-    """The images in rows, each with its caption above it on its label's colour. Raises ValueError for no images."""
+    """A contact sheet: images with their captions, coloured by label. Raises ValueError without images."""
     if not images:
         raise ValueError("sheet: expected images, got none")
     pairs = zip(images, captions, labels, strict=True)
@@ -139,7 +139,7 @@ def sheet(images: Sequence[Image], captions: Sequence[str], labels: Sequence[int
 
 
 def mean_image(mean: Float32Array) -> Image:
-    """A mean (C, H, W), 0..255, BGR or grey, as a picture (H, W, 3) RGB; small ones are enlarged to 128 pixels."""
+    """A mean (C, H, W) in 0..255, BGR or grey, as an RGB image (H, W, 3); small ones are enlarged to 128 pixels."""
     planes = mean[::-1] if len(mean) == 3 else np.repeat(mean, 3, axis=0)
     image = np.ascontiguousarray(planes.transpose(1, 2, 0)).round().astype(np.uint8)
     times = max(1, CELL // max(image.shape[:2]))

@@ -1,4 +1,4 @@
-"""Boxes on pictures: solid what was found, dashed what is there."""
+"""Drawing of boxes on images: detections solid, ground truth dashed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detpipe.resize import Interpolation, resize
 from detpipe.structures import Detections, Float32Array, GroundTruth, Image
 
 Colour = tuple[int, int, int]
-"""Red, green, blue, 0..255."""
+"""Red, green, blue in 0..255."""
 
 RED, GREEN = (226, 61, 61), (38, 166, 91)
 _PALETTE = (
@@ -30,7 +30,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def class_colour(label: int) -> Colour:
-    """The colour of label 1..K everywhere in a report: ten chosen ones, then hues a golden section apart."""
+    """The colour of label 1..K in all reports: a palette of ten, then hues spaced by the golden ratio."""
     if label <= len(_PALETTE):
         return _PALETTE[label - 1]
     red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN % 1, 0.55 + 0.35 * (label % 3) / 2, 0.85)
@@ -46,16 +46,16 @@ def draw_boxes(
     dashed: bool = False,
     thin: bool = False,
 ) -> Image:
-    """A copy of the image with a frame around each box, line and letters in proportion to the image.
+    """A copy of the image with a frame around each box. Line width and font size are relative to the image size.
 
-    boxes: (N, 4), pixels of this image, the most important first: it is drawn last, above the others. What lies outside
-    the image is cut off. captions: one a box, any text, or none at all; "" draws no caption. colours: one a box, or
-    none for red. dashed: ground truth. thin: half the line, where the boxes are many. N = 0 gives an unchanged copy.
-    Raises ValueError where the numbers differ.
+    boxes: (N, 4) in pixels of this image, the most important first: it is drawn last, on top. Boxes are clipped to the
+    image. captions: one per box, or empty for none; "" draws no caption. colours: one per box, or empty for red.
+    dashed: for ground truth. thin: half the line width, for many boxes. N = 0 gives an unchanged copy. Raises
+    ValueError if the numbers differ.
     """
     for what, given in (("captions", captions), ("colours", colours)):
         if given and len(given) != len(boxes):
-            raise ValueError(f"draw_boxes: expected {len(boxes)} {what}, one a box, or none, got {len(given)}")
+            raise ValueError(f"draw_boxes: expected {len(boxes)} {what}, one per box, or none, got {len(given)}")
     picture = PIL.Image.fromarray(image)
     canvas = ImageDraw.Draw(picture, "RGBA")
     height, width = image.shape[:2]
@@ -71,7 +71,7 @@ def draw_boxes(
 
 
 def draw_detections(image: Image, detections: Detections, classes: Sequence[str], *, min_score: float = 0.0) -> Image:
-    """A copy with the detections of at least min_score, each with its class's colour, name and score."""
+    """A copy of the image with the detections with at least min_score, with their class colours, names and scores."""
     shown = detections.scores >= min_score
     labels = detections.labels[shown].tolist()
     scores = detections.scores[shown].tolist()
@@ -80,20 +80,22 @@ def draw_detections(image: Image, detections: Detections, classes: Sequence[str]
 
 
 def draw_ground_truth(image: Image, ground_truth: GroundTruth, classes: Sequence[str], *, names: bool = True) -> Image:
-    """A copy with the objects dashed, each in its class's colour; names says whether the class is written at it."""
+    """A copy of the image with the objects as dashed boxes in their class colours. names: whether to write names."""
     labels = ground_truth.labels.tolist()
     captions = [classes[label - 1] for label in labels] if names else []
     return draw_boxes(image, ground_truth.boxes, captions, [class_colour(label) for label in labels], dashed=True)
 
 
 def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) -> Image:
-    """The images side by side, row after row, each shrunk or enlarged to fit a cell of (height, width), on grey.
+    """The images in a grid on grey, each resized to fit a cell of (height, width).
 
-    Raises ValueError for no images, and for a cell or columns without extent.
+    Raises ValueError without images, and if columns or a side of the cell is below 1.
     """
     height, width = cell
     if not images or columns < 1 or min(cell) < 1:
-        raise ValueError(f"contact_sheet: expected images, columns and a cell, got {len(images)}, {columns} and {cell}")
+        raise ValueError(
+            f"contact_sheet: expected at least one image, column and pixel, got {len(images)}, {columns} and {cell}"
+        )
     sheet = np.full((height * -(-len(images) // columns), width * columns, 3), 40, dtype=np.uint8)
     for index, image in enumerate(images):
         scale = min(height / image.shape[0], width / image.shape[1])
@@ -105,7 +107,7 @@ def contact_sheet(images: Sequence[Image], columns: int, cell: tuple[int, int]) 
 
 
 def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
-    """The image, brought into a square of `side` pixels, and above it the text on a plate of the colour, on grey."""
+    """The image, resized to fit a square of `side` pixels, with the text above it on a coloured background."""
     gap, plate = 3, 18
     cell = np.full((side + plate + 2 * gap, side + 2 * gap, 3), 40, dtype=np.uint8)
     cell[plate + gap : plate + gap + side, gap : gap + side] = contact_sheet([image], 1, (side, side))
@@ -117,7 +119,7 @@ def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
 
 
 def scaled(image: Image, scale: float) -> Image:
-    """The image times scale, at least 1 pixel high and wide."""
+    """The image resized by a factor, at least 1 pixel high and wide."""
     size = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
     return resize(image, size, Interpolation.area if scale < 1 else Interpolation.bicubic)
 
@@ -125,16 +127,16 @@ def scaled(image: Image, scale: float) -> Image:
 def to_jpeg(image: Image, quality: int = 92) -> bytes:
     """The bytes of a JPEG file of the image. quality: 0 to 100.
 
-    Raises ValueError for an image without pixels or with a side of more than 65500, which JPEG can't hold.
+    Raises ValueError for an image without pixels or with a side above 65500 pixels, the limit of JPEG.
     """
     height, width = image.shape[:2]
     if not 0 < min(height, width) <= max(height, width) <= 65500:
-        raise ValueError(f"expected an image with sides from 1 to 65500 pixels, as JPEG has them, got {image.shape}")
+        raise ValueError(f"expected an image with sides from 1 to 65500 pixels (JPEG's limit), got {image.shape}")
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def image_to_png(image: Image) -> bytes:
-    """The bytes of a PNG file of the image, every pixel as it is. Raises ValueError for an image without pixels."""
+    """The bytes of a PNG file of the image (lossless). Raises ValueError for an image without pixels."""
     if not image.size:
         raise ValueError(f"expected an image with pixels, got {image.shape}")
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
@@ -142,27 +144,27 @@ def image_to_png(image: Image) -> bytes:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans: matplotlib brings it, and it has most of the world's alphabets; what it lacks is drawn as a box."""
+    """DejaVu Sans, which comes with matplotlib and covers most alphabets. Missing characters are drawn as a box."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf", size)
 
 
 def _one_line(text: str) -> str:
-    """What FreeType can draw: no lone surrogates (file names have them), no line breaks or other controls."""
+    """The text without control characters and lone surrogates (in some file names), which FreeType can't draw."""
     return "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode("utf-8")).strip()
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its start as fits with an ellipsis, or "" where not even one letter does."""
+    """The text, shortened with an ellipsis to fit the width, or "" if not even one letter fits."""
     if font.getlength(text) <= width:
         return text
-    text = text[:width]  # no letter is narrower than a pixel
+    text = text[:width]  # each letter is at least a pixel wide
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip() + "…" if text else ""
 
 
 def _frame(canvas: ImageDraw.ImageDraw, frame: list[int], colour: Colour, line: int, dashed: bool) -> None:
-    """A line along the inside of the frame, with a thin dark edge that keeps it visible on any background."""
+    """A line along the inside of the frame, with a thin dark edge so that it is visible on any background."""
     left, top, right, bottom = frame
     dash = line * 5 if dashed else max(right - left, bottom - top, 1)
     step = line * 9 if dashed else dash
@@ -170,7 +172,7 @@ def _frame(canvas: ImageDraw.ImageDraw, frame: list[int], colour: Colour, line: 
     edges += [(x, y, x + line, min(y + dash, bottom)) for x in (left, right - line) for y in range(top, bottom, step)]
     for grow, fill in ((1, (0, 0, 0, 90)), (0, (*colour, 255))):
         for x1, y1, x2, y2 in edges:
-            # PIL's rectangle includes its last pixel.
+            # PIL's rectangles include the last pixel.
             corners = (x1 - grow, y1 - grow, max(x2 - 1, x1) + grow, max(y2 - 1, y1) + grow)
             canvas.rectangle(corners, fill=fill)
 
@@ -183,7 +185,7 @@ def _caption(
     font: ImageFont.FreeTypeFont,
     image_size: tuple[int, int],
 ) -> None:
-    """The text on a plate of the class's colour above the frame, or inside where there is no room above."""
+    """The text on a coloured background above the frame, or inside it if there is no room above."""
     height, width = image_size
     pad = max(2, int(font.size) // 5)
     text = _fit(text, font, max(0, width - 2 * pad))

@@ -1,4 +1,4 @@
-"""The look of all figures: colours, fonts and lines, and names that fit."""
+"""The style of all figures: colours, fonts and lines; and shortened names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from detpipe.report.drawing import class_colour
 
 INK, FAINT = "#010203", "#010204"
-"""Stand for the colours of the page that an SVG is in; as they are, they read as black."""
+"""Placeholders that `to_svg` replaces by the text colour of the page. Unreplaced, they look black."""
 ACCENT, SECOND = "#3b6fe0", "#e0702b"
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
@@ -34,31 +34,31 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text: small, searchable, and any alphabet the reader has
-    "svg.hashsalt": "detpipe",  # the same figure gives the same bytes
-    "text.parse_math": False,  # a class may be called "$x"
+    "svg.fonttype": "none",  # text stays text: small, searchable, in any font of the reader
+    "svg.hashsalt": "detpipe",  # equal figures give equal bytes
+    "text.parse_math": False,  # a class name may contain "$"
 }
-"""matplotlib's settings for every figure, within `matplotlib.rc_context`."""
+"""matplotlib settings for all figures, used with `matplotlib.rc_context`."""
 
 
 def legend(axes: Axes) -> None:
-    """A legend, where there is a line to name."""
+    """Add a legend if there are labels."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
 
 
 def plain_log_axis(axes: Axes) -> None:
-    """Numbers at the decades of the y axis: matplotlib's own labels are formulas, which our style turns off."""
+    """Plain numbers at the decades of the y axis: matplotlib's labels are formulas, which our style turns off."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def hex_colour(label: int) -> str:
-    """The colour of label 1..K, "#rrggbb"."""
+    """The colour of label 1..K as "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
 
 
 def short_name(name: str, length: int) -> str:
-    """A name that fits its place and that an SVG can hold: XML has no control characters and no lone surrogates."""
+    """A name of at most `length` characters without control characters and lone surrogates, which XML forbids."""
     clean = "".join(c if c.isprintable() else " " for c in name.encode("utf-8", "replace").decode("utf-8"))
     return clean if len(clean) <= length else clean[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Small pictures side by side: the filters of a convolution, the maps of a layer."""
+"""Grids of small images: the filters of a convolution, the feature maps of a layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from detpipe.resize import Interpolation, resize
 from detpipe.structures import Float32Array, Image
 
 GAP = (16, 18, 22)
-"""The colour between the tiles."""
+"""Colour of the lines between tiles."""
 LINE = 1
-"""Pixels between the tiles, after they were enlarged."""
+"""Width of the lines between the enlarged tiles, in pixels."""
 
 
 def mosaic(tiles: Sequence[Image], side: int) -> Image:
-    """Tiles of one size (h, w, 3), row after row in a nearly square grid, each pixel enlarged to a whole square.
+    """Tiles of one size (h, w, 3) in a nearly square grid, enlarged by an integer factor.
 
-    side: how wide the picture may be at most, in pixels; tiles that don't fit are shown at one pixel a pixel, and a
-    tile that is larger alone is shrunk. Returns (H, W, 3). Raises ValueError for no tiles.
+    side: the maximum width of the result in pixels. It is exceeded if the tiles don't fit at their own size; a tile
+    wider than `side` is shrunk. Returns (H, W, 3). Raises ValueError without tiles.
     """
     if not tiles:
         raise ValueError("mosaic: expected tiles, got none")
@@ -43,22 +43,22 @@ def mosaic(tiles: Sequence[Image], side: int) -> Image:
 
 
 def heat(numbers: Float32Array) -> Image:
-    """A map (h, w) as a picture (h, w, 3) RGB: dark blue its lowest number, yellow its highest (viridis).
+    """A map (h, w) as an RGB image (h, w, 3) in viridis: dark blue is its minimum, yellow its maximum.
 
-    A map of equal numbers, one of a channel that is dead for instance, is black, and so is what is no finite number.
+    A constant map (for example of a dead channel) is black, and so are NaN and infinity.
     """
     finite = np.isfinite(numbers)
     low, high = (float(numbers[finite].min()), float(numbers[finite].max())) if finite.any() else (0.0, 0.0)
     if low == high:
         return np.zeros((*numbers.shape, 3), dtype=np.uint8)
-    # Halved, so that the difference of two large numbers stays finite.
+    # Halved, so that the difference of two large numbers is finite.
     shares = (np.where(finite, numbers, low) / 2 - low / 2) / (high / 2 - low / 2)
     coloured = cv2.applyColorMap(np.round(255 * shares).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     return np.where(finite[:, :, None], coloured[:, :, ::-1], 0).astype(np.uint8)
 
 
 def beside(image: Image, picture: Image) -> Image:
-    """The image, brought to the picture's height (but no wider than it), and the picture right of it."""
+    """The image, resized to the picture's height (and at most its width), to the left of the picture."""
     height, width = picture.shape[:2]
     left = contact_sheet([image], 1, (height, max(1, min(width, round(image.shape[1] * height / image.shape[0])))))
     return np.concatenate([left, np.full((height, 8, 3), GAP, dtype=np.uint8), picture], axis=1)

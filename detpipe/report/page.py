@@ -1,6 +1,6 @@
-"""HTML pages from the files in templates/: one file each that needs no network and runs no script.
+"""HTML pages from the files in templates/. A page is one file without scripts and network requests.
 
-Jinja2 escapes every value, because names of files and classes come from outside. The policy in base.html also forbids
+Jinja2 escapes all values, because names of files and classes are untrusted. The policy in base.html also forbids
 scripts and requests.
 """
 
@@ -26,8 +26,8 @@ from detpipe.structures import Image
 class Cell:
     """A table cell that is more than text.
 
-    below: a second, smaller line. colour: of a square before the text, "#rrggbb". bar: the filled share, in [0, 1], of
-    a bar before the text.
+    below: a second, smaller line. colour: "#rrggbb" of a square before the text. bar: the filled share, in [0, 1], of a
+    bar before the text.
     """
 
     text: str
@@ -38,10 +38,9 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image (H, W, 3) RGB with a caption: a bold name, text beside it and a smaller line below.
+    """An image (H, W, 3) RGB with a caption: a bold name, text next to it and a smaller line below.
 
-    alt: the text for readers who can't see the image. link: a percent-encoded address for the name. quality: of the
-    JPEG.
+    alt: the alternative text. link: a percent-encoded address for the name. quality: of the JPEG.
     """
 
     image: Image
@@ -54,15 +53,15 @@ class Picture:
 
 
 def interval_cell(value: Resampled) -> Cell:
-    """0.432 and, below it, its interval where that is known. value: of one number."""
+    """0.432 and, below it, its interval if known. value: a single number."""
     low, high = (end.item() for end in value.interval)
     return Cell(number(value.value.item()), below="" if np.isnan(low) else f"{number(low)} – {number(high)}")
 
 
 def render(template: str, subtitle: str, **values: object) -> str:
-    """The page of a template with these values, all escaped; what can't be printed or encoded becomes U+FFFD.
+    """Render a template with these values, all escaped. Characters that can't be printed or encoded become U+FFFD.
 
-    Raises jinja2.UndefinedError where the template uses a value that isn't given.
+    Raises jinja2.UndefinedError if the template uses a missing value.
     """
     text = _environment().get_template(template).render(subtitle=subtitle, sections=[], **values)
     bad = {ord(c): "\N{REPLACEMENT CHARACTER}" for c in set(text) if not c.isprintable() and c not in "\n\t"}

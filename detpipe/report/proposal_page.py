@@ -1,4 +1,4 @@
-"""The page of pictures with proposals: small ones in the page, each a link to its file beside it."""
+"""The page of images with their proposals: small images, each with a link to its full-size file."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from detpipe.storage.atomic import write_text
 from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array, Proposals
 
 SIDE = 480
-"""The longest side of a picture in the page, in pixels."""
+"""The longest side of an image in the page, in pixels."""
 BLUE: Colour = (66, 110, 230)
 
 
 @dataclass(frozen=True, eq=False)
 class BestBoxes:
-    """The best proposal of each of the G objects of an image that count.
+    """The best proposal for each of the G objects of an image that are neither difficult nor crowds.
 
-    objects: (G, 4) float32. labels: (G,) int64. overlap: (G,) float32, its IoU, 0 where there are no proposals. place:
-    (G,) int64, which proposal it is, from 0; -1 where none touches the object.
+    objects: (G, 4) float32. labels: (G,) int64. overlap: (G,) float32, the IoU of the best proposal, 0 without
+    proposals. index: (G,) int64, the index of this proposal, -1 if no proposal overlaps the object.
     """
 
     objects: Float32Array
     labels: Int64Array
     overlap: Float32Array
-    place: Int64Array
+    index: Int64Array
 
 
 def best_boxes(truth: GroundTruth, proposals: Proposals) -> BestBoxes:
-    """The proposal with the largest IoU for each object that is neither difficult nor a crowd, the first of equals."""
+    """The proposal with the largest IoU for each object that is neither difficult nor a crowd; ties by the order."""
     counting = truth[~truth.difficult & ~truth.crowd]
     if not len(proposals):
         nothing = np.zeros(len(counting), dtype=np.float32)
         return BestBoxes(counting.boxes, counting.labels, nothing, np.full(len(counting), -1, dtype=np.int64))
     overlaps = boxes.iou(counting.boxes, proposals.boxes)
-    place = overlaps.argmax(axis=1).astype(np.int64)
+    index = overlaps.argmax(axis=1).astype(np.int64)
     overlap = overlaps.max(axis=1, initial=0)
-    return BestBoxes(counting.boxes, counting.labels, overlap, np.where(overlap > 0, place, -1))
+    return BestBoxes(counting.boxes, counting.labels, overlap, np.where(overlap > 0, index, -1))
 
 
 def draw_proposals(
     image: Image, proposals: Proposals, best: BestBoxes | None, classes: tuple[str, ...], *, top: int, min_iou: float
 ) -> Image:
-    """A copy of the image with the first `top` boxes thin and blue, and what became of its objects, where known.
+    """A copy of the image with the first `top` boxes thin and blue, and the found and missed objects.
 
-    An object with a box of at least min_iou: that box, green, with its IoU and its place in the order, from 1. Others
-    are missed: the object itself, red and dashed, with the best IoU there was. None: there are no annotations.
+    An object with a box of at least min_iou is found: the box is green, with its IoU and its rank from 1. Other objects
+    are missed: their own box is red and dashed, with the best IoU. best: None without annotations.
     """
     drawn = draw_boxes(image, proposals.boxes[:top], colours=[BLUE] * len(proposals.boxes[:top]), thin=True)
     if best is None:
@@ -61,26 +61,21 @@ def draw_proposals(
     missed = best.overlap < np.float32(min_iou)
     names = [classes[label - 1] for label in best.labels.tolist()]
     captions = [
-        f"{name} {overlap:.2f}" + (f", box {place}" if place else "")
-        for name, overlap, place in zip(names, best.overlap.tolist(), _from_one(best.place), strict=True)
+        f"{name} {overlap:.2f}" + (f", box {index + 1}" if index >= 0 else "")
+        for name, overlap, index in zip(names, best.overlap.tolist(), best.index.tolist(), strict=True)
     ]
     lost, found = np.flatnonzero(missed), np.flatnonzero(~missed)
     drawn = draw_boxes(drawn, best.objects[lost], [captions[i] for i in lost], [RED] * len(lost), dashed=True)
     drawn = draw_boxes(drawn, best.objects[found], colours=[GREEN] * len(found), dashed=True, thin=True)
-    chosen = proposals.boxes[best.place[found]]
+    chosen = proposals.boxes[best.index[found]]
     return draw_boxes(drawn, chosen, [captions[i] for i in found], [GREEN] * len(found))
-
-
-def _from_one(places: Int64Array) -> list[int]:
-    """Numbers as people count them; 0 for none."""
-    return [number + 1 for number in places.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
 class ShownImage:
-    """A drawn image: its name, the picture, how many proposals it has, and how many of its objects one finds.
+    """A drawn image with its name, and the numbers of its proposals, found objects and objects.
 
-    found, objects: None where there are no annotations.
+    found, objects: None without annotations.
     """
 
     name: str
@@ -91,13 +86,13 @@ class ShownImage:
 
     @classmethod
     def of(cls, name: str, picture: Image, proposals: int, best: BestBoxes | None, min_iou: float) -> ShownImage:
-        """Count an image's objects whose best box has at least min_iou."""
+        """Count the objects of an image; those whose best box has at least min_iou are found."""
         if best is None:
             return cls(name, picture, proposals, None, None)
         return cls(name, picture, proposals, int((best.overlap >= np.float32(min_iou)).sum()), len(best.overlap))
 
     def small(self) -> ShownImage:
-        """The same with the picture as the page has it, so that many take little memory."""
+        """The same with the picture reduced to its size in the page, to save memory."""
         scale = SIDE / max(self.picture.shape[:2])
         return self if scale >= 1 else replace(self, picture=scaled(self.picture, scale))
 
@@ -105,13 +100,13 @@ class ShownImage:
 def write_proposal_page(
     path: Path, subtitle: str, shown: Sequence[tuple[str, ShownImage]], *, top: int, budget: int, min_iou: float
 ) -> None:
-    """Write the page of (file name beside the page, image), whole or not at all; no images give a sentence."""
+    """Write the page atomically. shown: pairs of (name of a file next to the page, image); may be empty."""
     pictures = [_picture(file, one) for file, one in shown]
     write_text(path, page.render("proposal.html", subtitle, shown=pictures, top=top, budget=budget, min_iou=min_iou))
 
 
 def _picture(file: str, one: ShownImage) -> Picture:
-    # A name that is no UTF-8 holds lone surrogates; a link has them as the bytes that they stand for.
+    # A name that is not valid UTF-8 has lone surrogates; a link has the original bytes.
     link = quote(file.encode("utf-8", "surrogateescape"))
     tally = "" if one.objects is None else f", {one.found} of {one.objects} objects found"
     text = f"{one.proposals:,} boxes{tally}"

@@ -1,6 +1,6 @@
-"""The page of proposals: how many objects they find, method beside method.
+"""The page of proposal recall: a comparison of methods.
 
-Its figures are those of Hosang et al. (PAMI 2015, section 4), with several methods in each and intervals as bands.
+The figures follow Hosang et al. (PAMI 2015, section 4), with several methods in each and intervals as bands.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ TITLES = {
     "mabo": "mean average best overlap",
     "ar": "average recall",
 }
-"""Of each measure, in words."""
+"""The title of each measure."""
 BY_BUDGET = ("ar", "recall@0.5", "abo")
-"""The measures that are drawn over the number of proposals."""
+"""The measures that are plotted over the number of proposals."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecallPage:
-    """What the page shows.
+    """The content of the page.
 
-    subtitle: the data set. methods: from a name, in order. paired: the first method minus each other one, by its name.
-    sources: where each method's proposals are from. resamples: of the intervals.
+    subtitle: the data set. methods: by name, in order. paired: the differences between the first method and each other
+    one, by its name. sources: the origin of each method's proposals. resamples: number for the intervals.
     """
 
     subtitle: str
@@ -56,12 +56,12 @@ class RecallPage:
 
 
 def write_recall_page(path: Path, data: RecallPage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
 def render(data: RecallPage) -> str:
-    """The page as HTML; without methods or objects it says so."""
+    """The page as HTML. Without methods or objects it says so."""
     all_curves = {name: method.curves for name, method in data.methods.items()}
     methods = [_method_row(name, data, label) for label, name in enumerate(data.methods, start=1)]
     if not any(curves.objects for curves in all_curves.values()):
@@ -96,7 +96,7 @@ def _method_row(name: str, data: RecallPage, label: int) -> Row:
 
 
 def _number_rows(methods: Mapping[str, MethodRecall], budget: int) -> list[Row]:
-    """A row a method."""
+    """One row per method."""
     return [
         (Cell(name, colour=hex_colour(label)), *map(interval_cell, method.curves.at(budget).values()))
         for label, (name, method) in enumerate(methods.items(), start=1)
@@ -104,45 +104,45 @@ def _number_rows(methods: Mapping[str, MethodRecall], budget: int) -> list[Row]:
 
 
 def _differences(data: RecallPage) -> dict[str, list[Row]]:
-    """By the title of a table for each other method, a row a budget."""
+    """A table by title for each other method, with one row per budget."""
     first = next(iter(data.methods))
     return {
         f"{first} minus {name}": [
-            (_at(budget), *(_difference(differences[measure], place) for measure in MEASURES))
-            for place, budget in enumerate(data.methods[name].budgets)
+            (_at(budget), *(_difference(differences[measure], i) for measure in MEASURES))
+            for i, budget in enumerate(data.methods[name].budgets)
         ]
         for name, differences in data.paired.items()
     }
 
 
 def _part_rows(parts: Sequence[Mapping[str, RecallCurves]], budget: int) -> list[Row]:
-    """Average recall of each method for each class or size at this budget. parts: by its name, of each method."""
+    """Average recall of each method for each class or size at this budget. parts: curves by name, for each method."""
     return [
         (name, f"{curves.objects:,}", *(interval_cell(of_method[name].at(budget)["ar"]) for of_method in parts))
         for name, curves in parts[0].items()
     ]
 
 
-def _difference(difference: PairedDifference, place: int) -> str | Cell:
-    value, p = difference.difference.columns([place]), difference.p[place].item()
+def _difference(difference: PairedDifference, i: int) -> str | Cell:
+    value, p = difference.difference.columns([i]), difference.p[i].item()
     text = "–" if np.isnan(value.value.item()) else f"{value.value.item():+.3f}"
     low, high = value.interval
     return text if np.isnan(p) else Cell(text, below=f"{low.item():+.3f} to {high.item():+.3f}, p {p:.3f}")
 
 
 def _at(budget: int) -> str:
-    return f"At {budget:,} {'proposal' if budget == 1 else 'proposals'} an image"
+    return f"At {budget:,} {'proposal' if budget == 1 else 'proposals'} per image"
 
 
 def recall_curves_figure(methods: Mapping[str, RecallCurves]) -> Figure:
-    """A panel each for BY_BUDGET (log axis) and for recall over IoU at each budget that the methods share.
+    """A panel for each measure of BY_BUDGET (log axis), and one of recall over IoU for each budget of all methods.
 
-    methods: from a name, in the order of the legend, which tells each one's average recall at its last point. No
-    methods give empty panels.
+    methods: by name, in the order of the legend, which has the average recall of all proposals. Without methods the
+    panels are empty.
     """
     budgets = sorted(set.intersection(*(set(curves.by_iou) for curves in methods.values()))) if methods else []
     n_panels = len(BY_BUDGET) + len(budgets)
-    rows = -(-(n_panels + 1) // 2)  # one place is the legend's
+    rows = -(-(n_panels + 1) // 2)  # one panel holds the legend
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.1 * rows), layout="constrained")
         panels = figure.subplots(rows, 2, squeeze=False).ravel().tolist()
@@ -166,7 +166,7 @@ def _by_budget(axes: Axes, name: str, methods: Mapping[str, RecallCurves]) -> No
     decades = [10**power for power in range(int(np.log10(longest)) + 1)]
     axes.set_xticks(decades, [f"{decade:,}" for decade in decades])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="proposals an image", ylim=(0, 1.02), xlim=(0.9, longest * 1.1))
+    axes.set(xlabel="proposals per image", ylim=(0, 1.02), xlim=(0.9, longest * 1.1))
     _percent(axes, name)
     axes.set_title(TITLES[name], loc="left")
 
@@ -176,7 +176,7 @@ def _by_iou(axes: Axes, budget: int, methods: Mapping[str, RecallCurves]) -> Non
         _line(axes, THRESHOLDS, curves.by_iou[budget], hex_colour(label))
     axes.set(xlabel="IoU", xlim=(0.5, 1), ylim=(0, 1.02))
     _percent(axes, "recall")
-    axes.set_title(f"recall of {budget:,} {'proposal' if budget == 1 else 'proposals'} an image", loc="left")
+    axes.set_title(f"recall of {budget:,} {'proposal' if budget == 1 else 'proposals'} per image", loc="left")
 
 
 def _line(axes: Axes, x: Sequence[float], values: Resampled, colour: str) -> None:
@@ -186,7 +186,7 @@ def _line(axes: Axes, x: Sequence[float], values: Resampled, colour: str) -> Non
 
 
 def _percent(axes: Axes, name: str) -> None:
-    # An overlap is no share of anything that is counted.
+    # An average overlap is not a share of objects.
     if name != "abo":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
 
@@ -196,7 +196,7 @@ def _legend(axes: Axes, methods: Mapping[str, RecallCurves]) -> None:
     if not methods:
         return
     lines = [Line2D([], [], color=hex_colour(label)) for label in range(1, len(methods) + 1)]
-    # The number first: matplotlib leaves a label that starts with "_" out of the legend.
+    # The number comes first because matplotlib leaves labels that start with "_" out of the legend.
     names = [f"{_last_ar(curves)}  {short_name(name, 40)}" for name, curves in methods.items()]
     axes.legend(lines, names, title="average recall of all proposals", loc="center left", alignment="left")
 

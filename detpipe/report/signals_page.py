@@ -1,4 +1,4 @@
-"""The page of a network's signals: do they keep their size, the numbers of each layer, and what some layers see."""
+"""The page of a network's activations and gradients: their scale, statistics by layer, and feature maps."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ HEAD = (
     *("gradients std", "weight gradients std"),
 )
 MAX_TEXT_ROWS = 40
-"""A network of more layers shows in the terminal only those with weights; the page has all."""
+"""With more layers than this, the terminal shows only layers with weights. The page shows all."""
 MAX_NAMED = 40
-"""With more layers than this, names on the axis could not be read."""
+"""With more layers than this, names on the axis are unreadable and left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SignalsPage:
-    """What the page shows.
+    """The content of the page.
 
-    subtitle: the network and its images. maps: pictures of feature maps beside the image, by the layer's name.
+    subtitle: the network and its images. maps: images of the feature maps next to the input, by layer name.
     """
 
     subtitle: str
@@ -45,7 +45,7 @@ class SignalsPage:
 
 
 def write_signals_page(path: Path, data: SignalsPage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
@@ -63,17 +63,17 @@ def render(data: SignalsPage) -> str:
 
 
 def signals_text(data: SignalsPage) -> str:
-    """The verdict and a table as plain text."""
+    """The table and the verdict as plain text."""
     layers = data.signals.layers
     shown = layers if len(layers) <= MAX_TEXT_ROWS else [one for one in layers if one.weight is not None]
     left_out = len(layers) - len(shown)
-    note = [f"{left_out} layers without weights are in the page and the JSON"] if left_out else []
+    note = [f"{left_out} layers without weights are only in the page and the JSON"] if left_out else []
     rows = [_data_row(data.signals), *map(_row, shown)]
     return "\n".join([text_table(HEAD, rows), *note, "", *scale_sentences(data.signals)])
 
 
 def scale_sentences(signals: Signals) -> list[str]:
-    """Of the loss, the activations and the gradients: what becomes of their size."""
+    """The loss, and how the scale of activations and gradients changes through the network."""
     sentences = [f"Loss {significant(signals.loss, 4)}."]
     for what, scale, way, size in (
         ("Activations", activation_scale(signals), "first layer with weights to the last", "standard deviation"),
@@ -125,39 +125,38 @@ def _std(value: float | None) -> str:
 
 
 def signals_figure(signals: Signals) -> Figure:
-    """Above the standard deviations at the layers with weights, on a log axis; below the share of zeros of every
-    output.
+    """Top: standard deviations at the layers with weights (log axis). Bottom: share of zeros in each layer's output.
 
-    A standard deviation of 0, or of no finite number, is left out.
+    Standard deviations of 0 and NaN are left out.
     """
-    places = [i for i, layer in enumerate(signals.layers) if layer.weight is not None]
-    layers = [signals.layers[i] for i in places]
+    indices = [i for i, layer in enumerate(signals.layers) if layer.weight is not None]
+    layers = [signals.layers[i] for i in indices]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-        _stds(upper, places, [layer.activation for layer in layers], ACCENT, "activations", "o-")
-        _stds(upper, places, [layer.gradient for layer in layers], SECOND, "gradients of them", "o-")
-        _stds(upper, places, [layer.weight for layer in layers], hex_colour(2), "weights", "s--")
-        _stds(upper, places, [layer.weight_gradient for layer in layers], hex_colour(5), "gradients of weights", "s--")
+        _stds(upper, indices, [layer.activation for layer in layers], ACCENT, "activations", "o-")
+        _stds(upper, indices, [layer.gradient for layer in layers], SECOND, "activation gradients", "o-")
+        _stds(upper, indices, [layer.weight for layer in layers], hex_colour(2), "weights", "s--")
+        _stds(upper, indices, [layer.weight_gradient for layer in layers], hex_colour(5), "weight gradients", "s--")
         upper.set_yscale("log")
         plain_log_axis(upper)
         upper.set_ylabel("standard deviation")
         if layers:
             upper.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         _zeros(lower, signals.layers)
-        named = places if len(places) <= MAX_NAMED else []
+        named = indices if len(indices) <= MAX_NAMED else []
         names = [short_name(signals.layers[i].name[-24:], 24) for i in named]
         if named:
             lower.set_xticks(named, names, rotation=90, fontsize=7)
         else:
-            lower.set_xlabel("layer, in the order in which they work")
+            lower.set_xlabel("layer, in order of execution")
         return figure
 
 
 def _stds(
-    axes: Axes, places: Sequence[int], found: Sequence[TensorStatistics | None], colour: str, label: str, line: str
+    axes: Axes, indices: Sequence[int], found: Sequence[TensorStatistics | None], colour: str, label: str, line: str
 ) -> None:
-    there = [(x, one.std) for x, one in zip(places, found, strict=True) if one is not None and one.std > 0]
+    there = [(x, one.std) for x, one in zip(indices, found, strict=True) if one is not None and one.std > 0]
     if there:
         axes.plot(*zip(*there, strict=True), line, color=colour, label=label, markersize=4, linewidth=1.3)
 
@@ -166,7 +165,7 @@ def _zeros(axes: Axes, layers: Sequence[LayerSignal]) -> None:
     shares = np.nan_to_num([layer.activation.zeros for layer in layers])
     dead = np.array([layer.dead or 0.0 for layer in layers])
     axes.bar(range(len(layers)), shares, color=INK, alpha=0.25, width=0.8, label="zeros")
-    axes.bar(range(len(layers)), dead, color=hex_colour(1), width=0.8, label="of dead channels")
+    axes.bar(range(len(layers)), dead, color=hex_colour(1), width=0.8, label="in dead channels")
     axes.set(ylim=(0, 1.02), ylabel="zeros")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     if len(layers):

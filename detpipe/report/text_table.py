@@ -1,4 +1,4 @@
-"""A table as plain text, for the terminal."""
+"""Plain-text tables and number formats for the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of columns two spaces apart; the first column is text, the others are numbers, flush right."""
+    """A table as lines with columns two spaces apart; the first column is aligned left, the others right."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
@@ -20,7 +20,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
-    """The rows, or the first and last of them with a row of dots for the others, `most` in all."""
+    """The rows; if there are more than `most`, the first and last ones with a row of dots between, `most` in total."""
     if len(rows) <= most or not rows:
         return list(rows)
     head = (most - 1) // 2
@@ -28,17 +28,17 @@ def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """0.123, or a dash for None and NaN."""
+    """A number with fixed digits, 0.123, or a dash for None and NaN."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A number of so many digits that count: 0.0123, 1.2e-08, or a dash for none."""
+    """A number with `digits` significant digits, 0.0123 or 1.2e-08, or a dash for None and NaN."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
 
 
 def as_bytes(size: float) -> str:
-    """12.3 MB, in steps of 1000."""
+    """A size in bytes as text, 12.3 MB, with units in steps of 1000."""
     for unit in ("B", "kB", "MB"):
         if abs(size) < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -47,7 +47,7 @@ def as_bytes(size: float) -> str:
 
 
 def as_count(number: float) -> str:
-    """4.65 M: a large number in three digits."""
+    """A large number with three significant digits: 4.65 M."""
     for unit in ("", " k", " M"):
         if abs(number) < 1000:
             return f"{number:.3g}{unit}"

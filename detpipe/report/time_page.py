@@ -1,4 +1,4 @@
-"""The page of a step's cost: time, work and memory by layer and by type of layer."""
+"""The page of the cost of a training step: time, multiply-adds and memory by layer and by layer type."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from detpipe.storage.atomic import write_text
 
 COLUMNS = ["forward ms", "backward ms", "share", "parameters", "multiply-adds", "output", "kept"]
 TOP = 20
-"""Of the slowest layers, in the terminal."""
+"""Number of the slowest layers in the terminal."""
 MAX_BARS = 25
-"""Layers in the figure."""
+"""Maximum number of layers in the figure."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TimePage:
-    """What the page shows. subtitle: the network and its images. machine: device, precision, threads."""
+    """The content of the page. subtitle: the network and its images. machine: device, precision, threads."""
 
     subtitle: str
     machine: str
@@ -35,7 +35,7 @@ class TimePage:
 
 
 def write_time_page(path: Path, data: TimePage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
@@ -57,7 +57,7 @@ def render(data: TimePage) -> str:
 
 
 def time_text(data: TimePage) -> str:
-    """The tables as plain text: types of layers, the slowest layers, and the sums against the whole."""
+    """The tables as plain text: layer types, the slowest layers, and the sums compared with whole steps."""
     cost = data.cost
     slowest = cost.slowest()[:TOP]
     parts = [
@@ -73,14 +73,14 @@ def time_text(data: TimePage) -> str:
 
 
 SUM_NOTE = (
-    "Between the layers is what a network computes itself: the input brought to scale, sums of residual blocks, "
-    "attention by functions, the loss. A sum of medians is mostly below the median of a sum, too."
+    '"between the layers": work outside of layers, such as scaling the input, residual sums, functional attention and '
+    "the loss. Medians don't add up exactly; the last row is the time of a step."
 )
 SUM_HEAD = ("forward ms", "backward ms", "both ms", "mean ms")
 
 
 def _sum_rows(cost: StepCost) -> list[list[str]]:
-    """The sum of the layers beside the steps that they were measured in, and beside steps without hooks."""
+    """The sum of the layers, the whole steps in which they were measured, and steps without hooks."""
     layers = total("layers", cost.layers)
     sums, watched = (layers.forward, layers.backward, layers.seconds, layers.mean), _whole(cost.watched)
     return [
@@ -123,16 +123,16 @@ def _cells(layer: LayerCost, cost: StepCost) -> list[str]:
 
 
 def _share(layer: LayerCost, cost: StepCost) -> float:
-    """Of the sum of all layers."""
+    """The layer's share of the total time of all layers."""
     return layer.seconds / max(total("", cost.layers).seconds, 1e-12)
 
 
 def _memory(cost: StepCost) -> str:
     layers = total("", cost.layers)
     return (
-        f"{as_count(cost.parameters)} parameters ({as_bytes(4 * cost.parameters)} in float32, gradients as many). In a "
-        f"step: {as_bytes(layers.output)} of outputs, {as_bytes(layers.kept)} kept for the backward pass, "
-        f"{as_bytes(cost.peak)} at the peak."
+        f"{as_count(cost.parameters)} parameters ({as_bytes(4 * cost.parameters)} in float32, and as much for the "
+        f"gradients). One step: {as_bytes(layers.output)} of outputs, {as_bytes(layers.kept)} kept for the backward "
+        f"pass, {as_bytes(cost.peak)} at the peak."
     )
 
 
@@ -141,7 +141,7 @@ def _ms(seconds: float) -> str:
 
 
 def time_figure(cost: StepCost) -> Figure:
-    """Bars of milliseconds, the slowest at the top: left the types of layers, right the layers, MAX_BARS at most."""
+    """Bars of milliseconds, the slowest first. Left: layer types. Right: layers. At most MAX_BARS each."""
     kinds = [layer for _, layer in cost.by_kind().values()][:MAX_BARS]
     layers = cost.slowest()[:MAX_BARS]
     with matplotlib.rc_context(STYLE):
@@ -155,12 +155,12 @@ def time_figure(cost: StepCost) -> Figure:
 
 
 def _bars(axes: Axes, rows: Sequence[LayerCost], title: str) -> None:
-    places = range(len(rows))
+    positions = range(len(rows))
     forward, backward = [1e3 * row.forward for row in rows], [1e3 * row.backward for row in rows]
-    axes.barh(places, forward, color=ACCENT, label="forward")
+    axes.barh(positions, forward, color=ACCENT, label="forward")
     if any(backward):
-        axes.barh(places, backward, left=forward, color=SECOND, label="backward")
-    axes.set_yticks(places, [short_name(row.name[-32:], 32) for row in rows], fontsize=7.5)
+        axes.barh(positions, backward, left=forward, color=SECOND, label="backward")
+    axes.set_yticks(positions, [short_name(row.name[-32:], 32) for row in rows], fontsize=7.5)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("milliseconds")

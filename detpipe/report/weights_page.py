@@ -1,4 +1,4 @@
-"""The page of a file of weights: its tensors, histograms, first filters, and its change against another file."""
+"""The page of a weight file: its tensors, histograms, first filters, and its difference from another file."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from detpipe.structures import Image
 
 HEAD = ("tensor", "shape", "numbers", "mean", "std", "min", "max", "L1", "L2", "zeros", "not finite")
 MAX_TEXT_ROWS = 60
-"""Rows of a table in the terminal; the page has all."""
+"""Maximum rows of a table in the terminal. The page has all rows."""
 BINS = 61
-"""Parts of a histogram."""
+"""Bins of a histogram."""
 MAX_PANELS = 24
-"""Histograms in a figure."""
+"""Maximum number of histograms in the figure."""
 
 Histogram = tuple[Sequence[int], float, float]
-"""Counts in equal parts of [low, high], and these ends."""
+"""Counts in equal bins of [low, high], low, and high."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightsPage:
-    """What the page shows.
+    """The content of the page.
 
-    subtitle: the file. shapes, statistics: of each tensor, by name. histograms: of some. filters: the picture of a
-    layer's, and its name; None where there are none. against: the other file, "" for none; change: what differs.
+    subtitle: the file. shapes, statistics: of all tensors, by name. histograms: of some tensors. filters: the name of a
+    layer and the image of its filters; None if there are none. against: the other file, "" for none. change: the
+    difference from the other file.
     """
 
     subtitle: str
@@ -50,7 +51,7 @@ class WeightsPage:
     change: WeightChange | None = None
 
     def rows(self) -> list[list[str]]:
-        """A row a tensor, as HEAD."""
+        """One row per tensor, with the columns HEAD."""
         return [
             [
                 name,
@@ -65,7 +66,7 @@ class WeightsPage:
 
 
 def write_weights_page(path: Path, data: WeightsPage) -> None:
-    """Write the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_text(path, render(data))
 
 
@@ -92,13 +93,13 @@ def render(data: WeightsPage) -> str:
 
 
 def summary(data: WeightsPage) -> str:
-    """How many tensors and numbers, in one sentence."""
+    """The number of tensors and values, in one sentence."""
     numbers = sum(one.count for one in data.statistics.values())
     return f"{len(data.statistics)} tensors, {numbers:,} numbers ({as_count(numbers)})."
 
 
 def weights_text(data: WeightsPage) -> str:
-    """The tables as plain text: of all tensors, the middle left out; of those that changed, the most changed first."""
+    """The tables as plain text: all tensors (shortened), and the changed tensors, the most changed first."""
     parts = [f"{summary(data)}\n{text_table(HEAD, shortened(data.rows(), MAX_TEXT_ROWS))}"]
     if data.change is not None:
         everything = data.change.parameters
@@ -122,12 +123,12 @@ def _change_rows(parameters: Sequence[ParameterChange]) -> list[list[str]]:
 
 
 def _by_change(one: ParameterChange) -> float:
-    """What is no number first, then the most changed."""
+    """Sort key: NaN first, then the most changed."""
     return -math.inf if math.isnan(one.relative) else -one.relative
 
 
 def _left_over(change: WeightChange) -> dict[str, str]:
-    """What can't be compared, in words."""
+    """The tensors that can't be compared, by reason."""
     shapes = [f"{name} {now} here, {before} there" for name, (now, before) in change.other_shape.items()]
     found = {
         "only here": ", ".join(change.only_now),
@@ -138,7 +139,7 @@ def _left_over(change: WeightChange) -> dict[str, str]:
 
 
 def histograms_figure(histograms: Mapping[str, Histogram]) -> Figure:
-    """A panel each of them, by the tensor's name, the height on its own scale. None give an empty figure."""
+    """A panel for each histogram, by tensor name, with its own vertical scale. Without histograms it is empty."""
     columns = 4
     rows = max(1, -(-len(histograms) // columns))
     with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8}):
@@ -156,7 +157,7 @@ def histograms_figure(histograms: Mapping[str, Histogram]) -> Figure:
 
 
 def change_figure(change: WeightChange) -> Figure:
-    """The relative change of each tensor in the order of the file, on a log axis; equal ones stand on the floor."""
+    """The relative change of each tensor in file order (log axis); unchanged tensors are at the lower end."""
     there = [one for one in change.parameters if not math.isnan(one.relative)]
     values = np.array([one.relative for one in there])
     positive = values[(values > 0) & np.isfinite(values)]
@@ -181,6 +182,6 @@ def change_figure(change: WeightChange) -> Figure:
 
 
 def _end_of(name: str, length: int) -> str:
-    """The end of a name says which tensor it is."""
+    """The last `length` characters of a name, which identify the tensor."""
     clean = short_name(name, len(name))
     return clean if len(clean) <= length else "…" + clean[1 - length :]

@@ -49,7 +49,7 @@ def test_a_hostile_name_is_text() -> None:
 
 
 def test_all_right_and_no_images() -> None:
-    assert "Every image was chosen rightly" in render(
+    assert "All images are classified correctly" in render(
         ClassificationPage(subtitle="", metrics=measured(3, 9, right=True))
     )
     assert "There are no images" in render(ClassificationPage(subtitle="", metrics=measured(3, 0)))

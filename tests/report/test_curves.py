@@ -72,31 +72,6 @@ def test_recall_over_the_number_of_proposals_in_order():
     assert "1,000" in text_of(curves.to_svg(figure, "recall"))
 
 
-def test_the_loss_takes_the_rows_that_have_it():
-    rows = [{"iteration": i, "loss": 1 / i} for i in range(1, 40)]
-    rows[9] |= {"val_loss": 0.4, "val_accuracy": 0.8}
-    rows[19] |= {"val_loss": None, "val_accuracy": 0.9}
-    rows[29] |= {"loss": float("nan")}
-    top, bottom = curves.loss_figure(rows).axes
-    assert len(np.asarray(top.lines[0].get_xdata())) == 38
-    assert np.asarray(top.lines[2].get_xdata()).tolist() == [10]
-    assert np.asarray(bottom.lines[0].get_ydata()).tolist() == [0.8, 0.9]
-    assert len(curves.loss_figure([{"iteration": 1, "loss": 2.0}]).axes) == 1
-
-
-def test_the_recall_of_a_network_that_proposes_has_a_panel_of_its_own():
-    rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 0.5, "val_recall_10": 0.4, "val_ar_10": 0.2}]
-    loss, recall = curves.loss_figure(rows).axes
-    assert loss.get_ylabel() == "loss"
-    drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in recall.lines}
-    assert drawn == {"recall, 10 boxes": [[2, 0.4]], "average recall, 10 boxes": [[2, 0.2]]}
-    assert len(curves.loss_figure(rows[:1]).axes) == 1
-
-
-def test_a_smooth_line_keeps_a_constant_and_its_ends():
-    assert curves.smoothed(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))
-
-
 def test_nothing_to_draw_is_no_error():
     nan = float("nan")
     for figure in (
@@ -104,7 +79,6 @@ def test_nothing_to_draw_is_no_error():
         curves.precision_recall_figure({"cat": curve(0)}, {"cat": nan}),
         curves.precision_recall_figure({"cat": curve(0)}, {"cat": 0.0}),
         curves.recall_figure({}),
-        curves.loss_figure([]),
         curves.seconds_figure({}),
     ):
         ElementTree.fromstring(curves.to_svg(figure, "empty"))

@@ -113,7 +113,7 @@ def test_a_contact_sheet_puts_images_in_rows():
     assert (sheet[15, 60] == 0).all()
     assert (sheet[45, 20] == 255).all()
     assert (sheet[45, 60] == 40).all()
-    with pytest.raises(ValueError, match="expected images"):
+    with pytest.raises(ValueError, match="contact_sheet: expected"):
         contact_sheet([], 2, (10, 10))
 
 

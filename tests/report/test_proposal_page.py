@@ -58,17 +58,17 @@ def test_the_best_box_of_each_object():
     truth = GroundTruth.from_boxes([[0, 0, 10, 10], [20, 0, 30, 10], [90, 90, 99, 99], [0, 0, 10, 10]], [1, 2, 1, 1])
     truth.difficult[3] = True
     best = best_boxes(truth, proposals([0, 0, 10, 5], [0, 0, 10, 8], [20, 0, 30, 7], [20, 0, 30, 7]))
-    assert best.place.tolist() == [1, 2, -1]
+    assert best.index.tolist() == [1, 2, -1]
     assert best.overlap == pytest.approx([0.8, 0.7, 0])
     assert best.labels.tolist() == [1, 2, 1]
 
 
 def test_of_nothing():
     truth = GroundTruth.from_boxes([[0, 0, 10, 10]], [1])
-    assert best_boxes(truth, proposals()).place.tolist() == [-1]
+    assert best_boxes(truth, proposals()).index.tolist() == [-1]
     assert best_boxes(truth, proposals()).overlap.tolist() == [0]
     nothing = best_boxes(GroundTruth.from_boxes([], []), proposals([0, 0, 1, 1]))
-    assert (len(nothing.objects), nothing.place.shape) == (0, (0,))
+    assert (len(nothing.objects), nothing.index.shape) == (0, (0,))
     drawn = draw_proposals(GREY, proposals(), nothing, (), top=5, min_iou=0.5)
     assert np.array_equal(drawn, GREY)
     drawn = draw_proposals(GREY, proposals(), best_boxes(truth, proposals()), ("cat",), top=5, min_iou=0.5)

@@ -28,7 +28,7 @@ def test_methods_side_by_side(tmp_path: Path):
     write_recall_page(tmp_path / "page.html", data)
     page = read((tmp_path / "page.html").read_text("utf-8"))
     text = " ".join(page.words)
-    for words in ("my data", "Gaussian, runs/mine", "1,234 resamples", "mine minus none", "At 3 proposals an image"):
+    for words in ("my data", "Gaussian, runs/mine", "1,234 resamples", "mine minus none", "At 3 proposals per image"):
         assert words in text
     assert [words for words in page.words if words in ("Curves", "Numbers", "Differences", "Sizes", "Classes")] == [
         *("Curves", "Numbers", "Differences", "Sizes", "Classes"),  # the links
@@ -59,9 +59,7 @@ def test_names_from_outside_are_escaped():
 
 def test_nothing_to_find():
     for methods in ({}, {"mine": measured({}, {})}):
-        assert (
-            "There are no objects to find." in read(render(RecallPage(subtitle="", methods=methods, resamples=9))).words
-        )
+        assert "There are no objects." in read(render(RecallPage(subtitle="", methods=methods, resamples=9))).words
 
 
 def figure_of(**methods: MethodRecall):

@@ -35,6 +35,6 @@ def test_a_training_under_way() -> None:
 
 def test_before_the_first_row_the_page_says_so() -> None:
     page = read(render(TrainingPage(subtitle="", rows=[])))
-    assert "Nothing was logged yet." in page.words
+    assert "The log is still empty." in page.words
     assert "No settings were recorded." in page.words
     assert "Numbers" not in page.words

@@ -35,7 +35,7 @@ def test_the_page_tells_all_and_escapes_it() -> None:
     html = render(page())
     for part in (
         "3 tensors, 5 numbers",
-        "Not all finite: &lt;script&gt;$x.",
+        "NaN or infinity: &lt;script&gt;$x.",
         "1 NaN, 0 inf",
         "only there: gone",
         "old.pth",

@@ -50,7 +50,7 @@ def test_the_network_is_trained_first(proposed_by_network: Path) -> None:
     described = read_manifest(folder / "proposals.lmdb").settings["proposals"]
     assert (described["method"], described["weights"]) == ("MultiBoxProposals", str(folder / "multibox"))
     page = (folder / "report.html").read_text()
-    for words in ("The network that proposes", "The classifier", "average recall, 100 boxes"):
+    for words in ("The proposal network", "The classifier", "average recall, 100 boxes"):
         assert words in page
 
 

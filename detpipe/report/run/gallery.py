@@ -1,4 +1,4 @@
-"""The pictures of a run's report: images with their boxes, and crops of what went wrong."""
+"""The images of a run's report: images with their boxes, and crops of errors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from detpipe.structures import Dataset, Detections, GroundTruth, Image, ImageId,
 log = logging.getLogger(__name__)
 
 IMAGE_SIDE, CROP_SIDE = 480, 240
-"""Longest side in pixels: with the worst of images the page stays below 8 MB."""
+"""Longest side in pixels. Even with the largest JPEGs, the page is below 8 MB."""
 CONTEXT = 0.6
-"""How much of a box's longer side is shown around it."""
+"""Margin around a box in a crop, as a share of its longer side."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Pictures, the names of files that can't be read any more, and how many errors of each kind there are in all."""
+    """Pictures, the names of unreadable files, and the total number of errors of each kind."""
 
     pictures: list[Picture]
     broken: list[str]
@@ -37,14 +37,14 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class MissGallery:
-    """Crops around the most confident false positives and around the largest objects that were missed."""
+    """Crops around the most confident false positives and around the largest missed objects."""
 
     wrong: Gallery
     missed: Gallery
 
 
 def images(dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_score: float, most: int) -> Gallery:
-    """At most `most` images, evenly spread, with detections from min_score on (solid) and objects (dashed)."""
+    """At most `most` images, evenly spaced, with detections of at least min_score (solid) and objects (dashed)."""
     return _gallery(
         (
             record.path,
@@ -57,7 +57,7 @@ def images(dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_sc
 def misses(
     dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_score: float, most: int
 ) -> MissGallery | None:
-    """At most `most` crops of either kind; None without annotations."""
+    """At most `most` crops of each kind; None without annotations."""
     if dataset.ground_truth is None:
         return None
     ground_truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
@@ -76,9 +76,9 @@ def misses(
 
 
 def evenly(records: Sequence[ImageRecord], most: int) -> list[ImageRecord]:
-    """At most so many records, evenly spread, in their order; all where there are fewer."""
-    places = np.linspace(0, len(records) - 1, max(0, min(most, len(records)))).round().astype(int)
-    return [records[place] for place in places.tolist()]
+    """At most `most` records, evenly spaced, in their order; all if there are fewer."""
+    indices = np.linspace(0, len(records) - 1, max(0, min(most, len(records)))).round().astype(int)
+    return [records[i] for i in indices.tolist()]
 
 
 def _image(
@@ -93,14 +93,14 @@ def _image(
         drawn = draw_ground_truth(drawn, _scaled_gt(gt, scale), dataset.classes, names=False)
         tally = _tally(gt, found, min_score)
     if found is not None:
-        # Detections stay as they are but for the size: their boxes are those of the small picture.
+        # The boxes are scaled to the small image.
         small = Detections(found.boxes * np.float32(scale), found.scores, found.labels)
         drawn = draw_detections(drawn, small, dataset.classes, min_score=min_score)
     return Picture(drawn, f"{record.path.name} with its boxes", record.path.name, tally)
 
 
 def _tally(gt: GroundTruth, found: Detections | None, min_score: float) -> str:
-    """How many of the objects are found, and how many detections are wrong."""
+    """The numbers of found objects and wrong detections."""
     objects = int((~gt.difficult & ~gt.crowd).sum())
     if found is None:
         return f"0 of {objects} found"
@@ -135,18 +135,18 @@ def _scaled_gt(gt: GroundTruth, scale: float) -> GroundTruth:
 
 
 def _read(path: Path) -> Image | None:
-    """The image, or None with a warning: the report of a finished run must not fail for a file that has gone since."""
+    """The image, or None with a warning: a report must not fail if a file was deleted after the run."""
     try:
         return read_image(path)
     except (OSError, ValueError) as error:
-        log.warning("report: left out a picture: %s", error)
+        log.warning("report: left out an image: %s", error)
         return None
 
 
 def _gallery(
     drawn: Iterable[tuple[Path, Callable[[Image], Picture]]], counts: Mapping[str, int] | None = None
 ) -> Gallery:
-    """Read each file and draw its picture; what can't be read is named."""
+    """Read each file and draw its picture; list the unreadable files."""
     pictures, broken = [], []
     for path, draw in drawn:
         image = _read(path)

@@ -1,7 +1,7 @@
-"""Where a detector is wrong: its most confident false positives and the largest objects it missed, each with a why.
+"""A detector's errors: its most confident false positives and the largest missed objects, each with a reason.
 
-The kinds follow Hoiem et al., "Diagnosing Error in Object Detectors", ECCV 2012: a box that is off, another class, the
-background; and the duplicate, which VOC counts as wrong as well.
+The kinds follow Hoiem et al., "Diagnosing Error in Object Detectors", ECCV 2012: localisation, another class,
+background; and duplicates, which VOC also counts as wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from detpipe.metrics.matching import Matches, match_detections
 from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
 NEAR = 0.1
-"""An IoU from which a box is about an object at all (Hoiem et al., section 2)."""
+"""The smallest IoU at which a box counts as a detection of an object at all (Hoiem et al., section 2)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Miss:
     """One error. box: (4,) float32, of the detection or of the missed object. label: its class.
 
-    weight: how bad, the detection's score or the object's area in pixels. kind: a word to count by. why: a phrase.
+    weight: the severity: the detection's score, or the object's area in pixels. kind: for counting. why: the reason.
     """
 
     image_id: ImageId
@@ -37,7 +37,7 @@ class Miss:
 
 @dataclass(frozen=True, eq=False)
 class Misses:
-    """The worst first, at most `per_image` of one image; and how many there are of each kind in all images."""
+    """The worst errors first, at most `per_image` per image; and the number of each kind in all images."""
 
     wrong: list[Miss]
     missed: list[Miss]
@@ -57,7 +57,7 @@ def find_misses(
 ) -> Misses:
     """False positives with at least min_score, by score, and objects without a true positive of that score, by area.
 
-    limit: of each list. Nothing wrong and nothing missed give empty lists.
+    limit: the length of each list. Without errors the lists are empty.
     """
     wrong: list[Miss] = []
     missed: list[Miss] = []
@@ -77,7 +77,7 @@ def find_misses(
 
 
 def above(detections: Detections, min_score: float) -> Detections:
-    """The detections with at least this score: the first ones, for they are sorted."""
+    """The detections with at least this score."""
     n = int((detections.scores >= min_score).sum())
     return Detections(detections.boxes[:n], detections.scores[:n], detections.labels[:n])
 
@@ -91,13 +91,13 @@ def _wrong(
         others = np.where(gt.labels != label, ious[index], np.float32(0))
         other = int(others.argmax()) if len(others) else -1
         if own >= least:
-            kind, why = "duplicate", "the object was found already"
+            kind, why = "duplicate", "the object was already found"
         elif other >= 0 and others[other] >= least:
             kind, why = "other class", f"is annotated as {classes[gt.labels[other] - 1]}"
         elif own >= NEAR:
             kind, why = "box off", f"IoU {own:.2f} with the object"
         else:
-            kind, why = "background", "nothing of the class is annotated here"
+            kind, why = "background", "no object of this class is annotated here"
         yield Miss(image_id, found.boxes[index], label, float(found.scores[index]), kind, why)
 
 
@@ -110,7 +110,7 @@ def _missed(
     least: float,
     min_score: float,
 ) -> Iterator[Miss]:
-    """found: all detections, so that one below the shown score can be told from none."""
+    """found: all detections, to distinguish a low score from no detection."""
     ious = boxes.iou(gt.boxes, found.boxes)
     for index in np.flatnonzero(~matches.found(gt) & ~gt.difficult & ~gt.crowd).tolist():
         label = int(gt.labels[index])
@@ -119,13 +119,13 @@ def _missed(
         if len(near_same) and found.scores[near_same[0]] < min_score:
             kind, why = "low score", f"found with score {found.scores[near_same[0]]:.2f} only"
         elif len(near_same):
-            kind, why = "shared box", "its box counts for the object beside it"
+            kind, why = "shared box", "its box counts for a neighbouring object"
         elif len(near_other):
-            kind, why = "other class", f"taken for {classes[found.labels[near_other[0]] - 1]}"
+            kind, why = "other class", f"detected as {classes[found.labels[near_other[0]] - 1]}"
         elif same.max(initial=0) >= NEAR:
             kind, why = "box off", f"nearest box has IoU {same.max():.2f}"
         else:
-            kind, why = "not found", "no box of the class near it"
+            kind, why = "not found", "no box of this class near it"
         yield Miss(image_id, gt.boxes[index], label, float(gt.areas[index]), kind, why)
 
 

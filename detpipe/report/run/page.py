@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network and runs no script."""
+"""The report of a run: one HTML file without scripts and network requests."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from detpipe.structures import Dataset, Detections, ImageId
 
 MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
 SHOWN_AT_ONCE = 6
-"""The other images stand in a fold: the numbers below are then near, on a phone too."""
+"""Number of images shown at first; the others are collapsed, so that the numbers below are near."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportData:
-    """What a report can show; what is missing is left out with a sentence.
+    """The content of the report. A sentence replaces each missing part.
 
-    detections: from image id, all of them. metrics: None where there is no ground truth. recall: recall.json's content.
-    log_rows: of the training log, proposer_rows: of that of a network that proposes. settings: nested, plain values.
-    seconds: of each stage, in order. check_counts: of check.json, None where the data wasn't checked. min_score: of the
-    detections that are drawn; None takes the score where precision and recall balance best. max_images: in the grid.
+    detections: all detections by image id. metrics: None without ground truth. recall: the content of recall.json.
+    log_rows: of the classifier's training log. proposer_rows: of the training log of a proposal network. settings:
+    nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
+    checked. min_score: of the drawn detections; None uses the score with the best F1. max_images: in the grid.
     """
 
     title: str
@@ -46,9 +46,9 @@ class ReportData:
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page to `path`, whole or not at all; below 8 MB with the default max_images.
+    """Write the page to `path` atomically. It is below 8 MB with the default max_images.
 
-    Pictures are read from the records' paths; one that can't be read any more is named, logged and left out.
+    Images are read from the records' paths. Unreadable ones are listed, logged and left out.
     """
     write_text(path, render(data))
 
@@ -57,11 +57,11 @@ def render(data: ReportData) -> str:
     """The page as HTML."""
     dataset, metrics = data.dataset, data.metrics
     point = None if dataset.ground_truth is None else best_f1(dataset.ground_truth, data.detections)
-    min_score, how = 0.5, "a usual bound"
+    min_score, how = 0.5, "the default"
     if data.min_score is not None:
         min_score, how = data.min_score, "as set"
     elif point is not None:
-        min_score, how = point.score, "where precision and recall balance best"
+        min_score, how = point.score, "the best F1"
     return page.render(
         "run.html",
         dataset.name,
@@ -88,7 +88,7 @@ def render(data: ReportData) -> str:
 
 
 def _precision_recall(metrics: Metrics) -> Figure | None:
-    """None where no class has an object."""
+    """None if no class has an object."""
     if not any(metrics.voc10.objects.values()):
         return None
     return curves.precision_recall_figure(metrics.voc10.curves, metrics.voc10.per_class)

@@ -1,4 +1,4 @@
-"""What the sections of a run's report show: rows of tables and figures."""
+"""The sections of a run's report: table rows and figures."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from detpipe.metrics.evaluate import Metrics
-from detpipe.report.curves import as_time, loss_figure
+from detpipe.report.curves import as_time
 from detpipe.report.figure_style import hex_colour
 from detpipe.report.page import Cell
 from detpipe.report.text_table import number
+from detpipe.report.training_figure import training_figure
 from detpipe.structures import Dataset
 
 
 def headline(dataset: Dataset, metrics: Metrics | None, seconds: Mapping[str, float]) -> list[tuple[str, str]]:
-    """The most important numbers, each with its name."""
+    """The most important numbers, with their names."""
     cards: list[tuple[str, str]] = []
     if metrics is not None:
         cards += [
@@ -36,7 +37,7 @@ def headline(dataset: Dataset, metrics: Metrics | None, seconds: Mapping[str, fl
 
 
 def class_rows(dataset: Dataset, metrics: Metrics) -> list[tuple[str | Cell, ...]]:
-    """Objects and average precisions of each class, the best first."""
+    """The number of objects and average precisions of each class, the best first."""
     labels = {name: label for label, name in enumerate(dataset.classes, start=1)}
     area = metrics.voc10.per_class
     return [
@@ -52,7 +53,7 @@ def class_rows(dataset: Dataset, metrics: Metrics) -> list[tuple[str | Cell, ...
 
 
 def proposal_rows(recall: Mapping[str, Mapping[str, float | None]]) -> list[list[str]]:
-    """The measures at each number of proposals, the fewest first. recall: recall.json's content."""
+    """The measures at each number of proposals, in increasing order. recall: the content of recall.json."""
     keys = ("recall@0.5", "recall@0.7", "abo", "mabo", "ar")
     return [[f"{int(n):,}", *(number(recall[n].get(key)) for key in keys)] for n in sorted(recall, key=int)]
 
@@ -60,13 +61,17 @@ def proposal_rows(recall: Mapping[str, Mapping[str, float | None]]) -> list[list
 def loss_figures(
     rows: Sequence[Mapping[str, Any]], proposer_rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str, Figure]]:
-    """A title, a word and a figure for each of the two training logs that has a loss."""
-    logs = (("The network that proposes", "proposer-loss", proposer_rows), ("The classifier", "loss", rows))
-    return [(title, name, loss_figure(own)) for title, name, own in logs if any("loss" in row for row in own)]
+    """A title, a name and a figure for each of the two training logs with a loss."""
+    logs = (("The proposal network", "proposer-loss", proposer_rows), ("The classifier", "loss", rows))
+    return [
+        (title, name, training_figure(own, progress=False))
+        for title, name, own in logs
+        if any("loss" in row for row in own)
+    ]
 
 
 def setting_groups(values: Mapping[str, object]) -> dict[str, list[tuple[str, str]]]:
-    """Every setting by its dotted name, in groups by the first part of it."""
+    """All settings by dotted name, grouped by its first part."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, value in _flat(values):
         group = name.split(".", 1)[0] if "." in name else "general"

@@ -38,7 +38,7 @@ def test_each_kind_of_missed_object():
     result = find_misses(gt, {"a": rows}, CLASSES, min_score=0.3, per_image=9)
     assert [miss.kind for miss in result.missed] == ["not found", "box off", "other class", "low score"]
     assert [miss.weight for miss in result.missed] == [1600, 900, 400, 100]
-    assert result.missed[2].why == "taken for dog"
+    assert result.missed[2].why == "detected as dog"
     assert result.missed[3].why == "found with score 0.20 only"
 
 

@@ -160,12 +160,12 @@ def test_a_page_without_anything_says_so():
     reader = read(render(ReportData(title="Empty", dataset=empty, detections={})))
     text = " ".join(reader.words)
     for sentence in (
-        "The images have no annotations to measure against.",
+        "The images have no annotations",
         "There are no images to show.",
-        "There is nothing to measure against.",
+        "There are no annotations.",
         "There are no annotated objects",
-        "Without annotations nothing is known to be wrong.",
-        "No proposals of this data set were measured.",
+        "Without annotations, errors are unknown.",
+        "No recall of proposals was measured.",
         "No training log.",
         "No stage was timed.",
         "The data was not checked.",
@@ -185,7 +185,7 @@ def test_images_without_annotations_show_their_detections(tmp_path: Path):
 def test_nothing_found_is_said(tmp_path: Path):
     dataset = make(tmp_path, ["a.jpg"])
     page = render(ReportData(title="Bad", dataset=dataset, detections={}, metrics=evaluate(dataset, {})))
-    assert "No detection is right" in page
+    assert "No detection is correct" in page
     assert "No detection is wrong." in page
 
 
@@ -194,7 +194,7 @@ def test_a_picture_that_has_gone_is_named_and_not_fatal(tmp_path: Path, caplog: 
     (tmp_path / "a.jpg").unlink()
     (tmp_path / "b.jpg").write_bytes(b"no image")
     page = render(full(dataset))
-    assert "Can't be read any more: a.jpg, b.jpg." in page
+    assert "Unreadable files: a.jpg, b.jpg." in page
     assert "a.jpg" in caplog.text
     assert page.count("<img") == 0
 
@@ -231,7 +231,7 @@ def test_many_bad_images_are_counted_and_some_named():
     assert "19.jpg: truncated" in page
     assert "20.jpg: truncated" not in page
     assert "and 30 more" in page
-    assert "found nothing" in page
+    assert "found no faults" in page
 
 
 def test_settings_of_every_plain_kind():

@@ -1,0 +1,44 @@
+"""The figure of a training log: which rows and keys get a line, and which a panel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detpipe.report.training_figure import smoothed, training_figure
+
+
+def test_the_loss_takes_the_rows_that_have_it():
+    rows = [{"iteration": i, "loss": 1 / i} for i in range(1, 40)]
+    rows[9] |= {"val_loss": 0.4, "val_accuracy": 0.8}
+    rows[19] |= {"val_loss": None, "val_accuracy": 0.9}
+    rows[29] |= {"loss": float("nan")}
+    top, bottom = training_figure(rows, progress=False).axes
+    assert len(np.asarray(top.lines[0].get_xdata())) == 38
+    assert np.asarray(top.lines[2].get_xdata()).tolist() == [10]
+    assert np.asarray(bottom.lines[0].get_ydata()).tolist() == [0.8, 0.9]
+    assert len(training_figure([{"iteration": 1, "loss": 2.0}], progress=False).axes) == 1
+
+
+def test_the_recall_of_a_network_that_proposes_has_a_panel_of_its_own():
+    rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 0.5, "val_recall_10": 0.4, "val_ar_10": 0.2}]
+    loss, recall = training_figure(rows, progress=False).axes
+    assert loss.get_ylabel() == "loss"
+    drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in recall.lines}
+    assert drawn == {"recall, 10 boxes": [[2, 0.4]], "average recall, 10 boxes": [[2, 0.2]]}
+    assert len(training_figure(rows[:1], progress=False).axes) == 1
+
+
+def test_a_smooth_line_keeps_a_constant_and_its_ends():
+    assert smoothed(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))
+
+
+def test_an_empty_log_has_an_empty_panel():
+    assert [axes.lines[:] for axes in training_figure([]).axes] == [[]]
+
+
+def test_progress_adds_rate_speed_and_waiting():
+    rows = [{"iteration": 1, "loss": 1.0, "lr": 0.1, "examples_per_second": 9.0, "waiting": 0.0}]
+    labels = [axes.get_ylabel() for axes in training_figure(rows).axes]
+    assert labels == ["loss", "learning rate", "examples/s, so far", "waiting, so far"]
+    assert len(training_figure(rows, progress=False).axes) == 1
