@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,7 +27,6 @@ from detpipe.datasets.image_file import read_image
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling
-from detpipe.network.settings import Precision
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.detector import Detector
 from detpipe.structures import Float32Array, Image
@@ -57,14 +55,14 @@ def main() -> None:
         f"{'setting':<22}{'propose':>9}{'scale':>7}{'maps':>7}{'pool':>7}{'head':>7}{'select':>8}{'images/s, all':>15}"
     )
     settings = {
-        "float32": DetectConfig(precision=Precision.float32),
-        "bf16": DetectConfig(precision=Precision.bf16),
-        "bf16, compiled": DetectConfig(precision=Precision.bf16, compile=True),
+        "float32": ("float32", False),
+        "bf16": ("bf16", False),
+        "bf16, compiled": ("bf16", True),
     }
     rates = {}
-    for name, config in settings.items():
-        own = replace(config, max_proposals=arguments.proposals)
-        detector = Detector.from_run(arguments.fast, config=own, proposer=proposer)
+    for name, (precision, compiled) in settings.items():
+        config = DetectConfig(max_proposals=arguments.proposals, compile=compiled)
+        detector = Detector.from_run(arguments.fast, config=config, precision=precision, proposer=proposer)
         parts = parts_of(detector, images, regions)
         rates[name] = rate(detector, images, proposer)
         row = "".join(f"{value:>{width}.1f}" for value, width in zip(parts, (9, 7, 7, 7, 7, 8), strict=True))

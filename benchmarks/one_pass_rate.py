@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,15 +26,14 @@ from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling
-from detpipe.network.settings import Precision
 from detpipe.runs.detector import Detector
 from detpipe.structures import Image
 
 NOTHING = np.zeros((0, 4), dtype=np.float32)
 SETTINGS = {
-    "float32": DetectConfig(precision=Precision.float32),
-    "bf16": DetectConfig(precision=Precision.bf16),
-    "bf16, compiled": DetectConfig(precision=Precision.bf16, compile=True),
+    "float32": ("float32", False),
+    "bf16": ("bf16", False),
+    "bf16, compiled": ("bf16", True),
 }
 
 
@@ -58,8 +56,9 @@ def main() -> None:
         width, height = map(int, size.split("x"))
         images = [cv2.resize(image, (width, height)).astype(np.uint8) for image in photographs]
         for boxes in options.proposals:
-            for name, config in SETTINGS.items():
-                detector = Detector.from_run(options.run, config=replace(config, max_proposals=boxes))
+            for name, (precision, compiled) in SETTINGS.items():
+                config = DetectConfig(max_proposals=boxes, compile=compiled)
+                detector = Detector.from_run(options.run, config=config, precision=precision)
                 numbers = [*parts_of(detector, images), rate(detector, images)]
                 print(f"{size:<9} {boxes:>5}  {name:<15}" + "".join(f"{one:>9.1f}" for one in numbers), flush=True)
 

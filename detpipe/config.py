@@ -28,6 +28,7 @@ from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
 from detpipe.runs.detect_settings import kept_detect_settings
 from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.command import RunFolder
 from detpipe.solver.solver_prototxt import solver_values
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,8 @@ CHOSEN_WHOLE = ("proposals", "head", "solver")
 
 NOT_TAKEN: dict[str, frozenset[str]] = {
     "detect": frozenset(),
-    "curve": frozenset({"dedup_step", "cascade_size", "cascade_keep", "second_look"}),
-    "export": frozenset({"dedup_step", "cascade_size", "cascade_keep", "precision"}),
+    "curve": frozenset({"dedup_step", "crops", "features"}),
+    "export": frozenset({"dedup_step", "crops", "features"}),
 }
 """Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
 
@@ -147,7 +148,7 @@ def primary(row: CommandRow) -> dict[str, Any]:
         "defaults": [
             {"schema": row.application},
             "common",
-            *({group if group == field else f"{group}@{field}": option} for field, (group, option) in choices.items()),
+            *({group: option} for group, option in choices.items()),
             "_self_",
             {EXPERIMENT: None},
             {"override hydra/job_logging": "detpipe" if row.writes_run_dir else "terminal"},
@@ -160,17 +161,16 @@ def primary(row: CommandRow) -> dict[str, Any]:
     }
 
 
-def default_choices(row: CommandRow) -> dict[str, tuple[str, str | None]]:
-    """Field -> (group, option) of each field that a group fills, by the class of its default; None where it is null.
+def default_choices(row: CommandRow) -> dict[str, str | None]:
+    """Group -> option for each field with the name of a group, by the class of its default; None where it is null.
 
-    The group is that of the field's name, or the one in its metadata. Raises ValueError for a class in no table.
+    Raises ValueError for a class in no table.
     """
-    choices = {}
+    choices: dict[str, str | None] = {}
     for field in dataclasses.fields(row.load_settings()):
-        group = field.metadata.get("group", field.name)
-        if group in GROUPS:
+        if field.name in GROUPS:
             factory = field.default_factory
-            choices[field.name] = (group, None if factory is dataclasses.MISSING else _option(group, type(factory())))
+            choices[field.name] = None if factory is dataclasses.MISSING else _option(field.name, type(factory()))
     return choices
 
 
@@ -206,7 +206,8 @@ def _with_kept_detect_settings(
     The command is composed again with these settings as the defaults of its schema. So whatever a file or a word sets
     wins, also where it sets the default: after composition nobody can tell such a setting from one that is not set.
     """
-    # Here, because they import torch, and most commands have no use for them.
+    # Imported here because it imports torch, which most commands do not need for --help.
+    from detpipe.runs.detect_settings import kept_detect_settings
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     kept = {name: value for name, value in kept.items() if name not in not_taken}
@@ -217,12 +218,24 @@ def _with_kept_detect_settings(
         detect = compose(application, list(words)).detect
     finally:
         del _DEFAULTS[application]
-    taken = [f"detect.{name}={value}" for name, value in kept.items() if detect[name] != config.detect[name]]
+    usual = flat_settings(config.detect)
+    found = flat_settings(detect)
+    taken = [f"detect.{name}={value}" for name, value in found.items() if value != usual[name]]
     config = copy.deepcopy(config)
     config.detect = detect
     if taken:
         logger.info("using the run's own settings: %s", " ".join(taken))
     return config
+
+
+def flat_settings(config: DictConfig) -> dict[str, Any]:
+    """The values of a nested configuration by their full names: {"fast_rcnn.flip": False, ...}."""
+    flat: dict[str, Any] = {}
+    for name in map(str, config):
+        value = config[name]
+        inner = flat_settings(value) if isinstance(value, DictConfig) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
+    return flat
 
 
 def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictConfig:

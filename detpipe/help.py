@@ -157,13 +157,13 @@ def walk(config: DictConfig, prefix: str) -> Iterator[Setting]:
     assert kind is not None
     hints, texts = typing.get_type_hints(kind), field_texts(kind)
     for field in dataclasses.fields(kind):
-        name, group = prefix + field.name, field.metadata.get("group", field.name)
+        name = prefix + field.name
         value = None if OmegaConf.is_missing(config, field.name) else config[field.name]
         inner = value if isinstance(value, DictConfig) and dataclasses.is_dataclass(OmegaConf.get_type(value)) else None
         text = texts.get(field.name, "")
-        if not prefix and group in GROUPS:
-            chosen = "null" if inner is None else option_of(group, OmegaConf.get_type(inner))
-            yield Setting(name, "option", chosen, text, options=tuple(options_of(group)))
+        if name in GROUPS:
+            chosen = "null" if inner is None else option_of(name, OmegaConf.get_type(inner))
+            yield Setting(name, "option", chosen, text, options=tuple(options_of(name)))
         elif inner is None:
             missing, words = OmegaConf.is_missing(config, field.name), in_words(hints[field.name])
             default, words = (NO_VALUE, f"{words}, required") if missing else (written(value), words)
@@ -350,17 +350,14 @@ def described(setting: Setting, commands: Mapping[str, Sequence[str]]) -> list[s
 
 def about_option(name: str, option: str) -> str:
     """A sentence on an option of a group: of its class's docstring, or the first comment of its preset."""
-    for group in (name, "solver"):  # `multibox_solver` takes the options of solver
-        if option in presets_of(group):
-            return " ".join(comments_of(presets_of(group)[option])[:1])
-        if option in GROUPS.get(group, ()):
-            path = GROUPS[group][option]
-            body = next(
-                node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef) and is_named(node, path)
-            )
-            text = " ".join((ast.get_docstring(body) or "").split())
-            return Setting(option, "", "", text).sentence
-    return ""
+    if option in presets_of(name):
+        return " ".join(comments_of(presets_of(name)[option])[:1])
+    if option not in GROUPS.get(name, ()):
+        return ""
+    path = GROUPS[name][option]
+    body = next(node for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef) and is_named(node, path))
+    text = " ".join((ast.get_docstring(body) or "").split())
+    return Setting(option, "", "", text).sentence
 
 
 def experiment_help() -> str:
@@ -380,16 +377,13 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
     """
     settings = row.load_settings()
     experiments = experiments_of(row)
-    groups = {field.name: field.metadata.get("group", field.name) for field in dataclasses.fields(settings)}
-    groups = {name: group for name, group in groups.items() if group in GROUPS}
+    groups = [field.name for field in dataclasses.fields(settings) if field.name in GROUPS]
     for setting in walk(OmegaConf.structured(settings), ""):
         known.add(setting.name)
         if setting.name.partition(".")[0] not in groups or setting.name in groups:
             yield setting, ""
-    for name, group in groups.items():
-        for option, path in GROUPS[group].items():
-            if name != group and not issubclass(load_class(path), field_type(settings, name)):
-                continue
+    for name in groups:
+        for option, path in GROUPS[name].items():
             known |= {f"{name}.{one}" for one in texts_in(parsed(path), path.partition(":")[2])}
             asked = any(one == word or one.endswith(f".{word}") for one in known if one.startswith(f"{name}."))
             if imports_torch(path) and not asked:
@@ -399,12 +393,6 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
                 yield setting, f"{name}={option}"
     if experiments:
         known.add(EXPERIMENT)
-
-
-def field_type(settings: type, name: str) -> type:
-    """The class that a field's annotation names."""
-    found: type = typing.get_type_hints(settings)[name]
-    return found
 
 
 @functools.cache

@@ -33,7 +33,6 @@ TINY = (
     "solver.batch_size=8",
     "solver.snapshot=1",
     "precision=float32",
-    "detect.precision=float32",
     "detect.compile=false",
 )
 """The whole flow in seconds. Nothing is learnt: the network starts from nothing."""
@@ -48,7 +47,7 @@ def settings(command: str, *more: str) -> list[str]:
         "propose": ("workers", "device", "proposals"),
         "crop": ("workers", "device", "sampling", "crops"),
         "train-cls": ("workers", "device", "sampling", "backbone", "solver", "precision"),
-        "detect": ("workers", "device", "detect"),
+        "detect": ("workers", "device", "detect", "precision"),
         "eval": ("workers", "device"),
         "check": ("workers", "device"),
     }

@@ -18,6 +18,9 @@ from omegaconf import OmegaConf
 
 import detpipe.config as config
 from detpipe.class_path import load_class
+from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
+from detpipe.heads.multibox.settings import MultiBoxSolverConfig
+from detpipe.heads.region_head import TrainedHeadConfig
 from detpipe.solver.solver_prototxt import read_solver_prototxt
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -81,18 +84,18 @@ def test_a_command_is_a_row_and_has_no_file() -> None:
 
 def test_defaults_of_groups_are_those_of_the_dataclass() -> None:
     assert config.default_choices(config.COMMANDS["run"]) == {
-        "dataset": ("dataset", None),
-        "proposals": ("proposals", "selective_search"),
-        "sampling": ("sampling", "rcnn"),
-        "crops": ("crops", "warp"),
-        "backbone": ("backbone", "efficientnet_lite0"),
-        "head": ("head", "softmax"),
-        "solver": ("solver", "adamw"),
-        "multibox": ("multibox", "pyramid"),
-        "multibox_solver": ("solver", "multibox"),
+        "dataset": None,
+        "proposals": "selective_search",
+        "sampling": "rcnn",
+        "crops": "warp",
+        "backbone": "efficientnet_lite0",
+        "head": "softmax",
+        "solver": "adamw",
+        "multibox": "pyramid",
     }
-    assert config.default_choices(config.COMMANDS["eval"])["backbone"] == ("backbone", None)
-    assert config.default_choices(config.COMMANDS["proposals fuse"])["proposals"] == ("proposals", "fuse")
+    assert config.default_choices(config.COMMANDS["train-multibox"])["solver"] == "multibox"
+    assert config.default_choices(config.COMMANDS["eval"])["backbone"] is None
+    assert config.default_choices(config.COMMANDS["proposals fuse"])["proposals"] == "fuse"
 
 
 @pytest.mark.parametrize("command", ["train-cls", "detect", "eval", "proposals-info"])
@@ -251,13 +254,29 @@ def test_a_choice_replaces_the_proposer_whole() -> None:
     assert not hasattr(one.proposals, "preset")
 
 
-@pytest.mark.parametrize("command", ["run", "propose"])
-def test_sources_of_a_fusion_have_a_short_name(command: str) -> None:
-    one = made(command, "proposals=fuse", "sources=[selective_search,gaussian]")
-    assert one.proposals.sources == ["selective_search", "gaussian"]
-    assert made(command, "proposals=fuse", "proposals.sources=[uniform]").proposals.sources == ["uniform"]
-    with pytest.raises(ValueError, match="belongs to proposals=fuse"):
-        made(command, "sources=[gaussian]")
+def test_sources_of_a_fusion_have_a_short_name() -> None:
+    assert made("proposals-fuse", "sources=[selective_search,gaussian]").proposals.sources == [
+        "selective_search",
+        "gaussian",
+    ]
+    for command in ("run", "propose"):
+        assert made(command, "proposals=fuse", "proposals.sources=[uniform]").proposals.sources == ["uniform"]
+    with pytest.raises(ValueError, match="sources: expected proposals=fuse"):
+        made("proposals-fuse", "proposals=gaussian", "sources=[gaussian]")
+
+
+def test_run_hands_its_settings_to_the_stages() -> None:
+    one = made("run", "seed=3", "precision=bf16", "tuning.dropout=0.4", "multibox_solver.max_iter=7")
+    for stage in (Crop, Features, TrainCls, Detect, Evaluate):
+        settings = one.stage(stage)
+        assert type(settings) is stage
+        for field in dataclasses.fields(stage):
+            assert getattr(settings, field.name) == getattr(one, field.name, field.default)
+    assert one.tuning.head() == TrainedHeadConfig(dropout=0.4)
+    assert one.multibox_solver.solver() == MultiBoxSolverConfig(max_iter=7)
+    for wrong in ("tuning.dropout=1", "multibox_solver.batch_size=0"):
+        with pytest.raises(ValueError, match="expected"):
+            made("run", wrong)
 
 
 def test_a_fusion_may_not_write_over_its_source(tmp_path: Path) -> None:

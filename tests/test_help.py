@@ -54,7 +54,7 @@ def test_a_page_has_types_defaults_sentences_and_its_groups_only() -> None:
     page = shown("detect", "-h")
     assert "  detect.nms_iou=0.3  (float)\n      Class-wise NMS drops a box that overlaps a better one" in page
     assert "  device=auto  (auto|cpu|cuda)\n" in page
-    assert "  detect.scales=[]  (list of int)\n" in page
+    assert "  detect.fast_rcnn.scales=[]  (list of int)\n" in page
     groups = page.partition("Groups, and their options:\n")[2].partition("\n\n")[0]
     assert groups.split() == ["dataset=coco|demo|images|voc"]
     assert "experiment=" not in page

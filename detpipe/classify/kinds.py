@@ -1,14 +1,14 @@
-"""The table of kinds of classifiers: all that distinguishes R-CNN, Fast R-CNN, stored features and image classifiers.
+"""The table of kinds of classifiers: R-CNN, Fast R-CNN, heads on stored features, and image classifiers.
 
 A new kind is a row here and a folder beside this file. `detpipe run`, `train-cls`, `detect`, `curve`, `export`,
-`inspect` and `classes` read this table; no other file asks which kind a classifier is.
+`inspect` and `classes` read this table. No other file depends on the kind of a classifier.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +44,25 @@ from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, MultiBoxFastRcnnConfig
 from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.heads.stored.feature_head import StoredHeadConfig
-from detpipe.network.device import resolve_bf16
+from detpipe.heads.table import HEADS, head_class
 from detpipe.network.network_folder import WEIGHTS, read_network_weights
 
 Restore = Callable[[Any, Mapping[str, Tensor]], nn.Module]
-"""From a description and the weights by name to the network.
+"""Makes the network from a description and the weights by name.
 
-Raises ValueError for a description of which no network can be built, RuntimeError for weights of another network.
+Raises ValueError for a description that describes no network, RuntimeError for the weights of another network.
 """
 
 
 class LearnsFrom(enum.Enum):
-    """The training data of a kind: the artefact that is made before `train-cls`."""
+    """The training data of a kind: the artefact that `train-cls` reads."""
 
     crops = "crops"
     """crops.lmdb, from `detpipe crop`."""
     proposals = "proposals"
     """Images with their proposals, from `detpipe propose`."""
     objects = "objects"
-    """Images with their objects alone: the network proposes itself."""
+    """Images with their annotated objects; the network proposes regions itself."""
     features = "features"
     """Stored features, from `detpipe features`."""
     database = "database"
@@ -71,7 +71,7 @@ class LearnsFrom(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class ExportForm:
-    """How a kind is exported. graph: the graph of a network. preprocessing: what a caller must do before it."""
+    """How a kind is exported. graph: makes the graph of a network. preprocessing: describes its input for the user."""
 
     graph: Callable[[Any, Any], NetworkGraph]
     preprocessing: Callable[[Any, DetectConfig], dict[str, Any]]
@@ -82,9 +82,9 @@ class Kind:
     """One row of the table.
 
     description: the kind in words, for messages. spec: the class of classifier.json. head: the class of the head's
-    settings. restore: the network from classifier.json and weights. scorer: the network in inference on regions, None
-    for a classifier of whole images. detect_settings: settings of `detect` that only this kind has. export: None where
-    it cannot be exported.
+    settings. restore: builds the network from classifier.json and weights. scorer: the network in inference on regions;
+    None for a classifier of whole images. detect_group: the field of `DetectConfig` with the settings of this kind;
+    None if it has none. export: None if it cannot be exported.
     """
 
     description: str
@@ -93,7 +93,7 @@ class Kind:
     learns_from: LearnsFrom
     restore: Restore
     scorer: Callable[..., Scorer] | None = None
-    detect_settings: tuple[str, ...] = ()
+    detect_group: str | None = None
     export: ExportForm | None = None
 
     @property
@@ -108,7 +108,7 @@ class Kind:
 
 
 def built(build: Callable[..., nn.Module]) -> Restore:
-    """Restores by building the network from its description, and loading the weights into it."""
+    """A `Restore` that builds the network from its description and loads the weights."""
 
     def restore(spec: Any, state: Mapping[str, Tensor]) -> nn.Module:
         network = build(spec, seed=0, pretrained=False)
@@ -126,7 +126,7 @@ KINDS: tuple[Kind, ...] = (
         learns_from=LearnsFrom.objects,
         restore=built(build_multibox_fast_rcnn),
         scorer=fast_rcnn_scorer,
-        detect_settings=("scales", "flip"),
+        detect_group="fast_rcnn",
     ),
     Kind(
         description="Fast R-CNN (head=fast_rcnn)",
@@ -135,7 +135,7 @@ KINDS: tuple[Kind, ...] = (
         learns_from=LearnsFrom.proposals,
         restore=built(build_fast_rcnn),
         scorer=fast_rcnn_scorer,
-        detect_settings=("scales", "flip"),
+        detect_group="fast_rcnn",
         export=ExportForm(graph_of_fast_rcnn, fast_rcnn_preprocessing),
     ),
     Kind(
@@ -145,7 +145,7 @@ KINDS: tuple[Kind, ...] = (
         learns_from=LearnsFrom.features,
         restore=restore_feature_classifier,
         scorer=feature_scorer,
-        detect_settings=("second_look",),
+        detect_group="features",
     ),
     Kind(
         description="R-CNN, a classifier of crops (head=softmax)",
@@ -154,7 +154,7 @@ KINDS: tuple[Kind, ...] = (
         learns_from=LearnsFrom.crops,
         restore=built(build_rcnn),
         scorer=crop_scorer,
-        detect_settings=("cascade_size",),
+        detect_group="crops",
         export=ExportForm(graph_of_crops, crops_preprocessing),
     ),
     Kind(
@@ -165,19 +165,24 @@ KINDS: tuple[Kind, ...] = (
         restore=built(build_image_classifier),
     ),
 )
-"""All kinds. A head's settings belong to the first row whose class they are of: subclasses stand before their bases."""
+"""All kinds. Head settings belong to the first row with a matching class, so subclasses come before their bases."""
 
 
 def kind_of_head(head: RegionHeadConfig) -> Kind:
-    """The kind that a head of regions trains. Raises ValueError for settings that no row has."""
+    """The kind of classifier that a region head trains. Raises ValueError for settings that no row has."""
+    return kind_of_class(type(head))
+
+
+def kind_of_class(head: type[RegionHeadConfig]) -> Kind:
+    """The kind that a class of head settings trains. Raises ValueError for a class that no row has."""
     for kind in KINDS:
-        if kind.scorer is not None and isinstance(head, kind.head):
+        if kind.scorer is not None and issubclass(head, kind.head):
             return kind
-    raise ValueError(f"head: expected one of the table of kinds, got {type(head).__name__}")
+    raise ValueError(f"head: expected a class from the table of kinds (KINDS), got {head.__name__}")
 
 
 def kind_in(folder: Path) -> Kind:
-    """The kind of the classifier in a folder. Raises ClassifierError where there is none, or none that is known."""
+    """The kind of the classifier in a folder. Raises ClassifierError for an unknown kind, or without a classifier."""
     name = read_kind(folder)
     for kind in KINDS:
         if kind.name == name:
@@ -187,12 +192,12 @@ def kind_in(folder: Path) -> Kind:
 
 
 def load_spec(folder: Path) -> ClassifierSpec:
-    """The description of the classifier in a folder, of whichever kind. Raises ClassifierError."""
+    """The description of the classifier in a folder, of any kind. Raises ClassifierError if there is none."""
     return read_spec(folder, kind_in(folder).spec)
 
 
 def load_region_spec(folder: Path) -> RegionSpec:
-    """The description of a classifier of regions. Raises ClassifierError for another, or where there is none."""
+    """The description of a region classifier. Raises ClassifierError for another kind, or if there is none."""
     spec = load_spec(folder)
     if not isinstance(spec, RegionSpec):
         raise ClassifierError(
@@ -205,8 +210,8 @@ def load_region_spec(folder: Path) -> RegionSpec:
 def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierSpec]:
     """The network in evaluation mode on the CPU, and its description.
 
-    Raises ClassifierError where the folder has no classifier or a wrong description, NetworkFolderError for missing or
-    unreadable weights, ClassifierError for the weights of another network.
+    Raises ClassifierError for a missing or wrong description, and for the weights of another network;
+    NetworkFolderError for missing or unreadable weights.
     """
     kind = kind_in(folder)
     spec = read_spec(folder, kind.spec)
@@ -226,24 +231,33 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierSpec]:
     return network.eval(), spec
 
 
-def load_scorer(folder: Path, config: DetectConfig, device: torch.device) -> tuple[Scorer, RegionSpec]:
-    """The classifier of regions in a folder in inference on a device, and its description.
+def load_scorer(folder: Path, config: DetectConfig, device: torch.device, *, bf16: bool) -> tuple[Scorer, RegionSpec]:
+    """The region classifier in a folder, ready for inference on a device, and its description.
 
+    bf16: compute in bf16, else in float32.
     Raises as `load_region_spec` and `load_classifier`, and ClassifierError for settings of another kind.
     """
     load_region_spec(folder)
     kind = kind_in(folder)
-    check_detect_settings(config, kind, str(folder))
+    check_detect_settings(config, kind, f"{folder} has {kind.description}")
     network, spec = load_classifier(folder)
     assert kind.scorer is not None
     assert isinstance(spec, RegionSpec)
-    return kind.scorer(network, spec, config, device, bf16=resolve_bf16(config.precision, device)), spec
+    return kind.scorer(network, spec, config, device, bf16=bf16), spec
 
 
-def check_detect_settings(config: DetectConfig, kind: Kind, where: str) -> None:
-    """Raise ClassifierError for settings of `detect` that only other kinds have."""
-    usual = DetectConfig()
-    for name in {name: None for other in KINDS for name in other.detect_settings}:
-        if name not in kind.detect_settings and getattr(config, name) != getattr(usual, name):
-            able = " or ".join(other.description for other in KINDS if name in other.detect_settings)
-            raise ClassifierError(f"detect.{name} needs {able}; {where} has {kind.description}: leave it out")
+def check_detect_settings(config: DetectConfig, kind: Kind, given: str) -> None:
+    """Raise ClassifierError if a setting that belongs to other kinds is not at its default.
+
+    given: what the user has, for the message, as "this run has head=svm".
+    """
+    default = DetectConfig()
+    for group, settings in vars(config).items():
+        if not is_dataclass(settings) or isinstance(settings, type) or group == kind.detect_group:
+            continue
+        usual = asdict(getattr(default, group))
+        changed = [f"detect.{group}.{name}" for name, value in asdict(settings).items() if value != usual[name]]
+        if changed:
+            heads = " or ".join(word for word in HEADS if kind_of_class(head_class(word)).detect_group == group)
+            needs = "needs" if len(changed) == 1 else "need"
+            raise ClassifierError(f"{' and '.join(changed)} {needs} head={heads}; {given}. Leave detect.{group} out")

@@ -19,6 +19,8 @@ from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
 from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.run_folder import copy_proposals
+from detpipe.runs.command import RunFolder
+from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
 
@@ -50,7 +52,7 @@ def run(config: Compress) -> None:
             old, new = config.folder.classifier, config.new_folder.classifier
             making.summary = compress(network, spec, ranks, old, new)
             keep_proposer(config.folder, new)
-            carry_detect_settings(old, new)
+            carry_settings(old, new)
     copy_proposals(config.folder, config.new_folder)
     report(config, ranks, artefact.manifest.summary)
 

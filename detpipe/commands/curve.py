@@ -16,7 +16,6 @@ from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.detect import Scorer
 from detpipe.classify.kinds import load_region_spec
-from detpipe.classify.settings import DetectConfig
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.datasets.image_file import read_image
@@ -49,7 +48,9 @@ def run(config: Curve) -> None:
     stored = open_split(config.folder.proposals, config.split, dataset)
     budgets = sorted(set(config.budgets))
     detect = replace(config.detect, max_proposals=budgets[-1])
-    detector = Detector.from_run(config.run_dir, device=config.device.value, config=detect)
+    detector = Detector.from_run(
+        config.run_dir, device=config.device.value, config=detect, precision=config.precision.value
+    )
     timed = timed_records(stored)
     one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
     chunks = progress(
@@ -70,7 +71,7 @@ def run(config: Curve) -> None:
         seed=config.seed,
         tolerance=config.tolerance,
     )
-    write_all(config, detector.config, stored, curve, len(timed))
+    write_all(config, detector, stored, curve, len(timed))
 
 
 def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array] | None]]:
@@ -149,7 +150,7 @@ def stage_seconds(found: BudgetPass, propose: float, one_region: float) -> dict[
     }
 
 
-def write_all(config: Curve, detect: DetectConfig, stored: StoredSplit, curve: BudgetCurve, timed: int) -> None:
+def write_all(config: Curve, detector: Detector, stored: StoredSplit, curve: BudgetCurve, timed: int) -> None:
     """Write the numbers, the picture and the page, print the table, and say where they are."""
     json_file, png_file, html_file = (config.folder.path / f"curve.{kind}" for kind in ("json", "png", "html"))
     method = method_name(stored.manifest.settings["proposals"])
@@ -161,7 +162,8 @@ def write_all(config: Curve, detect: DetectConfig, stored: StoredSplit, curve: B
         "method": method,
         "proposals": stored.manifest.digest,
         "classifier": read_manifest(config.folder.classifier).digest,
-        "detect": plain(detect),
+        "detect": plain(detector.config),
+        "precision": detector.precision.value,
         "threads": torch.get_num_threads(),
         "timed_images": timed,
         **curve.to_json(),

@@ -17,7 +17,6 @@ from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable
 from detpipe.classify.kinds import load_region_spec
-from detpipe.classify.settings import DetectConfig
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
@@ -26,11 +25,14 @@ from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import hold_max_bad
 from detpipe.datasets.voc import write_voc_results
 from detpipe.network.device import resolve_device
+from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.runs.detect_settings import keep_detect_settings, with_precision
+from detpipe.runs.command import dataset_digest
+from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
 from detpipe.runs.detector import Detector
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run
@@ -68,13 +70,13 @@ class Input:
 def run(config: Detect) -> None:
     """Classify the proposals of every test image (or of the images of `source`) and write the detections."""
     images = source_images(config) if config.source is not None else test_images(config)
-    # auto is another precision on another machine: the key, and what is kept, name the one that is computed in.
-    found_in = with_precision(config.detect, config.folder.classifier, resolve_device(config.device))
-    config = replace(config, detect=found_in)
+    # auto depends on the machine: the key and the saved settings name the precision that is computed in.
+    precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
+    config = replace(config, precision=precision)
     artefact = Artefact(
         config.folder.detections,
         stage="detect",
-        settings={"detect": detection_key(config.detect), "source": config.source},
+        settings={**detection_key(config), "source": config.source},
         inputs={
             "classifier": read_manifest(config.folder.classifier).digest,
             "images": dataset_digest(images.dataset),
@@ -91,7 +93,7 @@ def run(config: Detect) -> None:
             making.bad = [*images.dataset.bad, *images.bad]
     shutil.rmtree(unfinished(config), ignore_errors=True)
     if config.source is None:
-        keep_detect_settings(config.folder.classifier, config.detect)
+        keep_settings(config.folder.classifier, KeptSettings(detect=config.detect, precision=config.precision))
     write_extras(config, images.dataset)
     summary = artefact.manifest.summary
     logger.info(
@@ -110,13 +112,9 @@ def stands(config: Detect, artefact: Artefact) -> bool:
     return found is not None and found.complete and artefact.path.is_file() and same_key(found, artefact.manifest)
 
 
-def detection_key(config: DetectConfig) -> dict[str, Any]:
-    """The settings that change the detections; those that came later only where they are set: old runs stay valid."""
-    key: dict[str, Any] = plain(replace(config, compile=False))
-    if config.cascade_size is None:
-        del key["cascade_keep"]
-    later = ("scales", "flip", "dedup_step", "cascade_size", "vote_iou", "second_look")
-    return {name: value for name, value in key.items() if name not in later or value}
+def detection_key(config: Detect) -> dict[str, Any]:
+    """The settings that change the detections."""
+    return {"detect": plain(replace(config.detect, compile=False)), "precision": config.precision}
 
 
 def test_images(config: Detect) -> Input:
@@ -261,10 +259,16 @@ def detect_all(
 def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
     """From images to their detections: by stored features where those are of these regions, else by the network."""
     as_stored = config.source is None and not config.detect.dedup_step
-    stored = stored_detections(config, config.detect, images.digest, images.regions) if as_stored else None
+    stored = (
+        stored_detections(config, config.detect, images.digest, images.regions, bf16=config.precision is Precision.bf16)
+        if as_stored
+        else None
+    )
     if stored is not None:
         return stored
-    detector = Detector.from_run(config.run_dir, device=config.device.value, config=config.detect)
+    detector = Detector.from_run(
+        config.run_dir, device=config.device.value, config=config.detect, precision=config.precision.value
+    )
 
     def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
         for found in of_readable(detector.predict_many, images.regions(records)):

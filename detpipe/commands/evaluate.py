@@ -25,6 +25,9 @@ from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
 
+COCO_LIMIT = 100
+"""Detections per image that COCO counts: the limit of a detector of which no other is known."""
+
 
 def run(config: Evaluate) -> None:
     """Compare detections with the objects of the test split: VOC's and COCO's numbers, and the page."""
@@ -32,8 +35,9 @@ def run(config: Evaluate) -> None:
     dataset = measurable(config.data_source.load(Split.test))
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
-    metrics = evaluate(dataset, detections, max_dets=config.max_dets)
     made = manifests(config.folder) if config.detections is None else {}
+    limit = made["detect"].settings["detect"]["max_detections"] if made else COCO_LIMIT
+    metrics = evaluate(dataset, detections, max_dets=limit)
     seconds = {stage: manifest.seconds for stage, manifest in made.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
     write_json(config.folder.metrics, metrics.to_json(seconds))

@@ -15,7 +15,7 @@ from detpipe.classify.export.network_graph import NetworkGraph
 from detpipe.classify.kinds import ExportForm, kind_in, load_scorer
 from detpipe.commands.detector_settings import Export, Format
 from detpipe.network.settings import Precision
-from detpipe.runs.detect_settings import kept_detect_config
+from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import Artefact, ArtefactError, manifest_path, plain, read_manifest
@@ -33,8 +33,8 @@ def run(config: Export) -> None:
     """Write the network and its description into a folder; a second call does nothing."""
     if config.format is Format.onnx:
         check_onnx_packages()
-    exact = replace(config.detect, precision=Precision.float32, compile=False)
-    scorer, spec = load_scorer(config.folder.classifier, exact, torch.device("cpu"))
+    eager = replace(config.detect, compile=False)
+    scorer, spec = load_scorer(config.folder.classifier, eager, torch.device("cpu"), bf16=False)
     form = export_form(config)
     told, graph = description(config, spec, form), form.graph(scorer.network, spec)
     artefact = Artefact(
@@ -44,10 +44,10 @@ def run(config: Export) -> None:
         inputs={"classifier": read_manifest(config.folder.classifier).digest},
     )
     refuse_other_stages(artefact, overwrite=config.overwrite)
-    if kept_detect_config(config.folder.classifier).precision is Precision.bf16:
+    if kept_settings(config.folder.classifier).precision is Precision.bf16:
         logger.warning(
             "export: the run's own detections were computed in bf16, the exported network computes in float32: its "
-            "scores differ a little; `detpipe detect detect.precision=float32 overwrite=true` measures it"
+            "scores differ a little; `detpipe detect precision=float32 overwrite=true` measures it"
         )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:

@@ -11,12 +11,13 @@ from detpipe.backbone.create import check_weights, map_strides
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
 from detpipe.commands.run_settings import Run
-from detpipe.commands.stage_settings import TrainMultiBox
+from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.stored.zero_shot import ZeroShotConfig
+from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
@@ -24,6 +25,8 @@ from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
 from detpipe.runs.detect_settings import keep_detect_settings, with_precision
 from detpipe.runs.run_folder import copy_proposals, load_splits
+from detpipe.runs.command import load_splits
+from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
 
@@ -41,23 +44,23 @@ def run(config: Run) -> None:
     if config.fine_tune:
         config = fine_tuned(config)
     if kind.learns_from is LearnsFrom.crops:
-        crop.run(config)
+        crop.run(config.stage(Crop))
     if kind.learns_from is LearnsFrom.features:
-        features.run(config)
-    train_regions(config)
+        features.run(config.stage(Features))
+    train_regions(config.stage(TrainCls))
     if kind.proposes:
         propose.run(config)
-    detect.run(config)
-    measured = with_precision(config.detect, config.folder.classifier, resolve_device(config.device))
-    keep_detect_settings(config.folder.classifier, measured, replace=True)
-    evaluate.run(config)
+    detect.run(config.stage(Detect))
+    precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
+    keep_settings(config.folder.classifier, KeptSettings(detect=config.detect, precision=precision), replace=True)
+    evaluate.run(config.stage(Evaluate))
     summarize(config)
 
 
 def check_settings(config: Run) -> None:
     """Raise now, in the words of the later stages, what of their settings they would refuse: after hours of work."""
     resolve_device(config.device)
-    check_detect_settings(config.detect, kind_of_head(config.head), "this run")
+    check_detect_settings(config.detect, kind_of_head(config.head), f"this run has head={head_word(config.head)}")
     check_weights(config.backbone)
     check_start_weights(config.solver.weights, "solver.weights")
     if isinstance(config.head, FastRcnnConfig):
@@ -68,7 +71,6 @@ def check_proposals(config: Run) -> None:
     """Raise now what `propose` would refuse, where a network is trained before it."""
     proposals: Proposer | None = config.proposals if kind_of_head(config.head).proposes else None
     if isinstance(config.proposals, Fused | MultiBoxProposals) and lacks_network(config.proposals):
-        check_start_weights(config.multibox_solver.weights, "multibox_solver.weights")
         proposals = None
         if isinstance(config.proposals, Fused):
             others = [source for source in config.proposals.sources if source != "multibox"]
@@ -98,21 +100,9 @@ def lacks_network(proposals: Fused | MultiBoxProposals) -> bool:
 
 
 def proposer_training(config: Run) -> TrainMultiBox:
-    """The training of the run's MultiBox."""
-    return TrainMultiBox(
-        run_dir=config.run_dir,
-        dataset=config.dataset,
-        seed=config.seed,
-        device=config.device,
-        workers=config.workers,
-        overwrite=config.overwrite,
-        debug=config.debug,
-        backbone=config.backbone,
-        multibox=config.multibox,
-        solver=config.multibox_solver,
-        val_share=config.sampling.val_share,
-        precision=config.precision,
-    )
+    """The settings of the training of the run's MultiBox."""
+    training, solver = config.stage(TrainMultiBox), config.multibox_solver.solver()
+    return replace(training, solver=solver, val_share=config.sampling.val_share)
 
 
 def gate(config: Run) -> None:
@@ -144,11 +134,11 @@ def fine_tuned(config: Run) -> Run:
 
     Returns the settings with the backbone that came out, whose softmax head another one replaces (appendix B).
     """
-    inner = replace(config, run_dir=str(config.folder.fine_tuned), head=config.tuning, fine_tune=False)
+    inner = replace(config, run_dir=str(config.folder.fine_tuned), head=config.tuning.head(), fine_tune=False)
     inner.folder.path.mkdir(parents=True, exist_ok=True)
     copy_proposals(config.folder, inner.folder)
-    crop.run(inner)
-    train_regions(inner)
+    crop.run(inner.stage(Crop))
+    train_regions(inner.stage(TrainCls))
     weights = str(inner.folder.classifier / WEIGHTS)
     return replace(config, backbone=replace(config.backbone, weights=weights, download=False))
 

@@ -1,17 +1,26 @@
-"""The settings of `detpipe propose` and `detpipe run`. This file and what it imports do without torch."""
+"""The settings of `detpipe propose` and `detpipe run`. This file and what it imports do not need torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
-from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.classify.crops.settings import CropConfig
+from detpipe.classify.features.settings import FeatureConfig
+from detpipe.classify.labeling import SamplingConfig
+from detpipe.classify.settings import DetectConfig
 from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
-from detpipe.heads.region_head import TrainedHeadConfig
+from detpipe.heads.region_head import BoxRegression, RegionHeadConfig, TrainedHeadConfig
+from detpipe.network.settings import Precision
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
+from detpipe.solver.solver_config import SolverConfig
+
+Stage = TypeVar("Stage", bound=Command)
 
 
 @dataclass(kw_only=True)
@@ -19,42 +28,93 @@ class Propose(Command):
     """Settings of `detpipe propose`."""
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
-    """The method: proposals=selective_search|multibox|edge_boxes|gaussian|uniform|sliding_window|ground_truth|import|
-    fuse."""
-    sources: list[str] | None = None
-    """Of proposals=fuse: a short name of proposals.sources."""
+    """The proposal method: proposals=selective_search|multibox|edge_boxes|gaussian|uniform|sliding_window|ground_truth|
+    import|fuse."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sources is not None:
-            if not isinstance(self.proposals, Fused):
-                raise ValueError("sources: belongs to proposals=fuse; give both, or neither")
-            self.proposals = replace(self.proposals, sources=self.sources)
         if isinstance(self.proposals, Fused):
             targets = {self.folder.path.resolve(), self.folder.proposals.resolve()}
             if targets & {Path(source).resolve() for source in self.proposals.sources}:
-                raise ValueError(f"sources: {self.folder.proposals} is a source and the result; give another run_dir")
+                raise ValueError(
+                    f"proposals.sources: expected other folders than the result's, got {self.folder.proposals}; give "
+                    "another run_dir"
+                )
 
 
 @dataclass(kw_only=True)
-class Run(Propose, Crop, Features, TrainCls, Detect, Evaluate):
-    """Settings of `detpipe run`: those of all its stages."""
+class FineTuningHeadConfig:
+    """The softmax head that `fine_tune` trains with the backbone. Its other settings are those of head=softmax."""
 
+    freeze_stages: int = TrainedHeadConfig.freeze_stages
+    """Number of backbone stages, from the stem up, that are frozen."""
+    dropout: float = TrainedHeadConfig.dropout
+    """Dropout probability of the features."""
+    box_regression: BoxRegression = TrainedHeadConfig.box_regression
+    """joint: train box regression together with the classes; none: classes only."""
+
+    def head(self) -> TrainedHeadConfig:
+        """The settings of the whole head. Raises ValueError for wrong values."""
+        return TrainedHeadConfig(**vars(self))
+
+
+@dataclass(kw_only=True)
+class MultiBoxTrainingConfig:
+    """The solver of MultiBox in `detpipe run`. `detpipe train-multibox` has all settings of a solver."""
+
+    max_iter: int = MultiBoxSolverConfig.max_iter
+    """Number of training iterations."""
+    base_lr: float = MultiBoxSolverConfig.base_lr
+    """Base learning rate."""
+    batch_size: int = MultiBoxSolverConfig.batch_size
+    """Number of images per batch."""
+
+    def solver(self) -> MultiBoxSolverConfig:
+        """The settings of the whole solver. Raises ValueError for wrong values."""
+        return MultiBoxSolverConfig(**vars(self))
+
+
+@dataclass(kw_only=True)
+class Run(Propose):
+    """Settings of `detpipe run`: those that its stages need. Each stage as a command of its own has some more."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """Sampling and labelling of training regions."""
+    crops: CropConfig = field(default_factory=CropConfig)
+    """How regions are cropped from their image."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The backbone network and its pretrained weights."""
+    head: RegionHeadConfig = field(default_factory=TrainedHeadConfig)
+    """The head on the backbone, which chooses the kind of detector, and the backbone layers to freeze."""
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    """The solver that trains the classifier."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """For a head on stored features: which features of a region are computed."""
     fine_tune: bool = False
-    """For a head on stored features: first let the backbone learn the classes, by the softmax head `tuning`."""
-    tuning: TrainedHeadConfig = field(default_factory=TrainedHeadConfig)
-    """fine_tune: that head, and what of the backbone learns."""
+    """For a head on stored features: first fine-tune the backbone with a softmax head (tuning)."""
+    tuning: FineTuningHeadConfig = field(default_factory=FineTuningHeadConfig)
+    """With fine_tune: the softmax head."""
     multibox: MultiBoxConfig = field(default_factory=MultiBoxConfig)
-    """proposals=multibox without proposals.weights: the network that is trained to propose first."""
-    multibox_solver: MultiBoxSolverConfig = field(default_factory=MultiBoxSolverConfig, metadata={"group": "solver"})
-    """How it is trained."""
+    """With proposals=multibox and no proposals.weights: the proposal network to train first."""
+    multibox_solver: MultiBoxTrainingConfig = field(default_factory=MultiBoxTrainingConfig)
+    """The solver of that network."""
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    """From scored regions to detections."""
+    precision: Precision = Precision.auto
+    """float32 or bf16 for training, features and detection; auto: bf16 where the hardware supports it."""
     departures: list[str] = field(default_factory=list)
-    """What a preset does in another way than its paper; said before and after the run."""
+    """Differences between a preset and its paper. They are logged before and after the run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.fine_tune and not self.head.STORED_FEATURES:
-            raise ValueError("fine_tune: goes before a head on stored features, as head=svm; other heads fine-tune")
-        for name, command in (("source", "detect"), ("detections", "eval")):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: belongs to `detpipe {command}`; `detpipe run` takes a data set")
+            raise ValueError(
+                "fine_tune: expected a head on stored features, as head=svm; other heads fine-tune the backbone anyway"
+            )
+        self.tuning.head()
+        self.multibox_solver.solver()
+
+    def stage(self, command: type[Stage]) -> Stage:
+        """The settings of one stage. Settings that `detpipe run` lacks have their defaults."""
+        names = {one.name for one in fields(self)}
+        return command(**{one.name: getattr(self, one.name) for one in fields(command) if one.name in names})

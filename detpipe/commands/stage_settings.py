@@ -1,4 +1,4 @@
-"""The settings of the stages of `detpipe run` after proposals. This file and what it imports do without torch."""
+"""The settings of the stages of `detpipe run` after proposals. This file and what it imports do not need torch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Crop(Command):
     """Settings of `detpipe crop`."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """Which regions, labelled how."""
+    """Sampling and labelling of training regions."""
     crops: CropConfig = field(default_factory=CropConfig)
-    """How they are cut out and stored."""
+    """How regions are cropped, and stored."""
     verify: bool = False
-    """Read every crop back and decode it when all are written (and when they were there already)."""
+    """After writing (or if the crops exist already), read and decode every crop to check it."""
 
 
 @dataclass(kw_only=True)
@@ -35,17 +35,17 @@ class Features(Command):
     """Settings of `detpipe features`."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """Which regions of the training images, labelled how."""
+    """Sampling and labelling of the regions of training images."""
     crops: CropConfig = field(default_factory=CropConfig)
-    """How they are cut out; nothing is stored of the pixels."""
+    """How regions are cropped. Their pixels are not stored."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network, which stays as it is."""
+    """The backbone network. It is not trained."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    """What of a region it is shown."""
+    """Which features of a region are computed."""
     detect: DetectConfig = field(default_factory=DetectConfig)
-    """max_proposals: how many regions of each test image; batch_size: crops at once."""
+    """Only detect.max_proposals (regions per test image) and detect.batch_size are used here."""
     precision: Precision = Precision.auto
-    """float32 or bf16."""
+    """float32 or bf16; auto: bf16 where the hardware supports it."""
 
 
 @dataclass(kw_only=True)
@@ -53,53 +53,53 @@ class TrainCls(Command):
     """Settings of `detpipe train-cls`."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network below, with its ImageNet weights."""
+    """The backbone network and its pretrained weights."""
     head: RegionHeadConfig = field(default_factory=TrainedHeadConfig)
-    """What stands on it, and what of it learns."""
+    """The head on the backbone, and the backbone layers to freeze."""
     solver: SolverConfig = field(default_factory=SolverConfig)
-    """How it is trained."""
+    """The solver."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """fast_rcnn: which regions of an image it learns from, labelled how; of crops `detpipe crop` says it."""
+    """Fast R-CNN: sampling and labelling of training regions. For crops these are settings of `detpipe crop`."""
     precision: Precision = Precision.auto
-    """float32 or bf16."""
+    """float32 or bf16; auto: bf16 where the hardware supports it."""
 
     @property
     def trained_head(self) -> TrainedHeadConfig:
-        """The head, where it is one that trains with the backbone. Raises ValueError for another."""
+        """The head, if it is trained together with the backbone. Raises ValueError for another head."""
         if not isinstance(self.head, TrainedHeadConfig):
             raise ValueError(
-                f"head: expected one that trains with the backbone, as softmax, got {type(self.head).__name__}"
+                f"head: expected a head that trains with the backbone, as softmax, got {type(self.head).__name__}"
             )
         return self.head
 
 
 @dataclass(kw_only=True)
 class TrainDatabases:
-    """The databases of images of a training without detection."""
+    """Image databases for training a classifier of whole images."""
 
     train: str | None = None
-    """A database that make-db or Caffe wrote; null trains on the run folder's crops."""
+    """Training database, written by make-db or Caffe. null: train on the run folder's crops."""
     val: str | None = None
-    """Another one, tested on while training."""
+    """Validation database, tested on during training."""
 
 
 @dataclass(kw_only=True)
 class TrainImages(TrainCls):
-    """Settings of `detpipe train-cls`: those of regions, and what takes their place for whole images."""
+    """Settings of `detpipe train-cls`, for classifiers of regions and of whole images."""
 
     db: TrainDatabases = field(default_factory=TrainDatabases)
-    """Databases to train a plain classifier on."""
+    """Image databases, to train a classifier of whole images."""
     view: ViewConfig = field(default_factory=ViewConfig)
-    """What of their images the network sees."""
+    """Crop and augmentation of their images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.db.train is None and self.db.val is not None:
-            raise ValueError("db.val: goes with db.train; give both, or neither to train on crops")
+            raise ValueError("db.val: expected db.train beside it, got none; give both, or neither to train on crops")
 
 
 class TargetSource(enum.Enum):
-    """What stands for objects: the annotated ones, or the run's proposals by their rank (no labels needed)."""
+    """Training targets: the annotated objects, or the run's proposals by rank (without labels)."""
 
     truth = "truth"
     proposals = "proposals"
@@ -110,20 +110,21 @@ class TrainMultiBox(Command):
     """Settings of `detpipe train-multibox`."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    """The network below, with its ImageNet weights; backbone.weights=DIR/classifier/weights.safetensors takes over
-    what a training of regions made of it."""
+    """The backbone network and its pretrained weights. To start from a backbone that a detector has fine-tuned, give
+    backbone.weights=DIR/classifier/weights.safetensors."""
     multibox: MultiBoxConfig = field(default_factory=MultiBoxConfig)
-    """The form of the network and its losses: multibox=multibox_2014|msc_multibox, or our own."""
+    """The architecture and its losses. multibox=multibox_2014|msc_multibox are those of the papers."""
     solver: SolverConfig = field(default_factory=MultiBoxSolverConfig)
-    """How it is trained; batch_size counts images."""
+    """The solver. solver.batch_size counts images."""
     targets: TargetSource = TargetSource.truth
-    """truth, or proposals: those of the run folder stand for objects, for a start without labels."""
+    """truth: train on the annotated objects. proposals: pretrain on the run folder's proposals, without labels."""
     target_boxes: int = 20
-    """targets=proposals: the best so many of an image; the r-th of n is worth 1 - r / n."""
+    """With targets=proposals: number of top-ranked proposals per image to train on. The weight of the r-th of n is
+    1 - r / n."""
     val_share: float = 0.1
-    """Share of the training images that validate, where the data set names none."""
+    """Share of the training images used for validation if the data set has no validation split."""
     precision: Precision = Precision.auto
-    """float32 or bf16."""
+    """float32 or bf16; auto: bf16 where the hardware supports it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,14 +141,16 @@ class Detect(Command):
 
     detect: DetectConfig = field(default_factory=DetectConfig)
     """From scored regions to detections."""
+    precision: Precision = Precision.auto
+    """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
     source: str | None = None
-    """An image or a folder of images in place of a data set; writes annotated/ as well."""
+    """An image or a folder of images, in place of a data set. The images with their detections go to annotated/."""
     voc_results: bool = False
-    """Write the VOC devkit's result files (voc_results/comp4_det_test_<class>.txt) as well."""
+    """Also write the result files of the VOC devkit (voc_results/comp4_det_test_<class>.txt)."""
     coco: bool = False
-    """Write detections_coco.json as well: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
+    """Also write detections_coco.json: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
     show_floor: float = 0.5
-    """Detections that are drawn on the images of `source`, or written by `coco`, have this score or more."""
+    """Minimum score of detections drawn with `source` or written with `coco`."""
 
 
 @dataclass(kw_only=True)
@@ -155,18 +158,16 @@ class Evaluate(Command):
     """Settings of `detpipe eval`."""
 
     detections: str | None = None
-    """A COCO result file; null for the run folder's own."""
-    max_dets: int = 100
-    """Images with so many detections are counted in a warning: more might have been cut off."""
+    """A COCO result file to evaluate. null: the run folder's detections."""
 
 
 @dataclass(kw_only=True)
 class EvaluateImages(Evaluate):
-    """Settings of `detpipe eval`: those of detections, and what takes their place for a database of images."""
+    """Settings of `detpipe eval`, for detections and for classifiers of whole images."""
 
     db: str | None = None
-    """A database of images to test a classifier on; null compares detections."""
+    """An image database to test a classifier of whole images on. null: evaluate detections."""
     backbone: BackboneConfig | None = None
-    """With `db`: a network with the classifier that its weights bring; null is the run folder's own."""
+    """With `db`: a network whose weights include a classifier. null: the run folder's classifier."""
     view: ViewConfig = field(default_factory=ViewConfig)
-    """With `backbone`: what of the images it sees."""
+    """With `backbone`: how images are cropped for the network."""

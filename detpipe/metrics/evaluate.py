@@ -102,7 +102,7 @@ def _warn_of_full_images(detections: Mapping[ImageId, Detections], max_dets: int
     full = sum(len(found) >= max_dets for found in detections.values())
     if full:
         log.warning(
-            "%d of %d images have max_dets = %d detections or more; objects may be missed for that, raise max_dets",
+            "%d of %d images have the maximum of %d detections; objects may be missed: raise detect.max_detections",
             full,
             len(detections),
             max_dets,

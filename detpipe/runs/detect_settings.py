@@ -1,8 +1,7 @@
-"""How a detector looks: the settings that its test images were looked at with, kept beside its classifier.
+"""Inference settings saved with the classifier, so that later commands reproduce the evaluated detector.
 
-What was measured is what is used: new images, a curve and an export take them where nothing else is said. They are
-those of `detpipe run`, or of the first `detpipe detect` where the stages were run by themselves; later trials change
-nothing.
+They are the settings of `detpipe run`, or of the first `detpipe detect` where the stages were run one by one. Later
+`detect` commands don't change them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,95 +21,102 @@ from detpipe.classify.settings import DetectConfig
 from detpipe.network.device import resolve_bf16
 from detpipe.network.settings import Precision
 from detpipe.storage.atomic import write_bytes
+from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.manifest import plain
 
 logger = logging.getLogger(__name__)
 
 FILE = "detect.json"
-"""In a classifier's folder. It may be edited."""
+"""The file in the classifier's folder. Users may edit it."""
 
 OF_THE_MACHINE = ("batch_size", "compile")
-"""Settings of how detections are computed, not of what is found: another machine may want others."""
+"""Settings that don't change the detections and depend on the machine. They are not saved."""
 
 
-def keep_detect_settings(classifier: Path, config: DetectConfig, *, replace: bool = False) -> None:
-    """Write the settings into a classifier's folder; where it has some, only to replace them.
+@dataclass(frozen=True, kw_only=True)
+class KeptSettings:
+    """The content of detect.json. precision: float32 or bf16; auto if no test images were detected yet."""
 
-    The precision is kept, too: it changes the scores. It should be the one that was computed in, not auto.
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    precision: Precision = Precision.auto
+
+
+def keep_settings(classifier: Path, settings: KeptSettings, *, replace: bool = False) -> None:
+    """Write the settings into a classifier's folder. If it has some already, they stay, unless `replace`.
+
+    The precision changes the scores: it should be the one that was computed in, not auto.
     """
     path = classifier / FILE
-    settings = {name: value for name, value in plain(config).items() if name not in OF_THE_MACHINE}
-    text = (json.dumps(settings, indent=2) + "\n").encode()
+    values = plain(settings)
+    values["detect"] = {name: value for name, value in values["detect"].items() if name not in OF_THE_MACHINE}
+    text = (json.dumps(values, indent=2) + "\n").encode()
     if not path.exists() or (replace and path.read_bytes() != text):
         write_bytes(path, text)
 
 
-def carry_detect_settings(old: Path, new: Path) -> None:
-    """Give the classifier in the folder `new` those of the one whose place it takes, where there are any.
+def carry_settings(old: Path, new: Path) -> None:
+    """Copy the settings of the classifier in `old` to the one in `new`, which replaces it. None are no error.
 
-    One of another kind would refuse them. What can't be read of the old one ends no work on the new one. Where the new
-    one stands on stored features of another precision, it detects in theirs.
+    Nothing is copied between classifiers of different kinds. Settings that cannot be read are reported and left out. If
+    the new classifier was trained on features of another precision, it detects in that precision.
     """
     if not (old / FILE).is_file():
         return
     try:
         before, now = read_description(old), read_description(new)
         if before.get("kind") == now.get("kind"):
-            kept = kept_detect_config(old)
+            kept = kept_settings(old)
             if _stored_in_bf16(before) != _stored_in_bf16(now):
                 kept = dataclasses.replace(kept, precision=Precision.auto)
-            keep_detect_settings(new, kept)
+            keep_settings(new, kept)
     except ClassifierError as error:
-        logger.warning("%s: detects by the defaults: %s", new, error)
+        logger.warning("%s: uses the default detection settings, because: %s", new, error)
 
 
-def kept_detect_config(classifier: Path) -> DetectConfig:
-    """The settings in a classifier's folder; the defaults where it has none. Raises as `kept_detect_settings`."""
-    return _config_of(kept_detect_settings(classifier))
+def kept_settings(classifier: Path) -> KeptSettings:
+    """The settings in a classifier's folder; the defaults if it has none.
+
+    Raises ClassifierError for a file that is not JSON, and for unknown or wrong settings.
+    """
+    return _read(classifier)[0]
 
 
 def kept_detect_settings(classifier: Path) -> dict[str, Any]:
-    """The settings in a classifier's folder by name; none of a detector that was not measured yet.
+    """The settings of `detect` in a classifier's folder by name, nested as in detect.json; {} if it has none.
 
-    Raises ClassifierError for a file that holds none, or one that is unknown or refused.
+    Raises as `kept_settings`.
     """
+    return _read(classifier)[1]
+
+
+def _read(classifier: Path) -> tuple[KeptSettings, dict[str, Any]]:
     path = classifier / FILE
     if not path.is_file():
-        return {}
+        return KeptSettings(), {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        _config_of(settings)
-    except (TypeError, ValueError) as error:
-        raise ClassifierError(
-            f"{path}: expected the settings of `detect` in JSON, got: {error}; delete it for the defaults, or mend it"
-        ) from error
-    return dict(settings)
-
-
-def _config_of(settings: dict[str, Any]) -> DetectConfig:
-    """The settings as JSON has them, as an object."""
-    precision = Precision(settings.get("precision", Precision.auto)) if isinstance(settings, dict) else Precision.auto
-    return DetectConfig(**{**settings, "precision": precision})
+        values = read_object(path)
+        return from_json(values, KeptSettings, str(path)), dict(values.get("detect", {}))
+    except DataclassJsonError as error:
+        raise ClassifierError(f"{error}; correct the file, or delete it to use the defaults") from error
 
 
 def _stored_in_bf16(description: dict[str, Any]) -> bool | None:
-    """Whether a head's stored features were computed in bf16; None for a classifier that stands on none."""
+    """Whether a head's stored features were computed in bf16; None for a classifier without stored features."""
     extraction = description.get("extraction")
     return bool(extraction["bf16"]) if isinstance(extraction, dict) and "bf16" in extraction else None
 
 
-def with_precision(config: DetectConfig, folder: Path, device: torch.device) -> DetectConfig:
-    """The settings with the precision that the classifier in `folder` computes in, float32 or bf16, in place of auto.
+def inference_precision(precision: Precision, classifier: Path, device: torch.device) -> Precision:
+    """The precision in which the classifier in a folder computes: float32 or bf16.
 
-    auto is the precision that is kept with the classifier, so that a detector gives the same numbers wherever it is
-    used. A classifier that was not used yet computes as its kind says, else as `resolve_bf16`.
-    Raises as `load_region_spec` and `kept_detect_settings`.
+    auto is the precision saved with the classifier, so that a detector gives the same scores on every machine. If none
+    is saved, it is the one that the training fixed, else what `resolve_bf16` chooses for the device.
+    Raises as `load_region_spec` and `kept_settings`.
     """
-    if config.precision is not Precision.auto:
-        return config
-    precision = kept_detect_config(folder).precision
     if precision is Precision.auto:
-        own = load_region_spec(folder).computed_in_bf16
-        bf16 = own if own is not None else resolve_bf16(precision, device)
+        precision = kept_settings(classifier).precision
+    if precision is Precision.auto:
+        fixed = load_region_spec(classifier).computed_in_bf16
+        bf16 = fixed if fixed is not None else resolve_bf16(precision, device)
         precision = Precision.bf16 if bf16 else Precision.float32
-    return dataclasses.replace(config, precision=precision)
+    return precision

@@ -17,11 +17,15 @@ from detpipe.classify.kinds import load_scorer
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.image_file import from_pillow, read_image
 from detpipe.network.device import resolve_device
-from detpipe.network.settings import Device
+from detpipe.network.settings import Device, Precision
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer, SourcedProposals
 from detpipe.runs.detect_settings import kept_detect_config, with_precision
 from detpipe.runs.run_folder import RunFolder
+from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.sourced import SourcedProposals
+from detpipe.runs.command import RunFolder
+from detpipe.runs.detect_settings import inference_precision, kept_settings
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 
@@ -33,13 +37,15 @@ AnyImage = Image | PillowImage.Image | str | PathLike[str]
 class Detector:
     """Proposer, classifier and the settings between them.
 
-    spec: classes and backbone as trained. proposer: for images that come without proposals.
+    spec: classes and backbone as trained. proposer: for images that come without proposals. precision: the one that the
+    scorer computes in, for information.
     """
 
     scorer: Scorer
     spec: RegionSpec
     proposer: Proposer
     config: DetectConfig
+    precision: Precision = Precision.auto
 
     @classmethod
     def from_run(
@@ -48,19 +54,21 @@ class Detector:
         *,
         device: str = "auto",
         config: DetectConfig | None = None,
+        precision: str = "auto",
         proposer: Proposer | None = None,
     ) -> Detector:
         """The detector in a run folder. proposer: default, the one that made the run's own proposals.
 
-        device: auto, cpu or cuda. config: default, that of the run's own detections on its test images. Where its
-        precision is auto, the detector has theirs; `Detector.config` says which it is.
+        device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
+        precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
         Raises ClassifierError where the folder holds no trained classifier, or broken settings.
         """
         folder = RunFolder(Path(path))
         torch_device = resolve_device(Device(device))
-        config = with_precision(config or kept_detect_config(folder.classifier), folder.classifier, torch_device)
-        scorer, spec = load_scorer(folder.classifier, config, torch_device)
-        return cls(scorer, spec, proposer or proposer_of_run(folder), config)
+        config = config or kept_settings(folder.classifier).detect
+        computed_in = inference_precision(Precision(precision), folder.classifier, torch_device)
+        scorer, spec = load_scorer(folder.classifier, config, torch_device, bf16=computed_in is Precision.bf16)
+        return cls(scorer, spec, proposer or proposer_of_run(folder), config, computed_in)
 
     def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
         """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path. An opened file is as its path.

@@ -11,11 +11,13 @@ from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import read_kind
 from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
-from detpipe.classify.features.scorer import extractor_of, score_features, second_look
+from detpipe.classify.features.scorer import extractor_of, refined, score_features
 from detpipe.classify.features.store import open_store
 from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
 from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.datasets.source import Split
+from detpipe.network.device import resolve_device
 from detpipe.runs.command import Command
 from detpipe.storage.manifest import ArtefactError
 from detpipe.structures import Detections, Float32Array, Image, ImageRecord
@@ -27,13 +29,13 @@ ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Arr
 
 
 def stored_detections(
-    config: Command, detect: DetectConfig, proposals: str, images: ReadRegions
+    config: Command, detect: DetectConfig, proposals: str, images: ReadRegions, *, bf16: bool
 ) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]] | None:
     """From images to their detections, where the run folder has the features of just these regions; else None.
 
-    proposals: the digest of those that are to be classified. images: reads images with their regions, which a second
-    look alone needs. The classifier must stand on features of the same kind, in the precision of `detect`, and the
-    store must hold as many proposals of an image as `detect` looks at, or more.
+    proposals: the digest of those that are to be classified. images: reads images with their regions; only
+    detect.features.refine needs it. bf16: the precision of detection. The classifier and the store must have features
+    of the same kind and of this precision, and the store at least detect.max_proposals of an image.
     Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
     """
     if read_kind(config.folder.classifier) != FeatureClassifierSpec.KIND:
@@ -48,7 +50,6 @@ def stored_detections(
     settings = store.manifest.settings
     held = int(settings["regions"]["max_proposals"])
     device = resolve_device(config.device)
-    bf16 = resolve_bf16(detect.precision, device)
     same = settings["extraction"] == spec.extraction and store.manifest.inputs.get("proposals") == proposals
     same = same and bf16 == bool(spec.extraction["bf16"])
     if not same or held < detect.max_proposals:
@@ -68,15 +69,15 @@ def stored_detections(
         for record in records:
             yield select_detections(*stored(record), record.image_size, detect)
 
-    def find_twice(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+    def find_refined(records: Sequence[ImageRecord]) -> Iterator[Detections]:
         read = zip(records, images(records), strict=True)
         first = ((one[0], *stored(record)) if one is not None else None for record, one in read)
-        looked = of_readable(lambda some: second_look(some, network.head, extractor, detect.second_look), first)
-        for record, scored in zip(records, looked, strict=True):
+        again = of_readable(lambda some: refined(some, network.head, extractor, detect.features.refine), first)
+        for record, scored in zip(records, again, strict=True):
             if scored is None:
                 yield NO_DETECTIONS
             else:
                 assert scored.boxes is not None
                 yield select_detections(scored.boxes, scored, record.image_size, detect)
 
-    return find_twice if detect.second_look else find
+    return find_refined if detect.features.refine else find

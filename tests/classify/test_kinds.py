@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ from detpipe.classify.kinds import (
     load_scorer,
     load_spec,
 )
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import (
+    CropScoringConfig,
+    DetectConfig,
+    FastRcnnScoringConfig,
+    FeatureScoringConfig,
+)
 from detpipe.heads.region_head import RegionHeadConfig
 from detpipe.heads.table import HEADS, head_class, head_word
 from detpipe.network.network_folder import NetworkFolderError
-from detpipe.network.settings import Precision
 from tests.classify.tiny_kinds import BUILD, MADE
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 OF_REGIONS = [kind for kind in KINDS if kind.scorer is not None]
 CPU = torch.device("cpu")
-EXACT = DetectConfig(precision=Precision.float32)
 FILES = ["classifier.json", "net.prototxt", "weights.safetensors"]
 of_all = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
@@ -63,7 +67,7 @@ def outputs(network: nn.Module, spec: ClassifierSpec, kind: Kind) -> list[np.nda
         with torch.inference_mode():
             return [network.eval()(torch.from_numpy(image[None, :, :64])).numpy()]
     boxes = np.array([[0, 0, 40, 50], [10, 5, 80, 64]], dtype=np.float32)
-    scorer = kind.scorer(network, spec, EXACT, CPU, bf16=False)
+    scorer = kind.scorer(network, spec, DetectConfig(), CPU, bf16=False)
     found = list(scorer.score([(image, boxes), (image, boxes[:0])]))
     assert found[0].deltas is not None
     assert (found[1].boxes is not None) == kind.proposes
@@ -89,9 +93,8 @@ def test_heads_of_a_subclass_stand_before_those_of_its_base() -> None:
 
 
 @of_all
-def test_only_settings_of_detect_are_named(kind: Kind) -> None:
-    assert set(kind.detect_settings) <= vars(DetectConfig()).keys()
-    assert not kind.detect_settings or kind.scorer is not None
+def test_each_kind_of_regions_has_its_settings_of_detect(kind: Kind) -> None:
+    assert (kind.detect_group in GIVEN) == (kind.scorer is not None)
 
 
 @pytest.mark.parametrize("word", HEADS)
@@ -161,9 +164,9 @@ def test_loading_draws_nothing(kind: Kind, saved: Path) -> None:
 def test_the_scorer_is_that_of_the_kind(kind: Kind, saved: Path) -> None:
     if kind.scorer is None:
         with pytest.raises(ClassifierError, match=r"classifier\.json.*detpipe run"):
-            load_scorer(saved, EXACT, CPU)
+            load_scorer(saved, DetectConfig(), CPU, bf16=False)
         return
-    scorer, spec = load_scorer(saved, EXACT, CPU)
+    scorer, spec = load_scorer(saved, DetectConfig(), CPU, bf16=False)
     assert spec == load_region_spec(saved)
     assert isinstance(spec, RegionSpec)
     assert kind.proposes == spec.PROPOSES
@@ -326,22 +329,39 @@ def test_missing_cut_and_foreign_weights_are_named(kind: Kind, saved: Path, all_
 # Settings of detection
 
 
+GIVEN: dict[str, tuple[DetectConfig, str]] = {
+    "fast_rcnn": (
+        DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64])),
+        r"detect\.fast_rcnn\.scales needs head=fast_rcnn or multibox_fast_rcnn; ",
+    ),
+    "features": (
+        DetectConfig(features=FeatureScoringConfig(refine=3)),
+        r"detect\.features\.refine needs head=svm or linear or ",
+    ),
+    "crops": (
+        DetectConfig(crops=CropScoringConfig(cascade_size=32, cascade_keep=5)),
+        r"detect\.crops\.cascade_size and detect\.crops\.cascade_keep need head=softmax; ",
+    ),
+}
+"""Settings of each group, and the start of the error where another kind is given them."""
+
+
+def test_every_group_of_detect_belongs_to_a_kind() -> None:
+    groups = {name for name, value in vars(DetectConfig()).items() if is_dataclass(value)}
+    assert groups == GIVEN.keys() == {kind.detect_group for kind in OF_REGIONS}
+
+
 @of_all
 def test_settings_of_other_kinds_are_refused(kind: Kind) -> None:
-    given = {"scales": [64], "flip": True, "second_look": 3, "cascade_size": 32}
-    assert given.keys() == {name for one in KINDS for name in one.detect_settings}
-    check_detect_settings(DetectConfig(), kind, "this run")
-    for name, value in given.items():
-        config = DetectConfig(**{name: value})  # type: ignore[arg-type]
-        if name in kind.detect_settings:
-            check_detect_settings(config, kind, "this run")
+    check_detect_settings(DetectConfig(), kind, "this run has head=svm")
+    for group, (config, needs) in GIVEN.items():
+        if group == kind.detect_group:
+            check_detect_settings(config, kind, "this run has head=svm")
             continue
-        with pytest.raises(ClassifierError, match=rf"detect\.{name} .*this run.*leave it out") as raised:
-            check_detect_settings(config, kind, "this run")
-        for one in KINDS:
-            assert (one.description in str(raised.value)) == (name in one.detect_settings or one is kind)
+        with pytest.raises(ClassifierError, match=rf"{needs}.*this run has head=svm\. Leave detect\.{group} out"):
+            check_detect_settings(config, kind, "this run has head=svm")
 
 
 def test_the_scorer_refuses_them_too(all_saved: Path) -> None:
-    with pytest.raises(ClassifierError, match=r"detect\.flip .*crops.*leave it out"):
-        load_scorer(all_saved / "crops", DetectConfig(flip=True), CPU)
+    with pytest.raises(ClassifierError, match=r"detect\.fast_rcnn\.flip needs .*crops"):
+        load_scorer(all_saved / "crops", DetectConfig(fast_rcnn=FastRcnnScoringConfig(flip=True)), CPU, bf16=False)

@@ -11,6 +11,7 @@ import pytest
 from detpipe import Detector
 from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import CropScoringConfig, DetectConfig
 from detpipe.commands.curve import run
 from detpipe.commands.detect import stored_regions
 from detpipe.commands.detector_settings import Curve
@@ -22,7 +23,12 @@ from detpipe.proposals.baselines import GroundTruthBoxes
 from detpipe.runs.stored_split import open_split
 from tests.commands.proposals.proposed import propose_into
 
-PLAIN = {"detect": DetectConfig(precision=Precision.float32, score_floor=0), "device": Device.cpu, "resamples": 20}
+PLAIN = {
+    "detect": DetectConfig(score_floor=0),
+    "precision": Precision.float32,
+    "device": Device.cpu,
+    "resamples": 20,
+}
 
 
 def curve(voc_root: Path, run_dir: Path, **settings: Any) -> dict[str, Any]:
@@ -39,7 +45,7 @@ def test_each_point_is_that_of_a_detection_with_so_many(
     assert [point["budget"] for point in content["points"]] == [5, 40, 500]
     dataset = VocSource(root=str(voc_root)).load(Split.test)
     stored = open_split(run_copy / "proposals.lmdb", Split.test, dataset)
-    detector = Detector.from_run(run_copy, device="cpu", config=PLAIN["detect"])
+    detector = Detector.from_run(run_copy, device="cpu", config=PLAIN["detect"], precision="float32")
     for point in content["points"]:
         ids = [record.image_id for record in dataset.records]
         found = list(detector.predict_many(stored_regions(stored, dataset.records, point["budget"])))
@@ -75,6 +81,6 @@ def test_what_is_refused(voc_root: Path, run_copy: Path) -> None:
     for wrong in ({"budgets": []}, {"budgets": [0]}, {"tolerance": 1}, {"resamples": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Curve(**wrong)  # type: ignore[arg-type]
-    for choosing in (DetectConfig(dedup_step=16), DetectConfig(cascade_size=64)):
-        with pytest.raises(ValueError, match="expected each proposal scored by itself"):
+    for choosing in (DetectConfig(dedup_step=16), DetectConfig(crops=CropScoringConfig(cascade_size=64))):
+        with pytest.raises(ValueError, match=r"detect\.dedup_step=.*detect\.crops\.cascade_size=.*leave them out"):
             Curve(detect=choosing)

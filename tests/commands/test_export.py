@@ -13,12 +13,13 @@ import torch
 
 from detpipe import Detector
 from detpipe.classify.fast_rcnn.scorer import FastRcnnScorer
-from detpipe.classify.settings import DetectConfig
 from detpipe.commands.export import refuse_other_stages
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import keep_detect_settings
 from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.command import RunFolder
+from detpipe.runs.detect_settings import KeptSettings, keep_settings
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn
@@ -93,14 +94,14 @@ def test_a_second_call_does_nothing_and_another_setting_is_named(exported: Path,
 
 
 def test_an_exported_network_computes_in_float32(finished_run: Path, tmp_path: Path) -> None:
-    """What was measured in bf16 is exported with a warning; a wish for bf16 is refused."""
+    """What was measured in bf16 is exported with a warning. There is no setting for it."""
     run = drawn.copy(finished_run, tmp_path / "run")
-    keep_detect_settings(run / "classifier", DetectConfig(precision=Precision.bf16), replace=True)
+    keep_settings(run / "classifier", KeptSettings(precision=Precision.bf16), replace=True)
     outcome = detpipe("export", f"run_dir={run}", "format=torch")
     assert outcome.status == 0, outcome.err
     assert "were computed in bf16" in outcome.out + outcome.err
-    refused = detpipe("export", f"run_dir={run}", "format=torch", "detect.precision=bf16")
-    assert (refused.status, "detect.precision: expected float32" in refused.err) == (1, True), refused.err
+    refused = detpipe("export", f"run_dir={run}", "format=torch", "precision=bf16")
+    assert (refused.status, "precision" in refused.err) == (1, True), refused.err
 
 
 def test_crops_as_a_program_of_torch(finished_run: Path, tmp_path: Path) -> None:
@@ -125,8 +126,8 @@ def test_nothing_of_a_run_is_written_over(fast_run: Path, out: str, said: str) -
     assert (fast_run / "classifier/weights.safetensors").is_file()
 
 
-@pytest.mark.parametrize("setting", ["detect.dedup_step=16", "detect.cascade_size=32"])
-def test_a_second_look_that_no_file_takes_is_refused(fast_run: Path, tmp_path: Path, setting: str) -> None:
+@pytest.mark.parametrize("setting", ["detect.dedup_step=16", "detect.crops.cascade_size=32"])
+def test_settings_that_no_file_can_have_are_refused(fast_run: Path, tmp_path: Path, setting: str) -> None:
     outcome = detpipe("export", f"run_dir={fast_run}", f"out={tmp_path / 'out'}", setting)
     assert (outcome.status, setting in outcome.err) == (1, True), outcome.err
     assert not (tmp_path / "out").exists()

@@ -35,7 +35,7 @@ def featured(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran("propose", voc_root, folder, DISC, *drawn.settings("propose"))
     ran("features", voc_root, folder, DISC, *SEEN, *REGIONS)
     ran("train-cls", voc_root, folder, DISC, "head=svm", "backbone.weights=none")
-    ran("detect", voc_root, folder, DISC, "detect.max_proposals=30", "detect.precision=float32", "device=cpu")
+    ran("detect", voc_root, folder, DISC, "detect.max_proposals=30", "precision=float32", "device=cpu")
     return folder
 
 
@@ -51,7 +51,7 @@ def ran(command: str, root: Path, folder: Path, *more: str) -> Outcome:
 
 
 def detect(root: Path, folder: Path, *more: str) -> list[dict[str, float]]:
-    settings = ("detect.max_proposals=30", "detect.precision=float32", "device=cpu", "overwrite=true")
+    settings = ("detect.max_proposals=30", "precision=float32", "device=cpu", "overwrite=true")
     ran("detect", root, folder, *settings, *more)
     found: list[dict[str, float]] = json.loads((folder / "detections.json").read_text())
     return found
@@ -76,7 +76,7 @@ def test_new_regions_are_seen_in_the_precision_of_the_stored_ones(
     ran("detect", voc_root, changed, DISC, *settings)
     assert json.loads((changed / "detections.json").read_text()) == by_store
     assert json.loads((changed / "classifier" / "detect.json").read_text())["precision"] == "float32"
-    outcome = ran("detect", voc_root, changed, DISC, *settings, "detect.precision=bf16")
+    outcome = ran("detect", voc_root, changed, DISC, *settings, "precision=bf16")
     assert "they are computed" in outcome.out + outcome.err
     assert json.loads((changed / "detections.json").read_text()) != by_store
 
@@ -84,13 +84,13 @@ def test_new_regions_are_seen_in_the_precision_of_the_stored_ones(
 def test_a_second_look_is_the_same_with_and_without_a_store(voc_root: Path, changed: Path) -> None:
     """The likeliest regions are seen where they moved to, by features that no store has."""
     once = json.loads((changed / "detections.json").read_text())
-    by_store = detect(voc_root, changed, DISC, "detect.second_look=5")
+    by_store = detect(voc_root, changed, DISC, "detect.features.refine=5")
     assert by_store != once
     (changed / "features" / "test" / "manifest.json").unlink()
-    assert by_store == detect(voc_root, changed, DISC, "detect.second_look=5")
-    curve = detpipe("curve", *drawn.voc(voc_root), DISC, "detect.second_look=5", f"run_dir={changed}")
+    assert by_store == detect(voc_root, changed, DISC, "detect.features.refine=5")
+    curve = detpipe("curve", *drawn.voc(voc_root), DISC, "detect.features.refine=5", f"run_dir={changed}")
     assert curve.status == 1
-    assert "detect.second_look=5" in curve.err
+    assert "detect.features.refine=5" in curve.err
 
 
 def test_mirrored_views_are_twice_the_examples(voc_root: Path, changed: Path) -> None:
@@ -374,7 +374,7 @@ def test_machines_of_the_objects_own_boxes(voc_root: Path, changed: Path) -> Non
 
 
 def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
-    small = [*SEEN, *REGIONS, "head.passes=3", "head.batch_size=16", "detect.precision=float32"]
+    small = [*SEEN, *REGIONS, "head.passes=3", "head.batch_size=16"]
     ran("run", voc_root, tmp_path / "run", *drawn.settings("propose"), "experiment=rcnn_frozen", *small)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["seconds"]) == ["propose", "features", "train-cls", "detect", "eval"]

@@ -32,7 +32,7 @@ TRAINING = (
 
 OWN_PRIORS = ("head.multibox.priors=2",)
 
-DETECTION = ("detect.precision=float32", "detect.max_proposals=30", "detect.nms_iou=0.5", "detect.vote_iou=0.6")
+DETECTION = ("precision=float32", "detect.max_proposals=30", "detect.nms_iou=0.5", "detect.vote_iou=0.6")
 
 PROPOSER = (
     "multibox.maps=[stride8]",
@@ -42,8 +42,6 @@ PROPOSER = (
     "multibox.freeze_stages=0",
     "multibox_solver.max_iter=2",
     "multibox_solver.batch_size=2",
-    "multibox_solver.display=1",
-    "multibox_solver.test_interval=1",
 )
 
 

@@ -65,7 +65,7 @@ def cats_gt(boxes: list[list[float]]) -> GroundTruth:
 def test_images_that_reach_max_dets_are_counted(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         evaluate(dataset("a", "b"), {"a": cats(3), "b": cats(2)}, max_dets=3)
-    assert "1 of 2 images have max_dets = 3" in caplog.text
+    assert "1 of 2 images have the maximum of 3" in caplog.text
     caplog.clear()
     evaluate(dataset("a", "b"), {"a": cats(3), "b": cats(2)}, max_dets=4)
     assert caplog.text == ""

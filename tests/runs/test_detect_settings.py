@@ -12,23 +12,43 @@ from hydra import compose, initialize_config_module
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import (
+    CropScoringConfig,
+    DetectConfig,
+    FastRcnnScoringConfig,
+    FeatureScoringConfig,
+)
 from detpipe.commands.detector_settings import Curve, Export
 from detpipe.commands.stage_settings import Detect
 from detpipe.config import APPLICATIONS, register, to_command
 from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import (
     FILE,
-    carry_detect_settings,
-    keep_detect_settings,
-    kept_detect_config,
+    KeptSettings,
+    carry_settings,
+    keep_settings,
     kept_detect_settings,
+    kept_settings,
 )
 from detpipe.storage.atomic import write_json
 from tests import drawn
 from tests.command_line import detpipe
 
-MEASURED = DetectConfig(nms_iou=0.5, vote_iou=0.75, max_proposals=600, scales=[320, 480], second_look=40)
+MEASURED = DetectConfig(
+    nms_iou=0.5,
+    vote_iou=0.75,
+    max_proposals=600,
+    fast_rcnn=FastRcnnScoringConfig(scales=[320, 480]),
+    features=FeatureScoringConfig(refine=40),
+)
+
+
+def keep(folder: Path, detect: DetectConfig, *, replace: bool = False) -> None:
+    keep_settings(folder, KeptSettings(detect=detect), replace=replace)
+
+
+def kept(folder: Path) -> DetectConfig:
+    return kept_settings(folder).detect
 
 
 @pytest.fixture
@@ -36,32 +56,32 @@ def run_dir(tmp_path: Path) -> Path:
     """A run folder whose detector was measured as MEASURED, and has nothing else."""
     folder = tmp_path / "run"
     (folder / "classifier").mkdir(parents=True)
-    keep_detect_settings(folder / "classifier", MEASURED)
+    keep(folder / "classifier", MEASURED)
     return folder
 
 
 def test_they_come_back(run_dir: Path) -> None:
-    assert kept_detect_config(run_dir / "classifier") == MEASURED
+    assert kept(run_dir / "classifier") == MEASURED
 
 
 def test_the_first_ones_stay_unless_replaced(run_dir: Path) -> None:
     other = DetectConfig(nms_iou=0.1)
-    keep_detect_settings(run_dir / "classifier", other)
-    assert kept_detect_config(run_dir / "classifier") == MEASURED
-    keep_detect_settings(run_dir / "classifier", other, replace=True)
-    assert kept_detect_config(run_dir / "classifier") == other
+    keep(run_dir / "classifier", other)
+    assert kept(run_dir / "classifier") == MEASURED
+    keep(run_dir / "classifier", other, replace=True)
+    assert kept(run_dir / "classifier") == other
 
 
 def test_what_a_machine_needs_is_not_kept_but_the_precision_is(tmp_path: Path) -> None:
-    keep_detect_settings(tmp_path, DetectConfig(batch_size=7, precision=Precision.bf16, compile=True))
-    assert kept_detect_config(tmp_path) == DetectConfig(precision=Precision.bf16)
+    keep_settings(tmp_path, KeptSettings(detect=DetectConfig(batch_size=7, compile=True), precision=Precision.bf16))
+    assert kept_settings(tmp_path) == KeptSettings(precision=Precision.bf16)
 
 
 def test_an_unmeasured_detector_has_none(tmp_path: Path) -> None:
     assert kept_detect_settings(tmp_path) == {}
-    assert kept_detect_config(tmp_path) == DetectConfig()
+    assert kept_settings(tmp_path) == KeptSettings()
     (tmp_path / "new").mkdir()
-    carry_detect_settings(tmp_path, tmp_path / "new")
+    carry_settings(tmp_path, tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -69,17 +89,17 @@ def test_they_are_carried_to_what_is_made_of_it(run_dir: Path, tmp_path: Path) -
     old = run_dir / "classifier"
     for folder in (old, tmp_path):
         write_json(folder / DESCRIPTION, {"kind": "frozen"})
-    carry_detect_settings(old, tmp_path)
-    assert kept_detect_config(tmp_path) == MEASURED
+    carry_settings(old, tmp_path)
+    assert kept(tmp_path) == MEASURED
 
 
 @pytest.mark.parametrize(("now", "precision"), [(False, Precision.float32), (True, Precision.auto)])
 def test_a_head_on_features_of_another_precision_takes_theirs(now: bool, precision: Precision, tmp_path: Path) -> None:
     for name, bf16 in (("old", False), ("new", now)):
         write_json(tmp_path / name / DESCRIPTION, {"kind": "features", "extraction": {"bf16": bf16}})
-    keep_detect_settings(tmp_path / "old", DetectConfig(nms_iou=0.5, precision=Precision.float32))
-    carry_detect_settings(tmp_path / "old", tmp_path / "new")
-    assert kept_detect_config(tmp_path / "new") == DetectConfig(nms_iou=0.5, precision=precision)
+    keep_settings(tmp_path / "old", KeptSettings(detect=DetectConfig(nms_iou=0.5), precision=Precision.float32))
+    carry_settings(tmp_path / "old", tmp_path / "new")
+    assert kept_settings(tmp_path / "new") == KeptSettings(detect=DetectConfig(nms_iou=0.5), precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +107,7 @@ def test_a_head_on_features_of_another_precision_takes_theirs(now: bool, precisi
     [
         (DESCRIPTION, '{"kind": "other"}', ""),
         (DESCRIPTION, "{", DESCRIPTION),
-        (FILE, "{", "expected the set"),
+        (FILE, "{", FILE),
     ],
 )
 def test_what_suits_no_more_is_left(
@@ -97,17 +117,30 @@ def test_what_suits_no_more_is_left(
     for folder in (old, tmp_path):
         write_json(folder / DESCRIPTION, {"kind": "frozen"})
     (old / name).write_text(text)
-    carry_detect_settings(old, tmp_path)
+    carry_settings(old, tmp_path)
     assert not (tmp_path / FILE).exists()
     assert said in caplog.text
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", "3", '{"precision": "half"}', '{"nms": 0.5}', '{"nms_iou": 2}', '{"nms_iou": "much"}']
+    ("text", "said"),
+    [
+        ("{", "a JSON object"),
+        ("[1]", "a JSON object"),
+        ("3", "a JSON object"),
+        ('{"precision": "half"}', "half"),
+        ('{"nms_iou": 0.5}', "nms_iou"),
+        ('{"detect": 3}', "detect"),
+        ('{"detect": {"nms": 0.5}}', "nms"),
+        ('{"detect": {"nms_iou": 2}}', "nms_iou"),
+        ('{"detect": {"nms_iou": "much"}}', "nms_iou"),
+        ('{"detect": {"fast_rcnn": {"scales": [3]}}}', "scales"),
+        ('{"detect": {"fast_rcnn": {"flips": true}}}', "flips"),
+    ],
 )
-def test_a_broken_file_is_named(text: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_named(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(ClassifierError, match=r"detect\.json: expected the settings of `detect` in JSON, got"):
+    with pytest.raises(ClassifierError, match=rf"(?s)detect\.json: .*{said}.*delete it to use the defaults"):
         kept_detect_settings(tmp_path)
 
 
@@ -129,8 +162,8 @@ def test_new_images_are_looked_at_as_the_test_images_were(run_dir: Path) -> None
 
 
 def test_the_command_line_wins_even_with_the_default(run_dir: Path) -> None:
-    found = as_said(Detect, run_dir, "detect.nms_iou=0.3", "detect.second_look=0")
-    assert (found.nms_iou, found.second_look, found.vote_iou) == (0.3, 0, 0.75)
+    found = as_said(Detect, run_dir, "detect.nms_iou=0.3", "detect.features.refine=0")
+    assert (found.nms_iou, found.features.refine, found.vote_iou) == (0.3, 0, 0.75)
     assert as_said(Detect, run_dir, "detect={}") == DetectConfig()
 
 
@@ -161,31 +194,33 @@ def test_a_detector_keeps_its_precision(
     assert detpipe("detect", *more).status == 0
     first = Precision.bf16 if processor_has_bf16 else Precision.float32
     other = Precision.float32 if processor_has_bf16 else Precision.bf16
-    assert kept_detect_config(run / "classifier").precision is first
+    assert kept_settings(run / "classifier").precision is first
 
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not processor_has_bf16)
     made = (run / "detections.json").stat().st_mtime_ns
-    for words in ([], ["detect.precision=auto"], ["detect={}"]):  # nothing to do
+    for words in ([], ["precision=auto"], ["detect={}"]):  # nothing to do
         again = detpipe("detect", *more, *words)
         assert (again.status, (run / "detections.json").stat().st_mtime_ns) == (0, made), again.err
-    refused = detpipe("detect", *more, f"detect.precision={other.value}")
-    assert (refused.status, f"detect.precision: {first.value} -> {other.value}" in refused.err) == (1, True)
+    refused = detpipe("detect", *more, f"precision={other.value}")
+    assert (refused.status, f"precision: {first.value} -> {other.value}" in refused.err) == (1, True)
     assert detpipe("curve", *more, "budgets=[5]", "resamples=0").status == 0
-    assert json.loads((run / "curve.json").read_text())["detect"]["precision"] == first.value
+    assert json.loads((run / "curve.json").read_text())["precision"] == first.value
     for config in (None, DetectConfig(score_floor=0.5)):
-        assert Detector.from_run(run, device="cpu", config=config).config.precision is first
-    asked = Detector.from_run(run, device="cpu", config=DetectConfig(precision=other))
-    assert asked.config.precision is other
+        assert Detector.from_run(run, device="cpu", config=config).precision is first
+    assert Detector.from_run(run, device="cpu", precision=other.value).precision is other
 
 
 def test_what_a_command_refuses_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "classifier").mkdir()
     choosing = DetectConfig(
-        nms_iou=0.5, dedup_step=16, cascade_size=64, cascade_keep=100, second_look=40, precision=Precision.bf16
+        nms_iou=0.5,
+        dedup_step=16,
+        crops=CropScoringConfig(cascade_size=64, cascade_keep=100),
+        features=FeatureScoringConfig(refine=40),
     )
-    keep_detect_settings(tmp_path / "classifier", choosing)
-    assert as_said(Curve, tmp_path) == DetectConfig(nms_iou=0.5, precision=Precision.bf16)
-    assert as_said(Export, tmp_path) == DetectConfig(nms_iou=0.5, second_look=40)
+    keep(tmp_path / "classifier", choosing)
+    for command in (Curve, Export):
+        assert as_said(command, tmp_path) == DetectConfig(nms_iou=0.5)
     assert as_said(Detect, tmp_path) == choosing
 
 
@@ -211,4 +246,4 @@ def test_a_run_says_its_own(run_copy: Path, voc_root: Path) -> None:
         (run_copy / name).unlink()
     again = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={run_copy}", "detect.nms_iou=0.6")
     assert again.status == 0, again.err
-    assert kept_detect_config(run_copy / "classifier").nms_iou == 0.6
+    assert kept(run_copy / "classifier").nms_iou == 0.6

@@ -1,4 +1,4 @@
-"""Scores of regions from their crops: R-CNN's inference, and a cascade of small crops before full ones.
+"""R-CNN's inference on crops, optionally as a cascade: score small crops of all regions, then rescore the best.
 
 R: regions of an image. K: classes. S: side of a crop.
 """
@@ -39,9 +39,9 @@ def crop_scorer(
         )
 
     whole = of_size(spec.crops.size)
-    if config.cascade_size is None:
+    if config.crops.cascade_size is None:
         return whole
-    return CascadeScorer(of_size(config.cascade_size), whole, keep=config.cascade_keep)
+    return CascadeScorer(of_size(config.crops.cascade_size), whole, keep=config.crops.cascade_keep)
 
 
 class CropScorer:
@@ -59,7 +59,7 @@ class CropScorer:
     ) -> None:
         self._crops = crops
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
-        # freezing folds batch norms into convolutions and lays weights out for oneDNN: most of what compiling wins.
+        # freezing folds batch norms into convolutions and reorders weights for oneDNN: most of the speedup.
         self._forward = (
             torch.compile(self.network, dynamic=False, options={"freezing": True}) if compiled else self.network
         )
@@ -69,7 +69,7 @@ class CropScorer:
         self._pads = compiled or device.type == "cuda"
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Crops are cut in a side thread; batches are cut from the start of `images`."""
+        """See `Scorer`. Regions are cropped in a second thread. Batches depend only on `images` from its start."""
         return self.score_crops(crop_regions(image, boxes, self._crops) for image, boxes in images)
 
     def score_crops(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
@@ -97,7 +97,7 @@ class CropScorer:
         return probabilities, None if deltas is None else deltas[:n].float().cpu().numpy()
 
     def _take(self, rows: list[tuple[Float32Array, Float32Array | None]], count: int) -> ScoredRegions:
-        """Take the first `count` rows off the front of the scored batches."""
+        """Remove the first `count` rows from the scored batches, and return them."""
         parts = []
         while count:
             probabilities, deltas = rows.pop(0)
@@ -118,10 +118,10 @@ class CropScorer:
 
 
 class CascadeScorer:
-    """`first` scores all regions of an image, `second` the `keep` regions that are most likely an object.
+    """`first` scores all regions of an image, `second` rescores the `keep` regions with the least background.
 
-    The same classifier runs on smaller crops first: half the side is a quarter of the work, and nothing more is
-    trained (the idea of a cascade: Viola & Jones 2001, section 4).
+    Both run the same classifier, `first` on smaller crops: half the side is a quarter of the work, without additional
+    training (cascades: Viola & Jones 2001, section 4).
     """
 
     def __init__(self, first: Scorer, second: Scorer, *, keep: int) -> None:
@@ -143,12 +143,12 @@ class CascadeScorer:
     ) -> Iterator[tuple[Image, Float32Array]]:
         waiting: list[tuple[Image, Float32Array]] = []
 
-        def noted() -> Iterator[tuple[Image, Float32Array]]:
+        def recorded() -> Iterator[tuple[Image, Float32Array]]:
             for one in images:
                 waiting.append(one)
                 yield one
 
-        for scored in self._first.score(noted()):
+        for scored in self._first.score(recorded()):
             image, boxes = waiting.pop(0)
             rows = most_likely(scored, self._keep)
             kept.append((len(boxes), rows))
@@ -156,13 +156,13 @@ class CascadeScorer:
 
 
 def most_likely(scored: ScoredRegions, keep: int) -> Int64Array:
-    """The places of the `keep` regions with the least background, ascending: (<= keep,) int64. R = 0 gives (0,)."""
+    """Ascending indices of the `keep` regions with the least background, (<= keep,) int64. R = 0 gives (0,)."""
     order = np.argsort(scored.probabilities[:, 0], kind="stable")[:keep]
     return np.sort(order).astype(np.int64)
 
 
 def in_their_places(scored: ScoredRegions, count: int, rows: Int64Array) -> ScoredRegions:
-    """Scores of `rows` among `count` regions, the others being background, not moved."""
+    """The scores of all `count` regions: those of `rows` as given, the others background with deltas of 0."""
     probabilities = np.zeros((count, scored.probabilities.shape[1]), dtype=np.float32)
     probabilities[:, 0] = 1
     probabilities[rows] = scored.probabilities

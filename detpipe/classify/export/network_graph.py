@@ -62,9 +62,9 @@ def fast_rcnn_preprocessing(spec: FastRcnnSpec, config: DetectConfig) -> dict[st
     """What the graph of a Fast R-CNN expects: how images are scaled, and how often boxes are refined."""
     return {
         "scaling": {
-            "scales": config.scales or spec.head.scales[-1:],
+            "scales": config.fast_rcnn.scales or spec.head.scales[-1:],
             "max_side": spec.head.max_side,
-            "flip": config.flip,
+            "flip": config.fast_rcnn.flip,
         },
         "refine": {"times": spec.head.refine, "from_probability": REFINED_FROM},
     }

@@ -64,12 +64,12 @@ def fast_rcnn_scorer(
     *,
     bf16: bool,
 ) -> Scorer:
-    """The network in inference, at `config.scales` or the largest scale of its training."""
+    """The network in inference, at `detect.fast_rcnn.scales`, or at the largest scale of its training."""
     return FastRcnnScorer(
         network,
-        scales=config.scales or spec.head.scales[-1:],
+        scales=config.fast_rcnn.scales or spec.head.scales[-1:],
         max_side=spec.head.max_side,
-        flip=config.flip,
+        flip=config.fast_rcnn.flip,
         refine=spec.head.refine,
         device=device,
         bf16=bf16,

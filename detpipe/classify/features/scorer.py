@@ -1,6 +1,6 @@
-"""A head on the features of a frozen network at work: scores of regions, and a second look at the likely ones.
+"""Inference for heads on frozen features, with iterative box refinement.
 
-R: regions of one image, D: feature width, G: numbers of the geometry, K: classes.
+R: regions of one image. D: feature width. G: numbers of the geometry. K: classes.
 """
 
 from __future__ import annotations
@@ -27,92 +27,92 @@ def feature_scorer(
 ) -> Scorer:
     """The head and its backbone in inference."""
     extractor = extractor_of(network, spec, config, device, bf16=bf16)
-    return FeatureScorer(network, extractor, second_look=config.second_look)
+    return FeatureScorer(network, extractor, refine=config.features.refine)
 
 
 def extractor_of(
     network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig, device: torch.device, *, bf16: bool
 ) -> RegionFeatures:
-    """The extractor of the classifier's features, for regions that are not stored."""
+    """The feature extractor of the classifier, for regions without stored features."""
     return RegionFeatures(
         network.backbone, spec.crops, spec.features, device=device, bf16=bf16, batch_size=config.batch_size
     )
 
 
 class FeatureScorer:
-    """Scores of regions by their features; see `Scorer`. Regions come best first, as proposals do.
+    """Scores regions by their features; see `Scorer`. Regions come best first, as proposals do.
 
-    second_look: so many of an image's likeliest regions are looked at again; see there.
+    refine: number of top-scoring regions per image to rescore after box refinement; see `refined`.
     """
 
-    def __init__(self, network: FeatureClassifier, extractor: RegionFeatures, *, second_look: int = 0) -> None:
+    def __init__(self, network: FeatureClassifier, extractor: RegionFeatures, *, refine: int = 0) -> None:
         self.network = network
         self._extractor = extractor
-        self._second_look = second_look
+        self._refine = refine
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Features pass through float16, so that they are those of a store."""
-        first = self._first_look(images)
-        if not self._second_look:
+        """See `Scorer`. Features are rounded to float16, so that they equal stored ones."""
+        first = self._scored(images)
+        if not self._refine:
             return (scored for _, _, scored in first)
-        return second_look(first, self.network.head, self._extractor, self._second_look)
+        return refined(first, self.network.head, self._extractor, self._refine)
 
-    def _first_look(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Scored]:
-        held: list[tuple[Image, Float32Array]] = []
+    def _scored(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Scored]:
+        waiting: list[tuple[Image, Float32Array]] = []
 
-        def noted() -> Iterator[tuple[Image, Float32Array]]:
+        def recorded() -> Iterator[tuple[Image, Float32Array]]:
             for image, boxes in images:
-                held.append((image, boxes))
+                waiting.append((image, boxes))
                 yield image, boxes
 
-        for features in self._extractor.features(noted()):
-            image, boxes = held.pop(0)
+        for features in self._extractor.features(recorded()):
+            image, boxes = waiting.pop(0)
             geometry = region_geometry(boxes, (image.shape[0], image.shape[1]), np.arange(len(boxes)))
             yield image, boxes, score_features(self.network.head, features, geometry, self._extractor.config.views)
 
 
-def second_look(
-    first: Iterable[Scored], head: FeatureHead, extractor: RegionFeatures, most: int
+def refined(
+    scored_images: Iterable[Scored], head: FeatureHead, extractor: RegionFeatures, count: int
 ) -> Iterator[ScoredRegions]:
-    """The regions of each image, and after them the `most` likeliest ones as seen where their deltas bring them.
+    """The regions of each image, followed by its `count` top-scoring ones after box refinement, scored again.
 
-    A proposal is seldom just the object's box; where it moves to is looked at for itself, and gets scores and deltas of
-    its own (iterative localization, Gidaris & Komodakis 2015, section 4). The result's `boxes` are all of them,
-    (R + at most `most`, 4). Without deltas nothing moves: the first look's scores are all.
+    (Iterative localization: Gidaris & Komodakis 2015, section 4.) `boxes` of a result are all of them,
+    (R + at most `count`, 4). If the head has no box regression, nothing is added.
     """
-    held: list[tuple[Float32Array, ScoredRegions, Float32Array, Float32Array]] = []
+    waiting: list[tuple[Float32Array, ScoredRegions, Float32Array, Float32Array]] = []
 
-    def moved() -> Iterator[tuple[Image, Float32Array]]:
-        for image, boxes, scored in first:
+    def moved_regions() -> Iterator[tuple[Image, Float32Array]]:
+        for image, boxes, scored in scored_images:
             image_size = (image.shape[0], image.shape[1])
             best = scored.probabilities[:, 1:].max(axis=1, initial=0)
-            rows = np.argsort(-best, kind="stable")[: most if scored.deltas is not None else 0]
-            places = moved_by_best(boxes[rows], scored.of(rows), image_size)
-            held.append((boxes, scored, places, region_geometry(places, image_size, rows)))
-            yield image, places
+            rows = np.argsort(-best, kind="stable")[: count if scored.deltas is not None else 0]
+            moved = moved_by_best(boxes[rows], scored.of(rows), image_size)
+            waiting.append((boxes, scored, moved, region_geometry(moved, image_size, rows)))
+            yield image, moved
 
-    for features in extractor.features(moved()):
-        boxes, scored, places, geometry = held.pop(0)
-        again = score_features(head, features, geometry, extractor.config.views)
-        yield scored.with_more(boxes, places, again)
+    for features in extractor.features(moved_regions()):
+        boxes, scored, moved, geometry = waiting.pop(0)
+        rescored = score_features(head, features, geometry, extractor.config.views)
+        yield scored.with_more(boxes, moved, rescored)
 
 
 def score_features(
     head: FeatureHead, features: Float32Array, geometry: Float32Array, views: Sequence[bool]
 ) -> ScoredRegions:
-    """(R, D), (R, G) float32 -> the regions' scores and deltas, on the CPU: the mean of the views; R = 0 gives none.
+    """Scores and deltas from features (R, D) and geometry (R, G), both float32, on the CPU. R = 0 gives none.
 
-    Features are rounded to float16 first, as a store has them.
+    views: for each view whether it is mirrored; the results are averaged over the views. Features are rounded to
+    float16 first, as in a store.
     """
     head.cpu()
-    scores, moves = [], []
+    all_scores, all_deltas = [], []
     stored = features.astype(np.float16).astype(np.float32)
     with torch.inference_mode():
         for mirrored, columns in zip(views, np.split(stored, len(views), axis=1), strict=True):
-            place = mirrored_geometry(geometry) if mirrored else geometry
-            scored, deltas = head(torch.from_numpy(columns), torch.from_numpy(place))
-            scores.append(scored)
+            seen = mirrored_geometry(geometry) if mirrored else geometry
+            scores, deltas = head(torch.from_numpy(columns), torch.from_numpy(seen))
+            all_scores.append(scores)
             if deltas is not None:
-                moves.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)
-        means = [torch.stack(one).mean(dim=0).numpy() for one in (scores, moves) if one]
-    return ScoredRegions(means[0], means[1] if moves else None)
+                all_deltas.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)
+        means = [torch.stack(one).mean(dim=0).numpy() for one in (all_scores, all_deltas) if one]
+    return ScoredRegions(means[0], means[1] if all_deltas else None)

@@ -47,6 +47,9 @@ from detpipe.runs.detect_settings import carry_detect_settings
 from detpipe.runs.recall import measure_recall
 from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
+from detpipe.proposals.proposer import generator_for
+from detpipe.runs.command import RunFolder, load_splits, splits_digests
+from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.backup import backup_path, keep_backup, successor
@@ -130,7 +133,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
             artefact.path, FeatureClassifier(now.network.backbone, head), spec, loaded_from=backup_path(artefact.path)
         )
         keep_proposer(config.folder, artefact.path)
-        carry_detect_settings(backup_path(artefact.path), artefact.path)
+        carry_settings(backup_path(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",

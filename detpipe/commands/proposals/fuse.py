@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detpipe.commands import propose
 from detpipe.commands.run_settings import Propose
@@ -15,7 +15,16 @@ class ProposalsFuse(Propose):
     """Settings of `detpipe proposals fuse`."""
 
     proposals: Proposer = field(default_factory=Fused)
-    """How they are joined: sources=[runs/a,runs/b], proposals.budgets=[1000,200]."""
+    """How the sources are joined: proposals.budgets=[1000,200]."""
+    sources: list[str] | None = None
+    """The proposals to join, as run folders or methods: a short name of proposals.sources."""
+
+    def __post_init__(self) -> None:
+        if self.sources is not None:
+            if not isinstance(self.proposals, Fused):
+                raise ValueError("sources: expected proposals=fuse, got another method; leave one of them out")
+            self.proposals = replace(self.proposals, sources=self.sources)
+        super().__post_init__()
 
 
 def run(config: ProposalsFuse) -> None:

@@ -24,7 +24,7 @@ from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_bf16
-from detpipe.runs.detect_settings import carry_detect_settings
+from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.backup import backup_path, successor
 from detpipe.storage.dataclass_json import from_json
@@ -74,7 +74,7 @@ def run(config: TrainCls) -> None:
         with successor(artefact):
             save_classifier(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
-            carry_detect_settings(backup_path(artefact.path), artefact.path)  # so that heads are compared as they are
+            carry_settings(backup_path(artefact.path), artefact.path)  # so that heads are compared as they are
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",

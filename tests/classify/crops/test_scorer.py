@@ -155,7 +155,7 @@ def test_deltas_go_with_their_regions() -> None:
     assert not placed.deltas[:2].any()
 
 
-def test_keeping_all_is_the_second_look_alone() -> None:
+def test_keeping_all_is_the_second_scorer_alone() -> None:
     network = tiny.confident(tiny.classifier())
     small, large = (
         CropScorer(network, CropConfig(size=size), device=CPU, bf16=False, compiled=False, batch_size=4)

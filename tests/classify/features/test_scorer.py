@@ -54,13 +54,13 @@ def widths_head() -> WidthsHead:
     )
 
 
-def scorer(second_look: int, *, mirrored: bool = False) -> tuple[FeatureScorer, Boxes]:
+def scorer(refine: int, *, mirrored: bool = False) -> tuple[FeatureScorer, Boxes]:
     extractor = Boxes(FeatureConfig(mirrored=mirrored))
     network = FeatureClassifier(TinyBackbone(), widths_head())
-    return FeatureScorer(network, extractor, second_look=second_look), extractor  # type: ignore[arg-type]
+    return FeatureScorer(network, extractor, refine=refine), extractor  # type: ignore[arg-type]
 
 
-def test_one_look_by_hand() -> None:
+def test_scores_by_hand() -> None:
     at_work, extractor = scorer(0)
     found = list(at_work.score([(IMAGE, BOXES), (IMAGE, BOXES[:0])]))
     np.testing.assert_allclose(found[0].probabilities[:, 1:], [[0.2, 0.2], [0.4, 0.4], [0.1, 0.4]], atol=1e-3)
@@ -69,7 +69,7 @@ def test_one_look_by_hand() -> None:
     assert [len(one) for one in extractor.seen] == [3, 0]
 
 
-def test_a_second_look_by_hand() -> None:
+def test_refined_regions_by_hand() -> None:
     """The two likeliest regions are the second, most likely wide, and the third, tall: only the first of them moves."""
     at_work, extractor = scorer(2)
     found = list(at_work.score([(IMAGE, BOXES), (IMAGE, BOXES[:1]), (IMAGE, BOXES[:0])]))

@@ -76,18 +76,24 @@ def test_what_inspect_can_and_cannot_look_into(fast_run: Path, tmp_path: Path) -
 
 def test_multi_scale_detection_is_another_result(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
     run = drawn.copy(fast_run, tmp_path / "run")
-    detect = ["detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run}", "detect.scales=[64,96]"]
+    detect = [
+        "detect",
+        *drawn.voc(voc_root),
+        *drawn.settings("detect"),
+        f"run_dir={run}",
+        "detect.fast_rcnn.scales=[64,96]",
+    ]
     refused = detpipe(*detect)
     assert refused.status == 1
-    assert "detect.scales" in refused.err
-    assert detpipe(*detect, "detect.flip=true", "overwrite=true").status == 0
+    assert "detect.fast_rcnn.scales" in refused.err
+    assert detpipe(*detect, "detect.fast_rcnn.flip=true", "overwrite=true").status == 0
 
 
 def test_scales_are_no_setting_of_a_classifier_of_crops(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
     run = drawn.copy(finished_run, tmp_path / "run")
     outcome = detpipe(
         *["detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run}"],
-        *["detect.scales=[64]", "overwrite=true"],
+        *["detect.fast_rcnn.scales=[64]", "overwrite=true"],
     )
     assert outcome.status == 1
-    assert "detect.scales needs" in outcome.err
+    assert "detect.fast_rcnn.scales needs" in outcome.err

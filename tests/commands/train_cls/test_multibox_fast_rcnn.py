@@ -16,7 +16,6 @@ from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
 from detpipe.commands import detect
 from detpipe.heads.multibox.folder import load_multibox
-from detpipe.network.settings import Precision
 from detpipe.storage.manifest import find_manifest, read_manifest
 from detpipe.structures import Detections
 from tests import drawn
@@ -24,7 +23,7 @@ from tests.command_line import Outcome, detpipe
 from tests.commands.test_run import bytes_of
 from tests.commands.tiny_networks import BACKBONE, COMMON, DETECTION, OWN_PRIORS, TRAINING, net_in
 
-EXACT = DetectConfig(precision=Precision.float32, max_proposals=30, nms_iou=0.5, vote_iou=0.6)
+EXACT = DetectConfig(max_proposals=30, nms_iou=0.5, vote_iou=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_a_folder_and_python_give_what_the_data_set_gave(one_network: Path, voc_
     assert detected([], renamed, f"source={pictures}", "show_floor=0.9") == stored
     shutil.rmtree(renamed / "proposals.lmdb")  # nor does it need what is there to be looked at
     shutil.rmtree(renamed / "multibox")
-    detector = Detector.from_run(renamed, device="cpu", config=EXACT)
+    detector = Detector.from_run(renamed, device="cpu", config=EXACT, precision="float32")
     for name in drawn.TEST:
         found = detector.predict(pictures / f"{name}.jpg")
         own = [one for one in stored if one["image_id"] == name]
@@ -194,7 +193,7 @@ def test_a_network_that_is_gone_leaves_the_detections(one_network: Path, tmp_pat
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("detect.second_look=5", "detect.second_look needs a head on stored features"),
+        ("detect.features.refine=5", "detect.features.refine needs head=svm or linear"),
         ("head.maps=[stride9]", "stride9"),
         ("proposals.weights=nowhere", "proposals.weights: nowhere: "),
         ("solver.weights=nowhere.pt", "solver.weights: no such file: nowhere.pt"),
