@@ -1,7 +1,7 @@
-"""One scoring pass for every number of proposals: regions are scored in the order of the proposals, prefixes thinned.
+"""Detections for several numbers of proposals (budgets) from one scoring pass.
 
-A region's scores don't depend on the other regions of its image. So the detections of the first b proposals are those
-of the first b rows of the scores: no region is scored twice, however many budgets there are. R: regions of an image.
+The scores of a region don't depend on the other regions of its image. So the detections of the first b proposals follow
+from the first b rows of the scores, and every region is scored once. R: regions of an image.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from detpipe.structures import Detections, Float32Array, Image
 
 @dataclass(eq=False)
 class BudgetPass:
-    """What a pass found, and how long it took.
+    """The detections of a pass, and its duration.
 
-    detections: from a budget, those of each image in order. score: seconds of all scoring, decoding included. select:
-    from a budget, seconds of all its thinning. regions: R of each image.
+    detections: budget -> detections of each image, in order. score: seconds of all scoring, with image decoding.
+    select: budget -> seconds of selecting its detections. regions: R of each image.
     """
 
     detections: dict[int, list[Detections]]
@@ -37,9 +37,9 @@ def budget_pass(
 ) -> BudgetPass:
     """Score every region once, and select the detections of the first b regions of each image for every budget b.
 
-    chunks: images with their (R, 4) regions, best first; those of a chunk share batches, and their scores are held at
-    once; None stands for an image that can't be read, in which nothing is found. Scoring and selecting take turns, so
-    that the seconds of one are not hidden behind the other. No chunks give no detections.
+    chunks: images with their (R, 4) regions, best first; None for an image that cannot be read, which has no
+    detections. The images of a chunk share batches, and all their scores are in memory. Scoring and selection
+    alternate, so that both are timed. No chunks give no detections.
     """
     found = BudgetPass({budget: [] for budget in budgets}, dict.fromkeys(budgets, 0.0))
     for chunk in chunks:

@@ -20,7 +20,7 @@ DESCRIPTION = "classifier.json"
 
 
 class ClassifierError(NetworkFolderError):
-    """A classifier folder that is missing, damaged, of another kind, or made for other classes."""
+    """A classifier folder that is missing or damaged, of the wrong kind, or trained on other classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ClassifierSpec:
 class RegionSpec(ClassifierSpec):
     """The description of a classifier of regions. category_ids: the COCO id of each class.
 
-    PROPOSES: whether the network proposes regions itself, from the same pass over the image.
+    PROPOSES: whether the network proposes regions itself.
     """
 
     PROPOSES: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class RegionSpec(ClassifierSpec):
 
     @property
     def computed_in_bf16(self) -> bool | None:
-        """The precision that its training fixed for inference; None where the settings and the hardware decide."""
+        """Whether inference must be in bf16 (True) or float32 (False); None: both are possible."""
         return None
 
 
@@ -57,7 +57,7 @@ Spec = TypeVar("Spec", bound=ClassifierSpec)
 
 
 def save_classifier(folder: Path, network: nn.Module, spec: ClassifierSpec, *, loaded_from: Path | None = None) -> None:
-    """Write weights.safetensors and classifier.json into `folder`, each whole or not at all.
+    """Write weights.safetensors and classifier.json into `folder`, each atomically.
 
     The prototxt of a Caffe backbone is written beside them. loaded_from: the folder that the network was loaded from,
     if any; the prototxt is copied from there.
@@ -72,7 +72,7 @@ def read_kind(folder: Path) -> str:
 
 
 def read_spec(folder: Path, cls: type[Spec]) -> Spec:
-    """The description in `folder`. Raises ClassifierError for another kind, and for wrong values, which are named."""
+    """The description in `folder`. Raises ClassifierError for another kind, and for wrong values, with their names."""
     values = read_description(folder)
     kind = values.pop("kind", None)
     if kind != cls.KIND:

@@ -1,4 +1,4 @@
-"""A few records of a database, drawn evenly by class, and read without those between them."""
+"""A sample of the records of a database, drawn evenly by class."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from detpipe.structures import Int64Array
 
 
 def evenly_by_class(labels: Int64Array, count: int, seed: int) -> Int64Array:
-    """Places of at most `count` of N records: one of each class, then a second of each, and so on, drawn at random.
+    """Random indices of at most `count` of N records: one of each class, then a second of each, and so on.
 
-    labels: (N,). Where classes are more than `count`, which classes is drawn, too. Returns (M,) int64 in the order of
-    the labels, M = min(N, count); no labels give none.
+    labels: (N,). If there are more classes than `count`, the classes are drawn at random. Returns (M,) int64 in the
+    order of the labels, M = min(N, count). No labels give none.
     """
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     classes, begins, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
-    turn = np.arange(len(labels)) - np.repeat(begins, sizes)
-    class_turn = np.repeat(generator.permutation(len(classes)), sizes)
-    chosen = by_class[np.lexsort((class_turn, turn))[:count]]
+    rank = np.arange(len(labels)) - np.repeat(begins, sizes)
+    class_rank = np.repeat(generator.permutation(len(classes)), sizes)
+    chosen = by_class[np.lexsort((class_rank, rank))[:count]]
     return chosen[np.lexsort((chosen, labels[chosen]))].astype(np.int64)
 
 
-def read_at(shards: Iterable[Path], places: Collection[int]) -> Iterator[tuple[int, bytes, bytes]]:
-    """(place, key, value) of the records at these places in key order, shard after shard.
+def read_at(shards: Iterable[Path], indices: Collection[int]) -> Iterator[tuple[int, bytes, bytes]]:
+    """(index, key, value) of the records with these indices, which count in key order, shard after shard.
 
-    shards: LMDB folders. Places that are not there are left out; the values between them are passed over.
+    shards: LMDB folders. Indices beyond the end are left out. Other values are not read.
     Raises DatabaseError at a damaged page.
     """
-    wanted, place = set(places), 0
+    wanted, index = set(indices), 0
     for shard in shards:
         with LmdbReader(shard) as store:
             for key, value in store.views():
                 if not wanted:
                     return
-                if place in wanted:
-                    wanted.remove(place)
-                    yield place, key, bytes(value)
-                place += 1
+                if index in wanted:
+                    wanted.remove(index)
+                    yield index, key, bytes(value)
+                index += 1

@@ -1,4 +1,4 @@
-"""From scored regions to detections: class-wise box regression, score floor, class-wise NMS, the best of an image.
+"""From scored regions to detections: score threshold, class-wise box regression, class-wise NMS, top detections.
 
 R: regions of one image. K: classes. (R-CNN, Girshick et al. 2014, section 2.2.)
 """
@@ -24,14 +24,15 @@ Result = TypeVar("Result")
 NO_DETECTIONS = Detections(
     np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
 )
-"""Of an image that can't be read, for instance."""
+"""The result for an image without regions, or one that cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredRegions:
-    """probabilities: (R, K + 1) float32, column 0 the background. deltas: (R, K, 4) float32, or None.
+    """The scores of R regions.
 
-    boxes: the regions (R, 4), where they are not those that were asked for: a network may choose them itself.
+    probabilities: (R, K + 1) float32; column 0 is background. deltas: (R, K, 4) float32; None without box regression.
+    boxes: the regions (R, 4) if they are not the requested ones, because the network proposes regions itself.
     """
 
     probabilities: Float32Array
@@ -39,15 +40,15 @@ class ScoredRegions:
     boxes: Float32Array | None = None
 
     def first(self, k: int) -> ScoredRegions:
-        """Those of the first k regions, or of all where there are fewer."""
+        """The scores of the first k regions, or of all if there are fewer."""
         return ScoredRegions(self.probabilities[:k], None if self.deltas is None else self.deltas[:k])
 
     def of(self, rows: Int64Array) -> ScoredRegions:
-        """Those of some rows."""
+        """The scores of some rows."""
         return ScoredRegions(self.probabilities[rows], None if self.deltas is None else self.deltas[rows])
 
     def with_more(self, boxes: Float32Array, more: Float32Array, scored: ScoredRegions) -> ScoredRegions:
-        """These of `boxes` (R, 4), then those of `more` (S, 4): the scores of R + S regions."""
+        """These scores, of `boxes` (R, 4), followed by those of `more` (S, 4): R + S regions."""
         deltas = None
         if self.deltas is not None and scored.deltas is not None:
             deltas = np.concatenate([self.deltas, scored.deltas])
@@ -56,7 +57,7 @@ class ScoredRegions:
 
 
 def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:
-    """Each region (R, 4) where its most likely class moves it, within the image; where nothing were left, as it was."""
+    """Regions (R, 4) moved by the deltas of their most probable class, and clipped. A box that became empty stays."""
     if scored.deltas is None:
         return boxes
     best = scored.probabilities[:, 1:].argmax(axis=1)
@@ -65,19 +66,18 @@ def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[
 
 
 class Scorer(Protocol):
-    """What gives regions their scores: by their crops (R-CNN), or from one pass over the image (Fast R-CNN)."""
+    """Scores regions: by their crops (R-CNN), by features, or by one pass over the image (Fast R-CNN)."""
 
     @property
     def network(self) -> nn.Module:
-        """The network at work."""
+        """The network."""
         ...
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """Scores of the regions (R, 4) of each image (H, W, 3), in order; R may be 0. Images are read ahead.
+        """Scores of the regions (R, 4) of each image (H, W, 3), in order. R may be 0. Images are read ahead.
 
-        A network that proposes looks at its own regions where it is given none.
-
-        The same images in the same order give the same numbers.
+        A network that proposes regions scores its own if R is 0. The same images in the same order give the same
+        numbers.
         """
         ...
 
@@ -85,49 +85,49 @@ class Scorer(Protocol):
 def scored_regions(
     scorer: Scorer, images: Iterable[tuple[Image, Float32Array]]
 ) -> Iterator[tuple[Float32Array, ScoredRegions, tuple[int, int]]]:
-    """The regions (R, 4) of each image that were scored, their scores, and the image's (height, width), in order.
+    """The scored regions (R, 4) of each image, their scores, and the image's (height, width), in order.
 
-    Images are read ahead; no image is held until its scores are there, only its regions and size.
+    Images are read ahead. Only regions and sizes are kept until the scores are there, not the images.
     """
-    shown: list[tuple[Float32Array, tuple[int, int]]] = []
+    waiting: list[tuple[Float32Array, tuple[int, int]]] = []
 
-    def noted() -> Iterator[tuple[Image, Float32Array]]:
+    def recorded() -> Iterator[tuple[Image, Float32Array]]:
         for image, boxes in images:
-            shown.append((boxes, (image.shape[0], image.shape[1])))
+            waiting.append((boxes, (image.shape[0], image.shape[1])))
             yield image, boxes
 
-    for scored in scorer.score(noted()):
-        boxes, image_size = shown.pop(0)
+    for scored in scorer.score(recorded()):
+        boxes, image_size = waiting.pop(0)
         yield boxes if scored.boxes is None else scored.boxes, scored, image_size
 
 
 def of_readable(
     function: Callable[[Iterable[Item]], Iterator[Result]], items: Iterable[Item | None]
 ) -> Iterator[Result | None]:
-    """The results of a function that gives one for each item of a stream, in order; None where the item is None.
+    """Apply a function to the items of a stream that are not None. The result for a None is None; the order is kept.
 
-    function: sees only the items that are not None; it may read ahead, in another thread, too. No items give none.
+    function: from a stream to one result per item. It may read ahead, also in another thread. No items give no results.
     """
-    there: deque[bool] = deque()
+    is_present: deque[bool] = deque()
 
     def present() -> Iterator[Item]:
         for item in items:
-            there.append(item is not None)
+            is_present.append(item is not None)
             if item is not None:
                 yield item
 
     for result in function(present()):
-        while not there.popleft():
+        while not is_present.popleft():
             yield None
         yield result
-    yield from (None for _ in there)
+    yield from (None for _ in is_present)
 
 
 def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[tuple[npt.NDArray[np.uint8], list[int]]]:
-    """Cut a stream of images' crops into batches of `size`, the last one shorter.
+    """Split a stream of images' crops into batches of `size`. The last one may be smaller.
 
-    Yields the crops and, for each image that was taken up since the batch before, its number of crops, in order.
-    Images without crops have 0; where they come last, they come with an empty batch.
+    Yields the crops, and the numbers of crops of the images begun since the previous batch, in order. An image without
+    crops has 0. If such images come last, the last batch is empty.
     """
     parts: list[npt.NDArray[np.uint8]] = []
     held, counts = 0, []
@@ -149,10 +149,10 @@ def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[t
 def select_detections(
     boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int], config: DetectConfig
 ) -> Detections:
-    """The detections of one image: (R, 4) regions and their scores -> at most max_detections, best first.
+    """The detections of one image from its regions (R, 4) and their scores: at most max_detections, best first.
 
-    R = 0 gives none. For each class: the regions above the floor, moved by the class's own deltas, clipped, and
-    thinned by NMS.
+    For each class, regions with a score of at least score_floor are moved by the deltas of the class, clipped, and
+    suppressed by NMS. R = 0 gives none.
     """
     found: list[tuple[Float32Array, Float32Array, int]] = []
     for label in range(1, scored.probabilities.shape[1]):
@@ -171,7 +171,7 @@ def select_detections(
 
 
 def best_of(found: Sequence[tuple[Float32Array, Float32Array, int]], limit: int) -> Detections:
-    """The `limit` best of (boxes, scores, label) lists, ties by the box, then by the label. Nothing gives none."""
+    """The `limit` best of (boxes, scores, label) lists; ties are ordered by box, then label. [] gives none."""
     boxes = np.concatenate([boxes for boxes, _, _ in found] or [np.zeros((0, 4), dtype=np.float32)])
     scores = np.concatenate([scores for _, scores, _ in found] or [np.zeros(0, dtype=np.float32)])
     labels = np.concatenate(

@@ -1,4 +1,4 @@
-"""Which regions a classifier is trained on, and as what: labels by IoU with the ground truth, sampled by shares.
+"""Labelling of regions by IoU with the ground truth, and sampling of training regions.
 
 R-CNN (Girshick et al. 2014, section 2.3): foreground at IoU >= 0.5, a fixed share of foreground; Fast R-CNN (section
 2.3): background in [0.1, 0.5). P: proposals. G: objects. R: sampled regions. K: classes.
@@ -7,7 +7,6 @@ R-CNN (Girshick et al. 2014, section 2.3): foreground at IoU >= 0.5, a fixed sha
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
@@ -20,27 +19,29 @@ IGNORED = -1
 
 @dataclass(kw_only=True)
 class SamplingConfig:
-    """How regions become examples."""
+    """How training regions are labelled and sampled."""
 
     fg_iou: float = 0.5
-    """A region is an object's at this IoU or more."""
+    """Minimum IoU of a foreground region with its object."""
     bg_iou_low: float = 0.0
-    """A region is background at this IoU or more with its nearest object ..."""
+    """Minimum IoU of a background region with its nearest object (0.1 in Fast R-CNN)."""
     bg_iou_high: float = 0.5
-    """... and below this one."""
+    """A background region has a lower IoU than this with every object. Regions between bg_iou_high and fg_iou are not
+    used."""
     fg_share: float = 0.25
-    """Share of foreground among an image's regions, and in a batch of training."""
+    """Share of foreground among the regions of an image and of a training batch."""
     regions_per_image: int = 64
-    """Regions taken from one image at most."""
+    """Maximum number of training regions per image."""
     max_proposals: int | None = 1000
-    """The best proposals of an image that are candidates, as in detection: what the detector won't see would take the
-    places of what is harder to tell; null for all."""
+    """Number of proposals per image to sample from, best first; null: all. Use the same cut-off as detection:
+    lower-ranked proposals are easy negatives that would displace hard ones."""
     jittered: int = 8
-    """Moved copies of each object's box among the candidates (IoU at least fg_iou), where proposals are few."""
+    """Number of randomly shifted and scaled copies of each annotated box to sample from. Copies with an IoU below
+    fg_iou are dropped."""
     own_boxes: bool = False
-    """Whether each object's own box is always among the regions, beyond fg_share if need be, or a candidate only."""
+    """true: always train on the annotated boxes themselves. false: they may or may not be sampled."""
     val_share: float = 0.1
-    """Share of the training images whose crops go to validation, where the data set names no validation images."""
+    """Share of the training images used for validation if the data set has no validation split."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.bg_iou_low < self.bg_iou_high <= self.fg_iou <= 1:
@@ -55,10 +56,6 @@ class SamplingConfig:
             raise ValueError("sampling: expected regions_per_image >= 1 and jittered >= 0")
         if self.max_proposals is not None and self.max_proposals < 0:
             raise ValueError(f"sampling.max_proposals: expected a number from 0 or null, got {self.max_proposals}")
-
-    def key(self) -> dict[str, Any]:
-        """As part of an artefact's key. own_boxes, which came later, only where it is set: older ones stay valid."""
-        return {name: value for name, value in vars(self).items() if name != "own_boxes" or value}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,32 +79,32 @@ class Regions:
 
 
 def label_regions(boxes: Float32Array, truth: GroundTruth, sampling: SamplingConfig) -> Regions:
-    """Give each region a label: its nearest object's, 0, or -1 (IGNORED) for what is neither.
+    """Label each region with its nearest object's class, 0 for background, or -1 (IGNORED) for neither.
 
-    boxes: (P, 4). Difficult objects and crowds teach nothing: a region that overlaps one by bg_iou_high or more is
-    ignored, unless it is another object's. P = 0 gives no regions; G = 0 makes every region background (IoU 0),
-    or ignored where bg_iou_low is above 0.
+    boxes: (P, 4). A region that overlaps a difficult object or a crowd by bg_iou_high or more is ignored, unless it is
+    the foreground of another object. P = 0 gives no regions. G = 0 makes every region background (IoU 0), or ignored
+    if bg_iou_low is above 0.
     """
-    taught = truth[~(truth.difficult | truth.crowd)]
+    usable = truth[~(truth.difficult | truth.crowd)]
     n = len(boxes)
-    if len(taught):
-        overlaps = geometry.iou(boxes, taught.boxes)
+    if len(usable):
+        overlaps = geometry.iou(boxes, usable.boxes)
         nearest = overlaps.argmax(axis=1)
         ious = overlaps[np.arange(n), nearest]
     else:
         nearest, ious = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.float32)
     background = (ious >= sampling.bg_iou_low) & (ious < sampling.bg_iou_high)
     labels = np.where(background, BACKGROUND, IGNORED).astype(np.int64)
-    labels[_touches_untaught(boxes, truth, sampling.bg_iou_high)] = IGNORED
+    labels[_on_unlabelled(boxes, truth, sampling.bg_iou_high)] = IGNORED
     deltas = np.zeros((n, 4), dtype=np.float32)
-    foreground = np.flatnonzero(ious >= sampling.fg_iou) if len(taught) else np.zeros(0, dtype=np.int64)
-    labels[foreground] = taught.labels[nearest[foreground]]
-    deltas[foreground] = geometry.encode(boxes[foreground], taught.boxes[nearest[foreground]])
+    foreground = np.flatnonzero(ious >= sampling.fg_iou) if len(usable) else np.zeros(0, dtype=np.int64)
+    labels[foreground] = usable.labels[nearest[foreground]]
+    deltas[foreground] = geometry.encode(boxes[foreground], usable.boxes[nearest[foreground]])
     return Regions(boxes, labels, ious, deltas)
 
 
-def _touches_untaught(boxes: Float32Array, truth: GroundTruth, threshold: float) -> BoolArray:
-    """(P,) bool: the region lies on a difficult object (by IoU) or in a crowd (by its own share)."""
+def _on_unlabelled(boxes: Float32Array, truth: GroundTruth, threshold: float) -> BoolArray:
+    """(P,) bool: whether the region overlaps a difficult object (by IoU) or lies in a crowd (by its own area)."""
     difficult, crowd = truth.boxes[truth.difficult & ~truth.crowd], truth.boxes[truth.crowd]
     on_difficult = (geometry.iou(boxes, difficult) >= threshold).any(axis=1)
     in_crowd = (geometry.overlap_of_first(boxes, crowd) >= threshold).any(axis=1)
@@ -121,16 +118,15 @@ def sample_regions(
     sampling: SamplingConfig,
     generator: np.random.Generator,
 ) -> Regions:
-    """The examples of one image: up to fg_share of regions_per_image foreground, the rest background.
+    """The training regions of one image: up to fg_share of regions_per_image foreground, the rest background.
 
-    Candidates are the proposals (P, 4), best first, the objects' own boxes and their jittered copies. Those without a
-    pixel are left out. With own_boxes the objects' own are chosen first, all of them. An image with too few of a kind
-    gives fewer; the other kind doesn't fill its place, or the shares of a data set would follow its emptiest images.
-    Neither proposals nor objects give no regions.
+    Candidates are the proposals (P, 4), best first, the annotated boxes and their jittered copies. Boxes without area
+    are dropped. With own_boxes all annotated boxes are taken first. If an image has too few foreground (or background)
+    regions, it contributes fewer; they are not replaced by the other kind. No candidates give no regions.
     """
-    taught = truth.boxes[~(truth.difficult | truth.crowd)]
-    moved = jitter(taught, image_size, sampling, generator)
-    candidates = np.concatenate([taught, moved, proposals[: sampling.max_proposals]])
+    usable = truth.boxes[~(truth.difficult | truth.crowd)]
+    moved = jitter(usable, image_size, sampling, generator)
+    candidates = np.concatenate([usable, moved, proposals[: sampling.max_proposals]])
     candidates = np.unique(candidates[geometry.area(candidates) > 0], axis=0)
     regions = label_regions(candidates, truth, sampling)
     n_foreground = round(sampling.fg_share * sampling.regions_per_image)
@@ -147,7 +143,7 @@ def sample_regions(
 def jitter(
     objects: Float32Array, image_size: tuple[int, int], sampling: SamplingConfig, generator: np.random.Generator
 ) -> Float32Array:
-    """Moved and scaled copies of objects, (G, 4) -> (<= G * jittered, 4): those that keep an IoU of fg_iou."""
+    """Shifted and scaled copies of objects with an IoU of at least fg_iou, (G, 4) -> (<= G * jittered, 4)."""
     size = np.repeat(objects[:, 2:] - objects[:, :2], sampling.jittered, axis=0)
     centre = np.repeat((objects[:, 2:] + objects[:, :2]) / 2, sampling.jittered, axis=0)
     # Shifts of a fifth and scales of a quarter: about two in three copies keep an IoU of 0.5.

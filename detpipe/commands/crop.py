@@ -41,7 +41,7 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
         path,
         stage="crop",
         settings={
-            "sampling": config.sampling.key(),
+            "sampling": config.sampling,
             "crops": config.crops,
             "seed": config.seed,
             "classes": dataset.classes,

@@ -101,7 +101,7 @@ def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSp
         stage="features",
         settings={
             "extraction": extraction_key(config, extractor),
-            "regions": config.sampling.key() if trained else {"max_proposals": config.detect.max_proposals},
+            "regions": plain(config.sampling) if trained else {"max_proposals": config.detect.max_proposals},
             "seed": config.seed,
             "classes": stored.dataset.classes,
             "category_ids": stored.dataset.category_ids,

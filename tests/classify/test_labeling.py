@@ -141,11 +141,6 @@ def test_own_boxes_are_always_among_the_examples() -> None:
     assert one.ious.max() == 1
 
 
-def test_a_key_is_as_before_where_nothing_new_is_set() -> None:
-    assert "own_boxes" not in SamplingConfig().key()
-    assert SamplingConfig(own_boxes=True).key()["own_boxes"] is True
-
-
 def test_neither_proposals_nor_objects() -> None:
     regions = sample(EMPTY, NOTHING, SamplingConfig())
     assert (regions.boxes.shape, regions.labels.shape, regions.deltas.shape) == ((0, 4), (0,), (0, 4))

@@ -6,18 +6,18 @@ import enum
 from dataclasses import dataclass, field
 
 REFERENCE_SIDE = 227
-"""R-CNN's crop, in whose pixels context_pad is given."""
+"""Side of R-CNN's crop. context_pad is given in its pixels."""
 
 
 class CropMode(enum.Enum):
-    """R-CNN's crop_mode: warp stretches the box to a square; square cuts the tightest square around it."""
+    """R-CNN's crop_mode. warp: stretch the box to a square. square: crop the tightest square around the box."""
 
     warp = "warp"
     square = "square"
 
 
 class Encoding(enum.Enum):
-    """How a crop is stored: jpeg is ten times smaller, raw is exact and needs no decoding."""
+    """Image format of stored crops: jpeg is about ten times smaller; raw is lossless and needs no decoding."""
 
     jpeg = "jpeg"
     raw = "raw"
@@ -25,18 +25,18 @@ class Encoding(enum.Enum):
 
 @dataclass(kw_only=True)
 class CropConfig:
-    """How regions are cut out and stored."""
+    """How regions are cropped from their image, and stored."""
 
     size: int = 128
-    """Side of a crop in pixels, which is also the network's input."""
+    """Side of a crop in pixels. It is also the network's input size."""
     mode: CropMode = CropMode.warp
-    """How a box becomes a square."""
+    """warp stretches the box to a square; square crops the tightest square around it."""
     context_pad: int = 16
-    """Context around the box, in pixels of a crop of 227 (R-CNN's unit), whatever `size` is."""
+    """Context around the box, in pixels of a crop of 227 x 227 (as in R-CNN). It is scaled with crops.size."""
     fill: list[int] = field(default_factory=lambda: [127, 127, 127])
-    """RGB outside of the image: the network's mean, which is 0 after normalisation."""
+    """RGB colour of the part of a crop outside the image. The default is close to the ImageNet mean."""
     encoding: Encoding = Encoding.jpeg
-    """How crops are stored."""
+    """Image format of stored crops: jpeg or raw (lossless)."""
     jpeg_quality: int = 95
     """OpenCV's JPEG quality, 1 to 100."""
 

@@ -1,4 +1,4 @@
-"""The settings of region features: what of a region a head on a frozen network sees."""
+"""The settings of region features for heads on a frozen network."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True)
 class FeatureConfig:
-    """What of a region a head gets to see."""
+    """Which features of a region are computed."""
 
     crops: bool = True
-    """The pooled features of each region's crop: nearly all of the time."""
+    """Compute the pooled features of each region's crop. They take nearly all of the time."""
     image_sides: list[int] = field(default_factory=lambda: [320, 640])
-    """The whole image at these shorter sides: of its last two maps what lies under the region, and their mean."""
+    """Run the network on the whole image with these lengths of the shorter side, in pixels, and take the features under
+    each region from its last two maps, and the mean of the last map."""
     grid: int = 2
-    """Rows and columns of cells that a region is divided into on a map."""
+    """Features under a region are pooled to grid x grid cells."""
     mirrored: bool = False
-    """The same of the mirrored image, too: twice the examples, and in detection the mean of both. Twice the time."""
+    """Also compute the features of the mirrored image. Training has twice the examples, and detection averages the
+    scores of both. It takes twice the time."""
 
     def __post_init__(self) -> None:
         if self.grid < 1 or not all(32 <= side <= 4096 for side in self.image_sides):
@@ -29,5 +31,5 @@ class FeatureConfig:
 
     @property
     def views(self) -> tuple[bool, ...]:
-        """V views in the order of their columns: whether each is mirrored."""
+        """For each of the V views, in the order of their columns: whether it is mirrored."""
         return (False, True) if self.mirrored else (False,)

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class ViewConfig:
-    """How a stored image becomes the network's input."""
+    """Crop and augmentation of stored images."""
 
     share: float | None = None
-    """null cuts the input's size out of the stored pixels, as Caffe's crop_size; a number from 0 to 1 cuts this share
-    of the shorter side and brings it to the input's size: for images that were stored at their own size."""
+    """null: crop a square of the network's input size from the stored pixels, as Caffe's crop_size. A number in (0, 1]:
+    crop a square with this share of the shorter side, and resize it to the input size, for images of any size."""
     random_crop: bool = True
-    """In training, cut at a random place; false cuts the middle, as tests always do."""
+    """Training: crop at a random position. false: crop the centre, as testing always does."""
     random_area: float | None = None
-    """In training, cut a random rectangle of at least this share of the area, of a shape from 3:4 to 4:3, and bring it
-    to the input's size (GoogLeNet's: 0.08). Tests then want a share."""
+    """Training: crop a random rectangle with at least this share of the area and an aspect ratio of 3:4 to 4:3, and
+    resize it to the input size (0.08 in GoogLeNet). Needs view.share for testing."""
     colour: float = 0.0
-    """In training, brightness, contrast and saturation each times a factor drawn from 1 - colour to 1 + colour."""
+    """Training: multiply brightness, contrast and saturation each by a random factor in [1 - colour, 1 + colour]."""
     mixup: float = 0.0
-    """In training, mix each image and label with another's by a weight drawn from Beta(mixup, mixup); 0 mixes none."""
+    """Training: mix each image and label with another one, with a weight drawn from Beta(mixup, mixup). 0: no mixup."""
 
     def __post_init__(self) -> None:
         for name in ("share", "random_area"):

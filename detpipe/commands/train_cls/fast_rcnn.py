@@ -42,7 +42,7 @@ def prepare(config: TrainCls) -> TrainingJob:
     return TrainingJob(
         folder=config.folder.classifier,
         stage="train-cls",
-        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling.key()},
+        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling},
         inputs={"proposals": read_manifest(config.folder.proposals).digest, **part_digests(train_part, val_part)},
         train=train,
     )

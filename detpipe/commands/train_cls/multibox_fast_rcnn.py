@@ -49,7 +49,7 @@ def prepare(config: TrainCls) -> TrainingJob:
     return TrainingJob(
         folder=config.folder.classifier,
         stage="train-cls",
-        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling.key()},
+        learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling},
         inputs=part_digests(train_part, val_part),
         train=train,
     )
