@@ -28,7 +28,6 @@ from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
 from detpipe.runs.detect_settings import kept_detect_settings
 from detpipe.runs.run_folder import RunFolder
-from detpipe.runs.command import RunFolder
 from detpipe.solver.solver_prototxt import solver_values
 
 logger = logging.getLogger(__name__)
@@ -207,7 +206,6 @@ def _with_kept_detect_settings(
     wins, also where it sets the default: after composition nobody can tell such a setting from one that is not set.
     """
     # Imported here because it imports torch, which most commands do not need for --help.
-    from detpipe.runs.detect_settings import kept_detect_settings
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     kept = {name: value for name, value in kept.items() if name not in not_taken}

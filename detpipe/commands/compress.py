@@ -17,10 +17,8 @@ from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.detector_settings import LAYERS, Compress
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
-from detpipe.runs.detect_settings import carry_detect_settings
-from detpipe.runs.run_folder import copy_proposals
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import carry_settings
+from detpipe.runs.run_folder import copy_proposals
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
 

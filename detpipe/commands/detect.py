@@ -30,9 +30,11 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.runs.detect_settings import keep_detect_settings, with_precision
-from detpipe.runs.command import dataset_digest
-from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
+from detpipe.runs.detect_settings import (
+    KeptSettings,
+    inference_precision,
+    keep_settings,
+)
 from detpipe.runs.detector import Detector
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run

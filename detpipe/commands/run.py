@@ -23,10 +23,12 @@ from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
-from detpipe.runs.detect_settings import keep_detect_settings, with_precision
+from detpipe.runs.detect_settings import (
+    KeptSettings,
+    inference_precision,
+    keep_settings,
+)
 from detpipe.runs.run_folder import copy_proposals, load_splits
-from detpipe.runs.command import load_splits
-from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
 

@@ -20,12 +20,8 @@ from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.proposer import Proposer, SourcedProposals
-from detpipe.runs.detect_settings import kept_detect_config, with_precision
-from detpipe.runs.run_folder import RunFolder
-from detpipe.proposals.proposer import Proposer
-from detpipe.proposals.sourced import SourcedProposals
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import inference_precision, kept_settings
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Detections, Float32Array, Image, Proposals
 

@@ -15,7 +15,6 @@ from detpipe.classify.features.scorer import extractor_of, refined, score_featur
 from detpipe.classify.features.store import open_store
 from detpipe.classify.kinds import load_classifier
 from detpipe.classify.settings import DetectConfig
-from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_device
 from detpipe.runs.command import Command

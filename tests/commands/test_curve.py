@@ -10,7 +10,6 @@ import pytest
 
 from detpipe import Detector
 from detpipe.backbone.caffe.joining import Split
-from detpipe.classify.settings import DetectConfig
 from detpipe.classify.settings import CropScoringConfig, DetectConfig
 from detpipe.commands.curve import run
 from detpipe.commands.detect import stored_regions

@@ -16,10 +16,8 @@ from detpipe.classify.fast_rcnn.scorer import FastRcnnScorer
 from detpipe.commands.export import refuse_other_stages
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.network.settings import Precision
-from detpipe.runs.detect_settings import keep_detect_settings
-from detpipe.runs.run_folder import RunFolder
-from detpipe.runs.command import RunFolder
 from detpipe.runs.detect_settings import KeptSettings, keep_settings
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import Artefact, ArtefactError
 from tests import drawn

@@ -43,13 +43,10 @@ from detpipe.network.settings import Device
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
-from detpipe.runs.detect_settings import carry_detect_settings
+from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.recall import measure_recall
 from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
-from detpipe.proposals.proposer import generator_for
-from detpipe.runs.command import RunFolder, load_splits, splits_digests
-from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.backup import backup_path, keep_backup, successor

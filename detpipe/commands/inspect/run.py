@@ -12,11 +12,9 @@ from typing import Any
 
 from detpipe.commands.inspect.settings import InspectRun
 from detpipe.report.curves import to_png
-from detpipe.report.training_page import SnapshotFile, TrainingPage, training_figure, training_text, write_training_page
-from detpipe.runs.run_folder import RunFolder
 from detpipe.report.training_figure import training_figure
 from detpipe.report.training_page import SnapshotFile, TrainingPage, training_text, write_training_page
-from detpipe.runs.command import RunFolder
+from detpipe.runs.run_folder import RunFolder
 from detpipe.solver.snapshot import find_snapshots
 from detpipe.solver.training_log import read_log
 from detpipe.solver.training_summary import Point, courses, is_number
