@@ -1,7 +1,7 @@
-"""A module's gradients against central differences: `torch.autograd.gradcheck`, tensor by tensor.
+"""Checks a module's gradients against central differences with `torch.autograd.gradcheck`, tensor by tensor.
 
-Added to torch's check: it takes a module with its parameters, passes over elements near a kink as Caffe's
-GradientChecker does (test_gradient_check_util.hpp), compares a sample of large tensors, and names the wrong element.
+Beyond torch's check, it takes a module with its parameters, skips elements near a kink as Caffe's GradientChecker does
+(test_gradient_check_util.hpp), compares a random sample of large tensors, and names the wrong element.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 
 class GradientError(ValueError):
-    """A gradient that differs from the differences of the outputs."""
+    """A gradient differs from the central differences of the outputs."""
 
 
 def gradient_check(
@@ -32,25 +32,26 @@ def gradient_check(
     skip: Collection[str] = (),
     max_elements: int | None = 100,
 ) -> dict[str, int]:
-    """Compare the gradient for each input and parameter with differences of the outputs; return how many elements were.
+    """Compare the gradients of all inputs and parameters with central differences of the outputs.
 
-    A copy of the module is checked, in float64 and in the mode of the module; module and inputs are not changed.
-    Integer inputs, integer outputs and frozen parameters are not compared. Each forward pass starts from the same
-    random numbers (dropout) and buffers. What is differentiated is the sum of all outputs, each element with its own
-    weight between 1 and 2, so that a fault in any of them shows.
+    A copy of the module is checked in float64, in the module's own mode (training or evaluation). Module and inputs
+    are not changed. Integer inputs, integer outputs and frozen parameters are not compared. Each forward pass starts
+    from the same random state (dropout) and buffers. The function that is differentiated is the sum of all outputs,
+    each element times a random weight between 1 and 2, so that an error in any of them shows.
 
-    inputs: what `forward` takes, any shapes; `forward` gives a tensor, or tensors in lists, tuples and dicts.
-    stepsize: how far an element is moved, up and down. A module that computes in float32 needs Caffe's 1e-2.
-    threshold: absolute and relative tolerance of the comparison; Caffe's for float32 is 1e-3.
+    inputs: the arguments of `forward`, of any shapes. `forward` returns tensors, also in lists, tuples and dicts.
+    stepsize: the step of the differences. A module that computes in float32 needs 1e-2, as in Caffe.
+    threshold: absolute and relative tolerance; 1e-3 in Caffe for float32.
     seed: of the forward passes, the outputs' weights and the choice of elements.
-    kink_range: elements with | |value| - kink | <= kink_range are not compared: a ReLU needs that around 0. None: all
-    are compared.
-    skip: names of what has no gradient to check: `input 1`, or a parameter's name.
-    max_elements: of a larger tensor so many are drawn; None: all are compared. Each costs two forward passes.
+    kink, kink_range: elements with | |value| - kink | <= kink_range are not compared. A ReLU needs this around 0.
+    None: all are compared.
+    skip: names of inputs (`input 1`) and parameters that are not checked.
+    max_elements: the number of random elements that are compared in a larger tensor; None: all. Each costs two forward
+    passes.
 
-    Returns a name (`input 0`, `input 1`, ..., then the parameters') -> the number of compared elements; 0 for an empty
-    tensor. Raises GradientError, naming for each wrong tensor its first wrong element and both of its numbers. Raises
-    ValueError where nothing can be compared, for an unknown name, and where every element lies in the kink.
+    Returns the number of compared elements by name (`input 0`, `input 1`, ..., then parameter names); 0 for an empty
+    tensor. Raises GradientError, which names the first wrong element of each wrong tensor and both values. Raises
+    ValueError if there is nothing to compare, for an unknown name, and if all elements are near the kink.
     """
     if not stepsize > 0 or not threshold > 0 or (max_elements is not None and max_elements < 1):
         raise ValueError(
@@ -77,9 +78,9 @@ def gradient_check(
 
 
 class _Objective:
-    """A weighted sum of a module's outputs, as a function of elements of its inputs and parameters, all in float64.
+    """The weighted sum of a module's outputs as a function of elements of its inputs and parameters, in float64.
 
-    tensors: `input 0` ..., then parameters and buffers by their names.
+    tensors: `input 0` ..., then parameters and buffers by name.
     """
 
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor], seed: int) -> None:
@@ -90,32 +91,32 @@ class _Objective:
         self.tensors = {name: tensor.detach() for name, tensor in named.items()}
         self._start = [y.detach() for y in self._outputs({})]
         if not self._start:
-            raise ValueError(f"{type(module).__name__}: expected an output of floats, got none: nothing to compare")
+            raise ValueError(f"{type(module).__name__}: expected a floating-point output to compare, got none")
         generator = torch.Generator().manual_seed(seed)
-        # Equal weights would hide a fault where the sum is constant, as softmax's is.
+        # Equal weights would hide errors if the sum of the outputs is constant, as for softmax.
         self._weights = [1 + torch.rand(y.shape, generator=generator).to(y) for y in self._start]
 
     def names(self, skip: Collection[str]) -> list[str]:
-        """The floating inputs, then the parameters that need a gradient, without those of `skip`."""
+        """The floating-point inputs, then the parameters that require a gradient, without those in `skip`."""
         names = [name for name in list(self.tensors)[: self._count] if self.tensors[name].is_floating_point()]
         names += [name for name, parameter in self._module.named_parameters() if parameter.requires_grad]
         if unknown := set(skip) - set(names):
             raise ValueError(f"skip: expected some of {names}, got {sorted(unknown)}")
         if not set(names) - set(skip):
             raise ValueError(
-                "gradient_check: expected a floating input or a parameter with a gradient, got none: nothing to compare"
+                "gradient_check: expected a floating-point input or a parameter with a gradient to compare, got none"
             )
         return [name for name in names if name not in skip]
 
     def mismatch(self, name: str, elements: Tensor, stepsize: float, threshold: float) -> str:
-        """What gradcheck finds wrong with the gradient for some elements, flat indices (n,); "" where nothing is."""
+        """The error that gradcheck reports for some elements of a tensor, flat indices (n,); "" if there is none."""
         tensor = self.tensors[name]
 
         def of_values(values: Tensor) -> Tensor:
             changed = tensor.flatten().scatter(0, elements, values).view_as(tensor)
-            # Outputs are subtracted before they are summed: in a large sum the small change would be lost.
+            # The unchanged outputs are subtracted before summing, else rounding of a large sum would hide the change.
             parts = zip(self._outputs({name: changed}), self._start, self._weights, strict=True)
-            # 0 * values: an output that doesn't depend on them has a gradient of 0, and not none.
+            # 0 * values: if no output depends on the values, their gradient is 0 instead of missing.
             return sum(((y - start) * weight).sum() for y, start, weight in parts) + 0 * values.sum()
 
         values = tensor.flatten()[elements].requires_grad_()
@@ -131,8 +132,8 @@ class _Objective:
         return ""
 
     def _outputs(self, changed: Mapping[str, Tensor]) -> list[Tensor]:
-        """The floating outputs in float64 of a forward pass that is the same each time."""
-        # Copies, since a layer may work in place, and an output may be a parameter itself.
+        """The floating-point outputs of a deterministic forward pass, in float64."""
+        # Copies, because a layer may work in place, and an output may be a parameter itself.
         state = {name: tensor.clone() for name, tensor in {**self.tensors, **changed}.items()}
         inputs = [state.pop(f"input {i}") for i in range(self._count)]
         with torch.random.fork_rng(), torch.enable_grad():
@@ -141,7 +142,7 @@ class _Objective:
 
 
 def _floating(outputs: object) -> Iterator[Tensor]:
-    """The floating tensors in what a module gave, in their order."""
+    """The floating-point tensors in the result of a module, in order."""
     if isinstance(outputs, Tensor):
         if outputs.is_floating_point():
             yield outputs
@@ -154,12 +155,12 @@ def _floating(outputs: object) -> Iterator[Tensor]:
 
 
 def _away_from_kink(tensor: Tensor, kink: float, kink_range: float | None, name: str) -> Tensor:
-    """The flat indices of the elements to compare, (n,). Raises ValueError where the kink takes them all."""
+    """The flat indices (n,) of the elements to compare. Raises ValueError if all elements are near the kink."""
     distance = (tensor.flatten().abs() - kink).abs()
     elements = torch.nonzero(~(distance <= (-1 if kink_range is None else kink_range)))[:, 0]
     if tensor.numel() and not len(elements):
         raise ValueError(
-            f"{name}: expected elements whose size is not within {kink_range} of the kink {kink}, all "
-            f"{tensor.numel()} are; give other values, or its name to skip"
+            f"{name}: expected elements with an absolute value more than {kink_range} from the kink {kink}, got none "
+            f"among {tensor.numel()}; use other values, or add {name!r} to skip"
         )
     return elements

@@ -1,4 +1,4 @@
-"""The layers of a network, and a look at each as data flows through it."""
+"""The layers of a network, and hooks that observe each layer during a forward pass."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 from torch import Tensor, nn
 
 WHOLE = (nn.MultiheadAttention,)
-"""Modules that do the work of the modules inside them by themselves, without calling them."""
+"""Modules that compute with the parameters of their submodules without calling them."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One layer at work. name: the layer's path in the network. turn: 1 where it works for the first time in a pass;
-    from the second on, it stands behind the name: "relu (2)"."""
+    """One call of a layer in a forward pass.
+
+    name: the layer's path in the network, followed by the number of the call from the second on: "relu (2)".
+    turn: the number of the call, from 1.
+    """
 
     name: str
     module: nn.Module
@@ -24,12 +27,12 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """What the layer is: Conv2d."""
+        """The layer's type, for example Conv2d."""
         return type(self.module).__name__
 
     @property
     def weight(self) -> nn.Parameter | None:
-        """The layer's first parameter of two or more axes: kernel or matrix. Scales, shifts and biases have one."""
+        """The layer's kernel or matrix: its first parameter with two or more axes. Biases and scales have one axis."""
         return next((parameter for parameter in self.module.parameters() if parameter.ndim > 1), None)
 
 
@@ -38,9 +41,9 @@ After = Callable[[Call, tuple[Tensor, ...], tuple[Tensor, ...]], None]
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules that do the work, by name: those without modules inside, and WHOLE.
+    """The layers by name: modules without submodules, and those in WHOLE.
 
-    What a network computes between them (the sum of a residual block) belongs to none.
+    Operations between the modules, such as the addition in a residual block, belong to no layer.
     """
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
@@ -56,10 +59,10 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
 
 @contextlib.contextmanager
 def watching(network: nn.Module, before: Before | None = None, after: After | None = None) -> Iterator[None]:
-    """Within the block, call `before` and `after` around the work of each layer; for one forward pass.
+    """A context for one forward pass, in which `before` and `after` are called around each layer.
 
-    They are given the layer's input tensors, and `after` its outputs too. A layer that works in place has changed its
-    input by then.
+    Both get the layer's input tensors; `after` also gets its outputs. A layer that works in place has already changed
+    its input then.
     """
     handles, counts = [], dict[str, int]()
     running = dict[nn.Module, Call]()
@@ -87,7 +90,7 @@ def watching(network: nn.Module, before: Before | None = None, after: After | No
 
 
 def tensors_in(value: Any) -> tuple[Tensor, ...]:
-    """The tensors of a layer's arguments or result, in containers or alone; others are passed over."""
+    """The tensors in a layer's arguments or result, which may be nested containers; other values are skipped."""
     if isinstance(value, Tensor):
         return (value,)
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""The sizes of weights, activations and gradients, layer by layer, in one pass forward and back: no weight is changed.
+"""Statistics of weights, activations and gradients of each layer in one forward and backward pass.
 
-N: images, C: channels or units of a layer's output.
+No weight is changed. N: number of images. C: channels or units of a layer's output.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from detpipe.inspect.tensor_statistics import TensorStatistics, tensor_statistic
 
 @dataclass
 class LayerSignal:
-    """What one layer holds and gives.
+    """The statistics of one layer.
 
-    kind: its type. shape: of its output, N first. activation: of its output, as the layer gives it (before another
-    layer changes it in place). dead: the share of its C channels that are 0 at every place of every image, None for an
-    output of one axis. gradient: of the loss for its output, None where there is none. weight, weight_gradient: of its
-    kernel or matrix, None for a layer without one.
+    kind: the layer's type. shape: of its output, N first. activation: of its output, before another layer changes it
+    in place. dead: the share of the C channels that are 0 in every cell of every image; None for an output with one
+    axis. gradient: of the loss with respect to the output; None if there is none. weight, weight_gradient: of the
+    kernel or matrix; None for a layer without one.
     """
 
     name: str
@@ -51,22 +51,22 @@ class LayerSignal:
 
 @dataclass(frozen=True)
 class Signals:
-    """loss: of the pass. data: of what the first layer is given. layers: in the order in which they work."""
+    """loss: of the pass. data: statistics of the first layer's input. layers: in the order of execution."""
 
     loss: float
     data: TensorStatistics
     layers: tuple[LayerSignal, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain containers; None for a loss that is no finite number."""
+        """Plain containers; None for a loss of NaN or infinity."""
         loss = self.loss if abs(self.loss) < float("inf") else None
         return {"loss": loss, "data": self.data.to_json(), "layers": [layer.to_json() for layer in self.layers]}
 
 
 def measure_signals(network: nn.Module, loss: Callable[[], Tensor]) -> Signals:
-    """Run `loss` once, a pass through the network to a scalar, and its gradient; gradients of before are dropped.
+    """Run `loss`, a forward pass to a scalar, and its backward pass once. Existing gradients are cleared.
 
-    Raises ValueError where no layer worked, or gave a tensor of floats.
+    Raises ValueError if no layer ran, or if none returned a floating-point tensor.
     """
     layers: dict[str, LayerSignal] = {}
     parameters: dict[str, nn.Parameter] = {}
@@ -98,7 +98,7 @@ def measure_signals(network: nn.Module, loss: Callable[[], Tensor]) -> Signals:
     with watching(network, before, after):
         value = loss()
     if not layers:
-        raise ValueError("expected a network whose layers work on floats, got one where none does")
+        raise ValueError("expected a network with a layer that returns floating-point tensors, got none")
     value.backward()
     for name, weight in parameters.items():
         if weight.grad is not None:
@@ -108,7 +108,7 @@ def measure_signals(network: nn.Module, loss: Callable[[], Tensor]) -> Signals:
 
 
 def dead_share(output: Tensor) -> float | None:
-    """The share of channels (axis 1) of (N, C, ...) that are 0 everywhere; None for fewer axes, or no numbers."""
+    """The share of channels (axis 1) of (N, C, ...) that are 0 everywhere; None for one axis or an empty tensor."""
     if output.ndim < 2 or not output.numel():
         return None
     alive = (output.detach() != 0).transpose(0, 1).flatten(1).any(1)
@@ -116,9 +116,9 @@ def dead_share(output: Tensor) -> float | None:
 
 
 def feature_maps(network: nn.Module, run: Callable[[], object], names: Collection[str]) -> dict[str, Tensor]:
-    """The outputs (C, H, W) of the named layers for the first image of a pass, in the order of `names`; float32, CPU.
+    """The outputs (C, H, W) of the named layers for the first image of a pass, in the order of `names`.
 
-    Raises ValueError for a name that no layer has, or whose output is no (N, C, H, W).
+    They are float32, on the CPU. Raises ValueError for an unknown layer, or one whose output is not (N, C, H, W).
     """
     found: dict[str, Tensor] = {}
 
@@ -130,5 +130,5 @@ def feature_maps(network: nn.Module, run: Callable[[], object], names: Collectio
         run()
     missing = [name for name in names if name not in found]
     if missing:
-        raise ValueError(f"expected layers that give maps (N, C, H, W), got {', '.join(missing)}")
+        raise ValueError(f"expected layers with outputs (N, C, H, W), got {', '.join(missing)}")
     return {name: found[name] for name in names}

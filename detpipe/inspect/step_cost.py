@@ -1,4 +1,4 @@
-"""What a step costs, layer by layer: time, parameters, multiply-adds and memory, in one row each."""
+"""The cost of a step by layer: time, parameters, multiply-adds and memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from detpipe.inspect.step_time import Clock, Seconds, measure_times
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """A row: of one layer, or the sum of several.
+    """The cost of one layer, or the sum of several.
 
-    kind: its type. shape: of its output, N first. parameters: how many, counted where they work first. forward,
-    backward: medians in seconds. mean: of forward and backward together. output, kept: bytes, see LayerMemory.
+    kind: the layer's type. shape: of its output, N first. parameters: their number; shared ones are counted at the
+    first call only. forward, backward: median time in seconds. mean: mean time of both in seconds. output, kept:
+    bytes, see LayerMemory.
     """
 
     name: str
@@ -38,15 +39,15 @@ class LayerCost:
 
     @property
     def seconds(self) -> float:
-        """Forward and backward."""
+        """Time of forward and backward pass together."""
         return self.forward + self.backward
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCost:
-    """layers: in the order in which they work. whole, watched: of steps without and with hooks. peak: bytes.
+    """layers: in the order of execution. whole, watched: times of steps without and with hooks. peak: bytes.
 
-    parameters: of the whole network, each once.
+    parameters: the number of parameters of the network.
     """
 
     layers: tuple[LayerCost, ...]
@@ -56,7 +57,7 @@ class StepCost:
     parameters: int
 
     def by_kind(self) -> dict[str, tuple[int, LayerCost]]:
-        """Of each type how many layers there are, and their sum; the slowest type first."""
+        """The number of layers of each type and their sum; the slowest type first."""
         kinds: dict[str, list[LayerCost]] = {}
         for layer in self.layers:
             kinds.setdefault(layer.kind, []).append(layer)
@@ -81,9 +82,10 @@ def measure_cost(
     backward: bool,
     clock: Clock = time.perf_counter,
 ) -> StepCost:
-    """Of `step`, a forward pass to a scalar, and with `backward` its gradient. Arguments are those of `measure_times`.
+    """Measure `step`, a forward pass to a scalar, and with `backward` its backward pass too.
 
-    Work and memory are counted in passes of their own, which are not timed.
+    The arguments are those of `measure_times`. Multiply-adds and memory are counted in separate passes, which are not
+    timed.
     """
     rows = _work(network, step)
     times = measure_times(network, step, iterations=iterations, warm_up=warm_up, backward=backward, clock=clock)
@@ -102,13 +104,13 @@ def measure_cost(
 
 
 def total(name: str, layers: Sequence[LayerCost]) -> LayerCost:
-    """The sum of several rows; of none, zeros."""
+    """The sum of several layers; zeros for no layers."""
     numbers = ("parameters", "multiply_adds", "forward", "backward", "mean", "output", "kept")
     return LayerCost(name=name, **{number: sum(getattr(layer, number) for layer in layers) for number in numbers})
 
 
 def _work(network: nn.Module, step: Callable[[], Tensor]) -> dict[str, dict[str, Any]]:
-    """By the name of the call, the fields of its row that need no measurement."""
+    """The fields of LayerCost that need no timing, by the name of the call."""
     rows: dict[str, dict[str, Any]] = {}
     seen: set[nn.Parameter] = set()
 
@@ -129,10 +131,10 @@ def _work(network: nn.Module, step: Callable[[], Tensor]) -> dict[str, dict[str,
 
 
 def multiply_adds(call: Call, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> int:
-    """Multiplications with an addition of one pass, all images together; 0 for layers without a kernel or matrix.
+    """The multiply-adds of a forward pass, all images together; 0 for layers without a kernel or matrix.
 
-    Convolutions and matrix products are nearly all the work there is. A convolution takes, for each number of its
-    output, one for each number of a filter; a transposed one, for each of its input. A matrix product likewise.
+    Convolutions and matrix products are almost all of the work. A convolution or matrix product needs, for each output
+    element, one multiply-add per element of a filter; a transposed convolution needs that for each input element.
     """
     weight = call.weight
     if weight is None or not inputs or not outputs:

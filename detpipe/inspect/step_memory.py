@@ -1,4 +1,4 @@
-"""The memory of one step: what each layer gives, what it keeps for the backward pass, and the peak of all."""
+"""The memory of one step: output and saved tensors of each layer, and the peak."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from detpipe.inspect.layers import Call, tensors_in, watching
 
 @dataclass
 class LayerMemory:
-    """Of one layer in one step, in bytes.
+    """The memory of one layer in one step, in bytes.
 
-    output: of what it gives; 0 where that is its input, changed or seen otherwise. kept: of the tensors that autograd
-    keeps for the backward pass, each counted at the first layer that keeps it, parameters not.
+    output: of its output; 0 if it is a view of its input or was computed in place. kept: of the tensors that autograd
+    saves for the backward pass, without parameters; each is counted at the first layer that saves it.
     """
 
     output: int = 0
@@ -28,17 +28,17 @@ class LayerMemory:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """layers: by the name of the call. peak: the most bytes of tensors that a step made and that lived at one time."""
+    """layers: by the name of the call. peak: the largest total of the step's live tensors at any time, in bytes."""
 
     layers: dict[str, LayerMemory]
     peak: int
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of the tensors that torch's operations make while it is on, as long as they live.
+    """Counts the bytes of live tensors that torch operations create in this context.
 
-    peak: the most at one time. What an operation takes and gives back inside itself (the scratch of a library) is not
-    seen, nor what was there before.
+    peak: the largest count. Temporary memory inside an operation (such as a library's workspace) is not counted, nor
+    are tensors that existed before.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 def measure_memory(network: nn.Module, step: Callable[[], Tensor], *, backward: bool) -> StepMemory:
-    """Run `step`, a forward pass to a scalar, and with `backward` its gradient, once."""
+    """Measure `step`, a forward pass to a scalar, and with `backward` its backward pass. The step runs twice."""
     layers: dict[str, LayerMemory] = {}
     running: list[str] = []
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
@@ -91,7 +91,7 @@ def measure_memory(network: nn.Module, step: Callable[[], Tensor], *, backward: 
         fresh = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in outputs}
         layers[call.name].output = sum(size for key, size in fresh.items() if key not in given[call.name])
 
-    kept: dict[int, Tensor] = {}  # the tensors too: memory that is free may be another's
+    kept: dict[int, Tensor] = {}  # holds the tensors, because freed memory may be reused by another tensor
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -102,7 +102,7 @@ def measure_memory(network: nn.Module, step: Callable[[], Tensor], *, backward: 
         return tensor
 
     network.zero_grad(set_to_none=True)
-    # Two passes: a list of what is kept would keep it beyond its time.
+    # Two passes: the list of saved tensors would keep them alive and so change the peak.
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         watching(network, before, after),

@@ -1,7 +1,7 @@
-"""The time of each layer, forward and backward, beside that of the whole step.
+"""The forward and backward time of each layer and of the whole step.
 
-Forward, a layer is timed by hooks around it. Backward, the nodes that its forward pass put into autograd's graph are
-timed one by one. Hooks on whole modules would forbid layers that work in place, which many networks have.
+Forward time is measured by hooks around each layer. Backward time is measured for each autograd node that the layer's
+forward pass created. Backward hooks on modules are not used, because they do not allow layers that work in place.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch.autograd.graph import Node
 from detpipe.inspect.layers import Call, watching
 
 Clock = Callable[[], float]
-"""Seconds, when all that was begun is done."""
+"""Returns the time in seconds; for an asynchronous device it waits until the device has finished."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one thing, once in each iteration."""
+    """The times of one layer or step in each iteration, in seconds; `backward` is empty if it was not timed."""
 
     forward: tuple[float, ...]
     backward: tuple[float, ...]
 
     @property
     def median(self) -> tuple[float, float]:
-        """Forward and backward; 0 where it wasn't timed."""
-        return _median(self.forward), _median(self.backward)
+        """The median of forward and of backward; 0 if not timed."""
+        return statistics.median(self.forward or [0.0]), statistics.median(self.backward or [0.0])
 
     @property
     def mean(self) -> tuple[float, float]:
-        """Forward and backward; 0 where it wasn't timed."""
-        return _mean(self.forward), _mean(self.backward)
+        """The mean of forward and of backward; 0 if not timed."""
+        return statistics.fmean(self.forward or [0.0]), statistics.fmean(self.backward or [0.0])
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """whole: of steps without a hook. watched: of steps with them. layers: of these, by the name of the call."""
+    """whole: steps without hooks. watched: steps with hooks. layers: from the steps with hooks, by name of the call."""
 
     whole: Seconds
     watched: Seconds
@@ -50,7 +50,7 @@ class StepTime:
 
 @dataclass
 class Lap:
-    """The seconds of one step: whole, and by layer."""
+    """The times of one step and of its layers, in seconds."""
 
     forward: float = 0.0
     backward: float = 0.0
@@ -67,10 +67,10 @@ def measure_times(
     backward: bool,
     clock: Clock = time.perf_counter,
 ) -> StepTime:
-    """Time `step`, a forward pass to a scalar, and with `backward` its gradient, so many times after the warm-up.
+    """Time `step`, a forward pass to a scalar, and with `backward` its backward pass, for `iterations` iterations.
 
-    Steps without and with hooks take turns, so that a machine that becomes slower does so for both. clock: of a device
-    that works on its own, one that waits for it.
+    warm_up: number of iterations before these, which are not counted. Steps without and with hooks alternate, so that
+    changes of the computer's speed affect both. clock: must wait for the device if it is asynchronous.
     """
     plain, watched = list[Lap](), list[Lap]()
     for number in range(warm_up + iterations):
@@ -113,7 +113,7 @@ def _watched_lap(network: nn.Module, step: Callable[[], Tensor], backward: bool,
     below: dict[str, set[Node]] = {}
 
     def before(call: Call, inputs: tuple[Tensor, ...]) -> None:
-        # Now: a layer that works in place gives its input another node.
+        # Noted before the call: a layer that works in place gives its input another node.
         below[call.name] = {tensor.grad_fn for tensor in inputs if tensor.grad_fn is not None}
         begun[call.name] = clock()
 
@@ -136,7 +136,7 @@ def _watched_lap(network: nn.Module, step: Callable[[], Tensor], backward: bool,
 
 
 def _nodes(outputs: Sequence[Tensor], below: set[Node]) -> Iterator[Node]:
-    """The nodes of autograd's graph from the outputs down to those of the inputs, without these."""
+    """The autograd nodes from the outputs down to the inputs' nodes, without the latter."""
     stack = [tensor.grad_fn for tensor in outputs]
     seen = set(below)
     while stack:
@@ -148,7 +148,7 @@ def _nodes(outputs: Sequence[Tensor], below: set[Node]) -> Iterator[Node]:
 
 
 def _time_node(node: Node, name: str, seconds: dict[str, float], clock: Clock) -> None:
-    """Add the time of the node, when it will work, to its layer's."""
+    """Add hooks that add the node's time in the backward pass to that of its layer."""
     begun = 0.0
 
     def before(_gradients: object) -> None:
@@ -167,11 +167,3 @@ def _whole(laps: Sequence[Lap], backward: bool) -> Seconds:
         tuple(lap.forward for lap in laps),
         tuple(lap.backward for lap in laps) if backward else (),
     )
-
-
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values) if values else 0.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else 0.0

@@ -1,4 +1,4 @@
-"""What is told of a tensor of any size: its mean, spread, extremes, norms, zeros, and what of it is no number."""
+"""Statistics of a tensor of any size: mean, standard deviation, extremes, norms, zeros, NaN and infinity."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 PIECE = 2**22
-"""Numbers that are looked at together, in float64: 32 MB, however large the tensor."""
+"""Number of elements that are processed at a time, in float64. So memory is limited to 32 MB for any tensor."""
 
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Of the finite numbers, in float64; NaN where there are none, but norms, which are 0 then.
+    """Statistics of the finite elements, in float64. Without finite elements they are NaN, but the norms are 0.
 
-    count: of all numbers. std: the root of the mean square deviation (divided by the count, not one less). l1, l2: the
-    sum of absolute values, the root of the sum of squares. zeros: the share of all numbers that are exactly 0.
-    nan, inf: how many are so.
+    count: number of all elements. std: population standard deviation (divisor n, not n - 1). l1: sum of absolute
+    values. l2: root of the sum of squares. zeros: the share of all elements that are exactly 0. nan, inf: number of NaN
+    and of infinite elements.
     """
 
     count: int
@@ -36,16 +36,16 @@ class TensorStatistics:
 
     @property
     def not_finite(self) -> int:
-        """How many are no finite number."""
+        """The number of elements that are NaN or infinite."""
         return self.nan + self.inf
 
     def to_json(self) -> dict[str, Any]:
-        """By name; None for NaN, which JSON has not."""
+        """Values by name; None for NaN, which JSON does not have."""
         return {name: None if isinstance(x, float) and math.isnan(x) else x for name, x in asdict(self).items()}
 
 
 def tensor_statistics(tensor: Tensor) -> TensorStatistics:
-    """Of a dense tensor of real numbers, of any shape and dtype; on its own device, a piece at a time."""
+    """The statistics of a dense real tensor of any shape and dtype, computed on its device, a piece at a time."""
     total = l1 = squares = 0.0
     finite = zeros = nan = inf = 0
     low, high = math.inf, -math.inf
@@ -77,13 +77,13 @@ def tensor_statistics(tensor: Tensor) -> TensorStatistics:
 
 
 def pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """The numbers in float64, at most PIECE at a time, in the order of the tensor; none of an empty tensor."""
+    """Yield the elements as float64, at most PIECE at a time, in order; an empty tensor yields nothing."""
     if tensor.numel():
         yield from (piece.double() for piece in tensor.detach().reshape(-1).split(PIECE))
 
 
 def _std(tensor: Tensor, mean: float, finite: int) -> float:
-    """In a second pass: the difference of two sums of squares would lose the digits of a small spread."""
+    """Standard deviation by a second pass: a difference of two sums of squares would lose a small one in rounding."""
     if not finite:
         return math.nan
     deviations = (piece[piece.isfinite()] - mean for piece in pieces(tensor))
@@ -91,9 +91,10 @@ def _std(tensor: Tensor, mean: float, finite: int) -> float:
 
 
 def histogram(tensor: Tensor, statistics: TensorStatistics, bins: int) -> tuple[list[int], float, float]:
-    """How many of the finite numbers lie in each of `bins` equal parts of [min, max]; and these ends.
+    """The histogram of the finite elements: counts in `bins` equal parts of [min, max], and the ends min and max.
 
-    Of equal numbers, the part around them. No finite numbers give zeros between 0 and 1.
+    If all elements are equal, the range is widened around them. Without finite elements the counts are 0 and the range
+    is 0 to 1.
     """
     if math.isnan(statistics.mean):
         return [0] * bins, 0.0, 1.0
@@ -103,7 +104,7 @@ def histogram(tensor: Tensor, statistics: TensorStatistics, bins: int) -> tuple[
         low, high = low - half, high + half
     counts = torch.zeros(bins, dtype=torch.int64)
     for piece in pieces(tensor):
-        # Divided first: high - low may be more than float64 holds.
-        place = (piece[piece.isfinite()] / bins - low / bins) / (high / bins - low / bins) * bins
-        counts += place.clamp(0, bins - 1).long().bincount(minlength=bins).cpu()
+        # Divided first, because high - low may overflow float64.
+        index = (piece[piece.isfinite()] / bins - low / bins) / (high / bins - low / bins) * bins
+        counts += index.clamp(0, bins - 1).long().bincount(minlength=bins).cpu()
     return counts.tolist(), low, high

@@ -1,4 +1,4 @@
-"""Two sets of weights beside each other, name by name: how far each tensor went, and whether it kept its direction."""
+"""Comparison of two sets of weights: relative change and cosine similarity of each tensor."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from detpipe.inspect.tensor_statistics import pieces
 
 @dataclass(frozen=True)
 class ParameterChange:
-    """Of one tensor, as one long vector.
+    """The change of one tensor, seen as one long vector.
 
-    relative: |now - before| / |before| in the L2 norm; 0 of equal ones, infinite where `before` is 0 and `now` is not.
-    cosine: of the angle between the two; NaN where one is 0, for it has no direction. Both are NaN where a number is
-    not finite.
+    relative: |now - before| / |before| in the L2 norm; 0 if both are equal, infinite if only `before` is 0.
+    cosine: the cosine similarity of the two; NaN if one is 0. Both are NaN if an element is not finite.
     """
 
     name: str
@@ -29,9 +28,10 @@ class ParameterChange:
 
 @dataclass(frozen=True)
 class WeightChange:
-    """parameters: of the tensors that both have in one shape, in the order of now.
+    """parameters: the tensors that both have with the same shape, in the order of `now`.
 
-    only_now, only_before: names that one alone has. other_shape: names that both have, with (now's, before's) shapes.
+    only_now, only_before: names in only one of the two. other_shape: names in both with different shapes, as (shape
+    now, shape before).
     """
 
     parameters: tuple[ParameterChange, ...]
@@ -40,7 +40,7 @@ class WeightChange:
     other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain containers; None for what is no finite number."""
+        """Plain containers; None for NaN and infinity."""
         return {
             "parameters": {
                 one.name: {"relative": _plain(one.relative), "cosine": _plain(one.cosine)} for one in self.parameters
@@ -52,10 +52,10 @@ class WeightChange:
 
 
 def weight_change(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> WeightChange:
-    """Compare tensors of one name.
+    """Compare the tensors of the same name.
 
-    Prefixes that a detector or a training program puts before the names (backbone., module., ...) are taken off either
-    side where more names meet so; names in the result are without them.
+    Prefixes that detectors and training programs add to names (backbone., module., ...) are removed on either side if
+    more names match then. The names in the result are without these prefixes.
     """
     now, before = unwrapped_both(now, before)
     both = [name for name in now if name in before]
@@ -74,7 +74,7 @@ def weight_change(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> We
 
 
 def parameter_change(name: str, now: Tensor, before: Tensor) -> ParameterChange:
-    """Of two tensors of one shape, in float64; empty ones are equal and have no direction."""
+    """The change between two tensors of the same shape, in float64. Empty tensors give relative 0 and cosine NaN."""
     distance = product = squares_now = squares_before = 0.0
     for a, b in zip(pieces(now), pieces(before), strict=True):
         distance += float((a - b).square().sum())
@@ -85,7 +85,7 @@ def parameter_change(name: str, now: Tensor, before: Tensor) -> ParameterChange:
     return ParameterChange(
         name=name,
         relative=_ratio(math.sqrt(distance), math.sqrt(squares_before)),
-        # Rounding may give a little more than 1.
+        # Rounding may give a value slightly above 1.
         cosine=max(-1.0, min(1.0, product / norms)) if math.isfinite(product) and 0 < norms < math.inf else math.nan,
     )
 

@@ -1,4 +1,4 @@
-"""The tensors of a file of weights by name, whatever kind of file it is."""
+"""Reading the tensors of any supported weight file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ CAFFEMODEL = ".caffemodel"
 
 
 def read_tensors(path: Path, prototxt: str | None = None) -> dict[str, Tensor]:
-    """Every tensor of a .caffemodel, .pth, .pt (also a snapshot of the solver) or .safetensors file, on the CPU.
+    """All tensors of a .caffemodel, .pth, .pt (also a snapshot of the solver) or .safetensors file, on the CPU.
 
-    prototxt: the net of a .caffemodel, a file or a preset. Its tensors then have the names and shapes that the module
-    of that net has (layers.conv1.weight); without, and in layers that the net has not, that of the layer and their
-    number there (conv1.0). Of other files the names are their own; a .safetensors, which has no order, is sorted,
-    numbers by their value.
+    prototxt: the net of a .caffemodel, a file or the name of a preset. With it, tensors have the names and shapes of
+    the PyTorch module (layers.conv1.weight). Without it, and for layers that the net does not have, the name is the
+    layer's name and the tensor's index (conv1.0). Other files have their own names. The tensors of a .safetensors file,
+    which has no order, are sorted by name, with numbers in names in numeric order.
 
-    Raises FileNotFoundError; ValueError for a file that can't be read, that holds no tensors, that doesn't fit the
-    net, or whose tensors are not plain (sparse, quantised, complex, or claiming more numbers than the file holds).
+    Raises FileNotFoundError; ValueError for a file that can't be read, has no tensors or does not fit the net, and for
+    tensors that are sparse, quantised, complex, or larger than the data in the file.
     """
     if path.suffix == CAFFEMODEL:
         blobs = read_caffemodel(path)
         return _numbered(blobs) if prototxt is None else _named(blobs, prototxt, path)
     tensors = read_state(path)
     if not tensors:
-        raise ValueError(f"{path}: expected weights, got a file without any")
+        raise ValueError(f"{path}: expected weights, got a file without tensors")
     for name, tensor in tensors.items():
         _check_plain(name, tensor, path)
     return dict(sorted(tensors.items(), key=_natural)) if path.suffix == ".safetensors" else tensors
@@ -56,9 +56,8 @@ def _named(blobs: Blobs, prototxt: str, path: Path) -> dict[str, Tensor]:
         shapes, wanted = [blob.shape for blob in theirs], [tuple(tensor.shape) for tensor in own.values()]
         if len(shapes) != len(wanted) or not all(map(same_shape, shapes, wanted)):
             raise ValueError(
-                f"{path}: layer {step.layer.name!r}: expected blobs of {wanted} as {prototxt} says, got "
-                f"{shapes}; give "
-                "the file's own prototxt, or none"
+                f"{path}: layer {step.layer.name!r}: expected blobs of shapes {wanted} as in {prototxt}, got {shapes}; "
+                "give the file's own prototxt, or none"
             )
         for attribute, shape, blob in zip(own, wanted, theirs, strict=True):
             tensors[f"layers.{step.module}.{attribute}"] = torch.tensor(blob.values).reshape(shape)
@@ -66,15 +65,17 @@ def _named(blobs: Blobs, prototxt: str, path: Path) -> dict[str, Tensor]:
 
 
 def _check_plain(name: str, tensor: Tensor, path: Path) -> None:
-    """A small file may claim a tensor without end: by steps of 0, by no data, as sparse."""
+    """Raise ValueError for unsupported tensors. A small file may claim a huge tensor: with strides of 0, or sparse."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
         raise ValueError(f"{path}: {name}: expected a dense tensor of real numbers, got {tensor.layout} {tensor.dtype}")
     held = tensor.untyped_storage().nbytes() // tensor.element_size()
     if tensor.numel() > held:
-        raise ValueError(f"{path}: {name}: it claims {tensor.numel()} numbers, {tuple(tensor.shape)}, and holds {held}")
+        raise ValueError(
+            f"{path}: {name}: expected data for {tensor.numel()} elements of shape {tuple(tensor.shape)}, got {held}"
+        )
 
 
 def _natural(item: tuple[str, Tensor]) -> list[tuple[bool, int, str]]:
-    """blocks.2 before blocks.10."""
+    """Sort key that puts blocks.2 before blocks.10."""
     parts = re.split(r"(\d+)", item[0])
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

@@ -34,5 +34,5 @@ def test_each_filter_by_itself_and_channels_in_grey() -> None:
 
 
 def test_other_axes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected filters of \(F, C, h, w\).*got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(F, C, h, w\).*got \(3, 3\)"):
         filter_pictures(torch.ones(3, 3), 1, bgr=False)

@@ -55,7 +55,7 @@ def test_a_layer_that_gives_no_floats_and_a_loss_that_is_no_number() -> None:
     signals = measure_signals(layer, lambda: layer(torch.ones(2, 1)).sum())
     assert signals.layers[0].activation.inf == 2
     assert signals.to_json()["loss"] is None
-    with pytest.raises(ValueError, match="none does"):
+    with pytest.raises(ValueError, match="expected a network with a layer"):
         measure_signals(nn.Sequential(), lambda: torch.ones(()))
 
 

@@ -52,7 +52,7 @@ def test_a_caffemodel_has_the_names_of_its_nets_module(net: Net, tmp_path: Path)
 
 def test_a_caffemodel_of_another_net(net: Net, tmp_path: Path) -> None:
     (tmp_path / "other.prototxt").write_text(spec(outputs=5).prototxt())
-    with pytest.raises(ValueError, match=r"tiny\.caffemodel: layer 'a.conv': expected blobs of \[\(5, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"tiny\.caffemodel: layer 'a.conv': expected blobs of .*\(5, 3, 3, 3\)"):
         read_tensors(tmp_path / "tiny.caffemodel", str(tmp_path / "other.prototxt"))
 
 

@@ -173,7 +173,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         inspect_time.run(InspectTime(run_dir=str(tmp_path)))
     with pytest.raises(ValueError, match="label: expected one of 0 to 9, got 10"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, label=10))
-    with pytest.raises(ValueError, match=r"maps \(N, C, H, W\), got ip1"):
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), got ip1"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, layers=["ip1"]))
     with pytest.raises(FileNotFoundError, match="which has none"):
         inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, image=str(tmp_path)))
