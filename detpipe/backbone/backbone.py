@@ -1,6 +1,6 @@
-"""One interface for every image classifier: input spec, pooled features, named feature maps, stages to freeze.
+"""The common interface of all backbones: input spec, pooled features, named feature maps, and stages to freeze.
 
-N: images, H, W: height and width of the input, C: channels of a map.
+N: number of images. H, W: height and width of the input. C: channels of a map.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from detpipe.backbone.input_spec import InputSpec
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """stride: input pixels per step of the map. channels: its depth."""
+    """stride: input pixels per cell of the map. channels: number of channels."""
 
     stride: int
     channels: int
 
 
 class Backbone(nn.Module):
-    """An image classifier without its head.
+    """An image classifier without its last layer.
 
-    A subclass gives `forward`, `forward_maps` and `stages`. `forward` turns (N, 3, H, W) float, normalised by
-    `spec`, into (N, feature_width) pooled features; N = 0 gives (0, feature_width).
+    A subclass implements `forward`, `forward_maps` and `stages`. `forward` maps images (N, 3, H, W) float, normalised
+    by `spec`, to pooled features (N, feature_width). N = 0 gives (0, feature_width).
 
-    spec: what it wants to see. feature_width: length of a feature vector. feature_maps: what `forward_maps` can
-    give, from the input up. classifier: from features to ImageNet's 1000 logits, None where there is none.
+    spec: the expected input. feature_width: length of a feature vector. feature_maps: the maps that `forward_maps` can
+    return, from the input up. classifier: the last layer, from features to 1000 ImageNet logits, or None.
     """
 
     def __init__(self, spec: InputSpec, feature_width: int, feature_maps: dict[str, FeatureMap]) -> None:
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """Name and module of each stage from the input up; the stem counts as one, the classifier as none."""
+        """Name and module of each stage from the input up. The stem is a stage; the classifier is not."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,36 +55,39 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """The named feature maps, in the order of `names`: each (N, C, H / stride, W / stride), roughly.
+        """The named feature maps, in the order of `names`: each about (N, C, H / stride, W / stride).
 
         No names give {}. Raises ValueError for a name that is not in `feature_maps`.
         """
         raise NotImplementedError
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """Factors of learning rate and weight decay that the network's own text states, by parameter; others are 1."""
+        """Multipliers of learning rate and weight decay by parameter name, as stated in a prototxt; others are 1."""
         return {}
 
     def load_imagenet_weights(self) -> None:
-        """Load the weights that it is published with, with `classifier`. Raises ValueError where there are none."""
+        """Load the published weights and `classifier`. Raises ValueError if the network has none."""
         raise ValueError(
-            f"{type(self).__name__} has no ImageNet weights of its own; say backbone.weights=FILE, or none (random)"
+            f"backbone.weights: {type(self).__name__} has no ImageNet weights of its own; set weights=FILE, or "
+            "weights=none for random ones"
         )
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """ImageNet's logits. (N, 3, H, W) -> (N, 1000). Raises ValueError where there is no classifier."""
+        """ImageNet logits: (N, 3, H, W) -> (N, 1000). Raises ValueError if there is no classifier."""
         if self.classifier is None:
-            raise ValueError(f"{type(self).__name__} has no ImageNet classifier: its weights came without one")
+            raise ValueError(
+                f"{type(self).__name__}: expected weights with an ImageNet classifier, got weights without"
+            )
         logits: torch.Tensor = self.classifier(self(x))
         return logits
 
     def freeze(self, stages: int = 0, depthwise: bool = False, batch_norm: bool = True) -> None:
-        """Say anew which parameters training may not change; what was frozen before and is not named here thaws.
+        """Set which parameters are frozen. Everything else is unfrozen.
 
-        stages: the first so many of `stages`, whole: no gradients, always in evaluation mode.
-        depthwise: the kernels of all depthwise convolutions.
-        batch_norm: scale, shift and running statistics of all batch norms; these stay so after `train()`.
-        Raises ValueError for more stages than there are.
+        stages: number of stages to freeze, from the input up; they have no gradients and stay in evaluation mode.
+        depthwise: freeze the kernels of all depthwise convolutions.
+        batch_norm: freeze scale, shift and running statistics of all batch norms, also after `train()`.
+        Raises ValueError if there are fewer stages.
         """
         if not 0 <= stages <= len(self.stages):
             names = [name for name, _ in self.stages]
@@ -99,7 +102,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but what is frozen."""
+        """Set training mode, except for frozen modules."""
         super().train(mode)
         if mode:
             for module in self._frozen_modules():
@@ -107,18 +110,18 @@ class Backbone(nn.Module):
         return self
 
     def depthwise_modules(self) -> list[nn.Conv2d]:
-        """The convolutions with one group per input channel, from the input up."""
+        """The depthwise convolutions (one group per input channel), from the input up."""
         return [module for module in self.modules() if isinstance(module, nn.Conv2d) and is_depthwise(module)]
 
     def use_fast_depthwise_backward(self) -> None:
-        """Compute the gradients of depthwise convolutions in our way (see `depthwise_conv`): much faster on CPUs.
+        """Use the gradients of `depthwise_conv` for depthwise convolutions, which are much faster on CPUs.
 
-        The forward pass, the parameters and their names stay what they are. Has no effect on other devices.
+        The forward pass, the parameters and their names do not change. There is no effect on other devices.
         """
         use_fast_backward(self)
 
     def check_map_names(self, names: Collection[str]) -> None:
-        """Raise ValueError for a name that `forward_maps` can't give."""
+        """Raise ValueError for a name that is not in `feature_maps`."""
         unknown = [name for name in names if name not in self.feature_maps]
         if unknown:
             raise ValueError(f"{type(self).__name__} has no feature map {unknown}; it has {list(self.feature_maps)}")
@@ -131,7 +134,7 @@ class Backbone(nn.Module):
 
 
 def meta_copy(network: nn.Module) -> nn.Module:
-    """A copy without data: a forward pass gives shapes and computes nothing. Holds no second set of weights."""
+    """A copy on the meta device: a forward pass computes only shapes, and the copy needs no memory for weights."""
     without_data: dict[int, object] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         for parameter in network.parameters()

@@ -1,4 +1,4 @@
-"""Any classifier of Caffe as a `Backbone`: cut before its last layer with weights, its blobs as feature maps."""
+"""Any Caffe classifier as a `Backbone`: the layers below its last layer with weights, and its blobs as feature maps."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from detpipe.storage.mean_file import read_mean
 
 WITH_WEIGHTS = (InnerProduct, *CONVOLUTIONS)
 GREY_OF_BGR = (0.114, 0.587, 0.299)
-"""ITU-R BT.601's luma, by which OpenCV, and so Caffe, reads colour images as grey."""
+"""Weights of blue, green and red in the luma of ITU-R BT.601, with which OpenCV (and so Caffe) converts to grey."""
 
 
 class CaffeBackbone(Backbone):
-    """The layers below the last InnerProduct or Convolution; images come as BGR less a mean, times a scale.
+    """The layers below the last InnerProduct or Convolution. The input is (BGR - mean) * scale.
 
-    Features are what that layer sees: as they are before an InnerProduct, which becomes `classifier`; averaged over
-    the places before a Convolution (SqueezeNet's), and then there is no classifier. A net that sees grey is given the
-    grey of the three channels.
+    Features are the input of that last layer. An InnerProduct becomes `classifier`. Before a Convolution (as in
+    SqueezeNet) the features are averaged over the map, and there is no classifier. A net with one input channel gets
+    the image in grey.
 
-    Feature maps: `stride4` .., the last blob of each stride, as other backbones name them, and every map by its own
-    name (conv5_3), as the last layer that writes it leaves it. Stages are called after the strides, then `top`.
+    Feature maps: `stride4` .., the last blob of each stride, as in other backbones, and each map by its blob name
+    (conv5_3), after the last layer that writes it. Stages are named by stride, then `top`.
     """
 
     def __init__(self, net: Net, mean: Sequence[float], scale: float) -> None:
-        """net: of the phase TEST; what is above the features is taken out of it. mean: of B, G, R, or one for all."""
+        """net: for the phase TEST; layers above the features are removed from it. mean: of B, G, R, or one for all."""
         (name, shape), *_ = net.inputs.items()
         if len(shape) != 4 or shape[1] not in (1, 3):
-            raise ValueError(f"expected a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
+            raise ValueError(f"expected a net with an image input (N, 1 or 3, H, W), got {name!r} of shape {shape}")
         last = _last_with_weights(net)
         head, blob = net.layers[net.steps[last].module], net.steps[last].bottoms[0]
         net.keep_only([blob], end=last)
@@ -71,7 +71,7 @@ class CaffeBackbone(Backbone):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """stride1 or stride2 .., then `top` for the layers whose outputs are no maps; each with weights in it."""
+        """stride1 or stride2 .., then `top` for layers whose output is not a map. Each stage has weights."""
         stages: dict[str, list[nn.Module]] = {}
         for name, module in self.network.layers.items():
             if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
@@ -83,7 +83,7 @@ class CaffeBackbone(Backbone):
         return features.flatten(1) if self._is_flat else features.mean((2, 3))
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """See `Backbone.forward_maps`. Layers above the last named map don't run."""
+        """See `Backbone.forward_maps`. Layers above the last named map do not run."""
         self.check_map_names(names)
         if not names:
             return {}
@@ -91,27 +91,27 @@ class CaffeBackbone(Backbone):
         return {name: blobs[self._map_blobs[name]] for name in names}
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """lr_mult and decay_mult of the prototxt."""
+        """lr_mult and decay_mult of each parameter in the prototxt."""
         return {f"network.{name}": factors for name, factors in self.network.multipliers().items()}
 
     def _seen(self, x: torch.Tensor) -> torch.Tensor:
-        """What the net sees: the three channels, or their grey. Mean and scale are the same in all then."""
+        """The net's input: the three channels, or grey. For grey, mean and scale are the same in all channels."""
         return grey(x) if self.is_grey else x
 
 
 def grey(x: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) in the order BGR -> (N, 1, H, W): three equal channels give just that channel."""
+    """Grey images: (N, 3, H, W) BGR -> (N, 1, H, W). Three equal channels give exactly this channel."""
     blue, green, red = x.unbind(1)
     of_blue, _, of_red = GREY_OF_BGR
-    # Not the sum of shares, which is off by a last bit.
+    # A weighted sum would have a rounding error for equal channels.
     return torch.lerp(green, blue, of_blue).add_(red - green, alpha=of_red).unsqueeze(1)
 
 
 def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:
-    """The net of a prototxt (or preset) in the phase TEST, for images of size x size; None: the text's own size.
+    """Build the net of a prototxt (or preset) for the phase TEST and images of size x size; None: the prototxt's size.
 
-    Without weights it is drawn by its fillers from torch's global generator, and has no classifier; nor has it one
-    where the file lacks that layer. Raises FileNotFoundError; ValueError as `load_caffe` does.
+    Without weights it is initialised by its fillers from torch's global generator. There is no classifier without
+    weights, or if the file has none for that layer. Raises FileNotFoundError; ValueError as `load_caffe`.
     """
     path = find_prototxt(prototxt)
     definition = read_definition(path)
@@ -128,9 +128,9 @@ def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: flo
 def preprocessing(
     prototxt: str, mean: Sequence[float], mean_file: str | None, scale: float | None
 ) -> tuple[list[float], float]:
-    """Mean and scale of the input: as given, else as the text's transform_param says.
+    """Mean and scale of the input: the given ones, else those in the prototxt's transform_param.
 
-    Raises ValueError where nobody says the mean: with a wrong one a net works badly, and nobody is told.
+    Raises ValueError if the mean is in neither, because with a wrong mean a net silently works badly.
     """
     path = find_prototxt(prototxt)
     stated = next(
@@ -143,20 +143,20 @@ def preprocessing(
     if mean:
         return list(mean), scale
     if stated is None or (stated.mean_file and not stated.mean_value):
-        named = f" but the file {stated.mean_file}" if stated is not None else ""
+        named = f"only the file name {stated.mean_file}" if stated is not None else "none"
         raise ValueError(
-            f"{path}: no mean stands in it{named}; say backbone.mean=[104,117,123] (blue, green, red), "
-            "backbone.mean_file=FILE, or backbone.mean=[0] for none"
+            f"{path}: expected mean values, got {named}; set backbone.mean=[104,117,123] (blue, green, red), "
+            "backbone.mean_file=FILE, or backbone.mean=[0] for no mean"
         )
     return list(stated.mean_value) or [0.0], scale
 
 
 PLAIN_SUFFIXES = (".pth", ".pt", ".safetensors")
-"""Files of weights that are not Caffe's own."""
+"""Suffixes of PyTorch weight files."""
 
 
 def _load(net: Net, weights: Path, head: Step) -> bool:
-    """Load a .caffemodel, or a .pth or .safetensors of such a net; whether it brought the last layer too."""
+    """Load a .caffemodel, .pth or .safetensors file. Returns whether it has weights for the last layer."""
     if weights.suffix in PLAIN_SUFFIXES:
         not_loaded = load_weights(net, weights).not_loaded
         return not any(name.startswith(f"layers.{head.module}.") for name in not_loaded)
@@ -164,12 +164,12 @@ def _load(net: Net, weights: Path, head: Step) -> bool:
 
 
 def read_definition(path: Path, *, train: bool = False) -> NetParameter:
-    """The layers of a prototxt that a phase has, in the newest form. Raises as `load_caffe`."""
+    """Read the layers of a prototxt for a phase, upgraded to Caffe's newest format. Raises as `load_caffe`."""
     return select_layers(upgrade(read_prototxt(path), str(path)), train=train)
 
 
 def input_shape(definition: NetParameter, size: int | None, where: str) -> tuple[int, ...] | None:
-    """(N, C, size, size) with the channels that the text says; 3 where it leaves them to its data."""
+    """(1, C, size, size) with C from the prototxt, or 3 if it does not say. None for size None or without an input."""
     layer = next((layer for layer in definition.layer if layer.type in INPUTS), None)
     if size is None or layer is None:
         return None
@@ -178,20 +178,20 @@ def input_shape(definition: NetParameter, size: int | None, where: str) -> tuple
     except ValueError:
         return (1, 3, size, size)
     if len(stated) != 4:
-        raise ValueError(f"{where}: expected a net that sees images, (N, C, H, W), got {stated}")
+        raise ValueError(f"{where}: expected a net with an image input (N, C, H, W), got {stated}")
     return (1, stated[1], size, size)
 
 
 def _last_with_weights(net: Net) -> int:
-    """The place of the last InnerProduct or Convolution, whose bottom is a net's features."""
-    places = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], WITH_WEIGHTS)]
-    if len(places) < 2:
-        raise ValueError("expected a net with an InnerProduct or Convolution above others, got one without")
-    return places[-1]
+    """The index of the last InnerProduct or Convolution. Its bottom is the net's features."""
+    indices = [i for i, s in enumerate(net.steps) if isinstance(net.layers[s.module], WITH_WEIGHTS)]
+    if len(indices) < 2:
+        raise ValueError(f"expected a net with at least two InnerProduct or Convolution layers, got {len(indices)}")
+    return indices[-1]
 
 
 def _strides(net: Net) -> dict[str, int]:
-    """Input pixels per step of each blob that is a map, by name, from the input up."""
+    """The stride of each blob that is a map, by name, from the input up."""
     strides = dict.fromkeys(net.inputs, 1)
     for step in net.steps:
         module = net.layers[step.module]
@@ -204,7 +204,7 @@ def _strides(net: Net) -> dict[str, int]:
 
 
 def _is_global(module: nn.Module, net: Net, step: Step) -> bool:
-    """Whether it pools over the whole map by its kernel, as GoogLeNet's pool5/7x7_s1 does: no map comes of it."""
+    """Whether the kernel covers the whole map, as in GoogLeNet's pool5/7x7_s1: then the output is not a map."""
     return isinstance(module, Pooling) and module.stride == (1, 1) and module.kernel == net.shapes[step.bottoms[0]][2:]
 
 
@@ -213,14 +213,14 @@ def _feature_width(head: nn.Module, shape: Sequence[int]) -> int:
 
 
 def triple(mean: Sequence[float]) -> Triple:
-    """A number for each channel, of three numbers or of one for all."""
+    """One number per channel, from three numbers or one number for all."""
     first, second, third = mean if len(mean) == 3 else (*mean, *mean, *mean)
     return float(first), float(second), float(third)
 
 
 def channel_means(path: Path) -> tuple[float, ...]:
-    """The mean of each channel, 3 or 1, in the file's order (Caffe: BGR), from what `read_mean` reads.
+    """Read the mean of each channel, 3 or 1, in the order of the file (Caffe: BGR).
 
-    A mean image is averaged over its places, so that it fits any input size. Raises as `read_mean` does.
+    A mean image is averaged over its pixels, so that it fits any input size. Raises as `read_mean`.
     """
     return tuple(float(value) for value in read_mean(path).mean((1, 2), dtype=np.float64))

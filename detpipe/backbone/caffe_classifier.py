@@ -1,4 +1,4 @@
-"""A whole net of Caffe's, with its own last layers: from images to its loss, as it is trained or tested in Caffe."""
+"""A complete Caffe net with its own classifier and losses, trained and tested as in Caffe."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ SOFTMAX = ("Softmax", "SoftmaxWithLoss")
 
 
 class CaffeClassifier(nn.Module):
-    """spec: what it wants to see. net: with the layers by their own names, in `net.layers`. outputs: its classes."""
+    """A Caffe net that ends in a softmax. spec: the expected input. net: the net. outputs: number of classes."""
 
     def __init__(self, net: Net, mean: Sequence[float], scale: float, where: str) -> None:
         """mean: of B, G, R, or one for all. Raises ValueError, beginning with `where`, for a net without a softmax."""
         super().__init__()
         (name, shape), *_ = net.inputs.items()
         if len(shape) != 4 or shape[1] not in (1, 3):
-            raise ValueError(f"{where}: expected a net that sees images, (N, 1 or 3, H, W), got {name!r} of {shape}")
+            raise ValueError(
+                f"{where}: expected a net with an image input (N, 1 or 3, H, W), got {name!r} of shape {shape}"
+            )
         ends = [step for step in net.steps if step.layer.type in SOFTMAX]
         if not ends:
-            raise ValueError(f"{where}: expected a net that ends in one of {', '.join(SOFTMAX)}, got one without")
+            raise ValueError(f"{where}: expected a net that ends in one of {', '.join(SOFTMAX)}, got a net without")
         self.net, self.is_grey, self.scores = net, shape[1] == 1, ends[-1].bottoms[0]
         self.outputs = net.shapes[self.scores][1]
         self.spec = InputSpec((shape[2], shape[3]), triple(mean), (1 / scale, 1 / scale, 1 / scale), ChannelOrder.BGR)
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, 3) uint8 RGB, (N,) int64 in 0..outputs - 1 -> a scalar.
+        """The loss for images (N, H, W, 3) uint8 RGB and labels (N,) int64 in 0..outputs - 1: a scalar.
 
-        The net's own losses, each by its weight, auxiliary ones among them; where its text has none (a deploy file),
-        the mean cross entropy of what its softmax sees.
+        It is the weighted sum of the net's own losses, including auxiliary ones. If the prototxt has no loss (a deploy
+        file), it is the mean cross entropy of the softmax's input.
         """
         x = self.spec.to_input(images)
         x = grey(x) if self.is_grey else x
@@ -52,10 +54,10 @@ class CaffeClassifier(nn.Module):
 def build_classifier(
     prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None, *, train: bool
 ) -> CaffeClassifier:
-    """The net of a prototxt (or preset) for images of size x size; None: the text's own size.
+    """Build the net of a prototxt (or preset) for images of size x size; None: the prototxt's size.
 
-    train: with the layers of the phase TRAIN, in training mode. Without weights it is drawn by its fillers from torch's
-    global generator. Raises FileNotFoundError; ValueError as `load_caffe` does.
+    train: use the layers of the phase TRAIN, in training mode. Without weights the net is initialised by its fillers
+    from torch's global generator. Raises FileNotFoundError; ValueError as `load_caffe`.
     """
     path = find_prototxt(prototxt)
     definition = read_definition(path, train=train)

@@ -1,4 +1,4 @@
-"""A backbone from its name and where its weights come from."""
+"""Creating a backbone from its settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from detpipe.class_path import load_class
 
 
 def check_weights(config: BackboneConfig) -> None:
-    """Raise, naming the setting, where its weights can't be had: before any work, and before room is made.
+    """Raise an error that names the setting if the weights can't be loaded. Call it before any expensive work.
 
-    FileNotFoundError for a path of nothing, else ValueError. A file is read whole; whether its tensors fit the network,
-    `create_backbone` finds.
+    The file is read completely; whether its tensors fit the network is checked by `create_backbone`. Raises
+    FileNotFoundError for a missing file, else ValueError.
     """
     _check_named(config)
     if config.weights in (IMAGENET, NONE):
@@ -38,30 +38,30 @@ def check_weights(config: BackboneConfig) -> None:
 
 
 def _check_named(config: BackboneConfig) -> None:
-    """Raise where weights are those of a library, and not to be fetched, or a path without a file."""
+    """Raise if the weights would have to be downloaded without permission, or if their file does not exist."""
     path = Path(config.weights)
     if config.weights == IMAGENET and config.name not in NETWORKS and not config.download:
         raise ValueError(
-            f"{config.name}: its ImageNet weights come from the network, and nothing is downloaded unasked; "
-            "say download=true, or weights=PATH for a local file, or weights=none for random ones"
+            f"{config.name}: its ImageNet weights must be downloaded, which needs download=true; set that, or "
+            "weights=PATH for a local file, or weights=none for random ones"
         )
     if config.weights in (IMAGENET, NONE) or path.is_file():
         return
     if path.is_dir():
-        raise ValueError(f"backbone.weights: expected a file of weights, got the folder {path}; name the file in it")
+        raise ValueError(f"backbone.weights: expected a weight file, got the folder {path}; name a file in it")
     raise FileNotFoundError(
-        f"backbone.weights: expected imagenet, none, or the path of a file, got {config.weights}: there is no such file"
+        f"backbone.weights: expected imagenet, none or the path of a file, got {config.weights}, which does not exist"
     )
 
 
 def create_backbone(config: BackboneConfig) -> Backbone:
-    """The network with its weights, in evaluation mode; its spec has the configured size.
+    """Create a backbone with its weights, in evaluation mode. Its spec has the configured input size.
 
-    With weights=none it is drawn from torch's global generator, which the caller seeds. `classifier` is None unless
-    the weights brought one of 1000 classes.
+    With weights=none, weights are drawn from torch's global generator, which the caller seeds. `classifier` is None
+    unless the weights include an ImageNet classifier.
 
-    Raises ImportError where a package is missing, FileNotFoundError or ValueError where the weights are, and
-    ValueError for an unknown name; each says what to do.
+    Raises ImportError if a package is missing, FileNotFoundError or ValueError if the weights can't be loaded, and
+    ValueError for an unknown name.
     """
     _check_named(config)
     if config.name == CAFFE:
@@ -73,16 +73,16 @@ def create_backbone(config: BackboneConfig) -> Backbone:
 
 
 def map_strides(config: BackboneConfig, names: Sequence[str]) -> list[int]:
-    """Of these feature maps, without loading weights. Raises ValueError for a map that the network hasn't."""
+    """The strides of feature maps; no weights are loaded. Raises ValueError for a map that the network lacks."""
     backbone = create_from_seed(replace(config, weights=NONE, download=False), 0)
     backbone.check_map_names(names)
     return [backbone.feature_maps[name].stride for name in names]
 
 
 def create_from_seed(config: BackboneConfig, seed: int, *, pretrained: bool = True) -> Backbone:
-    """As `create_backbone`, with random weights drawn from `seed`; torch's global generator is left as it was.
+    """As `create_backbone`, with random weights drawn from `seed`. The state of torch's global generator is restored.
 
-    pretrained: false leaves out the weights of the settings, because others will be loaded.
+    pretrained: false skips loading the configured weights, because others will be loaded.
     """
     with seeded(seed):
         return create_backbone(config if pretrained else replace(config, weights=NONE, download=False))
@@ -90,16 +90,16 @@ def create_from_seed(config: BackboneConfig, seed: int, *, pretrained: bool = Tr
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """A block in which torch's global generator starts from `seed`. After it the generator is as it was before."""
+    """A context in which torch's global generator starts from `seed`. Afterwards its state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def written_out(config: BackboneConfig) -> BackboneConfig:
-    """The config with the mean and scale that stand in Caffe's files as numbers; of others, itself.
+    """For a Caffe net: the settings with mean and scale as numbers instead of files. Others are returned unchanged.
 
-    A classifier that is saved with it needs those files no more. Raises ValueError where no mean is said.
+    So a saved classifier does not need these files. Raises ValueError if the mean is nowhere stated.
     """
     if config.name != CAFFE:
         return config
@@ -109,7 +109,7 @@ def written_out(config: BackboneConfig) -> BackboneConfig:
 
 
 def _caffe(config: BackboneConfig) -> Backbone:
-    """The net is built for the size: what its InnerProducts weigh depends on it."""
+    """A Caffe net must be built for the input size, because the shapes of its InnerProduct weights depend on it."""
     plain = written_out(config)
     assert plain.prototxt is not None
     assert plain.scale is not None
@@ -130,7 +130,7 @@ def _from_library(config: BackboneConfig) -> Backbone:
     library, _, name = config.name.partition("/")
     build = torchvision_models.build if library == "torchvision" else timm_models.build
     network = build(name, config.download)
-    # Before the network is wrapped: a file has the names that the library gives.
+    # Load before wrapping, because names in the file are those of the library.
     has_classifier = config.weights == IMAGENET or _load_file(network, config.weights)
     if library == "torchvision":
         backbone: Backbone = torchvision_models.TorchvisionBackbone(name, network)
@@ -142,7 +142,7 @@ def _from_library(config: BackboneConfig) -> Backbone:
 
 
 def _load_file(network: nn.Module, weights: str) -> bool:
-    """Load the file, unless it is `none`; whether it brought the classifier, the last linear layer, too."""
+    """Load the file, unless it is `none`. Returns whether it has weights for the classifier, the last linear layer."""
     if weights == NONE:
         return False
     not_loaded = load_weights(network, Path(weights)).not_loaded

@@ -1,13 +1,13 @@
-"""Depthwise convolutions whose gradients are fast on CPUs.
+"""Depthwise convolutions with fast gradients on CPUs.
 
-oneDNN 3 has fast kernels for a depthwise convolution's gradients, but falls back to ones that treat it as a grouped
-convolution, up to a hundred times slower, in two cases that MobileNets and EfficientNets are full of:
+oneDNN 3 has fast kernels for the gradients of depthwise convolutions. In two cases, common in MobileNets and
+EfficientNets, it falls back to kernels for grouped convolutions, which are up to a hundred times slower:
 
-- the weight gradient of a kernel wider than 3 (any height is fine). The gradient of a kernel column depends on no
-  other column, so the kernel is cut into strips of at most 3 columns, each against the input moved to its place.
-- the input gradient with a stride above 1 in bfloat16. That one is computed in float32.
+- The weight gradient of a kernel wider than 3 (any height is fine). The gradient of a kernel column does not depend on
+  other columns. So the kernel is split into strips of at most 3 columns, each computed with a shifted input.
+- The input gradient with a stride above 1 in bfloat16. It is computed in float32 here.
 
-`benchmarks/training_step.py` measures what this gains.
+`benchmarks/training_step.py` measures the gain.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 MAX_STRIP_WIDTH = 3
-"""The widest kernel for which oneDNN has a fast weight gradient; with a stride, nor may it be narrower than that."""
+"""The widest kernel with a fast weight gradient in oneDNN. With a stride above 1, narrower kernels are slow too."""
 
 Pair = tuple[int, int]
 
@@ -31,10 +31,10 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def use_fast_backward(module: nn.Module) -> int:
-    """Put a `DepthwiseConv2d` in the place of each plain depthwise `nn.Conv2d` inside; returns how many.
+    """Replace each plain depthwise `nn.Conv2d` in a module by `DepthwiseConv2d`. Returns how many were replaced.
 
-    Parameters stay the same objects under the same names, so optimisers and checkpoints don't notice. Subclasses
-    of `nn.Conv2d` and padding modes other than zeros are left alone. A second call finds nothing to do.
+    Parameters stay the same objects with the same names, so optimisers and checkpoints are not affected. Subclasses of
+    `nn.Conv2d` and padding modes other than zeros are not replaced. A second call replaces nothing.
     """
     count = 0
     for parent in list(module.modules()):
@@ -47,14 +47,14 @@ def use_fast_backward(module: nn.Module) -> int:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with one group per input channel: the same forward pass and, up to rounding, gradients.
+    """A depthwise `nn.Conv2d` with the same forward pass and, up to rounding, the same gradients.
 
-    Without gradients, and on other devices than CPUs, it is `nn.Conv2d` and nothing else, for compilers too.
+    Without gradients and on devices other than CPUs it runs exactly `nn.Conv2d`, also for compilers.
     """
 
     @classmethod
     def sharing(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
-        """One that uses the parameters of `conv`, a plain depthwise convolution padded with zeros."""
+        """A module that shares the parameters of `conv`, a plain depthwise convolution with zero padding."""
         with torch.device("meta"):
             new = cls(
                 conv.in_channels,
@@ -70,13 +70,13 @@ class DepthwiseConv2d(nn.Conv2d):
         return new.train(conv.training)
 
     def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """(N, C, H, W) -> (N, C', H', W'), as `nn.Conv2d` with these weights, its own or what was made of them."""
+        """(N, C, H, W) -> (N, C', H', W'), as `nn.Conv2d` with the given weights."""
         trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         if not trained or x.device.type != "cpu":
             plain: torch.Tensor = super()._conv_forward(x, weight, bias)
             return plain
         if torch.is_autocast_enabled("cpu"):
-            # A custom function is not on autocast's lists: cast as autocast does for nn.Conv2d.
+            # Autocast does not know custom functions, so cast here as it does for nn.Conv2d.
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         geometry = (_pair(self.stride), _pair(self.padding), _pair(self.dilation))
@@ -114,9 +114,9 @@ class _DepthwiseConvolution(torch.autograd.Function):
 def input_gradient(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> torch.Tensor:
-    """The gradient for the input `x` (N, C, H, W), in its dtype, from that of the output (N, C', H', W')."""
+    """The gradient of the input `x` (N, C, H, W), in its dtype, from `grad`, that of the output (N, C', H', W')."""
     if max(stride) > 1 and x.dtype == torch.bfloat16:
-        # Of `x` only the shape matters here: an empty stand-in saves its cast.
+        # Only the shape of `x` matters here, so an empty tensor saves a cast.
         like_x = torch.empty_like(x, dtype=torch.float32)
         wide = input_gradient(grad.float(), like_x, weight.float(), stride, padding, dilation)
         return wide.to(x.dtype)
@@ -126,7 +126,7 @@ def input_gradient(
 def weight_gradient(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> torch.Tensor:
-    """The gradient for the kernel `weight` (C', 1, kh, kw), in its dtype, from that of the output (N, C', H', W')."""
+    """The gradient of the kernel `weight` (C', 1, kh, kw), in its dtype, from `grad`, that of the output."""
     height, width = weight.shape[2:]
     if width <= MAX_STRIP_WIDTH:
         return _convolution_backward(grad, x, weight, stride, padding, dilation, [False, True, False])
@@ -134,13 +134,13 @@ def weight_gradient(
     edges = [width * i // count for i in range(count + 1)]
     strips = []
     for start, stop in pairwise(edges):
-        # The strip's first column sees the input `start` columns further right; its last one likewise from the end.
-        # A negative number crops. Rows are padded here too: oneDNN has no fast way for a kernel higher than the map.
+        # The strip's first column sees the input `start` columns further right, its last column likewise from the end.
+        # Negative padding crops. Rows are padded here too: oneDNN is slow for a kernel higher than the map.
         left = padding[1] - start * dilation[1]
         right = padding[1] - (width - stop) * dilation[1]
-        moved = F.pad(x, (left, right, padding[0], padding[0]))
+        shifted = F.pad(x, (left, right, padding[0], padding[0]))
         strip = weight.new_empty((len(weight), 1, height, stop - start))
-        strips.append(_convolution_backward(grad, moved, strip, stride, (0, 0), dilation, [False, True, False]))
+        strips.append(_convolution_backward(grad, shifted, strip, stride, (0, 0), dilation, [False, True, False]))
     return torch.cat(strips, dim=3)
 
 
@@ -153,7 +153,7 @@ def _convolution_backward(
     dilation: Pair,
     wanted: list[bool],
 ) -> torch.Tensor:
-    """The one wanted gradient of (input, weight, bias), as PyTorch computes it."""
+    """One of PyTorch's gradients of (input, weight, bias); `wanted` is True for it and False for the others."""
     gradients = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, dilation, False, [0, 0], x.shape[1], wanted
     )

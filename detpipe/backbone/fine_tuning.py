@@ -1,4 +1,4 @@
-"""What of a pretrained network learns."""
+"""Settings of fine-tuning: which parts of a pretrained network are frozen."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class FineTuningConfig:
-    """Which parameters keep their ImageNet values while what stands on them is trained."""
+    """Which parts of the backbone are frozen."""
 
     freeze_stages: int = 3
-    """Stages of the backbone, from the stem up, that keep their weights."""
+    """Number of backbone stages to freeze, from the stem up."""
     freeze_depthwise: bool = False
-    """Keep the kernels of depthwise convolutions, whose gradient is the slowest part of a step on a CPU."""
+    """Freeze the kernels of depthwise convolutions. Their gradient is the slowest part of a training step on a CPU."""
     freeze_batch_norm: bool = True
-    """Keep scale, shift and running statistics of batch norms: batches of crops are too small and too alike."""
+    """Freeze scale, shift and running statistics of batch norms. Batches of regions are too small and too similar for
+    good statistics."""
     sync_batch_norm: bool = False
-    """Of several processes: batch norms that learn take the statistics of all of the batch, not of each one's part."""
+    """With several processes: compute the statistics of batch norms that are not frozen over the whole batch, not over
+    the part of each process."""

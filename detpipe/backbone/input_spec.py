@@ -1,6 +1,6 @@
-"""What a network wants to see: the size, order and scale of its input.
+"""The input of a network: size, channel order, mean and scale.
 
-N: images, H, W: height and width in pixels.
+N: number of images. H, W: height and width in pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from detpipe.resize import Interpolation
 
 
 class ChannelOrder(StrEnum):
-    """The order of colours that a network was trained with (Caffe's models: BGR)."""
+    """The channel order that a network was trained with (BGR for Caffe models)."""
 
     RGB = "RGB"
     BGR = "BGR"
@@ -27,7 +27,8 @@ Triple = tuple[float, float, float]
 class InputSpec:
     """The input of a network.
 
-    size: (height, width) in pixels. mean, std: in units of 0..255, in the network's channel order.
+    size: (height, width) in pixels. mean, std: in units of 0..255, in the network's channel order. interpolation: how
+    images are enlarged.
     """
 
     size: tuple[int, int]
@@ -45,16 +46,16 @@ class InputSpec:
             raise ValueError(f"InputSpec.std: expected numbers above 0, got {self.std}")
 
     def to_input(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised input of the network: (value - mean) / std in its channel order.
+        """The normalised input of the network: (value - mean) / std in its channel order.
 
-        images: (N, H, W, 3) uint8 RGB, of any size. Returns (N, 3, H, W) float32 on the same device, in
-        channels_last memory; N = 0 gives (0, 3, H, W). Raises ValueError for another shape or dtype.
+        images: (N, H, W, 3) uint8 RGB, of any size. Returns (N, 3, H, W) float32 on the same device, in channels_last
+        memory format. N = 0 gives (0, 3, H, W). Raises ValueError for another shape or dtype.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f"to_input: expected (N, H, W, 3) uint8 RGB, got {tuple(images.shape)} {images.dtype}")
         if self.channel_order is ChannelOrder.BGR:
             images = images.flip(-1)
-        # A whole row at a time: a broadcast over three numbers is many times slower.
+        # Mean and std of a whole row, because broadcasting over three numbers is many times slower.
         width = images.shape[2]
         mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device).repeat(width)
         std = torch.tensor(self.std, dtype=torch.float32, device=images.device).repeat(width)

@@ -1,4 +1,4 @@
-"""Any image classifier of timm (extra [timm]) as a `Backbone`."""
+"""Image classifiers of timm (extra [timm]) as backbones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from detpipe.resize import Interpolation
 
 
 class TimmBackbone(Backbone):
-    """A network of timm without its classifier; `stride4` .. are the last of its intermediate maps of each stride.
+    """A network of timm without its classifier. Maps `stride4` .. are its last intermediate maps of each stride.
 
-    Stages are the coarse groups of layers that timm itself makes for its layer-wise learning rates.
+    Stages are timm's coarse groups of layers, which it uses for layer-wise learning rates.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """network: what `build(name)` gave, perhaps with other weights in it. Its classifier is taken out."""
+        """network: from `build(name)`, perhaps with other weights. Its classifier is removed."""
         from timm.data.config import resolve_model_data_config
         from timm.models import group_modules
 
-        # timm's networks share methods that no common class declares.
+        # timm's networks share methods, but no common class declares them.
         net: Any = network
         spec = _input_spec(resolve_model_data_config(network))
         feature_width, maps = _look(meta_copy(network).eval(), spec.size)
@@ -40,7 +40,7 @@ class TimmBackbone(Backbone):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """stage0 (the stem), stage1 .. up to what stands before the classifier."""
+        """stage0 (the stem), stage1 .. up to the last layers before the classifier."""
         return [
             (f"stage{i}", nn.ModuleList([self.network.get_submodule(path) for path in paths]))
             for i, paths in enumerate(self._stage_paths)
@@ -52,7 +52,7 @@ class TimmBackbone(Backbone):
         return features
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """See `Backbone.forward_maps`. Layers above the last named map don't run."""
+        """See `Backbone.forward_maps`. Layers above the last named map do not run."""
         self.check_map_names(names)
         if not names:
             return {}
@@ -65,9 +65,9 @@ class TimmBackbone(Backbone):
 
 
 def build(name: str, download: bool = False) -> nn.Module:
-    """The network as timm makes it: randomly initialised, or with the weights that timm downloads.
+    """Create timm's network, with random weights, or with weights that timm downloads.
 
-    Raises ImportError, saying what to install, where timm is missing; ValueError for a name that it doesn't have.
+    Raises ImportError, which says what to install, if timm is missing; ValueError for an unknown name.
     """
     if find_spec("timm") is None:
         raise ImportError(f"timm/{name}: timm is not installed; install it with pip install 'detpipe[timm]'")
@@ -75,7 +75,10 @@ def build(name: str, download: bool = False) -> nn.Module:
 
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.partition('_')[0]}*")[:5]
-        raise ValueError(f"timm has no network {name!r}; did you mean one of {close or timm.list_models()[:5]}?")
+        raise ValueError(
+            f"backbone.name: expected a network of timm, got {name!r}; use for example one of "
+            f"{close or timm.list_models()[:5]}"
+        )
     network: nn.Module = timm.create_model(name, pretrained=download)
     return network
 
@@ -93,7 +96,10 @@ def _input_spec(config: dict[str, Any]) -> InputSpec:
 
 
 def _look(network: Any, size: tuple[int, int]) -> tuple[int, dict[int, tuple[int, FeatureMap]]]:
-    """The feature width; by stride, index and size of the last intermediate map. `network` is on the meta device."""
+    """The feature width, and for each stride the index and size of the last intermediate map.
+
+    `network` is on the meta device, so this is cheap.
+    """
     x = torch.empty(1, 3, *size, device="meta")
     with torch.no_grad():
         features = network.forward_head(network.forward_features(x), pre_logits=True)
@@ -109,6 +115,6 @@ def _look(network: Any, size: tuple[int, int]) -> tuple[int, dict[int, tuple[int
 
 
 def _stride(input_size: int, map_size: int) -> int:
-    """Input pixels per step: exact (a ViT's may be 14), else, where borders are lost, the nearest power of 2."""
+    """Input pixels per cell: the exact ratio (14 for some ViTs), or the nearest power of 2 if borders are cut off."""
     exact, rest = divmod(input_size, map_size)
     return exact if rest == 0 else int(2 ** round(math.log2(input_size / map_size)))

@@ -1,7 +1,7 @@
-"""Any image classifier of torchvision as a `Backbone`: its maps and stages are found by looking at a forward pass.
+"""Image classifiers of torchvision as backbones. Feature maps and stages are found by a forward pass.
 
-The trunk of a network is the modules that its input meets one after the other: children of the network and of
-`nn.Sequential`s and `nn.ModuleList`s inside it, down to blocks, up to the pooling.
+The trunk is the sequence of modules that the input passes before the pooling: the children of the network and of
+`nn.Sequential`s and `nn.ModuleList`s inside it, down to blocks.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from detpipe.resize import Interpolation
 
 @dataclass(frozen=True)
 class TrunkModule:
-    """A module on the way from the input to the pooling; shape: that of its output for one image."""
+    """A module of the trunk. path: its name in the network. shape: of its output for one image."""
 
     path: str
     shape: tuple[int, ...]
 
     @property
     def is_map(self) -> bool:
-        """Whether the output is (1, C, size, size): a transformer's tokens are not."""
+        """Whether the output is a map (1, C, size, size), unlike the tokens of a transformer."""
         return len(self.shape) == 4 and self.shape[2] == self.shape[3]
 
     def stride(self, input_size: int) -> int:
-        """Input pixels per step, a power of 2; convolutions that don't pad lose some pixels at the border."""
+        """Input pixels per cell, rounded to a power of 2, because convolutions without padding cut off borders."""
         return int(2 ** round(math.log2(input_size / self.shape[2])))
 
 
 class TorchvisionBackbone(Backbone):
-    """A network of torchvision without its last linear layer; `stride4` .. are the last outputs of each stride.
+    """A network of torchvision without its last linear layer. Maps `stride4` .. are the last outputs of each stride.
 
-    Stages are called after the strides too, then `top` for what comes after the pooling (VGG's hidden layers).
-    A network that works on tokens (ViT, Swin) has no feature maps, and is one stage.
+    Stages are named by stride too, then `top` for layers after the pooling (VGG's hidden layers). A network on tokens
+    (ViT, Swin) has no feature maps and one stage.
     """
 
     def __init__(self, name: str, network: nn.Module) -> None:
-        """network: what `build(name)` gave, perhaps with other weights in it. It is taken apart."""
+        """network: from `build(name)`, perhaps with other weights. Its classifier is removed."""
         spec = input_spec(name)
         probe = meta_copy(network)
         _take_classifier(probe)
@@ -66,7 +66,7 @@ class TorchvisionBackbone(Backbone):
 
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """stride1 or stride2 .. stride32, then `top` where there are layers after the pooling."""
+        """stride1 or stride2 .. stride32, then `top` if there are layers with weights after the pooling."""
         if not self._stage_paths:
             return [("network", self.network)]
         stages: list[tuple[str, nn.Module]] = []
@@ -89,7 +89,7 @@ class TorchvisionBackbone(Backbone):
         return features
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """See `Backbone.forward_maps`. The whole network runs, whichever maps are wanted."""
+        """See `Backbone.forward_maps`. The whole network runs, whatever the names."""
         self.check_map_names(names)
         if not names:
             return {}
@@ -107,15 +107,15 @@ class TorchvisionBackbone(Backbone):
 
 
 def build(name: str, download: bool = False) -> nn.Module:
-    """The network as torchvision makes it, for 1000 classes: randomly initialised, or with torchvision's weights.
+    """Create torchvision's network with 1000 classes, with random weights, or with weights that it downloads.
 
-    Raises ValueError for a name that torchvision doesn't have.
+    Raises ValueError for an unknown name.
     """
     _check_name(name)
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # Their ImageNet weights want another input scale, which they make themselves if told to. Their auxiliary
-        # classifiers serve training from scratch only.
+        # Their ImageNet weights need another input scale, which transform_input applies. The auxiliary classifiers are
+        # only for training from scratch.
         options = {"transform_input": True, "aux_logits": False}
         if not download:
             options["init_weights"] = True
@@ -125,7 +125,7 @@ def build(name: str, download: bool = False) -> nn.Module:
 
 
 def input_spec(name: str) -> InputSpec:
-    """What torchvision's own weights of that network were trained on. Raises ValueError for an unknown name."""
+    """The input that torchvision's weights of a network were trained with. Raises ValueError for an unknown name."""
     _check_name(name)
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     size = preset.crop_size[0]
@@ -143,14 +143,16 @@ def _check_name(name: str) -> None:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=5) or known
-        raise ValueError(f"torchvision has no image classifier {name!r}; did you mean one of {close}?")
+        raise ValueError(
+            f"backbone.name: expected an image classifier of torchvision, got {name!r}; use for example one of {close}"
+        )
 
 
 def _take_classifier(network: nn.Module) -> nn.Module | None:
-    """Put an identity in the place of the last linear layer, and return that layer.
+    """Replace the last linear layer by an identity, and return the layer.
 
-    SqueezeNet classifies each place of its last map before it pools; its features are that map, pooled, and it has
-    no classifier of features (None).
+    SqueezeNet classifies each cell of its last map and pools afterwards. Its features are that map, pooled, and None is
+    returned.
     """
     if isinstance(network, torchvision.models.SqueezeNet):
         network.classifier = nn.AdaptiveAvgPool2d(1)
@@ -161,7 +163,7 @@ def _take_classifier(network: nn.Module) -> nn.Module | None:
 
 
 def _look(network: nn.Module, size: int) -> tuple[list[TrunkModule], int]:
-    """The trunk in the order of execution, and the feature width. `network` is on the meta device: it costs nothing."""
+    """The trunk in the order of execution, and the feature width. `network` is on the meta device, so this is cheap."""
     trunk: list[TrunkModule] = []
     pooled = False
 

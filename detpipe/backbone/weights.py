@@ -1,4 +1,4 @@
-"""Weights from a local file into a module, with a list of what did not fit."""
+"""Loading weights from a local file into a module, with a report of what did not fit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 NESTED_KEYS = ("state_dict", "model", "model_state", "backbone")
-"""Where training programs put the weights in a checkpoint that holds more."""
+"""Keys under which training programs store the weights in a checkpoint."""
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "network.")
-"""What DataParallel, torch.compile and detectors (ours too) put before the names of a network's tensors."""
+"""Prefixes that DataParallel, torch.compile and detectors (also ours) add to the names of tensors."""
 
 MAX_WRAPPERS = 3
 
@@ -28,10 +28,10 @@ State = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file; names are the module's own.
+    """The result of loading a file; names are those of the module.
 
-    loaded: taken over. missing: in the module, not in the file: they keep what they had. unexpected: in the file
-    only. wrong_shape: in both, "name: (file's shape) in the file, (module's) in the network"; not taken over.
+    loaded: tensors that were loaded. missing: only in the module; they keep their values. unexpected: only in the file.
+    wrong_shape: in both with different shapes and not loaded, as "name: SHAPE in the file, SHAPE in the network".
     """
 
     path: Path
@@ -42,21 +42,21 @@ class LoadReport:
 
     @property
     def not_loaded(self) -> tuple[str, ...]:
-        """Names of the module's tensors that keep what they had."""
+        """Names of the module's tensors that keep their values."""
         return (*self.missing, *(line.split(":")[0] for line in self.wrong_shape))
 
 
 def load_weights(module: nn.Module, path: Path) -> LoadReport:
-    """Take over each tensor of a .pth, .pt or .safetensors file that has a name and shape of the module's.
+    """Load the tensors of a .pth, .pt or .safetensors file whose name and shape match a tensor of the module.
 
-    A .pth is a state dict, or a dict that holds one (see NESTED_KEYS); it is read without unpickling code. Common
-    prefixes of names (see WRAPPERS) are removed where that makes more names fit. What did not fit is logged.
+    A .pth file is a state dict, or a dict that contains one (see NESTED_KEYS). It is read without unpickling code.
+    Common prefixes of names (see WRAPPERS) are removed if more names match then. What does not match is logged.
 
-    Raises FileNotFoundError; ValueError where the file is no such file, or where no tensor fits.
+    Raises FileNotFoundError; ValueError for an unreadable file, or if no tensor matches.
     """
     state, own = _unwrapped(read_state(path), module.state_dict()), module.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
-    # Counters are scalars and fit any network's.
+    # Scalars (the batch counters of batch norms) match any network, so they do not count.
     if not any(tensor.ndim for tensor in fitting.values()):
         raise ValueError(
             f"{path}: expected weights of {type(module).__name__}, with names like {list(own)[:2]}, got "
@@ -65,7 +65,7 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
     report = LoadReport(
         path=path,
         loaded=tuple(fitting),
-        # Files older than PyTorch 0.4.1 have no batch counters, and nothing needs them.
+        # Files from before PyTorch 0.4.1 have no batch counters, and nothing needs them.
         missing=tuple(name for name in own if name not in state and not name.endswith("num_batches_tracked")),
         unexpected=tuple(name for name in state if name not in own),
         wrong_shape=tuple(
@@ -80,24 +80,24 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .pth, .pt or .safetensors file by name, on the CPU. Errors as in `load_weights`."""
+    """Read the tensors of a .pth, .pt or .safetensors file by name, on the CPU. Raises as `load_weights`."""
     if not path.is_file():
-        raise FileNotFoundError(f"no such file of weights: {path}")
+        raise FileNotFoundError(f"no such weight file: {path}")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: expected a safetensors file; it does not read as one ({error})") from error
+            raise ValueError(f"{path}: expected a safetensors file, got one that can't be read ({error})") from error
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path}: it holds more than tensors, or is no PyTorch file, and is not unpickled for safety; "
-            f"save the state dict alone, or as .safetensors ({str(error).splitlines()[0]})"
+            f"{path}: expected only tensors, got other objects, which are not unpickled for safety, or another file "
+            f"type; save only the state dict, or use .safetensors ({str(error).splitlines()[0]})"
         ) from error
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers do
+    except Exception as error:  # torch.load passes on any error of its zip and pickle readers
         raise ValueError(
-            f"{path}: expected a PyTorch file; it is broken or something else ({type(error).__name__}: {error})"
+            f"{path}: expected a PyTorch file, got a damaged one or another type ({type(error).__name__}: {error})"
         ) from error
     return _find_state(content, path)
 
@@ -109,17 +109,17 @@ def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
         if nested is None and tensors:
             return tensors
         content = nested
-    raise ValueError(f"{path}: expected a dict of tensors, or one under a key of {list(NESTED_KEYS)}, found none")
+    raise ValueError(f"{path}: expected a dict of tensors, or one under a key of {list(NESTED_KEYS)}, got neither")
 
 
 def unwrapped_both(one: State, other: State) -> tuple[State, State]:
-    """Both with those prefixes (see WRAPPERS) removed that let the most tensors meet; at a tie the fewest."""
+    """Both states, without the prefixes (see WRAPPERS) whose removal makes most names match; as few as possible."""
     pairs = ((a, b) for b in _variants(other, MAX_WRAPPERS) for a in _variants(one, MAX_WRAPPERS))
     return max(pairs, key=lambda pair: _count_fitting(*pair))
 
 
 def _unwrapped(state: State, own: State) -> State:
-    """The state with those wrappers' prefixes removed that let the most tensors fit; at a tie the fewest."""
+    """The state without the prefixes whose removal makes most names match; as few as possible."""
     return max(_variants(state, MAX_WRAPPERS), key=lambda variant: _count_fitting(variant, own))
 
 
@@ -127,7 +127,7 @@ def _variants(state: State, depth: int) -> Iterator[State]:
     yield state
     for prefix in WRAPPERS:
         if depth and any(name.startswith(prefix) for name in state):
-            # Names without the prefix (a head beside the backbone) stay, to be reported as unexpected.
+            # Names without the prefix (such as a head next to the backbone) stay, and are reported as unexpected.
             outside = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
             inside = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
             yield from _variants({**outside, **inside}, depth - 1)
@@ -138,11 +138,11 @@ def _count_fitting(state: State, own: State) -> int:
 
 
 def _log(report: LoadReport) -> None:
-    logger.info("%s: %d tensors taken over", report.path, len(report.loaded))
+    logger.info("%s: %d tensors loaded", report.path, len(report.loaded))
     for what, names in (
-        ("not in the file, so left as they were", report.missing),
-        ("not in the network, so left out", report.unexpected),
-        ("of another shape, so left out", report.wrong_shape),
+        ("missing in the file, not loaded", report.missing),
+        ("not in the network, ignored", report.unexpected),
+        ("with another shape, ignored", report.wrong_shape),
     ):
         if names:
             logger.warning("%s: %d tensors %s: %s", report.path, len(names), what, ", ".join(names))

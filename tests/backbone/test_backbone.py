@@ -102,7 +102,7 @@ def test_no_images_train_nothing() -> None:
 def test_classify_without_classifier() -> None:
     network = EfficientNetLite0()
     network.classifier = None
-    with pytest.raises(ValueError, match="no ImageNet classifier"):
+    with pytest.raises(ValueError, match="ImageNet classifier"):
         network.classify(torch.zeros(1, 3, 32, 32))
 
 

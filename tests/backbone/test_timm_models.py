@@ -53,5 +53,5 @@ def test_no_images_and_no_maps() -> None:
 
 def test_unknown_name() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(ValueError, match=r"no network 'resnet_of_nobody'.*resnet"):
+    with pytest.raises(ValueError, match=r"backbone\.name: .*'resnet_of_nobody'.*resnet"):
         build("resnet_of_nobody")

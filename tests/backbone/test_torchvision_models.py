@@ -99,5 +99,5 @@ def test_input_spec_in_units_of_255() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ValueError, match=r"'resnet19'.*resnet1"):
         build("resnet19")
-    with pytest.raises(ValueError, match="no image classifier 'fasterrcnn_resnet50_fpn'"):
+    with pytest.raises(ValueError, match=r"backbone\.name: .*'fasterrcnn_resnet50_fpn'"):
         input_spec("fasterrcnn_resnet50_fpn")

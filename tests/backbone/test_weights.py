@@ -120,5 +120,5 @@ def test_no_tensors(tmp_path: Path, content: object) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file of weights"):
+    with pytest.raises(FileNotFoundError, match="no such weight file"):
         load_weights(make(), tmp_path / "w.pth")

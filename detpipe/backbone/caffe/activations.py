@@ -1,4 +1,4 @@
-"""Caffe's activations, one number at a time: ReLU, PReLU, ELU, Sigmoid, TanH, AbsVal, Power; and Dropout."""
+"""Caffe's element-wise activations (ReLU, PReLU, ELU, Sigmoid, TanH, AbsVal, Power) and Dropout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 class PReLU(nn.Module):
-    """max(x, 0) + a min(x, 0) (He et al. 2015, section 2.1); weight: a, for each channel (C,), or one number ()."""
+    """max(x, 0) + a min(x, 0) (He et al. 2015, section 2.1). weight: a, (C,) per channel or () for all channels."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class AbsVal(nn.Module):
 
 
 def build_activation(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """The layers without parameters; `negative_slope` makes a ReLU leaky."""
+    """Build an activation without parameters. A ReLU with `negative_slope` is leaky."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     match layer.type:
@@ -65,11 +65,11 @@ def build_activation(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
             settings = layer.power_param
             return Built(Power(settings.power, settings.scale, settings.shift))
         case other:
-            raise AssertionError(f"{other} is no activation")
+            raise AssertionError(f"expected an activation, got {other}")
 
 
 def build_prelu(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Slopes of 0.25 unless a filler is given."""
+    """Build a PReLU. The slopes start at 0.25 unless a filler is given."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     settings = layer.prelu_param
@@ -80,7 +80,7 @@ def build_prelu(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def build_dropout(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Drops numbers in training and scales the rest up, so that nothing is to be done after it."""
+    """Build a dropout. Training scales the kept elements up, so testing needs no scaling."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     ratio = layer.dropout_param.dropout_ratio

@@ -1,4 +1,4 @@
-"""Caffe's BatchNorm: it normalises and does not scale; a Scale layer after it does (Ioffe & Szegedy 2015)."""
+"""Caffe's BatchNorm (Ioffe & Szegedy 2015). It only normalises; a Scale layer after it scales and shifts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 class BatchNorm(_BatchNorm):
-    """(N, C, ...) -> the same shape: (x - mean) / sqrt(variance + eps) of each channel.
+    """(N, C, ...) -> the same shape: (x - mean) / sqrt(variance + eps) for each channel.
 
-    Caffe's blobs are decaying sums: `mean_sum` and `variance_sum` (C,), and `factor` (1,), by which both are divided.
-    A factor of 0, before any training, makes mean and variance 0. In training the batch's own statistics normalise,
-    and the sums take them up: sum = fraction * sum + new, the variance as n / (n - 1) times the batch's.
+    The blobs are decaying sums: `mean_sum` and `variance_sum` (C,), and their divisor `factor` (1,). A factor of 0,
+    before any training, gives mean and variance 0. In training the input is normalised by the statistics of the batch,
+    and the sums are updated: sum = fraction * sum + new, where the new variance is n / (n - 1) times the batch's.
 
-    use_global_stats: True and False hold in both modes; None follows the mode. N = 0 changes no sum.
+    use_global_stats: whether to use the stored statistics; None: only in evaluation mode. N = 0 changes no sum.
     """
 
     mean_sum: torch.Tensor
@@ -30,7 +30,7 @@ class BatchNorm(_BatchNorm):
         self.register_buffer("mean_sum", torch.zeros(channels))
         self.register_buffer("variance_sum", torch.zeros(channels))
         self.register_buffer("factor", torch.zeros(1))
-        # Names that torch's own batch norm registers empty; blobs are what has numbers.
+        # torch's base class registers its own weight and statistics as None, so they are not blobs.
         self.fraction, self.use_global_stats = fraction, use_global_stats
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,14 +41,14 @@ class BatchNorm(_BatchNorm):
         else:
             axes = [0, *range(2, x.ndim)]
             variance, mean = torch.var_mean(x, axes, correction=0)
-            self._take_up(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+            self._update(mean.detach(), variance.detach(), x.numel() // x.shape[1])
         shape = (1, -1, *[1] * (x.ndim - 2))
         return (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, fraction={self.fraction}, global={self.use_global_stats}"
 
-    def _take_up(self, mean: torch.Tensor, variance: torch.Tensor, n: int) -> None:
+    def _update(self, mean: torch.Tensor, variance: torch.Tensor, n: int) -> None:
         with torch.no_grad():
             self.factor.mul_(self.fraction).add_(1)
             self.mean_sum.mul_(self.fraction).add_(mean)
@@ -56,13 +56,13 @@ class BatchNorm(_BatchNorm):
 
 
 def build_batch_norm(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Statistics by channel, axis 1."""
+    """Build a BatchNorm with statistics per channel (axis 1)."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     if len(bottoms[0]) < 2:
         raise ValueError(f"expected (N, C, ...), got {bottoms[0]}")
     if any(spec.HasField("lr_mult") and spec.lr_mult for spec in layer.param):
-        raise ValueError("expected lr_mult 0 of the statistics, which no gradient reaches")
+        raise ValueError("expected lr_mult 0 for the statistics, which have no gradient, got another")
     settings = layer.batch_norm_param
     module = BatchNorm(
         positive(bottoms[0][1], "channels"),

@@ -1,4 +1,4 @@
-"""Files of weights: .caffemodel, a NetParameter whose layers have blobs."""
+"""Reading and writing .caffemodel files: a NetParameter whose layers contain blobs."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ V1_BLOBS, V2_BLOBS = 6, 7
 V1_NAME, V2_NAME = 4, 1
 V0_LAYER = 1
 MAX_FILE = 2**31 - 1
-"""Bytes of a file: protobuf's and Caffe's own limit."""
+"""Largest file in bytes: the limit of protobuf and Caffe."""
 MAX_NAME = 1000
-"""Bytes of a layer's name that are read."""
+"""Longest layer name in bytes; the rest is ignored."""
 MAX_LAYER_FIELDS = 100_000
-"""Fields of all layers together, blobs among them. A net of four thousand layers has less."""
+"""Largest number of protobuf fields in all layers, including blobs. A net with 4000 layers has fewer."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Blobs = dict[str, tuple[Blob, ...]]
 
 
 def read_caffemodel(path: Path) -> Blobs:
-    """The blobs of each layer that has some, by the layer's name, in the order of the file; V1 and V2 files.
+    """Read the blobs of a file (V1 or V2 format) by layer name, in the order of the file; layers without are omitted.
 
-    The blobs are views of the file's bytes; memory beside them is bounded. Where a name comes twice, the last has it,
-    as in Caffe. Raises FileNotFoundError; ValueError for another file, or one that is cut off or claims too much.
+    The blobs are views of the file's bytes, so little other memory is used. If a name occurs twice, the last layer
+    counts, as in Caffe. Raises FileNotFoundError; ValueError for another, a truncated or an invalid file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no such file of weights: {path}")
+        raise FileNotFoundError(f"no such weight file: {path}")
     if path.stat().st_size > MAX_FILE:
         raise ValueError(f"{path}: expected a .caffemodel of at most {MAX_FILE} bytes, got {path.stat().st_size}")
     return parse_caffemodel(path.read_bytes(), str(path))
 
 
 def parse_caffemodel(content: bytes, where: str) -> Blobs:
-    """`read_caffemodel` of bytes; errors begin with `where`."""
+    """As `read_caffemodel`, from bytes. Errors begin with `where`."""
     if content.startswith(HDF5_SIGNATURE):
         raise ValueError(
-            f"{where}: expected a .caffemodel in protobuf's form, got HDF5; save it with BINARYPROTO in Caffe"
+            f"{where}: expected a .caffemodel in protobuf format, got HDF5; save it with BINARYPROTO in Caffe"
         )
     blobs: Blobs = {}
     count = 0
@@ -59,14 +59,14 @@ def parse_caffemodel(content: bytes, where: str) -> Blobs:
             if own:
                 blobs[name] = own
     if not blobs:
-        raise ValueError(f"{where}: expected a .caffemodel with weights, found none in {len(content)} bytes")
+        raise ValueError(f"{where}: expected a .caffemodel with weights, got {len(content)} bytes without")
     return blobs
 
 
 def write_caffemodel(path: Path, net: NetParameter, blobs: Mapping[str, Sequence[npt.NDArray[np.float32]]]) -> None:
-    """Write the layers of `net` with their blobs, float32, by layer name; whole or not at all. Caffe reads the file.
+    """Write the layers of `net` with their float32 blobs atomically to a file that Caffe can read.
 
-    Raises ValueError where it would be larger than Caffe takes.
+    blobs: by layer name. Raises ValueError if the file would be larger than Caffe's limit.
     """
     head = NetParameter()
     head.CopyFrom(net)
@@ -78,17 +78,17 @@ def write_caffemodel(path: Path, net: NetParameter, blobs: Mapping[str, Sequence
             own = b"".join(write_length(V2_BLOBS, write_blob(array)) for array in blobs.get(layer.name, ()))
             size += file.write(write_length(V2_LAYERS, layer.SerializeToString() + own))
             if size > MAX_FILE:
-                raise ValueError(f"{path}: the weights are more than the {MAX_FILE} bytes that Caffe reads")
+                raise ValueError(f"{path}: expected at most {MAX_FILE} bytes, which Caffe can read, got more")
 
 
 def _read_layer(fields: Sequence[Field], is_v1: bool, where: str) -> tuple[str, tuple[Blob, ...]]:
-    """Name and blobs of a layer; nothing else of it is looked at."""
+    """Name and blobs of a layer. Other fields are ignored."""
     name, blobs = b"", []
     name_number, blobs_number = (V1_NAME, V1_BLOBS) if is_v1 else (V2_NAME, V2_BLOBS)
     for field in fields:
         if is_v1 and field.number == V0_LAYER:
             raise ValueError(
-                f"{where}: it is of Caffe's first form (V0, 2013); bring it up to date with upgrade_net_proto_binary"
+                f"{where}: expected Caffe's V1 or newer format, got V0 (2013); convert it with upgrade_net_proto_binary"
             )
         if field.number == blobs_number and field.wire_type == LENGTH:
             blobs.append(field.value)

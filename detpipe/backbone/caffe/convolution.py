@@ -1,4 +1,4 @@
-"""Caffe's Convolution and Deconvolution: torch's own modules, whose weights have the same shapes."""
+"""Caffe's Convolution and Deconvolution as torch modules, whose weights have the same shapes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ DECONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def build_convolution(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """(N, C, spatial...) -> (N, num_output, spatial...) with 1 to 3 spatial axes.
+    """Build (N, C, spatial...) -> (N, num_output, spatial...) with 1 to 3 spatial axes.
 
-    A size i becomes floor((i + 2p - d(k-1) - 1) / s) + 1; in a Deconvolution, the transpose, s(i-1) + d(k-1) + 1 - 2p.
+    For input size i, kernel k, stride s, padding p and dilation d, the output size is
+    floor((i + 2p - d(k-1) - 1) / s) + 1, and for a Deconvolution s(i-1) + d(k-1) + 1 - 2p.
     """
     want_bottoms(bottoms, 1)
     want_tops(layer)
@@ -43,14 +44,14 @@ def build_convolution(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def spatial(settings: ConvolutionParameter, name: str, axes: int, default: int | None, lowest: int) -> Shape:
-    """A setting for each spatial axis: kernel_h and kernel_w, or kernel_size once for all axes or once for each."""
+    """A setting for each spatial axis, from kernel_h and kernel_w, or from one or one per axis kernel_size."""
     field = "kernel_size" if name == "kernel" else name
     values = list(getattr(settings, field))
     sides = [f"{name}_h", f"{name}_w"]
     given = [side for side in sides if name != "dilation" and settings.HasField(side)]
     if given:
         if values or axes != 2 or (len(given) < 2 and default is None):
-            raise ValueError(f"expected {field}, or both {sides[0]} and {sides[1]} in two dimensions, not a mixture")
+            raise ValueError(f"expected {field}, or both {sides[0]} and {sides[1]} in two dimensions, got a mixture")
         values = [getattr(settings, side) if side in given else default for side in sides]
     if not values and default is not None:
         values = [default]

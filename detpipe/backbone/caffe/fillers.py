@@ -1,6 +1,6 @@
-"""What parameters are before training (Caffe's fillers), drawn from an explicit generator.
+"""Initialisation of parameters (Caffe's fillers) from an explicit generator.
 
-n: for a blob of shape (s0, s1, ...) of c numbers, fan-in is c / s0, fan-out c / s1; variance_norm takes fan-in (the
+A blob of shape (s0, s1, ...) with c elements has fan-in c / s0 and fan-out c / s1. variance_norm sets n to fan-in (the
 default), fan-out or their average.
 """
 
@@ -16,15 +16,15 @@ FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "bilinear", "pos
 
 
 def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generator | None) -> None:
-    """Overwrite a float tensor in place; one without numbers stays.
+    """Fill a float tensor in place. An empty tensor is not changed.
 
-    constant: `value`. uniform: [min, max). gaussian: mean, std, see `sparse` below. xavier: uniform within
-    +-sqrt(3 / n) (Glorot & Bengio 2010, section 4.2.1, with one fan). msra: normal of variance 2 / n (He et al. 2015,
-    section 2.2). bilinear: the kernel that makes a deconvolution an enlargement (Long et al. 2015, section 3.3).
-    positive_unitball: uniform, then each outer index brought to the sum 1.
+    constant: `value`. uniform: in [min, max). gaussian: mean and std, for `sparse` see `_gaussian`. xavier: uniform
+    within +-sqrt(3 / n) (Glorot & Bengio 2010, section 4.2.1, with one fan). msra: normal with variance 2 / n (He et
+    al. 2015, section 2.2). bilinear: the kernel with which a deconvolution interpolates (Long et al. 2015, section
+    3.3). positive_unitball: uniform in [0, 1), then scaled so that each output's weights sum to 1.
 
-    generator: None is torch's global one. Raises ValueError for an unknown filler, for one with infinite numbers or
-    NaN, and for a shape that it can't fill.
+    generator: None is torch's global one. Raises ValueError for an unknown filler, for settings of infinity or NaN, and
+    for a shape that the filler does not support.
     """
     numbers = (filler.value, filler.min, filler.max, filler.mean, filler.std)
     if not all(map(math.isfinite, numbers)):
@@ -38,7 +38,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
             case "uniform":
                 if not 0 <= filler.max - filler.min <= torch.finfo(torch.float32).max:
                     raise ValueError(
-                        f"uniform filler: expected min <= max, a float32 apart, got {filler.min} and {filler.max}"
+                        f"uniform filler: expected min <= max with a finite difference, got {filler.min}, {filler.max}"
                     )
                 tensor.uniform_(filler.min, filler.max, generator=generator)
             case "gaussian":
@@ -59,7 +59,7 @@ def fill(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generat
 
 
 def fan(tensor: torch.Tensor, filler: FillerParameter) -> float:
-    """The n of the filler's variance."""
+    """The number n in the filler's variance: fan-in, fan-out or their average."""
     count = tensor.numel()
     fan_in = count / tensor.shape[0] if tensor.ndim else count
     fan_out = count / tensor.shape[1] if tensor.ndim > 1 else count
@@ -69,7 +69,7 @@ def fan(tensor: torch.Tensor, filler: FillerParameter) -> float:
 
 
 def _gaussian(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Generator | None) -> None:
-    """sparse >= 0: each number is kept with probability sparse / s0, so that an input reaches so many outputs."""
+    """sparse >= 0: keep each weight with probability sparse / s0, so an input reaches about `sparse` outputs."""
     if filler.std < 0:
         raise ValueError(f"gaussian filler: expected std of 0 or more, got {filler.std}")
     tensor.normal_(filler.mean, filler.std, generator=generator)
@@ -82,7 +82,7 @@ def _gaussian(tensor: torch.Tensor, filler: FillerParameter, generator: torch.Ge
 
 def _bilinear(tensor: torch.Tensor) -> None:
     if tensor.ndim != 4 or tensor.shape[2] != tensor.shape[3]:
-        raise ValueError(f"bilinear filler: expected a square kernel in four sizes, got {tuple(tensor.shape)}")
+        raise ValueError(f"bilinear filler: expected four axes and a square kernel, got {tuple(tensor.shape)}")
     width = tensor.shape[3]
     factor = math.ceil(width / 2)
     centre = (width - 1) / (2 * factor)

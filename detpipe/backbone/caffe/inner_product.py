@@ -13,9 +13,9 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 class InnerProduct(nn.Module):
-    """(..., the axes from `axis` on, K numbers) -> (..., outputs): x W^T + b.
+    """x W^T + b, where all axes from `axis` on are flattened to K inputs: (..., K) -> (..., outputs).
 
-    weight: (outputs, K); transposed: (K, outputs), as Caffe stores it then.
+    weight: (outputs, K), or (K, outputs) if transposed, as Caffe stores it.
     """
 
     def __init__(self, inputs: int, outputs: int, axis: int, bias: bool, transposed: bool) -> None:
@@ -25,7 +25,7 @@ class InnerProduct(nn.Module):
         self.axis, self.transposed = axis, transposed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Not flatten: it can't tell -1 where there are no images.
+        # Not flatten, and no -1, because these fail for N = 0.
         x = x.reshape(*x.shape[: self.axis], self.weight.shape[0 if self.transposed else 1])
         return F.linear(x, self.weight.t() if self.transposed else self.weight, self.bias)
 
@@ -34,7 +34,7 @@ class InnerProduct(nn.Module):
 
 
 def build_inner_product(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """A fully connected layer on all axes from `axis` on."""
+    """Build a fully connected layer over all axes from `axis` on."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     settings = layer.inner_product_param

@@ -1,4 +1,4 @@
-"""What size a net's inputs have, as far as its text says."""
+"""The shapes of a net's inputs, as far as its prototxt states them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 def input_shapes(layer: LayerParameter, given: Sequence[int] | None) -> list[Shape]:
-    """A shape for each top of an input layer; `given`, (N, C, H, W), is the first's and beats the text.
+    """A shape for each top of an input layer. `given`, (N, C, H, W), overrides the first one.
 
-    Second tops are labels, (N,), but for layers that say every shape. Raises ValueError where neither says.
+    Second tops are labels (N,), unless the layer states all shapes. Raises ValueError if no shape is known.
     """
     stated = _stated(layer, 3)
     if given is not None:
@@ -20,7 +20,7 @@ def input_shapes(layer: LayerParameter, given: Sequence[int] | None) -> list[Sha
         labels = [(first[0], *shape[1:]) for shape in rest] or [(first[0],)] * (len(layer.top) - 1)
         return [first, *labels][: len(layer.top)]
     if stated is None:
-        raise ValueError("its size stands in its data, not in the text; give input_shape=(N, C, H, W)")
+        raise ValueError("expected an input size in the prototxt, got none; set input_shape=(N, C, H, W)")
     if len(stated) == 1:
         stated *= len(layer.top)
     if len(stated) != len(layer.top):

@@ -1,4 +1,4 @@
-"""Caffe's layers that join blobs, Eltwise and Concat, and that part them, Slice, Split and Silence."""
+"""Caffe's layers that join blobs (Eltwise, Concat) or split them (Slice, Split, Silence)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 10_000
 
 
 class Eltwise(nn.Module):
-    """PROD, SUM (each bottom times its coefficient) or MAX of blobs of one shape."""
+    """The element-wise PROD, SUM (each bottom times its coefficient) or MAX of blobs of the same shape."""
 
     def __init__(self, operation: str, coefficients: Sequence[float]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Eltwise(nn.Module):
 
 
 class Concat(nn.Module):
-    """Blobs one after the other along an axis."""
+    """Concatenates blobs along an axis."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Concat(nn.Module):
 
 
 class Slice(nn.Module):
-    """A blob cut along an axis into parts of the given sizes."""
+    """Splits a blob along an axis into parts of the given sizes."""
 
     def __init__(self, axis: int, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Slice(nn.Module):
 
 
 class Split(nn.Module):
-    """The same blob under several names; none for Silence."""
+    """Returns the same blob for each top; no tops for Silence."""
 
     def __init__(self, tops: int) -> None:
         super().__init__()
@@ -75,31 +75,31 @@ class Split(nn.Module):
 
 
 def build_eltwise(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Two or more blobs of one shape."""
+    """Build an Eltwise of two or more blobs of the same shape."""
     want_bottoms(bottoms, 2, MANY)
     want_tops(layer)
     settings = layer.eltwise_param
     operation = EltwiseParameter.EltwiseOp.Name(settings.operation)
     if any(shape != bottoms[0] for shape in bottoms):
-        raise ValueError(f"expected bottoms of one shape, got {sorted(set(bottoms))}")
+        raise ValueError(f"expected bottoms of the same shape, got {sorted(set(bottoms))}")
     if settings.coeff and (operation != "SUM" or len(settings.coeff) != len(bottoms)):
         raise ValueError(f"expected a coeff for each of {len(bottoms)} bottoms of a SUM, got {len(settings.coeff)}")
     return Built(Eltwise(operation, settings.coeff or [1.0] * len(bottoms)))
 
 
 def build_concat(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Blobs that differ at most along the axis."""
+    """Build a Concat of blobs that differ only along the axis."""
     want_bottoms(bottoms, 1, MANY)
     want_tops(layer)
     settings = layer.concat_param
     axis = axis_of(settings.concat_dim if settings.HasField("concat_dim") else settings.axis, len(bottoms[0]))
     if len({(*shape[:axis], *shape[axis + 1 :]) for shape in bottoms}) > 1:
-        raise ValueError(f"expected bottoms that differ along axis {axis} only, got {list(bottoms)[:4]}")
+        raise ValueError(f"expected bottoms that differ only along axis {axis}, got {list(bottoms)[:4]}")
     return Built(Concat(axis))
 
 
 def build_slice(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Cut at each slice_point, or in equal parts."""
+    """Build a Slice at each slice_point, or into equal parts."""
     want_bottoms(bottoms, 1)
     want_tops(layer, MANY)
     settings = layer.slice_param
@@ -110,17 +110,17 @@ def build_slice(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
         sizes = [b - a for a, b in pairwise(points)]
         if len(sizes) != tops or min(sizes) < 1:
             raise ValueError(
-                f"expected {tops - 1} rising slice_point below {size} for {tops} tops, got {points[1:-1][:9]}"
+                f"expected {tops - 1} ascending slice_point below {size} for {tops} tops, got {points[1:-1][:9]}"
             )
     else:
         if size % tops:
-            raise ValueError(f"expected a size that {tops} tops can share, got {size}")
+            raise ValueError(f"expected a size that is a multiple of {tops} tops, got {size}")
         sizes = [size // tops] * tops
     return Built(Slice(axis, sizes))
 
 
 def build_split(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Split (Caffe puts it in by itself, and some files keep it), and Silence, which takes all and gives nothing."""
+    """Build a Split (which Caffe inserts itself, and some files contain) or a Silence, which has no tops."""
     if layer.type == "Silence":
         want_bottoms(bottoms, 1, MANY)
         return Built(Split(0))

@@ -1,4 +1,4 @@
-"""Every type of layer that we know, and how it is built. To add one, write its builder and name it here."""
+"""The table of supported layer types and their builders. To add a type, write its builder and add a row here."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 INPUTS = ("Input", "Data", "ImageData", "MemoryData", "HDF5Data", "WindowData", "DummyData")
-"""Layers that have no bottom: their tops are what the caller gives."""
+"""Input layers without bottoms. Their tops are passed by the caller."""

@@ -1,4 +1,4 @@
-"""Caffe's files to a net, and back."""
+"""Loading a net from Caffe's files, and saving its weights."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def load_caffe(
     input_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
 ) -> Net:
-    """A net from its text and, where a file of weights is given, with them; `net(x)` gives its outputs by blob name.
+    """Load a net from a prototxt and, optionally, its weights. `net(x)` returns its outputs by blob name.
 
-    prototxt: a file, or a preset's name (see `presets`). train: the phase TRAIN, in training mode; else TEST, in
-    evaluation mode. level, stages: the rest of Caffe's net state. input_shape: (N, C, H, W) of the first input, for
-    texts that don't say it, or another size; N is free later. generator: draws what no weights are given for, by the
-    text's fillers; None is seeded with 0.
+    prototxt: a file or a preset's name (see `presets`). train: phase TRAIN, in training mode; else phase TEST, in
+    evaluation mode. level, stages: the rest of Caffe's net state. input_shape: (N, C, H, W) of the first input, if the
+    prototxt does not state it or for another size; N may differ later. generator: for the fillers of layers without
+    weights; None: one with seed 0.
 
-    Layers that the file has not keep their fillers' numbers, and are logged, as what only the file has is.
-    Raises FileNotFoundError; ValueError, naming file and layer, for a text or file that can't be read, a layer of an
-    unknown type, settings that don't go together, and weights of another shape.
+    Layers that the weight file lacks keep the values of their fillers. They are logged, and so are layers that only the
+    file has. Raises FileNotFoundError; ValueError, naming file and layer, for unreadable files, unknown layer types,
+    inconsistent settings, and weights of another shape.
     """
     path = find_prototxt(prototxt)
     return build_net(
@@ -65,7 +65,7 @@ def build_net(
     generator: torch.Generator | None = None,
     where: str = "net",
 ) -> Net:
-    """`load_caffe` of a net that is in memory, as `NetSpec.definition` gives it; it is not changed."""
+    """As `load_caffe`, from a definition in memory such as `NetSpec.definition`. The definition is not changed."""
     selected = select_layers(upgrade(definition, where), train=train, level=level, stages=stages)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
@@ -76,11 +76,10 @@ def build_net(
 
 
 def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
-    """Put blobs into the layers of the same name; returns the names of layers that the file has not.
+    """Copy blobs into the layers of the same name. Returns the names of layers that the file does not have.
 
-    Logs what either side lacks; errors begin with `where`.
-
-    Raises ValueError where a layer's blobs are of another number or shape, or no layer has any.
+    Layers that only one side has are logged. Raises ValueError, beginning with `where`, if a layer's blobs differ in
+    number or shape, or if no layer matches.
     """
     missing, loaded = [], set()
     for step in net.steps:
@@ -97,7 +96,8 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
         ):
             raise ValueError(
                 f"{where}: layer {name!r}: expected blobs of {[tuple(a.shape) for a in own]}, got "
-                f"{[b.shape for b in theirs]}; rename the layer to train it anew, or give the input size of the file"
+                f"{[b.shape for b in theirs]}; rename the layer to train it from scratch, or give the input size of "
+                "the file"
             )
         with torch.no_grad():
             for tensor, blob in zip(own, theirs, strict=True):
@@ -106,12 +106,12 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
     if not loaded:
         raise ValueError(f"{where}: expected weights of layers {missing[:4]}, got {list(blobs)[:4]}")
     if missing:
-        logger.warning("%s: not in the file, so left as the fillers made them: %s", where, ", ".join(missing))
+        logger.warning("%s: layers missing in the file, initialised by fillers: %s", where, ", ".join(missing))
     if unused := [name for name in blobs if name not in loaded]:
-        logger.warning("%s: not in the net, so left out: %s", where, ", ".join(unused))
+        logger.warning("%s: layers not in the net, ignored: %s", where, ", ".join(unused))
     return missing
 
 
 def save_caffemodel(net: Net, path: str | Path) -> None:
-    """Write the net's layers with their weights, whole or not at all; Caffe and `load_caffe` read the file."""
+    """Write the net's layers with their weights atomically. Caffe and `load_caffe` can read the file."""
     write_caffemodel(Path(path), net.definition, net.layer_blobs())

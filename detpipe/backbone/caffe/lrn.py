@@ -13,9 +13,9 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, LRNParameter
 
 
 class LRNWithinChannel(nn.Module):
-    """x / (1 + alpha / n^2 * sum of x^2 over n x n places)^beta, (N, C, H, W); outside of the map is 0.
+    """x / (1 + alpha / n^2 * sum of x^2 over n x n cells)^beta, (N, C, H, W), with zero padding.
 
-    As in Caffe, `k` has no part in it (lrn_layer.cpp builds it of a pooling and a power of shift 1).
+    As in Caffe, `k` is not used (lrn_layer.cpp builds this layer from a pooling and a Power with shift 1).
     """
 
     def __init__(self, size: int, alpha: float, beta: float) -> None:
@@ -31,7 +31,7 @@ class LRNWithinChannel(nn.Module):
 
 
 def build_lrn(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Across n channels x / (k + alpha / n * sum of x^2)^beta, torch's own; or within each channel."""
+    """Build an LRN across n channels, x / (k + alpha / n * sum of x^2)^beta, which torch has, or within channels."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     settings = layer.lrn_param

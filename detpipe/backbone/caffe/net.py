@@ -1,6 +1,6 @@
-"""A net of Caffe as a PyTorch module: its layers in their order, its blobs by name.
+"""A Caffe net as a PyTorch module.
 
-Blob: Caffe's word for a tensor that has a name in the net (a bottom or top of layers), and for a layer's parameters.
+Blob is Caffe's term for a named tensor in the net (a bottom or top of layers) and for a layer's parameters.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from detpipe.storage.caffe_blob import check_shape
 
 MAX_LAYERS = 4000
 MAX_PARAMETERS = 2**29
-"""Numbers in all layers, 2 GiB of float32: more than thrice VGG-19's. More is taken for a mistake, or an attack."""
+"""Largest number of parameters: 2 GiB in float32, over three times VGG-19. More is taken for an error or an attack."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A layer in the order of execution. module: its key in `Net.layers`.
 
-    cut: whether the gradient for each bottom ends here (propagate_down: false); the layer's parameters have theirs.
+    cut: for each bottom, whether the gradient stops here (propagate_down: false). Parameters still get gradients.
     """
 
     layer: LayerParameter
@@ -44,16 +44,17 @@ class Step:
 
 
 class Net(nn.Module):
-    """A net that was selected for a phase and brought to the newest form (see `upgrade`, `select_layers`).
+    """A Caffe net.
 
-    definition: that net. inputs: the shape of each input blob, as it was built. shapes: that of every blob.
-    layers: the modules, by the layers' names (with what torch allows in a name).
+    definition: the net, selected for a phase and in the newest format (see `upgrade`, `select_layers`). inputs: the
+    shape of each input blob at build time. shapes: the shape of every blob. layers: the modules by layer name; letters
+    that torch does not allow are replaced.
     """
 
     def __init__(
         self, definition: NetParameter, input_shape: Sequence[int] | None, generator: torch.Generator | None, where: str
     ) -> None:
-        """Parameters are what their fillers say. Raises ValueError, beginning with `where`, naming the layer."""
+        """Build the net and fill its parameters. Raises ValueError, which begins with `where` and names the layer."""
         super().__init__()
         if len(definition.layer) > MAX_LAYERS:
             raise ValueError(f"{where}: expected at most {MAX_LAYERS} layers, got {len(definition.layer)}")
@@ -79,11 +80,11 @@ class Net(nn.Module):
         self._share(where)
 
     def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The blobs that no layer takes as bottom, by name, in the order in which they are made.
+        """The output blobs, which no layer uses as a bottom, by name, in the order of execution.
 
-        inputs: (N, C, H, W) float in Caffe's scale and channel order, then, if there are, labels (N,), in the order
-        of `self.inputs`. Without labels, what needs them (losses, accuracies) is left out. N = 0 gives empty blobs.
-        Raises ValueError for no input, or more than there are.
+        inputs: in the order of `self.inputs`: images (N, C, H, W) float in Caffe's scale and channel order, then labels
+        (N,), if the net has them. Without labels, layers that need them (losses, accuracies) are skipped. N = 0 gives
+        empty blobs. Raises ValueError for no inputs or too many.
         """
         blobs = self._named(inputs)
         unused: dict[str, None] = {}
@@ -94,9 +95,9 @@ class Net(nn.Module):
         return {name: blobs[name] for name in unused}
 
     def named_blobs(self, names: Collection[str], *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The named blobs, as the last layer that writes each leaves it. Layers after the last named one don't run.
+        """The named blobs, after the last layer that writes each. Layers after the last of these do not run.
 
-        inputs: as of `forward`. Raises ValueError for a name that no layer makes from these inputs.
+        inputs: as in `forward`. Raises ValueError for a name that no layer computes from these inputs.
         """
         last = max((i for i, step in enumerate(self.steps) if set(step.tops) & set(names)), default=-1)
         blobs = self._named(inputs)
@@ -104,13 +105,13 @@ class Net(nn.Module):
             pass
         missing = [name for name in names if name not in blobs]
         if missing:
-            raise ValueError(f"expected blobs of {list(blobs)[-8:]}, ..., got {missing}")
+            raise ValueError(f"expected names of blobs such as {list(blobs)[-8:]}, got {missing}")
         return {name: blobs[name] for name in names}
 
     def loss(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The sum of the losses among the outputs, each times its loss_weight (1 for a loss that has none stated).
+        """The sum of the losses among the outputs, each times its loss_weight (1 by default).
 
-        Raises ValueError where there is none: the net has no loss, or the labels were not given.
+        Raises ValueError if there is no loss, because the net has none, or because no labels were given.
         """
         losses = [
             weight * outputs[top]
@@ -119,13 +120,13 @@ class Net(nn.Module):
             if weight and top in outputs
         ]
         if not losses:
-            raise ValueError(f"expected an output with a loss, got {list(outputs)}: give the labels too")
+            raise ValueError(f"expected an output with a loss, got {list(outputs)}; pass the labels too")
         return torch.stack([loss.sum() for loss in losses]).sum()
 
     def keep_only(self, names: Collection[str], end: int | None = None) -> None:
-        """Take out, for good, every layer that none of the named blobs depends on, and all from step `end` on.
+        """Remove all layers that the named blobs do not depend on, and all steps from `end` on.
 
-        Raises ValueError for a name that is no blob of the net.
+        Raises ValueError for a name that is not a blob of the net.
         """
         unknown = [name for name in names if name not in self.shapes]
         if unknown:
@@ -142,7 +143,7 @@ class Net(nn.Module):
         self.inputs = {name: shape for name, shape in self.inputs.items() if name in needed}
 
     def layer_blobs(self) -> dict[str, list[npt.NDArray[np.float32]]]:
-        """The parameters and statistics of each layer that has some, by its name: float32, in Caffe's order."""
+        """Parameters and statistics by layer name, float32, in Caffe's order. Layers without any are omitted."""
         return {
             step.layer.name: [tensor.detach().cpu().numpy() for tensor in blobs]
             for step in self.steps
@@ -150,9 +151,9 @@ class Net(nn.Module):
         }
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; 1 where none is stated.
+        """lr_mult and decay_mult of each parameter, by its name in `named_parameters`; 1 if not stated.
 
-        A shared parameter may have them stated in any layer; the first counts.
+        For a shared parameter the first layer that states a value counts.
         """
         stated: dict[str, ParamSpec] = {}
         names = {id(parameter): name for name, parameter in self.named_parameters()}
@@ -166,7 +167,7 @@ class Net(nn.Module):
         return {name: (spec.lr_mult, spec.decay_mult) for name, spec in stated.items()}
 
     def graph_module(self) -> GraphModule:
-        """The net as a torch.fx module on the same parameters: forward(*inputs) -> outputs, all inputs wanted."""
+        """The net as a torch.fx module with the same parameters; forward(*inputs) needs all inputs."""
         graph = Graph()
         nodes = {name: graph.placeholder(re.sub(r"\W", "_", name)) for name in self.inputs}
         unused: dict[str, None] = {}
@@ -187,16 +188,16 @@ class Net(nn.Module):
 
     @property
     def code(self) -> str:
-        """The forward pass as Python, a line a layer."""
+        """The forward pass as Python code, one line per layer."""
         return str(self.graph_module().code)
 
     def _named(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         if not 1 <= len(inputs) <= len(self.inputs):
-            raise ValueError(f"expected inputs {self.inputs}, got {len(inputs)}")
+            raise ValueError(f"expected the inputs {self.inputs}, got {len(inputs)} inputs")
         return dict(zip(self.inputs, inputs, strict=False))
 
     def _run(self, blobs: dict[str, torch.Tensor], steps: Sequence[Step]) -> Iterator[Step]:
-        """Run the layers whose bottoms are there; blobs take up their tops. A layer in place gives its name anew."""
+        """Run the layers whose bottoms exist, and add their tops to `blobs`. In-place layers overwrite their bottom."""
         for step in steps:
             if all(bottom in blobs for bottom in step.bottoms):
                 taken = [
@@ -213,17 +214,17 @@ class Net(nn.Module):
             for top, shape in zip(layer.top, shapes, strict=True):
                 check_shape(shape, f"top {top!r}")
                 if top in self.shapes:
-                    raise ValueError(f"expected tops of new names, got {top!r} again")
+                    raise ValueError(f"expected tops with new names, got {top!r} again")
                 self.inputs[top] = self.shapes[top] = shape
         except ValueError as error:
             raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
 
     def _add_layer(self, layer: LayerParameter, where: str) -> tuple[Step, Built]:
-        """Build a layer without memory for its numbers, and find its tops' shapes."""
+        """Build a layer on the meta device, and compute the shapes of its tops."""
         try:
             missing = [bottom for bottom in layer.bottom if bottom not in self.shapes]
             if missing:
-                raise ValueError(f"expected bottoms that layers before it make, got {missing}")
+                raise ValueError(f"expected bottoms that are tops of earlier layers, got {missing}")
             if len(layer.propagate_down) not in (0, len(layer.bottom)):
                 raise ValueError(
                     f"expected propagate_down for each of {len(layer.bottom)} bottoms, got {len(layer.propagate_down)}"
@@ -234,11 +235,11 @@ class Net(nn.Module):
             tops = _top_shapes(built.module, bottoms)
             again = [top for top in layer.top if top in self.shapes and top not in layer.bottom]
             if again or len(set(layer.top)) != len(layer.top):
-                raise ValueError(f"expected tops of new names, or of its bottoms, got {again or list(layer.top)} again")
+                raise ValueError(f"expected tops with new names, or its bottoms, got {again or list(layer.top)} again")
             for top, shape in zip(layer.top, tops, strict=True):
                 check_shape(shape, f"top {top!r}")
                 self.shapes[top] = shape
-        # What torch says of shapes and sizes that don't go together, on the meta device, where nothing else can fail.
+        # torch raises these for inconsistent shapes; on the meta device nothing else can fail.
         except (ValueError, RuntimeError, IndexError, TypeError, OverflowError) as error:
             raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
         name = _module_name(layer.name, self.layers)
@@ -263,7 +264,7 @@ class Net(nn.Module):
                     raise ValueError(f"{where}: layer {step.layer.name!r}: {error}") from error
 
     def _share(self, where: str) -> None:
-        """Parameters of one name (param { name }) become one: the first layer's."""
+        """Share parameters with the same name (param { name }): all layers use that of the first."""
         owners: dict[str, tuple[str, torch.Tensor]] = {}
         for step in self.steps:
             module = self.layers[step.module]
@@ -274,13 +275,13 @@ class Net(nn.Module):
                 if shared.shape != tensor.shape:
                     raise ValueError(
                         f"{where}: {step.layer.name!r} shares {spec.name!r} with {owner!r}: expected "
-                        f"{tuple(shared.shape)}, got {tuple(tensor.shape)} (PERMISSIVE sharing is not there)"
+                        f"{tuple(shared.shape)}, got {tuple(tensor.shape)} (PERMISSIVE sharing is not supported)"
                     )
                 setattr(module, attribute, shared)
 
 
 def blob_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """A layer's blobs in Caffe's order, by attribute."""
+    """A layer's blobs by attribute name, in Caffe's order."""
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
@@ -294,7 +295,7 @@ def _top_shapes(module: nn.Module, bottoms: Sequence[Shape]) -> list[Shape]:
 
 
 def _module_name(name: str, taken: nn.ModuleDict) -> str:
-    """The layer's name as torch allows it: not empty, no dots, no attribute of a module."""
+    """A valid module name for the layer: not empty, without dots, and not an attribute of a module."""
     name = name.replace(".", "_") or "layer"
     while name in taken or hasattr(taken, name):
         name += "_"
@@ -302,7 +303,7 @@ def _module_name(name: str, taken: nn.ModuleDict) -> str:
 
 
 def _loss_weights(layer: LayerParameter) -> list[float]:
-    """Of each top: as stated, else 1 for the first top of a loss."""
+    """The loss weight of each top: as stated, else 1 for the first top of a loss layer."""
     if layer.loss_weight:
         return list(layer.loss_weight)
     return [1.0] if layer.type.endswith("Loss") else []

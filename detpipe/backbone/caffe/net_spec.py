@@ -1,4 +1,4 @@
-"""Nets written in Python: layer by layer, printed as prototxt, or as the Python that writes them again."""
+"""Writing Caffe nets in Python, and printing them as prototxt or as Python code."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from detpipe.backbone.caffe.prototxt import parse_prototxt, to_prototxt, unknown
 from detpipe.backbone.caffe.upgrade import upgrade
 
 SETTINGS_OF = {"Deconvolution": "convolution_param", "SoftmaxWithLoss": "softmax_param"}
-"""Layers whose settings are not called after their type."""
+"""Layers whose settings are not named after their type."""
 
 Setting = object
-"""A number, string or bool; a list of them; a dict of a message's fields."""
+"""A number, string or bool, a list of these, or a dict with a message's fields."""
 
 
 class NetSpec:
-    """A net that grows by a layer a call; blobs are named by strings.
+    """A net to which each call adds a layer. Blobs are identified by name.
 
-    definition: the net so far, which `build_net` makes a module of.
+    definition: the net so far; `build_net` makes a module from it.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -31,28 +31,28 @@ class NetSpec:
 
     @classmethod
     def from_prototxt(cls, text: str, where: str = "prototxt") -> NetSpec:
-        """The net of a text, brought to Caffe's newest form. Errors as of `parse_prototxt` and `upgrade`."""
+        """The net of a prototxt, upgraded to Caffe's newest format. Raises as `parse_prototxt` and `upgrade`."""
         spec = cls()
         spec.definition = upgrade(parse_prototxt(text, where), where)
         return spec
 
     def input(self, name: str, shape: Sequence[int]) -> str:
-        """An input blob, (N, C, H, W) or (N,); returns its name."""
+        """Add an input blob, (N, C, H, W) or (N,). Returns its name."""
         return self.add("Input", name=name, shape=[{"dim": list(shape)}])
 
     def add(self, kind: str, *bottoms: str, name: str, top: str | None = None, **settings: Setting) -> str:
-        """A layer with one top, called as the layer unless `top` says otherwise; top=bottom is in place.
+        """Add a layer with one top. Returns the top's name.
 
-        settings: of the layer's own message (num_output=20), or of every layer (param, include, loss_param ...);
-        an enum by its name, a message as a dict. Returns the top's name. Raises ValueError for a type, a setting or a
-        value that there is not.
+        top: by default the layer's name; the name of the bottom for an in-place layer. settings: fields of the layer's
+        own message (num_output=20) or of all layers (param, include, loss_param ...); enums by name, messages as dicts.
+        Raises ValueError for an unknown type, setting or value.
         """
         return self.add_tops(kind, *bottoms, name=name, tops=[name if top is None else top], **settings)[0]
 
     def add_tops(
         self, kind: str, *bottoms: str, name: str, tops: Sequence[str], **settings: Setting
     ) -> tuple[str, ...]:
-        """`add` for a layer with any number of tops; returns their names."""
+        """As `add`, for a layer with any number of tops. Returns their names."""
         if kind not in BUILDERS and kind not in INPUTS:
             raise unknown_layer(name, kind, "NetSpec")
         layer = LayerParameter(name=name, type=kind, bottom=bottoms, top=tops)
@@ -66,18 +66,18 @@ class NetSpec:
         return tuple(tops)
 
     def prototxt(self) -> str:
-        """The net's text, which Caffe and `from_prototxt` read."""
+        """The net as prototxt, which Caffe and `from_prototxt` can read."""
         return to_prototxt(self.definition)
 
     def python(self) -> str:
-        """Python that builds the same net, a call a layer."""
+        """Python code that builds the same net, one call per layer."""
         lines = [f"net = NetSpec({self.definition.name!r})"]
         lines += [_call(layer) for layer in self.definition.layer]
         return "\n".join(lines) + "\n"
 
 
 def own_settings(kind: str) -> str | None:
-    """The field of LayerParameter with the settings of a type: inner_product_param of InnerProduct; None without."""
+    """The field of LayerParameter with the settings of a type (InnerProduct: inner_product_param); None without."""
     if kind in SETTINGS_OF:
         return SETTINGS_OF[kind]
     names = LayerParameter.DESCRIPTOR.fields_by_name
@@ -89,7 +89,7 @@ def _set(message: Message, key: str, value: Setting, where: str) -> None:
     if field is None:
         raise ValueError(f"{where}: expected a setting of {list(message.DESCRIPTOR.fields_by_name)}, got {key!r}")
     plain = list(value) if isinstance(value, tuple) else value
-    # A repeated field's default is an empty list; `label`, which said so, is on its way out of protobuf.
+    # The default of a repeated field is an empty list. (The attribute `label` is deprecated in protobuf.)
     if isinstance(field.default_value, list) and not isinstance(plain, list):
         plain = [plain]
     try:
@@ -99,7 +99,7 @@ def _set(message: Message, key: str, value: Setting, where: str) -> None:
 
 
 def _call(layer: LayerParameter) -> str:
-    """net.add(...) or net.add_tops(...), as `add` would have been called."""
+    """The call of net.add(...) or net.add_tops(...) that adds this layer."""
     fields = _plain(layer)
     own = own_settings(layer.type)
     settings: dict[str, Any] = {
@@ -118,7 +118,7 @@ def _call(layer: LayerParameter) -> str:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """The message's set fields as dicts, lists, numbers and strings; JSON's int64 as strings become numbers again."""
+    """The message's fields as dicts, lists, numbers and strings. int64, strings in JSON, are converted to numbers."""
     found: Mapping[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return {key: _numbers(key, value) for key, value in found.items()}
 

@@ -1,4 +1,4 @@
-"""Which layers a net has: the rules of `include` and `exclude` (Caffe's Net::FilterNet and StateMeetsRule)."""
+"""Selecting layers by the rules `include` and `exclude` (Caffe's Net::FilterNet and StateMeetsRule)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, NetParameter, N
 
 
 def select_layers(net: NetParameter, *, train: bool, level: int = 0, stages: Collection[str] = ()) -> NetParameter:
-    """A copy of the net with the layers of that phase, level and those stages; they are put into its `state` too.
+    """A copy of the net with the layers for a phase, level and stages, which are also stored in its `state`.
 
-    A layer with neither rule is in; with `include` where one of its rules is met; with `exclude` where none is.
-    Raises ValueError for a layer with both.
+    A layer with `include` is kept if one of its rules is met. A layer with `exclude` is kept if none is met. A layer
+    without rules is always kept. Raises ValueError for a layer with both.
     """
     state = NetState(phase=Phase.TRAIN if train else Phase.TEST, level=level, stage=sorted({*net.state.stage, *stages}))
     selected = NetParameter()
@@ -23,7 +23,7 @@ def select_layers(net: NetParameter, *, train: bool, level: int = 0, stages: Col
 
 
 def is_included(layer: LayerParameter, state: NetState) -> bool:
-    """Whether a layer is in the net in that state."""
+    """Whether a layer is part of the net in this state."""
     if layer.include and layer.exclude:
         raise ValueError(f"layer {layer.name!r}: expected include or exclude, got both")
     if layer.include:
@@ -32,7 +32,7 @@ def is_included(layer: LayerParameter, state: NetState) -> bool:
 
 
 def meets(state: NetState, rule: NetStateRule) -> bool:
-    """Whether the state has the rule's phase, a level within its bounds, all of its stages, none of its not_stages."""
+    """Whether the state has the rule's phase, a level in its range, all of its stages, and none of its not_stages."""
     return (
         (not rule.HasField("phase") or rule.phase == state.phase)
         and (not rule.HasField("min_level") or state.level >= rule.min_level)

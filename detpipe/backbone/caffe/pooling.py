@@ -1,7 +1,7 @@
-"""Caffe's Pooling: windows that reach over the border, by its own rules (pooling_layer.cpp).
+"""Caffe's Pooling, whose last windows may reach over the border (pooling_layer.cpp).
 
-For each of height and width, of size i, with kernel k, stride s, pad p, there are ceil((i + 2p - k) / s) + 1 windows;
-where there is padding, the last is dropped if it would begin beyond i + p (the clip). torch's ceil_mode always clips.
+For an axis of size i with kernel k, stride s and padding p, there are ceil((i + 2p - k) / s) + 1 windows. If there is
+padding, the last window is dropped if it would start beyond i + p. torch's ceil_mode drops it without padding too.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, PoolingParamete
 from detpipe.storage.caffe_blob import check_shape
 
 LOWEST = torch.finfo(torch.float32).min
-"""What a window that lies outside gives in MAX: Caffe's -FLT_MAX."""
+"""The maximum of a window that is completely outside: Caffe's -FLT_MAX."""
 
 Pair = tuple[int, int]
 
 
 class Pooling(nn.Module):
-    """(N, C, H, W) -> (N, C, windows high, windows wide), the largest number of each window or its average.
+    """(N, C, H, W) -> (N, C, H', W'), the maximum or average of each window.
 
-    An average divides by the part of the window within H + 2p and W + 2p, padding included, real or not. In MAX,
-    padding never wins. A window wholly outside gives -FLT_MAX, or NaN in AVE, as in Caffe.
+    An average divides by the number of cells of the window within H + 2p and W + 2p, including padding. A maximum
+    ignores padding. A window that is completely outside gives -FLT_MAX for MAX and NaN for AVE, as in Caffe.
     """
 
     def __init__(self, average: bool, kernel: Pair, stride: Pair, pad: Pair, floor: bool = False) -> None:
@@ -36,7 +36,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = self.output_size(x.shape[2], x.shape[3])
-        if self._is_torchs(x.shape[2], x.shape[3], height, width):
+        if self._is_supported_by_torch(x.shape[2], x.shape[3], height, width):
             if self.average:
                 return F.avg_pool2d(x, self.kernel, self.stride, self.pad, not self.floor, count_include_pad=True)
             return F.max_pool2d(x, self.kernel, self.stride, self.pad, ceil_mode=not self.floor)
@@ -47,7 +47,7 @@ class Pooling(nn.Module):
         return sums / self._divisors(unpadded, x)
 
     def output_size(self, height: int, width: int) -> Pair:
-        """Windows along height and width of an input of that size. Raises ValueError for a kernel that is larger."""
+        """(H', W') for an input of this size. Raises ValueError if the input is smaller than the kernel."""
         rounded = [
             (size + 2 * p - k) // s + 1 if self.floor else ceil((size + 2 * p - k) / s) + 1
             for size, k, s, p in zip((height, width), self.kernel, self.stride, self.pad, strict=True)
@@ -64,26 +64,26 @@ class Pooling(nn.Module):
     def extra_repr(self) -> str:
         return f"{'AVE' if self.average else 'MAX'}, kernel={self.kernel}, stride={self.stride}, pad={self.pad}"
 
-    def _is_torchs(self, height: int, width: int, high: int, wide: int) -> bool:
-        """Whether torch's pooling does the same: it wants at most half a kernel of padding, and clips always."""
+    def _is_supported_by_torch(self, height: int, width: int, high: int, wide: int) -> bool:
+        """Whether torch's pooling gives the same: it allows padding up to half the kernel, and drops outer windows."""
         for size, n, k, s, p in zip((height, width), (high, wide), self.kernel, self.stride, self.pad, strict=True):
             if 2 * p > k or k > size + 2 * p or (n - 1) * s >= size + p:
                 return False
         return True
 
     def _padded(self, x: torch.Tensor, high: int, wide: int) -> torch.Tensor:
-        """The input with its padding, and so much more below and on the right as the last windows reach over."""
+        """The input with its padding, and with more at the bottom and right if the last windows reach further."""
         rest = [
             (n - 1) * s + k - size - p
             for n, s, k, size, p in zip((high, wide), self.stride, self.kernel, x.shape[2:], self.pad, strict=True)
         ]
-        # Few windows, far apart, may yet need a padding that no memory holds.
+        # A large stride may need padding that does not fit into memory.
         check_shape((*x.shape[:2], *(sum(r) for r in zip(x.shape[2:], self.pad, rest, strict=True))), "padded input")
         value = 0.0 if self.average else LOWEST
         return F.pad(x, (self.pad[1], rest[1], self.pad[0], rest[0]), value=value)
 
     def _divisors(self, unpadded: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
-        """(windows high, windows wide): how many places of each window count."""
+        """The divisor of each window's average: (H', W')."""
         sides = []
         for axis, (k, s, p) in enumerate(zip(self.kernel, self.stride, self.pad, strict=True), start=2):
             size = unpadded.shape[axis]
@@ -93,7 +93,7 @@ class Pooling(nn.Module):
 
 
 class GlobalPooling(nn.Module):
-    """(N, C, H, W) -> (N, C, 1, 1): one window over everything, whatever its size."""
+    """(N, C, H, W) -> (N, C, 1, 1): one window over the whole map, of any size."""
 
     def __init__(self, average: bool) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class GlobalPooling(nn.Module):
 
 
 def build_pooling(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """MAX and AVE over windows, or over everything."""
+    """Build a MAX or AVE pooling over windows or over the whole map."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     settings = layer.pooling_param
@@ -120,7 +120,7 @@ def build_pooling(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     stride, pad = _pair(settings, "stride") or (1, 1), _pair(settings, "pad") or (0, 0)
     if settings.global_pooling:
         if kernel or stride != (1, 1) or pad != (0, 0):
-            raise ValueError("expected global_pooling without kernel, stride and pad")
+            raise ValueError("expected global_pooling without kernel, stride and pad, got both")
         return Built(GlobalPooling(average))
     if kernel is None:
         raise ValueError("expected kernel_size, kernel_h and kernel_w, or global_pooling, got none")
@@ -132,11 +132,11 @@ def build_pooling(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def _pair(settings: PoolingParameter, name: str) -> Pair | None:
-    """A setting for height and width, from kernel_size or from kernel_h and kernel_w; None where neither is given."""
+    """A setting for height and width, from kernel_size or from kernel_h and kernel_w; None if neither is given."""
     field = "kernel_size" if name == "kernel" else name
     sides = [side for side in (f"{name}_h", f"{name}_w") if settings.HasField(side)]
     if sides and (len(sides) < 2 or settings.HasField(field)):
-        raise ValueError(f"expected {field}, or both {name}_h and {name}_w")
+        raise ValueError(f"expected {field}, or both {name}_h and {name}_w, got a mixture")
     if sides:
         return getattr(settings, sides[0]), getattr(settings, sides[1])
     value = getattr(settings, field)

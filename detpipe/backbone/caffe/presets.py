@@ -1,6 +1,6 @@
-"""Nets that come with detpipe, as prototxt written from their papers.
+"""Nets included in detpipe as prototxt files, written from their papers.
 
-Layers bear the names under which their weights were published, so that those .caffemodel files fit.
+Layers have the names of the published weights, so these .caffemodel files can be loaded.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ PRESETS = ("alexnet", "caffenet", "googlenet", "lenet", "vgg16")
 
 
 def preset(name: str) -> Path:
-    """The prototxt of that name. Raises ValueError for another."""
+    """The prototxt of a preset. Raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"expected one of {', '.join(PRESETS)}, got {name!r}")
     return FOLDER / f"{name}.prototxt"
 
 
 def find_prototxt(name_or_path: str | Path) -> Path:
-    """A preset by its name, or the path of a file. Raises FileNotFoundError where it is neither."""
+    """The prototxt of a preset's name or a path. Raises FileNotFoundError if it is neither."""
     if str(name_or_path) in PRESETS:
         return preset(str(name_or_path))
     path = Path(name_or_path)

@@ -1,4 +1,4 @@
-"""Nets as text: .prototxt, protobuf's text format of a NetParameter."""
+"""Reading and writing .prototxt files: a NetParameter in protobuf's text format."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
 
 MAX_TEXT = 2**20
-"""Bytes of a text. ResNet-152's has a tenth; the parser makes about a megabyte a second of it."""
+"""Largest prototxt in bytes. That of ResNet-152 has a tenth of it; the parser reads about 1 MB per second."""
 MAX_DEPTH = 16
-"""Braces within braces. Caffe's own messages go five deep."""
+"""Deepest nesting of braces. Caffe's messages have five levels."""
 
 TOKEN = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[{}<>]")
 
 
 def read_prototxt(path: Path) -> NetParameter:
-    """The net in a file. Raises FileNotFoundError; ValueError as `parse_prototxt` does."""
+    """Read the net in a file. Raises FileNotFoundError; ValueError as `parse_prototxt`."""
     if not path.is_file():
         raise FileNotFoundError(f"no such prototxt: {path}")
     with path.open("rb") as file:
@@ -34,10 +34,10 @@ def read_prototxt(path: Path) -> NetParameter:
 
 
 def parse_prototxt(text: str, where: str = "prototxt") -> NetParameter:
-    """The net that a text describes, as it stands there: V1 layers stay V1 (see `upgrade`). No text, no layers.
+    """Parse a prototxt without upgrading it: V1 layers stay V1 (see `upgrade`). An empty text gives no layers.
 
-    Raises ValueError, beginning with `where`: line and column of what can't be read; the name and type of a layer
-    that we don't know; a text longer than MAX_TEXT or deeper than MAX_DEPTH.
+    Raises ValueError, beginning with `where`, for a syntax error (with line and column), an unknown layer type (with
+    the layer's name), and for a text longer than MAX_TEXT or nested deeper than MAX_DEPTH.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT:
         raise ValueError(f"{where}: expected a prototxt of at most {MAX_TEXT} bytes, got more")
@@ -47,20 +47,20 @@ def parse_prototxt(text: str, where: str = "prototxt") -> NetParameter:
         text_format.Parse(text, net)
     except text_format.ParseError as error:
         _raise_for_unknown_layer(text, where, error)
-        raise ValueError(f"{where}: expected a net of Caffe, line:column {error}") from error
+        raise ValueError(f"{where}: expected a Caffe net, got an error at line:column {error}") from error
     return net
 
 
 def to_prototxt(net: NetParameter) -> str:
-    """The text of a net, which `parse_prototxt` reads back as the same."""
+    """The net as text; `parse_prototxt` reads the same net from it."""
     return text_format.MessageToString(net)
 
 
 def unknown_layer(name: str, kind: str, where: str) -> ValueError:
-    """The error for a layer of a type that we don't know."""
+    """The error for an unknown layer type."""
     return ValueError(
         f"{where}: layer {name!r} has the type {kind!r}, which detpipe doesn't know; "
-        "leave it out, or build the net in PyTorch"
+        "remove it, or build the net in PyTorch"
     )
 
 
@@ -69,11 +69,11 @@ def _check_depth(text: str, where: str) -> None:
     for token in TOKEN.finditer(text):
         depth += {"{": 1, "<": 1, "}": -1, ">": -1}.get(token.group(), 0)
         if depth > MAX_DEPTH:
-            raise ValueError(f"{where}: expected braces at most {MAX_DEPTH} deep, got more")
+            raise ValueError(f"{where}: expected at most {MAX_DEPTH} nested braces, got more")
 
 
 def _raise_for_unknown_layer(text: str, where: str, error: Exception) -> None:
-    """A layer type of another Caffe has settings that ours hasn't: name the layer rather than its first setting."""
+    """Layer types of other Caffe versions have unknown settings: name the unknown layer, not its first setting."""
     net = NetParameter()
     try:
         text_format.Parse(text, net, allow_unknown_field=True)

@@ -1,4 +1,4 @@
-"""Caffe's Flatten and Reshape: the same numbers in other shapes."""
+"""Caffe's Flatten and Reshape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 class Flatten(nn.Module):
-    """The axes from `first` to `last`, both included, become one."""
+    """Flattens the axes from `first` to `last`, both included, into one."""
 
     def __init__(self, first: int, last: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Flatten(nn.Module):
 
 
 class Reshape(nn.Module):
-    """The axes from `first` up to `end` become `sizes`: 0 keeps the size of that place, -1 is what is left."""
+    """Reshapes the axes from `first` up to, not including, `end` to `sizes`: 0 keeps the size, -1 is inferred."""
 
     def __init__(self, first: int, end: int, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class Reshape(nn.Module):
         return x.reshape(self.output_shape(tuple(x.shape)))
 
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape that one becomes. Raises ValueError where the numbers don't come out."""
+        """The output shape for an input shape. Raises ValueError if the numbers of elements differ."""
         sizes = [shape[self.first + i] if size == 0 else size for i, size in enumerate(self.sizes)]
         around = (*shape[: self.first], *shape[self.end :])
         if -1 in sizes:
             known = count(around) * count([size for size in sizes if size != -1])
-            # Without images nothing can be divided: what is left is found from the axes that are reshaped.
+            # For N = 0 the size can't be found by division, so it is inferred from the reshaped axes only.
             if known == 0:
                 inside = count([s for s in shape[self.first : self.end] if s])
                 left = inside // max(1, count([s for s in sizes if s > 0]))
@@ -50,7 +50,7 @@ class Reshape(nn.Module):
             sizes[sizes.index(-1)] = left
         new = (*shape[: self.first], *sizes, *shape[self.end :])
         if count(new) != count(shape):
-            raise ValueError(f"expected {shape} in the shape {self.sizes}, which holds another number of numbers")
+            raise ValueError(f"expected sizes with as many elements as {shape}, got {self.sizes}")
         return new
 
     def extra_repr(self) -> str:
@@ -58,7 +58,7 @@ class Reshape(nn.Module):
 
 
 def build_flatten(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """From `axis` to `end_axis`."""
+    """Build a Flatten of the axes from `axis` to `end_axis`."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     ndim = len(bottoms[0])
@@ -70,7 +70,7 @@ def build_flatten(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def build_reshape(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """num_axes axes from `axis` on (-1: all); a negative axis counts from behind the last."""
+    """Build a Reshape of num_axes axes from `axis` on (-1: all). A negative axis counts from the end; -1 is the end."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     settings, ndim = layer.reshape_param, len(bottoms[0])
@@ -81,5 +81,5 @@ def build_reshape(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
     sizes = list(settings.shape.dim)
     kept = [i for i, size in enumerate(sizes) if size == 0]
     if any(size < -1 for size in sizes) or sizes.count(-1) > 1 or any(first + i >= ndim for i in kept):
-        raise ValueError(f"expected sizes of 0 or more, one -1 at most, 0 only where there is an axis, got {sizes[:9]}")
+        raise ValueError(f"expected sizes >= 0, at most one -1, and 0 only for an existing axis, got {sizes[:9]}")
     return Built(Reshape(first, end, sizes))

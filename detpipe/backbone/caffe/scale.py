@@ -1,4 +1,4 @@
-"""Caffe's Scale and Bias: a blob multiplied by, or added to, a smaller one that is learnt or comes as second bottom."""
+"""Caffe's Scale and Bias: multiply by, or add, a smaller blob, which is a parameter or the second bottom."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter
 
 
 class Scale(nn.Module):
-    """x * weight + bias; both of the shape of x's axes from `axis` on, as many as they have. Either may be None.
+    """x * weight + bias, broadcast along x's axes from `axis` on. Either may be None.
 
-    With a second bottom the weight is that bottom.
+    With a second bottom, that bottom is the weight.
     """
 
     def __init__(self, axis: int, weight: Shape | None, bias: Shape | None) -> None:
@@ -34,7 +34,7 @@ class Scale(nn.Module):
 
 
 class AddBottom(nn.Module):
-    """x + y, y along x's axes from `axis` on: Bias with two bottoms."""
+    """x + y, where y is broadcast along x's axes from `axis` on: Bias with two bottoms."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class AddBottom(nn.Module):
 
 
 def build_scale(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """A learnt scale, 1 unless a filler is given, and perhaps a shift."""
+    """Build a Scale: a learned factor, initially 1 unless a filler is given, and optionally a learned bias."""
     want_bottoms(bottoms, 1, 2)
     want_tops(layer)
     settings = layer.scale_param
@@ -59,7 +59,7 @@ def build_scale(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def build_bias(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """A learnt shift, or the second bottom as one."""
+    """Build a Bias: a learned one, or the second bottom."""
     want_bottoms(bottoms, 1, 2)
     want_tops(layer)
     settings = layer.bias_param
@@ -71,23 +71,23 @@ def build_bias(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
 
 
 def _axis(bottoms: Sequence[Shape], axis: int) -> int:
-    """The first axis that the smaller blob lies along; 0 for a second bottom of one number, which lies along none."""
+    """The first axis of the smaller blob; 0 for a scalar second bottom, which has no axes."""
     return 0 if len(bottoms) == 2 and not bottoms[1] else axis_of(axis, len(bottoms[0]) or 1)
 
 
 def _covered(bottoms: Sequence[Shape], axis: int, num_axes: int) -> Shape:
-    """The shape of the smaller blob: `num_axes` of the first bottom's axes, -1 all from `axis` on; 0 is one number."""
+    """The shape of the smaller blob: `num_axes` axes of the first bottom from `axis` on; -1: all, 0: a scalar."""
     first = bottoms[0]
     if len(bottoms) == 2:
         num_axes = len(bottoms[1])
     end = len(first) if num_axes == -1 else axis + num_axes
     if num_axes < -1 or end > len(first):
-        raise ValueError(f"expected axes {axis} to {end} of {first}, which has not so many")
+        raise ValueError(f"expected axes {axis} to {end}, got the shape {first} with fewer axes")
     if len(bottoms) == 2 and bottoms[1] != first[axis:end]:
-        raise ValueError(f"expected a second bottom of {first[axis:end]}, got {bottoms[1]}")
+        raise ValueError(f"expected a second bottom of shape {first[axis:end]}, got {bottoms[1]}")
     return first[axis:end]
 
 
 def _aligned(y: torch.Tensor, axis: int, ndim: int) -> torch.Tensor:
-    """y with ones behind its axes, so that it lies along those from `axis` on."""
+    """y with axes of size 1 appended, so that it is broadcast along the axes from `axis` on."""
     return y.reshape(*y.shape, *[1] * (ndim - axis - y.ndim)) if y.ndim else y

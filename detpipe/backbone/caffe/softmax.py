@@ -1,7 +1,7 @@
 """Caffe's Softmax, SoftmaxWithLoss and Accuracy.
 
-C: classes, along `axis`. A label stands for each place of the other axes, in their order: (N,), (N, 1, H, W) or
-whatever holds as many numbers.
+C: number of classes, along `axis`. There is one label for each position of the other axes, in their order. Labels may
+have any shape with this number of elements, such as (N,) or (N, 1, H, W).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from detpipe.backbone.caffe.built import Built, Shape, axis_of, count, positive,
 from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, LossParameter
 
 LOG_SMALLEST = math.log(torch.finfo(torch.float32).tiny)
-"""Caffe takes the logarithm of no probability below FLT_MIN, so that no loss is above 87.3."""
+"""Caffe clamps probabilities at FLT_MIN before the logarithm, so a loss is at most 87.3."""
 
 
 class SoftmaxWithLoss(nn.Module):
-    """Scores and labels -> the mean of -log(probability of the label), and the probabilities where a second top is.
+    """Scores and labels -> the mean of -log(probability of the label), and optionally the probabilities.
 
-    normalization: VALID divides by the labels that count, FULL by all, BATCH_SIZE by the places before `axis`, NONE
-    by 1; never by less than 1. A label of ignore_label counts nothing. N = 0 gives 0.
+    normalization: the divisor of the sum: VALID: number of labels that are not ignored. FULL: number of all labels.
+    BATCH_SIZE: number of elements of the axes before `axis`. NONE: 1. It is at least 1. Labels equal to ignore_label
+    are ignored. N = 0 gives 0.
     """
 
     def __init__(self, axis: int, normalization: str, ignore_label: int | None, with_probability: bool) -> None:
@@ -36,7 +37,7 @@ class SoftmaxWithLoss(nn.Module):
         logs = F.log_softmax(scores, self.axis)
         labels, counted = _labels(scores, labels, self.axis, self.ignore_label)
         chosen = logs.movedim(self.axis, -1).flatten(0, -2).gather(1, labels[:, None])[:, 0]
-        # Caffe's limit is in the value alone: its gradient is always probability minus truth.
+        # Caffe clamps only the value. The gradient is always probability minus target.
         chosen = chosen + (chosen.clamp(min=LOG_SMALLEST) - chosen).detach()
         loss = -(chosen * counted).sum() / self._divisor(scores, counted)
         return (loss, logs.exp()) if self.with_probability else loss
@@ -57,9 +58,9 @@ class SoftmaxWithLoss(nn.Module):
 
 
 class Accuracy(nn.Module):
-    """Scores and labels -> the share of places whose label is among the top_k scores. N = 0 gives 0.
+    """Scores and labels -> the share of labels that are among the top_k scores. N = 0 gives 0.
 
-    A score that equals the label's counts as better, so that equal scores everywhere are no success.
+    A score equal to that of the label counts as better, so constant scores are not counted as correct.
     """
 
     def __init__(self, axis: int, top_k: int, ignore_label: int | None) -> None:
@@ -77,20 +78,20 @@ class Accuracy(nn.Module):
 
 
 def build_softmax(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """Probabilities along `axis`."""
+    """Build a softmax along `axis`."""
     want_bottoms(bottoms, 1)
     want_tops(layer)
     return Built(nn.Softmax(axis_of(layer.softmax_param.axis, len(bottoms[0]))))
 
 
 def build_softmax_with_loss(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """The loss, and the probabilities as a second top."""
+    """Build the loss. The probabilities are an optional second top."""
     want_bottoms(bottoms, 2)
     want_tops(layer, 2)
     settings = layer.loss_param
     axis = axis_of(layer.softmax_param.axis, len(bottoms[0]))
     _check_labels(bottoms, axis)
-    # `normalize` is the older setting; the newer one wins.
+    # `normalize` is Caffe's older setting; `normalization` takes precedence.
     if settings.HasField("normalize") and not settings.HasField("normalization"):
         normalization = "VALID" if settings.normalize else "BATCH_SIZE"
     else:
@@ -100,7 +101,7 @@ def build_softmax_with_loss(layer: LayerParameter, bottoms: Sequence[Shape]) -> 
 
 
 def build_accuracy(layer: LayerParameter, bottoms: Sequence[Shape]) -> Built:
-    """The accuracy; Caffe's second top, by class, is not there."""
+    """Build the accuracy. Caffe's second top, the accuracy per class, is not supported."""
     want_bottoms(bottoms, 2)
     want_tops(layer)
     settings = layer.accuracy_param
@@ -121,7 +122,7 @@ def _check_labels(bottoms: Sequence[Shape], axis: int) -> None:
 def _labels(
     scores: torch.Tensor, labels: torch.Tensor, axis: int, ignored: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The labels in a row (int64, 0 in the place of an ignored one), and which of them count, as floats."""
+    """The labels as a vector (int64, 0 for ignored ones), and 1.0 for each label that counts, 0.0 for ignored ones."""
     labels = labels.reshape(-1).to(torch.int64)
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     labels = labels.where(counted, 0)

@@ -1,6 +1,6 @@
-"""Nets in Caffe's older forms, brought to the newest: V1 layers, inputs outside of layers, settings that moved.
+"""Upgrading nets from older Caffe formats: V1 layers, inputs outside of layers, and moved settings.
 
-What Caffe does itself when it reads a file (upgrade_proto.cpp), but for V0, its first form, which is refused.
+Caffe does the same when it reads a file (upgrade_proto.cpp). Its first format, V0, is not supported.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ V1_TYPES = {
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
 }
-"""The type's name of today for each number of V1."""
+"""The current type name for each V1 type."""
 
 MOVED = ("scale", "mean_file", "crop_size", "mirror")
-"""Settings of data layers that now stand in transform_param."""
+"""Settings of data layers that are in transform_param now."""
 
 
 def upgrade(net: NetParameter, where: str = "net") -> NetParameter:
-    """A copy of the net in the newest form: everything in `layer`, inputs as Input layers, in front.
+    """A copy of the net in the newest format: all layers in `layer`, and inputs as Input layers before them.
 
-    Raises ValueError, beginning with `where`, for a net with both forms of layers, or with inputs whose sizes don't
-    fit their number.
+    Raises ValueError, beginning with `where`, for a net with both formats of layers, and if the number of input shapes
+    does not match the number of inputs.
     """
     if net.layer and net.layers:
         raise ValueError(f"{where}: expected layers as `layer` or as `layers`, got both")
@@ -112,7 +112,7 @@ def _from_v1(old: V1LayerParameter) -> LayerParameter:
 
 
 def _param_specs(old: V1LayerParameter) -> list[ParamSpec]:
-    """Names, sharing and multipliers of the blobs: three lists in V1, one now."""
+    """Names, sharing and multipliers of the blobs: separate lists in V1, one list now."""
     specs = []
     for i in range(max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))):
         spec = ParamSpec()
@@ -140,7 +140,7 @@ def _move_transform(layer: LayerParameter) -> None:
 
 
 def _still_statistics(layer: LayerParameter) -> None:
-    """BatchNorm's three blobs once had to be given their multipliers; whatever those say, nothing learns them."""
+    """Set the multipliers of BatchNorm's statistics to 0. Old files state others, which have no effect in Caffe."""
     if layer.type == "BatchNorm" and len(layer.param) == 3:
         for spec in layer.param:
             spec.lr_mult = spec.decay_mult = 0

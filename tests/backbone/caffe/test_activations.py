@@ -11,7 +11,7 @@ X = torch.tensor([[-2.0, 0.0, 3.0]])
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
+    ("layer", "wanted"),
     [
         ('type: "ReLU"', [0, 0, 3]),
         ('type: "ReLU" relu_param { negative_slope: 0.5 }', [-1, 0, 3]),

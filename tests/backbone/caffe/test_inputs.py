@@ -13,7 +13,7 @@ def shapes(layer: str, given: tuple[int, ...] | None = None, tops: int = 2) -> l
 
 
 @pytest.mark.parametrize(
-    ("layer", "expected"),
+    ("layer", "wanted"),
     [
         ('type: "Input" input_param { shape { dim: 2 dim: 3 } }', [(2, 3), (2, 3)]),
         ('type: "Input" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } }', [(2, 3), (2,)]),
@@ -39,7 +39,7 @@ def test_a_given_shape_beats_the_text() -> None:
 
 def test_nobody_says() -> None:
     for layer in ('type: "Data"', 'type: "HDF5Data"', 'type: "Input"'):
-        with pytest.raises(ValueError, match=r"give input_shape=\(N, C, H, W\)"):
+        with pytest.raises(ValueError, match=r"input_shape=\(N, C, H, W\)"):
             shapes(layer)
     with pytest.raises(ValueError, match="a shape for each of 3 tops, got 2"):
         shapes('type: "Input" input_param { shape { dim: 2 } shape { dim: 2 } }', tops=3)

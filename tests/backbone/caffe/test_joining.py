@@ -9,7 +9,7 @@ A, B = torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])
 
 
 @pytest.mark.parametrize(
-    ("setting", "expected"),
+    ("setting", "wanted"),
     [
         ("", [4, 7]),
         ("operation: SUM coeff: 1 coeff: -2", [-5, 1]),
@@ -57,13 +57,17 @@ def test_split_and_silence() -> None:
 @pytest.mark.parametrize(
     ("layer", "shapes", "wrong"),
     [
-        ('type: "Eltwise"', [(1, 2), (1, 3)], "one shape"),
+        ('type: "Eltwise"', [(1, 2), (1, 3)], "the same shape"),
         ('type: "Eltwise"', [(1, 2)], "bottoms, got 1"),
         ('type: "Eltwise" eltwise_param { coeff: 1 }', [(1, 2), (1, 2)], "a coeff for each"),
-        ('type: "Concat"', [(1, 2), (2, 2)], "differ along axis 1 only"),
-        ('type: "Slice" top: "p" top: "q"', [(1, 3)], "2 tops can share"),
-        ('type: "Slice" top: "p" top: "q" slice_param { slice_point: 3 }', [(1, 3)], "rising slice_point"),
-        ('type: "Slice" top: "p" top: "q" slice_param { slice_point: 1 slice_point: 2 }', [(1, 3)], "rising"),
+        ('type: "Concat"', [(1, 2), (2, 2)], "differ only along axis 1"),
+        ('type: "Slice" top: "p" top: "q"', [(1, 3)], "multiple of 2 tops"),
+        ('type: "Slice" top: "p" top: "q" slice_param { slice_point: 3 }', [(1, 3)], "slice_point below"),
+        (
+            'type: "Slice" top: "p" top: "q" slice_param { slice_point: 1 slice_point: 2 }',
+            [(1, 3)],
+            "slice_point below",
+        ),
     ],
 )
 def test_wrong_settings(layer: str, shapes: list[tuple[int, ...]], wrong: str) -> None:

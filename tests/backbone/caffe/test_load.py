@@ -72,8 +72,8 @@ def test_what_either_side_lacks_is_logged(tmp_path: Path, caplog: pytest.LogCapt
         fresh = build_net(parse_prototxt(SMALL.replace('name: "fc"', 'name: "fc_new"')), tmp_path / "w.caffemodel")
     assert torch.equal(net.layers["fc"].weight, source.layers["fc"].weight)
     assert torch.equal(fresh.layers["conv"].weight, source.layers["conv"].weight)
-    assert "not in the file, so left as the fillers made them: fc_new" in caplog.text
-    assert "not in the net, so left out: fc" in caplog.text
+    assert "missing in the file, initialised by fillers: fc_new" in caplog.text
+    assert "not in the net, ignored: fc" in caplog.text
 
 
 def test_weights_of_another_net(tmp_path: Path) -> None:

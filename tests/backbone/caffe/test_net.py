@@ -44,7 +44,7 @@ def test_outputs_are_the_blobs_that_nobody_takes() -> None:
     assert list(small(train=True)(x)) == ["fc"]
     assert small()(x[:0])["prob"].shape == (0, 4)
     for wrong in ((), (x, labels, labels)):
-        with pytest.raises(ValueError, match="expected inputs"):
+        with pytest.raises(ValueError, match="expected the inputs"):
             small()(*wrong)
 
 
@@ -76,7 +76,7 @@ def test_loss_weights_and_a_step_of_training() -> None:
         for parameter in net.parameters():
             parameter -= 0.05 * parameter.grad
     assert net(x, labels)["loss"] < first["loss"]
-    with pytest.raises(ValueError, match="give the labels too"):
+    with pytest.raises(ValueError, match="the labels too"):
         net.loss(net(x))
 
 

@@ -15,7 +15,7 @@ IN, OUT = ["always", "one"], ["always"]
 
 
 @pytest.mark.parametrize(
-    ("rules", "state", "expected"),
+    ("rules", "state", "wanted"),
     [
         ("include { phase: TEST }", {}, IN),
         ("include { phase: TRAIN }", {}, OUT),

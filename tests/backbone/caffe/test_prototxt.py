@@ -35,16 +35,16 @@ def test_an_unknown_layer_is_named_with_its_type() -> None:
     ("text", "wrong"),
     [
         ('layer { name: "r" type: "ReLU" relu_parm { } }', r'1:32.*no field named "relu_parm"'),
-        ("layer {", "expected a net of Caffe"),
+        ("layer {", "expected a Caffe net"),
         ("layer { convolution_param { num_output: -1 } }", "num_output|1:4"),
         ("layer { convolution_param { num_output: 99999999999 } }", "1:4"),
         ('layer { name: "a" name: "b" }', "multiple"),
         ("layers { type: NONSENSE }", "NONSENSE"),
         ("a" * (MAX_TEXT + 1), "at most 1048576 bytes"),
-        ("layer { " * 2000, "at most 16 deep"),
-        ("foo < " * 2000, "at most 16 deep"),
-        ("foo: [" * 2000, "expected a net of Caffe"),
-        ("\0", "expected a net of Caffe"),
+        ("layer { " * 2000, "at most 16 nested"),
+        ("foo < " * 2000, "at most 16 nested"),
+        ("foo: [" * 2000, "expected a Caffe net"),
+        ("\0", "expected a Caffe net"),
     ],
 )
 def test_broken_texts(text: str, wrong: str) -> None:

@@ -7,7 +7,7 @@ from tests.backbone.caffe.one_layer import dims, make, run
 
 
 @pytest.mark.parametrize(
-    ("setting", "expected"),
+    ("setting", "wanted"),
     [("", (2, 60)), ("axis: 2", (2, 3, 20)), ("axis: 0", (120,)), ("axis: 1 end_axis: -2", (2, 12, 5))],
 )
 def test_flatten(setting: str, wanted: tuple[int, ...]) -> None:
@@ -15,7 +15,7 @@ def test_flatten(setting: str, wanted: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "expected"),
+    ("setting", "wanted"),
     [
         # The cases that caffe.proto itself tells of, on a blob of 2 x 8.
         (f"shape {{ {dims((2, 2, 4))} }}", (2, 2, 4)),

@@ -93,7 +93,7 @@ def test_weights_that_are_none_delete_nothing(finished_run: Path, tmp_path: Path
         (f"solver.weights={tmp_path / 'broken.safetensors'}", "expected a safetensors file"),
         (f"solver.weights={folder / 'classifier' / 'weights.safetensors'}", "which overwrite=true deletes first"),
         (f"backbone.weights={tmp_path / 'broken.safetensors'}", "expected a safetensors file"),
-        ("backbone.name=torchvision/resnet18", "nothing is downloaded unasked"),
+        ("backbone.name=torchvision/resnet18", "download=true"),
     ):
         more = [word] if word.startswith("backbone.weights") else [word, "backbone.weights=imagenet"]
         outcome = detpipe(*arguments(folder, *more, "solver.max_iter=0", "overwrite=true"))
@@ -118,7 +118,7 @@ def test_a_librarys_weights_that_are_not_fetched_are_named_before_anything_is_de
     weights = run_copy / "classifier" / "weights.safetensors"
     more = ["backbone.name=torchvision/resnet18", "backbone.weights=imagenet", "overwrite=true"]
     outcome = detpipe(*arguments(run_copy, *more))
-    assert (outcome.status, "say download=true" in outcome.err) == (1, True)
+    assert (outcome.status, "download=true" in outcome.err) == (1, True)
     assert weights.is_file()
 
 
