@@ -45,7 +45,7 @@ from detpipe.structures import Dataset, ImageRecord
 
 CPU = torch.device("cpu")
 WARM_UP = 20
-LEARNED = ("hidden_weight", "hidden_bias", "weight", "bias", "move_weight", "move_bias")
+LEARNED = ("hidden_weight", "hidden_bias", "weight", "bias", "delta_weight", "delta_bias")
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def loss_of(
     for one, hidden in head._hidden(x, torch.from_numpy(geometry)):
         kept = F.dropout(hidden, TwoLayersConfig.dropout)
         out = (kept @ head.weight[one].T + head.bias[one])[used]
-        moves = (kept @ head.move_weight[one].T + head.move_bias[one])[objects] / std
+        moves = (kept @ head.delta_weight[one].T + head.delta_bias[one])[objects] / std
         off = F.smooth_l1_loss(moves, targets[objects], reduction="sum") / max(int(used.sum()), 1)
         overlap = F.binary_cross_entropy_with_logits(out[:, -1], overlaps[used])
         losses.append(softmax_loss(out[:, :-1], labels[used]) + overlap + off)

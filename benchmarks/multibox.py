@@ -171,7 +171,7 @@ def show_cost() -> None:
         network.to(memory_format=torch.channels_last).train()
         backbone.freeze(3)
         backbone.use_fast_depthwise_backward()
-        taught = [Targets.of(truth, np.ones(100, dtype=np.float32), device)] * 2
+        targets = [Targets.of(truth, np.ones(100, dtype=np.float32), device)] * 2
         images = torch.randint(0, 255, (2, 256, 256, 3), dtype=torch.uint8)
         steps, losses = [], []
         for _ in range(12):
@@ -179,7 +179,7 @@ def show_cost() -> None:
             with autocast(device, resolve_bf16(Precision.auto, device)):
                 output = network(images)
             between = time.perf_counter()
-            loss = multibox_loss(output, taught, head)["loss"]
+            loss = multibox_loss(output, targets, head)["loss"]
             losses.append(time.perf_counter() - between)
             loss.backward()
             steps.append(time.perf_counter() - begun)

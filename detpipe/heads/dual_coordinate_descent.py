@@ -1,7 +1,7 @@
-"""The solver of the linear SVM (Hsieh et al. 2008, algorithm 3, with its shrinking), compiled by numba.
+"""The solver of the linear SVM (Hsieh et al. 2008, algorithm 3, with shrinking), compiled by numba.
 
-It is imported when an SVM is trained, so other commands don't wait for numba. scikit-learn's LinearSVC, R-CNN's own
-liblinear, copies the features, also to float64, and can't start from the duals of an earlier round.
+It is imported only when an SVM is trained, because importing numba takes seconds. scikit-learn's LinearSVC, the
+liblinear of R-CNN, is not used: it copies the features to float64 and can't start from the duals of an earlier round.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def descend(
     max_passes: int,
     seed: int,
 ) -> Float64Array:
-    """Solve for the duals in place; returns the weights (D + 1,), the sum of duals sign x.
+    """Solve the dual problem in place. Returns the weights (D + 1,), the sum of dual x sign x feature vector.
 
-    x: (N, D); bias_feature is a constant feature more. signs: (N,) 1 or -1. upper: (N,) the bounds C_i.
-    duals: (N,) the start, then the solution.
+    x: (N, D). bias_feature: the value of an additional constant feature. signs: (N,), 1 or -1. upper: (N,), the upper
+    bounds C_i. duals: (N,), initial values on input, the solution on output.
     """
     n, d = x.shape
     norms, weight = np.empty(n), np.zeros(d + 1)
@@ -43,30 +43,30 @@ def descend(
             weight[d] += duals[i] * signs[i] * bias_feature
     active = np.arange(n)
     size = n
-    # Bounds of the projected gradients in the last pass: what lies beyond them at a bound is put aside (shrinking).
+    # Shrinking: a dual at its bound is skipped if its gradient is outside the projected gradients of the last pass.
     highest, lowest = np.inf, -np.inf
-    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, which this function alone draws from
+    np.random.seed(seed)  # noqa: NPY002 - numba's own generator, which only this function uses
     for _ in range(max_passes):
         high, low = -np.inf, np.inf
         np.random.shuffle(active[:size])  # noqa: NPY002
-        place = 0
-        while place < size:
-            i = active[place]
+        index = 0
+        while index < size:
+            i = active[index]
             score = weight[d] * bias_feature
             for j in range(d):
                 score += weight[j] * np.float64(x[i, j])
             gradient = signs[i] * score - 1.0
             projected = gradient
-            backup_path = False
+            shrink = False
             if duals[i] <= 0.0:
-                backup_path = gradient > highest
+                shrink = gradient > highest
                 projected = min(gradient, 0.0)
             elif duals[i] >= upper[i]:
-                backup_path = gradient < lowest
+                shrink = gradient < lowest
                 projected = max(gradient, 0.0)
-            if backup_path:
+            if shrink:
                 size -= 1
-                active[place], active[size] = active[size], active[place]
+                active[index], active[size] = active[size], active[index]
                 continue
             high, low = max(high, projected), min(low, projected)
             if abs(projected) > 1e-12:
@@ -76,11 +76,11 @@ def descend(
                 for j in range(d):
                     weight[j] += change * np.float64(x[i, j])
                 weight[d] += change * bias_feature
-            place += 1
+            index += 1
         if high - low <= tolerance:
             if size == n:
                 break
-            size, highest, lowest = n, np.inf, -np.inf  # check once more those that were put aside
+            size, highest, lowest = n, np.inf, -np.inf  # check the skipped duals again
             continue
         highest = high if high > 0 else np.inf
         lowest = low if low < 0 else -np.inf

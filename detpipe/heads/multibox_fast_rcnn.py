@@ -1,6 +1,6 @@
-"""MultiBox and Fast R-CNN on one set of maps: where might things be, and what are they, from one pass over the image.
+"""MultiBox and Fast R-CNN on the same feature maps: proposals and detections from one pass over the image.
 
-N: images. R: regions. K: classes.
+N: number of images. R: number of regions. K: number of classes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from detpipe.structures import Float32Array
 
 
 class MultiBoxFastRcnn(FastRcnn):
-    """A Fast R-CNN whose maps also give the regions.
+    """Fast R-CNN whose regions are predicted from its own maps.
 
-    shapes: of each map, and of one that is coarser, the priors (A, 4). Raises ValueError for those of another number of
-    maps.
+    shapes: the prior shapes (A, 4) of each map and of one coarser map. Raises ValueError if their number does not fit.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class MultiBoxFastRcnn(FastRcnn):
     ) -> None:
         super().__init__(backbone, n_classes, config, seed=seed)
         if len(shapes) != len(self.maps) + 1:
-            raise ValueError(f"expected shapes of priors for {len(self.maps) + 1} maps, got {len(shapes)}")
+            raise ValueError(f"multibox: expected prior shapes for {len(self.maps) + 1} maps, got {len(shapes)}")
         self.proposal_nms, self.quality = config.proposal_nms, config.quality
         self.predictor = MultiBoxPredictor(
             self.depth,
@@ -49,20 +48,23 @@ class MultiBoxFastRcnn(FastRcnn):
 
     @property
     def new_modules(self) -> list[nn.Module]:
-        """The layers that start from nothing."""
+        """The layers with random initial weights."""
         return [*super().new_modules, self.predictor]
 
     def predict(self, maps: Sequence[Tensor], input_size: tuple[int, int]) -> Output:
-        """Maps of `feature_maps` and the input's (height, width), a multiple of the coarsest stride -> predictions."""
+        """Predict proposals from the maps of `feature_maps`.
+
+        input_size: (height, width) in pixels, multiples of the coarsest stride.
+        """
         output: Output = self.predictor(with_coarser(maps), input_size)
         return output
 
-    def propose(self, output: Output, place: int, image_size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
-        """The best boxes of image number `place` of the batch, in pixels of the input, and their confidences.
+    def propose(self, output: Output, index: int, image_size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
+        """The top-scoring boxes (k, 4) of image number `index` of the batch and their confidences (k,), k <= count.
 
-        image_size: (height, width) of what of the input is image.
+        Boxes are in pixels of the input. image_size: (height, width) of the image without padding.
         """
         with torch.no_grad():
-            boxes = self.predictor.boxes(output)[place]
-            logits = output.logits[place].detach()
+            boxes = self.predictor.boxes(output)[index]
+            logits = output.logits[index].detach()
             return best_boxes(boxes, logits, image_size, count=count, nms_iou=self.proposal_nms)

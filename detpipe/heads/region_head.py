@@ -1,4 +1,4 @@
-"""The settings of what stands on a backbone: those of all heads of regions, those of heads that train with it."""
+"""Base settings of region heads: for all heads, and for heads that are trained together with the backbone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from detpipe.backbone.fine_tuning import FineTuningConfig
 
 
 class BoxLoss(enum.Enum):
-    """How far a box is from its object: the smooth L1 distance of deltas (Fast R-CNN), or one less the generalized IoU
-    (Rezatofighi et al. 2019), which asks for what average precision at a high IoU asks for."""
+    """The box loss: smooth L1 of the deltas (Fast R-CNN), or 1 - GIoU (Rezatofighi et al. 2019). The latter is closer
+    to what average precision at high IoU thresholds measures."""
 
     smooth_l1 = "smooth_l1"
     giou = "giou"
 
 
 class BoxRegression(enum.Enum):
-    """How boxes are moved onto objects: not, with the classes in one training, or by ridge regression after it."""
+    """Box regression: none, trained jointly with the classes, or ridge regression after the training."""
 
     none = "none"
     joint = "joint"
@@ -27,19 +27,19 @@ class BoxRegression(enum.Enum):
 
 @dataclass(kw_only=True)
 class RegionHeadConfig:
-    """What every head of regions has: a regression of boxes, or none."""
+    """Settings of all region heads: box regression."""
 
     TORCHRUN: ClassVar[bool] = True
-    """Whether several processes of torchrun can share its training."""
+    """Whether the head can be trained by several processes of torchrun."""
     STORED_FEATURES: ClassVar[bool] = False
-    """Whether it trains on the stored features of a frozen network."""
+    """Whether the head is trained on the stored features of a frozen network."""
 
     box_regression: BoxRegression = BoxRegression.ridge
-    """How boxes are refined."""
+    """Box regression: none, joint (trained with the classes) or ridge (ridge regression afterwards)."""
     ridge: float = 1000.0
-    """ridge: the regularisation."""
+    """box_regression=ridge: strength of the regularisation (lambda)."""
     ridge_iou: float = 0.6
-    """ridge: regions that overlap their object by more than this teach the regression (R-CNN, appendix C)."""
+    """box_regression=ridge: use regions whose IoU with their object is above this (R-CNN, appendix C)."""
 
     def __post_init__(self) -> None:
         if not self.ridge > 0 or not 0 <= self.ridge_iou < 1:
@@ -48,27 +48,29 @@ class RegionHeadConfig:
 
 @dataclass(kw_only=True)
 class TrainedHeadConfig(RegionHeadConfig, FineTuningConfig):
-    """A head that is trained with the backbone below it, and what of the backbone learns."""
+    """Settings of heads that are trained together with the backbone, and which parts of the backbone are frozen."""
 
     box_regression: BoxRegression = BoxRegression.joint
-    """How boxes are refined."""
+    """Box regression: none, joint (trained with the classes) or ridge (ridge regression afterwards)."""
     box_loss_weight: float = 1.0
-    """Weight of the box loss beside the classes' (Fast R-CNN's lambda)."""
+    """Weight of the box loss relative to the class loss (lambda of Fast R-CNN)."""
     box_loss: BoxLoss = BoxLoss.smooth_l1
-    """smooth_l1 or giou. The second is smaller by an order: it wants box_loss_weight 10."""
+    """Box loss: smooth_l1 or giou. GIoU losses are about 10x smaller; use box_loss_weight=10."""
     box_loss_beta: float = 1.0
-    """Error of a box, in spreads of the deltas, from which on its loss is L1: 1 in Fast R-CNN. A small one asks for
-    exact boxes."""
+    """smooth_l1: the normalised error above which the loss is linear (1 in Fast R-CNN). Smaller values give more
+    accurate boxes."""
     dropout: float = 0.2
     """Share of features dropped in training."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
+    """Label smoothing: the share of the target that is spread evenly over all classes."""
     flip: bool = True
     """Mirror half of the training crops."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("head: expected dropout and label_smoothing in [0, 1)")
+            raise ValueError(
+                f"head: expected dropout and label_smoothing in [0, 1), got {self.dropout} and {self.label_smoothing}"
+            )
         if not self.box_loss_beta > 0:
             raise ValueError(f"head.box_loss_beta: expected a number above 0, got {self.box_loss_beta}")

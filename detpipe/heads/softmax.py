@@ -1,4 +1,4 @@
-"""The softmax head: a linear layer from features to logits, of K classes, and of the background for regions."""
+"""The softmax head: a linear layer from features to logits, and its loss."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 
 class SoftmaxHead(nn.Module):
-    """Logits (N, n_logits) from features (N, D): K of whole images; K + 1 of regions, column 0 the background.
+    """Predicts logits (N, n_logits) from features (N, D): K for whole images, K + 1 for regions (0 is background).
 
-    Weights start from N(0, 0.01), biases from 0 (Fast R-CNN, Girshick 2015, section 3.1), drawn from `generator`.
+    Initial weights are drawn from N(0, 0.01) by `generator`; biases are 0 (Fast R-CNN, Girshick 2015, section 3.1).
     """
 
     def __init__(self, feature_width: int, n_logits: int, *, generator: torch.Generator) -> None:
@@ -22,7 +22,7 @@ class SoftmaxHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, n_logits)."""
+        """(N, D) -> (N, n_logits). N = 0 gives (0, n_logits)."""
         logits: Tensor = self.linear(features)
         return logits
 
@@ -30,5 +30,5 @@ class SoftmaxHead(nn.Module):
 def softmax_loss(
     logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, *, reduction: Literal["mean", "none"] = "mean"
 ) -> Tensor:
-    """Cross entropy, in float32 whatever the logits are. (N, C), (N,) int64 in 0..C - 1 -> its mean, or (N,)."""
+    """Cross entropy, always computed in float32: (N, C), (N,) int64 in 0..C - 1 -> the mean, or (N,) for "none"."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction=reduction)

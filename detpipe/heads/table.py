@@ -1,6 +1,7 @@
-"""The table of heads: the words of `head=`, and the settings classes that they stand for.
+"""The table of heads: from the name in `head=NAME` to its settings class.
 
-A new head is a row here. One on stored features names its module in `StoredHeadConfig.MODULE`; see docs/new_head.md.
+A new head needs one row here. A head on stored features also names its module in `StoredHeadConfig.MODULE`; see
+docs/new_head.md.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ HEADS: dict[str, str] = {
     "prototypes": "detpipe.heads.stored.prototypes:PrototypesConfig",
     "zero_shot": "detpipe.heads.stored.zero_shot:ZeroShotConfig",
 }
-"""From the word to "module:Class"."""
+"""From the head's name to "module:Class"."""
 
 
 def head_word(head: object) -> str:
-    """The word of a head's settings. Raises ValueError for settings that are not in the table."""
+    """The name of a head from its settings. Raises ValueError for settings that are not in the table."""
     for word, reference in HEADS.items():
         if reference == class_path_of(type(head)):
             return word
-    raise ValueError(f"head: {type(head).__name__} has no word; add a row to HEADS in detpipe/heads/table.py")
+    raise ValueError(f"head: {type(head).__name__} has no name; add a row to HEADS in detpipe/heads/table.py")
 
 
 def head_class(word: str) -> Any:
-    """The settings class of a word. Raises ValueError for an unknown word."""
+    """The settings class of a head's name. Raises ValueError for an unknown name."""
     if word not in HEADS:
         raise ValueError(f"head={word}: expected one of {', '.join(HEADS)}")
     return load_class(HEADS[word])

@@ -1,4 +1,4 @@
-"""Memory that a process keeps for its next large tensor instead of giving it back to the system."""
+"""A malloc setting that keeps freed memory in the process, so that large tensors are allocated faster."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory for this process; returns whether it did (False on other systems).
+    """Tell glibc to keep freed memory in this process. Returns True on success, False on other systems.
 
-    By default glibc maps each block of more than 32 MiB anew, and the system clears its pages one by one: with batches
-    of crops on a CPU that is a third to a half of the time (benchmarks/inference.py). The price: the memory of the
-    largest step stays with the process.
+    By default glibc requests each block of more than 32 MiB from the system, which must zero its pages. With batches
+    of crops on a CPU this takes a third to a half of the time (benchmarks/inference.py). The cost: the process keeps
+    the memory of its largest step.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""Batches of whole images with their objects: number i is a pure function of (seed, i)."""
+"""Batches of whole images with their annotated objects: batch i is a pure function of (seed, i)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detpipe.structures import Float32Array, GroundTruth, Image
 class AnnotatedImage:
     """A training image: its file and its objects.
 
-    worth: (n,) float32, where objects are of unequal worth: of the object with the label k it is worth[k - 1].
+    weight: (n,) float32, the loss weight of each object; the object with label k has weight[k - 1]. None: all have 1.
     """
 
     path: Path
@@ -27,7 +27,7 @@ class AnnotatedImage:
     weight: Float32Array | None = None
 
     def weights_of(self, seen: GroundTruth) -> Float32Array:
-        """Of the objects that a view shows, (G,); 1 of each where all are equal."""
+        """The weights (G,) float32 of the objects in an augmented view."""
         return np.ones(len(seen), dtype=np.float32) if self.weight is None else self.weight[seen.labels - 1]
 
 
@@ -35,10 +35,13 @@ class AnnotatedImage:
 class AnnotatedBatch:
     """N images with their objects.
 
-    images: (N, H, W, 3) uint8 RGB, smaller ones padded at right and bottom. sizes: of each the (height, width) that is
-    image. truths: the objects of each, in pixels of `images`. worths: what they are worth, (G,) float32 each. number:
-    which batch it is. turns: the place of each image in the whole batch, of which this process may have a part. For
-    what else is drawn for an image, see `image_generator`.
+    images: (N, H, W, 3) uint8 RGB; smaller images are padded at the right and bottom.
+    sizes: (height, width) of each image without the padding.
+    truths: the objects of each image, in pixels of `images`.
+    weights: the loss weights of the objects, (G,) float32 for each image.
+    number: the index of the batch.
+    positions: the position of each image in the whole batch, of which this process may hold only a part. It selects
+    the random numbers of an image; see `image_generator`.
     """
 
     images: npt.NDArray[np.uint8]
@@ -46,14 +49,14 @@ class AnnotatedBatch:
     truths: tuple[GroundTruth, ...]
     weights: tuple[Float32Array, ...]
     number: int
-    turns: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 class AnnotatedBatches:
-    """Batch number i: images in passes, each drawn anew from (seed, i, its turn).
+    """Returns batch i: images in shuffled passes, each augmented with random numbers from (seed, i, position).
 
-    multiple: sides are padded to multiples of this, with `fill`. part: the places of the images that this process
-    makes. Raises ValueError for no images.
+    multiple: height and width are padded to a multiple of this, with the colour `fill`. part: the positions in the
+    batch that this process makes. Raises ValueError if there are no images.
     """
 
     def __init__(
@@ -73,22 +76,23 @@ class AnnotatedBatches:
 
     def __call__(self, number: int) -> AnnotatedBatch:
         """Raises BrokenImageError for a file that can't be read."""
-        shown, weights, turns = [], [], []
-        for turn, place in list(enumerate(self._order(number)))[self._part]:
-            one = self._images[place]
-            generator = image_generator(self._seed, number, turn)
+        shown, weights, positions = [], [], []
+        for position, index in list(enumerate(self._order(number)))[self._part]:
+            one = self._images[index]
+            generator = image_generator(self._seed, number, position)
             pixels, seen = self._views.draw(read_image(one.path), one.truth, generator)
             shown.append((pixels, seen))
             weights.append(one.weights_of(seen))
-            turns.append(turn)
+            positions.append(position)
         images, sizes = padded([pixels for pixels, _ in shown], self._multiple, self._fill)
-        return AnnotatedBatch(images, sizes, tuple(seen for _, seen in shown), tuple(weights), number, tuple(turns))
+        truths = tuple(seen for _, seen in shown)
+        return AnnotatedBatch(images, sizes, truths, tuple(weights), number, tuple(positions))
 
 
 def padded(
     images: Sequence[Image], multiple: int, fill: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.uint8], tuple[tuple[int, int], ...]]:
-    """Images as one array (N, H, W, 3), and the (height, width) of each; N of at least 1."""
+    """Pad N >= 1 images to one array (N, H, W, 3). Returns it and the (height, width) of each image."""
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     height, width = (-(-max(size[side] for size in sizes) // multiple) * multiple for side in (0, 1))
     pixels = np.empty((len(images), height, width, 3), dtype=np.uint8)

@@ -1,7 +1,7 @@
-"""A training image in another form each time, its objects moved with it: part, size, mirrored, colour.
+"""Augmentation of images with boxes: random crop, scale, flip and colour.
 
-The rule of cut objects: one of which at least half is to be seen is the object that is seen; of one of which less is
-seen, what is seen is neither an object nor background (it becomes difficult); one that is not seen is gone.
+Objects that a crop cuts: an object with at least half of its area inside is clipped to the crop. If less is inside,
+the clipped box is marked difficult, so it counts as neither object nor background. An object outside is removed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from detpipe.network.scaled_image import Scaling
 from detpipe.structures import GroundTruth, Image
 
 SEEN_SHARE = 0.5
-"""An object is still one where at least this share of it is to be seen."""
+"""An object stays an object if at least this share of its area is inside the crop."""
 
 TRIES = 10
-"""Parts of an image are drawn until one shows an object, but not for ever; then the whole is shown."""
+"""Number of attempts to draw a crop with an object in it. After these the whole image is used."""
 
 ASPECT = 1.5
-"""The sides of a part are those of the image, one stretched against the other by up to this."""
+"""The aspect ratio of a crop differs from that of the image by up to this factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxViews:
-    """How images are shown.
+    """Draws augmented views of images.
 
-    scales: pixels of the shorter side, one at random; max_side: of the longer one at most. square: bring all to a
-    square of the last scale instead. crop_share: share of the images of which a part is shown, of at least crop_area
-    of the whole. colour: by how much brightness, contrast and saturation vary.
+    scales: the shorter side in pixels, one of them at random. max_side: the limit of the longer side in pixels.
+    square: resize to a square of the last scale instead. flip: mirror half of the images. crop_share: the share of
+    images that are cropped, to at least crop_area of their area. colour: the strength of `jitter_colour`, 0 for none.
     """
 
     scales: tuple[int, ...]
@@ -43,7 +43,7 @@ class BoxViews:
     colour: float = 0.0
 
     def draw(self, image: Image, truth: GroundTruth, generator: np.random.Generator) -> tuple[Image, GroundTruth]:
-        """A view of an image (H, W, 3) and its objects in pixels of the view."""
+        """An augmented view of an image (H, W, 3), and its objects in pixels of the view."""
         if generator.random() < self.crop_share:
             image, truth = self._part(image, truth, generator)
         image_size = (image.shape[0], image.shape[1])
@@ -57,12 +57,12 @@ class BoxViews:
         return pixels, moved(truth, scaling)
 
     def plain(self, image: Image, truth: GroundTruth) -> tuple[Image, GroundTruth]:
-        """The image as it is shown in testing: whole, at the last scale."""
+        """The view that is used in testing: the whole image at the last scale."""
         scaling = self.scaling((image.shape[0], image.shape[1]), self.scales[-1])
         return scaling.pixels(image), moved(truth, scaling)
 
     def scaling(self, image_size: tuple[int, int], shorter: int, *, mirrored: bool = False) -> Scaling:
-        """How an image of this size is brought to the input."""
+        """The scaling from an image of this size, (height, width), to the network's input."""
         if self.square:
             return Scaling(image_size, (self.scales[-1], self.scales[-1]), mirrored)
         return Scaling.to_side(image_size, shorter, self.max_side, mirrored=mirrored)
@@ -83,7 +83,10 @@ class BoxViews:
 
 
 def cut(truth: GroundTruth, window: tuple[int, int, int, int]) -> GroundTruth:
-    """The objects in a window (x1, y1, x2, y2) of their image, in its pixels, by the rule of cut objects."""
+    """The objects inside a window (x1, y1, x2, y2) of the image, in pixels of the window.
+
+    The docstring of this module says what happens to objects that the window cuts.
+    """
     left, top, right, bottom = window
     offset = np.array([left, top, left, top], dtype=np.float32)
     boxes = geometry.clip(truth.boxes - offset, (bottom - top, right - left))
@@ -94,6 +97,6 @@ def cut(truth: GroundTruth, window: tuple[int, int, int, int]) -> GroundTruth:
 
 
 def moved(truth: GroundTruth, scaling: Scaling) -> GroundTruth:
-    """The objects on the input that an image is brought to."""
+    """The objects in pixels of the scaled image."""
     areas = truth.areas * np.float32(scaling.factors[0] * scaling.factors[1])
     return GroundTruth(scaling.to_input(truth.boxes), truth.labels, truth.difficult, truth.crowd, areas)

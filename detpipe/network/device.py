@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision: device, autocast, compilation."""
+"""The device and precision of a network."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from detpipe.network.settings import Device, Precision
 
 
 def resolve_device(device: Device) -> torch.device:
-    """The torch device of a setting. Raises ValueError for cuda where there is none."""
+    """The torch device for a setting. Raises ValueError for cuda if torch finds no CUDA device."""
     available = torch.cuda.is_available()
     if device is Device.cuda and not available:
-        raise ValueError("device=cuda: torch finds no CUDA device here; use device=auto or device=cpu")
+        raise ValueError("device=cuda: torch finds no CUDA device; use device=auto or device=cpu")
     return torch.device("cuda" if available and device is not Device.cpu else "cpu")
 
 
 def resolve_bf16(precision: Precision, device: torch.device) -> bool:
-    """Whether to compute in bf16."""
+    """Whether to compute in bfloat16 on this device."""
     if precision is not Precision.auto:
         return precision is Precision.bf16
     if device.type == "cuda":
@@ -28,7 +28,7 @@ def resolve_bf16(precision: Precision, device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
-    """A context in which matrix products and convolutions run in bf16, or nothing."""
+    """A context in which matrix products and convolutions run in bfloat16; without bf16 it does nothing."""
     if not bf16:
         return contextlib.nullcontext()
     context: AbstractContextManager[None] = torch.autocast(device.type, dtype=torch.bfloat16)

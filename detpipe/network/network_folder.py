@@ -1,4 +1,4 @@
-"""The folder of a trained network: its weights, and the text of a net of Caffe's."""
+"""Saving and loading a trained network: a folder with its weights and, for a Caffe net, its prototxt."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from detpipe.storage.atomic import replaced
 
 WEIGHTS = "weights.safetensors"
 NET = "net.prototxt"
-"""Beside the weights, where the backbone is a net of Caffe's."""
+"""The prototxt, saved next to the weights if the backbone is a Caffe net."""
 
 
 class NetworkFolderError(ValueError):
-    """A folder of a trained network that is not there, not whole, or another network's."""
+    """The folder of a trained network is missing, incomplete, or holds another network."""
 
 
 def save_network(folder: Path, network: nn.Module, backbone: BackboneConfig) -> None:
-    """Write the weights, and the text of a net of Caffe's, each whole or not at all."""
+    """Write the weights and, for a Caffe net, the prototxt. Each file is written atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replaced(folder / WEIGHTS) as scratch:
         save_file(state, scratch)
@@ -34,14 +34,14 @@ def save_network(folder: Path, network: nn.Module, backbone: BackboneConfig) -> 
 
 
 def stored_backbone(folder: Path, backbone: BackboneConfig) -> BackboneConfig:
-    """The backbone with its net's text as it was in training: the file that it came from may be another by now."""
+    """The settings with the saved prototxt in place of the original file, which may have changed since training."""
     if backbone.prototxt is None or not (folder / NET).is_file():
         return backbone
     return dataclasses.replace(backbone, prototxt=str(folder / NET))
 
 
 def load_network_weights(folder: Path, network: nn.Module) -> None:
-    """Load the weights in `folder` into the network. Raises NetworkFolderError for missing or unfitting weights."""
+    """Load the weights in `folder` into the network. Raises NetworkFolderError if they are missing or do not fit."""
     try:
         network.load_state_dict(read_network_weights(folder))
     except RuntimeError as error:
@@ -49,7 +49,7 @@ def load_network_weights(folder: Path, network: nn.Module) -> None:
 
 
 def read_network_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in `folder` by name. Raises NetworkFolderError where they are missing or unreadable."""
+    """The weights in `folder` by name. Raises NetworkFolderError if they are missing or unreadable."""
     try:
         return read_state(folder / WEIGHTS)
     except (OSError, ValueError) as error:

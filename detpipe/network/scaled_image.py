@@ -1,6 +1,6 @@
-"""An image brought to the size that a network sees it at, mirrored or not, and boxes there and back.
+"""Resizing and mirroring of an image for a network, and of its boxes in both directions.
 
-R: boxes, (R, 4), pixels. image_size is (height, width).
+R: number of boxes; boxes are (R, 4), in pixels. image_size is (height, width).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from detpipe.structures import Float32Array, Image
 
 @dataclass(frozen=True)
 class Scaling:
-    """From an image to the input that is made of it: both edges of the image are both edges of the input.
+    """The mapping from an image to the network's input. The edges of the image map to the edges of the input.
 
-    image_size, input_size: (height, width). mirrored: left to right.
+    image_size, input_size: (height, width). mirrored: flipped left to right.
     """
 
     image_size: tuple[int, int]
@@ -27,31 +27,31 @@ class Scaling:
 
     @classmethod
     def to_side(cls, image_size: tuple[int, int], shorter: int, longest: int, *, mirrored: bool = False) -> Scaling:
-        """The shorter side becomes `shorter` pixels, unless the longer one were more than `longest` then."""
+        """Scale the shorter side to `shorter` pixels, or less if the longer side would exceed `longest` pixels."""
         height, width = image_size
         factor = min(shorter / min(height, width), longest / max(height, width))
         return cls(image_size, (max(round(height * factor), 1), max(round(width * factor), 1)), mirrored)
 
     @property
     def factors(self) -> Float32Array:
-        """(4,): by what x1 y1 x2 y2 are multiplied. Sides are whole pixels, so x and y may differ a little."""
+        """(4,) float32: the factors of x1, y1, x2, y2. Sides are rounded to whole pixels, so x and y differ a bit."""
         y, x = (new / old for new, old in zip(self.input_size, self.image_size, strict=True))
         return np.array([x, y, x, y], dtype=np.float32)
 
     def pixels(self, image: Image) -> Image:
-        """(H, W, 3) -> (H', W', 3), averaged along a side that shrinks, bilinear along one that grows.
+        """Resize an image, (H, W, 3) -> (H', W', 3): area averaging along a side that shrinks, bilinear if it grows.
 
         Raises ValueError for an image of another size.
         """
         if image.shape[:2] != self.image_size:
             raise ValueError(
-                f"expected an image of {self.image_size}, got {image.shape[:2]}: its boxes are of another one"
+                f"expected an image of {self.image_size}, got {image.shape[:2]}: its boxes belong to another image"
             )
         scaled = resize(image, self.input_size)
         return np.ascontiguousarray(scaled[:, ::-1]) if self.mirrored else scaled
 
     def to_input(self, boxes: Float32Array) -> Float32Array:
-        """Boxes on the image -> the same on the input. (R, 4) -> (R, 4); R = 0 gives (0, 4)."""
+        """Boxes on the image -> boxes on the input. (R, 4) -> (R, 4); R = 0 gives (0, 4)."""
         scaled = boxes * self.factors
         return self._mirror(scaled) if self.mirrored else scaled
 
@@ -65,6 +65,6 @@ class Scaling:
 
 
 def mean_colour(spec: InputSpec) -> tuple[int, int, int]:
-    """RGB of what is 0 to a network: what pads its input."""
+    """The RGB colour that becomes 0 after normalisation. It is used for padding."""
     red, green, blue = spec.mean if spec.channel_order is ChannelOrder.RGB else spec.mean[::-1]
     return round(red), round(green), round(blue)

@@ -1,4 +1,4 @@
-"""The settings of where a network runs and in which precision."""
+"""Settings of device and precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Device(enum.Enum):
-    """auto is CUDA where there is one."""
+    """auto uses CUDA if it is available, else the CPU."""
 
     auto = "auto"
     cpu = "cpu"
@@ -14,7 +14,7 @@ class Device(enum.Enum):
 
 
 class Precision(enum.Enum):
-    """auto is bf16 where the hardware computes in it (AVX512-BF16, AMX, CUDA from Ampere on), float32 elsewhere."""
+    """auto uses bf16 if the hardware supports it (AVX512-BF16, AMX, CUDA from Ampere on), else float32."""
 
     auto = "auto"
     float32 = "float32"

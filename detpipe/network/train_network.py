@@ -1,4 +1,4 @@
-"""The training that all networks share: what is frozen, which layers learn faster, the solver."""
+"""Training shared by all networks: freezing, learning rates of new layers, and the solver."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class RunContext:
     """How and where a training runs."""
 
     solver: SolverConfig
-    """How weights are updated, for how long, and how that is watched."""
+    """Optimiser, number of iterations, and logging."""
     folder: Path
-    """Of logs and snapshots."""
+    """The folder of logs and snapshots."""
     key: str
-    """Of what is trained: a snapshot with another key is refused."""
+    """The digest of the settings that decide the result. A snapshot with another key is refused."""
     seed: int
-    """Of everything random."""
+    """The seed of all random numbers."""
     device: torch.device
-    """Where the network is trained."""
+    """The device on which the network is trained."""
     bf16: bool
-    """Whether passes are in bfloat16, where torch's autocast has it."""
+    """Whether to train in bfloat16 with torch's autocast."""
     ranks: Ranks = field(default_factory=Ranks)
-    """Which process this is of several, which end with the same weights; one by default."""
+    """The processes of a distributed training and the rank of this one; a single process by default."""
 
 
 def train_network(
@@ -52,11 +52,11 @@ def train_network(
     learning: FineTuningConfig,
     context: RunContext,
 ) -> dict[str, float]:
-    """Train `network`, which has a `backbone`, in place; returns the solver's summary.
+    """Train `network`, which has a `backbone`, in place. Returns the solver's summary.
 
-    new_modules: those that start from nothing. examples: of one pass. learning: what of the backbone learns.
-    make_batch, loss, validate: as the Solver takes them. Of several processes (session.ranks) each makes its own
-    part of a batch.
+    new_modules: modules with random initial weights; they learn at a higher rate. examples: number of examples in one
+    epoch. learning: which parts of the backbone are frozen. make_batch, loss, validate: see `Solver`. With several
+    processes (context.ranks) each process makes its own part of a batch.
 
     Raises Interrupted after a signal.
     """
@@ -92,27 +92,5 @@ def train_network(
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those of "solver" that change how a training is watched, not what comes out of it.
-
-    What came later is there only where it is not as it was before, so that older run folders stay valid.
-    """
-    key = {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}
-    key = _without_later(key)
-    if "head" in key:
-        key["head"] = {name: value for name, value in key["head"].items() if name not in LATER or value != LATER[name]}
-    return key
-
-
-LATER = {"sync_batch_norm": False, "box_loss_beta": 1.0}
-"""Settings of a head that its first form had not, and what it did without them."""
-
-LATER_ANYWHERE = {"box_loss": "smooth_l1", "cells": 6.0, "start_gain": 2.0, "coarser": True}
-"""The same of heads that stand within the description of a network, too."""
-
-
-def _without_later(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_later(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name not in LATER_ANYWHERE or value != LATER_ANYWHERE[name]
-    }
+    """The settings that decide the result of a training: without those of "solver" that only affect logging."""
+    return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}

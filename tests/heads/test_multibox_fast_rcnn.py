@@ -43,7 +43,7 @@ def test_maps_give_regions_and_their_classes() -> None:
     maps = one.feature_maps(images())
     output = one.predict(maps, (32, 48))
     assert output.logits.shape == (2, 8 * 12 + 4 * 6)  # a prior at every cell of both maps
-    assert output.moves.shape == (2, 120, 4)
+    assert output.deltas.shape == (2, 120, 4)
     boxes, scores = one.propose(output, 1, (32, 48), 7)
     assert boxes.shape == (7, 4)
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
@@ -117,7 +117,7 @@ def test_all_but_the_backbone_is_new() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"merge_width": None}, "merge_width: multibox_fast_rcnn merges its maps"),
+        ({"merge_width": None}, "merge_width: .*multibox_fast_rcnn"),
         ({"proposals": 0}, "proposals >= 1"),
         ({"proposal_nms": 1.1}, "proposal_nms and quality in"),
         ({"multibox_weight": -1.0}, "multibox_weight: expected at least 0"),
@@ -139,5 +139,5 @@ def test_targets_are_checked_where_they_are_made() -> None:
 
 
 def test_shapes_for_another_number_of_maps() -> None:
-    with pytest.raises(ValueError, match="expected shapes of priors for 2 maps, got 1"):
+    with pytest.raises(ValueError, match="prior shapes for 2 maps, got 1"):
         MultiBoxFastRcnn(tiny.TinyBackbone(), 3, head(), SHAPES[:1], seed=0)

@@ -15,7 +15,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device(Device.auto) == CPU
     assert resolve_device(Device.cpu) == CPU
-    with pytest.raises(ValueError, match="device=cuda: torch finds no CUDA device here; use device=auto"):
+    with pytest.raises(ValueError, match=r"device=cuda: .*use device=auto"):
         resolve_device(Device.cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device(Device.auto).type == "cuda"

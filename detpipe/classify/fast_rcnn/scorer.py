@@ -21,7 +21,7 @@ from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
-from detpipe.network.image_a_core import image_a_core
+from detpipe.network.image_per_core import image_per_core
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
@@ -119,7 +119,7 @@ class FastRcnnScorer:
         shown = read_ahead((boxes, self._views(image)) for image, boxes in images)
         if self._compiled:
             return (self._scored(boxes, views) for boxes, views in shown)
-        return image_a_core(lambda one: self._scored(*one), shown, self._device)
+        return image_per_core(lambda one: self._scored(*one), shown, self._device)
 
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])

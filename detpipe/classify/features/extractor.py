@@ -22,7 +22,7 @@ from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.detect import batches_of
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.network.device import autocast
-from detpipe.network.image_a_core import image_a_core
+from detpipe.network.image_per_core import image_per_core
 from detpipe.network.scaled_image import Scaling
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
@@ -69,7 +69,7 @@ class RegionFeatures:
         crops nothing is shared by images, and on a CPU each core takes one of its own.
         """
         if not self.config.crops:
-            yield from image_a_core(lambda one: self._of_views(*one), images, self.device)
+            yield from image_per_core(lambda one: self._of_views(*one), images, self.device)
             return
         held: list[tuple[Image, Float32Array]] = []
 

@@ -18,6 +18,7 @@ from detpipe.datasets.image_file import read_image
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.loss import Targets, multibox_loss
 from detpipe.heads.multibox.network import Output
+from detpipe.heads.multibox.train import uncalibrated_start
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.annotated_batches import AnnotatedBatch, AnnotatedBatches, AnnotatedImage, padded
 from detpipe.network.batch_order import evenly_spread, image_generator
@@ -25,7 +26,6 @@ from detpipe.network.box_views import BoxViews
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import mean_colour
 from detpipe.network.train_network import RunContext, train_network
-from detpipe.network.uncalibrated_start import uncalibrated_start
 
 VALIDATION_IMAGES = 32
 """Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
@@ -66,8 +66,8 @@ def train_multibox_fast_rcnn(
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
             regions = sampled(network, output, batch, each, head.proposals, region_generators(seed, batch))
             logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
-        taught = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
-        where = multibox_loss(output, taught, head.multibox)
+        targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
+        where = multibox_loss(output, targets, head.multibox)
         what = region_losses(network.box_regressor, logits, deltas, regions, head, device)
         named = {name: where[name] for name in ("confidence_loss", "location_loss")}
         return {**what, **named, "loss": what["loss"] + head.multibox_weight * where["loss"]}
@@ -107,8 +107,8 @@ REGION_STREAM = 1
 
 
 def region_generators(seed: int, batch: AnnotatedBatch) -> list[np.random.Generator]:
-    """What the regions of each image of the batch are drawn by: a function of (seed, batch, turn), not of the rank."""
-    return [image_generator(seed, batch.number, turn, stream=REGION_STREAM) for turn in batch.turns]
+    """The generator that draws the regions of each image: it depends on (seed, batch, position), not on the rank."""
+    return [image_generator(seed, batch.number, position, stream=REGION_STREAM) for position in batch.positions]
 
 
 def sampled(

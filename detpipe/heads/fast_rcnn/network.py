@@ -1,6 +1,6 @@
-"""Fast R-CNN (Girshick 2015): the network runs once on the image, and regions are pooled from its feature maps.
+"""Fast R-CNN (Girshick 2015): the backbone runs once per image, and regions are pooled from its feature maps.
 
-N: images. R: regions. K: classes. C: channels of a map, P: side of a pooled region.
+N: number of images. R: number of regions. K: number of classes. C: channels of a map. P: side of a pooled region.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from detpipe.heads.softmax import SoftmaxHead
 
 
 class FastRcnn(nn.Module):
-    """Images and regions -> logits (R, K + 1) and deltas (R, K, 4), by one pass over each image.
+    """Predicts logits (R, K + 1) and deltas (R, K, 4) for regions, with one pass over each image.
 
-    depth: channels of a pooled region.
-
-    New layers start from `seed`; the backbone's weights are the caller's. Raises ValueError for a map that the backbone
-    hasn't.
+    New layers are initialised from `seed`. Raises ValueError for a feature map that the backbone does not have, and if
+    the maps are not ordered fine to coarse. Attribute depth: channels of a pooled region.
     """
 
     def __init__(self, backbone: Backbone, n_classes: int, config: FastRcnnConfig, *, seed: int) -> None:
@@ -35,11 +33,13 @@ class FastRcnn(nn.Module):
         backbone.check_map_names(config.maps)
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
-        self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
+        self.backbone.classifier = None  # the unused ImageNet classifier would get no gradient
         self.maps = tuple(config.maps)
         self.strides = tuple(backbone.feature_maps[name].stride for name in config.maps)
         if list(self.strides) != sorted(self.strides):
-            raise ValueError(f"head.maps: expected fine to coarse, got {config.maps} of strides {list(self.strides)}")
+            raise ValueError(
+                f"head.maps: expected maps from fine to coarse, got {config.maps} with strides {list(self.strides)}"
+            )
         self.pooling, self.pool_size = config.pooling, config.pool_size
         depths = [backbone.feature_maps[name].channels for name in config.maps]
         self.merge = None
@@ -58,23 +58,23 @@ class FastRcnn(nn.Module):
 
     @property
     def new_modules(self) -> list[nn.Module]:
-        """The layers that start from nothing."""
+        """The layers with random initial weights."""
         made = [self.merge, self.fc1, self.fc2, self.head, self.box_regressor]
         return [module for module in made if module is not None]
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
-        """(N, H, W, 3) uint8 RGB -> the maps that regions are pooled from, fine to coarse."""
+        """(N, H, W, 3) uint8 RGB -> the maps for region pooling, fine to coarse."""
         maps = self.backbone.forward_maps(self.backbone.spec.to_input(images), self.maps)
         if self.merge is None:
             return list(maps.values())
         return list(self.merge(OrderedDict(maps)).values())
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """Maps and (R, 5) regions (image, x1, y1, x2, y2) in input pixels -> (R, C, P, P)."""
+        """Maps, and regions (R, 5) as (image index, x1, y1, x2, y2) in input pixels -> (R, C, P, P)."""
         return pool_regions(maps, self.strides, regions, pooling=self.pooling, size=self.pool_size)
 
     def classify(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(R, C, P, P) -> logits (R, K + 1), and deltas (R, K, 4) or None without regression."""
+        """(R, C, P, P) -> logits (R, K + 1), and deltas (R, K, 4) or None without box regression."""
         hidden = self.dropout(F.relu(self.fc1(pooled.flatten(1))))
         features = self.dropout(F.relu(self.fc2(hidden)))
         return self.head(features), self.box_regressor(features) if self.box_regressor is not None else None
@@ -85,7 +85,7 @@ class FastRcnn(nn.Module):
 
 
 def linear_layer(width_in: int, width_out: int, generator: torch.Generator, gain: float = 2.0) -> nn.Linear:
-    """Weights of variance gain / width_in: 2 where a ReLU follows (He et al. 2015, eq. 10)."""
+    """A linear layer with weights of variance gain / width_in: gain 2 if a ReLU follows (He et al. 2015, eq. 10)."""
     layer = nn.Linear(width_in, width_out)
     nn.init.normal_(layer.weight, std=(gain / width_in) ** 0.5, generator=generator)
     nn.init.zeros_(layer.bias)
@@ -93,7 +93,7 @@ def linear_layer(width_in: int, width_out: int, generator: torch.Generator, gain
 
 
 def draw_convolutions(network: nn.Module, generator: torch.Generator) -> None:
-    """FPN's convolutions anew, from `generator`: torchvision draws them from the global one."""
+    """Initialise the convolutions of an FPN again, from `generator`: torchvision uses the global generator."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_uniform_(module.weight, a=1, generator=generator)

@@ -1,7 +1,7 @@
-"""Regions of feature maps brought to one size: RoIPool (Fast R-CNN, Girshick 2015, section 2.1) and RoIAlign (Mask
-R-CNN, He et al. 2017, section 3), each region on the map that suits its size (FPN, Lin et al. 2017, eq. 1).
+"""Region pooling: RoIPool (Fast R-CNN, Girshick 2015, section 2.1) and RoIAlign (Mask R-CNN, He et al. 2017,
+section 3). Each region is pooled from the map for its size (FPN, Lin et al. 2017, eq. 1).
 
-R: regions. C: channels. P: side of a pooled region. N: images of a batch. L: maps.
+R: number of regions. C: channels. P: side of a pooled region. N: number of images in the batch. L: number of maps.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from detpipe import boxes as geometry
 from detpipe.heads.fast_rcnn.settings import Pooling
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
-"""A region of 224 pixels, ImageNet's input, is pooled from the map of stride 16 (FPN, section 4.2)."""
+"""A region of 224 pixels, the input size of ImageNet, is pooled from the map of stride 16 (FPN, section 4.2)."""
 
 SAMPLES = 2
-"""RoIAlign: samples by side of a bin (Mask R-CNN, section 3: 4 points)."""
+"""RoIAlign: sampling points per side of a bin (Mask R-CNN, section 3: 4 points per bin)."""
 
 PARALLEL_FROM = 64
-"""Fewer regions are not worth a second thread."""
+"""Smallest number of regions for which several threads are used."""
 
 
 def pool_regions(
     maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor, *, pooling: Pooling, size: int
 ) -> Tensor:
-    """The part of a map that each region covers: (N, C, H / stride, W / stride) x L, (R, 5) -> (R, C, P, P).
+    """Pool regions from L maps (N, C, H / stride, W / stride) and regions (R, 5) -> (R, C, P, P).
 
-    regions: float32 (image of the batch, x1, y1, x2, y2), in pixels of the networks' input. Maps are pooled in float32:
-    a coordinate in bf16 would be wrong by whole steps. R = 0 gives (0, C, P, P).
+    regions: float32 (image index, x1, y1, x2, y2), in pixels of the network's input. Pooling is in float32, because
+    coordinates in bf16 would be wrong by whole cells. R = 0 gives (0, C, P, P).
     """
     levels = level_of(regions[:, 1:], strides)
-    # shape[0], not len(): in an exported graph it stays the number that it is then.
+    # shape[0], not len(): len() would become a constant in an exported graph.
     shape = (regions.shape[0], maps[0].shape[1], size, size)
     pooled = torch.zeros(shape, dtype=torch.float32, device=regions.device)
     if len(maps) == 1:
         return _pool(maps[0].float(), regions, strides[0], pooling, size)
     for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
-        rows = torch.nonzero(levels == level).squeeze(1)  # none is well: a graph can't ask
+        rows = torch.nonzero(levels == level).squeeze(1)  # may be empty: an exported graph can't branch on it
         pooled = pooled.index_copy(0, rows, _pool(one.float(), regions[rows], stride, pooling, size))
     return pooled
 
 
 def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
-    """Which of the maps each box is pooled from: (R, 4), L ascending strides -> (R,) int64 in 0..L - 1.
+    """The map that each box is pooled from: (R, 4), L ascending strides -> (R,) int64 in 0..L - 1.
 
-    A box of twice the side goes to a map of twice the stride; 224 pixels belong to stride 16 (FPN, eq. 1). A box
-    without area goes to the finest.
+    A box of 224 pixels goes to stride 16; twice the side goes to twice the stride (FPN, eq. 1). Boxes without area go
+    to the finest map.
     """
     sides = geometry.area_tensors(boxes).clamp(min=1e-6).sqrt()
     wanted = torch.floor(torch.log2(sides / CANONICAL_SIDE) + 1e-6)
@@ -65,7 +65,7 @@ def _pool(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int
     in_a_graph = torch.compiler.is_compiling()
     if in_a_graph or one.device.type != "cpu" or threads == 1 or len(regions) < PARALLEL_FROM:
         return _pool_part(one, regions, stride, pooling, size)
-    # torchvision's kernels run in one thread on a CPU, and hold no interpreter lock.
+    # torchvision's CPU kernels are single-threaded and release the interpreter lock.
     if torch.is_grad_enabled():
         learned: Tensor = _PoolByThreads.apply(one, regions, stride, pooling, size)
         return learned
@@ -75,14 +75,16 @@ def _pool(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int
 
 
 def _pool_inferred(one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int) -> Tensor:
-    """As `_pool_part`: whether gradients are kept is a setting of each thread."""
+    """As `_pool_part`, in inference mode, which must be set in each thread."""
     with torch.inference_mode():
         return _pool_part(one, regions, stride, pooling, size)
 
 
 class _PoolByThreads(torch.autograd.Function):
-    """Each thread pools some of the channels, forward and backward: no two of them add to the same gradient, so its
-    sums have one order."""
+    """Pools a part of the channels in each thread, forward and backward.
+
+    No two threads add to the same gradient, so the order of summation is fixed and results are reproducible.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, one: Tensor, regions: Tensor, stride: int, pooling: Pooling, size: int) -> Tensor:
@@ -102,7 +104,7 @@ class _PoolByThreads(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """That of the map."""
+        """The gradient of the map."""
         parts: list[tuple[Tensor, Tensor]] = ctx.parts  # type: ignore[attr-defined]
         own = gradient.split([part.shape[1] for _, part in parts], dim=1)
         with ThreadPoolExecutor(len(parts)) as pool:

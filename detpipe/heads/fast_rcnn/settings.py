@@ -1,4 +1,4 @@
-"""The settings of Fast R-CNN, alone and with MultiBox on its maps."""
+"""Settings of Fast R-CNN, alone and together with MultiBox."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from detpipe.heads.region_head import BoxLoss, BoxRegression, TrainedHeadConfig
 
 
 class Pooling(enum.Enum):
-    """align samples between the map's steps; pool takes the largest of each bin, whose borders are rounded to steps."""
+    """align (RoIAlign) samples the map with bilinear interpolation; pool (RoIPool) takes the maximum of each bin, whose
+    borders are rounded to cells."""
 
     align = "align"
     pool = "pool"
@@ -18,48 +19,51 @@ class Pooling(enum.Enum):
 
 @dataclass(kw_only=True)
 class FastRcnnConfig(TrainedHeadConfig):
-    """Which maps regions are pooled from, and what classifies them. `flip` mirrors half of the training images."""
+    """Fast R-CNN: feature maps, region pooling, layers and losses. `flip` mirrors half of the training images."""
 
     maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
-    """Feature maps of the backbone, fine to coarse; a region is pooled from the one that suits its size."""
+    """Feature maps of the backbone, fine to coarse. Each region is pooled from the map for its size."""
     merge_width: int | None = 96
-    """Channels of the maps after a top-down merge (FPN); null leaves the maps as they are, which takes a single one."""
+    """Channels of the maps after a top-down merge (FPN). null: no merge; head.maps must then name a single map."""
     pooling: Pooling = Pooling.align
-    """align (RoIAlign) or pool (RoIPool)."""
+    """Region pooling: align (RoIAlign) or pool (RoIPool)."""
     pool_size: int = 7
-    """Side of a pooled region."""
+    """Side of a pooled region in cells."""
     hidden: int = 512
-    """Width of the two layers before the classes."""
+    """Width of the two fully connected layers."""
     start_gain: float = 1 / 3
-    """Variance of their first weights times the width below: 2 keeps the size of what passes through (He et al. 2015);
-    1/3, torch's own, leaves less of it to chance and more to what is learned."""
+    """Gain of the initial weights of the two fully connected layers (variance = gain / fan_in): 2 is He initialisation,
+    1/3 is PyTorch's default, which trained more reliably."""
     dropout: float = 0.0
-    """Share of features dropped in training. None: the boxes are less exact for it."""
+    """Share of features dropped in training. 0 by default, because dropout makes boxes less accurate."""
     box_loss: BoxLoss = BoxLoss.giou
-    """smooth_l1 (the paper's) or giou."""
+    """Box loss: smooth_l1 (as in the paper) or giou."""
     box_loss_weight: float = 10.0
-    """Weight of the box loss beside the classes' (Fast R-CNN's lambda): 10 for giou, 1 for smooth_l1."""
+    """Weight of the box loss relative to the class loss (lambda in the paper): 10 for giou, 1 for smooth_l1."""
     box_loss_beta: float = 1 / 9
-    """smooth_l1: 1 in the paper; 1/9 as of Faster R-CNN in torchvision and Detectron, whose boxes are more exact."""
+    """smooth_l1: the normalised error above which the loss is linear. 1 in the paper; 1/9 in torchvision's and
+    Detectron's Faster R-CNN, which gives more accurate boxes."""
     images_per_batch: int = 2
-    """Images that share a batch's regions (hierarchical sampling, section 2.3): solver.batch_size is of regions."""
+    """Images per batch (hierarchical sampling, section 2.3 of the paper). solver.batch_size counts their regions."""
     scales: list[int] = field(default_factory=lambda: [320, 352, 384])
-    """Pixels of an image's shorter side in training: one of them at random for each image; the last one in testing."""
+    """Shorter side of the image in pixels: one at random in training, the last one in testing."""
     max_side: int = 640
-    """Pixels of the longer side at most."""
+    """Limit of the longer side in pixels."""
     refine: int = 1
-    """Testing: how often likely regions are moved by their deltas and scored again (Gidaris & Komodakis 2015)."""
+    """Testing: number of times the top-scoring regions are moved by their deltas and scored again (Gidaris & Komodakis
+    2015)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.maps, self.scales = list(self.maps), list(self.scales)
         if not self.maps or (self.merge_width is None and len(self.maps) > 1):
             raise ValueError(
-                f"head.maps: expected one map, or several with head.merge_width=WIDTH, got {self.maps} without"
+                f"head.maps: expected one map, or several with head.merge_width=WIDTH, got {self.maps} and "
+                f"merge_width={self.merge_width}"
             )
         if self.box_regression is BoxRegression.ridge:
             raise ValueError(
-                "head.box_regression: fast_rcnn trains it with the classes: expected joint or none, got ridge"
+                "head.box_regression: expected joint or none for fast_rcnn, which trains it with the classes, got ridge"
             )
         for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
             if getattr(self, name) < 1:
@@ -67,7 +71,7 @@ class FastRcnnConfig(TrainedHeadConfig):
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:
-            raise ValueError(f"head.refine: expected a number from 0, got {self.refine}")
+            raise ValueError(f"head.refine: expected at least 0, got {self.refine}")
         if self.merge_width is not None and self.merge_width < 1:
             raise ValueError(f"head.merge_width: expected at least 1 channel or null, got {self.merge_width}")
         if not self.scales or min(self.scales) < 32:
@@ -76,33 +80,35 @@ class FastRcnnConfig(TrainedHeadConfig):
 
 @dataclass(kw_only=True)
 class MultiBoxFastRcnnConfig(FastRcnnConfig):
-    """Fast R-CNN that proposes for itself."""
+    """Fast R-CNN with MultiBox on the same feature maps: the network makes its own proposals."""
 
     multibox: MultiBoxTargetConfig = field(default_factory=lambda: MultiBoxTargetConfig(coarser=False))
-    """How the proposals are learned."""
+    """Priors, matching and losses of the proposals."""
     multibox_weight: float = 1.0
-    """Weight of their loss beside that of the regions."""
+    """Weight of the proposal loss relative to the Fast R-CNN loss."""
     proposals: int = 300
-    """Training: the network's best boxes of an image, which regions are sampled from."""
+    """Training: number of the network's top-scoring proposals per image from which regions are sampled."""
     proposal_nms: float = 0.7
-    """A proposal that overlaps a better one by more than this is dropped, in training and testing."""
+    """IoU threshold of non-maximum suppression of the proposals, in training and testing."""
     quality: float = 0.5
-    """Testing: a region's score is p^(1 - quality) q^quality, of the class's probability p and the proposal's own
-    confidence q, which is learned to be the IoU of its box with the object. 0 leaves p alone."""
+    """Testing: a region's score is p^(1 - quality) q^quality, where p is the class probability and q the confidence of
+    the proposal, an estimate of its IoU with the object. 0 uses only p."""
     refine: int = 0
-    """Testing: how often likely regions are moved by their deltas and scored again. The preset of this name does it
-    once, for boxes that are more exact."""
+    """Testing: number of times the top-scoring regions are moved by their deltas and scored again. The preset
+    multibox_fast_rcnn uses 1, which gives more accurate boxes."""
     crop_share: float = 0.0
-    """Share of the training images that are shown in part ..."""
+    """Share of the training images that are cropped at random."""
     crop_area: float = 0.3
-    """... of at least this share of their area."""
+    """Smallest random crop, as a share of the image's area."""
     colour: float = 0.2
-    """Brightness, contrast and saturation vary by this share."""
+    """Strength of the random changes of brightness, contrast and saturation; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.merge_width is None:
-            raise ValueError("head.merge_width: multibox_fast_rcnn merges its maps: expected a width, got null")
+            raise ValueError(
+                "head.merge_width: expected a width for multibox_fast_rcnn, which needs merged maps, got null"
+            )
         if self.proposals < 1 or not 0 <= self.proposal_nms <= 1 or not 0 <= self.quality <= 1:
             raise ValueError(
                 "head: expected proposals >= 1, proposal_nms and quality in [0, 1], got "

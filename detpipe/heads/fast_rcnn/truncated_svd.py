@@ -1,6 +1,7 @@
-"""A linear layer as two thinner ones, by truncated SVD (Fast R-CNN, Girshick 2015, section 3.1).
+"""Compression of a linear layer by truncated SVD (Fast R-CNN, Girshick 2015, section 3.1).
 
-U x V weights become rank (U + V): W = U S V' keeps its largest singular values.
+A layer with U x V weights is replaced by two layers with rank x (U + V) weights. Only the largest singular values of
+W = U S V' are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from torch import nn
 
 
 def split_linear(width_in: int, width_out: int, rank: int) -> nn.Sequential:
-    """The two layers, to be given weights: the first without bias, no ReLU between.
+    """The two layers, with random weights: the first has no bias, and there is no ReLU between them.
 
     Raises ValueError for a rank outside of 1..min(width_in, width_out).
     """
@@ -21,7 +22,7 @@ def split_linear(width_in: int, width_out: int, rank: int) -> nn.Sequential:
 
 @torch.no_grad()
 def truncated(layer: nn.Linear, rank: int) -> nn.Sequential:
-    """The best approximation of a layer (V -> U) by two of `rank`, in the sum of squares (Eckart & Young 1936)."""
+    """The best approximation of a layer by two layers of this rank, in least squares (Eckart & Young 1936)."""
     pair = split_linear(layer.in_features, layer.out_features, rank)
     u, s, vh = torch.linalg.svd(layer.weight.double(), full_matrices=False)
     thin, thick = pair[0], pair[1]
@@ -35,14 +36,14 @@ def truncated(layer: nn.Linear, rank: int) -> nn.Sequential:
 
 @torch.no_grad()
 def kept_share(layer: nn.Linear, rank: int) -> float:
-    """The share of the weights' sum of squares that a rank keeps."""
+    """The share of the squared weights' sum that an approximation of this rank keeps."""
     squares = torch.linalg.svdvals(layer.weight.double()) ** 2
     return float(squares[:rank].sum() / squares.sum().clamp(min=1e-300))
 
 
 @torch.no_grad()
 def rank_keeping(layer: nn.Linear, share: float) -> int:
-    """The smallest rank that keeps this share of the sum of squares, or 0 where two layers were no smaller than one."""
+    """The smallest rank that keeps this share of the squared weights' sum; 0 if the two layers would not be smaller."""
     squares = torch.linalg.svdvals(layer.weight.double()) ** 2
     kept = squares.cumsum(0) / squares.sum().clamp(min=1e-300)
     rank = min(int((kept < share - 1e-12).sum()) + 1, len(squares))

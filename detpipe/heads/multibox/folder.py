@@ -1,4 +1,4 @@
-"""A trained MultiBox with what makes its weights usable; saved and loaded whole."""
+"""Saving and loading a trained MultiBox: the weights and their description."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ DESCRIPTION = "multibox.json"
 
 @dataclass(frozen=True)
 class MultiBoxSpec:
-    """Backbone, head, and the priors' shapes by map: x1 y1 x2 y2 around the centre of a cell, pixels of the input."""
+    """The settings of backbone and head, and the prior shapes of each map.
+
+    A shape is a box (x1, y1, x2, y2) relative to the centre of its cell, in pixels of the input.
+    """
 
     backbone: BackboneConfig
     multibox: MultiBoxConfig
@@ -29,25 +32,25 @@ class MultiBoxSpec:
 
 
 def build_multibox(spec: MultiBoxSpec, *, seed: int, pretrained: bool) -> MultiBox:
-    """The network of a spec, its backbone with its own weights or, where others will follow, with none."""
+    """Build the network of a spec. pretrained: load the backbone's own weights; false if others are loaded later."""
     backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
     with seeded(seed):
         return MultiBox(backbone, spec.multibox, as_shapes(spec.shapes), seed=seed)
 
 
 def save_multibox(folder: Path, network: MultiBox, spec: MultiBoxSpec) -> None:
-    """Write weights.safetensors and multibox.json into `folder`, each whole or not at all."""
+    """Write weights.safetensors and multibox.json into `folder`. Each file is written atomically."""
     save_network(folder, network, spec.backbone)
     write_json(folder / DESCRIPTION, plain(spec))
 
 
 def load_multibox_spec(folder: Path) -> MultiBoxSpec:
-    """The description of the MultiBox in `folder`. Raises NetworkFolderError, which names the file and the key."""
+    """Read the description of the MultiBox in `folder`. Raises NetworkFolderError, which names the file and the key."""
     path = folder / DESCRIPTION
     if not path.is_file():
         raise NetworkFolderError(
-            f"{folder}: expected a trained MultiBox, found no {DESCRIPTION}; run `detpipe train-multibox` and give the "
-            "folder multibox/ of its run folder"
+            f"{folder}: expected a trained MultiBox, got a folder without {DESCRIPTION}; run `detpipe train-multibox` "
+            "and pass the folder multibox/ of its run folder"
         )
     try:
         return read_dataclass(path, MultiBoxSpec)
@@ -56,12 +59,12 @@ def load_multibox_spec(folder: Path) -> MultiBoxSpec:
 
 
 def load_multibox(folder: Path) -> tuple[MultiBox, MultiBoxSpec]:
-    """The network in evaluation mode on the CPU, and its spec. Raises NetworkFolderError naming what is wrong."""
+    """Load the network, in evaluation mode on the CPU, and its spec. Raises NetworkFolderError if that fails."""
     spec = load_multibox_spec(folder)
     own = dataclasses.replace(spec, backbone=stored_backbone(folder, spec.backbone))
     try:
         network = build_multibox(own, seed=0, pretrained=False)
     except ValueError as error:
-        raise NetworkFolderError(f"{folder / DESCRIPTION}: no network can be made of it: {error}") from error
+        raise NetworkFolderError(f"{folder / DESCRIPTION}: expected the settings of a network: {error}") from error
     load_network_weights(folder, network)
     return network.eval(), spec

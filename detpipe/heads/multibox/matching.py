@@ -1,6 +1,7 @@
-"""Which prediction answers for which object.
+"""Assigning objects to priors: bipartite, or by IoU.
 
-G: objects of an image. P: predictions (one a prior). A match is (P,) int64: the object's number, BACKGROUND or IGNORED.
+G: number of objects in an image. P: number of priors. A match is (P,) int64: for each prior the index of its object,
+BACKGROUND or IGNORED.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ BACKGROUND, IGNORED = -1, -2
 
 
 def bipartite(cost: Tensor) -> Tensor:
-    """Each object its own prediction, so that the sum of costs is least (Erhan et al. 2014, eq. 3 and 4).
+    """Match each object with one prior so that the total cost is minimal (Erhan et al. 2014, eq. 3 and 4).
 
-    (G, P) -> (P,); all others are background. More objects than predictions leave the dearest ones without.
-    G = 0 or P = 0 gives background alone. Raises ValueError for a cost that is no number.
+    (G, P) costs -> (P,). All other priors are background. With more objects than priors, those with the highest cost
+    stay unmatched. G = 0 gives only background. Raises ValueError for a cost of NaN.
     """
     match = torch.full((cost.shape[1],), BACKGROUND, dtype=torch.int64, device=cost.device)
     if cost.numel():
@@ -31,7 +32,7 @@ def bipartite(cost: Tensor) -> Tensor:
 
 
 def many_to_one(overlaps: Tensor, *, positive: float, negative: float, at_least: int) -> Tensor:
-    """Assigns priors to objects by IoU (SSD, Liu et al. 2016, section 2.2).
+    """Assign priors to objects by IoU (SSD, Liu et al. 2016, section 2.2).
 
     overlaps: (G, P) IoU of objects and priors -> (P,). The first rule that applies to a prior decides:
 
@@ -42,9 +43,9 @@ def many_to_one(overlaps: Tensor, *, positive: float, negative: float, at_least:
        with the largest IoU.
     4. A prior with an IoU below `negative` is background. All others are ignored.
 
-    Rules 1 and 3 need an IoU above 0: a prior elsewhere could learn nothing from the object. With at_least = 0 they do
-    not apply, and an object may get no prior. Equal IoUs go to the object with the lower number. G = 0 gives
-    background alone.
+    Rules 1 and 3 need an IoU above 0: a prior that does not touch the object could learn nothing from it. With
+    at_least = 0 they do not apply, and an object may get no prior. Equal IoUs go to the object with the lower index.
+    G = 0 gives only background.
     """
     n_objects, n_priors = overlaps.shape
     match = torch.full((n_priors,), BACKGROUND, dtype=torch.int64, device=overlaps.device)
@@ -52,10 +53,10 @@ def many_to_one(overlaps: Tensor, *, positive: float, negative: float, at_least:
         return match
     best = overlaps.amax(dim=0)
     match[best >= negative] = IGNORED
-    near = torch.nonzero(best >= positive).squeeze(1)  # few: whose they are is asked of these alone
+    near = torch.nonzero(best >= positive).squeeze(1)  # only a few priors, so argmax over all would be slower
     match[near] = overlaps[:, near].argmax(dim=0)
     if at_least:
-        # Other objects take fewer than G priors, so an object's own one is among its G best.
+        # The other objects take at most G - 1 priors, so the G best are enough to find a free one.
         nearest = overlaps.topk(min(max(at_least, n_objects), n_priors), dim=1)
         values, priors = nearest.values.cpu().numpy(), nearest.indices.cpu().numpy()
         claimed, claimant = _claims(values[:, :at_least], priors[:, :at_least])
@@ -68,19 +69,19 @@ def many_to_one(overlaps: Tensor, *, positive: float, negative: float, at_least:
 
 
 def _claims(values: Float32Array, priors: Int64Array) -> tuple[Tensor, Tensor]:
-    """The priors that objects claim with an IoU above 0, each once, and of each the object with the largest IoU.
+    """The priors that are among an object's best with an IoU above 0, each once, and the object with the largest IoU.
 
-    values, priors: (G, k), IoU and number of each object's best priors -> (n,), (n,) int64.
+    values, priors: (G, k), IoU and index of each object's best priors. Returns prior and object indices, (n,) int64.
     """
     owners = {int(priors[row, column]): row for row, column in reversed(_from_the_best(values))}
     return _tensor(owners.keys()), _tensor(owners.values())
 
 
 def _best_priors(values: Float32Array, priors: Int64Array) -> tuple[Tensor, Tensor]:
-    """A prior for each object, none twice, and the objects: pairs are taken from the largest IoU down.
+    """One prior for each object, no prior twice: pairs are taken greedily from the largest IoU down.
 
-    values, priors: (G, k), IoU and number of each object's best priors, k = G or all priors -> (n,), (n,) int64. An
-    object has none where all that overlap it are taken.
+    values, priors: (G, k), IoU and index of each object's best priors, k = G or all priors. Returns prior and object
+    indices, (n,) int64. An object is left out if all priors that overlap it are taken.
     """
     taken: dict[int, int] = {}
     served = set[int]()
@@ -95,7 +96,7 @@ def _best_priors(values: Float32Array, priors: Int64Array) -> tuple[Tensor, Tens
 
 
 def _from_the_best(values: Float32Array) -> list[tuple[int, int]]:
-    """Rows and columns of the values above 0, from the largest to the smallest; of equal ones the lower row first."""
+    """Rows and columns of the values above 0, in descending order of value; equal values by ascending row."""
     rows, columns = np.nonzero(values > 0)
     order = np.argsort(-values[rows, columns], kind="stable")
     return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
@@ -105,6 +106,6 @@ def _tensor(numbers: Iterable[int]) -> Tensor:
     return torch.tensor(list(numbers), dtype=torch.int64)
 
 
-def without(match: Tensor, untaught: Tensor) -> Tensor:
-    """The match (P,) with the priors that `untaught` (P,) bool marks ignored, unless they are an object's."""
-    return torch.where(untaught & (match == BACKGROUND), torch.full_like(match, IGNORED), match)
+def without(match: Tensor, ignored: Tensor) -> Tensor:
+    """The match (P,) with those background priors set to IGNORED that `ignored`, (P,) bool, marks."""
+    return torch.where(ignored & (match == BACKGROUND), torch.full_like(match, IGNORED), match)

@@ -1,6 +1,6 @@
-"""What lies between a backbone's maps and MultiBox's predictions: the difference between its three forms.
+"""The necks of MultiBox's three forms: layers between the backbone's feature maps and the predictions.
 
-N: images. C: channels. h, w: cells of a map.
+N: number of images. C: channels. h, w: height and width of a map in cells.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxConfig
 
 
 class PyramidNeck(nn.Module):
-    """Maps merged top-down (FPN, Lin et al. 2017), and one of twice the last one's stride."""
+    """Maps merged top-down (FPN, Lin et al. 2017), and one coarser map with twice the last stride."""
 
     def __init__(self, names: Sequence[str], depths: Sequence[int], width: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -28,17 +28,17 @@ class PyramidNeck(nn.Module):
         draw_convolutions(self.merge, generator)
 
     def forward(self, maps: dict[str, Tensor]) -> list[Tensor]:
-        """Maps by name, fine to coarse -> one more, each of `width` channels."""
+        """Maps by name, fine to coarse -> the merged maps and a coarser one, each with `width` channels."""
         return with_coarser(list(self.merge(OrderedDict(maps)).values()))
 
 
 def with_coarser(maps: Sequence[Tensor]) -> list[Tensor]:
-    """The maps, and the last one at half its size (FPN, section 4.1: for the largest priors)."""
+    """Append the last map, subsampled to half its size, for the largest priors (FPN, section 4.1)."""
     return [*maps, maps[-1][:, :, ::2, ::2]]
 
 
 class GridsNeck(nn.Module):
-    """The last map, averaged to each of MSC-MultiBox's grids."""
+    """The last map, average-pooled to each grid of MSC-MultiBox."""
 
     def __init__(self, name: str, depth: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -47,16 +47,16 @@ class GridsNeck(nn.Module):
         draw_convolutions(self.reduce, generator)
 
     def forward(self, maps: dict[str, Tensor]) -> list[Tensor]:
-        """The map -> one of each number of cells, fine to coarse."""
+        """The last map -> one map for each grid size, fine to coarse."""
         reduced = F.relu(self.reduce(maps[self.names[0]]))
         return [F.adaptive_avg_pool2d(reduced, cells) for cells in (*GRIDS, 1)]
 
 
 class WholeNeck(nn.Module):
-    """All of the last map seen at once: a fully connected layer, as before the boxes of MultiBox of 2014."""
+    """A fully connected layer over the whole last map, as in MultiBox of 2014."""
 
     cells = 6
-    """The map is averaged to 6 x 6 cells, the size of the last map of the paper's network."""
+    """The map is average-pooled to 6 x 6 cells, the size of the last map in the paper's network."""
 
     def __init__(self, name: str, depth: int, width: int, hidden: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class WholeNeck(nn.Module):
         self.connected = linear_layer(width * self.cells**2, hidden, generator)
 
     def forward(self, maps: dict[str, Tensor]) -> list[Tensor]:
-        """The map -> (N, hidden, 1, 1)."""
+        """The last map -> one map (N, hidden, 1, 1)."""
         reduced = F.adaptive_avg_pool2d(F.relu(self.reduce(maps[self.names[0]])), self.cells)
         return [F.relu(self.connected(reduced.flatten(1)))[:, :, None, None]]
 
@@ -74,7 +74,7 @@ class WholeNeck(nn.Module):
 def make_neck(
     backbone: Backbone, config: MultiBoxConfig, generator: torch.Generator
 ) -> PyramidNeck | GridsNeck | WholeNeck:
-    """What lies between the backbone and the predictions."""
+    """The neck of the configured form."""
     depths = [backbone.feature_maps[name].channels for name in config.maps]
     if config.form is Form.pyramid:
         return PyramidNeck(config.maps, depths, config.width, generator)

@@ -1,7 +1,7 @@
-"""MultiBox: a network that says where things might be (Erhan et al. 2014; Szegedy et al. 2014, "Scalable, high-quality
-object detection"): for each prior a logit that an object is there, and how the prior moves onto it.
+"""MultiBox, a network for class-agnostic proposals (Erhan et al. 2014; Szegedy et al. 2014, "Scalable, high-quality
+object detection"). For each prior it predicts a logit that an object is there and the deltas from prior to object.
 
-N: images. P: priors of an image. A: priors of a cell. C: channels.
+N: number of images. P: number of priors in an image. A: number of priors in a cell. C: channels.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ from detpipe.structures import Float32Array
 
 
 class Output(NamedTuple):
-    """logits (N, P), moves (N, P, 4), priors (P, 4) in pixels of the input, kinds (P,) int64, the number of each
-    prior's shape among all, input_size (height, width)."""
+    """The predictions for a batch.
+
+    logits: (N, P). deltas: (N, P, 4). priors: (P, 4), pixels of the input. shape_index: (P,) int64, the index of each
+    prior's shape in `MultiBoxPredictor.shapes`. input_size: (height, width) in pixels.
+    """
 
     logits: Tensor
-    moves: Tensor
+    deltas: Tensor
     priors: Tensor
-    kinds: Tensor
+    shape_index: Tensor
     input_size: tuple[int, int]
 
 
 class MultiBoxPredictor(nn.Module):
-    """From feature maps to logits and moves: a layer that all maps share, then one for each.
+    """Predicts logits and deltas from feature maps, by a layer that all maps share and one layer per map.
 
-    depth: channels of the maps. shapes: of each map its priors (A, 4), around the centre of a cell; a map may have
-    none, and is not looked at. start_gain: of the shared layer's first weights, their variance times what each sees.
+    depth: channels of the maps. width: channels of the shared layer. shapes: for each map its prior shapes (A, 4),
+    boxes relative to the centre of a cell; a map with A = 0 is not used. start_gain: gain of the shared layer's initial
+    weights (variance = gain / fan_in).
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class MultiBoxPredictor(nn.Module):
         self.by_corners = by_corners
         self.counts = tuple(len(one) for one in shapes)
         self.register_buffer("shapes", torch.from_numpy(np.concatenate(list(shapes)).reshape(-1, 4)))
-        # Of each shape a slope and an offset that make its logit a chance (Platt 1999); 1 and 0 until they are fitted.
+        # Slope and offset of each shape's logit (Platt scaling, Platt 1999); 1 and 0 until they are fitted.
         self.register_buffer("calibration", torch.tensor([[1.0, 0.0]]).repeat(sum(self.counts), 1))
         self.shared = nn.Conv2d(depth, width, 3, padding=1)
         nn.init.normal_(self.shared.weight, std=(start_gain / (9 * depth)) ** 0.5, generator=generator)
@@ -68,39 +72,40 @@ class MultiBoxPredictor(nn.Module):
     calibration: Tensor
 
     def forward(self, maps: Sequence[Tensor], input_size: tuple[int, int]) -> Output:
-        """(N, C, h, w) a map, (height, width) of the input in pixels -> the predictions of all maps, fine to coarse."""
-        logits, moves, priors, kinds = [], [], [], []
-        numbers = torch.arange(len(self.shapes), device=self.shapes.device).split(self.counts)
-        lines = zip(
+        """Maps (N, C, h, w), and the (height, width) of the input in pixels -> predictions of all maps in order."""
+        logits, deltas, priors, shape_index = [], [], [], []
+        indices = torch.arange(len(self.shapes), device=self.shapes.device).split(self.counts)
+        by_map = zip(
             maps,
             self.outputs,
             self.shapes.split(self.counts),
             self.calibration.split(self.counts),
-            numbers,
+            indices,
             strict=True,
         )
-        for one, output, shapes, calibration, own in lines:
+        for one, output, shapes, calibration, own in by_map:
             if not len(shapes):
                 continue
             predicted = output(F.relu(self.shared(one))).float().permute(0, 2, 3, 1)
             predicted = predicted.reshape(len(one), one.shape[2] * one.shape[3], len(shapes), 5)
             logits.append((predicted[..., 0] * calibration[:, 0] + calibration[:, 1]).flatten(1))
-            moves.append(predicted[..., 1:].flatten(1, 2))
+            deltas.append(predicted[..., 1:].flatten(1, 2))
             priors.append(prior_boxes(shapes, (one.shape[2], one.shape[3]), input_size))
-            kinds.append(own.repeat(one.shape[2] * one.shape[3]))
+            shape_index.append(own.repeat(one.shape[2] * one.shape[3]))
         return Output(
-            torch.cat(logits, dim=1), torch.cat(moves, dim=1), torch.cat(priors), torch.cat(kinds), input_size
+            torch.cat(logits, dim=1), torch.cat(deltas, dim=1), torch.cat(priors), torch.cat(shape_index), input_size
         )
 
     def boxes(self, output: Output) -> Tensor:
-        """Where the moves bring the priors: (N, P, 4), pixels of the input, not clipped."""
+        """The predicted boxes (N, P, 4) in pixels of the input, not clipped."""
         return decode(output, by_corners=self.by_corners)
 
 
 class MultiBox(nn.Module):
-    """Images -> predictions, by one pass. New layers start from `seed`; the backbone's weights are the caller's.
+    """The whole network: backbone, neck and predictor. New layers are initialised from `seed`.
 
-    Raises ValueError for a map that the backbone hasn't, and for shapes of another number of maps than the form has.
+    shapes: the prior shapes of each map (see `make_shapes`). Raises ValueError for a feature map that the backbone
+    does not have, and if the number of maps in `shapes` does not fit the form.
     """
 
     def __init__(
@@ -109,10 +114,10 @@ class MultiBox(nn.Module):
         super().__init__()
         backbone.check_map_names(config.maps)
         if len(shapes) != config.n_maps:
-            raise ValueError(f"multibox: expected shapes of priors for {config.n_maps} maps, got {len(shapes)}")
+            raise ValueError(f"multibox: expected prior shapes for {config.n_maps} maps, got {len(shapes)}")
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
-        self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
+        self.backbone.classifier = None  # the unused ImageNet classifier would get no gradient
         self.neck = make_neck(backbone, config, generator)
         depth = config.hidden if config.form is Form.whole else config.width
         self.predictor = MultiBoxPredictor(
@@ -126,11 +131,11 @@ class MultiBox(nn.Module):
 
     @property
     def new_modules(self) -> list[nn.Module]:
-        """The layers that start from nothing."""
+        """The layers with random initial weights."""
         return [self.neck, self.predictor]
 
     def forward(self, images: Tensor) -> Output:
-        """(N, H, W, 3) uint8 RGB -> logits, moves and priors."""
+        """(N, H, W, 3) uint8 RGB -> logits, deltas and priors."""
         maps = self.backbone.forward_maps(self.backbone.spec.to_input(images), self.neck.names)
         output: Output = self.predictor(self.neck(maps), (images.shape[1], images.shape[2]))
         return output
@@ -139,17 +144,17 @@ class MultiBox(nn.Module):
 def make_shapes(
     config: MultiBoxConfig, strides: Sequence[int], boxes: Float32Array, image_sizes: Float32Array, *, seed: int
 ) -> list[Float32Array]:
-    """The priors' shapes by map, after the training objects.
+    """Choose the prior shapes of each map by clustering the training objects.
 
-    boxes: (G, 4) pixels, each with the (G, 2) height and width of its image. strides: of the backbone's maps. The form
-    grids looks at no object; the others raise ValueError for G = 0.
+    boxes: (G, 4) in pixels. image_sizes: (G, 2), height and width of the image of each box. strides: of the
+    backbone's maps. The form `grids` has fixed shapes. The others raise ValueError for G = 0.
     """
     side = config.scales[-1]
     if config.form is Form.grids:
         return [grid_shapes(cells, side) for cells in (*GRIDS, 1)]
     if config.form is Form.whole:
-        places = kmeans_boxes((boxes / image_sizes[:, [1, 0, 1, 0]]).astype(np.float32), config.priors, seed=seed)
-        return [((places - 0.5) * side).astype(np.float32)]
+        priors = kmeans_boxes((boxes / image_sizes[:, [1, 0, 1, 0]]).astype(np.float32), config.priors, seed=seed)
+        return [((priors - 0.5) * side).astype(np.float32)]
     return pyramid_shapes(boxes, image_sizes, config, strides, shorter=side, longest=config.max_side, seed=seed)
 
 
@@ -163,10 +168,11 @@ def pyramid_shapes(
     longest: int,
     seed: int,
 ) -> list[Float32Array]:
-    """`config.priors` shapes after objects as `make_shapes` has them, by map; the last map is `with_coarser`'s,
-    which has none without `config.coarser`.
+    """Cluster objects to `config.priors` shapes and distribute these over the maps.
 
-    shorter, longest: as of Scaling.to_side, the sides that images are brought to. Raises ValueError for G = 0.
+    boxes, image_sizes, strides: as in `make_shapes`. shorter, longest: the size of scaled images, see
+    `Scaling.to_side`. Returns one array (A, 4) per stride and a last one for the coarser map of `with_coarser`, which
+    is empty if `config.coarser` is false. Raises ValueError for G = 0.
     """
     factors = np.minimum(shorter / image_sizes.min(axis=1), longest / image_sizes.max(axis=1))
     found = kmeans_sizes(
@@ -178,21 +184,21 @@ def pyramid_shapes(
 
 
 def decode(output: Output, *, by_corners: bool) -> Tensor:
-    """Priors and moves -> boxes (N, P, 4) in pixels of the input, not clipped; the inverse of `encode`."""
+    """Priors and deltas -> boxes (N, P, 4) in pixels of the input, not clipped; the inverse of `encode`."""
     if by_corners:
-        return output.priors + output.moves * _sides(output)
-    return geometry.decode_tensors(output.priors.expand_as(output.moves), output.moves)
+        return output.priors + output.deltas * _sides(output)
+    return geometry.decode_tensors(output.priors.expand_as(output.deltas), output.deltas)
 
 
 def best_boxes(
     boxes: Tensor, logits: Tensor, image_size: tuple[int, int], *, count: int, nms_iou: float
 ) -> tuple[Tensor, Tensor]:
-    """The best predictions of one image: (P, 4), (P,) -> (k, 4), (k,) confidences, k <= count, best first.
+    """The top-scoring boxes of one image: (P, 4), (P,) -> (k, 4), (k,) confidences, k <= count, best first.
 
-    image_size: the (height, width) of what of the input is image: boxes are clipped to it, and dropped where nothing
-    is left. A box that overlaps a better one by more than nms_iou is dropped; 1 keeps all.
+    image_size: (height, width) of the image without padding. Boxes are clipped to it; empty ones are dropped.
+    nms_iou: IoU threshold of non-maximum suppression; 1 keeps all boxes.
     """
-    order = logits.argsort(descending=True, stable=True)[: LOOKED_AT * count]
+    order = logits.argsort(descending=True, stable=True)[: NMS_CANDIDATES * count]
     boxes, scores = geometry.clip_tensors(boxes[order], image_size), logits[order].sigmoid()
     solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(dim=1)
     boxes, scores = boxes[solid], scores[solid]
@@ -202,12 +208,15 @@ def best_boxes(
     return boxes[:count], scores[:count]
 
 
-LOOKED_AT = 10
-"""NMS is given so many times the boxes that are wanted: of all of them it would take most of the time."""
+NMS_CANDIDATES = 10
+"""NMS gets this many times `count` boxes. With all boxes it would take most of the time."""
 
 
 def encode(priors: Tensor, boxes: Tensor, input_size: tuple[int, int], *, by_corners: bool) -> Tensor:
-    """The moves that bring priors (P, 4) onto boxes (P, 4), both in pixels of the input; boxes have an area."""
+    """The deltas (P, 4) from priors (P, 4) to boxes (P, 4), both in pixels of the input. Boxes must have an area.
+
+    by_corners: differences of the corners as a share of the input's sides (2014), else deltas of centre and size.
+    """
     if by_corners:
         height, width = input_size
         return (boxes - priors) / boxes.new_tensor([width, height, width, height])
@@ -219,7 +228,7 @@ def _sides(output: Output) -> Tensor:
     return output.priors.new_tensor([width, height, width, height])
 
 
-RARE = 0.01
+INITIAL_CONFIDENCE = 0.01
 """The confidence of every prior before training (Lin et al. 2017, "Focal loss", section 4.1)."""
 
 
@@ -227,7 +236,7 @@ def _output(width: int, count: int, generator: torch.Generator) -> nn.Conv2d:
     layer = nn.Conv2d(width, 5 * count, 1)
     nn.init.normal_(layer.weight, std=0.01, generator=generator)
     with torch.no_grad():
-        _bias(layer).zero_()[::5] = math.log(RARE / (1 - RARE))
+        _bias(layer).zero_()[::5] = math.log(INITIAL_CONFIDENCE / (1 - INITIAL_CONFIDENCE))
     return layer
 
 

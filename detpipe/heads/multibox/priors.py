@@ -1,6 +1,7 @@
-"""Where MultiBox begins to look: boxes around the cells of a feature map, which the network moves onto objects.
+"""Priors: fixed boxes around the cells of a feature map, from which the network predicts deltas to objects.
 
-A prior is given by its shape: a box around the centre of its cell. G: objects. A: shapes of a map. h, w: its cells.
+The shape of a prior is a box relative to the centre of its cell. G: number of objects. A: number of shapes of a map.
+h, w: height and width of a map in cells.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from torch import Tensor
 from detpipe.structures import Float32Array
 
 ASPECT_RATIOS = (1.0, 1.0, 1.0, 0.75, 1.333, 0.5, 2.0, 0.4, 2.5, 0.33, 3.0)
-"""Width over height of the eleven priors of a cell (see `grid_shapes`)."""
+"""Width divided by height of the eleven priors of a cell (see `grid_shapes`)."""
 
 
 def prior_boxes(shapes: Tensor, grid: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    """The priors of a map: (A, 4) shapes, (h, w), (height, width) -> (h w A, 4), in pixels of the input.
+    """The priors of a map: shapes (A, 4), grid (h, w), input (height, width) -> (h w A, 4) in pixels of the input.
 
-    Cells row by row, of each cell all shapes. Cells are even parts of the input. A = 0 gives (0, 4).
+    The order is row by row over the cells, and all shapes within a cell. All cells have equal size. A = 0 gives (0, 4).
     """
     (rows, columns), (height, width) = grid, input_size
     y = (torch.arange(rows, device=shapes.device) + 0.5) * (height / rows)
@@ -32,15 +33,16 @@ def prior_boxes(shapes: Tensor, grid: tuple[int, int], input_size: tuple[int, in
 
 
 def centred(sizes: Float32Array) -> Float32Array:
-    """Shapes of these widths and heights: (A, 2) -> (A, 4)."""
+    """Shapes with these widths and heights, centred on the cell: (A, 2) -> (A, 4)."""
     return np.concatenate([-sizes / 2, sizes / 2], axis=1).astype(np.float32)
 
 
 def kmeans_sizes(sizes: Float32Array, count: int, *, seed: int) -> Float32Array:
-    """The `count` widths and heights that the objects' own lie around: (G, 2) -> (count, 2), small to large.
+    """Cluster object sizes by k-means: widths and heights (G, 2) -> `count` centres (count, 2), by ascending area.
 
-    k-means of their logarithms (of twice the width is as far as of half), as of YOLO9000 (Redmon & Farhadi 2017,
-    section 2). Fewer different objects than `count` give as many as there are. G = 0 raises ValueError.
+    The idea is from YOLO9000 (Redmon & Farhadi 2017, section 2). Distances are between logarithms, so that twice and
+    half the width are equally far. If there are fewer different sizes than `count`, these are returned. Raises
+    ValueError for G = 0.
     """
     _require_objects(len(sizes))
     found = np.exp(_kmeans(np.log(np.maximum(sizes, 1.0)), count, seed)).astype(np.float32)
@@ -48,10 +50,10 @@ def kmeans_sizes(sizes: Float32Array, count: int, *, seed: int) -> Float32Array:
 
 
 def kmeans_boxes(boxes: Float32Array, count: int, *, seed: int) -> Float32Array:
-    """The `count` places that objects stand at, as shares of the image: (G, 4) in [0, 1] -> (count, 4).
+    """Cluster object boxes by k-means: (G, 4) as shares of the image, in [0, 1] -> `count` boxes (count, 4).
 
-    MultiBox's priors (Erhan et al. 2014). Fewer different objects than `count` give as many as there are. G = 0 raises
-    ValueError.
+    These are the priors of MultiBox (Erhan et al. 2014). If there are fewer different boxes than `count`, these are
+    returned. Raises ValueError for G = 0.
     """
     _require_objects(len(boxes))
     found = _kmeans(boxes.astype(np.float64), count, seed).astype(np.float32)
@@ -59,21 +61,22 @@ def kmeans_boxes(boxes: Float32Array, count: int, *, seed: int) -> Float32Array:
 
 
 def by_stride(sizes: Float32Array, strides: Sequence[int], *, cells: float) -> list[Float32Array]:
-    """Which map predicts which shape: the one in whose cells the shape's side is nearest to `cells`, by ratio.
+    """Assign each size to the map where its side, the root of its area, spans about `cells` cells.
 
-    (A, 2), ascending strides -> for each stride its sizes (A', 2); a stride may have none.
+    sizes: (A, 2), strides: ascending -> for each stride its sizes (A', 2), perhaps with A' = 0.
     """
     side = np.sqrt(sizes.prod(axis=1))
     distance = np.abs(np.log(side[:, None] / (np.asarray(strides, dtype=np.float64) * cells)[None, :]))
     nearest = distance.argmin(axis=1)
-    return [np.ascontiguousarray(sizes[nearest == place]) for place in range(len(strides))]
+    return [np.ascontiguousarray(sizes[nearest == index]) for index in range(len(strides))]
 
 
 def grid_shapes(cells: int, side: int) -> Float32Array:
-    """The shapes of one of MSC-MultiBox's maps, of cells x cells over a square input: (11, 4) pixels.
+    """The shapes of a map of MSC-MultiBox with cells x cells cells: (11, 4) in pixels.
 
-    Each aspect ratio has the area of a square a little larger than its cell; the ratio of 1 comes in three sizes.
-    (Szegedy et al. 2014 give the number of priors a cell, not their shapes: these are ours.) One cell: all the image.
+    side: of the square input in pixels. Each shape has the area of a square with 1.5 times the side of a cell; the
+    aspect ratio 1 has three sizes. (Szegedy et al. 2014 give only the number of priors per cell. The shapes are ours.)
+    cells = 1 gives one shape, the whole image: (1, 4).
     """
     if cells == 1:
         return centred(np.array([[side, side]], dtype=np.float32))
@@ -86,28 +89,28 @@ def grid_shapes(cells: int, side: int) -> Float32Array:
 
 
 Numbers = tuple[tuple[tuple[float, ...], ...], ...]
-"""Shapes by map as plain numbers, for a description in JSON."""
+"""The shapes of each map as plain numbers, for JSON."""
 
 
 def as_numbers(shapes: Sequence[Float32Array]) -> Numbers:
-    """Of each map (A, 4)."""
+    """Shapes of each map, (A, 4), as plain numbers."""
     return tuple(tuple(tuple(map(float, shape)) for shape in each) for each in shapes)
 
 
 def as_shapes(numbers: Sequence[Sequence[Sequence[float]]]) -> list[Float32Array]:
-    """The inverse of `as_numbers`: of each map (A, 4) float32. Raises ValueError for other than four numbers each."""
+    """The inverse of `as_numbers`: (A, 4) float32 for each map. Raises ValueError unless each shape has 4 numbers."""
     return [np.asarray(each, dtype=np.float32).reshape(len(each), 4) for each in numbers]
 
 
 def _require_objects(count: int) -> None:
     if not count:
-        raise ValueError("priors: expected objects to cluster, got none: has the training set no boxes?")
+        raise ValueError("priors: expected objects to cluster, got none; check that the training set has boxes")
 
 
 def _kmeans(points: npt.NDArray[np.float64], count: int, seed: int) -> npt.NDArray[np.float64]:
     different = np.unique(points, axis=0)
     if len(different) <= count:
         return different
-    # kmeans++ (Arthur & Vassilvitskii 2007); an empty cluster keeps the centre that it had.
+    # kmeans++ (Arthur & Vassilvitskii 2007). An empty cluster keeps its centre.
     centres, _ = kmeans2(points, count, iter=50, minit="++", rng=np.random.default_rng(seed), missing="warn")
     return np.asarray(centres, dtype=np.float64)

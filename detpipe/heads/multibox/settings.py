@@ -1,26 +1,25 @@
-"""The settings of MultiBox: its form, which prior answers for which object, by which losses, from which views."""
+"""Settings of MultiBox: form, priors, matching, losses and augmentation."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.solver.lr_policy import LrPolicy
 from detpipe.solver.solver_config import SolverConfig
 
 GRIDS = (8, 6, 4, 3, 2)
-"""Cells by side of the maps of MSC-MultiBox (Szegedy et al. 2014); one box of all the image joins them: 1,420 priors
-with eleven a cell."""
+"""Cells per side of the maps of MSC-MultiBox (Szegedy et al. 2014). With eleven priors per cell and one prior for the
+whole image there are 1,420 priors."""
 
 
 class Form(enum.Enum):
-    """What is predicted where.
+    """The form of the network.
 
-    pyramid: at every cell of maps that are merged top-down. grids: at the cells of small grids that the last map is
-    averaged to (MSC-MultiBox). whole: a fixed number of boxes from all of the last map (MultiBox of 2014).
+    pyramid: predictions at each cell of maps that are merged top-down (FPN). grids: predictions at the cells of small
+    grids that are pooled from the last map (MSC-MultiBox). whole: a fixed number of boxes, predicted by a fully
+    connected layer from the whole last map (MultiBox of 2014).
     """
 
     pyramid = "pyramid"
@@ -29,21 +28,21 @@ class Form(enum.Enum):
 
 
 class Matching(enum.Enum):
-    """How many predictions an object has: one (bipartite), or all that are near enough."""
+    """How many priors are matched with an object: one (bipartite), or all that overlap it enough (many_to_one)."""
 
     bipartite = "bipartite"
     many_to_one = "many_to_one"
 
 
 class MatchedBy(enum.Enum):
-    """What is matched with objects: the priors, or the predicted boxes and their confidence (eq. 4 of 2014)."""
+    """What is matched with objects: the priors, or the predicted boxes and confidences (Erhan et al. 2014, eq. 4)."""
 
     prior = "prior"
     prediction = "prediction"
 
 
 class Localization(enum.Enum):
-    """The loss of the box: squared error of its corners (2014), smooth L1 of its deltas, or 1 - GIoU."""
+    """The box loss: squared error of the corners (Erhan et al. 2014), smooth L1 of the deltas, or 1 - GIoU."""
 
     squared = "squared"
     smooth_l1 = "smooth_l1"
@@ -51,60 +50,51 @@ class Localization(enum.Enum):
 
 
 class Confidence(enum.Enum):
-    """The loss of the confidence: cross entropy (2014), focal loss, or quality: what is learned is the box's IoU."""
+    """The confidence loss: cross entropy (Erhan et al. 2014), focal loss, or quality, whose target is the box's IoU."""
 
     cross_entropy = "cross_entropy"
     focal = "focal"
     quality = "quality"
 
 
-def with_kinds(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON has them, with names made kinds again. Raises ValueError for a name that is none of a kind."""
-    kinds: dict[str, type[enum.Enum]] = {
-        "form": Form,
-        "matching": Matching,
-        "matched_by": MatchedBy,
-        "localization": Localization,
-        "confidence": Confidence,
-    }
-    return {name: kinds[name](value) if name in kinds else value for name, value in values.items()}
-
-
 @dataclass(kw_only=True)
 class MultiBoxTargetConfig:
-    """How many priors, which of them answers for which object, and by which losses they learn."""
+    """Priors, matching and losses."""
 
     priors: int = 9
-    """Shapes of priors, each at every cell of the map that suits its size; of the form whole: boxes of an image."""
+    """Number of prior shapes. Each shape is used at every cell of one feature map, chosen by its size. With form=whole:
+    the number of boxes per image."""
     cells: float = 6.0
-    """pyramid: a shape is predicted from the map of which its side is nearest to so many cells (RPN on FPN has 8). More
-    give large objects more priors, and boxes that are more exact; fewer give small ones maps that have seen more."""
+    """pyramid: a prior is put on the feature map where it spans about this many cells (RPN on FPN: 8). A larger value
+    gives large objects more priors and tighter boxes; a smaller one moves small objects to maps with more context."""
     coarser: bool = True
-    """pyramid: the largest shapes may be predicted from a map of twice the last one's stride. Without it they have more
-    priors."""
+    """pyramid: add one coarser map, with twice the last stride, for very large objects. Without it these objects have
+    more priors."""
     matching: Matching = Matching.many_to_one
-    """bipartite or many_to_one."""
+    """How priors are assigned to objects: bipartite (one prior per object) or many_to_one (by IoU)."""
     matched_by: MatchedBy = MatchedBy.prior
-    """prior or prediction."""
+    """What is compared with the objects in matching: the prior, or the prediction (bipartite only)."""
     positive_iou: float = 0.5
-    """many_to_one: a prior is an object's at this IoU or more ..."""
+    """many_to_one: a prior with at least this IoU with an object is assigned to it."""
     negative_iou: float = 0.4
-    """... and background below this one."""
+    """many_to_one: a prior whose IoU with every object is below this is background. Priors between negative_iou and
+    positive_iou are ignored."""
     at_least: int = 4
     """many_to_one: each object trains at least this many of its closest priors, even if none overlaps it by
     positive_iou. It always gets the best one; the others only where they don't overlap another object by positive_iou.
     0: an object may get no prior."""
     localization: Localization = Localization.giou
-    """squared, smooth_l1 or giou."""
+    """Box loss: squared (error of the corners), smooth_l1 (of the deltas) or giou (1 - GIoU)."""
     confidence: Confidence = Confidence.quality
-    """cross_entropy, focal or quality."""
+    """Confidence loss: cross_entropy, focal, or quality (the target is the IoU of the predicted box)."""
     location_weight: float = 1.0
-    """Weight of the box's loss beside the confidence's."""
+    """Weight of the box loss relative to the confidence loss."""
     start_gain: float = 2.0
-    """Variance of the first weights of the layer before the predictions, times the width below: 2 keeps the size of
-    what passes through (He et al. 2015). Small ones let the first steps of a training do less harm."""
+    """Gain of the initial weights of the layer before the predictions (variance = gain / fan_in): 2 is He
+    initialisation; smaller values start training more gently."""
     negatives: int | None = None
-    """Background priors that count for each object's: the ones with the largest loss (hard negatives); null: all."""
+    """Hard negative mining: use only this many background priors per matched prior, those with the largest loss.
+    null: use all."""
 
     def __post_init__(self) -> None:
         if self.priors < 1:
@@ -117,11 +107,12 @@ class MultiBoxTargetConfig:
                 f"{self.negative_iou}, {self.positive_iou}, {self.at_least}"
             )
         if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
-            raise ValueError("multibox.matched_by: prediction goes with matching=bipartite, as in the paper")
-        if self.negatives is not None and self.negatives < 1:
             raise ValueError(
-                f"multibox.negatives: expected at least 1 for each positive, or null, got {self.negatives}"
+                f"multibox.matched_by: prediction needs matching=bipartite, got {self.matching.value}; set it, or "
+                "matched_by=prior"
             )
+        if self.negatives is not None and self.negatives < 1:
+            raise ValueError(f"multibox.negatives: expected at least 1 per positive, or null, got {self.negatives}")
         if not self.start_gain > 0:
             raise ValueError(f"multibox.start_gain: expected a number above 0, got {self.start_gain}")
         if not self.location_weight >= 0:
@@ -129,41 +120,41 @@ class MultiBoxTargetConfig:
 
     @property
     def by_corners(self) -> bool:
-        """Whether moves are of corners, in sides of the input (2014), and not deltas of centre and size."""
+        """Whether deltas are differences of the corners (Erhan et al. 2014) instead of deltas of centre and size."""
         return self.localization is Localization.squared
 
 
 @dataclass(kw_only=True)
 class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
-    """The form of the network, what it learns from, and how its training images are shown."""
+    """The form of the network, its priors, matching and losses, and the augmentation."""
 
     form: Form = Form.pyramid
-    """pyramid, grids (msc_multibox) or whole (multibox_2014)."""
+    """Form of the network: pyramid (FPN), grids (msc_multibox) or whole (multibox_2014)."""
     maps: list[str] = field(default_factory=lambda: ["stride8", "stride16", "stride32"])
-    """Feature maps of the backbone, fine to coarse: pyramid merges them and adds one of twice the last stride; the
-    other forms take the last one."""
+    """Feature maps of the backbone, fine to coarse. pyramid merges them and adds a coarser one; the other forms use
+    only the last one."""
     width: int = 96
-    """Channels of the merged maps, and of the layer before the predictions."""
+    """Channels of the merged maps and of the layer before the predictions."""
     hidden: int = 1024
-    """whole: width of the layer that sees all of the image."""
+    """whole: width of the fully connected layer."""
     scales: list[int] = field(default_factory=lambda: [320, 352, 384])
-    """Pixels of an image's shorter side in training, one at random; the last one in proposing. The forms grids and
-    whole bring all images to a square of the last one."""
+    """Shorter side of the image in pixels: one at random in training, the last one in inference. The forms grids and
+    whole resize images to a square of the last one."""
     max_side: int = 640
-    """Pixels of the longer side at most."""
+    """Limit of the longer side in pixels."""
     start_gain: float = 0.1
-    """Variance of the first weights of the layer before the predictions, times the width below: 2 keeps the size of
-    what passes through (He et al. 2015); by a small one the first steps of a training do no harm."""
+    """Gain of the initial weights of the layer before the predictions (variance = gain / fan_in): 2 is He
+    initialisation; smaller values start training more gently."""
     calibrate: bool = False
-    """After training, bring each prior's confidence to the share of its boxes that found an object."""
+    """After training, calibrate the confidences to the probability that a box has IoU >= 0.5 with an object."""
     flip: bool = True
     """Mirror half of the training images."""
     crop_share: float = 0.5
-    """Share of the training images that are shown in part ..."""
+    """Share of the training images that are cropped at random."""
     crop_area: float = 0.3
-    """... of at least this share of their area."""
+    """Smallest random crop, as a share of the image's area."""
     colour: float = 0.2
-    """Brightness, contrast and saturation vary by this share."""
+    """Strength of the random changes of brightness, contrast and saturation; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,17 +170,17 @@ class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
 
     @property
     def square(self) -> bool:
-        """Whether all images are brought to one square."""
+        """Whether all images are resized to the same square."""
         return self.form is not Form.pyramid
 
     @property
     def n_maps(self) -> int:
-        """How many maps predict, each with shapes of its own."""
+        """The number of maps with predictions, each with its own shapes."""
         return {Form.pyramid: len(self.maps) + 1, Form.grids: len(GRIDS) + 1, Form.whole: 1}[self.form]
 
 
 def check_views(crop_share: float, crop_area: float, colour: float) -> None:
-    """Raise ValueError for settings by which no image can be shown."""
+    """Raise ValueError for invalid settings of augmentation."""
     if not 0 <= crop_share <= 1 or not 0 < crop_area <= 1 or not 0 <= colour < 1:
         raise ValueError(
             "expected crop_share in [0, 1], crop_area in (0, 1], colour in [0, 1), got "
@@ -199,17 +190,17 @@ def check_views(crop_share: float, crop_area: float, colour: float) -> None:
 
 @dataclass(kw_only=True)
 class MultiBoxSolverConfig(SolverConfig):
-    """The solver's settings with the defaults of this training, whose examples are whole images."""
+    """The solver's settings with the defaults for MultiBox, which trains on whole images."""
 
     max_iter: int = 400
-    """Iterations of the whole training; 0 saves the network as it starts."""
+    """Number of training iterations. 0 saves the network with its initial weights."""
     base_lr: float = 4e-4
-    """The learning rate, before the policy and the groups' multipliers."""
+    """Base learning rate, before the schedule and the multipliers of parameter groups."""
     lr: LrPolicy = field(default_factory=lambda: LrPolicy(warmup_iter=100))
-    """How the rate falls."""
+    """Learning rate schedule."""
     clip_gradients: float | None = 1.0
-    """The largest L2 norm of the gradient; larger ones are scaled down to it."""
+    """Largest L2 norm of the gradient; larger gradients are scaled down to it."""
     new_lr_mult: float = 2.0
-    """Learning rate of layers that start from nothing, over that of pretrained ones."""
+    """Learning rate multiplier of layers with random initial weights, relative to pretrained layers."""
     batch_size: int = 4
-    """Images of one batch."""
+    """Images per batch."""

@@ -1,6 +1,6 @@
-"""A head on the features of a frozen network: what it learns from, and what it makes of a region's features.
+"""Heads on the features of a frozen network: training examples, the module, and the base of their settings.
 
-N: regions, D: feature width, K: classes.
+N: number of regions. D: feature width. G: number of geometry values. K: number of classes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Head = TypeVar("Head", bound="FeatureHead")
 class Examples:
     """Labelled regions.
 
-    features: (N, D) float32. geometry: (N, G) float32, their places and sizes. labels: (N,) int64, 0 background.
-    ious: (N,) with the nearest object. deltas: (N, 4) onto it. class_ious: (N, K), the best overlap with an object of
-    each class. classes: K names.
+    features: (N, D) float32. geometry: (N, G) float32, position and size. labels: (N,) int64, 0 is background.
+    ious: (N,), IoU with the nearest object. deltas: (N, 4), from the region to that object. class_ious: (N, K), the
+    largest IoU with an object of each class. classes: K names.
     """
 
     features: Float32Array
@@ -39,33 +39,36 @@ class Examples:
     classes: tuple[str, ...]
 
     def negatives(self, label: int, below: float) -> Int64Array:
-        """The rows that are no example of a class: whose IoU with each of its objects is lower."""
+        """The negatives of a class: rows whose IoU with each of its objects is lower than `below`."""
         return np.flatnonzero(self.class_ious[:, label - 1] < below)
 
     def positives(self, label: int) -> Int64Array:
-        """The rows of a class. Raises ValueError where it has none: nothing can be learnt of it."""
+        """The rows with the label of a class. Raises ValueError if there are none."""
         rows = np.flatnonzero(self.labels == label)
         if not len(rows):
             raise ValueError(
-                f"class {self.classes[label - 1]}: expected regions of it in the store, got none; give images with its "
-                "objects, or leave it out with dataset.classes=[...]"
+                f"class {self.classes[label - 1]}: expected regions of this class in the feature store, got none; add "
+                "images with its objects, or leave the class out with dataset.classes=[...]"
             )
         return rows
 
-    def any_positives(self) -> None:
-        """Raise ValueError where no class has a region at all."""
+    def check_any_positives(self) -> None:
+        """Raise ValueError if there is no region of any class."""
         if not (self.labels > 0).any():
-            raise ValueError(f"expected regions of one of the classes {self.classes} in the store, got none")
+            raise ValueError(
+                f"expected regions of at least one of the classes {self.classes} in the feature store, got none; add "
+                "images with their objects"
+            )
 
 
 class FeatureHead(nn.Module, abc.ABC):
-    """From features to a score in [0, 1] and a box for each class. Its buffers are all that it is.
+    """Predicts a score in [0, 1] and a box for each class from features. The buffers are its complete state.
 
-    A class's numbers come from its own rows of the buffers, by sums of their own: a class more beside it changes none
-    of its bits. (Softmax and nearest neighbours, where classes compete, depart from that.)
+    Each class is computed separately from its own rows of the buffers, so adding a class does not change the results
+    of the others in any bit. (Exceptions: heads in which classes compete, such as softmax and nearest neighbours.)
 
-    mean, scale: (D,), by which features are standardised first. box_weight: (K, D, 4), box_bias: (K, 4); without rows
-    where boxes stay as they are. A subclass names its own buffers, and takes them as arguments of these names.
+    mean, scale: (D,), to standardise the features. box_weight: (K, D, 4), box_bias: (K, 4), the box regression; without
+    rows if there is none. A subclass annotates its own buffers. The constructor takes all buffers by name.
     """
 
     mean: Tensor
@@ -73,10 +76,10 @@ class FeatureHead(nn.Module, abc.ABC):
     box_weight: Tensor
     box_bias: Tensor
     SHARED: ClassVar[tuple[str, ...]] = ("mean", "scale")
-    """The buffers without a row a class."""
+    """The buffers that do not have one row per class."""
 
     def __init__(self, **tensors: Tensor) -> None:
-        """The buffers. Raises TypeError unless they are the ones that the class names."""
+        """tensors: the buffers by name. Raises TypeError for missing or unknown ones."""
         super().__init__()
         wanted = {"mean", "scale", "box_weight", "box_bias", *type(self).__annotations__} - {"SHARED"}
         if tensors.keys() != wanted:
@@ -87,21 +90,24 @@ class FeatureHead(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def n_classes(self) -> int:
-        """K."""
+        """The number of classes K."""
 
     @abc.abstractmethod
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
-        """Standardised features (N, D) and geometry (N, G) -> (N, K) in [0, 1]; N = 0 gives no rows."""
+        """Standardised features (N, D) and geometry (N, G) -> scores (N, K) in [0, 1]. N = 0 gives (0, K)."""
 
     def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(N, D), (N, G) float32 -> scores (N, K + 1), column 0 what the best leaves; deltas (N, K, 4) or None."""
+        """Features (N, D) and geometry (N, G), float32 -> scores (N, K + 1), deltas (N, K, 4) or None.
+
+        Column 0, the background, is 1 minus the best class score.
+        """
         x = (features - self.mean) * self.scale
         scores = self.class_scores(x, geometry)
         best = scores.amax(dim=1, keepdim=True) if self.n_classes else scores.new_zeros(len(scores), 1)
         return torch.cat([1 - best, scores], dim=1), self.deltas(x, geometry)
 
     def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
-        """(N, D), (N, G) -> (N, K, 4), a product by itself for each class; None without box regression."""
+        """(N, D), (N, G) -> (N, K, 4), with a separate product for each class; None without box regression."""
         del geometry
         if not len(self.box_weight):
             return None
@@ -109,24 +115,24 @@ class FeatureHead(nn.Module, abc.ABC):
         return torch.stack([x @ weight + bias for weight, bias in pairs], dim=1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The buffers by name, which are the arguments that make this head again."""
+        """The buffers by name: the constructor's arguments for an equal head."""
         return dict(self.named_buffers())
 
 
 def scores_by_class(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """features . weight_k + bias_k for each class: (N, D), (K, D), (K,) -> (N, K).
 
-    One product a class: in a product of matrices the order of a sum may depend on how many columns there are.
+    There is one product per class, because in a matrix product the order of summation may depend on K.
     """
     columns = [torch.mv(features, one) + offset for one, offset in zip(weight, bias, strict=True)]
     return torch.stack(columns, dim=1) if columns else features.new_zeros(len(features), 0)
 
 
 def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    """sigmoid(slope_k margin_k + offset_k): (N, K), (K,), (K,) -> (N, K), column by column.
+    """sigmoid(slope_k margin_k + offset_k) for each class: (N, K), (K,), (K,) -> (N, K).
 
-    The end of a row of numbers goes another way through the processor than its middle, with other last bits: where a
-    class stands among others must not decide which.
+    It is computed column by column. Vectorised code rounds the last elements of a row differently, so the result of a
+    class would depend on its position.
     """
     columns = [
         torch.sigmoid(one.contiguous() * a + b) for one, a, b in zip(margins.unbind(dim=1), slope, offset, strict=True)
@@ -136,20 +142,20 @@ def sigmoid_by_class(margins: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class StoredHeadConfig(RegionHeadConfig, abc.ABC):
-    """A head that trains on stored features: the base of one dataclass a kind. Boxes are regressed by ridge, or not."""
+    """Settings and training of a head on stored features; the base class of one dataclass per kind of head."""
 
     MODULE: ClassVar[type[FeatureHead]]
-    """The module that it trains. Its buffers are the arguments that make it again."""
+    """The module that is trained. Its constructor takes its buffers, so a saved head can be loaded."""
     TORCHRUN: ClassVar[bool] = False
     STORED_FEATURES: ClassVar[bool] = True
     JOINT: ClassVar[bool] = False
-    """Whether boxes can be learnt with the classes."""
+    """Whether box_regression=joint is supported."""
     NEEDS_EACH: ClassVar[bool] = True
-    """Whether each class must have objects; else one without any is never found."""
+    """Whether every class must have objects. If false, a class without objects is never detected."""
     TOGETHER: ClassVar[bool] = False
-    """Whether classes compete, so that all are trained anew where one comes or goes."""
+    """Whether classes compete, so that all are trained again if a class is added or removed."""
     USES_BF16: ClassVar[bool] = False
-    """Whether training computes in bf16 when asked to. Other heads give the same result with and without it."""
+    """Whether `bf16` has an effect in training. Other heads ignore it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,25 +163,26 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
             raise ValueError("head.box_regression: expected ridge or none for a head on stored features, got joint")
 
     def train(self, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The head of all classes of the examples. Raises ValueError for a class without any.
+        """Train a head for all classes of the examples.
 
-        bf16: train in bf16, on the CPU; only heads with `USES_BF16` do.
+        bf16: train in bf16 on the CPU, if `USES_BF16`. Raises ValueError for a class without regions (`NEEDS_EACH`), or
+        if no class has any.
         """
         mean, scale = standardisation(examples.features)
         return self.fit(standardised(examples, mean, scale), self._shared(mean, scale), seed=seed, bf16=bf16)
 
     def check_class(self, head: FeatureHead, name: str) -> None:
-        """Raise ValueError or FileNotFoundError where it can't take a class of this name, whatever its regions."""
+        """Raise ValueError or FileNotFoundError if a class of this name can't be added, whatever its regions."""
 
     def add_class(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The head with the examples' last class, which it doesn't know yet."""
+        """The head with one more class: the last class of the examples."""
         seen = standardised(examples, head.mean.numpy(), head.scale.numpy())
         return self.extend(head, seen, seed=seed, bf16=bf16)
 
     def remove_class(
         self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
     ) -> FeatureHead:
-        """The head without a class, 1..K of its own. examples: those of the classes that stay."""
+        """The head without class `label`, 1..K. examples: those of the remaining classes."""
         del examples, seed, bf16
         kept = [row for row in range(head.n_classes) if row != label - 1]
         # Without box regression its tensors have no rows.
@@ -188,17 +195,17 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
 
     @abc.abstractmethod
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
-        """Train on standardised features. shared: "mean" and "scale", which the head takes."""
+        """Train on standardised features. shared: the buffers "mean" and "scale" of the head."""
 
     @abc.abstractmethod
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The head with the last class of the examples; theirs are the head's standardised features."""
+        """The head with the last class of the examples, standardised by mean and scale of the head."""
 
     def _shared(self, mean: Float32Array, scale: Float32Array) -> dict[str, Tensor]:
         return {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
 
     def box_tensors(self, examples: Examples, labels: list[int]) -> dict[str, Tensor]:
-        """Ridge regression of the boxes of these classes, as box_weight and box_bias (see FeatureHead), or no rows."""
+        """The box regression of these classes as box_weight and box_bias (see FeatureHead); no rows without ridge."""
         width = examples.features.shape[1]
         if self.box_regression is not BoxRegression.ridge:
             return {"box_weight": torch.zeros(0, width, 4), "box_bias": torch.zeros(0, 4)}
@@ -211,7 +218,7 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     def _box_of(
         self, examples: Examples, label: int, width: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """A class with no region that overlaps its object enough keeps its boxes as they are."""
+        """Weights (D, 4) and bias (4,) of a class; zeros if no region overlaps an object by more than ridge_iou."""
         rows = np.flatnonzero((examples.labels == label) & (examples.ious > self.ridge_iou))
         if not len(rows):
             return np.zeros((width, 4)), np.zeros(4)
@@ -219,7 +226,7 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
 
 
 def joined(head: Head, other: Head) -> Head:
-    """The classes of the second head after those of the first, whose shared buffers stay."""
+    """A head with the classes of the first and then the second head, and the shared buffers of the first."""
     theirs = other.tensors()
     tensors = {
         name: tensor if name in head.SHARED else torch.cat([tensor, theirs[name]])
@@ -229,19 +236,19 @@ def joined(head: Head, other: Head) -> Head:
 
 
 def standardisation(features: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """(mean, scale), (D,) each, for (x - mean) scale of variance 1; a feature that hardly varies isn't blown up."""
+    """(mean, scale), (D,) each, so that (x - mean) scale has variance 1. scale is bounded for constant features."""
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     floor = max(1e-3 * float(deviation.mean()), 1e-6)
     return mean, (1 / np.maximum(deviation, floor)).astype(np.float32)
 
 
 def standardised(examples: Examples, mean: Float32Array, scale: Float32Array) -> Examples:
-    """The examples with (x - mean) scale for their features."""
-    features = torch.from_numpy(examples.features) - torch.from_numpy(mean)  # on all cores
+    """The examples with standardised features, (x - mean) scale."""
+    features = torch.from_numpy(examples.features) - torch.from_numpy(mean)  # torch uses all cores
     features *= torch.from_numpy(scale)
     return replace(examples, features=features.numpy())
 
 
 def any_overlap(examples: Examples, at_least: float) -> BoolArray:
-    """(N,) bool: whether a region overlaps an object of any class so much."""
+    """(N,) bool: whether a region has IoU >= at_least with an object of any class."""
     return np.asarray((examples.class_ious >= at_least).any(axis=1), dtype=np.bool_)

@@ -1,10 +1,10 @@
-"""R-CNN's head: a linear SVM for each class, trained on hard negatives, solved in the dual.
+"""R-CNN's head: one linear SVM per class, trained with hard negative mining.
 
-The dual of min 1/2 |w|^2 + sum C_i max(0, 1 - y_i w.x_i) has one bounded variable for each example, and each is solved
-exactly while the others are fixed (Hsieh et al. 2008, "A Dual Coordinate Descent Method for Large-scale Linear SVM").
-It is what R-CNN's liblinear does (-s 3).
+The dual of min 1/2 |w|^2 + sum C_i max(0, 1 - y_i w.x_i) has one bounded variable per example. Dual coordinate descent
+solves for one variable at a time while the others are fixed (Hsieh et al. 2008, "A Dual Coordinate Descent Method for
+Large-scale Linear SVM"). R-CNN uses the same method by liblinear (-s 3).
 
-N: examples. D: feature width.
+N: number of examples. D: feature width.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ logger = logging.getLogger(__name__)
 Float64Array = npt.NDArray[np.float64]
 
 FEATURE_NORM = 20.0
-"""R-CNN scales features to this mean norm, for which its C is meant (rcnn_scale_features.m)."""
+"""R-CNN scales features to this mean norm; its C assumes it (rcnn_scale_features.m)."""
 
 BIAS_FEATURE = 10.0
-"""The constant feature whose weight makes the bias: large, so that the bias is hardly held down (R-CNN's -B 10)."""
+"""Value of the constant feature for the bias. It is large, so that the bias is hardly regularised (R-CNN's -B 10)."""
 
 
 @dataclass(frozen=True, eq=False)
 class SvmSolution:
-    """weight: (D,) float32. bias: the score of x is weight.x + bias. duals: (N,) float64 in [0, C_i]."""
+    """A solved SVM: the score of x is weight.x + bias. weight: (D,) float32. duals: (N,) float64 in [0, C_i]."""
 
     weight: Float32Array
     bias: float
@@ -60,15 +60,15 @@ def solve_svm(
     start: Float64Array | None = None,
     seed: int = 0,
 ) -> SvmSolution:
-    """The SVM that separates the positive examples from the others.
+    """Solve the SVM that separates the positive examples from the others.
 
-    features: (N, D). positive: (N,). c: the cost of a margin error, positive_weight times that of a positive one.
-    tolerance: stop where the projected gradients spread by less. start: duals to begin from, of an earlier solution.
-    No examples give weights of 0. Raises ValueError for features and labels of different lengths.
+    features: (N, D). positive: (N,) bool. c: the cost of a margin error; of positives it is positive_weight times c.
+    tolerance: stop if the projected gradients differ by less. start: initial duals (N,), from an earlier solution.
+    N = 0 gives weights of 0. Raises ValueError if features and labels have different lengths.
     """
     if len(features) != len(positive):
         raise ValueError(f"SVM: expected a label for each of {len(features)} examples, got {len(positive)}")
-    # Imported here: numba takes seconds to import, which no other head needs.
+    # Imported here, because importing numba takes seconds and no other head needs it.
     from detpipe.heads.dual_coordinate_descent import descend
 
     x = np.ascontiguousarray(features, dtype=np.float32)
@@ -93,15 +93,16 @@ def mine_hard_negatives(
     tolerance: float = 0.01,
     seed: int = 0,
 ) -> SvmSolution:
-    """R-CNN's training with a cache of negatives (rcnn_train.m): solve, add what is wrong, drop what is easy, again.
+    """Hard negative mining of R-CNN (rcnn_train.m): solve, add hard negatives to the cache, drop easy ones, repeat.
 
-    features: (N, D). positive, negative: rows of it. The cache starts with `first` negatives at random. After each
-    solution the negatives above `hard` come in, and those below `evict` go. It ends after `rounds`, or sooner where
-    nothing hard is left outside. The duals returned are of the positives, then of the last cache.
+    features: (N, D). positive, negative: row indices. The cache starts with `first` random negatives. After each
+    solution, negatives with a score above `hard` are added and those below `evict` are removed. It stops after `rounds`
+    rounds, or earlier if no hard negative is left to add. The returned duals are for the positives, then for the
+    negatives of the last cache.
     """
     generator = np.random.default_rng(seed)
     cache = np.sort(generator.choice(negative, min(first, len(negative)), replace=False))
-    known = np.zeros(len(features))  # the duals of a round start the next
+    known = np.zeros(len(features))  # the duals of a round are the start of the next
     for number in range(max(rounds, 1)):
         rows = np.concatenate([positive, cache])
         solution = solve_svm(
@@ -114,7 +115,7 @@ def mine_hard_negatives(
             seed=seed,
         )
         known[rows] = solution.duals
-        scores = features @ solution.weight + np.float32(solution.bias)  # of all: a copy of a part takes longer
+        scores = features @ solution.weight + np.float32(solution.bias)  # of all rows: copying a part takes longer
         wanted = np.union1d(cache[scores[cache] >= evict], negative[scores[negative] > hard])
         if number > 0 and not len(np.setdiff1d(wanted, cache)):
             break
@@ -123,7 +124,7 @@ def mine_hard_negatives(
 
 
 class LinearSvmHead(FeatureHead):
-    """sigmoid(slope_k (w_k . x + b_k) + offset_k) for each class by itself.
+    """sigmoid(slope_k (w_k . x + b_k) + offset_k) for each class k.
 
     weight: (K, D), bias, slope, offset: (K,).
     """
@@ -144,75 +145,78 @@ class LinearSvmHead(FeatureHead):
 
 @dataclass(kw_only=True)
 class SvmConfig(StoredHeadConfig):
-    """R-CNN's linear SVMs (Girshick et al. 2014, section 2.3 and appendix B), their margins as probabilities."""
+    """The linear SVMs of R-CNN, with Platt-scaled scores. Girshick et al. 2014, section 2.3 and appendix B."""
 
     MODULE: ClassVar[type[FeatureHead]] = LinearSvmHead
 
     c: float = 0.001
-    """What an error of the margin costs, for features of a mean norm of 20."""
+    """Cost C of a margin error, for features scaled to mean norm 20."""
     positive_weight: float = 2.0
-    """An error on a positive costs this many times as much."""
+    """Factor of the cost for errors on positives."""
     negative_iou: float = 0.3
-    """Regions that overlap each object of the class by less are its negatives."""
+    """Regions whose IoU with every object of the class is below this are its negatives."""
     positive_iou: float = 0.0
-    """Regions that overlap their object by at least this are positives: 0, all that have its label; 1, the objects' own
-    boxes alone, as in R-CNN (rcnn_train.m), which sampling.own_boxes=true keeps among the regions."""
+    """Regions whose IoU with their object is at least this are positives. 0: all regions with the class's label. 1:
+    only the annotated boxes, as in R-CNN (rcnn_train.m); this needs sampling.own_boxes=true."""
     rounds: int = 3
-    """Rounds over all images for hard negatives."""
+    """Largest number of rounds of hard negative mining."""
     hard: float = -1.0
-    """Negatives that score above this come into the cache."""
+    """Hard negative mining: negatives with a score above this are added to the cache."""
     evict: float = -1.2
-    """Those that score below this leave it."""
+    """Hard negative mining: negatives with a score below this are removed from the cache."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.c > 0 and self.positive_weight > 0 and self.rounds > 0 and 0 < self.negative_iou <= 1):
-            raise ValueError("head: expected c, positive_weight and rounds above 0 and negative_iou in (0, 1]")
+            raise ValueError(
+                "head: expected c, positive_weight and rounds above 0 and negative_iou in (0, 1], got "
+                f"{self.c}, {self.positive_weight}, {self.rounds}, {self.negative_iou}"
+            )
         if not 0 <= self.positive_iou <= 1:
-            raise ValueError(f"head.positive_iou: expected an overlap from 0 to 1, got {self.positive_iou}")
+            raise ValueError(f"head.positive_iou: expected an IoU from 0 to 1, got {self.positive_iou}")
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> LinearSvmHead:
-        """An SVM for each class."""
+        """Train one SVM per class."""
         del bf16
         return self._of_classes(examples, shared, list(range(1, len(examples.classes) + 1)), seed)
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The SVM of the last class beside the others, which stay as they are."""
+        """Add the SVM of the last class; the others do not change."""
         del bf16
         shared = {"mean": head.mean, "scale": head.scale}
         return joined(head, self._of_classes(examples, shared, [len(examples.classes)], seed))
 
     def _of_classes(self, examples: Examples, shared: dict[str, Tensor], labels: list[int], seed: int) -> LinearSvmHead:
-        # Standardised features have a norm of about the root of their number; R-CNN's C is meant for one of 20.
+        # Standardised features have a norm of about sqrt(D); R-CNN's C assumes a norm of 20.
         scale = np.float32(FEATURE_NORM / np.sqrt(examples.features.shape[1]))
-        scaled = (torch.from_numpy(examples.features) * float(scale)).numpy()  # on all cores
-        solved = [self._machine(examples, scaled, label, seed) for label in labels]
-        lines = torch.tensor([line for _, line in solved], dtype=torch.float32).reshape(-1, 2)
+        scaled = (torch.from_numpy(examples.features) * float(scale)).numpy()  # torch uses all cores
+        solved = [self._svm(examples, scaled, label, seed) for label in labels]
+        calibration = torch.tensor([pair for _, pair in solved], dtype=torch.float32).reshape(-1, 2)
         return LinearSvmHead(
             weight=torch.from_numpy(np.stack([one.weight * scale for one, _ in solved])),
             bias=torch.tensor([one.bias for one, _ in solved], dtype=torch.float32),
-            slope=lines[:, 0].contiguous(),
-            offset=lines[:, 1].contiguous(),
+            slope=calibration[:, 0].contiguous(),
+            offset=calibration[:, 1].contiguous(),
             **shared,
             **self.box_tensors(examples, labels),
         )
 
     def _positives(self, examples: Examples, label: int) -> Int64Array:
-        """The rows of a class that overlap their object enough. Raises ValueError where there is none."""
+        """The rows of a class whose IoU is at least positive_iou. Raises ValueError if there are none."""
         rows = examples.positives(label)
         near = rows[examples.ious[rows] >= self.positive_iou]
         if not len(near):
             raise ValueError(
-                f"class {examples.classes[label - 1]}: expected regions that overlap its objects by "
-                f"head.positive_iou={self.positive_iou} or more, got {examples.ious[rows].max():.2f} at most; lower "
-                "it, or run `detpipe features` with sampling.own_boxes=true overwrite=true, which keeps the objects' "
-                "own boxes"
+                f"class {examples.classes[label - 1]}: expected regions whose IoU with an object is at least "
+                f"head.positive_iou={self.positive_iou}, got at most {examples.ious[rows].max():.2f}; lower it, or run "
+                "`detpipe features` with sampling.own_boxes=true overwrite=true to include the annotated boxes"
             )
         return near
 
-    def _machine(
+    def _svm(
         self, examples: Examples, scaled: Float32Array, label: int, seed: int
     ) -> tuple[SvmSolution, tuple[float, float]]:
+        """The SVM of a class, and slope and offset from its score to a probability."""
         positive, negative = self._positives(examples, label), examples.negatives(label, self.negative_iou)
         solution = mine_hard_negatives(
             scaled,

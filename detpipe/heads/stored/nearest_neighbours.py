@@ -1,6 +1,6 @@
-"""k nearest neighbours: a region is what the stored regions are that look most like it.
+"""k nearest neighbours: a region is classified by the stored regions with the most similar features.
 
-N: regions, D: feature width, K: classes, M: regions that are remembered.
+N: number of regions. D: feature width. K: number of classes. M: number of stored regions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from detpipe.heads.stored.prototypes import directions
 
 
 class NearestNeighboursHead(FeatureHead):
-    """The share of each class among the k nearest, each weighed by exp(cosine / temperature).
+    """The share of each class among the k nearest neighbours, weighted by exp(cosine similarity / temperature).
 
-    memory: (M, D) float16, of norm 1. labels: (M,) int64, 0 background. k: () int64,
-    temperature: () float32, classes: () int64, K.
+    memory: (M, D) float16, with norm 1. labels: (M,) int64, 0 is background. k: () int64. temperature: () float32.
+    classes: () int64, the number of classes K.
     """
 
     memory: Tensor
@@ -39,38 +39,43 @@ class NearestNeighboursHead(FeatureHead):
         nearest = (x @ self.memory.float().T).topk(min(int(self.k), len(self.memory)), dim=1)
         weights = (nearest.values / self.temperature).softmax(dim=1)
         shares = x.new_zeros(len(x), self.n_classes + 1)
-        return shares.scatter_add_(1, self.labels[nearest.indices], weights)[:, 1:].clamp(max=1)  # of rounding
+        # Rounding can give a sum slightly above 1.
+        return shares.scatter_add_(1, self.labels[nearest.indices], weights)[:, 1:].clamp(max=1)
 
 
 @dataclass(kw_only=True)
 class NearestNeighboursConfig(StoredHeadConfig):
-    """Nothing is fitted but the boxes. With a class added, its regions are remembered, too."""
+    """k nearest neighbours. Training only stores regions and fits the box regression."""
 
     MODULE: ClassVar[type[FeatureHead]] = NearestNeighboursHead
 
     TOGETHER: ClassVar[bool] = True
     k: int = 20
-    """Neighbours that are asked."""
+    """Number of nearest neighbours."""
     temperature: float = 0.05
-    """How much more the nearest of them counts: a cosine less by this weighs e times less."""
+    """Temperature of the neighbours' weights, exp(cosine similarity / temperature). Smaller = only the very nearest
+    neighbours count."""
     memory: int = 20_000
-    """Regions that are remembered at most: those of objects first, then background."""
+    """Largest number of stored regions. Object regions are stored first, then background."""
     background_iou: float = 0.5
-    """Regions that overlap each object by less are background."""
+    """Regions whose IoU with every object is below this are background."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k < 1 or self.memory < self.k or not self.temperature > 0 or not 0 < self.background_iou <= 1:
-            raise ValueError("head: expected k from 1, memory from k, temperature above 0, background_iou in (0, 1]")
+            raise ValueError(
+                "head: expected k >= 1, memory >= k, temperature above 0 and background_iou in (0, 1], got "
+                f"{self.k}, {self.memory}, {self.temperature}, {self.background_iou}"
+            )
 
     def fit(
         self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False
     ) -> NearestNeighboursHead:
-        """Remember the regions; those that don't fit in are left out at random, background first."""
+        """Store the regions. If there are too many, random ones are left out, background first."""
         del bf16
         classes = list(range(1, len(examples.classes) + 1))
         for label in classes:
-            examples.positives(label)  # raises where there are none
+            examples.positives(label)  # raises ValueError if there are none
         generator = np.random.default_rng(seed)
         objects = generator.permutation(np.flatnonzero(examples.labels > 0))[: self.memory]
         outside = np.flatnonzero((examples.labels == 0) & ~any_overlap(examples, self.background_iou))
@@ -86,12 +91,12 @@ class NearestNeighboursConfig(StoredHeadConfig):
         )
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> NearestNeighboursHead:
-        """What the store holds now is remembered."""
+        """Store the regions of all classes of the examples."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 
     def remove_class(
         self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
     ) -> FeatureHead:
-        """Its regions are forgotten, or background."""
+        """Store the regions of the remaining classes. Those of the removed class are dropped, or become background."""
         del label
         return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)

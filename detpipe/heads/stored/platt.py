@@ -1,4 +1,4 @@
-"""Scores as probabilities (Platt 1999): a sigmoid fitted to what is known of the examples."""
+"""Platt scaling: a sigmoid that turns scores into probabilities (Platt 1999)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from detpipe.structures import BoolArray, Float32Array
 
 
 def platt(scores: Float32Array, positive: BoolArray, *, passes: int = 100) -> tuple[float, float]:
-    """(slope, offset) so that sigmoid(slope score + offset) is the chance of a positive.
+    """Fit (slope, offset) so that sigmoid(slope score + offset) is the probability of a positive.
 
-    Platt 1999 with his smoothed targets, which keep a class of few examples from certainty; Newton's steps, halved
-    until the loss falls (Lin, Lin & Weng 2007). (N,), (N,) -> slope >= 0: scores that fall where positives are more
-    often give (0, the logit of the positives' share). Without a positive or a negative: (1, 0).
+    scores: (N,). positive: (N,) bool. The targets are smoothed as in Platt 1999, which avoids probabilities of 0 and 1
+    for classes with few examples. The fit uses Newton's method with step halving (Lin, Lin & Weng 2007).
+    The slope is at least 0: if lower scores are positive more often, the result is (0, logit of the share of
+    positives). Without positives or without negatives it is (1, 0).
     """
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
@@ -39,7 +40,7 @@ def platt(scores: Float32Array, positive: BoolArray, *, passes: int = 100) -> tu
         line = line - size * step
         now = loss(line)
     if line[0] < 0:
-        # The best line that doesn't fall is level, and has an offset of its own: that of the falling one is far off.
+        # With the slope fixed at 0, the best offset is the logit of the mean target.
         share = float(target.mean())
         return 0.0, float(np.log(share / (1 - share)))
     return float(line[0]), float(line[1])

@@ -1,8 +1,9 @@
-"""Prototypes: a class is the mean direction of its examples (Snell et al. 2017), against those of the background.
+"""Prototypes: a class is represented by the mean feature direction of its examples (Snell et al. 2017).
 
-For few examples: there is nothing to fit but the mean, and how its similarity becomes a probability.
+Suitable for few examples, because only the mean and the Platt scaling are fitted. The similarity to a class is compared
+with the similarity to the nearest background prototype.
 
-N: regions, D: feature width, K: classes, B: prototypes of the background.
+N: number of regions. D: feature width. K: number of classes. B: number of background prototypes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from detpipe.structures import Float32Array
 class PrototypesHead(FeatureHead):
     """sigmoid(slope_k (cos(x, prototype_k) - max_b cos(x, background_b)) + offset_k).
 
-    prototypes: (K, D) and background: (B, D), of norm 1. slope, offset: (K,).
+    prototypes: (K, D) and background: (B, D), with norm 1. slope, offset: (K,).
     """
 
     prototypes: Tensor
@@ -49,7 +50,7 @@ class PrototypesHead(FeatureHead):
         return sigmoid_by_class(self.margins(x), self.slope, self.offset)
 
     def margins(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, K): by how much a class is nearer than the background, as cosines."""
+        """(N, D) -> (N, K): cosine similarity to the class minus the largest one to a background prototype."""
         x = torch.nn.functional.normalize(x, dim=1)
         own = scores_by_class(x, self.prototypes, torch.zeros(self.n_classes))
         if not len(self.background):
@@ -59,22 +60,25 @@ class PrototypesHead(FeatureHead):
 
 @dataclass(kw_only=True)
 class PrototypesConfig(StoredHeadConfig):
-    """A mean for each class, a few for the background."""
+    """One prototype for each class and several for the background."""
 
     MODULE: ClassVar[type[FeatureHead]] = PrototypesHead
 
     background: int = 16
-    """Prototypes of the background, by k-means."""
+    """Number of background prototypes, found by k-means. 0: none."""
     negative_iou: float = 0.3
-    """Regions that overlap each object of the class by less are its negatives; of every class, background."""
+    """Regions whose IoU with every object of the class is below this are its negatives. Regions below it for all
+    classes are background."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.background < 0 or not 0 < self.negative_iou <= 1:
-            raise ValueError("head: expected background from 0 and negative_iou in (0, 1]")
+            raise ValueError(
+                f"head: expected background >= 0 and negative_iou in (0, 1], got {self.background}, {self.negative_iou}"
+            )
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The background is of all examples; each class is added to it by itself."""
+        """Find the background prototypes from all examples, then fit each class separately."""
         del bf16
         outside = ~any_overlap(examples, self.negative_iou)
         background = k_means(directions(examples.features[outside]), self.background, seed)
@@ -83,7 +87,7 @@ class PrototypesConfig(StoredHeadConfig):
         return functools.reduce(joined, heads)
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The last class beside the others; the background stays as it was."""
+        """Add the last class; the other classes and the background do not change."""
         del seed, bf16
         shared = {name: tensor for name, tensor in head.tensors().items() if name in head.SHARED}
         return joined(head, self._of_class(shared, examples, len(examples.classes)))
@@ -105,12 +109,12 @@ class PrototypesConfig(StoredHeadConfig):
 
 
 def directions(features: Float32Array) -> Float32Array:
-    """(N, D) -> (N, D) of norm 1; a feature of zeros stays 0."""
+    """Scale features (N, D) to norm 1; a feature vector of zeros stays 0."""
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 def k_means(points: Float32Array, count: int, seed: int, *, passes: int = 20) -> Float32Array:
-    """Centres of norm 1 of points of norm 1 (spherical k-means): (N, D) -> (min(count, N), D). N = 0 gives none."""
+    """Spherical k-means of points (N, D) with norm 1 -> centres (min(count, N), D) with norm 1. N = 0 gives (0, D)."""
     generator = np.random.default_rng(seed)
     centres = points[np.sort(generator.permutation(len(points))[:count])]
     for _ in range(passes if len(centres) else 0):

@@ -1,6 +1,6 @@
-"""The softmax on stored features: multinomial logistic regression, solved whole by L-BFGS.
+"""Softmax on stored features: multinomial logistic regression, solved by L-BFGS on all regions at once.
 
-N: regions, D: feature width, K: classes.
+N: number of regions. D: feature width. K: number of classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from detpipe.structures import Float32Array, Int64Array
 
 
 class SoftmaxRegressionHead(FeatureHead):
-    """softmax(weight . x + bias): (K + 1, D), (K + 1,), row 0 the background. Its classes compete."""
+    """softmax(weight . x + bias). weight: (K + 1, D), bias: (K + 1,); row 0 is the background. Classes compete."""
 
     weight: Tensor
     bias: Tensor
@@ -34,48 +34,52 @@ class SoftmaxRegressionHead(FeatureHead):
 
 @dataclass(kw_only=True)
 class SoftmaxRegressionConfig(StoredHeadConfig):
-    """Softmax over background and classes. With a class added, all are trained anew, and so calibrated to it."""
+    """Softmax over background and classes. If a class is added, all are trained again, so scores stay calibrated."""
 
     MODULE: ClassVar[type[FeatureHead]] = SoftmaxRegressionHead
 
     NEEDS_EACH: ClassVar[bool] = False
     TOGETHER: ClassVar[bool] = True
     l2: float = 0.01
-    """Half of this times the squared weights is added to the mean loss, for features of variance 1."""
+    """L2 regularisation: l2 / 2 times the sum of squared weights is added to the mean loss."""
     iterations: int = 100
-    """Of L-BFGS at most."""
+    """Largest number of L-BFGS iterations."""
     background_iou: float = 0.5
-    """Regions that overlap each object by less are background; what is neither teaches nothing."""
+    """Regions whose IoU with every object is below this are background. Regions between background and objects are not
+    used."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.l2 > 0 and self.iterations > 0 and 0 < self.background_iou <= 1):
-            raise ValueError("head: expected l2 and iterations above 0 and background_iou in (0, 1]")
+            raise ValueError(
+                "head: expected l2 and iterations above 0 and background_iou in (0, 1], got "
+                f"{self.l2}, {self.iterations}, {self.background_iou}"
+            )
 
     def fit(
         self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False
     ) -> SoftmaxRegressionHead:
-        """The minimum of a convex loss: nothing is drawn from the seed."""
+        """Minimise the loss, which is convex, so the seed is not used."""
         del seed, bf16
         classes = list(range(1, len(examples.classes) + 1))
-        examples.any_positives()  # raises where there are none
+        examples.check_any_positives()
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
         return SoftmaxRegressionHead(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegressionHead:
-        """All classes trained anew, and so calibrated to the new one."""
+        """Train all classes again, so that scores are calibrated with the new one."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 
     def remove_class(
         self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
     ) -> FeatureHead:
-        """All that stay trained anew."""
+        """Train the remaining classes again."""
         del label
         return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
 
     def _solve(self, x: Float32Array, labels: Int64Array, classes: int) -> tuple[Tensor, Tensor]:
-        """Weights (K + 1, D) and biases of the softmax; it starts from the classes' shares."""
+        """Weights (K + 1, D) and biases (K + 1,). The biases start from the logarithms of the class frequencies."""
         shares = (np.bincount(labels, minlength=classes + 1) + 1) / (len(labels) + classes + 1)
         features, targets = torch.from_numpy(x), torch.from_numpy(labels)
         weight = torch.zeros(classes + 1, x.shape[1], requires_grad=True)

@@ -1,11 +1,12 @@
-"""A two-layer head on stored features: what it is and how well a region fits, by one hidden layer.
+"""A two-layer head on stored features: class scores times a predicted IoU.
 
-Linear heads tell classes apart, but a part of an object from the whole badly. The hidden layer is shared, so that each
-class's objects teach what an object's extent looks like; a second output says how much the region overlaps one, and the
-two are multiplied (as the centre-ness of FCOS, Tian et al. 2019, and the IoU of IoU-Net, Jiang et al. 2018). Four more
-outputs move the box, of whichever class: with few objects a class, all of them together teach that better.
+Linear heads separate classes well, but not an object from a part of it. Here all classes share a hidden layer, which
+learns from every object what a complete object looks like. One output predicts the IoU with an object; it is multiplied
+with the class scores (compare the centre-ness of FCOS, Tian et al. 2019, and IoU-Net, Jiang et al. 2018). Four more
+outputs predict class-agnostic box deltas: with few objects per class, they are learned better from all classes.
 
-N: regions, D: feature width, G: numbers of the geometry, H: width of the hidden layer, K: classes.
+N: number of regions. D: feature width. G: number of geometry values. H: width of the hidden layer. K: number of
+classes. M: number of networks.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from detpipe.heads.stored.feature_head import (
 from detpipe.structures import Float32Array, Int64Array
 
 GEOMETRY_WEIGHT = 3.0
-"""Standardised geometry is multiplied by this: a dozen numbers beside thousands, held down by the same decay."""
+"""Factor of the standardised geometry. It offsets weight decay: there are thousands of features, but G is small."""
 
 
 class TwoLayersHead(FeatureHead):
-    """softmax times the overlap: hidden = relu(W1 x + b1), logits and overlap = W2 hidden + b2.
+    """Softmax times predicted IoU: hidden = relu(W1 x + b1); logits and IoU = W2 hidden + b2.
 
-    Of M networks, whose scores are averaged. hidden_weight: (M, H, D + G), hidden_bias: (M, H),
-    weight: (M, K + 2, H), bias: (M, K + 2); row 0 the background, the last the overlap's. move_weight: (M, 4, H),
-    move_bias: (M, 4), the deltas of all classes alike; without rows where ridge regression moves boxes, or nothing.
+    The scores of M networks are averaged. hidden_weight: (M, H, D + G), hidden_bias: (M, H). weight: (M, K + 2, H),
+    bias: (M, K + 2); row 0 is the background, the last row the IoU. delta_weight: (M, 4, H), delta_bias: (M, 4), the
+    class-agnostic deltas; (M, 0, H) and (M, 0) unless box_regression=joint.
     """
 
     hidden_weight: Tensor
     hidden_bias: Tensor
     weight: Tensor
     bias: Tensor
-    move_weight: Tensor
-    move_bias: Tensor
+    delta_weight: Tensor
+    delta_bias: Tensor
 
     @property
     def n_classes(self) -> int:
@@ -59,26 +60,26 @@ class TwoLayersHead(FeatureHead):
         return torch.stack([self._scores(hidden, one) for one, hidden in self._hidden(x, geometry)]).mean(dim=0)
 
     def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
-        if not self.move_bias.numel():
+        if not self.delta_bias.numel():
             return super().deltas(x, geometry)
-        moves = [hidden @ self.move_weight[one].T + self.move_bias[one] for one, hidden in self._hidden(x, geometry)]
-        return torch.stack(moves).mean(dim=0)[:, None].expand(-1, self.n_classes, -1)
+        found = [hidden @ self.delta_weight[one].T + self.delta_bias[one] for one, hidden in self._hidden(x, geometry)]
+        return torch.stack(found).mean(dim=0)[:, None].expand(-1, self.n_classes, -1)
 
     def _hidden(self, x: Tensor, geometry: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(N, D), (N, G) -> each network's number, and its hidden layer (N, H)."""
+        """(N, D), (N, G) -> the index of each network and its hidden layer (N, H)."""
         x = torch.cat([x, geometry], dim=1)
         for one in range(len(self.bias)):
             yield one, (x @ self.hidden_weight[one].T + self.hidden_bias[one]).relu()
 
     def _scores(self, hidden: Tensor, one: int) -> Tensor:
-        """(N, H) -> (N, K) of one network."""
+        """(N, H) -> scores (N, K) of network number `one`."""
         out = hidden @ self.weight[one].T + self.bias[one]
         return out[:, :-1].softmax(dim=1)[:, 1:] * out[:, -1:].sigmoid()
 
 
 @dataclass(kw_only=True)
 class TwoLayersConfig(StoredHeadConfig):
-    """One hidden layer, trained in batches by AdamW; with a class added, all are trained anew."""
+    """Networks with one hidden layer, trained with AdamW. If a class is added, all are trained again."""
 
     MODULE: ClassVar[type[FeatureHead]] = TwoLayersHead
 
@@ -87,39 +88,45 @@ class TwoLayersConfig(StoredHeadConfig):
     TOGETHER: ClassVar[bool] = True
     USES_BF16: ClassVar[bool] = True
     box_regression: BoxRegression = BoxRegression.joint
-    """joint: by the hidden layer, alike for all classes; ridge: for each class by itself; none."""
+    """Box regression: joint (by the hidden layer, class-agnostic), ridge (ridge regression per class) or none."""
     hidden: int = 128
     """Width of the hidden layer."""
     networks: int = 6
-    """Networks from other starts, whose scores are averaged."""
+    """Number of networks with different initial weights, whose scores are averaged."""
     passes: float = 4.0
-    """Passes over the regions."""
+    """Number of epochs over the regions."""
     batch_size: int = 512
-    """Regions of a step."""
+    """Regions per batch."""
     fg_share: float = 0.25
-    """Share of a step's regions that are objects'."""
+    """Share of object regions in a batch."""
     lr: float = 0.001
-    """The highest learning rate: it rises, then falls to nothing."""
+    """Largest learning rate of the one-cycle schedule."""
     weight_decay: float = 0.01
-    """AdamW's."""
+    """Weight decay of AdamW."""
     input_dropout: float = 0.2
-    """Share of the features that are dropped, others in each step."""
+    """Share of the input features that are dropped; each step drops others."""
     dropout: float = 0.5
-    """Share of the hidden layer that is dropped."""
+    """Share of the hidden units that are dropped."""
     background_iou: float = 0.5
-    """Regions that overlap each object by less are background."""
+    """Regions whose IoU with every object is below this are background."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.hidden, self.networks, self.batch_size) < 1 or not (self.passes > 0 and self.lr > 0):
-            raise ValueError("head: expected hidden, networks and batch_size from 1, passes and lr above 0")
+            raise ValueError(
+                "head: expected hidden, networks and batch_size >= 1, passes and lr above 0, got "
+                f"{self.hidden}, {self.networks}, {self.batch_size}, {self.passes}, {self.lr}"
+            )
         if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1 and 0 < self.fg_share < 1):
-            raise ValueError("head: expected dropout and input_dropout in [0, 1), fg_share in (0, 1)")
+            raise ValueError(
+                "head: expected dropout and input_dropout in [0, 1) and fg_share in (0, 1), got "
+                f"{self.dropout}, {self.input_dropout}, {self.fg_share}"
+            )
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> TwoLayersHead:
-        """The networks, whose first layer takes the geometry as it is."""
+        """Train the networks. The standardisation of the geometry is folded into the first layer."""
         classes = list(range(1, len(examples.classes) + 1))
-        examples.any_positives()  # raises where there are none
+        examples.check_any_positives()
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         mean, scale = standardisation(examples.geometry[rows])
         scale = scale * np.float32(GEOMETRY_WEIGHT)
@@ -138,33 +145,33 @@ class TwoLayersConfig(StoredHeadConfig):
             hidden_bias=torch.stack([network["0.bias"] for network in networks]) - shift,
             weight=weight[:, :scores].contiguous(),
             bias=bias[:, :scores].contiguous(),
-            move_weight=weight[:, scores:] * std[:, None],
-            move_bias=bias[:, scores:] * std,
+            delta_weight=weight[:, scores:] * std[:, None],
+            delta_bias=bias[:, scores:] * std,
             **shared,
             **self.box_tensors(examples, classes),
         )
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> TwoLayersHead:
-        """All classes trained anew, and so calibrated to the new one."""
+        """Train all classes again, so that scores are calibrated with the new one."""
         return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
 
     def remove_class(
         self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
     ) -> FeatureHead:
-        """All that stay trained anew."""
+        """Train the remaining classes again."""
         del label
         return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
 
     def _network(
         self, examples: Examples, overlaps: Float32Array, rows: Int64Array, seed: int, bf16: bool
     ) -> nn.Sequential:
-        """One network on standardised inputs (N, D + G), the examples' features.
+        """Train one network. The features of the examples are the standardised inputs (N, D + G).
 
-        Its outputs are the logits, the overlap's, and with joint box regression the deltas in units of TARGET_STD.
-        Dropout draws from torch's global generator, lent for it.
+        The outputs are the K + 1 class logits, the logit of the IoU, and with joint box regression the deltas divided
+        by TARGET_STD. Dropout uses torch's global generator, whose state is restored afterwards.
         """
         x, labels, classes = examples.features, examples.labels, len(examples.classes)
-        moves = self.box_regression is BoxRegression.joint
+        joint = self.box_regression is BoxRegression.joint
         generator = np.random.default_rng(seed)
         objects, background = rows[labels[rows] > 0], rows[labels[rows] == 0]
         n_objects = round(self.fg_share * self.batch_size) if len(background) else self.batch_size
@@ -175,7 +182,7 @@ class TwoLayersConfig(StoredHeadConfig):
                 nn.Linear(x.shape[1], self.hidden),
                 nn.ReLU(),
                 nn.Dropout(self.dropout),
-                nn.Linear(self.hidden, classes + 2 + 4 * moves),
+                nn.Linear(self.hidden, classes + 2 + 4 * joint),
             )
             optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=self.weight_decay)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
@@ -183,15 +190,15 @@ class TwoLayersConfig(StoredHeadConfig):
                 chosen = generator.choice(objects, n_objects)
                 if len(background):
                     chosen = np.concatenate([chosen, generator.choice(background, self.batch_size - n_objects)])
-                # The same features for all of a step: to draw anew for each region takes longer than the step.
+                # All regions of a step drop the same features: a mask for each region would take longer than the step.
                 kept = (generator.random(x.shape[1]) >= self.input_dropout) / np.float32(1 - self.input_dropout)
-                # Several times as fast in bf16 where the processor has it; the loss and the updates are in float32.
+                # bf16 is several times as fast if the CPU supports it. The loss and the updates are in float32.
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                     out = network(torch.from_numpy(x[chosen] * kept.astype(np.float32))).float()
                 loss = softmax_loss(out[:, : classes + 1], torch.from_numpy(labels[chosen]))
                 overlap = torch.from_numpy(overlaps[chosen])
                 loss = loss + F.binary_cross_entropy_with_logits(out[:, classes + 1], overlap)
-                if moves:  # the objects' regions come first
+                if joint:  # the object regions come first in `chosen`
                     targets = torch.from_numpy(examples.deltas[chosen[:n_objects]]) / torch.tensor(TARGET_STD)
                     off = F.smooth_l1_loss(out[:n_objects, classes + 2 :], targets, reduction="sum")
                     loss = loss + off / self.batch_size

@@ -1,10 +1,10 @@
-"""Classes known by a vector only: a bilinear map between features and class vectors, learnt on the classes with boxes.
+"""Zero-shot learning: a bilinear map between features and class vectors, learned from the classes with boxes.
 
 ESZSL (Romera-Paredes & Torr 2015, "An embarrassingly simple approach to zero-shot learning", eq. 4): the map V that
-minimises |X V S' - Y|^2 + g |V S'|^2 + l |X V|^2 + g l |V|^2 has a closed form, and scores a class that it has never
-seen by x V s. Where there are classes without vectors of their own kind nothing is guessed: that is an error.
+minimises |X V S' - Y|^2 + g |V S'|^2 + l |X V|^2 + g l |V|^2 has a closed form. The score of a class with vector s is
+x V s, also for classes without training examples. A class without a vector is an error.
 
-N: regions, D: feature width, E: length of a class vector, K: classes, those with boxes and those without.
+N: number of regions. D: feature width. E: length of a class vector. K: number of classes, with and without boxes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from detpipe.storage.mean_file import NPY_ERRORS
 from detpipe.structures import Float32Array
 
 MAX_VECTOR_BYTES = 1 << 30
-"""A file of class vectors is no larger: a million classes by 256 numbers."""
+"""Largest accepted file of class vectors: a million classes with 256 numbers each."""
 
 
 class ZeroShotHead(FeatureHead):
-    """sigmoid(slope (x V) . s_k + offset): one line for all classes, since unseen ones have none.
+    """sigmoid(slope (x V) . s_k + offset). Slope and offset are shared, because unseen classes have no examples.
 
-    projection: V, (D, E). vectors: (K, E), of norm 1. slope, offset: ().
+    projection: V, (D, E). vectors: (K, E), with norm 1. slope, offset: ().
     """
 
     projection: Tensor
@@ -57,42 +57,46 @@ class ZeroShotHead(FeatureHead):
         return sigmoid_by_class(self.margins(x), slope, offset)
 
     def margins(self, x: Tensor) -> Tensor:
-        """(N, D) -> (N, K): about 1 for a region of the class, -1 for others."""
+        """(N, D) -> (N, K): about 1 for regions of the class, about -1 for others."""
         return scores_by_class(x @ self.projection, self.vectors, torch.zeros(self.n_classes))
 
 
 @dataclass(kw_only=True)
 class ZeroShotConfig(StoredHeadConfig):
-    """Class vectors, from text or from anywhere: one length, close where classes are alike."""
+    """Zero-shot learning with class vectors, for example text embeddings, which are close for similar classes."""
 
     MODULE: ClassVar[type[FeatureHead]] = ZeroShotHead
 
     NEEDS_EACH: ClassVar[bool] = False
 
     vectors: str | None = None
-    """A .npy file of class vectors, (classes, E) float; a .txt file of that name beside it has their names, by line."""
+    """A .npy file of class vectors, (classes, E) float. A .txt file with the same stem has the class names, one per
+    line."""
     feature_ridge: float = 0.1
-    """How much the map is held down on the side of features, as a share of their mean variance times N."""
+    """Regularisation of the map for the features, relative to N times their mean variance (g in ESZSL)."""
     vector_ridge: float = 0.1
-    """How much it is held down on the side of class vectors, which have norm 1."""
+    """Regularisation of the map for the class vectors, which have norm 1 (l in ESZSL)."""
     negative_iou: float = 0.3
-    """Regions that overlap each object of the class by less are its negatives."""
+    """Regions whose IoU with every object of the class is below this are its negatives."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.feature_ridge > 0 and self.vector_ridge > 0 and 0 < self.negative_iou <= 1):
-            raise ValueError("head: expected feature_ridge and vector_ridge above 0 and negative_iou in (0, 1]")
+            raise ValueError(
+                "head: expected feature_ridge and vector_ridge above 0 and negative_iou in (0, 1], got "
+                f"{self.feature_ridge}, {self.vector_ridge}, {self.negative_iou}"
+            )
 
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The map from the classes that have regions; all classes get their scores by their vectors.
+        """Fit the map on the classes that have regions. All classes are scored by their vectors.
 
-        Raises ValueError where no class has regions, where a class has no vector, or the files are none of this form.
+        Raises ValueError if no class has regions, if a class has no vector, or if the files have another format.
         """
         del seed, bf16  # a closed form
         vectors = vectors_of(self._path(), examples.classes)
         seen = [label for label in range(1, len(examples.classes) + 1) if (examples.labels == label).any()]
         if not seen:
-            raise ValueError("zero-shot head: expected regions of at least one class to learn the map from, got none")
+            raise ValueError("zero-shot head: expected regions of at least one class to fit the map, got none")
         tensors = {
             "projection": torch.from_numpy(self._map(examples, vectors[np.array(seen) - 1], seen)),
             "vectors": torch.from_numpy(vectors),
@@ -101,17 +105,17 @@ class ZeroShotConfig(StoredHeadConfig):
             **shared,
             **self._boxes(examples),
         }
-        slope, offset = self._line(ZeroShotHead(**tensors), examples, seen)
+        slope, offset = self._calibration(ZeroShotHead(**tensors), examples, seen)
         return ZeroShotHead(**{**tensors, "slope": torch.tensor(slope), "offset": torch.tensor(offset)})
 
     def check_class(self, head: FeatureHead, name: str) -> None:
-        """It must have a vector, as long as the others'."""
+        """Raise unless the class has a vector of the same length as the others."""
         length, known = vectors_of(self._path(), [name]).shape[1], head.tensors()["vectors"].shape[1]
         if length != known:
-            raise ValueError(f"{self.vectors}: expected vectors of {known} numbers, as the classifier's, got {length}")
+            raise ValueError(f"{self.vectors}: expected vectors of {known} numbers as in the classifier, got {length}")
 
     def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
-        """The last class by its vector alone: the map stays as it was, and so do the others' scores."""
+        """Add the last class by its vector only. The map and the scores of the other classes do not change."""
         del seed, bf16
         vector = torch.from_numpy(vectors_of(self._path(), examples.classes[-1:]))
         one = {"vectors": vector, "box_weight": head.box_weight[:1], "box_bias": head.box_bias[:1]}
@@ -119,13 +123,11 @@ class ZeroShotConfig(StoredHeadConfig):
 
     def _path(self) -> Path:
         if self.vectors is None:
-            raise ValueError(
-                "head.vectors: expected a .npy file of class vectors, got none; give head.vectors=FILE.npy"
-            )
+            raise ValueError("head.vectors: expected a .npy file of class vectors, got none; set head.vectors=FILE.npy")
         return Path(self.vectors)
 
     def _map(self, examples: Examples, vectors: Float32Array, seen: Sequence[int]) -> Float32Array:
-        """V of eq. 4: (X'X + g)^-1 X' Y S (S'S + l)^-1; what overlaps an object by less than its class's is -1."""
+        """V of eq. 4, (D, E): (X'X + g)^-1 X' Y S (S'S + l)^-1. Y is 1 for regions with the class's label, else -1."""
         targets = np.stack([np.where(examples.labels == label, 1.0, -1.0) for label in seen], axis=1)
         x, s = examples.features, vectors.astype(np.float64)
         gram = (x.T @ x).astype(np.float64)
@@ -134,7 +136,8 @@ class ZeroShotConfig(StoredHeadConfig):
         right = s.T @ s + self.vector_ridge * np.eye(s.shape[1])
         return np.asarray(np.linalg.solve(right, left.T).T, dtype=np.float32)
 
-    def _line(self, head: ZeroShotHead, examples: Examples, seen: Sequence[int]) -> tuple[float, float]:
+    def _calibration(self, head: ZeroShotHead, examples: Examples, seen: Sequence[int]) -> tuple[float, float]:
+        """Slope and offset from margin to probability, fitted on the examples of all seen classes."""
         margins = head.margins(torch.from_numpy(examples.features)).numpy()
         scores, positive = [], []
         for label in seen:
@@ -144,7 +147,7 @@ class ZeroShotConfig(StoredHeadConfig):
         return platt(np.concatenate(scores), np.concatenate(positive))
 
     def _boxes(self, examples: Examples) -> dict[str, Tensor]:
-        """The regression of all objects together, for every class alike: an unseen class has none of its own."""
+        """One box regression from all objects, used for every class, because unseen classes have no examples."""
         together = Examples(
             features=examples.features,
             geometry=examples.geometry,
@@ -160,14 +163,16 @@ class ZeroShotConfig(StoredHeadConfig):
 
 
 def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
-    """The vectors of these classes, (K, E) float32 of norm 1, from PATH.npy and the names in PATH.txt.
+    """Read the vectors of these classes, (K, E) float32 with norm 1, from PATH.npy and the names in PATH.txt.
 
-    Raises FileNotFoundError, or ValueError where the file isn't plain numbers of this form, or a class has no vector.
+    Raises FileNotFoundError; ValueError if the file is not a 2-D float array, or if a class has no vector.
     """
     names_path = path.with_suffix(".txt")
     for file in (path, names_path):
         if not file.is_file():
-            raise FileNotFoundError(f"{file}: expected class vectors (.npy) and their names beside them (.txt)")
+            raise FileNotFoundError(
+                f"{file}: expected class vectors (.npy) and their names (.txt) in one folder; there is no such file"
+            )
     if path.stat().st_size > MAX_VECTOR_BYTES:
         raise ValueError(
             f"{path}: expected class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}"
@@ -178,13 +183,13 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
         raise ValueError(f"{path}: expected a .npy file of numbers, got: {error}") from error
     names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
-        shape = f"{stored.shape} {stored.dtype}" if isinstance(stored, np.ndarray) else "an archive of several"
-        raise ValueError(f"{path}: expected a vector for each of the {len(names)} names of {names_path}, got {shape}")
+        shape = f"{stored.shape} {stored.dtype}" if isinstance(stored, np.ndarray) else "an archive of several arrays"
+        raise ValueError(f"{path}: expected one vector for each of the {len(names)} names in {names_path}, got {shape}")
     missing = [name for name in classes if name not in names]
     if missing:
         raise ValueError(f"{names_path}: expected a vector for each class, got none for {missing}")
     chosen = stored[[names.index(name) for name in classes]].astype(np.float32)
     norms = np.linalg.norm(chosen, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
-        raise ValueError(f"{path}: expected finite vectors that are not 0")
+        raise ValueError(f"{path}: expected finite vectors that are not 0, got others; check the file")
     return np.asarray(chosen / norms, dtype=np.float32)

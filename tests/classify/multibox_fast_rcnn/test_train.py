@@ -141,14 +141,14 @@ TRUTHS = (
 SIZES = ((120, 160), (64, 100), (120, 160))
 
 
-def batch(turns: tuple[int, ...] = (0, 1, 2)) -> AnnotatedBatch:
+def batch(positions: tuple[int, ...] = (0, 1, 2)) -> AnnotatedBatch:
     """Three images: of two objects, of none, of difficult ones alone; the second one is smaller."""
     images = np.full((3, 128, 160, 3), 110, dtype=np.uint8)
     for place, number in ((0, 0), (2, 1)):
         images[place, :120] = drawn.draw(number)[0]
     images[1, :64, :100] = drawn.draw(2)[0][:64, :100]
     weights = tuple(np.ones(len(truth), dtype=np.float32) for truth in TRUTHS)
-    return AnnotatedBatch(images, SIZES, TRUTHS, weights, 0, turns)
+    return AnnotatedBatch(images, SIZES, TRUTHS, weights, 0, positions)
 
 
 def regions_of(network: MultiBoxFastRcnn, *, seed: int = 0, proposals: int = 30, hopeless: bool = False) -> RegionBatch:
@@ -157,9 +157,9 @@ def regions_of(network: MultiBoxFastRcnn, *, seed: int = 0, proposals: int = 30,
     with torch.no_grad():
         output = network.predict(network.feature_maps(torch.from_numpy(one.images)), (128, 160))
         if hopeless:
-            moves = torch.zeros_like(output.moves)
-            moves[..., 0] = -1e3
-            output = output._replace(moves=moves)
+            deltas = torch.zeros_like(output.deltas)
+            deltas[..., 0] = -1e3
+            output = output._replace(deltas=deltas)
     return sampled(network, output, one, SamplingConfig(regions_per_image=24), proposals, region_generators(seed, one))
 
 
@@ -204,9 +204,9 @@ def test_an_image_has_the_same_draws_with_one_process_and_with_two(
 
 
 def test_regions_and_views_are_drawn_from_different_numbers() -> None:
-    one = batch(turns=(0, 3, 2))
+    one = batch(positions=(0, 3, 2))
     chosen = [generator.random() for generator in region_generators(0, one)]
-    shown = [image_generator(0, one.number, turn).random() for turn in one.turns]
+    shown = [image_generator(0, one.number, position).random() for position in one.positions]
     assert len({*chosen, *shown}) == 6
 
 

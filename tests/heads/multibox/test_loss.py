@@ -33,12 +33,12 @@ def head(**settings: object) -> MultiBoxConfig:
     return MultiBoxConfig(**settings)  # type: ignore[arg-type]
 
 
-def output(logits: Tensor, moves: Tensor | None = None, priors: Tensor = PRIORS) -> Output:
-    moves = torch.zeros(*logits.shape, 4, dtype=logits.dtype) if moves is None else moves
-    return Output(logits, moves, priors.to(logits.dtype), torch.zeros(len(priors), dtype=torch.int64), (50, 100))
+def output(logits: Tensor, deltas: Tensor | None = None, priors: Tensor = PRIORS) -> Output:
+    deltas = torch.zeros(*logits.shape, 4, dtype=logits.dtype) if deltas is None else deltas
+    return Output(logits, deltas, priors.to(logits.dtype), torch.zeros(len(priors), dtype=torch.int64), (50, 100))
 
 
-def taught(*objects: list[float], weight: list[float] | None = None, dtype: torch.dtype = torch.float32) -> Targets:
+def targets(*objects: list[float], weight: list[float] | None = None, dtype: torch.dtype = torch.float32) -> Targets:
     none = torch.zeros(0, 4, dtype=dtype)
     weights = torch.ones(len(objects), dtype=dtype) if weight is None else torch.tensor(weight, dtype=dtype)
     return Targets(torch.tensor(objects, dtype=dtype).reshape(-1, 4), weights, none, none)
@@ -51,7 +51,7 @@ def cross_entropy(logit: float, target: float) -> float:
 
 def test_the_paper_s_loss_by_hand() -> None:
     """The object is 10 to the right of the first prior and 5 below: 0.1 of the width and of the height."""
-    losses = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [taught([10, 5, 50, 45])], head(**PAPER))
+    losses = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [targets([10, 5, 50, 45])], head(**PAPER))
     confidence = cross_entropy(0.5, 1) + cross_entropy(-1, 0)
     assert losses["confidence_loss"].item() == pytest.approx(confidence, rel=1e-5)
     assert losses["location_loss"].item() == pytest.approx(4 * 0.1**2 / 2, rel=1e-5)
@@ -61,7 +61,7 @@ def test_the_paper_s_loss_by_hand() -> None:
 def test_losses_are_means_over_the_matched_priors_of_a_batch() -> None:
     """Two objects in the first image, none in the second one."""
     both = output(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))
-    truths = [taught([60, 5, 100, 45], [10, 0, 50, 40]), taught()]
+    truths = [targets([60, 5, 100, 45], [10, 0, 50, 40]), targets()]
     losses = multibox_loss(both, truths, head(**PAPER))
     terms = [(0.5, 1), (-1, 1), (2, 0), (0, 0)]
     assert losses["confidence_loss"].item() == pytest.approx(sum(cross_entropy(*one) for one in terms) / 2, rel=1e-5)
@@ -71,16 +71,16 @@ def test_losses_are_means_over_the_matched_priors_of_a_batch() -> None:
 @pytest.mark.parametrize("localization", list(Localization))
 def test_a_prior_that_lies_on_its_object_has_nothing_to_learn(localization: Localization) -> None:
     settings = head(**{**PAPER, "localization": localization})
-    losses = multibox_loss(output(torch.tensor([[0.0, 0.0]])), [taught([0, 0, 40, 40])], settings)
+    losses = multibox_loss(output(torch.tensor([[0.0, 0.0]])), [targets([0, 0, 40, 40])], settings)
     assert losses["location_loss"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_smooth_l1_and_giou_by_hand() -> None:
     """The object is 10 to the right of its prior of 40 x 40: delta 0.25; IoU 30 / 50, which its hull is all of."""
     one = output(torch.tensor([[0.0, 0.0]]))
-    smooth = multibox_loss(one, [taught([10, 0, 50, 40])], head(**{**PAPER, "localization": Localization.smooth_l1}))
+    smooth = multibox_loss(one, [targets([10, 0, 50, 40])], head(**{**PAPER, "localization": Localization.smooth_l1}))
     assert smooth["location_loss"].item() == pytest.approx(0.25 - 1 / 18, rel=1e-5)  # beyond beta of 1 / 9
-    giou = multibox_loss(one, [taught([10, 0, 50, 40])], head(**{**PAPER, "localization": Localization.giou}))
+    giou = multibox_loss(one, [targets([10, 0, 50, 40])], head(**{**PAPER, "localization": Localization.giou}))
     assert giou["location_loss"].item() == pytest.approx(1 - 0.6, rel=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_smooth_l1_and_giou_by_hand() -> None:
 def test_a_batch_without_any_object(confidence: Confidence) -> None:
     settings = head(confidence=confidence)
     logits = torch.tensor([[0.5, -1.0], [0.0, 0.0]], requires_grad=True)
-    losses = multibox_loss(output(logits), [taught(), taught()], settings)
+    losses = multibox_loss(output(logits), [targets(), targets()], settings)
     losses["loss"].backward()
     assert losses["location_loss"].item() == 0
     assert losses["confidence_loss"].item() > 0
@@ -108,25 +108,25 @@ def test_quality_teaches_the_iou() -> None:
     logit = math.log(0.6 / 0.4)
     for start, sign in ((logit, 0), (logit - 1, -1), (logit + 1, 1)):
         logits = torch.tensor([[start, -30.0]], requires_grad=True)
-        multibox_loss(output(logits), [taught([10, 0, 50, 40])], settings)["loss"].backward()
+        multibox_loss(output(logits), [targets([10, 0, 50, 40])], settings)["loss"].backward()
         assert logits.grad is not None
         assert np.sign(round(logits.grad[0, 0].item(), 5)) == sign
 
 
 def test_quality_by_hand() -> None:
     settings = head(confidence=Confidence.quality)
-    losses = multibox_loss(output(torch.tensor([[0.0, -1.0]])), [taught([10, 0, 50, 40])], settings)
+    losses = multibox_loss(output(torch.tensor([[0.0, -1.0]])), [targets([10, 0, 50, 40])], settings)
     background = 1 / (1 + math.e)
     wanted = cross_entropy(0, 0.6) * 0.1**2 + cross_entropy(-1, 0) * background**2
     assert losses["confidence_loss"].item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_worth_lowers_the_taught_confidence() -> None:
-    cross = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [taught([0, 0, 40, 40], weight=[0.25])], head(**PAPER))
+def test_a_weight_lowers_the_target_confidence() -> None:
+    cross = multibox_loss(output(torch.tensor([[0.5, -1.0]])), [targets([0, 0, 40, 40], weight=[0.25])], head(**PAPER))
     wanted = cross_entropy(0.5, 0.25) + cross_entropy(-1, 0)
     assert cross["confidence_loss"].item() == pytest.approx(wanted, rel=1e-5)
     settings = head(confidence=Confidence.quality)
-    quality = multibox_loss(output(torch.tensor([[0.0, -30.0]])), [taught([10, 0, 50, 40], weight=[0.5])], settings)
+    quality = multibox_loss(output(torch.tensor([[0.0, -30.0]])), [targets([10, 0, 50, 40], weight=[0.5])], settings)
     assert quality["confidence_loss"].item() == pytest.approx(cross_entropy(0, 0.3) * 0.2**2, rel=1e-4)
 
 
@@ -186,7 +186,9 @@ def test_what_an_image_teaches() -> None:
         ([0, 0, 19, 1000], True, False),
     ],
 )
-def test_untaught_priors_are_ignored(matching: Matching, box: list[float], is_crowd: bool, ignored: bool) -> None:
+def test_priors_on_difficult_objects_and_crowds_are_ignored(
+    matching: Matching, box: list[float], is_crowd: bool, ignored: bool
+) -> None:
     one = Targets.of(truth([box], [not is_crowd], [is_crowd]), np.ones(1, dtype=np.float32), torch.device("cpu"))
     found = match(output(torch.zeros(1, 2)), 0, one, head(matching=matching))
     assert found.tolist() == [IGNORED if ignored else BACKGROUND, BACKGROUND]
@@ -209,7 +211,7 @@ def test_objects_without_an_area_leave_background() -> None:
 def test_a_confident_prediction_that_is_far_is_preferred_by_the_formula() -> None:
     """0.15 |l - g|^2 minus the logit: the second prior is 0.6 of the width away at both corners, so 0.108 dearer."""
     settings = head(**PAPER, matched_by=MatchedBy.prediction)
-    one = taught([0, 0, 40, 40])
+    one = targets([0, 0, 40, 40])
     for lead, wanted in ((0.107, [0, BACKGROUND]), (0.109, [BACKGROUND, 0])):
         assert match(output(torch.tensor([[0.0, lead]])), 0, one, settings).tolist() == wanted
     by_prior = head(**PAPER)
@@ -218,9 +220,9 @@ def test_a_confident_prediction_that_is_far_is_preferred_by_the_formula() -> Non
 
 def test_predictions_are_matched_where_they_have_moved_to() -> None:
     """The first prior has left for the second one's place, and the other way round."""
-    moves = torch.tensor([[[0.6, 0, 0.6, 0], [-0.6, 0, -0.6, 0]]])
+    deltas = torch.tensor([[[0.6, 0, 0.6, 0], [-0.6, 0, -0.6, 0]]])
     settings = head(**PAPER, matched_by=MatchedBy.prediction)
-    assert match(output(torch.zeros(1, 2), moves), 0, taught([0, 0, 40, 40]), settings).tolist() == [BACKGROUND, 0]
+    assert match(output(torch.zeros(1, 2), deltas), 0, targets([0, 0, 40, 40]), settings).tolist() == [BACKGROUND, 0]
 
 
 PAIRS = list(itertools.product(Localization, Confidence))
@@ -237,16 +239,16 @@ def test_gradients_are_the_finite_differences(
     generator = torch.Generator().manual_seed(3)
     priors = torch.tensor([[0.0, 0, 40, 40], [60, 0, 100, 40], [30, 10, 70, 50], [5, 5, 25, 30]], dtype=torch.float64)
     logits = torch.randn(2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    moves = (0.1 * torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+    deltas = (0.1 * torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)).requires_grad_()
     truths = [
-        taught([7, 3, 50, 45], [55, 5, 93, 44], weight=[1, 0.5], dtype=torch.float64),
-        taught([2, 8, 28, 33], dtype=torch.float64),
+        targets([7, 3, 50, 45], [55, 5, 93, 44], weight=[1, 0.5], dtype=torch.float64),
+        targets([2, 8, 28, 33], dtype=torch.float64),
     ]
 
-    def loss(logits: Tensor, moves: Tensor) -> Tensor:
-        return multibox_loss(output(logits, moves, priors), truths, settings)["loss"]
+    def loss(logits: Tensor, deltas: Tensor) -> Tensor:
+        return multibox_loss(output(logits, deltas, priors), truths, settings)["loss"]
 
-    free = torch.autograd.grad(loss(logits, moves), (logits, moves))
+    free = torch.autograd.grad(loss(logits, deltas), (logits, deltas))
     paired_iou_tensors, overlaps = geometry.paired_iou_tensors, list[Tensor]()
 
     def fixed(boxes: Tensor, objects: Tensor) -> Tensor:
@@ -255,7 +257,7 @@ def test_gradients_are_the_finite_differences(
         return overlaps[0]
 
     monkeypatch.setattr(geometry, "paired_iou_tensors", fixed)
-    held = torch.autograd.grad(loss(logits, moves), (logits, moves))
+    held = torch.autograd.grad(loss(logits, deltas), (logits, deltas))
     for one, other in zip(free, held, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert torch.autograd.gradcheck(loss, (logits, moves))
+    assert torch.autograd.gradcheck(loss, (logits, deltas))

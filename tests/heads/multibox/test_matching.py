@@ -66,7 +66,7 @@ def test_a_cost_with_gradients_is_matched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_least", "expected"),
+    ("at_least", "wanted"),
     [
         # Best overlaps are 0.3, 0.65, 0.25, 0.6: all are below 0.7, and only the third is below 0.3.
         (0, [IGNORED, IGNORED, BACKGROUND, IGNORED]),
@@ -141,6 +141,6 @@ def test_many_to_one_of_nothing(shape: tuple[int, int]) -> None:
 
 def test_without() -> None:
     match = torch.tensor([BACKGROUND, 0, IGNORED, BACKGROUND, 1])
-    untaught = torch.tensor([True, True, True, False, False])
-    assert without(match, untaught).tolist() == [IGNORED, 0, IGNORED, BACKGROUND, 1]
-    assert without(match[:0], untaught[:0]).shape == (0,)
+    ignored = torch.tensor([True, True, True, False, False])
+    assert without(match, ignored).tolist() == [IGNORED, 0, IGNORED, BACKGROUND, 1]
+    assert without(match[:0], ignored[:0]).shape == (0,)

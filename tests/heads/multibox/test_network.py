@@ -1,4 +1,4 @@
-"""MultiBox's network: moves there and back, how many predictions each form makes, which boxes are the best."""
+"""MultiBox's network: deltas there and back, how many predictions each form makes, which boxes are the best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detpipe.backbone.create import create_from_seed
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.heads.multibox.network import RARE, MultiBox, Output, best_boxes, decode, encode, make_shapes
+from detpipe.heads.multibox.network import INITIAL_CONFIDENCE, MultiBox, Output, best_boxes, decode, encode, make_shapes
 from detpipe.heads.multibox.priors import centred
 from detpipe.heads.multibox.settings import Form, Localization, MatchedBy, MultiBoxConfig
 from detpipe.structures import Float32Array
@@ -55,16 +55,16 @@ def solid_boxes(draw: st.DrawFn, count: int) -> Tensor:
 @given(st.integers(0, 5).flatmap(lambda n: st.tuples(solid_boxes(n), solid_boxes(n))), st.booleans())
 def test_moves_bring_priors_onto_boxes(both: tuple[Tensor, Tensor], by_corners: bool) -> None:
     priors, boxes = both
-    moves = encode(priors, boxes, (50, 80), by_corners=by_corners)
-    output = Output(moves[None, :, 0], moves[None], priors, torch.zeros(len(priors)), (50, 80))
+    deltas = encode(priors, boxes, (50, 80), by_corners=by_corners)
+    output = Output(deltas[None, :, 0], deltas[None], priors, torch.zeros(len(priors)), (50, 80))
     torch.testing.assert_close(decode(output, by_corners=by_corners)[0], boxes)
 
 
 def test_corners_move_in_sides_of_the_input() -> None:
     """The input is 50 high and 80 wide."""
     prior, box = torch.tensor([[8.0, 10, 16, 20]]), torch.tensor([[16.0, 10, 32, 15]])
-    moves = encode(prior, box, (50, 80), by_corners=True)
-    torch.testing.assert_close(moves, torch.tensor([[0.1, 0, 0.2, -0.1]]))
+    deltas = encode(prior, box, (50, 80), by_corners=True)
+    torch.testing.assert_close(deltas, torch.tensor([[0.1, 0, 0.2, -0.1]]))
 
 
 def test_the_best_boxes_by_hand() -> None:
@@ -106,7 +106,7 @@ def test_a_pyramid_of_a_real_network(size: tuple[int, int]) -> None:
     cells = [size[0] * size[1] // stride**2 for stride in (8, 16, 64)]
     assert_predictions(output, 2 * cells[0] + cells[1] + 3 * cells[2])
     # What number each prior's shape has among all six.
-    counts = torch.bincount(output.kinds).tolist()
+    counts = torch.bincount(output.shape_index).tolist()
     assert counts == [cells[0], cells[0], cells[1], cells[2], cells[2], cells[2]]
 
 
@@ -140,11 +140,11 @@ def drawn_input(size: tuple[int, int]) -> Tensor:
 
 def assert_predictions(output: Output, count: int) -> None:
     assert output.logits.shape == (1, count)
-    assert output.moves.shape == (1, count, 4)
+    assert output.deltas.shape == (1, count, 4)
     assert output.priors.shape == (count, 4)
-    assert output.kinds.shape == (count,)
+    assert output.shape_index.shape == (count,)
     assert output.logits.isfinite().all()
-    assert output.moves.isfinite().all()
+    assert output.deltas.isfinite().all()
 
 
 def test_shapes_of_the_pyramid_are_as_large_as_training_shows_the_objects() -> None:
@@ -182,7 +182,7 @@ def test_no_images(form: Form) -> None:
     count = len(one(images(1)).priors)
     output = one(images(0))
     assert output.logits.shape == (0, count)
-    assert output.moves.shape == (0, count, 4)
+    assert output.deltas.shape == (0, count, 4)
     assert one.predictor.boxes(output).shape == (0, count, 4)
 
 
@@ -194,7 +194,7 @@ def test_at_first_boxes_are_priors_and_hardly_any_is_believed(localization: Loca
             layer.weight.zero_()
         output = one(images())
     torch.testing.assert_close(one.predictor.boxes(output), output.priors.expand(2, -1, 4))
-    torch.testing.assert_close(output.logits.sigmoid(), torch.full_like(output.logits, RARE))
+    torch.testing.assert_close(output.logits.sigmoid(), torch.full_like(output.logits, INITIAL_CONFIDENCE))
 
 
 def test_a_prior_sees_its_own_place() -> None:
@@ -235,10 +235,10 @@ def test_calibration_changes_logits_by_slope_and_offset() -> None:
         before = one(images())
         one.predictor.calibration[1] = torch.tensor([2.0, -0.5])
         after = one(images())
-    own = before.kinds == 1
+    own = before.shape_index == 1
     torch.testing.assert_close(after.logits[:, own], 2 * before.logits[:, own] - 0.5)
     torch.testing.assert_close(after.logits[:, ~own], before.logits[:, ~own], rtol=0, atol=0)
-    torch.testing.assert_close(after.moves, before.moves, rtol=0, atol=0)
+    torch.testing.assert_close(after.deltas, before.deltas, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +275,11 @@ def test_a_map_that_the_backbone_has_not() -> None:
 
 
 def test_shapes_of_another_number_of_maps() -> None:
-    with pytest.raises(ValueError, match="expected shapes of priors for 2 maps, got 3"):
+    with pytest.raises(ValueError, match="expected prior shapes for 2 maps, got 3"):
         network([squares(8)] * 3)
 
 
-def test_first_weights_before_the_predictions_are_as_large_as_asked_for() -> None:
+def test_first_weights_before_the_predictions_have_the_gain_of_the_setting() -> None:
     for gain in (2.0, 0.1):
         weight = network(width=64, start_gain=gain).predictor.shared.weight.detach()
         assert float(weight.var()) * weight[0].numel() == pytest.approx(gain, rel=0.05)

@@ -186,7 +186,7 @@ def test_calibration_fits_each_shape_of_priors(tmp_path: Path) -> None:
         batch = torch.from_numpy(padded([pixels], 64, mean_colour(network.backbone.spec))[0])
         output = network(batch)
     right = iou(output.priors.numpy(), seen.boxes).max(axis=1) >= 0.5
-    small = (output.kinds == 0).numpy()
+    small = (output.shape_index == 0).numpy()
     assert 0 < right[small].sum() < small.sum()
     assert not right[~small].any()
     calibrate(network, [image], spec.multibox, CPU, False)
@@ -223,15 +223,15 @@ def test_what_teaches_nothing_has_no_part_in_calibration(flag: str, tmp_path: Pa
         pixels, seen = views(spec.multibox).plain(read_image(image.path), image.truth)
         batch = torch.from_numpy(padded([pixels], 64, mean_colour(network.backbone.spec))[0])
         output = network(batch)
-    right, untaught = iou(output.priors.numpy(), seen.boxes).T >= 0.5
+    right, ignored = iou(output.priors.numpy(), seen.boxes).T >= 0.5
     if flag == "crowd":
         corners = output.priors.numpy().clip(0, 34)
         inside = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-        untaught = inside >= 0.5 * (output.priors[:, 2:] - output.priors[:, :2]).prod(dim=1).numpy()
-    own = (output.kinds == 0).numpy()
-    assert (untaught & ~right)[own].any()
+        ignored = inside >= 0.5 * (output.priors[:, 2:] - output.priors[:, :2]).prod(dim=1).numpy()
+    own = (output.shape_index == 0).numpy()
+    assert (ignored & ~right)[own].any()
     calibrate(network, [image], spec.multibox, CPU, False)
-    counted = own & (right | ~untaught)
+    counted = own & (right | ~ignored)
     wanted = platt(output.logits[0].numpy()[counted], right[counted])
     np.testing.assert_allclose(network.predictor.calibration[0].numpy(), wanted, rtol=1e-3, atol=1e-3)
     assert not np.allclose(wanted, platt(output.logits[0].numpy()[own], right[own]), rtol=1e-2)

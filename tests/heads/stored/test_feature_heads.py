@@ -59,7 +59,7 @@ def test_a_class_whose_vector_does_not_fit(vectors: str) -> None:
     with pytest.raises(ValueError, match=r"got none for \['zebra'\]"):
         zero_shot.check_class(head, "zebra")
     np.save(vectors, np.eye(4, 7))
-    with pytest.raises(ValueError, match="expected vectors of 4 numbers, as the classifier's, got 7"):
+    with pytest.raises(ValueError, match=r"expected vectors of 4 numbers.*got 7"):
         zero_shot.check_class(head, "c")
 
 
@@ -156,7 +156,7 @@ def test_two_layers_learn_boxes_with_the_classes() -> None:
     np.testing.assert_allclose(moved.numpy().mean(axis=(0, 1)), [0.2, -0.1, 0.3, 0], atol=0.02)
     np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
     by_ridge = replace(settings, box_regression=BoxRegression.ridge).train(examples, seed=0)
-    assert by_ridge.tensors()["move_bias"].shape == (2, 0)
+    assert by_ridge.tensors()["delta_bias"].shape == (2, 0)
     assert by_ridge.tensors()["box_bias"].shape == (2, 4)
 
 
@@ -185,7 +185,7 @@ def test_a_class_without_regions() -> None:
     )
     for settings in (SvmConfig(), NearestNeighboursConfig(), PrototypesConfig()):
         assert settings.NEEDS_EACH
-        with pytest.raises(ValueError, match="class b: expected regions of it in the store, got none"):
+        with pytest.raises(ValueError, match=r"class b: .*dataset\.classes"):
             settings.train(lacking, seed=0)
     for competing in (SoftmaxRegressionConfig(), TwoLayersConfig(passes=20, batch_size=16)):
         assert not competing.NEEDS_EACH
@@ -193,7 +193,7 @@ def test_a_class_without_regions() -> None:
         assert np.median(scores[labels == 1, 1]) > np.quantile(scores[labels != 1, 1], 0.9)
         assert np.median(scores[labels == 1, 1]) > 5 * np.median(scores[:, 2])
         nothing = type(lacking)(**{**vars(lacking), "labels": 0 * lacking.labels})
-        with pytest.raises(ValueError, match="expected regions of one of the classes"):
+        with pytest.raises(ValueError, match="expected regions of at least one of the classes"):
             competing.train(nothing, seed=0)
 
 
@@ -240,7 +240,7 @@ def test_an_unseen_class_by_its_vector(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "names", "message"),
     [
-        (np.eye(2), "a\n", "a vector for each of the 1 names"),
+        (np.eye(2), "a\n", "vector for each of the 1 names"),
         (np.eye(2), "a\nc\n", r"got none for \['b'\]"),
         (np.zeros((2, 2)), "a\nb\n", "finite vectors that are not 0"),
         (np.array([object()], dtype=object), "a\n", "expected a .npy file of numbers"),

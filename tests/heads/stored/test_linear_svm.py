@@ -87,9 +87,9 @@ def test_positives_from_an_overlap_on() -> None:
     assert not torch.equal(near.weight, every.weight)
     assert torch.equal(SvmConfig(positive_iou=0.8, box_regression=none).fit(seen, shared, seed=0).weight, every.weight)
     seen.ious[own] = 0.8
-    with pytest.raises(ValueError, match=r"head\.positive_iou=1\.0 or more, got 0\.80 at most"):
+    with pytest.raises(ValueError, match=r"head\.positive_iou=1\.0.*0\.80.*sampling\.own_boxes=true"):
         SvmConfig(positive_iou=1.0).fit(seen, shared, seed=0)
-    with pytest.raises(ValueError, match=r"head\.positive_iou: expected an overlap from 0 to 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"head\.positive_iou: .*got 1\.5"):
         SvmConfig(positive_iou=1.5)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from detpipe.network.image_a_core import image_a_core
+from detpipe.network.image_per_core import image_per_core
 
 CPU = torch.device("cpu")
 
@@ -22,10 +22,10 @@ def threads(request: pytest.FixtureRequest, use_threads: Callable[[int], None]) 
 
 
 def test_in_order_by_one_thread_each(threads: int) -> None:
-    found = list(image_a_core(lambda one: (one, torch.get_num_threads()), range(20), CPU))
+    found = list(image_per_core(lambda one: (one, torch.get_num_threads()), range(20), CPU))
     assert found == [(one, 1) for one in range(20)]
     assert torch.get_num_threads() == threads
-    assert list(image_a_core(lambda one: one, [], CPU)) == []
+    assert list(image_per_core(lambda one: one, [], CPU)) == []
 
 
 @pytest.mark.usefixtures("threads")
@@ -36,9 +36,9 @@ def test_an_error_comes_in_its_turn() -> None:
         yield from range(5)
         raise OSError("the sixth")
 
-    found = image_a_core(lambda one: one, broken(), CPU)
+    found = image_per_core(lambda one: one, broken(), CPU)
     assert list(itertools.islice(found, 5)) == list(range(5))
     with pytest.raises(OSError, match="the sixth"):
         next(found)
     with pytest.raises(ZeroDivisionError):
-        list(image_a_core(lambda one: 1 // one, [2, 1, 0], CPU))
+        list(image_per_core(lambda one: 1 // one, [2, 1, 0], CPU))
