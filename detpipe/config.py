@@ -26,9 +26,6 @@ from detpipe.class_path import load_class
 from detpipe.commands.table import COMMANDS, CommandRow
 from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
-from detpipe.runs.detect_settings import kept_detect_settings
-from detpipe.runs.run_folder import RunFolder
-from detpipe.solver.solver_prototxt import solver_values
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +204,10 @@ def _with_kept_detect_settings(
     """
     # Imported here because it imports torch, which most commands do not need for --help.
 
+    # Imported here, because it imports torch, and most commands do not need it.
+    from detpipe.runs.detect_settings import kept_detect_settings
+    from detpipe.runs.run_folder import RunFolder
+
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
     kept = {name: value for name, value in kept.items() if name not in not_taken}
     if not kept:
@@ -242,6 +243,8 @@ def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictCon
     path = Path(config.solver.prototxt)
     if "solver" in given:
         raise ValueError(f"solver=... and solver.prototxt={path}: expected one of them: both say all of a training")
+    from detpipe.solver.solver_prototxt import solver_values  # imports protobuf, which few commands need
+
     config = copy.deepcopy(config)
     for name, value in solver_values(path).items():
         full = f"solver.{name}"

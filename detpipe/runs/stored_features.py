@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import read_kind
 from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec

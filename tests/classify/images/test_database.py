@@ -60,7 +60,7 @@ def write(path: Path, datums: list[Datum]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "wanted"),
     [("256x128", Resize(size=(256, 128))), ("short:256", Resize(short=256)), ("none", Resize())],
 )
 def test_resize_as_text(text: str, wanted: Resize) -> None:
@@ -165,7 +165,7 @@ def test_the_order_is_a_permutation_drawn_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("labels", "wanted"),
     [
         ([0] * 6 + [1] * 6, "the longest 6 records of label 0"),
         ([2] * 3 + [1] * 9 + [5] * 4, "the longest 9 records of label 1"),

@@ -194,7 +194,7 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "wanted"),
     [
         (["train-cls", "db.val=db"], "db.val needs db.train"),
         (["train-cls", "db.train=none"], "none: expected an LMDB folder"),

@@ -229,7 +229,7 @@ def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "expected"),
+    ("command", "arguments", "wanted"),
     [
         ("make-db", ["root=."], "give out=DB"),
         ("make-db", ["out=db", "root=none"], "none: expected a folder of classes"),
