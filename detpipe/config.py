@@ -202,8 +202,6 @@ def _with_kept_detect_settings(
     The command is composed again with these settings as the defaults of its schema. So whatever a file or a word sets
     wins, also where it sets the default: after composition nobody can tell such a setting from one that is not set.
     """
-    # Imported here because it imports torch, which most commands do not need for --help.
-
     # Imported here, because it imports torch, and most commands do not need it.
     from detpipe.runs.detect_settings import kept_detect_settings
     from detpipe.runs.run_folder import RunFolder
