@@ -1,4 +1,4 @@
-"""What flows between the stages: small dataclasses that check their shapes and dtypes.
+"""The data types that the stages exchange: dataclasses that check their shapes and dtypes.
 
 N: boxes of one image. K: classes, labels 1..K, background 0. A box is x1 y1 x2 y2 in pixels, a half-open
 rectangle of the plane (width = x2 - x1). `image_size` is (height, width).
@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, RGB."""
 ImageId = int | str
-"""COCO's integer id, or the image's stem for a folder."""
+"""An integer id in COCO files, or the file name without suffix in a folder."""
 
 
 def _check(owner: object, name: str, shape: tuple[int, ...], dtype: type) -> None:
-    """Raise ValueError unless `owner.name` has the shape and dtype; shape entry -1 means any length."""
+    """Raise ValueError unless `owner.name` has the shape and dtype; -1 in the shape means any length."""
     value = getattr(owner, name)
     what = f"{type(owner).__name__}.{name}"
     if not isinstance(value, np.ndarray):
@@ -35,7 +36,7 @@ def _check(owner: object, name: str, shape: tuple[int, ...], dtype: type) -> Non
 
 
 def _check_boxes(owner: object, boxes: Float32Array) -> None:
-    """Raise ValueError unless each box is finite with x1 <= x2 and y1 <= y2."""
+    """Raise ValueError unless all boxes are finite with x1 <= x2 and y1 <= y2."""
     if not np.isfinite(boxes).all():
         raise ValueError(f"{type(owner).__name__}.boxes: expected finite coordinates, got NaN or infinity")
     if (boxes[:, 2:] < boxes[:, :2]).any():
@@ -45,10 +46,7 @@ def _check_boxes(owner: object, boxes: Float32Array) -> None:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a data set: its id, its file, and its size as `read_image` would give it.
-
-    image_size: (height, width) after EXIF rotation.
-    """
+    """One image of a data set. image_size: (height, width) after EXIF rotation, as `read_image` gives it."""
 
     image_id: ImageId
     path: Path
@@ -59,8 +57,8 @@ class ImageRecord:
 class LeftOut:
     """An image that was left out.
 
-    path: its file, or the annotation or list that names it. reason: why, without the path. key: "split/image id" of the
-    record that a database lacks for it; None where no record was expected.
+    path: its file, or the annotation or list that names it. reason: without the path. key: "split/image id" of the
+    record that is missing in a database for it; None if no record was expected.
     """
 
     path: str
@@ -69,7 +67,7 @@ class LeftOut:
 
     @classmethod
     def because(cls, path: Path, error: object, key: str | None = None) -> LeftOut:
-        """From an error whose message may begin with the path, which is not repeated."""
+        """Make one from an error. If its message begins with the path, this part is removed."""
         return cls(str(path), str(error).removeprefix(f"{path}: "), key)
 
     def __str__(self) -> str:
@@ -81,8 +79,8 @@ class GroundTruth:
     """The objects of one image.
 
     boxes: (N, 4) float32. labels: (N,) int64 in 1..K. difficult: (N,) bool, ignored by VOC's metrics.
-    crowd: (N,) bool, a group of objects, ignored by every metric and by training.
-    areas: (N,) float32, pixels; COCO sorts objects into small, medium and large by the mask's area, else the box's.
+    crowd: (N,) bool, a group of objects, ignored by all metrics and by training.
+    areas: (N,) float32, square pixels, for COCO's object sizes: the area of the mask if known, else of the box.
     """
 
     boxes: Float32Array
@@ -113,7 +111,7 @@ class GroundTruth:
 
     @classmethod
     def from_boxes(cls, boxes: npt.ArrayLike, labels: npt.ArrayLike) -> GroundTruth:
-        """Plain objects: none difficult, none a crowd, areas those of the boxes. Takes empty lists."""
+        """Objects that are neither difficult nor crowds, with the areas of the boxes. Empty lists give no objects."""
         box_array = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         n = len(box_array)
         width_height = box_array[:, 2:] - box_array[:, :2]
@@ -128,7 +126,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Where things might be in one image, best first: boxes (N, 4) float32, scores (N,) float32."""
+    """Region proposals of one image by descending score: boxes (N, 4) float32, scores (N,) float32."""
 
     boxes: Float32Array
     scores: Float32Array
@@ -143,13 +141,13 @@ class Proposals:
         return len(self.boxes)
 
     def top(self, k: int) -> Proposals:
-        """The k best, or all where there are fewer."""
+        """The k proposals with the highest scores, or all if there are fewer."""
         return Proposals(self.boxes[:k], self.scores[:k])
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, best first: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64 1..K."""
+    """Detections of one image by descending score: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64."""
 
     boxes: Float32Array
     scores: Float32Array
@@ -170,16 +168,18 @@ def _check_sorted(owner: object, scores: Float32Array) -> None:
     if np.isnan(scores).any():
         raise ValueError(f"{type(owner).__name__}.scores: expected numbers, got NaN")
     if (scores[1:] > scores[:-1]).any():
-        raise ValueError(f"{type(owner).__name__}.scores: expected high to low; sort with detpipe.boxes.rank")
+        raise ValueError(
+            f"{type(owner).__name__}.scores: expected descending order, got another; sort with detpipe.boxes.rank"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One list of images and what is in them: a split of a VOC folder, a COCO file, a folder.
+    """The images and objects of one split of a VOC folder, COCO file or image folder.
 
-    classes: names in label order, label k is classes[k - 1]. category_ids: the number that a result file gives to
-    each class (COCO's own ids; 1..K elsewhere). ground_truth: from image id; an image without objects has an empty
-    GroundTruth; None where the images have no annotations at all. bad: the images that were left out.
+    classes: names in label order; label k is classes[k - 1]. category_ids: the id of each class in result files (those
+    of a COCO file, otherwise 1..K). ground_truth: by image id; an image without objects has an empty GroundTruth; None
+    if the images are not annotated. bad: the images that were left out.
     """
 
     name: str
@@ -191,15 +191,21 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"{self.name}: a class name stands twice in {list(self.classes)}")
+            raise ValueError(f"{self.name}: expected unique class names, got {list(self.classes)}")
         if len(self.category_ids) != len(self.classes):
-            raise ValueError(f"{self.name}: {len(self.classes)} classes but {len(self.category_ids)} category ids")
+            raise ValueError(
+                f"{self.name}: expected {len(self.classes)} category ids, as there are classes, got "
+                f"{len(self.category_ids)}"
+            )
         ids = {record.image_id for record in self.records}
         if len(ids) != len(self.records):
-            raise ValueError(f"{self.name}: an image id stands twice")
+            raise ValueError(f"{self.name}: expected unique image ids, got one twice")
         if self.ground_truth is not None and ids - self.ground_truth.keys():
             missing = sorted(map(str, ids - self.ground_truth.keys()))
-            raise ValueError(f"{self.name}: no ground truth for {missing[:3]}; give an empty one for an empty image")
+            raise ValueError(
+                f"{self.name}: expected ground truth of each image, got none for {missing[:3]}; give an empty one "
+                "for an image without objects"
+            )
 
     def __len__(self) -> int:
         return len(self.records)

@@ -52,7 +52,7 @@ def test_top_keeps_the_best() -> None:
         (BOXES.astype(np.float64), SCORES, r"Proposals.boxes: expected \(N, 4\) float32, got \(2, 4\) float64"),
         (BOXES[:, :3], SCORES, r"got \(2, 3\)"),
         (BOXES, SCORES[:1], r"Proposals.scores: expected \(2\) float32, got \(1,\)"),
-        (BOXES, SCORES[::-1].copy(), "high to low"),
+        (BOXES, SCORES[::-1].copy(), "expected descending order"),
         (BOXES, np.array([0.5, np.nan], np.float32), "NaN"),
         (np.array([[0, 0, np.inf, 1]], np.float32), SCORES[:1], "finite"),
         (np.array([[4, 0, 2, 1]], np.float32), SCORES[:1], "x1 <= x2"),
@@ -67,7 +67,7 @@ def test_refused(boxes: Any, scores: Any, words: str) -> None:
 def test_detections_check_labels_too() -> None:
     with pytest.raises(ValueError, match=r"Detections.labels: expected \(2\) int64, got \(2,\) int32"):
         Detections(BOXES, SCORES, LABELS.astype(np.int32))
-    with pytest.raises(ValueError, match="high to low"):
+    with pytest.raises(ValueError, match="expected descending order"):
         Detections(BOXES, SCORES[::-1].copy(), LABELS)
 
 
@@ -100,10 +100,13 @@ def test_dataset() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"classes": ("cat", "cat")}, "class name stands twice"),
-        ({"category_ids": (1,)}, "2 classes but 1 category ids"),
-        ({"records": (ImageRecord("a", Path("a.jpg"), (4, 6)),) * 2}, "image id stands twice"),
-        ({"ground_truth": {"a": GroundTruth.from_boxes([], [])}}, r"no ground truth for \['b'\]"),
+        ({"classes": ("cat", "cat")}, "expected unique class names"),
+        ({"category_ids": (1,)}, "expected 2 category ids.*got 1"),
+        ({"records": (ImageRecord("a", Path("a.jpg"), (4, 6)),) * 2}, "expected unique image ids"),
+        (
+            {"ground_truth": {"a": GroundTruth.from_boxes([], [])}},
+            r"expected ground truth .*\['b'\]; give an empty one",
+        ),
     ],
 )
 def test_dataset_refuses(changes: dict[str, Any], words: str) -> None:

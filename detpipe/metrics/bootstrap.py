@@ -1,11 +1,12 @@
-"""How sure is a mean over objects: resampling of images (Efron and Tibshirani, "An Introduction to the Bootstrap").
+"""Bootstrap intervals of means over objects (Efron and Tibshirani, "An Introduction to the Bootstrap").
 
-Images are drawn, not objects: objects of one image succeed and fail together, and an interval that took each for a
-witness of its own would be too narrow. I: images. R: resamples. n: objects. C: columns, one a number to be known.
+Images are resampled, not objects. Objects in one image are correlated, so intervals from independent objects would be
+too narrow. I: images. R: resamples. n: objects. C: columns, one for each quantity.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,20 +14,20 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.metrics.recall_measures import Float64Array, mean_of_groups
-from detpipe.structures import Int64Array
+from detpipe.metrics.recall_measures import mean_of_groups
+from detpipe.structures import Float64Array, Int64Array
 
 LEVEL = 0.95
-"""The share of the resamples that lie in an interval (percentile interval, section 13.3)."""
+"""Confidence level: the share of the resamples in an interval (percentile interval, section 13.3)."""
 _AT_ONCE = 1 << 23
-"""So many numbers of drawn images are made float64 at a time: 64 MB, whatever R and I are."""
+"""Limit on the counts that are converted to float64 at a time (64 MB), for any R and I."""
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """Numbers and what they might have been. value: (C,) float64, of the data. samples: (R, C) float64, of resamples.
+    """Quantities with their bootstrap samples. value: (C,) float64, from the data. samples: (R, C) float64.
 
-    NaN where there is nothing to average: a resample can miss the only images that have objects.
+    NaN where there is nothing to average; a resample may contain no image with objects.
     """
 
     value: Float64Array
@@ -34,9 +35,9 @@ class Resampled:
 
     @cached_property
     def interval(self) -> tuple[Float64Array, Float64Array]:
-        """Low and high, each (C,): the middle LEVEL of the resamples (percentile interval), NaN left out of them.
+        """The percentile interval (low, high), each (C,), of the resamples that are not NaN.
 
-        NaN where the value is NaN or there are no resamples.
+        NaN if the value is NaN or there are no resamples.
         """
         low, high = np.full_like(self.value, np.nan), np.full_like(self.value, np.nan)
         known = ~np.isnan(self.samples).all(axis=0) & ~np.isnan(self.value)
@@ -45,34 +46,34 @@ class Resampled:
             low[known], high[known] = np.nanquantile(self.samples[:, known], [tail, 1 - tail], axis=0)
         return low, high
 
-    def columns(self, places: slice | list[int]) -> Resampled:
-        """Some of the numbers."""
-        return Resampled(self.value[places], self.samples[:, places])
+    def columns(self, index: slice | list[int]) -> Resampled:
+        """The selected columns."""
+        return Resampled(self.value[index], self.samples[:, index])
 
     def to_json(self) -> dict[str, list[float | None]]:
-        """value, low and high, a list each; None for NaN, which JSON doesn't have."""
+        """Lists "value", "low" and "high"; None for NaN."""
         names = ("value", "low", "high")
         return {name: plain_list(column) for name, column in zip(names, (self.value, *self.interval), strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class ImageBootstrap:
-    """How often each resample drew each image: (R, I) uint16, 10 MB for 1000 resamples of 5000 images.
+    """Resamples of images. counts: (R, I) uint16, how often each resample contains each image.
 
-    The same images, resamples and seed give the same draws; so means of several methods, made by one bootstrap, are
-    paired resample by resample.
+    1000 resamples of 5000 images take 10 MB. The same images, resamples and seed give the same draws, so means of
+    several methods from one bootstrap are paired.
     """
 
     counts: npt.NDArray[np.uint16]
 
     @classmethod
     def draw(cls, images: int, resamples: int, seed: int) -> ImageBootstrap:
-        """Draw I of I images with replacement, R times. No images or no resamples give counts without extent.
+        """Draw I of I images with replacement, R times. No images or no resamples give an empty array of counts.
 
         Raises ValueError for a negative number of resamples.
         """
         if resamples < 0:
-            raise ValueError(f"resamples: expected a number from 0 (no intervals), got {resamples}")
+            raise ValueError(f"resamples: expected 0 (no intervals) or more, got {resamples}")
         generator = np.random.default_rng(seed)
         counts = np.zeros((resamples, images), dtype=np.uint16)
         for row in counts if images else ():
@@ -80,10 +81,10 @@ class ImageBootstrap:
         return cls(counts)
 
     def means(self, values: Float64Array, images: Int64Array, groups: Int64Array) -> Resampled:
-        """The mean over the groups of the mean of each, of the data and of each resample.
+        """The mean over groups of the mean of each group, for the data and for each resample.
 
-        values: (n, C). images: (n,), the place 0..I-1 of each object's image. groups: (n,), as in `mean_of_groups`; a
-        resample's mean is over the groups that it drew. n = 0 gives NaN.
+        values: (n, C). images: (n,), the index 0..I-1 of each object's image. groups: (n,), as in `mean_of_groups`; a
+        resample averages only the groups that it contains. n = 0 gives NaN.
         """
         total = np.zeros((len(self.counts), values.shape[1]))
         drawn = np.zeros((len(self.counts), 1))
@@ -95,11 +96,11 @@ class ImageBootstrap:
         return Resampled(mean_of_groups(values, groups), samples)
 
     def _drawn_sums(self, values: Float64Array, images: Int64Array) -> tuple[Float64Array, Float64Array]:
-        """Of each resample the sums of the values (R, C) and the number of objects (R, 1)."""
-        present, places = np.unique(images, return_inverse=True)
+        """For each resample, the sums of the values (R, C) and the number of objects (R, 1)."""
+        present, index = np.unique(images, return_inverse=True)
         columns = (*values.T, np.ones(len(values)))
-        of_image = np.stack([np.bincount(places, weights=column) for column in columns], axis=1)
-        sums = np.concatenate([block @ of_image for block in self._blocks(present)])
+        per_image = np.stack([np.bincount(index, weights=column) for column in columns], axis=1)
+        sums = np.concatenate([block @ per_image for block in self._blocks(present)])
         return sums[:, :-1], sums[:, -1:]
 
     def _blocks(self, present: Int64Array) -> Iterator[Float64Array]:
@@ -109,5 +110,10 @@ class ImageBootstrap:
 
 
 def plain_list(values: Float64Array) -> list[float | None]:
-    """Numbers for JSON: None for NaN."""
-    return [None if np.isnan(value) else float(value) for value in values]
+    """A list for JSON, with None for NaN."""
+    return [or_none(float(value)) for value in values]
+
+
+def or_none(value: float) -> float | None:
+    """A number for JSON, which has no NaN: None for NaN."""
+    return None if math.isnan(value) else value

@@ -1,6 +1,6 @@
-"""How good and how fast is a detector with so many proposals an image: a point each budget, and the fewest that do.
+"""Accuracy and speed of a detector by the number of proposals per image, and the smallest sufficient number.
 
-A budget is a number of proposals of an image that are classified, best first. B: budgets.
+A budget is the number of top-scoring proposals of an image that are classified. B: budgets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
+from detpipe.metrics.bootstrap import ImageBootstrap, Resampled, or_none
 from detpipe.metrics.coco_ap import coco_ap
 from detpipe.metrics.map_bootstrap import resampled_map
 from detpipe.metrics.overlap_table import OverlapTable
@@ -22,7 +22,7 @@ from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Of one image. propose: NaN where it was not measured. score: from the file to the scores. select: thinning."""
+    """Seconds per image. propose: NaN if not measured. score: from the file to scores. select: cut-off and NMS."""
 
     propose: float
     score: float
@@ -30,21 +30,20 @@ class StageSeconds:
 
     @property
     def all(self) -> float:
-        """What is known of them together."""
+        """The sum, without `propose` if it was not measured."""
         return (0.0 if math.isnan(self.propose) else self.propose) + self.score + self.select
 
     def to_json(self) -> dict[str, float | None]:
         """The three and their sum; None for NaN."""
-        propose = None if math.isnan(self.propose) else self.propose
-        return {"propose": propose, "score": self.score, "select": self.select, "all": self.all}
+        return {"propose": or_none(self.propose), "score": self.score, "select": self.select, "all": self.all}
 
 
 @dataclass(frozen=True, eq=False)
 class BudgetPoint:
-    """One budget; NaN for a number that doesn't exist, where there are no objects, say.
+    """The results at one budget; NaN for undefined values, for example without objects.
 
-    proposals: how many were classified, the mean over images. map: VOC 2010's at IoU 0.5, one column. ap, ar: COCO's AP
-    and AR100 of the detections. proposal_ar: average recall of the proposals themselves, one column: what bounds ar.
+    proposals: mean number of classified proposals per image. map: VOC 2010's mAP at IoU 0.5, one column. ap, ar: COCO's
+    AP and AR100 of the detections. proposal_ar: average recall of the proposals, one column, an upper bound of ar.
     """
 
     budget: int
@@ -59,10 +58,10 @@ class BudgetPoint:
         """Plain values; None for NaN."""
         return {
             "budget": self.budget,
-            "proposals": _or_none(self.proposals),
+            "proposals": or_none(self.proposals),
             "map": _interval(self.map),
-            "ap": _or_none(self.ap),
-            "ar": _or_none(self.ar),
+            "ap": or_none(self.ap),
+            "ar": or_none(self.ar),
             "proposal_ar": _interval(self.proposal_ar),
             "seconds": self.seconds.to_json(),
         }
@@ -70,28 +69,28 @@ class BudgetPoint:
 
 @dataclass(frozen=True, eq=False)
 class BudgetCurve:
-    """The points, budgets rising. tolerance: the share of the best mAP that one gives up for fewer boxes."""
+    """The points by ascending budget. tolerance: the share of the best mAP to give up for fewer proposals, 0 to 1."""
 
     points: tuple[BudgetPoint, ...]
     tolerance: float
 
     @property
     def best(self) -> BudgetPoint | None:
-        """The point of the highest mAP, of equal ones the first; None where no point has one."""
+        """The point with the highest mAP, the first of equal ones; None if no point has an mAP."""
         known = [point for point in self.points if not np.isnan(point.map.value.item())]
         return max(known, key=lambda point: point.map.value.item(), default=None)
 
     @property
     def fewest(self) -> BudgetPoint | None:
-        """The first point whose mAP is at least (1 - tolerance) times the best; None where no point has an mAP."""
+        """The first point whose mAP is at least (1 - tolerance) times the best; None if no point has an mAP."""
         best = self.best
         if best is None:
             return None
-        wanted = (1 - self.tolerance) * best.map.value.item()
-        return next(point for point in self.points if point.map.value.item() >= wanted)
+        sufficient = (1 - self.tolerance) * best.map.value.item()
+        return next(point for point in self.points if point.map.value.item() >= sufficient)
 
     def to_json(self) -> dict[str, Any]:
-        """The points, and the budgets of the best and of the fewest boxes."""
+        """The points, the tolerance, and the budgets of `best` and `fewest`; None for NaN."""
         best, fewest = self.best, self.fewest
         return {
             "tolerance": self.tolerance,
@@ -111,14 +110,14 @@ def budget_curve(
     seed: int,
     tolerance: float,
 ) -> BudgetCurve:
-    """The curve from what was found and measured at each budget.
+    """Compute the curve from the detections and times at each budget.
 
-    table: of the proposals, with a column for each budget. detections, seconds: by budget, the same ones. resamples: of
-    the images, for the intervals; 0: no intervals. No budgets give no points. Raises ValueError for a data set without
-    annotations, for a budget that the table doesn't have, and as `voc_ap` does.
+    table: overlaps of the proposals, with a column for each budget. detections, seconds: by budget, with equal keys.
+    resamples: number of bootstrap resamples of the images; 0: no intervals. No budgets give no points. Raises
+    ValueError for a data set without annotations, for a budget that the table doesn't have, and as `voc_ap` does.
     """
     if dataset.ground_truth is None:
-        raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
+        raise ValueError(f"{dataset.name}: expected annotations, got none; give a split with boxes")
     truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
     bootstrap = ImageBootstrap.draw(len(table.image_ids), resamples, seed)
     recalls = recall_curves(table, bootstrap)
@@ -137,10 +136,10 @@ def budget_curve(
 
 
 def share_of_scoring(first: tuple[float, float], all_of_them: tuple[float, float], regions: float) -> float:
-    """Seconds of scoring so many regions of an image, on the line through two measured points.
+    """Seconds of scoring `regions` regions of an image, interpolated linearly between two measurements.
 
-    first, all_of_them: (regions, seconds) of an image, with few regions and with all. What doesn't depend on their
-    number, the decoding and one pass over the image, is in both. A line that falls, by noise, is taken as level.
+    first, all_of_them: (regions, seconds) of an image, with few regions and with all. Both contain the constant cost of
+    decoding and the pass over the image. If noise makes the line fall, it is taken as constant.
     """
     few, at_few = first
     most, at_most = all_of_them
@@ -158,7 +157,3 @@ def _coco(
 
 def _interval(value: Resampled) -> dict[str, float | None]:
     return {name: column[0] for name, column in value.to_json().items()}
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""How good an image classifier is: top-1, top-5, loss, accuracy by class, confusions, calibration.
+"""Metrics of image classifiers: top-1, top-5, loss, accuracy per class, confusion matrix, calibration.
 
 N: images, K: classes.
 """
@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.structures import Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from detpipe.structures import Float32Array, Float64Array, Int64Array
 
 BINS = 15
-"""Of confidence, as Guo et al. 2017 ("On Calibration of Modern Neural Networks", section 2) measure it."""
+"""Number of confidence bins, as in Guo et al. 2017 ("On Calibration of Modern Neural Networks", section 2)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Confidence against accuracy in BINS equal bins of the confidence; an empty bin has NaN in both.
+    """Confidence and accuracy in BINS equal bins of the confidence.
 
-    edges: (BINS + 1,). images: (BINS,) int64. confidence, accuracy: (BINS,) their means. ece: the expected calibration
-    error, the mean of |accuracy - confidence| over images (Guo et al. 2017, eq. 3); NaN without images.
+    edges: (BINS + 1,). images: (BINS,) int64. confidence, accuracy: (BINS,) means, NaN for an empty bin. ece: the
+    expected calibration error, the mean of |accuracy - confidence| over images (Guo et al. 2017, eq. 3); NaN without
+    images.
     """
 
     edges: Float64Array
@@ -37,9 +36,9 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class ClassificationMetrics:
-    """The numbers of one evaluation; shares of 0..1, NaN where there are no images.
+    """The results of one evaluation. Shares are from 0 to 1, NaN without images.
 
-    loss: mean cross entropy in nats. confusion: (K, K) int64, row the label, column what was chosen.
+    loss: mean cross entropy in nats. confusion: (K, K) int64, rows are labels, columns are predictions.
     """
 
     classes: tuple[str, ...]
@@ -51,26 +50,26 @@ class ClassificationMetrics:
 
     @property
     def images(self) -> Int64Array:
-        """(K,) images of each class."""
+        """(K,) number of images of each class."""
         found: Int64Array = self.confusion.sum(axis=1)
         return found
 
     @property
     def per_class(self) -> Float64Array:
-        """(K,) share of each class's images that were chosen rightly; NaN for a class without images."""
+        """(K,) accuracy on the images of each class; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             found: Float64Array = np.diag(self.confusion) / self.images
         return found
 
     def confused(self) -> list[tuple[int, int, int]]:
-        """(label, chosen, images) of each confusion that happened, the commonest first, ties by label."""
+        """(label, prediction, images) of each confusion, the most frequent first, ties by label."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         pairs = [(int(label), int(chosen), int(wrong[label, chosen])) for label, chosen in np.argwhere(wrong)]
         return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
     def to_json(self, seconds: float) -> dict[str, Any]:
-        """Plain values; None for a number that doesn't exist. Classes without images are left out of per_class."""
+        """Values for JSON; None for NaN. Classes without images are left out of per_class."""
         return {
             "top1": _plain(self.top1),
             "top5": _plain(self.top5),
@@ -95,11 +94,11 @@ class ClassificationMetrics:
 
 
 def classification_metrics(logits: Float32Array, labels: Int64Array, classes: Sequence[str]) -> ClassificationMetrics:
-    """Measure (N, K) logits against (N,) labels in 0..K-1.
+    """Evaluate (N, K) logits with (N,) labels in 0..K-1.
 
-    A label is among the top five where fewer than five logits are greater; of equal logits the first is chosen. No
-    images give NaN, whatever the shape of `logits`. Raises ValueError where shapes or labels don't fit, or a logit is
-    no number.
+    The prediction is the first of the largest logits. A label is in the top five if fewer than five logits are greater.
+    No images give NaN for any shape of `logits`. Raises ValueError if shapes or labels don't fit, or a logit is NaN or
+    infinite.
     """
     count, n_classes = len(labels), len(classes)
     if count and logits.shape != (count, n_classes):
@@ -107,9 +106,9 @@ def classification_metrics(logits: Float32Array, labels: Int64Array, classes: Se
     if count and (labels.min() < 0 or labels.max() >= n_classes):
         raise ValueError(f"expected labels in 0..{n_classes - 1}, got {labels.min()} to {labels.max()}")
     if not np.isfinite(logits).all():
-        raise ValueError("expected logits that are numbers, got infinity or NaN: has the training diverged?")
+        raise ValueError("expected finite logits, got infinity or NaN; check whether the training has diverged")
     logits = logits.reshape(count, n_classes)
-    # In float64, shifted by the largest: exp can't overflow.
+    # In float64 and minus the largest logit, so that exp can't overflow.
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf) if count else logits
     log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     chosen = logits.argmax(axis=1) if count else np.zeros(0, dtype=np.int64)
@@ -128,7 +127,7 @@ def classification_metrics(logits: Float32Array, labels: Int64Array, classes: Se
 
 
 def calibrate(confidence: Float64Array, right: npt.NDArray[np.bool_]) -> Calibration:
-    """Calibration of (N,) confidences of 0..1 and whether each was right. A bin holds its upper edge."""
+    """Calibration of (N,) confidences in 0..1; right: (N,) correct predictions. A bin includes its upper edge."""
     edges = np.linspace(0, 1, BINS + 1)
     bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, BINS - 1)
     images = np.bincount(bins, minlength=BINS).astype(np.int64)

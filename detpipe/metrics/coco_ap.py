@@ -1,10 +1,10 @@
-"""COCO's twelve numbers, from COCO's own evaluation code.
+"""COCO's twelve metrics, computed by COCO's own evaluation code.
 
-pycocotools is the reference; faster-coco-eval is the same code in C++ and gives the same numbers in a fraction of the
-time. Both are fed from memory; the summary of their arrays is ours, so that nothing is printed.
+pycocotools is the reference. faster-coco-eval is the same code in C++ and gives the same numbers much faster. Both get
+their data from memory. Their arrays are summarised here, because their own summaries are printed.
 
 T: 10 IoU thresholds, 0.5 to 0.95. R: 101 recalls. K: classes. A: areas all, small, medium, large. M: at most 1, 10 and
-100 detections of a class an image.
+100 detections per class and image.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 log = logging.getLogger(__name__)
 
 COCO_NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""In COCO's order: average precision and recall; s, m, l are objects under 32², under 96² and above, in pixels."""
+"""Average precisions and recalls in COCO's order; s, m, l: object areas below 32², below 96², and above, in pixels."""
 
 
 class CocoEvaluator(Enum):
-    """Whose code counts."""
+    """The package that computes COCO's metrics."""
 
     AUTO = "auto"
-    """faster-coco-eval where it is installed, else pycocotools."""
+    """faster-coco-eval if it is installed, else pycocotools."""
     PYCOCOTOOLS = "pycocotools"
     FASTER_COCO_EVAL = "faster_coco_eval"
 
 
 @dataclass(frozen=True, eq=False)
 class CocoResult:
-    """numbers: from each name of COCO_NUMBERS, in [0, 1]. per_class: AP (IoU 0.5 to 0.95) from the class's name.
+    """numbers: by the names of COCO_NUMBERS, in [0, 1]. per_class: AP (IoU 0.5 to 0.95) by class name.
 
-    NaN where there is no object to find (pycocotools' -1).
+    NaN without objects (-1 in pycocotools).
     """
 
     numbers: dict[str, float]
@@ -59,14 +59,13 @@ def coco_ap(
     *,
     evaluator: CocoEvaluator = CocoEvaluator.AUTO,
 ) -> CocoResult:
-    """COCO's detection metrics by class for boxes.
+    """COCO's detection metrics for boxes.
 
-    ground_truth: every image that is evaluated; `areas` sorts objects by size, crowds are ignored as COCO does.
-    COCO knows no difficult objects: they count as any other. detections: an image without an entry has none; of more
-    than 100 of a class in an image the best 100 count. classes: label k is classes[k - 1]. No images, no objects or
-    no detections at all give NaN or 0, not an error. Equal scores count in the order of the image ids, as in COCO.
-    Raises ValueError for detections of an unknown image and for labels beyond 1..K, ModuleNotFoundError for
-    FASTER_COCO_EVAL where it isn't installed.
+    ground_truth: of every evaluated image; `areas` gives the object size, and crowds are ignored as in COCO. COCO has
+    no difficult objects; they count like others. detections: an image without an entry has none; at most the 100 best
+    of a class in an image count. classes: label k is classes[k - 1]. No images, objects or detections give NaN or 0,
+    not an error. Equal scores are ordered by image id, as in COCO. Raises ValueError for detections of an unknown image
+    and for labels outside 1..K, ModuleNotFoundError for FASTER_COCO_EVAL if it isn't installed.
     """
     check_covered(ground_truth, detections, classes)
     objects = _ground_truth_json(ground_truth, classes)
@@ -79,12 +78,12 @@ def coco_ap(
 
 
 def _numbered(ground_truth: Mapping[ImageId, GroundTruth]) -> list[tuple[int, ImageId]]:
-    """Image numbers from 1, in the order of the ids: COCO pools images so, and equal scores then count as there."""
+    """Image numbers from 1 in the order of the ids, as in COCO, so that equal scores have the same order as there."""
     return list(enumerate(sorted(ground_truth, key=lambda image_id: (isinstance(image_id, str), image_id)), start=1))
 
 
 def _ground_truth_json(ground_truth: Mapping[ImageId, GroundTruth], classes: Sequence[str]) -> dict[str, Any]:
-    """A COCO file's content; categories are the labels 1..K."""
+    """The content of a COCO file, with labels 1..K as categories."""
     annotations: list[dict[str, Any]] = []
     for number, image_id in _numbered(ground_truth):
         gt = ground_truth[image_id]
@@ -103,7 +102,7 @@ def _ground_truth_json(ground_truth: Mapping[ImageId, GroundTruth], classes: Seq
 def _detection_annotations(
     ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]
 ) -> list[dict[str, Any]]:
-    """What COCO.loadRes makes of a result file (it can't read an empty one)."""
+    """The annotations that COCO.loadRes makes from a result file; it can't read an empty one."""
     annotations: list[dict[str, Any]] = []
     for number, image_id in _numbered(ground_truth):
         if image_id not in detections:
@@ -118,7 +117,7 @@ def _detection_annotations(
 
 
 def _with_ids(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # From 1: COCOeval takes a match with the annotation 0 for no match.
+    # From 1, because COCOeval interprets a match with annotation 0 as no match.
     for number, annotation in enumerate(annotations, start=1):
         annotation["id"] = number
     return annotations
@@ -133,7 +132,7 @@ def _xywh(boxes: Float32Array) -> list[list[float]]:
 def _accumulate(
     objects: dict[str, Any], found: dict[str, Any], evaluator: CocoEvaluator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Precision (T, R, K, A, M) and recall (T, K, A, M); -1 where there is no object."""
+    """Precision (T, R, K, A, M) and recall (T, K, A, M); -1 without objects."""
     if not objects["images"] or not objects["categories"]:
         shape = (10, 101, max(len(objects["categories"]), 1), 4, 3)
         return np.full(shape, -1.0), np.full(shape[:1] + shape[2:], -1.0)
@@ -146,10 +145,10 @@ def _accumulate(
 
 
 def _code(evaluator: CocoEvaluator) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The COCO and COCOeval of the package that counts; both packages have the same interface."""
+    """The classes COCO and COCOeval of the chosen package; both packages have the same interface."""
     installed = importlib.util.find_spec("faster_coco_eval") is not None
     if evaluator is CocoEvaluator.FASTER_COCO_EVAL and not installed:
-        raise ModuleNotFoundError("faster-coco-eval isn't installed: pip install 'detpipe[fast-eval]'")
+        raise ModuleNotFoundError("faster-coco-eval is not installed; pip install 'detpipe[fast-eval]'")
     if installed and evaluator is not CocoEvaluator.PYCOCOTOOLS:
         import faster_coco_eval
 
@@ -168,9 +167,9 @@ def _index(coco: Any, content: dict[str, Any]) -> Any:
 
 
 def _summarize(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64]) -> dict[str, float]:
-    """COCOeval.summarize's means, without its printing. Areas: all, small, medium, large; the last M is 100."""
+    """The means of COCOeval.summarize, without printing. Areas: all, small, medium, large; the last M is 100."""
     precision_100 = precision[..., -1]
-    at_50, at_75 = 0, 5  # of the thresholds 0.5, 0.55 ... 0.95
+    at_50, at_75 = 0, 5  # indices of the thresholds 0.5, 0.55 ... 0.95
     values = (
         _mean(precision_100[..., 0]),
         _mean(precision_100[at_50, ..., 0]),

@@ -1,7 +1,8 @@
-"""How sure is a mean average precision: VOC 2010's, of images drawn anew.
+"""Bootstrap intervals of VOC 2010's mean average precision.
 
-An average precision is no mean over objects, so `ImageBootstrap.means` can't give it: of each resample the curve is
-drawn again, and an image that was drawn twice counts as two. I: images. K: classes. P: detections of a class.
+An average precision is not a mean over objects, so `ImageBootstrap.means` can't compute it. Instead the curve is
+computed for each resample, with images weighted by how often they were drawn. I: images. K: classes. P: detections of a
+class.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from detpipe.metrics.voc_ap import VocMethod, average_precision
 from detpipe.structures import BoolArray, Detections, GroundTruth, ImageId, Int64Array
 
 _Hits = tuple[Int64Array, BoolArray]
-"""The detections of a class that are not ignored, best first: place of the image (P,), whether right (P,)."""
+"""The detections of a class that are not ignored, by descending score: image index (P,), true positive (P,)."""
 
 
 def resampled_map(
@@ -28,12 +29,12 @@ def resampled_map(
     seed: int,
     iou_threshold: float = 0.5,
 ) -> Resampled:
-    """The mean over the classes of VOC 2010's AP, as one column: the data's, equal to `voc_ap`, and each resample's.
+    """VOC 2010's mAP as one column, for the data (equal to `voc_ap`) and for each resample.
 
-    ground_truth: every image that is evaluated. detections: an image without an entry has none. A resample's mean is
-    over the classes whose objects it drew. No images or no objects give NaN. The same images, resamples and seed give
-    the same draws, so the resamples of two detectors are paired. Raises ValueError as `voc_ap` does, and for a negative
-    number of resamples.
+    ground_truth: of every evaluated image. detections: an image without an entry has none. A resample averages only
+    the classes of which it contains objects. No images or no objects give NaN. The same images, resamples and seed
+    give the same draws, so the resamples of two detectors are paired. Raises ValueError as `voc_ap` does, and for a
+    negative number of resamples.
     """
     check_covered(ground_truth, detections, classes)
     drawn = ImageBootstrap.draw(len(ground_truth), resamples, seed).counts.astype(np.int64)
@@ -59,35 +60,34 @@ def _hits_by_class(
     k: int,
     iou_threshold: float,
 ) -> list[_Hits]:
-    """Of each class 1..k; equal scores in the order of the images, then of the detections, as in `precision_recall`."""
-    places, labels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    """The hits of each class 1..k. Equal scores are ordered by image, then by detection, as in `precision_recall`."""
+    images, labels = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     scores, right = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.bool_)]
-    for place, (image_id, gt) in enumerate(ground_truth.items()):
+    for index, (image_id, gt) in enumerate(ground_truth.items()):
         if image_id not in detections:
             continue
         found = detections[image_id]
         match = match_detections(gt, found, iou_threshold=iou_threshold)
         counted = ~match.ignored
-        places.append(np.full(int(counted.sum()), place, dtype=np.int64))
+        images.append(np.full(int(counted.sum()), index, dtype=np.int64))
         labels.append(found.labels[counted])
         scores.append(found.scores[counted])
         right.append(match.true_positive[counted])
     order = np.argsort(-np.concatenate(scores).astype(np.float64), kind="stable")
-    of_label = np.concatenate(labels)[order]
-    of_place, is_right = np.concatenate(places)[order], np.concatenate(right)[order]
-    return [(of_place[of_label == label], is_right[of_label == label]) for label in range(1, k + 1)]
+    label_of, image_of, is_right = (np.concatenate(parts)[order] for parts in (labels, images, right))
+    return [(image_of[label_of == label], is_right[label_of == label]) for label in range(1, k + 1)]
 
 
-def _weighted_ap(places: Int64Array, right: BoolArray, objects: Int64Array, times: Int64Array) -> float:
-    """The AP where image i stands times[i] times, with objects[i] objects (both (I,)); NaN where no object does.
+def _weighted_ap(images: Int64Array, right: BoolArray, objects: Int64Array, times: Int64Array) -> float:
+    """The AP if image i, which has objects[i] objects, occurs times[i] times (both (I,)); NaN without objects.
 
-    The copies of a detection have one score. Where they are right, precision rises to the last of them; where they are
-    wrong, recall stands still. So one point for all of them leaves the area as it is.
+    The copies of a detection have equal scores. If they are right, precision increases until the last copy; if they are
+    wrong, recall does not change. So one point for all copies gives the same area.
     """
     total = int(objects @ times)
     if not total:
         return float("nan")
-    weights = times[places]
+    weights = times[images]
     drawn = weights > 0
     hits, seen = np.cumsum(right * weights)[drawn], np.cumsum(weights)[drawn]
     return average_precision(hits / total, hits / seen, VocMethod.VOC10)

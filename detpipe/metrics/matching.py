@@ -1,6 +1,6 @@
-"""Which detections of one image are right, by PASCAL VOC's rules.
+"""Matching of the detections of one image to its objects, by PASCAL VOC's rules.
 
-N: detections of the image. G: its objects. The report shows the same matches that the average precision counts.
+N: detections of the image. G: its objects. The average precision and the report use the same matches.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from detpipe.structures import BoolArray, Detections, Float32Array, GroundTruth,
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What became of each detection, in the order of the detections.
+    """The result for each detection, in the order of the detections.
 
-    true_positive: (N,) bool. ignored: (N,) bool, neither right nor wrong. The rest are false positives.
-    object_index: (N,) int64, the object of the same class with the greatest IoU, -1 where the class has none in the
-    image (crowds aside). overlap: (N,) float32, that IoU, 0 where there is none.
+    true_positive: (N,) bool. ignored: (N,) bool, counted neither as right nor as wrong. All others are false positives.
+    object_index: (N,) int64, the object of the same class with the greatest IoU, except crowds; -1 if the image has no
+    such object. overlap: (N,) float32, this IoU, or 0.
     """
 
     true_positive: BoolArray
@@ -30,7 +30,7 @@ class Matches:
 
     @property
     def false_positive(self) -> BoolArray:
-        """(N,) bool."""
+        """(N,) bool: neither true positive nor ignored."""
         return ~self.true_positive & ~self.ignored
 
     def found(self, ground_truth: GroundTruth) -> BoolArray:
@@ -43,13 +43,15 @@ class Matches:
 def match_detections(ground_truth: GroundTruth, detections: Detections, *, iou_threshold: float = 0.5) -> Matches:
     """Match the detections of one image to its objects as VOCevaldet.m of the VOC devkit does.
 
-    From high to low score, each detection takes the object of its class with the greatest IoU, the first of equal
-    ones, difficult objects and taken objects included. With IoU >= iou_threshold (the devkit's `>=`) it is ignored
-    when that object is difficult, a true positive when the object is still free, else a false positive.
+    By descending score, each detection is assigned to the object of its class with the greatest IoU (the first of equal
+    ones), including difficult and already assigned objects. If IoU >= iou_threshold (the devkit's `>=`), it is ignored
+    if the object is difficult, a true positive if no earlier detection was assigned to the object, else a false
+    positive.
 
-    VOC has no crowds. Here they follow COCO: a detection that would be a false positive is ignored when at least
+    VOC has no crowds. Here they follow COCO: a detection that would be a false positive is ignored if at least
     iou_threshold of its own area lies in a crowd box of its class; a crowd is never found and never missed.
-    Detections with equal scores keep the order they come in. No detections: empty arrays; no objects: all wrong.
+    Detections with equal scores keep their order. No detections give empty arrays; without objects all detections are
+    false positives.
     Raises ValueError unless 0 < iou_threshold <= 1.
     """
     if not 0 < iou_threshold <= 1:
@@ -60,7 +62,8 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, *, iou_t
     hit = overlap >= iou_threshold
     difficult = np.zeros_like(hit)
     difficult[hit] = ground_truth.difficult[object_index[hit]]
-    # The choice doesn't look at what is taken, so an object's taker is the first that chose it: no loop is needed.
+    # The assignment includes objects that are already assigned, so the first detection of an object is its true
+    # positive, and no loop is needed.
     candidates = np.flatnonzero(hit & ~difficult)
     _, first = np.unique(object_index[candidates], return_index=True)
     true_positive = np.zeros_like(hit)
@@ -74,12 +77,13 @@ def match_detections(ground_truth: GroundTruth, detections: Detections, *, iou_t
 def check_covered(
     ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections], classes: Collection[str]
 ) -> None:
-    """Raise ValueError for detections of an image that has no ground truth and for labels beyond 1..K."""
+    """Raise ValueError for detections of an image without ground truth and for labels outside 1..K."""
     unknown = detections.keys() - ground_truth.keys()
     if unknown:
         some = ", ".join(sorted(map(str, unknown))[:3])
         raise ValueError(
-            f"detections of {len(unknown)} images without ground truth: {some}; drop them or add the images"
+            f"expected detections of images with ground truth, got {len(unknown)} images without ground truth: {some}; "
+            "drop them or add the images"
         )
     for what, per_image in (("objects", ground_truth), ("detections", detections)):
         for image_id, found in per_image.items():
@@ -91,7 +95,10 @@ def check_covered(
 def _best_objects(
     ground_truth: GroundTruth, detections: Detections, allowed: BoolArray
 ) -> tuple[Int64Array, Float32Array]:
-    """The allowed object (N, G) of greatest IoU for each detection and that IoU; -1 and 0 where none is allowed."""
+    """The allowed object with the greatest IoU for each detection, and this IoU; -1 and 0 without allowed objects.
+
+    allowed: (N, G) bool.
+    """
     n = len(detections)
     if not allowed.any():
         return np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""All that is measured of one method's proposals, and of two methods against each other."""
+"""All recall metrics of one proposal method, and the comparison of two methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
+from detpipe.metrics.bootstrap import ImageBootstrap, Resampled, or_none
 from detpipe.metrics.overlap_table import OverlapTable
 from detpipe.metrics.paired_difference import PairedDifference, paired_difference
 from detpipe.metrics.recall_curves import RecallCurves, curves_by_class, curves_by_size, recall_curves
@@ -17,11 +17,11 @@ from detpipe.metrics.recall_measures import MEASURES
 
 @dataclass(frozen=True, eq=False)
 class MethodRecall:
-    """One method on the images of a data set.
+    """The recall of one method on a data set.
 
-    budgets: of the tables, rising; curves has more. by_class, by_size: the same at these budgets, for some objects.
-    images: how many there are; empty: how many of them have no proposals, whose objects are missed. mean_proposals: of
-    an image; NaN without images.
+    budgets: those of the tables, ascending; `curves` has more. by_class, by_size: recall at these budgets for objects
+    of one class or size. images: number of images. empty: number of images without proposals, whose objects are missed.
+    mean_proposals: per image; NaN without images.
     """
 
     budgets: tuple[int, ...]
@@ -33,11 +33,11 @@ class MethodRecall:
     mean_proposals: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; None for a number that doesn't exist."""
+        """Values for JSON; None for NaN."""
         return {
             "images": self.images,
             "images_without_proposals": self.empty,
-            "mean_proposals": None if np.isnan(self.mean_proposals) else self.mean_proposals,
+            "mean_proposals": or_none(self.mean_proposals),
             "objects": self.curves.objects,
             "at": self.curves.table(self.budgets),
             "curves": self.curves.to_json(),
@@ -53,15 +53,15 @@ def measure_method(
     budgets: Sequence[int],
     iou_budgets: Sequence[int],
 ) -> MethodRecall:
-    """Measure one method from its table; curves at all budgets of the table, the rest at `budgets`.
+    """Measure one method from its table: curves at all budgets of the table, everything else at `budgets`.
 
-    bootstrap: of as many images as the table has; one for all methods that are to be compared. Raises ValueError for a
-    budget that the table doesn't have.
+    bootstrap: of the images of the table; use the same one for all methods to compare. Raises ValueError for a budget
+    that the table doesn't have.
     """
-    asked = tuple(sorted(set(budgets)))
-    few = table.at(asked)
+    own_budgets = tuple(sorted(set(budgets)))
+    few = table.at(own_budgets)
     return MethodRecall(
-        budgets=asked,
+        budgets=own_budgets,
         curves=recall_curves(table, bootstrap, iou_budgets),
         by_class=curves_by_class(few, bootstrap, classes),
         by_size=curves_by_size(few, bootstrap),
@@ -72,9 +72,9 @@ def measure_method(
 
 
 def compare(first: MethodRecall, second: MethodRecall) -> dict[str, PairedDifference]:
-    """First minus second: from each name of MEASURES, at the budgets of the tables, (B,).
+    """First minus second for each name of MEASURES, at the budgets of the tables, (B,).
 
-    Raises ValueError where they were not measured on the same objects by one bootstrap at the same budgets.
+    Raises ValueError if they were not measured on the same objects with one bootstrap at the same budgets.
     """
     if first.budgets != second.budgets or first.curves.objects != second.curves.objects:
         sides = " and ".join(f"{one.curves.objects} objects at {list(one.budgets)}" for one in (first, second))
@@ -83,33 +83,33 @@ def compare(first: MethodRecall, second: MethodRecall) -> dict[str, PairedDiffer
 
 
 def recall_text(methods: Mapping[str, MethodRecall]) -> str:
-    """A table for the terminal: the methods, which share their budgets, under each other at each budget.
+    """A table for the terminal with a row for each budget and method. All methods must have the same budgets.
 
-    "±" is half of the interval; "-" where there is no number. No methods: the head alone.
+    "±" is half of the interval; "-" is a missing number. No methods give only the header.
     """
     width = max([len("method"), *map(len, methods)])
     heads = "".join(f"  {name:>12}" for name in MEASURES)
     head = f"{'boxes':>5}  {'method':<{width}}{heads}"
     lines = [head, "-" * len(head)]
     for budget in next(iter(methods.values())).budgets if methods else ():
-        for place, (name, method) in enumerate(methods.items()):
+        for row, (name, method) in enumerate(methods.items()):
             cells = "".join(f"  {_cell(value):>12}" for value in method.curves.at(budget).values())
-            lines.append(f"{'' if place else budget:>5}  {name:<{width}}{cells}")
+            lines.append(f"{'' if row else budget:>5}  {name:<{width}}{cells}")
     return "\n".join(lines)
 
 
 def difference_text(first: str, paired: Mapping[str, Mapping[str, PairedDifference]], budget: int) -> str:
-    """A line for the terminal for each other method: the first's average recall minus its own, at the last budget.
+    """Lines for the terminal: average recall of the first method minus that of each other one, at the last budget.
 
-    paired: from the other's name, as `compare` gives it. budget: the last one. No other methods: an empty text.
+    paired: results of `compare` by name of the other method. budget: the last one. No other methods give "".
     """
     lines = []
     for name, differences in paired.items():
         ar = differences["ar"]
         value, low, high, p = (column[-1] for column in (ar.difference.value, *ar.difference.interval, ar.p))
         number = "-" if np.isnan(value) else f"{value:+.3f}"
-        sure = "" if np.isnan(p) else f" ({low:+.3f} to {high:+.3f}, p {p:.3f})"
-        lines.append(f"{first} minus {name}, ar at {budget}: {number}{sure}")
+        interval = "" if np.isnan(p) else f" ({low:+.3f} to {high:+.3f}, p {p:.3f})"
+        lines.append(f"{first} minus {name}, ar at {budget}: {number}{interval}")
     return "\n".join(lines)
 
 
@@ -118,8 +118,8 @@ def _part(curves: RecallCurves, budgets: Sequence[int]) -> dict[str, Any]:
 
 
 def _at(method: MethodRecall, name: str) -> Resampled:
-    places = [method.curves.budgets.index(budget) for budget in method.budgets]
-    return method.curves.by_budget[name].columns(places)
+    indices = [method.curves.budgets.index(budget) for budget in method.budgets]
+    return method.curves.by_budget[name].columns(indices)
 
 
 def _cell(number: Resampled) -> str:

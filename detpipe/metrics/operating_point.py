@@ -1,4 +1,4 @@
-"""The score from which detections are worth showing: where precision and recall balance best."""
+"""The score threshold for showing detections: the one with the best F1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detpipe.structures import Detections, GroundTruth, ImageId
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Precision and recall, all classes together, of the detections with at least this score."""
+    """A score threshold, with precision and recall over all classes of the detections from this score."""
 
     score: float
     precision: float
@@ -32,9 +32,9 @@ def best_f1(
     *,
     iou_threshold: float = 0.5,
 ) -> OperatingPoint | None:
-    """The score with the greatest F1 = 2 PR / (P + R), the higher one of equals; None where nothing was found.
+    """The score with the greatest F1 = 2 PR / (P + R), the higher one of equals; None without true positives.
 
-    Matching, difficult objects and crowds as in `match_detections`; detections of other images aren't looked at.
+    Matching, difficult objects and crowds are as in `match_detections`. Detections of other images are ignored.
     """
     pairs = [(gt, detections[image_id]) for image_id, gt in ground_truth.items() if image_id in detections]
     matches = [match_detections(gt, found, iou_threshold=iou_threshold) for gt, found in pairs]
@@ -47,7 +47,7 @@ def best_f1(
     order = np.argsort(-scores.astype(np.float64), kind="stable")
     scores, hits = scores[order], np.cumsum(right[order])
     shown = np.arange(1, len(scores) + 1)
-    # F1 = 2 hits / (shown + objects). A score can't cut between equal scores.
+    # F1 = 2 hits / (shown + objects). A threshold can't separate equal scores.
     f1 = np.where(np.append(scores[1:] < scores[:-1], True), 2 * hits / (shown + objects), -1.0)
     best = int(f1.argmax())
     return OperatingPoint(float(scores[best]), float(hits[best] / shown[best]), float(hits[best] / objects))

@@ -1,7 +1,7 @@
-"""The best overlap of each object at each number of proposals: what every number of proposals is made of.
+"""The best overlap of each object with the first b proposals, from which all recall metrics are computed.
 
-N: proposals of an image. G: its objects that count. B: budgets, numbers of proposals. I: images. n: all objects that
-count, of all images. Difficult objects and crowds don't count.
+N: proposals of an image. G: its objects. B: budgets (numbers of proposals). I: images. n: objects of all images.
+Difficult objects and crowds are left out.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from detpipe.structures import BoolArray, Float32Array, GroundTruth, ImageId, In
 
 @dataclass(frozen=True, eq=False)
 class OverlapTable:
-    """A row an object, a column a budget, image after image in the order of `image_ids`.
+    """A row per object, ordered by image as in `image_ids`, and a column per budget.
 
-    best: (n, B) float32, the largest IoU of the object with any of the first b proposals of its image, 0 where there
-    are none. images: (n,) int64, the place of the object's image in image_ids. labels: (n,) int64, 1..K. areas: (n,)
-    float32, pixels. image_ids: of all I images, also of those without objects; sorted, so that nothing depends on the
-    order in which they came. proposals: (I,) int64, how many each image has, 0 where it was missing.
+    best: (n, B) float32, the largest IoU of the object with the first b proposals of its image, 0 without proposals.
+    images: (n,) int64, the index of the object's image in image_ids. labels: (n,) int64, 1..K. areas: (n,) float32,
+    square pixels. image_ids: of all I images, also of those without objects, sorted so that nothing depends on the
+    input order. proposals: (I,) int64, the number of proposals of each image, 0 for a missing image.
     """
 
     budgets: tuple[int, ...]
@@ -37,7 +37,7 @@ class OverlapTable:
         return len(self.best)
 
     def where(self, chosen: BoolArray) -> OverlapTable:
-        """The rows of some of the objects, (n,) bool; of the same images."""
+        """The rows of the chosen objects, (n,) bool; all images are kept."""
         return replace(
             self,
             best=self.best[chosen],
@@ -47,7 +47,7 @@ class OverlapTable:
         )
 
     def at(self, budgets: Sequence[int]) -> OverlapTable:
-        """The columns of some of the budgets, in the order given. Raises ValueError for one that has no column."""
+        """The columns of these budgets, in this order. Raises ValueError for a budget without a column."""
         absent = [budget for budget in budgets if budget not in self.budgets]
         if absent:
             raise ValueError(f"OverlapTable: expected budgets of {list(self.budgets)}, got {absent}")
@@ -61,12 +61,12 @@ def overlap_table(
     n_classes: int,
     budgets: Sequence[int],
 ) -> OverlapTable:
-    """The table of one method, in one pass over its proposals; memory grows with the objects, not with N.
+    """The table of one method, in one pass over its proposals. Memory grows with the objects, not with N.
 
-    ground_truth: of every image that counts, also of those without proposals, whose objects are missed.
-    proposals: of images in any order, each once; an iterable is read as it comes. n_classes: K of the labels 1..K.
-    budgets: from 1, in any order. No images or no objects give a table without rows.
-    Raises ValueError for proposals of an unknown image or of one twice, labels above K, and budgets below 1.
+    ground_truth: of every evaluated image; objects of images without proposals are missed. proposals: of images in any
+    order, each once; an iterable is streamed. n_classes: K of the labels 1..K. budgets: from 1, in any order. No images
+    or no objects give a table without rows.
+    Raises ValueError for proposals of an unknown or repeated image, labels above K, and budgets below 1.
     """
     if not budgets or min(budgets) < 1:
         raise ValueError(f"budgets: expected numbers of proposals from 1, got {list(budgets)}")
@@ -81,7 +81,7 @@ def overlap_table(
         numbers[image_id] = len(found)
     ids = tuple(sorted(counting, key=lambda image_id: (isinstance(image_id, str), image_id)))
     truths = [counting[image_id] for image_id in ids]
-    # The empty array in front gives shape and dtype where there are no images.
+    # The empty first array gives shape and dtype if there are no images.
     missed = [np.zeros((len(truth), len(budgets)), dtype=np.float32) for truth in truths]
     rows = [best.get(image_id, none) for image_id, none in zip(ids, missed, strict=True)]
     labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels for truth in truths)])
@@ -101,7 +101,7 @@ def overlap_table(
 def best_overlaps(objects: Float32Array, proposed: Float32Array, budgets: Sequence[int]) -> Float32Array:
     """The largest IoU of each object with the first b proposals, for each budget b. (G, 4), (N, 4) -> (G, B) float32.
 
-    proposed: best first. No proposals: 0. Only the first max(budgets) are looked at.
+    proposed: by descending score; only the first max(budgets) are used. No proposals give 0.
     """
     best = np.zeros((len(objects), len(budgets)), dtype=np.float32)
     proposed = proposed[: max(budgets)]

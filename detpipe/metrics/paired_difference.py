@@ -1,7 +1,7 @@
-"""Is one method better than another on the same images, or was it luck?
+"""Paired bootstrap: the difference of two methods on the same images.
 
-A paired bootstrap: each resample of the images gives one difference. What makes an image hard is hard for both, so the
-difference is surer than two separate intervals tell, which may overlap where it is beyond doubt.
+Each resample of the images gives one difference. Hard images are hard for both methods, so the interval of the
+difference is narrower than two separate intervals suggest; these may overlap although the difference is significant.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from detpipe.metrics.bootstrap import Resampled, plain_list
-from detpipe.metrics.recall_measures import Float64Array
+from detpipe.structures import Float64Array
 
 
 @dataclass(frozen=True, eq=False)
 class PairedDifference:
-    """First minus second, C numbers.
+    """First minus second, in C columns.
 
-    difference: of the data and of the resamples. same_sign: (C,), the share of the resamples whose sign is that of the
-    data's difference; NaN where there is none. p: (C,), two-sided, for "there is no difference": twice the smaller of
-    the shares of resamples at or below 0 and at or above 0, at most 1, counting one resample of 0 more, as R resamples
-    can't show less than 1 / (R + 1) (Davison and Hinkley, "Bootstrap Methods", 1997, section 4.2).
+    difference: of the data and of the resamples. same_sign: (C,), the share of the resamples with the sign of the
+    data's difference. p: (C,), two-sided p-value of "no difference": twice the smaller of the shares of resamples <= 0
+    and >= 0, at most 1. One extra resample of 0 is counted, because R resamples can't show less than 1 / (R + 1)
+    (Davison and Hinkley, "Bootstrap Methods", 1997, section 4.2). same_sign and p are NaN if the difference is NaN.
     """
 
     difference: Resampled
@@ -29,17 +29,17 @@ class PairedDifference:
     p: Float64Array
 
     def to_json(self) -> dict[str, list[float | None]]:
-        """difference, low, high, same_sign and p, a list each; None for NaN."""
+        """Lists "difference", "low", "high", "same_sign" and "p"; None for NaN."""
         value, low, high = self.difference.to_json().values()
         rest = {"same_sign": plain_list(self.same_sign), "p": plain_list(self.p)}
         return {"difference": value, "low": low, "high": high, **rest}
 
 
 def paired_difference(first: Resampled, second: Resampled) -> PairedDifference:
-    """Compare two methods; both were made by one ImageBootstrap of the same images and objects.
+    """Compare two methods, which must come from one ImageBootstrap of the same images and objects.
 
-    Equal methods give a difference of exactly 0 with p = 1. No resamples and no objects give NaN.
-    Raises ValueError where the numbers of resamples or columns differ.
+    Equal methods give a difference of exactly 0 with p = 1. No resamples or no objects give NaN.
+    Raises ValueError if the numbers of resamples or columns differ.
     """
     if first.samples.shape != second.samples.shape:
         shapes = f"{first.samples.shape} and {second.samples.shape}"

@@ -1,11 +1,11 @@
-"""PASCAL VOC's average precision, in numpy: the 11 points of VOC 2007 and the area of VOC 2010.
+"""PASCAL VOC's average precision: 11-point interpolation (VOC 2007) and area under the curve (VOC 2010).
 
 Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2, and the devkits of 2007
-and 2010 (VOCevaldet.m, VOCap.m). Who is matched to whom stands in matching.py.
+and 2010 (VOCevaldet.m, VOCap.m). matching.py matches detections to objects.
 
-The devkit counts pixels inclusively: a box xmin..xmax is one pixel wider than xmax - xmin. Our boxes have
-x1 = xmin - 1 and x2 = xmax, so x2 - x1 is that number already, and so is an intersection's min(x2) - max(x1): the
-areas are VOC's without another formula.
+The devkit's boxes include their last pixel: the width of xmin..xmax is xmax - xmin + 1. Boxes here have x1 = xmin - 1
+and x2 = xmax, so x2 - x1 is the same width, and min(x2) - max(x1) the same width of an intersection. So areas are equal
+to VOC's without extra terms.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-import numpy.typing as npt
 
 from detpipe.metrics.matching import Matches, check_covered, match_detections
-from detpipe.structures import BoolArray, Detections, Float32Array, GroundTruth, ImageId, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from detpipe.structures import BoolArray, Detections, Float32Array, Float64Array, GroundTruth, ImageId, Int64Array
 
 
 class VocMethod(Enum):
-    """How a precision-recall curve becomes one number."""
+    """How the average precision is computed from a precision-recall curve."""
 
     VOC07 = "voc07"
     """The mean of the interpolated precision at recall 0, 0.1 ... 1."""
@@ -34,10 +31,10 @@ class VocMethod(Enum):
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """One class over all images: a point for each detection that is not ignored, from high to low score.
+    """The curve of one class over all images: a point for each detection that is not ignored, by descending score.
 
-    recall, precision: (P,) float64. scores: (P,) float32. objects: how many there are to find, neither difficult nor
-    crowd. Where there are none, recall has no meaning and the arrays are empty.
+    recall, precision: (P,) float64. scores: (P,) float32. objects: number of objects that are neither difficult nor
+    crowd. Without objects, recall is undefined and the arrays are empty.
     """
 
     recall: Float64Array
@@ -48,10 +45,10 @@ class PrecisionRecall:
 
 @dataclass(frozen=True, eq=False)
 class VocResult:
-    """Average precisions, from the class's name.
+    """Average precisions by class name.
 
-    per_class: AP in [0, 1], NaN for a class without objects. map: their mean without the NaN; NaN where no class has
-    an object. curves: (recall, precision), each (P,) float64. objects: how many there were to find.
+    per_class: AP in [0, 1], NaN for a class without objects. map: mean over the classes with objects; NaN if there are
+    none. curves: (recall, precision), each (P,) float64. objects: number of objects, as in PrecisionRecall.
     """
 
     per_class: dict[str, float]
@@ -68,13 +65,12 @@ def voc_ap(
     iou_threshold: float = 0.5,
     method: VocMethod,
 ) -> VocResult:
-    """The AP of each class and their mean, by the devkit's rules (see `match_detections`).
+    """The AP of each class and the mAP, by the devkit's rules (see `match_detections`).
 
-    ground_truth: every image that is evaluated. detections: an image without an entry has none. classes: label k is
-    classes[k - 1]. A class with objects and no detections has AP 0. Equal scores count in the order of the images in
-    `ground_truth`, then of the detections in the image: the order is stable, whatever made the detections.
-    Raises ValueError for detections of an unknown image, for labels beyond 1..K and for a bad threshold.
-    For both methods at once, match once with `precision_recall` and call `summarize` twice.
+    ground_truth: of every evaluated image. detections: an image without an entry has none. classes: label k is
+    classes[k - 1]. A class with objects and no detections has AP 0. Equal scores are ordered by image as in
+    `ground_truth`, then as in the image's detections. To use both methods, call `precision_recall` once and `summarize`
+    twice. Raises ValueError for detections of an unknown image, for labels outside 1..K and for an invalid threshold.
     """
     return summarize(precision_recall(ground_truth, detections, classes, iou_threshold=iou_threshold), method)
 
@@ -86,13 +82,13 @@ def precision_recall(
     *,
     iou_threshold: float = 0.5,
 ) -> dict[str, PrecisionRecall]:
-    """The curve of each class, from its name; the arguments and errors are those of `voc_ap`."""
+    """The curve of each class by name. Arguments and errors are as in `voc_ap`."""
     check_covered(ground_truth, detections, classes)
     pairs = [(gt, detections[image_id]) for image_id, gt in ground_truth.items() if image_id in detections]
     matches = [match_detections(gt, found, iou_threshold=iou_threshold) for gt, found in pairs]
     labels, scores, right = _pool([found for _, found in pairs], matches)
     objects = _count_objects(ground_truth, len(classes))
-    # Sorted by label, then score; the sort is stable, and each class is then one slice.
+    # A stable sort by label, then score, makes each class one slice.
     order = np.lexsort((-scores.astype(np.float64), labels))
     ends = np.searchsorted(labels[order], np.arange(1, len(classes) + 2))
     curves = {}
@@ -118,13 +114,13 @@ def summarize(curves: Mapping[str, PrecisionRecall], method: VocMethod) -> VocRe
 
 
 def average_precision(recall: Float64Array, precision: Float64Array, method: VocMethod) -> float:
-    """One curve's AP in [0, 1]. recall: (P,) rising, precision: (P,); P = 0 gives 0."""
+    """The AP of a curve, in [0, 1]. recall: (P,) ascending, precision: (P,); P = 0 gives 0."""
     if len(recall) == 0:
         return 0.0
-    # The envelope: the best precision at this recall or a greater one. Beyond the last recall it is 0.
+    # The envelope is the best precision at this or a greater recall, and 0 beyond the last recall.
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if method is VocMethod.VOC07:
-        # Tenths by division: 3 / 10 is the double that a recall of 3 in 10 gives; arange's 0.30000000000000004 isn't.
+        # Divided, because 3 / 10 is exactly the recall of 3 of 10 objects, unlike arange's 0.30000000000000004.
         tenths = np.arange(11) / 10
         return float(envelope[np.searchsorted(recall, tenths, side="left")].mean())
     steps = np.diff(recall, prepend=0.0)
@@ -132,7 +128,7 @@ def average_precision(recall: Float64Array, precision: Float64Array, method: Voc
 
 
 def _pool(found: Sequence[Detections], matches: Sequence[Matches]) -> tuple[Int64Array, Float32Array, BoolArray]:
-    """Labels, scores and "is right" of all detections that are not ignored, image after image."""
+    """Labels, scores and true-positive flags of all detections that are not ignored, ordered by image."""
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.bool_)
     counted = ~np.concatenate([match.ignored for match in matches])
@@ -142,7 +138,7 @@ def _pool(found: Sequence[Detections], matches: Sequence[Matches]) -> tuple[Int6
 
 
 def _count_objects(ground_truth: Mapping[ImageId, GroundTruth], k: int) -> Int64Array:
-    """(K,) int64: the objects of each class that can be found, neither difficult nor crowd."""
+    """(K,) int64: the number of objects of each class that are neither difficult nor crowd."""
     counts = np.zeros(k, dtype=np.int64)
     for gt in ground_truth.values():
         counts += np.bincount(gt.labels[~gt.difficult & ~gt.crowd] - 1, minlength=k)

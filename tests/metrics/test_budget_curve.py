@@ -77,7 +77,7 @@ def test_nothing_to_find():
         assert made.to_json()["fewest"] is None
         assert made.to_json()["points"][0]["map"]["value"] is None
     assert curve({}).points == ()
-    with pytest.raises(ValueError, match="no annotations"):
+    with pytest.raises(ValueError, match="expected annotations"):
         curve({1: {}}, None)
 
 
