@@ -1,6 +1,6 @@
-"""Two-step object detection that can be seen into: where might things be, and what are they.
+"""Two-step object detection: propose regions, then classify them.
 
-The public Python API; names are imported on first use, because torch takes seconds.
+This is the public Python API. Names are imported on first use, because importing torch takes seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m detpipe`, for torchrun and for where no script is on the path."""
+"""`python -m detpipe`: for torchrun, and if the script is not on the path."""
 
 from detpipe.cli import main
 

@@ -1,12 +1,12 @@
-"""The geometry of boxes: the only place of these formulas, for arrays and (`..._tensors`) for tensors.
+"""All box operations: IoU, NMS, box voting, clipping and deltas, for numpy arrays and (`..._tensors`) for torch.
 
 N, M: numbers of boxes. A box is x1 y1 x2 y2, float32, pixels, a half-open rectangle: width = x2 - x1.
 
-One exception: `proposals/selective_search/near_duplicates.py` compares an IoU with 4 / 5 in whole numbers, because a
-compiled function calls functions of its own file only (see `jit.py`).
+One exception: `proposals/selective_search/near_duplicates.py` compares an IoU with 4 / 5 in integers, because a
+compiled function can only call functions of its own file (see `jit.py`).
 
-torch is imported inside the functions that need it. It takes seconds to import, and a worker process that only proposes
-never needs it.
+torch is imported inside the functions that need it. The import takes seconds, and worker processes that only propose
+regions do not need it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 from detpipe.structures import Float32Array, Int64Array
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)
-"""Decoding a scale beyond this gives this: no exp overflow from a regressor gone wild (Detectron's bound)."""
+"""Upper limit on dw and dh in `decode`, so that exp can't overflow (Detectron's limit)."""
 
 
 def area(boxes: Float32Array) -> Float32Array:
-    """Pixels of each box. (N, 4) -> (N,) float32; N = 0 gives (0,)."""
+    """Area of each box in square pixels. (N, 4) -> (N,) float32; N = 0 gives (0,)."""
     return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), dtype=np.float32)
 
 
 def clip(boxes: Float32Array, image_size: tuple[int, int]) -> Float32Array:
-    """The part of each box inside the image. (N, 4), (height, width) -> (N, 4); one outside becomes empty."""
+    """Clip boxes to the image. (N, 4), (height, width) -> (N, 4); a box outside the image becomes empty."""
     height, width = image_size
     limits = np.array([width, height, width, height], dtype=np.float32)
     return np.clip(boxes, np.float32(0), limits).astype(np.float32, copy=False)
 
 
 def intersection(a: Float32Array, b: Float32Array) -> Float32Array:
-    """Shared pixels of each pair. (N, 4), (M, 4) -> (N, M) float32; an empty side gives an empty matrix."""
+    """Area of the intersection of each pair. (N, 4), (M, 4) -> (N, M) float32; N = 0 or M = 0 gives an empty matrix."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     width_height = np.clip(bottom_right - top_left, 0, None)
@@ -47,7 +47,7 @@ def intersection(a: Float32Array, b: Float32Array) -> Float32Array:
 
 
 def iou(a: Float32Array, b: Float32Array) -> Float32Array:
-    """Intersection over union of each pair. (N, 4), (M, 4) -> (N, M) float32 in [0, 1]; two empty boxes give 0."""
+    """Intersection over union of each pair. (N, 4), (M, 4) -> (N, M) float32 in [0, 1]; 0 for two empty boxes."""
     shared = intersection(a, b)
     union = area(a)[:, None] + area(b)[None, :] - shared
     ratio: Float32Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
@@ -55,7 +55,10 @@ def iou(a: Float32Array, b: Float32Array) -> Float32Array:
 
 
 def overlap_of_first(a: Float32Array, b: Float32Array) -> Float32Array:
-    """The share of each box of `a` that lies in each of `b`: COCO's overlap with a crowd. (N, 4), (M, 4) -> (N, M)."""
+    """Intersection over the area of `a`: COCO's overlap with a crowd. (N, 4), (M, 4) -> (N, M) float32 in [0, 1].
+
+    An empty box in `a` gives 0.
+    """
     shared = intersection(a, b)
     own = np.broadcast_to(area(a)[:, None], shared.shape)
     ratio: Float32Array = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
@@ -63,15 +66,15 @@ def overlap_of_first(a: Float32Array, b: Float32Array) -> Float32Array:
 
 
 def rank(boxes: Float32Array, scores: Float32Array) -> Int64Array:
-    """The order from high to low score, ties by x1 y1 x2 y2: it doesn't depend on the order given. -> (N,) int64."""
+    """Indices by descending score, ties by x1 y1 x2 y2, independent of the input order. (N, 4), (N,) -> (N,) int64."""
     keys = (boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], -scores.astype(np.float64))
     return np.lexsort(keys).astype(np.int64)
 
 
 def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Array:
-    """Greedy non-maximum suppression: drops a box with IoU > threshold to a better one that stays.
+    """Greedy non-maximum suppression: drops boxes whose IoU with a kept box of higher score exceeds the threshold.
 
-    (N, 4), (N,) -> (kept,) int64, indices from high to low score, ties by the box; N = 0 gives (0,).
+    (N, 4), (N,) -> (kept,) int64, indices by descending score, ties by the box; N = 0 gives (0,).
     """
     import torch
 
@@ -81,10 +84,10 @@ def nms(boxes: Float32Array, scores: Float32Array, threshold: float) -> Int64Arr
 
 
 def vote(boxes: Float32Array, scores: Float32Array, kept: Int64Array, at_least: float) -> Float32Array:
-    """Each kept box as the mean of all that overlap it by at_least or more, itself among them, by their scores.
+    """Box voting: the mean of all boxes whose IoU with a kept box is >= at_least, weighted by score.
 
-    (N, 4), (N,), (M,) int64 of what NMS kept -> (M, 4); where all of these scores are 0, as it is.
-    (Gidaris & Komodakis 2015, box voting.)
+    (N, 4), (N,), (M,) int64 indices from NMS -> (M, 4). The mean includes the kept box. If all weights are 0, the box
+    is not changed (Gidaris & Komodakis 2015).
     """
     weights = np.where(iou(boxes[kept], boxes) >= at_least, scores, 0).astype(np.float64)
     weights[np.arange(len(kept)), kept] = np.maximum(scores[kept], 1e-12)
@@ -92,22 +95,23 @@ def vote(boxes: Float32Array, scores: Float32Array, kept: Int64Array, at_least: 
 
 
 def distinct(boxes: Float32Array, step: float) -> Int64Array:
-    """The places of the boxes that are the first to round to their points of a grid (Fast R-CNN's DEDUP_BOXES).
+    """Indices of the boxes without duplicates on a grid of `step` pixels (Fast R-CNN's DEDUP_BOXES).
 
-    (N, 4), step > 0 in pixels -> (<= N,) int64, ascending; N = 0 gives (0,).
+    Boxes that round to the same grid points are duplicates; the first one is kept. (N, 4), step > 0 -> (<= N,) int64,
+    ascending; N = 0 gives (0,).
     """
     _, first = np.unique(np.round(boxes / step), axis=0, return_index=True)
     return np.sort(first).astype(np.int64)
 
 
 def encode(boxes: Float32Array, targets: Float32Array) -> Float32Array:
-    """Deltas that move each box onto its target (R-CNN, Girshick et al. 2014, appendix C, eq. 6-9).
+    """Deltas that transform each box to its target (R-CNN, Girshick et al. 2014, appendix C, eq. 6-9).
 
-    (N, 4), (N, 4) -> (N, 4): dx, dy in widths and heights of the box, dw, dh as log ratios.
-    Raises ValueError for a box or target without area: its deltas don't exist.
+    (N, 4), (N, 4) -> (N, 4): dx and dy relative to the width and height of the box, dw and dh as log ratios.
+    Raises ValueError for an empty box or target, for which deltas are undefined.
     """
     if len(boxes) and min(float(area(boxes).min()), float(area(targets).min())) <= 0:
-        raise ValueError("encode: expected boxes and targets with an area, got an empty one; drop it before")
+        raise ValueError("encode: expected boxes and targets with an area, got an empty one; drop it")
     size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
     target_size, target_centre = targets[:, 2:] - targets[:, :2], (targets[:, 2:] + targets[:, :2]) / 2
     deltas = np.concatenate([(target_centre - centre) / size, np.log(target_size / size)], axis=1)
@@ -115,9 +119,9 @@ def encode(boxes: Float32Array, targets: Float32Array) -> Float32Array:
 
 
 def decode(boxes: Float32Array, deltas: npt.NDArray[np.floating]) -> Float32Array:
-    """Boxes moved by their deltas: the inverse of `encode` (R-CNN, appendix C, eq. 1-4).
+    """Apply deltas to boxes: the inverse of `encode` (R-CNN, appendix C, eq. 1-4).
 
-    (N, 4), (N, 4) -> (N, 4). Log scales are bounded by MAX_LOG_SCALE from above; the result is not clipped.
+    (N, 4), (N, 4) -> (N, 4). dw and dh are limited to MAX_LOG_SCALE. The result is not clipped to the image.
     """
     size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
     new_centre = centre + deltas[:, :2] * size
@@ -126,7 +130,7 @@ def decode(boxes: Float32Array, deltas: npt.NDArray[np.floating]) -> Float32Arra
 
 
 def encode_tensors(boxes: Tensor, targets: Tensor) -> Tensor:
-    """`encode` of torch, through which gradients flow: (N, 4), (N, 4) with areas -> (N, 4)."""
+    """`encode` in torch, differentiable: (N, 4), (N, 4) -> (N, 4). Boxes and targets must not be empty."""
     import torch
 
     size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., 2:] + boxes[..., :2]) / 2
@@ -135,7 +139,7 @@ def encode_tensors(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def decode_tensors(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """`decode` of torch, through which gradients flow: (..., 4), (..., 4) -> (..., 4)."""
+    """`decode` in torch, differentiable: (..., 4), (..., 4) -> (..., 4)."""
     import torch
 
     size, centre = boxes[..., 2:] - boxes[..., :2], (boxes[..., 2:] + boxes[..., :2]) / 2
@@ -145,12 +149,12 @@ def decode_tensors(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 def area_tensors(boxes: Tensor) -> Tensor:
-    """`area` of torch, through which gradients flow: (..., 4) -> (...)."""
+    """`area` in torch, differentiable: (..., 4) -> (...)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def clip_tensors(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """`clip` of torch, through which gradients flow: (..., 4), (height, width) -> (..., 4)."""
+    """`clip` in torch, differentiable: (..., 4), (height, width) -> (..., 4)."""
     import torch
 
     height, width = image_size
@@ -158,9 +162,9 @@ def clip_tensors(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def iou_tensors(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` of torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. An empty box has IoU 0. Gradients do not flow.
+    """`iou` in torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. An empty box has IoU 0. Not differentiable.
 
-    torchvision's box_iou takes several times as long on a CPU: it computes pairs of coordinates, not one at a time.
+    torchvision's box_iou is several times slower on a CPU, because it computes with pairs of coordinates.
     """
     first, second = a.t().contiguous()[:, :, None], b.t().contiguous()
     shared = _shared(first, second)
@@ -170,7 +174,7 @@ def iou_tensors(a: Tensor, b: Tensor) -> Tensor:
 def paired_iou_tensors(a: Tensor, b: Tensor) -> Tensor:
     """The IoU of row i of `a` with row i of `b`: (N, 4), (N, 4) -> (N,) in [0, 1]. An empty box has IoU 0.
 
-    Gradients do not flow.
+    Not differentiable.
     """
     first, second = a.t().contiguous(), b.t().contiguous()
     shared = _shared(first, second)
@@ -178,25 +182,25 @@ def paired_iou_tensors(a: Tensor, b: Tensor) -> Tensor:
 
 
 def overlap_of_first_tensors(a: Tensor, b: Tensor) -> Tensor:
-    """`overlap_of_first` of torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. An empty box has 0. Gradients do not flow."""
+    """`overlap_of_first` in torch: (N, 4), (M, 4) -> (N, M) in [0, 1]. Not differentiable."""
     first, second = a.t().contiguous()[:, :, None], b.t().contiguous()
     return _ratio(_shared(first, second), _area(first))
 
 
 def nms_tensors(boxes: Tensor, threshold: float) -> Tensor:
-    """`nms` of torch, for boxes from high to low score: (N, 4) -> (kept,) int64, ascending; N = 0 gives (0,)."""
+    """`nms` in torch for boxes by descending score: (N, 4) -> (kept,) int64, ascending; N = 0 gives (0,)."""
     import torch
     from torchvision.ops import nms as torchvision_nms
 
-    # Descending ranks stand in for scores, so that torchvision's sort can't order ties in its own way.
+    # Descending ranks replace the scores, so that torchvision's sort can't change the order of ties.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
-    # An IoU is float32, so the threshold is made one: else an IoU of exactly 0.3 counts as more than 0.3.
+    # The threshold is rounded to float32 like the IoU; otherwise an IoU of exactly 0.3 would exceed 0.3.
     kept: Tensor = torchvision_nms(boxes, ranks, float(np.float32(threshold)))
     return kept
 
 
 def _shared(a: Tensor, b: Tensor) -> Tensor:
-    """Shared pixels, of boxes that are given by coordinate: (4, ...), (4, ...) -> (...), a new tensor."""
+    """Area of the intersection of boxes as coordinates: (4, ...), (4, ...) -> (...), a new tensor."""
     import torch
 
     width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
@@ -210,7 +214,7 @@ def _area(coordinates: Tensor) -> Tensor:
 
 
 def _ratio(shared: Tensor, whole: Tensor) -> Tensor:
-    """Writes into both. Where `whole` is not positive, `shared` is 0, and so is the ratio."""
+    """shared / whole, in place in both. Where `whole` is not positive, `shared` is 0, and so is the ratio."""
     import torch
 
     return shared.div_(whole.clamp_(min=torch.finfo(whole.dtype).tiny))

@@ -1,4 +1,4 @@
-"""Classes and functions by the text "module:name": a table of them imports one when it is asked for, not before."""
+"""Classes and functions by their path "module:name", so that tables can name them without importing them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def load_object(path: str) -> Any:
-    """What "module:name" names. Raises ImportError or AttributeError where there is none."""
+    """Import the object "module:name". Raises ImportError or AttributeError if it does not exist."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
 
 def load_class(path: str) -> type:
-    """The class that "module:Class" names. Raises ImportError or AttributeError where there is none."""
+    """Import the class "module:Class". Raises ImportError or AttributeError if it does not exist."""
     found: type = load_object(path)
     return found
 
 
 def class_path_of(cls: type) -> str:
-    """The "module:Class" of a class."""
+    """The path "module:Class" of a class."""
     return f"{cls.__module__}:{cls.__qualname__}"

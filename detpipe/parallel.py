@@ -1,4 +1,4 @@
-"""A map over workers that keeps the order, streams, and never holds more than a window of items."""
+"""A parallel map with ordered, streamed results and bounded memory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Result = TypeVar("Result")
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process was killed: out of memory, or a crash inside a library."""
+    """A worker process was killed, for example because memory ran out or a library crashed."""
 
 
 def resolve_workers(workers: int) -> int:
-    """The number of processes for a setting: -1 is one a core, 0 the process itself. Raises ValueError below -1."""
+    """The number of workers for a setting: -1 is one per core, 0 is the process itself. Raises ValueError below -1."""
     if workers < -1:
-        raise ValueError(f"workers: expected -1 (one a core), 0 (none) or a number, got {workers}")
+        raise ValueError(f"workers: expected -1 (one per core), 0 (none) or a number, got {workers}")
     if workers >= 0:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -37,14 +37,13 @@ def ordered_map(
     describe: Callable[[Item], str] = str,
     max_threads: int = 1,
 ) -> Iterator[Result]:
-    """Yield function(item) for each item, in the items' order, whatever the number of workers.
+    """Yield function(item) for each item, in the order of the items, for any number of workers.
 
-    function, items and results cross process borders, so they must pickle. At most four items a worker are under way.
-    workers: as `resolve_workers` takes it; 0 and 1 work in this process. max_threads: up to so many workers are threads
-    of this process, for a function that seldom holds the interpreter's lock: a process must first import what it
-    needs, which takes seconds. An exception of `function` is raised here, at its item's turn. Raises WorkerDiedError,
-    with `describe` of the items under way, where a process was killed.
-    No items: yields nothing.
+    function, items and results must be picklable. At most four items per worker are in progress.
+    workers: as in `resolve_workers`; 0 and 1 run in this process. max_threads: up to this number, workers are threads
+    instead of processes. Use it for a function that mostly releases the interpreter's lock, because a process first
+    takes seconds to import its modules. An exception of `function` is raised in place of its result. Raises
+    WorkerDiedError, with `describe` of the items in progress, if a process was killed. No items yield nothing.
     """
     count = resolve_workers(workers)
     if count <= 1:
@@ -62,16 +61,18 @@ def ordered_map(
             yield window[0][1].result()
             window.popleft()
     except BrokenProcessPool as error:
-        # Those before the first unfinished item are done and only wait for their turn.
+        # Items before the first unfinished one are done and only wait to be yielded.
         unfinished = [item for item, future in window if not future.done() or future.exception() is not None]
-        under_way = ", ".join(describe(item) for item in unfinished[:count])
-        raise WorkerDiedError(f"a worker process was killed, perhaps at one of: {under_way}; see memory") from error
+        in_progress = ", ".join(describe(item) for item in unfinished[:count])
+        raise WorkerDiedError(
+            f"a worker process was killed, perhaps by one of: {in_progress}; check the memory, or lower workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _processes(count: int) -> Executor:
-    # spawn: a fork of a process that has run torch or OpenCV can hang in their thread pools.
+    # A forked process can hang in the thread pools of torch or OpenCV, a spawned one can't.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
 
@@ -81,12 +82,12 @@ def _threads(count: int) -> Executor:
 
 
 def _start_worker() -> None:
-    """Make a worker quiet and mortal: Ctrl-C is the parent's affair, and no worker outlives its parent."""
+    """Let the parent handle Ctrl-C, and end the worker when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     import cv2
 
-    # One process a core already: threads inside each would only get into each other's way.
+    # There is already one process per core, so more threads in each would only slow them down.
     cv2.setNumThreads(0)
 
 

@@ -1,7 +1,7 @@
-"""Resizing of images: the one place that decides how pixels are averaged and interpolated.
+"""Resizing of images with a choice of interpolation and antialiasing.
 
-Two rules stand elsewhere, and their results are fixed to the byte: selective search shrinks images in integers
-(`proposals/selective_search/working_size.py`), and crops of regions are affine warps of halved images
+Two other files resize in their own way, because their results are fixed to the byte: selective search shrinks images in
+integers (`proposals/selective_search/working_size.py`), and crops of regions are affine warps of halved images
 (`classify/crops/crop.py`).
 """
 
@@ -16,13 +16,13 @@ import PIL.Image
 
 
 class Interpolation(StrEnum):
-    """How pixels of the new image are made of those of the old one."""
+    """The interpolation method."""
 
     nearest = "nearest"
     bilinear = "bilinear"
     bicubic = "bicubic"
     area = "area"
-    """The mean of the covered area along a side that shrinks, bilinear along a side that grows."""
+    """Mean of the covered area along a side that shrinks, bilinear along a side that grows."""
     lanczos = "lanczos"
 
 
@@ -46,11 +46,11 @@ def resize(
     *,
     antialias: bool = True,
 ) -> npt.NDArray[np.uint8]:
-    """A copy of an image, (H, W, 3) or (H, W) uint8, at `size` (height, width), which may have another aspect ratio.
+    """Resize an image, (H, W, 3) or (H, W) uint8, to `size` (height, width). The result is a copy.
 
-    antialias: with bilinear, bicubic and lanczos, widen the kernel along a side that shrinks, so that no pixel is
-    skipped. Pillow does this, and torchvision's and timm's networks were trained with it. False samples points, as
-    `cv2.resize` and Caffe do.
+    `size` may have another aspect ratio. antialias: for bilinear, bicubic and lanczos, widen the kernel along a side
+    that shrinks, so that no pixel is skipped. Pillow does this, and the networks of torchvision and timm were trained
+    with it. False samples points, as `cv2.resize` and Caffe do.
     Raises ValueError for an image without pixels and for a size below 1.
     """
     if min(*image.shape[:2], *size) < 1:
@@ -67,7 +67,7 @@ def resize(
 
 
 def _area(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    # Where one side grows, OpenCV's INTER_AREA samples points along the other. So sides that shrink come first, alone.
+    # If one side grows, OpenCV's INTER_AREA samples points along the other. So shrinking sides are resized first.
     height, width = (min(old, new) for old, new in zip(image.shape[:2], size, strict=True))
     if (height, width) != image.shape[:2]:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)

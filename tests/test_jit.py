@@ -86,9 +86,8 @@ def test_a_long_first_call_is_explained(monkeypatch: pytest.MonkeyPatch, caplog:
             if caplog.records:
                 break
             time.sleep(0.01)
-    assert [one.message for one in caplog.records] == [
-        "grouping: compiling it, once on this machine (about half a minute) …"
-    ]
+    assert len(caplog.records) == 1
+    assert caplog.records[0].message.startswith("grouping: compiling")
 
 
 def test_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

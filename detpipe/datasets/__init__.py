@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from detpipe.class_path import load_class
+
 if TYPE_CHECKING:
     from detpipe.datasets.source import DatasetSource
     from detpipe.structures import Dataset
+
+SOURCES = {
+    "voc": "detpipe.datasets.voc:VocSource",
+    "coco": "detpipe.datasets.coco:CocoSource",
+    "images": "detpipe.datasets.image_list:ImageFolderSource",
+    "demo": "detpipe.datasets.demo:DemoSource",
+}
+"""The class of each kind of data set. It is imported on use, so that one format doesn't load what the others need."""
 
 
 def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
@@ -22,25 +32,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
 
     if split not in [one.value for one in Split]:
         raise ValueError(f"split: expected {', '.join(one.value for one in Split)}, got {split!r}")
-    return _source_class(kind)(**settings).load(Split(split))
-
-
-def _source_class(kind: str) -> type[DatasetSource]:
-    # Imported here, so that one format doesn't import the dependencies of the others.
-    if kind == "voc":
-        from detpipe.datasets.voc import VocSource
-
-        return VocSource
-    if kind == "coco":
-        from detpipe.datasets.coco import CocoSource
-
-        return CocoSource
-    if kind == "images":
-        from detpipe.datasets.image_list import ImageFolderSource
-
-        return ImageFolderSource
-    if kind == "demo":
-        from detpipe.datasets.demo import DemoSource
-
-        return DemoSource
-    raise ValueError(f"kind: expected voc, coco, images or demo, got {kind!r}")
+    if kind not in SOURCES:
+        raise ValueError(f"kind: expected {', '.join(SOURCES)}, got {kind!r}")
+    source: DatasetSource = load_class(SOURCES[kind])(**settings)
+    return source.load(Split(split))

@@ -94,7 +94,7 @@ def test_what_is_refused(voc_root: Path, proposed_copy: Path, tmp_path: Path) ->
             recall(voc_root, *places)
     with pytest.raises(ValueError, match=r"each once, got .*gaussian/proposals\.lmdb twice"):
         recall(voc_root, proposed_copy / "gaussian", proposed_copy / "gaussian" / "proposals.lmdb")
-    with pytest.raises(ValueError, match="expected a val split, but the settings name train, test"):
+    with pytest.raises(ValueError, match="expected a val split"):
         recall(voc_root, proposed_copy / "gaussian", split=Split.val)
     other = drawn.copy(voc_root, tmp_path / "other")
     (other / "Annotations" / f"{drawn.TEST[0]}.xml").write_text(
