@@ -48,9 +48,9 @@ def refuse(*_):
 caching.{locator}.ensure_cache_path = refuse
 {more}
 import numpy as np
-from detpipe.proposals.selective_search.near_duplicates import duplicates_last, _duplicates_last
+from detpipe.proposals.selective_search.near_duplicates import duplicates_last
 boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9]], np.int32)
-print(duplicates_last(boxes, np.array([1, 0])).tolist(), len(_duplicates_last.stats.cache_misses))
+print(duplicates_last(boxes, np.array([1, 0])).tolist(), len(duplicates_last.stats.cache_misses))
 """
 
 
@@ -74,7 +74,7 @@ def test_beside_a_folder_that_is_not_writable_the_users_own_is_taken(tmp_path: P
 def test_without_any_folder_it_works_too(tmp_path: Path):
     everywhere = "caching.UserWideCacheLocator.ensure_cache_path = refuse"
     code = IN_ANOTHER_PROCESS.format(locator="InTreeCacheLocator", more=everywhere)
-    code = code.replace("len(_duplicates_last.stats.cache_misses)", "len(_duplicates_last.signatures)")
+    code = code.replace("len(duplicates_last.stats.cache_misses)", "len(duplicates_last.signatures)")
     assert run(code, tmp_path) == "[1, 0] 1"
     assert list(tmp_path.rglob("*.nbi")) == []
 

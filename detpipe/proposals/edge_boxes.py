@@ -1,4 +1,4 @@
-"""Edge boxes (Zitnick and Dollar, ECCV 2014) over OpenCV's ximgproc, with a person's own copy of the edge model."""
+"""Edge boxes (Zitnick and Dollar, ECCV 2014) by OpenCV's ximgproc; the user supplies the edge model."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from detpipe.structures import Dataset, Image, Proposals
 
 @dataclass(kw_only=True)
 class EdgeBoxes(Proposer):
-    """Boxes that wholly enclose many contours, by the structured-forest edges of Dollar and Zitnick (PAMI 2015).
+    """Boxes that enclose many whole contours, from the structured-forest edges of Dollar and Zitnick (PAMI 2015).
 
-    Scores are those of the method: the more enclosed contour, the higher.
+    The scores are the method's own: more enclosed contours give a higher score.
     """
 
     model: str = ""
-    """OpenCV's model file, model.yml.gz of opencv_extra/testdata/cv/ximgproc; it doesn't come with OpenCV."""
+    """Path of OpenCV's edge model, model.yml.gz of opencv_extra/testdata/cv/ximgproc. OpenCV doesn't include it."""
     alpha: float = 0.65
-    """Step of the sliding window, as an IoU: 0.65 is best for finding objects at IoU 0.7 (section 4 of the paper)."""
+    """IoU of neighbouring windows in the sliding-window search. 0.65 is best to find objects at IoU 0.7 (section 4)."""
     beta: float = 0.75
-    """Threshold of the non-maximum suppression; larger than the IoU one wants to reach by about 0.05."""
+    """IoU threshold of the non-maximum suppression. Set it about 0.05 above the IoU that the boxes should reach."""
     min_score: float = 0.01
-    """Boxes with less are dropped."""
+    """Drop boxes with a score below this."""
     min_area: float = 1000.0
-    """Smallest box, square pixels."""
+    """Smallest area of a box, in square pixels."""
     max_aspect_ratio: float = 3.0
-    """Of a box, in either direction."""
+    """Largest ratio of the longer to the shorter side of a box."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,16 +43,16 @@ class EdgeBoxes(Proposer):
                 raise ValueError(f"edge_boxes: expected {name} between 0 and 1, got {getattr(self, name)}")
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
-        """Raise MissingXimgprocError, FileNotFoundError or ValueError where the library or the model is not usable."""
+        """Raise MissingXimgprocError, FileNotFoundError or ValueError if the library or the model is not usable."""
         require_ximgproc()
         if not self.model:
             raise FileNotFoundError(f"edge_boxes: {_WANTED}, got none; give its path as proposals.model=FILE")
         load_edge_model(self.model)
 
     def __call__(self, image: Image) -> Proposals:
-        """The proposals of an RGB image; none where no contour is closed enough. Raises as `check`, and ValueError.
+        """The proposals of an RGB image; none without closed contours. Raises what `check` raises, and ValueError.
 
-        An image with a side under 32 pixels, the model's patch, has none.
+        An image with a side under 32 pixels, the size of the model's patch, has no proposals.
         """
         check_image(image)
         self.check()
@@ -86,18 +86,20 @@ _WANTED = "expected OpenCV's structured-forest model (model.yml.gz of opencv_ext
 
 @functools.lru_cache(maxsize=1)
 def load_edge_model(path: str) -> Any:
-    """OpenCV's edge detector, read once a process: the file is large. Raises FileNotFoundError or ValueError."""
+    """OpenCV's edge detector, cached because the file is large. Raises FileNotFoundError or ValueError."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: {_WANTED}, there is no such file; download it or mend proposals.model")
+        raise FileNotFoundError(f"{path}: {_WANTED}, found no such file; download it or correct proposals.model")
     try:
         _check_model(path)
         return cv2.ximgproc.createStructuredEdgeDetection(path)
     except cv2.error as error:
-        raise ValueError(f"{path}: {_WANTED}, got a file that OpenCV can't read: {error.err}") from error
+        raise ValueError(
+            f"{path}: {_WANTED}, got a file that OpenCV can't read: {error.err}; download it again"
+        ) from error
 
 
 def _check_model(path: str) -> None:
-    """Raise ValueError for another YAML file: OpenCV takes it, divides by its zero trees, and kills the process."""
+    """Raise ValueError for any other YAML file: OpenCV would accept it, divide by zero and kill the process."""
     storage = cv2.FileStorage()
     try:
         storage.open(path, cv2.FILE_STORAGE_READ)
@@ -107,6 +109,6 @@ def _check_model(path: str) -> None:
             storage.getNode(name) for name in ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
         ]
         if not all(node.isInt() and node.real() > 0 for node in counts) or not all(node.size() for node in forest):
-            raise ValueError(f"{path}: {_WANTED}, got another file; download it again or mend proposals.model")
+            raise ValueError(f"{path}: {_WANTED}, got another file; download it again or correct proposals.model")
     finally:
         storage.release()

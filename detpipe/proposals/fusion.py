@@ -1,8 +1,8 @@
-"""Several lists of proposals joined into one, each box with the list that it came from.
+"""Fusion of several lists of proposals into one, with the source of each box.
 
-Scores of different methods can't be compared, ranks can: the r-th box of each list is worth the same. With S lists,
-the r-th box (from 0) of list number s (from 0) stands at place r S + s, so the lists take turns, and of equal ranks the
-list that was named first comes first. A list that has ended is passed over.
+Scores of different methods can't be compared, but ranks can: the r-th boxes of all lists count as equally good. With S
+lists, the r-th box (from 0) of list s (from 0) gets position r S + s. So the lists take turns, in the order in which
+they are named. A list without more boxes is skipped.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from detpipe.storage.manifest import digest_of
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
 
 _NAME = "fuse"
-"""Its own name among the methods: it doesn't join itself."""
+"""The name of this method. It can't be a source of itself."""
 
 
 @dataclass(kw_only=True)
 class Fused(Proposer):
-    """The boxes of several sources by turns, near-duplicates dropped. Scores only tell the order."""
+    """The boxes of several sources in turn, without near-duplicates. The scores express the order only."""
 
     sources: list[str] = field(default_factory=list)
-    """Each the name of a method, with its default settings and this `seed`, or the path of a proposals.lmdb or of a
-    run folder with one. Of equal ranks the first named comes first."""
+    """Sources to fuse. Each is the name of a method (with its default settings and this `seed`), or the path of a
+    proposals.lmdb or of a run folder that contains one. At equal ranks, earlier sources come first."""
     budgets: list[int] | None = None
-    """Boxes taken of each source, one number a source; null: each source's own max_proposals."""
+    """Number of boxes to take from each source, one number per source; null: each source's own max_proposals."""
     weights: str = ""
-    """Of the source multibox: the folder of its network."""
+    """Folder of the trained network, needed for the source `multibox`."""
     duplicate_iou: float = 0.9
-    """A box whose IoU with a better-ranked one that stays is above this is dropped. 1 drops only equal boxes."""
+    """Drop a box whose IoU with a better-ranked kept box is above this. 1 drops only equal boxes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,23 +64,18 @@ class Fused(Proposer):
 
     @property
     def from_pixels(self) -> bool:
-        """Whether each source is a method that needs nothing but the image."""
+        """Whether all sources need only pixels."""
         return all(one.from_pixels for one in self._joined)
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:
-        """Raise ValueError without sources or with other than one budget each, and whatever a source's check raises."""
+        """Raise ValueError without sources or if the number of budgets differs, and what the sources' checks raise."""
         if not self.sources:
-            raise ValueError("fuse: expected sources, got none; give sources=[selective_search,gaussian], say")
+            raise ValueError("fuse: expected sources, got none; give for example sources=[selective_search,gaussian]")
         for one in self._joined:
             one.check(datasets)
 
-    def describe(self) -> dict[str, Any]:
-        """`weights`, which came later, only where they are set: older run folders stay valid."""
-        described = super().describe()
-        return {name: value for name, value in described.items() if name != "weights" or value}
-
     def inputs(self) -> Mapping[str, str]:
-        """Of each method the digest of its settings, of each database that of its manifest."""
+        """The digest of each method's settings, files or database manifest."""
         found: dict[str, str] = {}
         for name, one in zip(self.sources, self._joined, strict=True):
             found |= dict(one.inputs()) or {name: digest_of(one.describe())}
@@ -88,37 +83,37 @@ class Fused(Proposer):
 
     @property
     def max_threads(self) -> int:
-        """As many as each of its sources keeps busy."""
+        """The smallest number of its sources."""
         return min((one.max_threads for one in self._joined), default=1)
 
     def keep(self, folder: Path) -> None:
-        """Each source's own."""
+        """Copy the files of all sources."""
         for one in self._joined:
             one.keep(folder)
 
     def kept_in(self, folder: Path) -> Proposer:
-        """With the network of a source, where it was kept."""
+        """The same fusion with the copied network of a source, if there is one."""
         networks = [
             one for one in (each.kept_in(folder) for each in self._joined) if isinstance(one, MultiBoxProposals)
         ]
         return replace(self, weights=networks[0].weights) if networks else self
 
     def __call__(self, image: Image) -> Proposals:
-        """The joined proposals of an RGB image. Raises ValueError where a source needs more than pixels."""
+        """The fused proposals of an RGB image. Raises ValueError if a source needs more than pixels."""
         check_image(image)
         return self._join(image, [one(image) for one in self._joined]).proposals
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:
-        """The joined proposals. Raises what a source raises, ImportedBoxesError where one lacks the image."""
+        """The fused proposals. Raises what a source raises: ImportedBoxesError if it lacks the image."""
         return self.propose_sourced(image, record, ground_truth).proposals
 
     def propose_sourced(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> SourcedProposals:
-        """The joined proposals and the number of each one's source."""
+        """The fused proposals and the index of each one's source."""
         return self._join(image, [one.propose(image, record, ground_truth) for one in self._joined])
 
     def _join(self, image: Image, lists: Sequence[Proposals]) -> SourcedProposals:
         image_size = (image.shape[0], image.shape[1])
-        # As they are stored: then a method and the database that it wrote give the same.
+        # Rounded as in a database, so that a method and the database that it wrote give the same boxes.
         whole = [snapped(SourcedProposals(one, None), image_size).proposals for one in lists]
         return join(whole, duplicate_iou=self.duplicate_iou, max_proposals=self.max_proposals)
 
@@ -134,10 +129,10 @@ class Fused(Proposer):
 
 
 def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Proposer:
-    """A method by its name, with its default settings, or a database by its path.
+    """The proposer for the name of a method, with its default settings, or for the path of a database.
 
-    budget: its max_proposals; None leaves the method's own, and all of a database. weights: multibox's. Raises
-    ValueError for other names.
+    budget: its max_proposals; None keeps a method's default, and all boxes of a database. weights: for multibox.
+    Raises ValueError for other names.
     """
     if name in METHODS:
         settings: dict[str, Any] = {"seed": seed}
@@ -153,9 +148,9 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
 
 
 def join(lists: Sequence[Proposals], *, duplicate_iou: float, max_proposals: int | None) -> SourcedProposals:
-    """The lists by turns (see above), of near-duplicates the better-ranked, the first max_proposals.
+    """The lists in turn (see above), without near-duplicates of better-ranked boxes, the first max_proposals.
 
-    No lists, or empty ones: no proposals.
+    No lists, or only empty ones, give no proposals.
     """
     lengths = [len(one) for one in lists]
     boxes = np.concatenate([np.zeros((0, 4), dtype=np.float32), *(one.boxes for one in lists)])
@@ -168,6 +163,6 @@ def join(lists: Sequence[Proposals], *, duplicate_iou: float, max_proposals: int
 
 
 def _distinct(boxes: Float32Array, duplicate_iou: float) -> Int64Array:
-    """Which of boxes that come best first stay: those that are no duplicates of a better one that stays, in order."""
+    """Indices of the boxes, given best first, that are no duplicate of a better kept box, in order."""
     unlike = best_of_equal(boxes, scores_of_order(len(boxes)))
     return unlike[nms(boxes[unlike], scores_of_order(len(unlike)), duplicate_iou)]

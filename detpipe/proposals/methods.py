@@ -1,4 +1,4 @@
-"""All methods by their names: of the group `proposals` on the command line, and of the sources of a fusion."""
+"""The table of proposal methods, for the group `proposals` of the command line and for the sources of a fusion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHODS: dict[str, str] = {
     "import": "detpipe.proposals.files.imported:ImportedProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
 }
-"""Name -> "module:Class" of a Proposer. A new method is one line here."""
+"""Name -> "module:Class" of a Proposer. A new method needs one line here."""
 
 
 def method(name: str) -> type[Proposer]:
@@ -28,15 +28,15 @@ def method(name: str) -> type[Proposer]:
 
 
 def method_name(description: Mapping[str, Any]) -> str:
-    """The name of the method that `Proposer.describe` described; of a proposer outside this table its class's."""
+    """The method's name in a result of `Proposer.describe`; the class name for a proposer outside the table."""
     described = str(description["method"])
     return next((name for name, path in METHODS.items() if path.partition(":")[2] == described), described)
 
 
 def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
-    """The inverse of `Proposer.describe`, as a manifest holds it; None for a proposer that is not of this table.
+    """The inverse of `Proposer.describe`; None for a proposer outside the table.
 
-    Raises ValueError for settings that the method doesn't have (another version's) or refuses.
+    Raises ValueError for settings that this version of the method doesn't have or doesn't accept.
     """
     name = method_name(description)
     if name not in METHODS:
@@ -44,4 +44,6 @@ def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
     try:
         return method(name)(**{key: value for key, value in description.items() if key != "method"})
     except TypeError as error:
-        raise ValueError(f"{name}: expected the settings of this version of detpipe, got others: {error}") from error
+        raise ValueError(
+            f"{name}: expected the settings of this version of detpipe, got others: {error}; run propose again"
+        ) from error

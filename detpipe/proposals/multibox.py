@@ -1,4 +1,4 @@
-"""MultiBox as a proposer: a trained network's boxes, best first (see heads/multibox/network.py)."""
+"""MultiBox as a proposer: the boxes of a trained network, best first (see heads/multibox/network.py)."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ if TYPE_CHECKING:
 ANY_NUMBER = 1 << 16
 
 KEPT = "multibox"
-"""The folder of a copy of the network, in that of a detector."""
+"""Name of the folder inside a detector's folder that holds a copy of the network."""
 
 
 @dataclass(kw_only=True)
 class MultiBoxProposals(Proposer):
-    """The boxes of a network that `detpipe train-multibox` trained. It runs on a GPU where there is one.
+    """The boxes of a network that `detpipe train-multibox` trained. It runs on a GPU if there is one.
 
-    One image goes through the network at a time, so that its boxes depend on nothing else.
+    The network runs on one image at a time, so that an image's boxes don't depend on other images.
     """
 
     max_proposals: int | None = 200
-    """The best that are kept of an image; null for all."""
+    """Keep this many of the best boxes of each image; null keeps all."""
     weights: str = ""
-    """The folder of the network: multibox/ of a run folder."""
+    """Folder of the trained network: multibox/ in a run folder."""
     nms_iou: float = 0.7
-    """A box that overlaps a better one by more than this is dropped."""
+    """IoU threshold of non-maximum suppression: drop a box that overlaps a better one by more than this."""
     scales: list[int] = field(default_factory=list)
-    """Pixels of the shorter side; of several the boxes are joined; none is the training's largest."""
+    """Lengths of the image's shorter side in pixels. The boxes of several scales are joined. An empty list uses the
+    largest scale of the training."""
     flip: bool = False
-    """Look at the mirrored image, too, and join the boxes."""
+    """Also run on the mirrored image and join the boxes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +57,7 @@ class MultiBoxProposals(Proposer):
         self._network: MultiBoxNetwork | None = None
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
-        """Raise ValueError without a folder, NetworkFolderError where it holds no MultiBox; load the network."""
+        """Load the network. Raise ValueError without a folder, NetworkFolderError if it holds no MultiBox."""
         if not self.weights:
             raise ValueError("multibox: expected the folder of a trained network, got none; give proposals.weights=DIR")
         try:
@@ -68,7 +69,7 @@ class MultiBoxProposals(Proposer):
 
     @property
     def max_threads(self) -> int:
-        """Any number: they share the network."""
+        """Any number: threads share the network."""
         return ANY_NUMBER
 
     def inputs(self) -> Mapping[str, str]:
@@ -78,22 +79,22 @@ class MultiBoxProposals(Proposer):
         return {path.name: file_digest(path).hex() for path in network_files(Path(self.weights))}
 
     def keep(self, folder: Path) -> None:
-        """Copy the network's files into the folder `multibox` of a folder, each whole or not at all.
+        """Copy the network's files into folder/multibox. Each copy is atomic.
 
-        Raises FileNotFoundError, and makes no folder, where one is gone.
+        Raises FileNotFoundError, before the folder is made, if a file is missing.
         """
         from detpipe.proposals.multibox_network import network_files
 
         for path in network_files(Path(self.weights)):
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: expected a file of the network that proposes, found none")
+                raise FileNotFoundError(f"{path}: expected a file of the MultiBox network, found none")
         (folder / KEPT).mkdir(parents=True, exist_ok=True)
         for path in network_files(Path(self.weights)):
             with replaced(folder / KEPT / path.name) as scratch:
                 shutil.copyfile(path, scratch)
 
     def kept_in(self, folder: Path) -> Proposer:
-        """With the network of the folder `multibox` in a folder, where there is one."""
+        """The same proposer with the network of folder/multibox, if there is one."""
         return dataclasses.replace(self, weights=str(folder / KEPT)) if (folder / KEPT).is_dir() else self
 
     def __call__(self, image: Image) -> Proposals:
@@ -109,16 +110,16 @@ class MultiBoxProposals(Proposer):
         return ranked(boxes, scores, (image.shape[0], image.shape[1]), self.max_proposals)
 
     def _loaded(self) -> MultiBoxNetwork:
-        # torch takes seconds to import, and a worker that joins other methods never needs it.
+        # torch takes seconds to import, and a worker that fuses other methods doesn't need it.
         from detpipe.proposals.multibox_network import MultiBoxNetwork
 
-        with self._lock:  # of several threads the first one loads it
+        with self._lock:  # the first of several threads loads it
             if self._network is None:
                 self._network = MultiBoxNetwork(Path(self.weights))
             return self._network
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings alone cross process borders: each process loads the network for itself."""
+        """Only settings are pickled: each process loads the network itself."""
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_network")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""A trained MultiBox at work: the boxes of an image, seen at some sizes, mirrored or not."""
+"""Inference of a trained MultiBox: the boxes of an image at several scales, mirrored or not.
+
+This is a separate file because it imports torch, which `multibox.py`, the settings, must not.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from detpipe.structures import Image, Proposals
 
 
 class MultiBoxNetwork:
-    """The network of a folder, on the GPU where there is one, in bf16 where the hardware computes in it.
+    """The network of a folder, on the GPU if there is one, in bf16 if the hardware supports it.
 
-    Threads may share it. On a CPU each has a core and an image of its own: threads within one image wait for each other
-    at every layer; and an image's boxes are the same bits with any number of them. On a GPU they take turns.
+    Threads may share it. On a CPU each thread computes one image on one core: several cores per image would wait for
+    each other at every layer, and the boxes would depend on the number of threads. On a GPU the threads take turns.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +40,7 @@ class MultiBoxNetwork:
     def propose(
         self, image: Image, scales: Sequence[int], *, flip: bool, count: int, nms_iou: float
     ) -> list[Proposals]:
-        """Of each view of an image its `count` best boxes, in the image's pixels."""
+        """The `count` best boxes of each view (scale and mirroring) of an image, in the image's pixels."""
         image_size = (image.shape[0], image.shape[1])
         found = []
         for side in scales or self._head.scales[-1:]:
@@ -57,11 +60,11 @@ class MultiBoxNetwork:
             with self._turn:
                 yield
             return
-        torch.set_num_threads(1)  # of the calling thread
+        torch.set_num_threads(1)  # for the calling thread
         try:
             yield
         finally:
-            # Not to what was found here: a new thread starts with the last number that any asked for, perhaps 1.
+            # Not the number from before: a new thread starts with the last number that any thread set, perhaps 1.
             torch.set_num_threads(self._threads)
 
     def _scaling(self, image_size: tuple[int, int], side: int, mirrored: bool) -> Scaling:
@@ -69,5 +72,5 @@ class MultiBoxNetwork:
 
 
 def network_files(folder: Path) -> list[Path]:
-    """What the network is made of."""
+    """The files of the network in a folder."""
     return [folder / WEIGHTS, folder / DESCRIPTION]

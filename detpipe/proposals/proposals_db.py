@@ -1,4 +1,4 @@
-"""proposals.lmdb: one ProposalRecord (storage/messages.proto) an image, under the key "split/image id"."""
+"""proposals.lmdb: one ProposalRecord (storage/messages.proto) per image, with the key "split/image id"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.proposals.box_columns import from_columns, scale_of, snapped, to_columns
@@ -23,15 +22,15 @@ from detpipe.structures import GroundTruth, ImageId, ImageRecord, Proposals
 
 
 class CorruptRecordError(ValueError):
-    """A record whose bytes are not those that were written."""
+    """A record is damaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredProposals:
     """A record: the proposals, the (height, width) of the decoded image, and the BLAKE2b-128 of its file.
 
-    sources: (N,) uint8, which of the lists that were joined each box came from (their names are in the manifest's
-    settings); None where no lists were joined.
+    sources: (N,) uint8, the index of each box's source in a fusion (their names are in the manifest's settings); None
+    without a fusion.
     """
 
     proposals: Proposals
@@ -42,13 +41,13 @@ class StoredProposals:
 
 @dataclass(frozen=True)
 class BadImage:
-    """Why an image has no proposals: its file, or what was imported for it, can't be used."""
+    """Why an image has no proposals: its file, or its imported boxes, can't be used."""
 
     reason: str
 
 
 class ProposeTask(NamedTuple):
-    """What a worker needs for one image."""
+    """The input of a worker for one image."""
 
     proposer: Proposer
     record: ImageRecord
@@ -60,15 +59,15 @@ class ProposeTask(NamedTuple):
 
 
 def propose_task(task: ProposeTask) -> bytes | BadImage:
-    """`propose_image` of a task. It stands here, and not with the command, so that workers don't import torch."""
+    """`propose_image` for a task. It is here and not in the command, so that workers don't import torch."""
     return propose_image(task.proposer, task.record, task.ground_truth)
 
 
 def propose_image(proposer: Proposer, record: ImageRecord, ground_truth: GroundTruth | None) -> bytes | BadImage:
-    """All of a worker's work: read the image, propose, and give the bytes of its ProposalRecord.
+    """Read the image, compute its proposals and return the bytes of its ProposalRecord.
 
-    An image that can't be read, or whose imported boxes are missing or wrong, gives a BadImage; other errors are those
-    of the settings, and are raised.
+    An image that can't be read, or whose imported boxes are missing or wrong, gives a BadImage. Other errors, which
+    come from the settings, are raised.
     """
     try:
         image = read_image(record.path)
@@ -86,9 +85,9 @@ def propose_image(proposer: Proposer, record: ImageRecord, ground_truth: GroundT
 
 
 def serialize_proposals(stored: StoredProposals) -> bytes:
-    """The bytes of a ProposalRecord; the same for the same proposals.
+    """The bytes of a ProposalRecord. Equal proposals give equal bytes.
 
-    Raises ValueError for boxes that would not be read back as they are: `box_columns.snapped` makes them so.
+    Raises ValueError for boxes that rounding would change; `box_columns.snapped` rounds them first.
     """
     x1s, y1s, x2s, y2s = to_columns(stored.proposals.boxes, stored.image_size)
     message = ProposalRecord(
@@ -108,21 +107,18 @@ def serialize_proposals(stored: StoredProposals) -> bytes:
 
 
 def parse_proposals(data: bytes, name: str = "proposal record") -> StoredProposals:
-    """The inverse of `serialize_proposals`. name: of the record, for the error.
+    """The inverse of `serialize_proposals`. name: the record's name, for errors.
 
-    Raises CorruptRecordError unless checksum, lengths, order and coordinates are those of proposals in their image.
+    Raises CorruptRecordError for a wrong checksum or length, unsorted scores, or boxes outside the image.
     """
     message = ProposalRecord()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
         raise _corrupt(name, f"no protobuf message ({error})") from error
-    unknown = UnknownFieldSet(message)
-    if any(unknown[place].field_number == _OLD_BOXES for place in range(len(unknown))):
-        raise _corrupt(name, "boxes as float32, the form of an older detpipe")
     _check_lengths(message, name)
     if _crc(message) != message.crc:
-        raise _corrupt(name, "another checksum")
+        raise _corrupt(name, "a wrong checksum")
     image_size = (message.height, message.width)
     if min(image_size) < 1 or message.scale != scale_of(image_size):
         raise _corrupt(name, f"boxes at scale {message.scale} in an image of height and width {image_size}")
@@ -137,34 +133,29 @@ def parse_proposals(data: bytes, name: str = "proposal record") -> StoredProposa
     return StoredProposals(proposals, image_size, message.image_digest, sources)
 
 
-_OLD_BOXES = 3
-"""The field of the boxes in databases of the first form."""
-
-
 def _check_lengths(message: ProposalRecord, name: str) -> None:
+    count = len(message.scores) // 4
+    n_sources = count if message.HasField("sources") else 0
+    lengths = [len(part) for part in _parts(message)]
+    if lengths != [*[2 * count] * 4, 4 * count, n_sources, 16]:
+        found = ", ".join(map(str, lengths))
+        raise _corrupt(name, f"four columns, scores, sources and digest of {found} bytes")
+
+
+def _parts(message: ProposalRecord) -> tuple[bytes, ...]:
     columns = (message.x1s, message.y1s, message.x2s, message.y2s)
-    count, rest = divmod(len(message.scores), 4)
-    sources_fit = not message.HasField("sources") or len(message.sources) == count
-    if (
-        rest
-        or any(len(column) != 2 * count for column in columns)
-        or not sources_fit
-        or len(message.image_digest) != 16
-    ):
-        parts = (*columns, message.scores, message.sources, message.image_digest)
-        lengths = ", ".join(str(len(part)) for part in parts)
-        raise _corrupt(name, f"four columns, scores, sources and digest of {lengths} bytes")
+    return (*columns, message.scores, message.sources, message.image_digest)
 
 
 class ProposalsWriter:
-    """Writes records; an existing database is continued. What was committed survives a kill."""
+    """Writes records, and adds to an existing database. Committed records survive a kill."""
 
     def __init__(self, path: Path) -> None:
-        # Few records a transaction: a record is a second of work, and what is not committed is lost.
+        # Few records per transaction: a record takes a second to compute, and uncommitted records are lost.
         self._writer = LmdbWriter(path, transaction=8)
 
     def put(self, split: str, image_id: ImageId, record: bytes) -> None:
-        """Store the bytes that `propose_image` or `serialize_proposals` gave."""
+        """Store the bytes that `propose_image` or `serialize_proposals` returned."""
         self._writer.put(_key(split, image_id), record)
 
     def __contains__(self, split_and_id: tuple[str, ImageId]) -> bool:
@@ -183,23 +174,23 @@ class ProposalsWriter:
         self._writer.__exit__(kind, error, trace)
 
 
-def find_database(place: str | Path) -> Path:
-    """The proposals.lmdb that a person means: itself, or the run folder that it stands in.
+def find_database(folder: str | Path) -> Path:
+    """The proposals.lmdb at a path: the path itself, or the proposals.lmdb in a run folder.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError if there is none.
     """
-    for path in (Path(place), Path(place) / "proposals.lmdb"):
+    for path in (Path(folder), Path(folder) / "proposals.lmdb"):
         if (path / "data.mdb").is_file():
             return path
     raise FileNotFoundError(
-        f"{place}: expected a proposals.lmdb or a run folder with one, got neither; run propose first"
+        f"{folder}: expected a proposals.lmdb or a run folder with one, got neither; run propose first"
     )
 
 
 class ProposalsReader:
     """Reads records. Picklable; opens the database on its first use in each process.
 
-    Raises storage's DatabaseError where there is no database.
+    Raises storage's DatabaseError if there is no database.
     """
 
     def __init__(self, path: Path) -> None:
@@ -207,16 +198,16 @@ class ProposalsReader:
         self._reader = LmdbReader(path)
 
     def read(self, split: str, image_id: ImageId) -> StoredProposals:
-        """The proposals of an image. Raises KeyError where there are none, CorruptRecordError for broken bytes."""
+        """The proposals of an image. Raises KeyError if there are none, CorruptRecordError for a damaged record."""
         key = _key(split, image_id)
         return parse_proposals(self._reader.get(key), f"{self._reader.path}, record {key!r}")
 
     def raw(self, split: str, image_id: ImageId) -> bytes:
-        """The bytes of an image's record, not looked at. Raises KeyError where there are none."""
+        """The bytes of an image's record, unchecked. Raises KeyError if there are none."""
         return self._reader.get(_key(split, image_id))
 
     def records(self) -> Iterator[tuple[str, bytes]]:
-        """Every record as it is, in the order of the keys: ("split/image id", bytes), to be given to `parse_proposals`.
+        """All records, unparsed, in the order of the keys: ("split/image id", bytes for `parse_proposals`).
 
         A long image id ends in a digest, see `_key`.
         """
@@ -230,21 +221,19 @@ class ProposalsReader:
         return len(self._reader)
 
     def close(self) -> None:
-        """Give the database back; a later read opens it again."""
+        """Close the database; a later read opens it again."""
         self._reader.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _key(split: str, image_id: ImageId) -> bytes:
-    """The key of an image; a name too long for LMDB ends in the digest of all of it."""
-    # A file name that is no UTF-8 gives its own bytes, as the file system has them.
+    """The key of an image. A name too long for LMDB is cut and ends in a digest of the whole name."""
+    # A file name that is not valid UTF-8 keeps its bytes in the file system.
     name = f"{split}/{image_id}".encode("utf-8", "surrogateescape")
     if len(name) <= MAX_KEY:
         return name
@@ -253,8 +242,8 @@ def _key(split: str, image_id: ImageId) -> bytes:
 
 
 def _crc(message: ProposalRecord) -> int:
-    """Of all other fields. The numbers stand in front as text, each column's length among them."""
-    parts = (message.x1s, message.y1s, message.x2s, message.y2s, message.scores, message.sources, message.image_digest)
+    """The checksum of all other fields. The numbers and the lengths of the columns come first, as text."""
+    parts = _parts(message)
     numbers = (message.height, message.width, message.scale, message.HasField("sources"), *map(len, parts))
     crc = zlib.crc32(" ".join(str(int(number)) for number in numbers).encode())
     for part in parts:
@@ -264,6 +253,5 @@ def _crc(message: ProposalRecord) -> int:
 
 def _corrupt(name: str, found: str) -> CorruptRecordError:
     return CorruptRecordError(
-        f"{name}: expected the proposals of an image as they were written, got {found}; "
-        "run `detpipe propose` again with overwrite=true"
+        f"{name}: expected an intact record of proposals, got {found}; run `detpipe propose` again with overwrite=true"
     )

@@ -48,11 +48,11 @@ def test_no_pixels(folder: Path) -> None:
         proposer(folder)(IMAGE[:0])
 
 
-@pytest.mark.parametrize(("count", "wanted"), [(7, 7), (None, 160)])
-def test_how_many_are_kept(count: int | None, wanted: int, folder: Path) -> None:
+@pytest.mark.parametrize(("count", "at_most"), [(7, 7), (None, 160)])
+def test_how_many_are_kept(count: int | None, at_most: int, folder: Path) -> None:
     """64 x 85 is padded to 64 x 128: 8 x 16 cells and 4 x 8, of which some look at the padding only."""
     found = proposer(folder, max_proposals=count, nms_iou=1)(IMAGE)
-    assert len(found) <= wanted
+    assert len(found) <= at_most
     assert len(found) == 7 or count is None
     assert len(found) > 100 or count is not None
 

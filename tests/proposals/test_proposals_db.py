@@ -133,11 +133,6 @@ def sealed(**fields: object) -> bytes:
     return message.SerializeToString()
 
 
-def old_form() -> bytes:
-    """A record of the first form: boxes as float32 in field 3."""
-    return b"\x08\x0a\x10\x14\x1a\x10" + np.array([[0, 0, 1, 1]], "<f4").tobytes() + b"\x22\x04" + bytes(4)
-
-
 def units(*values: int) -> bytes:
     return np.array(values, "<u2").tobytes()
 
@@ -147,7 +142,6 @@ def units(*values: int) -> bytes:
     [
         (b"\xff\xff\xff", "no protobuf"),
         (b"", "0, 0, 0, 0, 0, 0, 0 bytes"),
-        (old_form(), "float32, the form of an older detpipe"),
         (changed(x1s=b"abc"), "bytes"),
         (changed(y2s=b""), "bytes"),
         (changed(scores=b""), "bytes"),

@@ -1,4 +1,4 @@
-"""What a file of foreign proposals holds, before it is matched with images."""
+"""The content of a proposal file of another program, before it is matched with images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from detpipe.structures import Float32Array
 
 
 class ProposalFileError(ValueError):
-    """A file that holds no proposals in a form that is understood."""
+    """A file that doesn't hold proposals in a supported format."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredBoxes:
-    """The boxes of one image as its file has them.
+    """The boxes of one image as stored in the file.
 
-    boxes: (N, 4) float32, x1 y1 x2 y2 half-open; or, where `is_mat`, one of the two forms of `rcnn_mat`, which only the
-    image's size can tell apart. scores: (N,) float32, or None where the order is all there is, best first.
+    boxes: (N, 4) float32, x1 y1 x2 y2 half-open; with `is_mat`, in one of the two forms of `rcnn_mat`, which only the
+    image's size distinguishes. scores: (N,) float32, or None if the boxes are only ordered, best first.
     """
 
     boxes: Float32Array
@@ -32,9 +32,9 @@ class StoredBoxes:
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """The boxes of a file by image. Key: the image's name in the file, or, where `nameless`, its number from 0.
+    """The boxes of a file by image. Key: the image's name in the file or, if `nameless`, its index from 0.
 
-    by_id: names are ids of images (COCO's integers), to be preferred to the names of files where both are there.
+    by_id: the keys are image ids (COCO's integers); match ids before file names.
     """
 
     source: Path
@@ -44,7 +44,7 @@ class BoxTable:
 
     @functools.cached_property
     def by_short_name(self) -> Mapping[str, str]:
-        """From "file.jpg" and "file" to the key "folder/file.jpg", where only one is meant."""
+        """From "file.jpg" and "file" to the key "folder/file.jpg", without ambiguous names."""
         short: dict[str, str | None] = {}
         for key in self.boxes:
             pure = PurePosixPath(key)
@@ -54,9 +54,9 @@ class BoxTable:
 
 
 def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, is_mat: bool = False) -> StoredBoxes:
-    """Check and convert what a file holds for an image: (N, 4) numbers, or (N, 5) with a column of scores.
+    """Check and convert the boxes of an image: (N, 4) numbers, or (N, 5) with a column of scores.
 
-    An empty array of any shape is no boxes. Raises ProposalFileError.
+    An empty array of any shape means no boxes. Raises ProposalFileError.
     """
     array = _numbers(source, name, boxes, "boxes")
     if not array.size:
@@ -67,7 +67,9 @@ def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, 
         array, scores = array[:, :4], array[:, 4]
     column = None if scores is None else _numbers(source, name, scores, "scores").reshape(-1).astype(np.float32)
     if column is not None and len(column) != len(array):
-        raise ProposalFileError(f"{source}: image {name}: expected a score a box, got {len(column)} of {len(array)}")
+        raise ProposalFileError(
+            f"{source}: image {name}: expected one score per box, got {len(column)} scores of {len(array)} boxes"
+        )
     with np.errstate(over="ignore"):
         stored = StoredBoxes(array[:, :4].astype(np.float32), column, is_mat)
     if not np.isfinite(stored.boxes).all() or (column is not None and np.isnan(column).any()):

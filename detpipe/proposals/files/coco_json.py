@@ -1,4 +1,4 @@
-"""Proposals as a COCO result file: read from the boxes of any detector, their classes forgotten; and written."""
+"""Reads proposals from a COCO result file of any detector (the classes are ignored), and writes them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from detpipe.structures import ImageRecord, Proposals
 
 
 def read_coco_results(path: Path) -> BoxTable:
-    """The boxes of a list [{"image_id", "bbox": [x, y, width, height], "score"}, ...] by image, in any order.
+    """The boxes by image of a list [{"image_id", "bbox": [x, y, width, height], "score"}, ...] in any order.
 
-    Raises ProposalFileError for another content.
+    Raises ProposalFileError for other content.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -46,15 +46,15 @@ def _is_result(result: Any) -> bool:
 
 
 def write_coco_results(path: Path, images: Iterable[tuple[ImageRecord, Proposals]], category_id: int) -> None:
-    """Write the boxes of all images, one line a box, best first; numbers in full, so that they are read as they were.
+    """Write the boxes of all images, one line per box, best first, with all digits so that reading is exact.
 
-    category_id: of every box; COCO's own evaluation, with useCats = 0, passes over those of categories that it doesn't
-    know. An image without boxes leaves no trace in this form.
+    category_id: for every box; COCO's own evaluation, with useCats = 0, ignores boxes of unknown categories. An image
+    without boxes does not appear in this format.
     """
     separator = "["
     with path.open("w", encoding="utf-8") as file:
         for record, proposals in images:
-            # float64, in which the difference of two float32 of an image's size is exact.
+            # In float64 the difference of two float32 coordinates is exact.
             boxes = proposals.boxes.astype(float)
             boxes[:, 2:] -= boxes[:, :2]
             for box, score in zip(boxes.tolist(), proposals.scores.tolist(), strict=True):

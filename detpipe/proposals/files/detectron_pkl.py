@@ -1,4 +1,4 @@
-"""Pickled proposals of Detectron, Detectron2 and MMDetection: read, and made to be written."""
+"""Pickled proposals of Detectron, Detectron2 and MMDetection: reading, and content for writing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from detpipe.structures import Float32Array, ImageRecord, Proposals
 
 
 def read_pickle(path: Path) -> BoxTable:
-    """The boxes of a .pkl file, in one of these forms:
+    """The boxes of a .pkl file in one of these formats:
 
     - Detectron2 (data/build.py, load_proposals_into_dataset): {"ids", "boxes", "objectness_logits", "bbox_mode"};
-      Detectron's older names "indexes" and "scores" are taken, too. Boxes are x1 y1 x2 y2, or x y width height where
-      bbox_mode says so.
+      Detectron's older names "indexes" and "scores" are also accepted. Boxes are x1 y1 x2 y2, or x y width height if
+      bbox_mode is 1.
     - MMDetection 3 (DumpProposals): {"folder/file.jpg": InstanceData or dict of "bboxes" and "scores", or (N, 5)}.
-    - MMDetection 2: a list of (N, 5) or (N, 4) arrays, one an image, in the order of the data set.
+    - MMDetection 2: a list of (N, 5) or (N, 4) arrays, one per image, in the order of the data set.
 
-    Raises UnsafePickleError for a pickle that wants to run anything, ProposalFileError for another content.
+    Raises UnsafePickleError for a pickle that would run code, ProposalFileError for other content.
     """
     content = load_numbers(path)
     if isinstance(content, list):
@@ -34,8 +34,7 @@ def read_pickle(path: Path) -> BoxTable:
         return BoxTable(path, {name: _mmdetection(path, name, one) for name, one in content.items()})
     raise ProposalFileError(
         f"{path}: expected proposals of Detectron2 (a dict with ids, boxes, objectness_logits) or MMDetection (a "
-        "list of "
-        f"arrays, or a dict from file names), got a {type(content).__name__}"
+        f"list of arrays, or a dict from file names), got a {type(content).__name__}"
     )
 
 
@@ -79,10 +78,10 @@ def _length(value: Any) -> str:
 
 
 def to_detectron2(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str, Any]:
-    """What Detectron2's load_proposals_into_dataset takes, images in the order of their ids; every image must be there.
+    """The content for Detectron2's load_proposals_into_dataset, images sorted by id. It needs every image.
 
-    It sorts by `argsort()[::-1]`, which turns ties around: so of equal scores each is made the next smaller float32 to
-    the one before. Scores are no logits; Detectron2 uses their order only.
+    Detectron2 sorts by `argsort()[::-1]`, which reverses ties, so equal scores are lowered to successive float32
+    values. The scores are not logits; Detectron2 uses only their order.
     """
     sorted_images = sorted(images, key=lambda one: _by_number(one[0]))
     return {
@@ -94,23 +93,23 @@ def to_detectron2(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str, 
 
 
 def to_mmdetection(images: Iterable[tuple[ImageRecord, Proposals]]) -> dict[str, dict[str, Float32Array]]:
-    """What MMDetection 3's BaseDetDataset.load_proposals takes: from "folder/file.jpg"; every image must be there.
+    """The content for MMDetection 3's BaseDetDataset.load_proposals, by "folder/file.jpg". It needs every image.
 
-    Raises ValueError where two images have the same name in folders of the same name.
+    Raises ValueError if two images have the same file and folder name.
     """
     table: dict[str, dict[str, Float32Array]] = {}
     for record, proposals in images:
         name = "/".join(record.path.parts[-2:])
         if name in table:
             raise ValueError(
-                f"mmdetection: expected one image of each folder and name, got {name} twice; use mmdetection2"
+                f"mmdetection: expected different folders or file names, got {name} twice; use mmdetection2"
             )
         table[name] = {"bboxes": proposals.boxes, "scores": proposals.scores}
     return table
 
 
 def to_mmdetection2(images: Iterable[tuple[ImageRecord, Proposals]]) -> list[Float32Array]:
-    """What MMDetection 2's CustomDataset.load_proposals takes: (N, 5) with the score last, in the data set's order."""
+    """The content for MMDetection 2's CustomDataset.load_proposals: (N, 5), the score last, in the data set's order."""
     return [np.concatenate([one.boxes, one.scores[:, None]], axis=1) for _, one in images]
 
 
@@ -120,10 +119,10 @@ def _by_number(record: ImageRecord) -> tuple[int, str]:
 
 
 def _strictly_falling(scores: Float32Array) -> Float32Array:
-    """Scores that fall from each to the next; those that do so already are not touched."""
+    """The scores lowered where needed so that they strictly decrease."""
     if (scores[1:] < scores[:-1]).all():
         return scores
     falling = scores.copy()
-    for place in range(1, len(falling)):
-        falling[place] = min(falling[place], np.nextafter(falling[place - 1], np.float32(-np.inf)))
+    for i in range(1, len(falling)):
+        falling[i] = min(falling[i], np.nextafter(falling[i - 1], np.float32(-np.inf)))
     return falling

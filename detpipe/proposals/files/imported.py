@@ -1,4 +1,4 @@
-"""Proposals that another program made, matched with the images of the data set."""
+"""Proposals from files of other programs, matched with the images of the data set."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ logger = logging.getLogger(__name__)
 class ImportedProposals(Proposer):
     """Boxes from files: R-CNN's and Fast R-CNN's .mat, Detectron2's and MMDetection's .pkl, COCO results as .json.
 
-    Images are matched by id, "folder/file.jpg", file name or stem. Boxes without scores keep their order. Parts of
-    boxes outside the image are cut off. Call `check` with the data sets first: it tells apart the two forms of .mat
-    from all images, matches MMDetection's nameless lists, and refuses names that mean two images; none of it can be
-    done from one image.
+    Images are matched by id, "folder/file.jpg", file name or stem. Boxes without scores keep their order. Boxes are
+    clipped to the image. Call `check` with the data sets first: it finds the form of .mat files, matches MMDetection's
+    nameless lists and rejects names that match two images. This needs all images.
     """
 
     path: str = ""
-    """A file; a pattern (`voc_2007_*.mat`) for several, each with other images; or a folder with a .mat an image,
-    `000004_boxes.mat` or `000004.mat`, of which one at a time is in memory."""
+    """A file; a pattern (`voc_2007_*.mat`) for several files with different images; or a folder with one .mat file per
+    image (`000004_boxes.mat` or `000004.mat`), which are read one at a time."""
     form: MatForm = MatForm.auto
-    """Of .mat files: rcnn is [y1 x1 y2 x2] from 1, fast_rcnn is [x1 y1 x2 y2] from 0; auto reads it from the data."""
+    """Box format of .mat files: rcnn is [y1 x1 y2 x2] counted from 1, fast_rcnn is [x1 y1 x2 y2] counted from 0; auto
+    detects it from the image sizes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.form = MatForm(self.form)
-        # Found by `check`; they travel to the workers, while each worker reads the files itself.
+        # Set by `check` and pickled to the workers; each worker reads the files itself.
         self._found_form: MatForm | None = None if self.form is MatForm.auto else self.form
-        # By file and id: COCO files that count from 0 each have the same ids for other images.
+        # By file and id: the ids of two COCO files may be the same for different images.
         self._numbers: dict[tuple[Path, ImageId], tuple[Path, str]] = {}
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:
-        """Read the files, match them with the images, find the form of .mat files, and say it in the log.
+        """Read the files, match them with the images, and detect and log the form of .mat files.
 
-        Raises FileNotFoundError, ProposalFileError or UnsafePickleError for the files, and ImportedBoxesError where a
-        data set has no image with boxes, or where images of two data sets would get the same boxes. Some images without
-        boxes are a warning, and an error each when asked for.
+        Raises FileNotFoundError, ProposalFileError or UnsafePickleError for the files, and ImportedBoxesError if a
+        data set has no image with boxes, or if images of two data sets would get the same boxes. If some images have
+        no boxes, it logs a warning; `propose` then raises for each of them.
         """
         sources = _sources(self.path)
         if not isinstance(sources, Path):
@@ -59,7 +59,7 @@ class ImportedProposals(Proposer):
             for table in _tables(sources):
                 if table.nameless and datasets:
                     self._number(table, datasets)
-        self._check_told_apart(datasets)
+        self._check_unambiguous(datasets)
         for dataset in datasets:
             self._check_images(dataset)
         if datasets and self.form is MatForm.auto:
@@ -67,15 +67,15 @@ class ImportedProposals(Proposer):
 
     @property
     def from_pixels(self) -> bool:
-        """False: the boxes are those of known images."""
+        """False: only the images in the files have boxes."""
         return False
 
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
-        """Raises ValueError: pixels don't tell which image this is."""
+        """Raises ValueError: pixels don't identify the image."""
         raise ValueError("import: expected an image of a data set, with its id and file, got pixels alone")
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
-        """The imported boxes of an image. Raises ImportedBoxesError where they are missing or can't be its boxes."""
+        """The imported boxes of an image. Raises ImportedBoxesError if they are missing or don't fit the image."""
         image_size = (image.shape[0], image.shape[1])
         stored = self._find(record)
         if stored is None:
@@ -105,7 +105,7 @@ class ImportedProposals(Proposer):
         return to_boxes(stored.boxes, form)
 
     def _find(self, record: ImageRecord) -> StoredBoxes | None:
-        """The boxes of an image, None where no file has any; an image with none in a file has zero."""
+        """The boxes of an image; None if no file lists it. A listed image may have zero boxes."""
         sources = _sources(self.path)
         if isinstance(sources, Path):
             return _of_folder(sources, record)
@@ -115,7 +115,7 @@ class ImportedProposals(Proposer):
         return found[0] if found else None
 
     def _key_in(self, table: BoxTable, record: ImageRecord) -> str | None:
-        """The key of an image's boxes in a table, None where it has none."""
+        """The key of an image's boxes in a table; None if it has none."""
         if table.nameless:
             source, number = self._numbers.get((record.path, record.image_id), (None, None))
             return number if source == table.source else None
@@ -125,8 +125,8 @@ class ImportedProposals(Proposer):
                 return name
         return next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
 
-    def _places(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
-        """Where an image's boxes stand: each file, and the key in it."""
+    def _locations(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
+        """The file and the key of an image's boxes in each file that has some."""
         sources = _sources(self.path)
         if isinstance(sources, Path):
             file = _file_of(sources, record)
@@ -138,18 +138,18 @@ class ImportedProposals(Proposer):
             if key is not None:
                 yield table.source, key
 
-    def _check_told_apart(self, datasets: Sequence[Dataset]) -> None:
-        """Raise ImportedBoxesError where different images of two data sets have the same boxes.
+    def _check_unambiguous(self, datasets: Sequence[Dataset]) -> None:
+        """Raise ImportedBoxesError if different images of two data sets match the same boxes.
 
-        One file in two data sets is one image: its boxes are right in both.
+        One file in two data sets is the same image and may match the same boxes.
         """
         seen: dict[tuple[Path, str], ImageRecord] = {}
         for dataset in datasets:
-            own = [(place, record) for record in dataset.records for place in self._places(record)]
-            for place, record in own:
-                other = seen.get(place)
+            own = [(location, record) for record in dataset.records for location in self._locations(record)]
+            for location, record in own:
+                other = seen.get(location)
                 if other is not None and other.path != record.path and other.path.resolve() != record.path.resolve():
-                    source, key = place
+                    source, key = location
                     raise ImportedBoxesError(
                         f"{source}: expected boxes that belong to one image, got {key!r}, which means two of different "
                         f"splits: {other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
@@ -159,13 +159,13 @@ class ImportedProposals(Proposer):
             seen.update(own)
 
     def _number(self, table: BoxTable, datasets: Sequence[Dataset]) -> None:
-        """Match a list without names with the one data set of its length, in order."""
+        """Match a list without names with the only data set of the same length, in order."""
         fitting = [dataset for dataset in datasets if len(dataset) == len(table.boxes)]
         if len(fitting) != 1:
             lengths = ", ".join(f"{dataset.name} has {len(dataset)}" for dataset in datasets)
             raise ProposalFileError(
-                f"{table.source}: a list of {len(table.boxes)} images without names fits the one data set with as many "
-                f"images, but {lengths}; save it as a dict from file names"
+                f"{table.source}: a list of {len(table.boxes)} images without names needs exactly one data set with as "
+                f"many images, but {lengths}; save it as a dict from file names"
             )
         for number, record in enumerate(fitting[0].records):
             self._numbers[record.path, record.image_id] = (table.source, str(number))
@@ -175,7 +175,7 @@ class ImportedProposals(Proposer):
         if missing and len(missing) == len(dataset):
             raise ImportedBoxesError(
                 f"{self.path}: expected boxes of the images of {dataset.name}, got none of them (the first is "
-                f"{missing[0].image_id}, {missing[0].path.name}); is it the file of another data set or list?"
+                f"{missing[0].image_id}, {missing[0].path.name}); is this file for another data set?"
             )
         if missing:
             names = ", ".join(str(record.image_id) for record in missing[:3])
@@ -196,29 +196,31 @@ class ImportedProposals(Proposer):
             return
         self._found_form = find_form((one for some in ([first], images) for one in some), self.path)
         columns = "[y1 x1 y2 x2] from 1" if self._found_form is MatForm.rcnn else "[x1 y1 x2 y2] from 0"
-        logger.info("%s: read as %s, %s, by the sizes of the images", self.path, self._found_form.value, columns)
+        logger.info(
+            "%s: box format %s, %s, detected from the sizes of the images", self.path, self._found_form.value, columns
+        )
 
 
 def _sources(path: str) -> Path | tuple[Path, ...]:
-    """A folder, or the files that the path means. Raises FileNotFoundError."""
+    """A folder, or the files that match the path. Raises FileNotFoundError."""
     if not path:
         raise FileNotFoundError("import: expected a file or folder of proposals, got none; give proposals.path=FILE")
     if Path(path).is_dir():
         return Path(path)
     files = [Path(path)] if Path(path).is_file() else sorted(Path(path).parent.glob(Path(path).name))
     if not files:
-        raise FileNotFoundError(f"{path}: expected a file or folder of proposals, there is none; mend proposals.path")
+        raise FileNotFoundError(f"{path}: expected a file or folder of proposals, found none; correct proposals.path")
     return tuple(files)
 
 
 def _tables(files: tuple[Path, ...]) -> list[BoxTable]:
-    # The time of change is a part of the key: a file that was written anew is read anew.
+    # The modification time is a part of the key, so that a changed file is read again.
     return _read_tables(tuple((file, file.stat().st_mtime_ns) for file in files))
 
 
 @functools.lru_cache(maxsize=1)
 def _read_tables(files: tuple[tuple[Path, int], ...]) -> list[BoxTable]:
-    """The content of whole files, read once a process."""
+    """The content of the files, read once per process."""
     return [_read(file) for file, _ in files]
 
 
@@ -233,7 +235,7 @@ def _read(file: Path) -> BoxTable:
 
 
 def _file_of(folder: Path, record: ImageRecord) -> Path | None:
-    """The .mat file of an image in a folder of them, None where it has none."""
+    """The .mat file of an image in a folder; None if it has none."""
     files = (
         folder / f"{name}{suffix}"
         for name in (record.path.stem, str(record.image_id))
@@ -243,7 +245,7 @@ def _file_of(folder: Path, record: ImageRecord) -> Path | None:
 
 
 def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
-    """The boxes of an image from its own .mat file."""
+    """The boxes of an image from its .mat file; None if it has none."""
     file = _file_of(folder, record)
     if file is None:
         return None
@@ -254,12 +256,12 @@ def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
 
 
 def _check_inside(boxes: Float32Array, image_size: tuple[int, int], where: str) -> None:
-    """Raise ImportedBoxesError where a box with an area has no part inside the image."""
+    """Raise ImportedBoxesError if a non-empty box lies outside the image."""
     inside = clip(boxes, image_size)
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     outside = has_area & (inside[:, 2:] <= inside[:, :2]).any(axis=1)
     if outside.any():
         raise ImportedBoxesError(
             f"{where} of height and width {image_size}: box {boxes[np.argmax(outside)].tolist()} lies outside; "
-            "are the boxes those of the image in its full size?"
+            "were the boxes made for another size of this image?"
         )

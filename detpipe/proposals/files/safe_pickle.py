@@ -1,7 +1,7 @@
-"""Pickles of numbers from strangers, read without running anything of theirs.
+"""Reads pickles of numbers from untrusted sources without running their code, and writes portable ones.
 
-A pickle can name any function and have it called. Here a name is only looked up in a short list, and what stands there
-are stand-ins of this file: no numpy function sees the pickle's data before it was checked.
+A pickle can name any function and have it called. Here, names are only looked up in a short list of classes of this
+file, so that no numpy function gets data of the pickle before it is checked.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import numpy as np
 
 
 class UnsafePickleError(ValueError):
-    """A pickle that wants more than containers, numbers and arrays, or that is no whole pickle."""
+    """A pickle that contains more than containers, numbers and arrays, or that is damaged."""
 
 
 def load_numbers(path: Path) -> Any:
-    """What a pickle holds: dicts, lists, tuples, sets, strings, numbers, None, and numpy arrays of numbers.
+    """The content of a pickle of dicts, lists, tuples, sets, strings, numbers, None, and numpy arrays of numbers.
 
-    Detectron2's BoxMode comes as an int, MMEngine's InstanceData as a dict. Strings of Python 2 are read as Latin-1.
-    Raises FileNotFoundError, or UnsafePickleError, which names the class that was wanted, for anything else.
+    Detectron2's BoxMode becomes an int, MMEngine's InstanceData a dict. Strings of Python 2 are read as Latin-1.
+    Raises FileNotFoundError, or UnsafePickleError with the name of the class for any other content.
     """
     with path.open("rb") as file:
         try:
-            return _plain(_NumbersUnpickler(file, encoding="latin1").load())
+            return _plain(_NumbersUnpickler(file, encoding="latin1").load(), 0, {})
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: {error}") from error
         except _NO_PICKLE as error:
             raise UnsafePickleError(f"{path}: expected a pickle of numbers, got a broken one: {error}") from error
 
 
-# What the unpickler raises for bytes that are no pickle, or stop before its end.
+# The unpickler raises these for bytes that are not a pickle, or are truncated.
 _NO_PICKLE = (
     pickle.UnpicklingError,
     EOFError,
@@ -73,14 +73,14 @@ class _NumbersPickler(pickle.Pickler):
 
 
 class _StandIn:
-    """The base of what may be called. Each takes its state itself, so that no attribute of a class can be replaced."""
+    """Base of the allowed classes. Each sets its state itself, so that a pickle can't replace attributes."""
 
     def __setstate__(self, state: Any) -> None:
         raise UnsafePickleError(f"expected no state for {type(self).__name__}, got {state!r:.40}")
 
 
 class _Dtype(_StandIn):
-    """numpy.dtype: a plain type of number, or object for an array of arrays."""
+    """numpy.dtype: a number type, or object for an array of arrays."""
 
     def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:  # noqa: ARG002
         if not isinstance(name, str) or name.lstrip("<>=|") not in _NUMBER_TYPES:
@@ -88,7 +88,7 @@ class _Dtype(_StandIn):
         self.name, self.order = name.lstrip("<>=|"), "="
 
     def __setstate__(self, state: Any) -> None:
-        # (version, byte order, ...); the rest is for structures, strings and dates.
+        # (version, byte order, ...); the rest describes structures, strings and dates.
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
             raise UnsafePickleError(f"expected the state of a number's dtype, got {state!r:.60}")
         self.order = state[1]
@@ -103,7 +103,7 @@ _NUMBER_TYPES = frozenset(
 
 
 class _Array(_StandIn):
-    """numpy.ndarray: made empty by numpy's _reconstruct, then given its state."""
+    """numpy.ndarray: created empty by numpy's _reconstruct, then filled from its state."""
 
     def __init__(self, *_: Any) -> None:
         self.value: Any = []
@@ -121,33 +121,26 @@ class _Array(_StandIn):
 
 
 class _Buffer(_StandIn):
-    """numpy's _frombuffer, of pickle's protocol 5."""
+    """numpy's _frombuffer, used by pickle protocol 5."""
 
     def __init__(self, data: Any, dtype: Any, shape: Any, order: Any = "C") -> None:
         self.value = _array(data, dtype, shape, order)
 
 
 class _Scalar(_StandIn):
-    """numpy's scalar."""
+    """A numpy scalar."""
 
     def __init__(self, dtype: Any, data: Any) -> None:
         self.value = _array(data, dtype, (), "C")[()]
 
 
 class _Bytes(_StandIn):
-    """_codecs.encode, with which protocol 2 writes bytes as Latin-1."""
+    """_codecs.encode and bytes(), which protocol 2 uses for bytes and empty bytes."""
 
-    def __new__(cls, text: str, encoding: str = "latin1") -> Any:
+    def __new__(cls, text: str = "", encoding: str = "latin1") -> Any:
         if not isinstance(text, str) or encoding != "latin1":
             raise UnsafePickleError(f"expected bytes as Latin-1, got {encoding!r:.40}")
         return text.encode("latin1")
-
-
-class _EmptyBytes(_StandIn):
-    """bytes(), with which protocol 2 writes no bytes."""
-
-    def __new__(cls) -> Any:
-        return b""
 
 
 class _InstanceData(_StandIn):
@@ -163,7 +156,7 @@ class _InstanceData(_StandIn):
 
 
 class BoxMode(IntEnum):
-    """Detectron2's BoxMode (structures/boxes.py): what the four numbers of a box are."""
+    """Detectron2's BoxMode (structures/boxes.py): the format of the four numbers of a box."""
 
     XYXY_ABS = 0
     XYWH_ABS = 1
@@ -178,7 +171,7 @@ class _BoxMode(_StandIn):
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """A checked copy of raw bytes as an array. The shape must take all of the bytes: no memory out of nothing."""
+    """A checked copy of raw bytes as an array. The shape must match the bytes, so that no pickle can claim memory."""
     if isinstance(data, str):  # Python 2
         data = data.encode("latin1")
     sizes_fit = isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
@@ -186,16 +179,16 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
         raise UnsafePickleError(f"expected an array of numbers, got dtype {dtype!r:.40} and shape {shape!r:.40}")
     if not isinstance(data, (bytes, bytearray)) or order not in ("C", "F"):
         raise UnsafePickleError(f"expected the bytes of an array, got {type(data).__name__} in order {order!r:.10}")
-    kind = dtype.numpy()
-    if math.prod(shape) * kind.itemsize != len(data):
-        raise UnsafePickleError(f"expected {shape} numbers of {kind.itemsize} bytes, got {len(data)} bytes")
-    return np.frombuffer(data, dtype=kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
+    numpy_dtype = dtype.numpy()
+    if math.prod(shape) * numpy_dtype.itemsize != len(data):
+        raise UnsafePickleError(f"expected {shape} numbers of {numpy_dtype.itemsize} bytes, got {len(data)} bytes")
+    return np.frombuffer(data, dtype=numpy_dtype).reshape(shape, order=order).astype(numpy_dtype.newbyteorder("="))
 
 
-_ADMITTED: dict[tuple[str, str], type] = {
+_ALLOWED: dict[tuple[str, str], type] = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
-    ("builtins", "bytes"): _EmptyBytes,
+    ("builtins", "bytes"): _Bytes,
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _Bytes,
     ("numpy", "ndarray"): _Array,
@@ -215,39 +208,37 @@ _ADMITTED: dict[tuple[str, str], type] = {
 class _NumbersUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         try:
-            # Protocol 2 and Python 2 write the builtins' old name.
-            return _ADMITTED[module.replace("__builtin__", "builtins"), name]
+            # Protocol 2 and Python 2 write the old name of builtins.
+            return _ALLOWED[module.replace("__builtin__", "builtins"), name]
         except KeyError:
             raise UnsafePickleError(
                 f"expected a pickle of lists, dicts, numbers and numpy arrays, got one that calls {module}.{name}; "
-                "if you trust its maker, load it yourself, turn tensors and objects into numpy arrays, save it again"
+                "if you trust its source, load it yourself, convert all objects to numpy arrays and save it again"
             ) from None
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise UnsafePickleError(f"expected a pickle that stands alone, got a reference {pid!r:.40}")
+        raise UnsafePickleError(f"expected a pickle without references to other files, got a reference {pid!r:.40}")
 
 
-def _plain(value: Any) -> Any:
-    """The value with its stand-ins replaced by what they hold; containers are copied, shared ones once."""
-    return _plain_within(value, 0, {})
+def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """The value with the stand-ins replaced by their content. Containers are copied, shared ones once.
 
-
-def _plain_within(value: Any, depth: int, done: dict[int, Any]) -> Any:
-    """done: from the id of a container to its copy, None while it is under way."""
+    done: from the id of a container to its copy, or None while it is being copied.
+    """
     if isinstance(value, _StandIn) and hasattr(value, "value"):
-        return _plain_within(value.value, depth + 1, done)
+        return _plain(value.value, depth + 1, done)
     if isinstance(value, (_StandIn, type)):
         raise UnsafePickleError(f"expected data, got {value!r:.60}")
     if not isinstance(value, (dict, list, tuple)):
         return value
     if id(value) not in done:
         if depth > 50:
-            raise UnsafePickleError("expected lists in lists, got them more than 50 deep")
+            raise UnsafePickleError("expected lists at most 50 levels deep, got more")
         done[id(value)] = None
         if isinstance(value, dict):
-            done[id(value)] = {key: _plain_within(item, depth + 1, done) for key, item in value.items()}
+            done[id(value)] = {key: _plain(item, depth + 1, done) for key, item in value.items()}
         else:
-            done[id(value)] = type(value)(_plain_within(item, depth + 1, done) for item in value)
+            done[id(value)] = type(value)(_plain(item, depth + 1, done) for item in value)
     if done[id(value)] is None:
-        raise UnsafePickleError("expected lists in lists, got one that holds itself")
+        raise UnsafePickleError("expected nested lists, got one that contains itself")
     return done[id(value)]

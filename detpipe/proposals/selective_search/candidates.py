@@ -1,7 +1,7 @@
-"""The different boxes of a selective search, and what can be told of each almost for nothing.
+"""The unique boxes of a selective search, with cheap features for ranking them.
 
-U: different boxes of all hierarchies. T: regions of all hierarchies. h, w: height and width of the working image. What
-is told is in whole numbers: shares in thousandths, similarities in 1 / 2^12.
+U: unique boxes of all hierarchies. T: regions of all hierarchies. h, w: height and width of the working image.
+Features are integers: shares in thousandths, similarities in 1 / 2^12.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ from detpipe.structures import Int64Array
 
 FEATURES = {
     "occurrences": "share of the hierarchies that contain the box",
-    "place": "its least place from the top of a hierarchy, as a share of its regions",
-    "rank": "the same place as a number of regions",
-    "mean_place": "the mean over the regions that have this box",
-    "fill": "the largest share of the box that a region fills",
-    "least_fill": "the smallest one",
-    "lifetime": "most that similarity fell from a region's making to its joining another",
-    "absorbed": "least similarity with which it was joined",
-    "growth": "most by which a joining enlarged the box, 1000 is not at all",
+    "place": "smallest position from the top of a hierarchy, as a share of its regions",
+    "rank": "the same position as a number of regions",
+    "mean_place": "mean of the relative positions of all regions with this box",
+    "fill": "largest share of the box that a region covers",
+    "least_fill": "smallest share of the box that a region covers",
+    "lifetime": "largest decrease of similarity between the merge that made a region and its own merge",
+    "absorbed": "smallest similarity at which a region was merged",
+    "growth": "largest factor by which a merge enlarged the box, 1000 is no growth",
     "segmentations": "share of the segmentations that contain the box",
-    "votes": "boxes that are almost this one, 1000 a hierarchy",
+    "votes": "number of almost equal boxes, in thousandths per hierarchy",
     "area": "share of the image, in 1 / 10000",
     "width": "share of the image's width",
     "height": "share of the image's height",
     "aspect": "width over height",
     "borders": "sides on the image's border: left 1, right 2, top 4, bottom 8",
-    "centre_x": "distance of the centre from the image's, as a share of half its width",
-    "centre_y": "the same of its height",
-    "contrast": "brightness steps across the sides, over the image's mean step",
-    "crossing": "brightness steps along the sides, which tell of contours that they cut, likewise",
-    "inside": "brightness steps in the box, likewise",
+    "centre_x": "horizontal distance of the centre from the image centre, as a share of half the width",
+    "centre_y": "vertical distance of the centre from the image centre, as a share of half the height",
+    "contrast": "mean brightness difference across the sides, relative to the image's mean",
+    "crossing": "mean brightness difference along the sides (contours cut by them), relative to the image's mean",
+    "inside": "mean brightness difference in the box, relative to the image's mean",
 }
-"""What is told of a box, in the order of the columns."""
+"""The features of a box, in the order of the columns."""
 
-# The columns by name, for the compiled code.
+# The columns by name, for compiled code.
 (
     _OCCURRENCES, _PLACE, _RANK, _MEAN_PLACE, _FILL, _LEAST_FILL, _LIFETIME, _ABSORBED, _GROWTH, _SEGMENTATIONS, _VOTES,
     _AREA, _WIDTH, _HEIGHT, _ASPECT, _BORDERS, _CENTRE_X, _CENTRE_Y, _CONTRAST, _CROSSING, _INSIDE,
 ) = range(len(FEATURES))  # fmt: skip
+_N_FEATURES = len(FEATURES)
 _MOST = 100_000
-"""Bound of what is divided by a step of brightness."""
+"""Upper bound of the features that are divided by a brightness difference."""
 
 
 class Candidates(NamedTuple):
-    """The boxes in the order in which the hierarchies gave them.
+    """The unique boxes, in the order in which the hierarchies contain them.
 
     boxes: (U, 4) int32, x1 y1 x2 y2 in pixels of the working image. features: (U, len(FEATURES)) int32.
-    numbers, positions: (T,) int32, for each region its box, and its place from the top of its hierarchy, 0 for the
-    whole image.
+    numbers, positions: (T,) int32, for each region the index of its box, and its position from the top of its
+    hierarchy, 0 for the whole image.
     """
 
     boxes: Int32Array
@@ -66,20 +67,20 @@ class Candidates(NamedTuple):
 
 
 def candidates(hierarchies: Sequence[Hierarchy], per_segmentation: int, grey: Planes) -> Candidates:
-    """The different boxes of hierarchies, of which each `per_segmentation` in a row grew from the same segments.
+    """The unique boxes of hierarchies. Each `per_segmentation` successive hierarchies have the same initial segments.
 
-    grey: (1, h, w) uint8, the working image's brightness. Each hierarchy has a region, so that U is at least 1.
+    grey: (1, h, w) uint8, the brightness of the working image. Each hierarchy has a region, so that U is at least 1.
     """
     lengths = np.array([len(hierarchy.sizes) for hierarchy in hierarchies], dtype=np.int32)
     columns = (np.concatenate(parts) for parts in zip(*hierarchies, strict=True))
     boxes, sizes, parents, similarities = columns
     size = grey.shape[1], grey.shape[2]
     found, features, numbers, positions, met = _of_hierarchies(
-        lengths, boxes, sizes, parents, similarities, per_segmentation, len(FEATURES)
+        lengths, boxes, sizes, parents, similarities, per_segmentation
     )
     _count_votes(found, met, len(hierarchies), features)
     _measure(found, *size, features)
-    _look(found, *_step_sums(grey), *size, features)
+    _measure_steps(found, *_step_sums(grey), *size, features)
     return Candidates(found, features, numbers, positions)
 
 
@@ -90,7 +91,7 @@ def _hash(a: int, b: int, c: int, d: int, mask: int) -> int:
 
 @compiled
 def _slots(entries: int) -> int:
-    """The size of a hash table for so many entries: a power of 2, at most half full."""
+    """The size of a hash table for this many entries: a power of 2, at most half full."""
     slots = 64
     while slots < 2 * entries:
         slots *= 2
@@ -105,14 +106,13 @@ def _of_hierarchies(
     parents: Int32Array,
     similarities: Int32Array,
     per_segmentation: int,
-    n_features: int,
 ) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
-    """Each box once, with the features that the hierarchies tell; and how many regions have it, (U,) int32."""
+    """The unique boxes with their features from the hierarchies, and the number of regions of each, (U,) int32."""
     total = len(boxes)
     slots = _slots(total)
     table = np.full(slots, -1, np.int32)
     found = np.empty((total, 4), np.int32)
-    f = np.zeros((total, n_features), np.int32)
+    f = np.zeros((total, _N_FEATURES), np.int32)
     numbers = np.empty(total, np.int32)
     positions = np.empty(total, np.int32)
     met = np.zeros(total, np.int32)
@@ -141,7 +141,7 @@ def _of_hierarchies(
             rank = lengths[g] - 1 - i
             place = rank * 1000 // lengths[g]
             fill = sizes[r] * 1000 // area
-            lifetime, absorbed, growth = 0, 4096, 1000  # of the whole image, which joins nothing
+            lifetime, absorbed, growth = 0, 4096, 1000  # for the whole image, which is never merged
             if parents[r] >= 0:
                 p = start + parents[r]
                 absorbed = similarities[p] >> 8
@@ -173,7 +173,7 @@ def _of_hierarchies(
 
 @compiled
 def _count_votes(boxes: Int32Array, met: Int32Array, n_hierarchies: int, f: Int32Array) -> None:
-    """Boxes are almost one where centre and size fall into the same cell, an eighth of the size wide."""
+    """Boxes are almost equal if centre and size lie in the same cell, whose width is an eighth of the size."""
     count = len(boxes)
     slots = _slots(count)
     cells = np.zeros(slots, np.int32)
@@ -185,7 +185,7 @@ def _count_votes(boxes: Int32Array, met: Int32Array, n_hierarchies: int, f: Int3
             step_x *= 2
         while 8 * step_y < y2 - y1:
             step_y *= 2
-        # Two cells that share a slot are taken for one: rare, and the same on every machine.
+        # Two cells with the same slot count as one: this is rare, and the same on every machine.
         cell_of[u] = _hash(
             (x1 + x2) // (2 * step_x) * 64 + step_x,
             (y1 + y2) // (2 * step_y) * 64 + step_y,
@@ -214,11 +214,11 @@ def _measure(boxes: Int32Array, height: int, width: int, f: Int32Array) -> None:
 
 @compiled
 def _step_sums(grey: Planes) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array, Int64Array]:
-    """Sums of brightness steps, so that those of a line of pixels, or of a box, are a difference of few.
+    """Cumulative sums of absolute brightness differences of neighbouring pixels, for fast sums over lines and boxes.
 
-    across: (h + 1, w + 1), over the line between columns x - 1 and x, of the rows above y. over: (h + 1, w + 1), over
-    the line between rows y - 1 and y, of the columns left of x. down: (h + 1, w), down column x. along: (h, w + 1),
-    along row y. inside: (h + 1, w + 1), all steps above y and left of x. At the image's border there are none.
+    across: (h + 1, w + 1), between columns x - 1 and x, summed over the rows above y. over: (h + 1, w + 1), between
+    rows y - 1 and y, summed over the columns left of x. down: (h + 1, w), within column x. along: (h, w + 1), within
+    row y. inside: (h + 1, w + 1), all differences above y and left of x. Differences at the image border are 0.
     """
     height, width = grey.shape[1], grey.shape[2]
     across = np.zeros((height + 1, width + 1), np.int32)
@@ -242,7 +242,7 @@ def _step_sums(grey: Planes) -> tuple[Int32Array, Int32Array, Int32Array, Int32A
 
 
 @compiled
-def _look(
+def _measure_steps(
     boxes: Int32Array,
     across: Int32Array,
     over: Int32Array,
@@ -253,18 +253,18 @@ def _look(
     width: int,
     f: Int32Array,
 ) -> None:
-    """Steps over the image's mean one, which is a half of (the sum of all) / (h w): a pixel has two."""
+    """Differences relative to the image's mean, (the sum of all) / (2 h w): a pixel has two neighbours."""
     summed = inside[height, width] if inside[height, width] > 0 else 1
     pixels = height * width
-    # No product below is more than 2,040,000 x pixels^2. In an image of over 1.5 million, it and the
-    # sum are halved until that fits into 63 bits.
+    # The products below are at most 2,040,000 x pixels^2. In an image of more than 1.5 million pixels, both factors are
+    # halved until the product fits into 63 bits.
     most = (1 << 62) // (2_040_000 * pixels)
     while pixels > most:
         pixels, summed = pixels >> 1, max(summed >> 1, 1)
     for u in range(len(boxes)):
         x1, y1, x2, y2 = boxes[u, 0], boxes[u, 1], boxes[u, 2], boxes[u, 3]
         wide, high = x2 - x1, y2 - y1
-        # A side on the image's border has no steps across it, and is not counted.
+        # A side on the image border has no differences across it, and is not counted.
         line = high * ((x1 > 0) + (x2 < width)) + wide * ((y1 > 0) + (y2 < height))
         steps = across[y2, x1] - across[y1, x1] + across[y2, x2] - across[y1, x2]
         steps += over[y1, x2] - over[y1, x1] + over[y2, x2] - over[y2, x1]

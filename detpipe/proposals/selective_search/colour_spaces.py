@@ -1,6 +1,7 @@
-"""The colour spaces of selective search (IJCV 2013, section 3.1), in integers: the same bytes on every machine.
+"""The colour spaces of selective search (IJCV 2013, section 3.1), in integer arithmetic, so that the bytes
+are the same on every machine.
 
-h, w: height and width. A plane is (h, w) uint8; a space is its planes, (C, h, w) uint8.
+h, w: height and width. A plane is (h, w) uint8; an image in a colour space is its planes, (C, h, w) uint8.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ Planes = npt.NDArray[np.uint8]
 
 
 class ColourSpace(Enum):
-    """A colour space by name. Ranges are 0..255 but where said."""
+    """A colour space by name. Ranges are 0..255 unless stated."""
 
     hsv = "hsv"
-    """Hue over the full 0..255, saturation, value."""
+    """Hue in 0..255, saturation, value."""
     hsv_180 = "hsv_180"
-    """OpenCV's: hue over 0..179, which gives it less weight."""
+    """OpenCV's HSV: hue in 0..179, which gives it less weight."""
     lab = "lab"
-    """CIE L*a*b* (D65) of sRGB, with L over 0..255 and a, b around 128."""
+    """CIE L*a*b* (D65) of sRGB, with L in 0..255 and a, b centred at 128."""
     rgi = "rgi"
     """Red and green as shares of the sum of the channels, and the intensity."""
     rg_grey = "rg_grey"
-    """Red, green and the intensity: what OpenCV calls rgI."""
+    """Red, green and the intensity; OpenCV calls it rgI."""
     hue = "hue"
-    """The hue alone, over 0..255."""
+    """Only the hue, in 0..255."""
     hue_180 = "hue_180"
-    """The hue alone, over 0..179."""
+    """Only the hue, in 0..179."""
     grey = "grey"
-    """The intensity alone."""
+    """Only the intensity."""
 
 
 def convert(image: Image, space: ColourSpace) -> Planes:
@@ -56,7 +57,7 @@ def convert(image: Image, space: ColourSpace) -> Planes:
 
 @compiled
 def _hsv(image: Image, hues: int) -> Planes:
-    """Hue in `hues` steps a turn; grey pixels have hue 0. Halves are rounded up."""
+    """Hue in `hues` steps; grey pixels have hue 0. Halves are rounded up."""
     height, width = image.shape[:2]
     planes = np.empty((3, height, width), np.uint8)
     for y in range(height):
@@ -101,7 +102,7 @@ def _cube_root_table() -> npt.NDArray[np.int32]:
     return np.asarray(np.rint(f * (1 << 14)), dtype=np.int32)
 
 
-# Rounded to integers: a last bit that a machine's power function has otherwise doesn't show.
+# Rounding to integers hides differences in the last bits of the power function between machines.
 _LINEAR = _linear_table()
 _CUBE_ROOT = _cube_root_table()
 
@@ -113,7 +114,7 @@ def _lab(image: Image, linear: npt.NDArray[np.int32], cube_root: npt.NDArray[np.
     for y in range(height):
         for x in range(width):
             r, g, b = linear[image[y, x, 0]], linear[image[y, x, 1]], linear[image[y, x, 2]]
-            # sRGB to XYZ over the white of D65, each row of coefficients adding up to 2^12; 2^14 of the table's 4.
+            # sRGB to XYZ relative to D65 white; the coefficients of a row sum to 2^12, and the table is scaled by 4.
             fx = cube_root[(1777 * r + 1541 * g + 778 * b + 8192) >> 14]
             fy = cube_root[(871 * r + 2929 * g + 296 * b + 8192) >> 14]
             fz = cube_root[(73 * r + 448 * g + 3575 * b + 8192) >> 14]
@@ -126,7 +127,7 @@ def _lab(image: Image, linear: npt.NDArray[np.int32], cube_root: npt.NDArray[np.
 
 @compiled
 def _grey(image: Image) -> Planes:
-    """ITU-R BT.601's luma, with OpenCV's 14 bits."""
+    """ITU-R BT.601 luma with OpenCV's 14 bits."""
     height, width = image.shape[:2]
     planes = np.empty((1, height, width), np.uint8)
     for y in range(height):
@@ -138,7 +139,7 @@ def _grey(image: Image) -> Planes:
 
 @compiled
 def _rgi(image: Image, grey: Planes) -> Planes:
-    """Black gives 0, 0, 0."""
+    """Black pixels give 0, 0, 0."""
     height, width = image.shape[:2]
     planes = np.empty((3, height, width), np.uint8)
     for y in range(height):

@@ -1,7 +1,7 @@
-"""The hierarchical grouping of selective search (IJCV 2013, algorithm 1): the two most similar neighbours become one.
+"""The hierarchical grouping of selective search (IJCV 2013, algorithm 1): merges the most similar neighbours first.
 
-R: segments at the start. A hierarchy has 2 R - 1 regions: the segments 0 .. R - 1, then each merger in its turn; the
-last one is the whole image. h, w: height and width.
+R: initial segments. A hierarchy has 2 R - 1 regions: the segments 0 .. R - 1, then the merged regions in order; the
+last is the whole image. h, w: height and width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from detpipe.structures import Int64Array
 
 
 class Segments(NamedTuple):
-    """The regions that a hierarchy starts from.
+    """The initial regions of a hierarchy.
 
     boxes: (R, 4) int32, x1 y1 x2 y2. sizes: (R,) int32, pixels. pairs: (P, 2) int32, neighbours, the smaller first.
     """
@@ -30,9 +30,9 @@ class Segments(NamedTuple):
 class Hierarchy(NamedTuple):
     """All regions of a grouping.
 
-    boxes: (2 R - 1, 4) int32. sizes: (2 R - 1,) int32, pixels. parents: (2 R - 1,) int32, the merger that took the
-    region in, -1 for the last. similarities: (2 R - 1,) int32, of the two that were joined, out of 2^20; those of
-    segments are 2^20.
+    boxes: (2 R - 1, 4) int32. sizes: (2 R - 1,) int32, pixels. parents: (2 R - 1,) int32, the region that
+    the region was merged into, -1 for the last. similarities: (2 R - 1,) int32, of the two merged regions, in 1 / 2^20;
+    2^20 for segments.
     """
 
     boxes: Int32Array
@@ -42,23 +42,24 @@ class Hierarchy(NamedTuple):
 
 
 MAX_SEGMENTS = 1 << 19
-"""A pair of regions must fit beside its similarity into 63 bits."""
+"""A pair of regions and its similarity must fit into 63 bits."""
 
 
 def find_segments(labels: Int32Array, count: int) -> Segments:
     """Boxes, sizes and neighbours of the segments of labels (h, w) from 0 to count - 1.
 
-    Neighbours share the side of a pixel, or its upper left corner, as in OpenCV.
+    Neighbours share a side of a pixel, or its upper left corner, as in OpenCV.
     """
     boxes, sizes = _extents(labels, count)
     return Segments(boxes, sizes, _neighbours(labels, count))
 
 
 def group(segments: Segments, colour: Histograms, texture: Histograms, similarity: str, n_pixels: int) -> Hierarchy:
-    """Join neighbours until one region is left. No segments are not possible: an image has a pixel.
+    """Merge neighbours until one region is left. There must be at least one segment.
 
-    similarity: the letters C (colour), T (texture), S (size), F (fill), whose similarities are added (section 3.2).
-    n_pixels: of the image. Equal similarities: the pair with the older regions first.
+    similarity: letters of C (colour), T (texture), S (size), F (fill); their similarities are added (section 3.2).
+    n_pixels: of the image. At equal similarity, the pair with the older regions is merged first. Raises ValueError for
+    more than MAX_SEGMENTS segments.
     """
     if len(segments.sizes) > MAX_SEGMENTS:
         raise ValueError(f"expected at most {MAX_SEGMENTS} segments, got {len(segments.sizes)}; lower max_side")
@@ -87,7 +88,7 @@ def _extents(labels: Int32Array, count: int) -> tuple[Int32Array, Int32Array]:
     for y in range(height):
         start = 0
         for x in range(1, width + 1):
-            # A run of equal labels at a time.
+            # One run of equal labels at a time.
             if x == width or labels[y, x] != labels[y, start]:
                 r = labels[y, start]
                 boxes[r, 0] = min(boxes[r, 0], start)
@@ -101,7 +102,7 @@ def _extents(labels: Int32Array, count: int) -> tuple[Int32Array, Int32Array]:
 
 @compiled
 def _neighbours(labels: Int32Array, count: int) -> Int32Array:
-    """Pairs in the order in which a scan meets them: each once, by a hash table."""
+    """Unique pairs of neighbours in scan order, by a hash table."""
     height, width = labels.shape
     table = np.full(1024, -1, np.int64)
     pairs = np.empty((512, 2), np.int32)
@@ -155,7 +156,7 @@ def _overlap(histograms: Histograms, a: int, b: int) -> int:
 
 @compiled
 def _mix(histograms: Histograms, a: int, b: int, share: np.int32) -> None:
-    """Put the mean of two histograms, weighted by share / 2^15 and the rest, in the place of the first."""
+    """Replace the first of two histograms by their mean with weights share / 2^15 and 1 - share / 2^15."""
     rest = np.int32(32768 - share)
     for i in range(histograms.shape[1]):
         mixed = np.uint32(histograms[a, i]) * np.uint32(share) + np.uint32(histograms[b, i]) * np.uint32(rest)
@@ -179,7 +180,7 @@ def _push(heap: Int64Array, length: int, key: int) -> Int64Array:
 
 @compiled
 def _pop(heap: Int64Array, length: int) -> int:
-    """The largest key of a heap of `length`; the heap then holds one less."""
+    """Remove and return the largest key of a heap of `length` keys."""
     best = heap[0]
     key = heap[length - 1]
     at = 0
@@ -211,9 +212,10 @@ def _similarity(
     a: int,
     b: int,
 ) -> int:
-    """The sum of the wanted similarities of two regions, each from 0 to the sum of a texture histogram's bins.
+    """The sum of the chosen similarities of two regions, each from 0 to the sum of a texture histogram's bins.
 
-    Colour has an eighth of them. per_pixel: 2^16 times what a pixel of the image is worth. Nothing is divided here.
+    A colour histogram sums to an eighth of this. per_pixel: 2^16 times this sum divided by the number of pixels, so
+    that no division is needed here.
     """
     total: int = 0
     if colour.shape[1] > 0:
@@ -250,13 +252,13 @@ def _group(
     sizes = np.empty(total, np.int32)
     parents = np.full(total, -1, np.int32)
     similarities = np.full(total, 1 << 20, np.int32)
-    rows = np.empty(total, np.int32)  # the region's histogram: that of one of its two is used again
+    rows = np.empty(total, np.int32)  # the row of a region's histogram; a merged region reuses one of its two
     for r in range(count):
         sizes[r] = first_sizes[r]
         rows[r] = r
         for side in range(4):
             boxes[r, side] = first_boxes[r, side]
-    # Neighbours of region r: pool[starts[r]] ... pool[starts[r + 1] - 1], of which some were joined with others since.
+    # Neighbours of region r: pool[starts[r]] ... pool[starts[r + 1] - 1]. Some of them have since been merged.
     starts = np.zeros(total + 1, np.int64)
     for p in range(len(pairs)):
         starts[pairs[p, 0] + 1] += 1
@@ -278,7 +280,7 @@ def _group(
         heap = _push(heap, length, alike << 40 | (last - b) << 20 | (last - a))
         length += 1
     seen = np.full(total, -1, np.int32)
-    alive = np.arange(total).astype(np.int32)  # the living region that holds each one, by way of others
+    alive = np.arange(total).astype(np.int32)  # leads to the unmerged region that contains each one, as in a union-find
     new = count
     while length > 0:
         key = _pop(heap, length)

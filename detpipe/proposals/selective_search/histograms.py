@@ -1,10 +1,11 @@
-"""What selective search compares regions by: histograms of colour and of texture (IJCV 2013, section 3.2).
+"""Colour and texture histograms, by which selective search compares regions (IJCV 2013, section 3.2).
 
-h, w: height and width. C: channels. R: regions. A histogram is a row of groups of bins, each group adding up to UNIT
-or, bins being cut down to integers, a little less.
-- Colour: a group of 25 bins a channel, as in the paper.
-- Texture: 8 groups of 10 bins a channel: the derivatives along x, y and the diagonals, positive and negative. The paper
-  takes Gaussian derivatives, OpenCV Scharr's on turned images; here they are Scharr's kernel, straight and turned.
+h, w: height and width. C: channels. R: regions. A histogram is a row of groups of bins. The sum of each group is UNIT,
+or a little less because bins are rounded down to integers.
+- Colour: one group of 25 bins per channel, as in the paper.
+- Texture: 8 groups of 10 bins per channel: the derivatives along x, y and the diagonals, positive and negative parts.
+  The paper uses Gaussian derivatives, OpenCV uses Scharr's on rotated images; here they are Scharr's kernel, straight
+  and rotated.
 """
 
 from __future__ import annotations
@@ -20,19 +21,14 @@ from detpipe.structures import Int64Array
 Histograms = npt.NDArray[np.uint16]
 """(R, bins) uint16."""
 Codes = npt.NDArray[np.uint8]
-"""(5 C, h, w) uint8: the bin of each pixel in C groups of colour, then in 4 C of signed derivatives."""
+"""(5 C, h, w) uint8: the bin of each pixel in C colour groups, then in 4 C groups of signed derivatives."""
 
 UNIT = 1 << 15
 COLOUR_BINS = 25
 DIRECTIONS = 4
 TEXTURE_BINS = 10
 _SIGNED = 2 * TEXTURE_BINS - 1
-"""Bins of a signed derivative: it is positive, negative or zero, so that one count serves both of its groups."""
-
-
-def pixel_codes(planes: Planes) -> Codes:
-    """The bins of each pixel of an image (C, h, w): C of colour, then 4 C of the signed derivatives."""
-    return _pixel_codes(planes, COLOUR_BINS, TEXTURE_BINS)
+"""Bins of a signed derivative: one count serves its positive and its negative group."""
 
 
 def region_histograms(codes: Codes, labels: Int32Array, sizes: Int32Array) -> tuple[Histograms, Histograms]:
@@ -45,21 +41,22 @@ def region_histograms(codes: Codes, labels: Int32Array, sizes: Int32Array) -> tu
         ]
     )
     counts = _count(codes, labels, len(sizes), starts, channels * (COLOUR_BINS + DIRECTIONS * _SIGNED))
-    return _normalise(counts, sizes, channels, COLOUR_BINS, TEXTURE_BINS, DIRECTIONS, UNIT)
+    return _normalise(counts, sizes, channels)
 
 
 @compiled
-def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
+def pixel_codes(planes: Planes) -> Codes:
+    """The bins of each pixel of an image (C, h, w): C colour groups, then 4 C groups of signed derivatives."""
     channels, height, width = planes.shape
     codes = np.empty((5 * channels, height, width), np.uint8)
     slopes = np.empty((4, height, width), np.int16)
     padded = np.empty((height + 2, width + 2), np.int16)
     for c in range(channels):
-        # The border is repeated outwards.
+        # The border pixels are repeated.
         for y in range(height):
             for x in range(width):
                 padded[y + 1, x + 1] = planes[c, y, x]
-                codes[c, y, x] = planes[c, y, x] * colour_bins >> 8
+                codes[c, y, x] = planes[c, y, x] * COLOUR_BINS >> 8
             padded[y + 1, 0], padded[y + 1, width + 1] = planes[c, y, 0], planes[c, y, width - 1]
         for x in range(width + 2):
             padded[0, x], padded[height + 1, x] = padded[1, x], padded[height, x]
@@ -74,19 +71,19 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
                 slopes[2, y, x] = 3 * (e - n + s - w) + 10 * (se - nw)
                 slopes[3, y, x] = 3 * (e - s + n - w) + 10 * (ne - sw)
         for d in range(4):
-            # Each direction fills its bins up to the image's steepest slope, as in OpenCV.
+            # The bins of each direction cover the range up to the image's largest derivative, as in OpenCV.
             most, least = np.int16(0), np.int16(0)
             for y in range(height):
                 for x in range(width):
                     most = max(most, slopes[d, y, x])
                     least = min(least, slopes[d, y, x])
-            up, down = np.int32((texture_bins << 16) // (most + 1)), np.int32((texture_bins << 16) // (1 - least))
+            up, down = np.int32((TEXTURE_BINS << 16) // (most + 1)), np.int32((TEXTURE_BINS << 16) // (1 - least))
             for y in range(height):
                 for x in range(width):
                     slope = np.int32(slopes[d, y, x])
                     rise, fall = slope if slope > 0 else 0, -slope if slope < 0 else 0
                     steps = (np.int32(rise * up) >> 16) - (np.int32(fall * down) >> 16)
-                    codes[channels + 4 * c + d, y, x] = texture_bins - 1 + steps
+                    codes[channels + 4 * c + d, y, x] = TEXTURE_BINS - 1 + steps
     return codes
 
 
@@ -94,7 +91,7 @@ def _pixel_codes(planes: Planes, colour_bins: int, texture_bins: int) -> Codes:
 def _count(codes: Codes, labels: Int32Array, regions: int, starts: Int64Array, bins: int) -> Int32Array:
     groups, height, width = codes.shape
     counts = np.zeros((regions, bins), np.int32)
-    # A row's bins side by side: the counts of a pixel then don't wait for one another.
+    # The bins of a row are stored together, so that the counts of a pixel are independent in memory.
     line = np.empty((width, groups), np.uint16)
     for y in range(height):
         for g in range(groups):
@@ -108,33 +105,24 @@ def _count(codes: Codes, labels: Int32Array, regions: int, starts: Int64Array, b
 
 
 @compiled
-def _normalise(
-    counts: Int32Array,
-    sizes: Int32Array,
-    channels: int,
-    colour_bins: int,
-    texture_bins: int,
-    directions: int,
-    unit: int,
-) -> tuple[Histograms, Histograms]:
+def _normalise(counts: Int32Array, sizes: Int32Array, channels: int) -> tuple[Histograms, Histograms]:
     regions = len(sizes)
-    signed = 2 * texture_bins - 1
-    n_colour = channels * colour_bins
+    n_colour = channels * COLOUR_BINS
     colour = np.empty((regions, n_colour), np.uint16)
-    texture = np.empty((regions, channels * directions * 2 * texture_bins), np.uint16)
+    texture = np.empty((regions, channels * DIRECTIONS * 2 * TEXTURE_BINS), np.uint16)
     for r in range(regions):
         size = sizes[r]
-        share = unit / size  # one product and one cut of it: exact steps, the same everywhere
+        share = UNIT / size  # one product, then rounded down: the same result on every machine
         for b in range(n_colour):
             colour[r, b] = np.uint16(counts[r, b] * share)
-        for g in range(channels * directions):
-            zero = n_colour + g * signed + texture_bins - 1
+        for g in range(channels * DIRECTIONS):
+            zero = n_colour + g * _SIGNED + TEXTURE_BINS - 1
             positive, negative = 0, 0
-            for b in range(1, texture_bins):
-                texture[r, 2 * g * texture_bins + b] = np.uint16(counts[r, zero + b] * share)
-                texture[r, (2 * g + 1) * texture_bins + b] = np.uint16(counts[r, zero - b] * share)
+            for b in range(1, TEXTURE_BINS):
+                texture[r, 2 * g * TEXTURE_BINS + b] = np.uint16(counts[r, zero + b] * share)
+                texture[r, (2 * g + 1) * TEXTURE_BINS + b] = np.uint16(counts[r, zero - b] * share)
                 positive += counts[r, zero + b]
                 negative += counts[r, zero - b]
-            texture[r, 2 * g * texture_bins] = np.uint16((size - positive) * share)
-            texture[r, (2 * g + 1) * texture_bins] = np.uint16((size - negative) * share)
+            texture[r, 2 * g * TEXTURE_BINS] = np.uint16((size - positive) * share)
+            texture[r, (2 * g + 1) * TEXTURE_BINS] = np.uint16((size - negative) * share)
     return colour, texture

@@ -1,8 +1,8 @@
-"""Boxes that almost repeat a better one, put behind all others: non-maximum suppression that loses nothing.
+"""Moves near-duplicates behind all other boxes: non-maximum suppression that drops nothing.
 
-A box is behind where it has IoU > 4 / 5 to a better one (Hosang et al., PAMI 2015, and the authors of edge boxes choose
-between 0.75 and 0.9, for recall at high IoU). In integers, and without torch, which takes a worker process seconds to
-import; `boxes.nms` is the one for detections.
+A box is a near-duplicate if its IoU with a better box is above 4 / 5 (Hosang et al., PAMI 2015, and the authors of edge
+boxes choose between 0.75 and 0.9, for recall at high IoU). It uses integers and not torch, which a worker process takes
+seconds to import. `boxes.nms` is for detections.
 """
 
 from __future__ import annotations
@@ -14,18 +14,9 @@ from detpipe.proposals.selective_search.felzenszwalb import Int32Array
 from detpipe.structures import Int64Array
 
 
-def duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
-    """Greedy suppression at IoU > 0.8. boxes: (N, 4) int32, with an area, x1 y1 x2 y2 from 0 to 2^15.
-
-    order: (M,) int64, rows of all or some of the boxes, best first -> (M,) int64, those that stay in this order, then
-    the others in this order. Of no boxes: none.
-    """
-    return _duplicates_last(boxes, order)
-
-
 @compiled
 def _step(side: int) -> tuple[int, int]:
-    """The class of a side's length: its number and its largest length, a quarter over the smallest at most."""
+    """The size class of a side's length: its index and its largest length, at most 5 / 4 of its smallest."""
     number, largest = 0, 1
     while largest < side:
         largest = max(largest + 1, largest * 5 // 4)
@@ -47,12 +38,12 @@ def _repeats(
     class_of: Int64Array,
     longest: Int64Array,
 ) -> bool:
-    """Whether a box that stays has IoU > 4 / 5 with this one."""
+    """Whether a kept box has IoU > 4 / 5 with this one."""
     x1, y1, x2, y2 = boxes[this, 0], boxes[this, 1], boxes[this, 2], boxes[this, 3]
     wide, high = x2 - x1, y2 - y1
-    # Above IoU 0.8 sides differ by a factor of less than 5 / 4, which is the same class or the next, and centres by at
-    # most an eighth of the side: (w1 + w2) / 18 where neither holds the other, |w1 - w2| / 2 where one does. Twice the
-    # centre is a whole number.
+    # At IoU > 0.8 sides differ by a factor of less than 5 / 4, so they are in the same or a neighbouring class. Centres
+    # differ by at most an eighth of the side: (w1 + w2) / 18 if neither contains the other, else |w1 - w2| / 2.
+    # Twice the centre is an integer.
     middle_x, middle_y, reach_x, reach_y = x1 + x2, y1 + y2, wide // 4 + 1, high // 4 + 1
     for a in range(max(class_of[wide] - 1, 0), min(class_of[wide] + 2, len(longest))):
         cell_x = 2 * longest[a]
@@ -75,11 +66,16 @@ def _repeats(
 
 
 @compiled
-def _duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
+def duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
+    """Greedy suppression at IoU > 0.8. boxes: (N, 4) int32, with an area, x1 y1 x2 y2 from 0 to 2^15.
+
+    order: (M,) int64, indices of all or some of the boxes, best first -> (M,) int64, the kept boxes in this order, then
+    the near-duplicates in this order. No boxes give (0,).
+    """
     longest_side = 1
     for this in order:
         longest_side = max(longest_side, boxes[this, 2] - boxes[this, 0], boxes[this, 3] - boxes[this, 1])
-    # From a length to its class, and from a class to the longest in it: half the width of its cells.
+    # The class of each length, and the largest length of each class, which is half the width of its cells.
     class_of = np.empty(longest_side + 1, np.int64)
     for side in range(longest_side + 1):
         class_of[side] = _step(side)[0]
@@ -90,7 +86,7 @@ def _duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
     slots = 256
     while slots < 2 * len(order):
         slots *= 2
-    # Boxes that stay, in cells of (class of width, class of height, place of the centre): chains from `heads`.
+    # Kept boxes by cells of (class of width, class of height, position of the centre), as chains from `heads`.
     heads = np.full(slots, -1, np.int32)
     following = np.full(len(boxes), -1, np.int32)
     sorted_boxes = np.empty(len(order), np.int64)
@@ -104,9 +100,9 @@ def _duplicates_last(boxes: Int32Array, order: Int64Array) -> Int64Array:
         sorted_boxes[n_kept] = this
         n_kept += 1
         column, row = class_of[boxes[this, 2] - boxes[this, 0]], class_of[boxes[this, 3] - boxes[this, 1]]
-        place_x = (boxes[this, 0] + boxes[this, 2]) // (2 * longest[column])
-        place_y = (boxes[this, 1] + boxes[this, 3]) // (2 * longest[row])
-        slot = _slot(column, row, place_x, place_y, slots - 1)
+        cell_x = (boxes[this, 0] + boxes[this, 2]) // (2 * longest[column])
+        cell_y = (boxes[this, 1] + boxes[this, 3]) // (2 * longest[row])
+        slot = _slot(column, row, cell_x, cell_y, slots - 1)
         following[this] = heads[slot]
         heads[slot] = this
     for i in range(n_behind):

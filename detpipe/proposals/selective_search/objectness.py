@@ -1,11 +1,10 @@
-"""Which boxes of a selective search come first: a learned sum of cheap signs of an object.
+"""The objectness score that ranks the boxes of a selective search.
 
-Each feature of a box (candidates.py) is put into a bin by thresholds, and the weights of its bins are added up: a
-generalised additive model in whole numbers (Hastie and Tibshirani, Statistical Science 1986), fitted by logistic
-regression on the training images that tools/fit_objectness.py names. No sum, root or logarithm of floats, so the order
-is the same on every machine.
+Thresholds put each feature of a box (candidates.py) into a bin, and the weights of the bins are added. This is a
+generalised additive model with integer weights (Hastie and Tibshirani, Statistical Science 1986), fitted by logistic
+regression (tools/fit_objectness.py). Integers make the order the same on every machine.
 
-U: boxes. F: features. B: bins, as many as the widest feature needs.
+U: boxes. F: features. B: the largest number of bins of a feature.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from detpipe.proposals.selective_search.felzenszwalb import Int32Array
 
 @dataclass(frozen=True, eq=False)
 class ObjectnessWeights:
-    """What was learned.
+    """The fitted weights.
 
-    thresholds: (F, B - 1) int32, rising; a value is in the bin of as many as it reaches. Those past a feature's last
-    are the largest int32. weights: (F, B) int32, in 1/1000 of a logit.
+    thresholds: (F, B - 1) int32, increasing; the bin of a value is the number of thresholds that it reaches. Rows are
+    padded with the largest int32. weights: (F, B) int32, in 1/1000 of a logit.
     """
 
     thresholds: Int32Array
@@ -35,7 +34,7 @@ class ObjectnessWeights:
 
     @classmethod
     def from_json(cls, text: str) -> ObjectnessWeights:
-        """From {feature: {"thresholds": [...], "weights": [...]}}. Raises ValueError for other features than ours."""
+        """From {feature: {"thresholds": [...], "weights": [...]}}. Raises ValueError for other features."""
         content = json.loads(text)
         if list(content) != list(FEATURES):
             raise ValueError(f"expected the weights of {', '.join(FEATURES)}, got {', '.join(content)}")
@@ -50,13 +49,13 @@ class ObjectnessWeights:
 
 @cache
 def shipped_weights() -> ObjectnessWeights:
-    """The weights of the package, from objectness.json."""
+    """The weights that come with the package, from objectness.json."""
     own = files("detpipe.proposals.selective_search").joinpath("objectness.json")
     return ObjectnessWeights.from_json(own.read_text("utf-8"))
 
 
 def objectness(features: Int32Array, weights: ObjectnessWeights | None = None) -> Int32Array:
-    """Scores (U,) int32 of boxes with features (U, F) int32, higher is likelier. weights: default, the package's."""
+    """Scores (U,) int32 of boxes with features (U, F) int32, higher is better. weights: default, the shipped ones."""
     weights = weights or shipped_weights()
     return _score(features, weights.thresholds, weights.weights)
 

@@ -1,4 +1,4 @@
-"""Selective search as OpenCV's ximgproc has it, made repeatable: the reference for our own, and a choice beside it."""
+"""OpenCV's selective search (ximgproc), made repeatable. It is the reference for our own, and can be used itself."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from detpipe.resize import Interpolation, resize
 from detpipe.structures import Float32Array, Image
 
 _LOCK = threading.Lock()
-"""C's rand() has one state for the whole process: seeding and drawing must not mix with another thread's."""
+"""C's rand() has one state per process: no other thread may draw between seeding and drawing."""
 _K, _STEP, _SIGMA = 150, 150, 0.8
-"""OpenCV's own defaults."""
+"""OpenCV's defaults."""
 
 
 class OpenCvMode(Enum):
@@ -32,9 +32,9 @@ class OpenCvMode(Enum):
 
 
 def opencv_boxes(image: Image, mode: OpenCvMode, seed: int) -> Float32Array:
-    """Boxes (N, 4) float32 of an RGB image (H, W, 3) uint8 in OpenCV's order, small ones first by trend.
+    """Boxes (N, 4) float32 of an RGB image (H, W, 3) uint8 in OpenCV's order, where small ones tend to be first.
 
-    The order is random; it repeats with the seed where `rand_can_be_seeded`. A tiny or flat image may give none.
+    The order is random, and depends on the seed only if `rand_can_be_seeded`. A tiny or flat image may give no boxes.
     """
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
@@ -46,26 +46,27 @@ def opencv_boxes(image: Image, mode: OpenCvMode, seed: int) -> Float32Array:
 
 
 class MissingXimgprocError(ImportError):
-    """This OpenCV was built, or installed over, without its extra modules."""
+    """The installed OpenCV lacks its extra modules."""
 
 
 def require_ximgproc() -> None:
-    """Raise MissingXimgprocError, with the mend, unless cv2.ximgproc is there with selective search."""
+    """Raise MissingXimgprocError, with the remedy, unless cv2.ximgproc has selective search."""
     ximgproc = getattr(cv2, "ximgproc", None)
     segmentation = getattr(ximgproc, "segmentation", None)
     if not hasattr(segmentation, "createSelectiveSearchSegmentation"):
         raise MissingXimgprocError(
-            f"expected OpenCV with cv2.ximgproc, got {cv2.__version__} without it: another OpenCV wheel lies over "
-            "opencv-contrib-python. Mend: pip uninstall -y opencv-python opencv-python-headless "
+            f"expected OpenCV with cv2.ximgproc, got {cv2.__version__} without it: another OpenCV wheel replaces "
+            "opencv-contrib-python. Run: pip uninstall -y opencv-python opencv-python-headless "
             "opencv-contrib-python opencv-contrib-python-headless && pip install opencv-contrib-python"
         )
 
 
 @functools.cache
 def rand_can_be_seeded() -> bool:
-    """Whether srand repeats OpenCV's order; not where OpenCV has a C library of its own inside (some Windows wheels).
+    """Whether srand makes OpenCV's order repeatable. It doesn't if OpenCV contains its own C library (some Windows
+    wheels).
 
-    Tried on a small drawn image: twice with the same seed, in between once with another.
+    Tested on a small image: twice with the same seed, and once in between with another.
     """
     if _find_srand() is None:
         return False
@@ -94,9 +95,9 @@ def _process(search: Any, seed: int) -> Float32Array:
 
 @functools.cache
 def _find_srand() -> Callable[[ctypes.c_uint], object] | None:
-    """C's srand of this process; None where there is none to be found."""
+    """C's srand of this process; None if it can't be found."""
     try:
-        # Windows has one C library by name; elsewhere it is among the symbols of the running program.
+        # Windows has a named C library; elsewhere srand is a symbol of the running program.
         library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
         srand: Callable[[ctypes.c_uint], object] = library.srand
     except (OSError, AttributeError):

@@ -1,9 +1,9 @@
-"""Selective search (Uijlings et al., IJCV 2013): boxes of the regions that a bottom-up grouping passes through.
+"""Selective search (Uijlings et al., IJCV 2013): the boxes of all regions of a bottom-up grouping.
 
-An image is shrunk to a working size (working_size.py), seen in several colour spaces (colour_spaces.py), cut into
-segments at several scales (felzenszwalb.py), and the segments are joined, the most similar first, in several senses of
-similar (region_histograms.py, hierarchical_grouping.py). Each region on the way gives a box; objectness.py says which
-come first. All of it is in integers or single exact steps: the same boxes on every machine.
+An image is shrunk to a working size (working_size.py), converted to several colour spaces (colour_spaces.py) and
+segmented at several scales (felzenszwalb.py). The segments are merged, the most similar first, by several similarity
+measures (histograms.py, grouping.py). Each region on the way gives a box; objectness.py ranks them. All arithmetic is
+exact (integers, or single IEEE operations), so the boxes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ EnumType = TypeVar("EnumType", bound=Enum)
 
 
 class SelectiveSearchPreset(Enum):
-    """Which hierarchies are grown, and by whom: `recipe_of` has the parameters."""
+    """The hierarchies to compute, and the code that does it. `recipe_of` has the parameters."""
 
     turbo = "turbo"
-    """Ours for speed. 12 hierarchies at 288 pixels."""
+    """Our parameters for speed. 12 hierarchies at 288 pixels."""
     turbo_quality = "turbo_quality"
-    """Ours for recall. 40 hierarchies at 288 pixels."""
+    """Our parameters for recall. 40 hierarchies at 288 pixels."""
     ijcv_fast = "ijcv_fast"
-    """The paper's "fast" (table 5). 8 hierarchies."""
+    """The paper's "fast" parameters (table 5). 8 hierarchies."""
     ijcv_quality = "ijcv_quality"
-    """The paper's "quality". 80 hierarchies."""
+    """The paper's "quality" parameters. 80 hierarchies."""
     opencv_fast = "opencv_fast"
     """OpenCV's "fast" parameters in our code. 12 hierarchies."""
     opencv_quality = "opencv_quality"
@@ -57,29 +57,29 @@ class SelectiveSearchPreset(Enum):
     opencv_single = "opencv_single"
     """OpenCV's "single strategy" parameters in our code. One hierarchy."""
     cv2_fast = "cv2_fast"
-    """OpenCV's own code: the reference. Slow."""
+    """OpenCV's own code with its "fast" parameters. Slow."""
     cv2_quality = "cv2_quality"
-    """OpenCV's own code: the reference. Very slow."""
+    """OpenCV's own code with its "quality" parameters. Very slow."""
 
 
 class SelectiveSearchOrder(Enum):
-    """Which proposals come first."""
+    """The order of the proposals."""
 
     objectness = "objectness"
-    """By a learned sum of cheap signs of an object (objectness.py), near-duplicates last. Nothing random in it."""
+    """By a learned score (objectness.py), near-duplicates last. Not random."""
     paper = "paper"
-    """The paper's (section 4): random number x position from the top of the hierarchy, so large regions tend to come
-    first. OpenCV doesn't tell the positions: for its own code the rank by area stands in for them."""
+    """The paper's order (section 4): random number x position from the top of the hierarchy, so that large regions tend
+    to be first. OpenCV doesn't return positions, so its own code uses the rank by area instead."""
     opencv = "opencv"
-    """That of OpenCV's own code, for cv2_* only: random number x level in the hierarchy, so small regions tend to come
-    first ("inverted from the paper", says its source)."""
+    """OpenCV's order, for cv2_* only: random number x level in the hierarchy, so that small regions tend to be first
+    ("inverted from the paper", says its source)."""
 
 
 class Recipe(NamedTuple):
     """The parameters of a preset: each colour space with each k gives segments, each similarity a hierarchy of them.
 
-    ks: with the smallest size of a segment each, pixels of the working image. sigma: of the blur before segmentation.
-    similarities: letters of `hierarchical_grouping.group`. max_side: longer side of the working image, pixels.
+    ks: pairs of k and the smallest size of a segment in pixels of the working image. sigma: of the blur before
+    segmentation. similarities: letters for `grouping.group`. max_side: longer side of the working image in pixels.
     """
 
     spaces: tuple[ColourSpace, ...]
@@ -90,7 +90,7 @@ class Recipe(NamedTuple):
 
 
 _REFERENCE_SIDE = 640
-"""Images of VOC and COCO are worked on as they are, larger ones are shrunk: the parameters are in pixels."""
+"""Larger images than VOC's and COCO's are shrunk to this side, because the parameters are in pixels."""
 
 
 def recipe_of(preset: SelectiveSearchPreset) -> Recipe:
@@ -106,7 +106,7 @@ def recipe_of(preset: SelectiveSearchPreset) -> Recipe:
             return Recipe(of_paper[:3], ((125, 20),), 0.5, quality, 288)
         case SelectiveSearchPreset.turbo_quality:
             return Recipe(of_paper, ((100, 30), (300, 30)), 0.5, quality, 288)
-        # IJCV, table 5 and section 5.1; segments of k pixels or more, as in the authors' code, which R-CNN calls.
+        # IJCV, table 5 and section 5.1; segments of k pixels or more, as in the authors' code, which R-CNN uses.
         case SelectiveSearchPreset.ijcv_fast:
             return Recipe((hsv, lab), ((50, 50), (100, 100)), 0.8, fast, side)
         case SelectiveSearchPreset.ijcv_quality:
@@ -123,26 +123,26 @@ def recipe_of(preset: SelectiveSearchPreset) -> Recipe:
 
 @dataclass(kw_only=True)
 class SelectiveSearch(Proposer):
-    """Boxes of the regions that a bottom-up grouping of segments passes through.
+    """Boxes of all regions of a bottom-up grouping of segments.
 
-    Scores only tell the order. An image in which no region is large enough (a tiny or flat one) gives itself as its
-    one proposal. Memory: about 100 bytes for each pixel of the working image, 6 MB for the default's, and 330 at worst
-    (many dots on a flat ground), whatever the size of the image itself.
+    The scores express the order only. If no region is large enough (a tiny or flat image), the whole image is the only
+    proposal. Memory: about 100 bytes per pixel of the working image (6 MB by default), at most 330 (many dots on a flat
+    background), for any size of the image itself.
     """
 
     preset: SelectiveSearchPreset = SelectiveSearchPreset.turbo
-    """Speed against number of boxes."""
+    """Set of parameters, from fast with few boxes to slow with many."""
     order: SelectiveSearchOrder | None = None
-    """Which come first; null: by objectness, and OpenCV's own for cv2_*."""
+    """Order of the boxes; null: objectness, or OpenCV's own order for cv2_*."""
     min_size: int = 10
-    """Smallest width and height of a box, pixels of the given image. R-CNN used 20 in images 500 wide."""
+    """Smallest width and height of a box, in pixels of the original image. R-CNN used 20 for images 500 pixels wide."""
     max_side: int | None = None
-    """Work on the image shrunk to this longer side, and scale the boxes back; null: the preset's own, 288 for turbo*,
-    640 for the others. The method's parameters are in pixels of that size."""
+    """Shrink the image to this longer side for the search, and scale the boxes back; null: the preset's value, 288 for
+    turbo*, 640 for the others. The preset's parameters are in pixels of this size."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Strings are what a person writes in Python.
+        # In Python, users write strings.
         self.preset = _member(SelectiveSearchPreset, self.preset, "preset")
         self.order = None if self.order is None else _member(SelectiveSearchOrder, self.order, "order")
         if self.min_size < 0:
@@ -151,12 +151,14 @@ class SelectiveSearch(Proposer):
             raise ValueError(f"max_side: expected pixels from 1 or null, got {self.max_side}")
         foreign = SelectiveSearchOrder.objectness if self._mode else SelectiveSearchOrder.opencv
         if self.order is foreign:
-            raise ValueError(f"order: {self.preset.value} comes in every other order, not in {foreign.value}")
+            raise ValueError(
+                f"order: {self.preset.value} can't be in the order {foreign.value}; choose another order or null"
+            )
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
-        """Compile now, once, what every worker then finds on disk.
+        """Compile once; the workers then load the compiled code from disk.
 
-        For cv2_* raise MissingXimgprocError where this OpenCV has no selective search.
+        For cv2_* raise MissingXimgprocError if this OpenCV has no selective search.
         """
         if self._mode is None:
             warm_up()
@@ -164,16 +166,16 @@ class SelectiveSearch(Proposer):
         require_ximgproc()
         if self.order is not SelectiveSearchOrder.paper and not rand_can_be_seeded():
             logger.warning(
-                "C's srand() doesn't reach OpenCV's rand() on this platform (%s): boxes come in order=paper, "
-                "which is seeded here, so that results can be repeated",
+                "OpenCV's random order can't be seeded on this platform (%s): using order=paper instead, so that "
+                "results are repeatable",
                 sys.platform,
             )
 
     def __call__(self, image: Image) -> Proposals:
         """The proposals of an RGB image: the same for the same image, seed and settings, in any thread or process.
 
-        image: (H, W, 3) uint8; `as_rgb` says what else is taken, and how. Raises ValueError for other arrays, and
-        MissingXimgprocError for cv2_* where OpenCV lacks the method.
+        image: (H, W, 3) uint8, or another array that `as_rgb` converts. Raises ValueError for other arrays, and
+        MissingXimgprocError for cv2_* if OpenCV lacks the method.
         """
         image = as_rgb(image)
         image_size = image.shape[:2]
@@ -182,19 +184,19 @@ class SelectiveSearch(Proposer):
         boxes = search(small, image_size)
         if not len(boxes):
             boxes = np.array([[0, 0, image_size[1], image_size[0]]], dtype=np.float32)
-        if self._mode:  # its boxes may reach over the border by a rounding
+        if self._mode:  # rounding may move its boxes over the border
             return ranked(boxes, scores_of_order(len(boxes)), image_size, self.max_proposals)
         scores = scores_of_order(len(boxes))
         return Proposals(clip(boxes, image_size)[: self.max_proposals], scores[: self.max_proposals])
 
     @property
     def max_threads(self) -> int:
-        """Compiled code holds no interpreter lock; what is left of Python between its calls fills it at four or so."""
+        """Compiled code releases the interpreter lock. With about four threads the Python code between is the limit."""
         return 1 if self._mode else 4
 
     @property
     def _mode(self) -> OpenCvMode | None:
-        """OpenCV's strategy, where its code is wanted."""
+        """OpenCV's strategy for cv2_*, else None."""
         modes = {SelectiveSearchPreset.cv2_fast: OpenCvMode.fast, SelectiveSearchPreset.cv2_quality: OpenCvMode.quality}
         return modes.get(self.preset)
 
@@ -203,7 +205,7 @@ class SelectiveSearch(Proposer):
         return _REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side
 
     def _search(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
-        """Boxes (N, 4) float32, best first, of the working image; in pixels of the image before it was shrunk."""
+        """Boxes (N, 4) float32 of the working image, best first, in pixels of the original image."""
         warm_up()
         recipe = recipe_of(self.preset)
         hierarchies = grow(image, recipe)
@@ -211,11 +213,10 @@ class SelectiveSearch(Proposer):
         boxes = enlarge(found.boxes, image_size, image.shape[:2])
         large = np.flatnonzero(((boxes[:, 2:] - boxes[:, :2]) >= self.min_size).all(axis=1))
         if self.order is SelectiveSearchOrder.paper:
-            return boxes[
-                large[np.argsort(paper_priority(found, generator_for_pixels(self.seed, image))[large], kind="stable")]
-            ]
+            priority = paper_priority(found, generator_for_pixels(self.seed, image))
+            return boxes[large[np.argsort(priority[large], kind="stable")]]
         score = objectness(found.features)[large]
-        # Equal scores: in the order in which the hierarchies gave the boxes.
+        # Boxes with equal scores keep the order of the hierarchies.
         return boxes[duplicates_last(found.boxes, large[np.argsort(-score, kind="stable")])]
 
     def _search_opencv(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
@@ -243,7 +244,7 @@ def grow(image: Image, recipe: Recipe) -> list[Hierarchy]:
 
 
 def paper_priority(found: Candidates, generator: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Random number x position from the top, 1 the whole image; of a box in several hierarchies the least. -> (U,)."""
+    """Random number x position from the top (1 is the whole image); the minimum over a box's regions. -> (U,)."""
     random = generator.random(len(found.positions))
     priority = np.full(len(found.boxes), np.inf)
     np.minimum.at(priority, found.numbers, random * (found.positions + 1))
@@ -252,7 +253,7 @@ def paper_priority(found: Candidates, generator: np.random.Generator) -> npt.NDA
 
 @functools.cache
 def warm_up() -> None:
-    """Load, or compile, what `turbo` needs: once a process, and with a word where it takes long."""
+    """Load or compile the code for `turbo`, once per process, with a log line if it takes long."""
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     with explained("selective search"):
         recipe, small = recipe_of(SelectiveSearchPreset.turbo), shrink(image, (12, 12))
@@ -268,8 +269,8 @@ def _member(enum: type[EnumType], value: EnumType | str, field: str) -> EnumType
 
 
 def _order_by_area(boxes: Float32Array, generator: np.random.Generator) -> Int64Array:
-    """Random number x rank by area, the largest first. (N, 4) -> (N,) int64; the order given doesn't matter."""
-    # From the largest box down; ties by the coordinates, so that OpenCV's random order is forgotten.
+    """Random number x rank by area, the largest first. (N, 4) -> (N,) int64; independent of the input order."""
+    # Ties by the coordinates, so that the result doesn't depend on OpenCV's random order.
     by_area = np.lexsort((*boxes.T, -area(boxes)))
     priority = generator.random(len(boxes)) * np.arange(1, len(boxes) + 1)
     return by_area[np.argsort(priority, kind="stable")].astype(np.int64)

@@ -1,6 +1,6 @@
-"""An image at the size that a method with parameters in pixels works on; in integers, the same bytes everywhere.
+"""Shrinking of an image to the working size of selective search, in integers: the same bytes on every machine.
 
-H, W: height and width of the image; h, w: of the smaller one.
+H, W: height and width of the image. h, w: height and width of the smaller image.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from detpipe.jit import compiled
 from detpipe.structures import Float32Array, Image
 
 _COVERED = 4
-"""Pixels of the image, to each side, that are averaged for one of the smaller one; of more, only every second, third
-and so on is looked at. So a large photograph costs no more than its reading."""
+"""Number of pixels in each direction that are averaged for one pixel of the smaller image. In larger images only every
+second, third ... pixel is used, so that a large photograph takes little time."""
 
 
 def working_size(image_size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """(height, width) with no side over max_side pixels and the proportions kept; never larger than the image."""
+    """(height, width) with the same aspect ratio and no side above max_side pixels; never larger than the image."""
     height, width = image_size
     longer = max(height, width)
     if longer <= max_side:
         return height, width
-    # Halves are rounded up, in integers: round() of a quotient may differ in its last bit.
+    # Halves are rounded up, in integers: a float quotient could have an inexact last bit.
     return tuple(max((2 * side * max_side + longer) // (2 * longer), 1) for side in (height, width))  # type: ignore[return-value]
 
 
 def shrink(image: Image, size: tuple[int, int]) -> Image:
-    """The image (H, W, 3) uint8 at the size (h, w), no larger than its own: the mean of the area under each pixel."""
+    """The image (H, W, 3) uint8 shrunk to the size (h, w) by averaging the area under each pixel."""
     height, width = size
     if (height, width) == image.shape[:2]:
         return np.ascontiguousarray(image)
@@ -38,22 +38,22 @@ def shrink(image: Image, size: tuple[int, int]) -> Image:
 
 
 def enlarge(boxes: npt.NDArray[Any], image_size: tuple[int, int], size: tuple[int, int]) -> Float32Array:
-    """Boxes (N, 4) of the smaller image, of this size, in pixels of the image: (N, 4) float32; N = 0 gives (0, 4).
+    """Boxes (N, 4) of the smaller image, scaled to the image: (N, 4) float32; N = 0 gives (0, 4).
 
-    The whole of the one is the whole of the other, to the last bit.
+    The box of the whole smaller image becomes exactly the box of the whole image.
     """
     vertical, horizontal = image_size[0] / size[0], image_size[1] / size[1]
-    # Multiplied in doubles: in single floats 288 x (1491 / 288) falls short of 1491.
+    # In float64: in float32, 288 x (1491 / 288) is less than 1491.
     return np.asarray(boxes * np.array([horizontal, vertical, horizontal, vertical]), dtype=np.float32)
 
 
 @compiled
 def _area_mean(image: Image, step: int, height: int, width: int) -> Image:
-    """Of every step-th row and column."""
+    """The area mean of every step-th row and column."""
     first = step // 2
     rows, columns = (image.shape[0] - first - 1) // step + 1, (image.shape[1] - first - 1) // step + 1
     small = np.empty((height, width, 3), np.uint8)
-    # A pixel of the smaller image covers `rows` x `columns` units of area, a pixel of the larger one height x width.
+    # A pixel of the smaller image covers `rows` x `columns` units of area, a pixel of the image height x width.
     area = rows * columns
     line = np.empty(3 * image.shape[1], np.int32)
     for y in range(height):

@@ -89,7 +89,7 @@ def test_cells_of_boxes_and_names(
     path = save_mat(tmp_path / "voc.mat", [raw[1:], raw, empty], ["b", "a", "c"], column=column)
     imported = ImportedProposals(path=path)
     imported.check([data])
-    assert f"read as {form}" in caplog.text
+    assert f"box format {form}" in caplog.text
     found = propose(imported, data, 0)
     assert found.boxes.tolist() == BOXES
     assert found.scores.tolist() == [1, 0.5]
@@ -198,7 +198,7 @@ def test_real_file_of_fast_rcnn(shared_data: Path, caplog: pytest.LogCaptureFixt
     data = Dataset("demo", (), (), tuple(ImageRecord(f.stem, f, read_header(f).image_size) for f in files), None)
     imported = ImportedProposals(path=str(folder), max_proposals=None)
     imported.check([data])
-    assert "read as fast_rcnn" in caplog.text
+    assert "box format fast_rcnn" in caplog.text
     for record, count in zip(data.records, (2888, 2057), strict=True):
         image = read_image(record.path)
         found = imported.propose(image, record, None)
@@ -249,7 +249,7 @@ def test_detectron_box_modes(tmp_path: Path):
         (detectron2(ids=[7]), "equal lengths"),
         (detectron2(ids=[7, 7]), "7 twice"),
         ({"boxes": []}, "equal lengths"),
-        (detectron2(objectness_logits=[np.zeros(5), np.zeros(0)]), "a score a box"),
+        (detectron2(objectness_logits=[np.zeros(5), np.zeros(0)]), "one score per box"),
         (detectron2(boxes=[np.zeros((2, 3)), np.zeros((0, 4))]), "expected boxes"),
         (detectron2(boxes=["text", np.zeros((0, 4))]), "as numbers"),
         ([["no", "boxes"]], "as numbers"),
@@ -401,7 +401,7 @@ def test_boxes_of_another_image_are_refused(tmp_path: Path, bbox: list[int], mes
 def test_missing_and_unknown_files(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"proposals\.path"):
         ImportedProposals().check()
-    with pytest.raises(FileNotFoundError, match="there is none"):
+    with pytest.raises(FileNotFoundError, match="found none; correct"):
         ImportedProposals(path=str(tmp_path / "none.mat")).check()
     (tmp_path / "boxes.txt").write_text("1 2 3 4")
     with pytest.raises(ProposalFileError, match=r"\.mat, \.pkl"):

@@ -286,10 +286,10 @@ def test_wrong_settings_are_named():
 
 def test_an_order_that_the_preset_lacks_is_named():
     for preset in OWN:
-        with pytest.raises(ValueError, match=f"order: {preset.value} comes .* not in opencv"):
+        with pytest.raises(ValueError, match=f"order: {preset.value} .*order opencv"):
             SelectiveSearch(preset=preset, order="opencv")
     for preset in THEIRS:
-        with pytest.raises(ValueError, match=f"order: {preset.value} comes .* not in objectness"):
+        with pytest.raises(ValueError, match=f"order: {preset.value} .*order objectness"):
             SelectiveSearch(preset=preset, order="objectness")
 
 
