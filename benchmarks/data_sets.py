@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets import load_dataset
 from detpipe.datasets.coco_results import read_detections
+from detpipe.datasets.source import Split
 from detpipe.metrics.map_bootstrap import resampled_map
 from detpipe.structures import Dataset
 

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from data_sets import data_set, images_of
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import BackboneConfig
+from detpipe.datasets.source import Split
 from detpipe.heads.multibox.loss import Targets, multibox_loss
 from detpipe.heads.multibox.network import MultiBox, make_shapes
 from detpipe.heads.multibox.settings import Form, MultiBoxConfig

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource, write_voc_annotation
 from detpipe.structures import GroundTruth, Image
 

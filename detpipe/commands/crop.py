@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.crops.database import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, sample_regions
 from detpipe.commands.stage_settings import Crop
+from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.randomness import generator_for

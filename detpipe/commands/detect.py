@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable
@@ -22,7 +21,7 @@ from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.source import hold_max_bad
+from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.datasets.voc import write_voc_results
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision

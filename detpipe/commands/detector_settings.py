@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.settings import DetectConfig
+from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
 from detpipe.runs.run_folder import RunFolder

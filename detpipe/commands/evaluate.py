@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.stage_settings import Evaluate
 from detpipe.datasets.coco_results import read_detections
+from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.report.run.page import ReportData, write_report
 from detpipe.runs.run_folder import RunFolder

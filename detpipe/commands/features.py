@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.classify.features.extractor import RegionFeatures, network_digest
 from detpipe.classify.features.store import (
@@ -25,6 +24,7 @@ from detpipe.classify.features.store import (
 from detpipe.classify.labeling import sample_regions
 from detpipe.commands.stage_settings import Features
 from detpipe.datasets.image_file import read_image
+from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.randomness import generator_for
 from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.run_settings import Propose
-from detpipe.datasets.source import hold_max_bad
+from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task

@@ -6,7 +6,6 @@ import json
 import logging
 from dataclasses import replace
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.backbone.create import check_weights, map_strides
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
@@ -14,6 +13,7 @@ from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
 from detpipe.datasets.findings import Severity
+from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.stored.zero_shot import ZeroShotConfig

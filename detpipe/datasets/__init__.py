@@ -28,7 +28,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
     Raises ValueError for an unknown kind or split, TypeError for an unknown setting, and the errors of the source's
     `load`.
     """
-    from detpipe.backbone.caffe.joining import Split
+    from detpipe.datasets.source import Split
 
     if split not in [one.value for one in Split]:
         raise ValueError(f"split: expected {', '.join(one.value for one in Split)}, got {split!r}")

@@ -10,10 +10,9 @@ from itertools import chain, combinations, groupby
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, file_digest, read_image
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, image_fault, sound_truth, usable_header
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, image_fault, sound_truth, usable_header
 from detpipe.parallel import ordered_map
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, read_number
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
 from detpipe.structures import ImageId
 
 

@@ -29,10 +29,9 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFilter
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.demo_outlines import COIN_PHOTO, COINS, OUTLINES
 from detpipe.datasets.image_file import read_image
-from detpipe.datasets.source import DatasetSource, Entry
+from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.datasets.voc import VocSource, write_voc_annotation
 from detpipe.storage.atomic import write_json
 from detpipe.structures import BoolArray, GroundTruth, Image

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry
+from detpipe.datasets.source import DatasetSource, Entry, Split
 
 
 @dataclass(kw_only=True)

@@ -15,10 +15,9 @@ from pathlib import Path, PureWindowsPath
 
 from defusedxml.ElementTree import parse as parse_xml
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, read_number
+from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
 from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, ImageLists, divide
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId

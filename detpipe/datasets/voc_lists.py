@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
+from detpipe.datasets.source import Split
 
 DEFAULT_TRAIN, DEFAULT_TEST = "trainval", "test"
 """The names of VOC's standard lists. Only these may be replaced by another list or a rule if they are missing."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import ProposalsReader, find_database
 from detpipe.proposals.proposer import ImportedBoxesError, Proposer
 from detpipe.storage.manifest import read_manifest

@@ -21,8 +21,6 @@ from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.voc_ap import Float64Array
 from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, hex_colour, legend, short_name
-from detpipe.report.figure_style import ACCENT, FAINT, INK, SECOND, STYLE, hex_colour, legend, short_name
-from detpipe.solver.training_summary import is_number
 from detpipe.structures import Float64Array
 
 Curve = tuple[Float64Array, Float64Array]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.stored_split import StoredSplit

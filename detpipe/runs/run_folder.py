@@ -6,8 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
-from detpipe.datasets.source import DatasetSource
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of, find_manifest
 from detpipe.structures import Dataset
 

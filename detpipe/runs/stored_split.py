@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import ProposalsReader, StoredProposals
 from detpipe.runs.run_folder import verify_input
 from detpipe.storage.manifest import Manifest, read_manifest

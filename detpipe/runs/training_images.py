@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
-from detpipe.datasets.source import DatasetSource
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.randomness import generator_for
 from detpipe.runs.run_folder import load_splits
 from detpipe.structures import Dataset, ImageRecord

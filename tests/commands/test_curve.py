@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from detpipe import Detector
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.settings import CropScoringConfig, DetectConfig
 from detpipe.commands.curve import run
 from detpipe.commands.detect import stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.network.settings import Device, Precision

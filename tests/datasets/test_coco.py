@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.coco import CocoFileError, CocoSource
-from detpipe.datasets.source import TooManyBadError
+from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.structures import Dataset
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": " cat "}]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from detpipe import boxes as box_ops
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets import demo
 from detpipe.datasets.check import check_source
 from detpipe.datasets.demo import DemoDataError, DemoSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 
 pytest.importorskip("skimage", reason="the demo's photographs are in scikit-image: pip install 'detpipe[demo]'")

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.source import TooManyBadError
+from detpipe.datasets.source import Split, TooManyBadError
 
 
 def folder_of(root: Path, *names: str) -> Path:

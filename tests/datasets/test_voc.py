@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.backbone.caffe.joining import Split
-from detpipe.datasets.source import TooManyBadError
+from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.datasets.voc import (
     BrokenAnnotationError,
     VocSource,

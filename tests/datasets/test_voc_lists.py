@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc_lists import Division, ImageLists, divide, seeded_split
 
 ANNOTATED = ["a", "b", "c", "d", "e"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.proposals_db import find_database
 from detpipe.runs.stored_split import StoredSplit, open_split

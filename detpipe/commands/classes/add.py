@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.classes.change import Trained, change_classes, head_settings, trained
 from detpipe.commands.detector_settings import ClassesAdd
+from detpipe.datasets.source import Split
 from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.runs.training_images import taught_classes
 

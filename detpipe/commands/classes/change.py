@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.classify.classifier_folder import ClassifierError, save_classifier
 from detpipe.classify.features.extractor import RegionFeatures
 from detpipe.classify.features.network import (
@@ -34,6 +33,7 @@ from detpipe.classify.labeling import IGNORED, SamplingConfig, label_regions, sa
 from detpipe.commands.detector_settings import ClassChange
 from detpipe.commands.proposals.verify import fault_of_image, left_out_records
 from detpipe.commands.train_cls.stored_head import trained_summary
+from detpipe.datasets.source import Split
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.stored.linear_svm import SvmConfig
 from detpipe.heads.stored.zero_shot import ZeroShotConfig

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands import propose
 from detpipe.commands.proposals.settings import ProposalsMerge
 from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
 from detpipe.runs.run_folder import load_splits, splits_digests

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detpipe.backbone.caffe.joining import Split
+from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import find_database
 from detpipe.runs.command import Command
 from detpipe.runs.stored_split import StoredSplit, open_split

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.proposals.settings import ProposalsVerify
 from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import CorruptRecordError, ProposalsReader, StoredProposals, parse_proposals
 from detpipe.runs.run_folder import load_splits, verify_input

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.backbone.caffe.joining import Split
 from detpipe.backbone.create import check_weights, create_from_seed, written_out
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.classify.classifier_folder import save_classifier
@@ -20,6 +19,7 @@ from detpipe.classify.features.network import FeatureClassifier, FeatureClassifi
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
 from detpipe.commands.stage_settings import TrainCls
+from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.table import head_word

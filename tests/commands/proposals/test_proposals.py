@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from detpipe import Detector
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.proposals.verify import faults_of_images
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter

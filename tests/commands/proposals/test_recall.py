@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.proposals.recall import run
 from detpipe.commands.proposals.settings import ProposalsRecall
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.baselines import Gaussian
 from detpipe.storage.manifest import ArtefactError

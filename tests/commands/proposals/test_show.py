@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from detpipe.backbone.caffe.joining import Split
 from detpipe.commands.proposals.settings import ProposalsShow
 from detpipe.commands.proposals.show import run
 from detpipe.datasets.image_file import BrokenImageError, read_header, read_image
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.baselines import Gaussian
 from detpipe.structures import Image
