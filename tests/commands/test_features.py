@@ -409,4 +409,4 @@ def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -
             f"run_dir={tmp_path / 'other'}",
         ]
     )
-    assert (refused.status, "goes before a head on stored features" in refused.err) == (1, True)
+    assert (refused.status, "fine_tune: expected a head on stored features" in refused.err) == (1, True)

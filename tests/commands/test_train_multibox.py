@@ -14,6 +14,7 @@ from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 from tests.commands.test_run import bytes_of
+from tests.commands.tiny_networks import BACKBONE, COMMON, DETECTION, TRAINING
 from tests.heads.multibox.tiny import NET
 
 TINY = (
@@ -83,6 +84,19 @@ def test_its_network_proposes(trained: Path, voc_root: Path, tmp_path: Path) -> 
     assert manifest.settings["proposals"]["method"] == "MultiBoxProposals"
     assert "weights.safetensors" in str(manifest.inputs)
     assert manifest.summary["images"] == 14
+
+
+def test_run_takes_a_network_that_was_trained_before(trained: Path, voc_root: Path, net: Path, tmp_path: Path) -> None:
+    """Its solver had settings that `detpipe run` lacks. It is the same run folder: nothing is trained again."""
+    run = drawn.copy(trained, tmp_path / "run")
+    before = (run / "multibox" / "weights.safetensors").read_bytes()
+    outcome = detpipe(
+        *["run", *drawn.voc(voc_root), "head=fast_rcnn", *COMMON, *BACKBONE, f"backbone.prototxt={net}", *TRAINING],
+        *[*DETECTION, "proposals=multibox", f"proposals.weights={run / 'multibox'}", f"run_dir={run}"],
+    )
+    assert outcome.status == 0, outcome.err
+    assert (run / "multibox" / "weights.safetensors").read_bytes() == before
+    assert (run / "metrics.json").is_file()
 
 
 def test_a_folder_without_a_network_is_named(voc_root: Path, tmp_path: Path) -> None:
