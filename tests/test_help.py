@@ -43,8 +43,8 @@ def test_every_setting_has_a_type_and_a_text(name: str) -> None:
 def test_the_most_used_come_first_and_each_once() -> None:
     names = names_in(shown("run", "--help"))
     assert names[:10] == [
-        *("run_dir", "dataset", "dataset.root", "experiment", "source"),
-        *("proposals", "head", "backbone", "solver.max_iter", "seed"),
+        *("run_dir", "dataset", "dataset.root", "experiment", "proposals"),
+        *("head", "backbone", "solver.max_iter", "seed", "overwrite"),
     ]
     assert len(set(names)) == len(names)
     assert names_in(shown("proposals", "info", "--help"))[:5] == ["run_dir", "dataset", "dataset.root", "path", "seed"]
@@ -52,7 +52,7 @@ def test_the_most_used_come_first_and_each_once() -> None:
 
 def test_a_page_has_types_defaults_sentences_and_its_groups_only() -> None:
     page = shown("detect", "-h")
-    assert "  detect.nms_iou=0.3  (float)\n      Class-wise NMS drops a box that overlaps a better one" in page
+    assert "  detect.nms_iou=0.3  (float)\n      IoU threshold of class-wise non-maximum suppression" in page
     assert "  device=auto  (auto|cpu|cuda)\n" in page
     assert "  detect.fast_rcnn.scales=[]  (list of int)\n" in page
     groups = page.partition("Groups, and their options:\n")[2].partition("\n\n")[0]
@@ -93,7 +93,7 @@ def test_help_of_a_command_is_its_page() -> None:
 
 def test_one_setting() -> None:
     page = shown("help", "detect.nms_iou")
-    assert page.startswith("detect.nms_iou=0.3  (float)\n  Class-wise NMS")
+    assert page.startswith("detect.nms_iou=0.3  (float)\n  IoU threshold of class-wise non-maximum suppression")
     commands = next(line for line in page.splitlines() if "commands: " in line)
     assert commands.split(": ")[1].split(", ") == ["run", "features", "detect", "export", "curve"]
     assert "experiment=fast_rcnn (0.5)" in page
