@@ -19,7 +19,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from detpipe.metrics.voc_ap import Float64Array
 from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, hex_colour, legend, short_name
 from detpipe.structures import Float64Array
 

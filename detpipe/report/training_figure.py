@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from detpipe.metrics.voc_ap import Float64Array
 from detpipe.report.curves import Curve
 from detpipe.report.figure_style import ACCENT, SECOND, STYLE, hex_colour, legend
 from detpipe.solver.training_summary import is_number
+from detpipe.structures import Float64Array
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of a training log: "iteration" and any other keys."""
