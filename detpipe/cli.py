@@ -33,7 +33,7 @@ usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg j
 `detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
 --cfg job` shows their values.
 """
-A_START = "A start: detpipe run dataset=voc dataset.root=DIR run_dir=runs/mine\n"
+A_START = "To start: detpipe run dataset=voc dataset.root=DIR experiment=fast_rcnn run_dir=runs/mine\n"
 
 
 def main() -> None:
