@@ -12,7 +12,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOT_PAGES = ("ARCHITECTURE.md", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md")
-"""Pages beside docs/ that the site shows, too."""
+"""Pages outside docs/ that the site shows, too."""
+NOTES = tuple(f"benchmarks/notes/{path.name}" for path in sorted((ROOT / "benchmarks" / "notes").glob("*.md")))
 
 COMMENT = re.compile(r"^<!-- (?:test|file): .*? -->\n", re.M)
 """Marks for tests/test_docs.py."""
@@ -22,17 +23,19 @@ CANONICAL = re.compile(r"\brel=[\"']?(?:canonical|next|prev|license)\b")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the root's pages to those of docs/."""
-    for name in ROOT_PAGES:
+    for name in (*ROOT_PAGES, *NOTES):
         files.append(File.generated(config, name, content=(ROOT / name).read_text("utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """On GitHub docs/ is a folder of the root; in the site both stand side by side: change the links."""
+    """Change the links: in the repository docs/ is a folder, in the site its pages are at the root."""
     markdown = COMMENT.sub("", markdown)
     if page.file.src_uri in ROOT_PAGES:
         return re.sub(r"\]\((?:\./)?docs/", "](", markdown)
-    return re.sub(rf"\]\(\.\./({'|'.join(map(re.escape, ROOT_PAGES))})", r"](\1", markdown)
+    if page.file.src_uri in NOTES:
+        return markdown.replace("](../../docs/", "](../../")
+    return re.sub(rf"\]\(\.\./({'|'.join(map(re.escape, (*ROOT_PAGES, 'benchmarks/notes/')))})", r"](\1", markdown)
 
 
 def on_post_page(output: str, page: Page, **_: object) -> str:
