@@ -1,4 +1,4 @@
-"""`detpipe train-cls`: trains the kind of classifier that `head` and `db.train` ask for -> classifier/."""
+"""`detpipe train-cls`: train the kind of classifier given by `head` and `db.train` -> classifier/."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PREPARE: Mapping[LearnsFrom, Callable[[TrainCls], TrainingJob]] = {
     LearnsFrom.proposals: fast_rcnn.prepare,
     LearnsFrom.objects: multibox_fast_rcnn.prepare,
 }
-"""The trainings by the solver, by their training data. Heads on stored features have no solver."""
+"""The trainings with the solver, by training data. Heads on stored features do not use the solver."""
 
 
 def run(config: TrainImages) -> None:
-    """Train a classifier of whole images on `db.train`, or of regions where there is none."""
+    """Train a classifier of whole images if `db.train` is set, else of regions."""
     if config.db.train is None:
         train_regions(config)
     else:
@@ -26,7 +26,7 @@ def run(config: TrainImages) -> None:
 
 
 def train_regions(config: TrainCls) -> None:
-    """Train the classifier of regions that the head asks for, from the training data of its kind."""
+    """Train the classifier of regions given by `head`."""
     learns_from = kind_of_head(config.head).learns_from
     if learns_from is LearnsFrom.features:
         stored_head.run(config)

@@ -1,4 +1,4 @@
-"""`detpipe train-cls head=softmax`: R-CNN from a database of crops. crops.lmdb -> classifier/."""
+"""`detpipe train-cls head=softmax`: train R-CNN on a database of crops: crops.lmdb -> classifier/."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from detpipe.storage.manifest import Manifest, read_manifest
 
 
 def prepare(config: TrainCls) -> TrainingJob:
-    """The training of a backbone and a new softmax head on the crops. Raises ArtefactError where there are none."""
-    made, head = read_manifest(config.folder.crops), config.trained_head
-    spec = described(config, made)
-    fg_share = float(made.settings["sampling"]["fg_share"])
+    """Return the training of a backbone and a softmax head on the crops. Raises ArtefactError without crops."""
+    manifest, head = read_manifest(config.folder.crops), config.trained_head
+    spec = describe(config, manifest)
+    fg_share = float(manifest.settings["sampling"]["fg_share"])
 
     def train(context: RunContext) -> dict[str, float]:
         network = build_rcnn(spec, seed=context.seed, pretrained=True, dropout=head.dropout)
         ridge = head.box_regression is BoxRegression.ridge
         with CropsReader(config.folder.crops) as crops, CropsReader(config.folder.val_crops) as val:
-            learned = replace(head, box_loss_weight=0.0) if ridge else head
-            summary = fine_tune(network, crops, val, head=learned, fg_share=fg_share, context=context)
+            trained_head = replace(head, box_loss_weight=0.0) if ridge else head
+            summary = fine_tune(network, crops, val, head=trained_head, fg_share=fg_share, context=context)
             if ridge and context.ranks.is_first:
                 solve_box_regression(network, crops, head, device=context.device, bf16=context.bf16)
         if context.ranks.is_first:
@@ -42,19 +42,19 @@ def prepare(config: TrainCls) -> TrainingJob:
         folder=config.folder.classifier,
         stage="train-cls",
         learned={"kind": spec.KIND, "classifier": spec, "head": config.head, "fg_share": fg_share},
-        inputs={"crops": made.digest},
+        inputs={"crops": manifest.digest},
         train=train,
     )
 
 
-def described(config: TrainCls, crops: Manifest) -> RcnnSpec:
-    """The description of the classifier that these crops make."""
+def describe(config: TrainCls, crops: Manifest) -> RcnnSpec:
+    """Return the description of the classifier trained on these crops."""
     settings = crops.settings
-    cut = from_json(settings["crops"], CropConfig, f"{config.folder.crops}: crops")
+    crop_config = from_json(settings["crops"], CropConfig, f"{config.folder.crops}: crops")
     return RcnnSpec(
         classes=tuple(settings["classes"]),
         category_ids=tuple(settings["category_ids"]),
-        backbone=replace(written_out(config.backbone), input_size=cut.size),
-        crops=cut,
+        backbone=replace(written_out(config.backbone), input_size=crop_config.size),
+        crops=crop_config,
         box_regression=config.head.box_regression is not BoxRegression.none,
     )

@@ -1,4 +1,4 @@
-"""`detpipe train-cls head=fast_rcnn`: Fast R-CNN from images and their proposals, without crops -> classifier/."""
+"""`detpipe train-cls head=fast_rcnn`: train Fast R-CNN on images and their proposals -> classifier/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detpipe.storage.manifest import read_manifest
 
 
 def prepare(config: TrainCls) -> TrainingJob:
-    """The training of a backbone and a new head. Raises ValueError where there is nothing to learn from."""
+    """Return the training of a backbone and a head. Raises ValueError without annotated training images."""
     assert isinstance(config.head, FastRcnnConfig)
     head = config.head
     train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
@@ -32,7 +32,7 @@ def prepare(config: TrainCls) -> TrainingJob:
 
     def train(context: RunContext) -> dict[str, float]:
         network = build_fast_rcnn(spec, seed=context.seed, pretrained=True)
-        images = [proposed(config, part) for part in (train_part, val_part)]
+        images = [proposed_images(config, part) for part in (train_part, val_part)]
         summary = train_fast_rcnn(network, *images, head=head, sampling=config.sampling, context=context)
         if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
@@ -48,8 +48,8 @@ def prepare(config: TrainCls) -> TrainingJob:
     )
 
 
-def proposed(config: TrainCls, part: Part) -> list[ProposedImage]:
-    """The images of a part with their objects and best proposals; unreadable ones, named by propose, are left out."""
+def proposed_images(config: TrainCls, part: Part) -> list[ProposedImage]:
+    """Return the images of a part with their objects and best proposals. Images unreadable in propose are left out."""
     truth = part.dataset.ground_truth
     assert truth is not None
     split = open_split(config.folder.proposals, part.split, part.dataset)

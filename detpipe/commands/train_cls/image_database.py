@@ -1,4 +1,4 @@
-"""`detpipe train-cls db.train=DB`: a classifier of whole images from a database of labelled images -> classifier/."""
+"""`detpipe train-cls db.train=DB`: train a classifier of whole images on a database -> classifier/."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detpipe.runs.training import TrainingJob, run_training
 
 
 def run(config: TrainCls, db: TrainDatabases, view: ViewConfig) -> None:
-    """Train a classifier on `db.train`, and validate it on `db.val` where there is one."""
+    """Train a classifier on `db.train`, and validate it on `db.val` if that is set."""
     assert db.train is not None
     train_path, val_path = Path(db.train), Path(db.val) if db.val is not None else None
     with ImagesReader(train_path) as reader, opened_val(reader, val_path) as val:
@@ -27,7 +27,7 @@ def run(config: TrainCls, db: TrainDatabases, view: ViewConfig) -> None:
 
 
 def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: ImagesReader | None) -> TrainingJob:
-    """The training of a backbone and a new head. Raises ClassMismatchError where `val` has other labels."""
+    """Return the training of a backbone and a head. Raises ClassMismatchError if `val` has other labels."""
     head = config.trained_head
     spec = ImageClassifierSpec(classes=training_classes(reader), backbone=written_out(config.backbone), view=view)
     if val is not None:
@@ -51,10 +51,10 @@ def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: Image
 
 @contextmanager
 def opened_val(train: ImagesReader, path: Path | None) -> Iterator[ImagesReader | None]:
-    """The database to test on, closed after the block; None where there is none."""
+    """Open the validation database for the block; None if `path` is None."""
     if path is None:
         yield None
-    elif path.resolve() == train.path.resolve():  # LMDB opens no database twice in a process
+    elif path.resolve() == train.path.resolve():  # LMDB cannot open a database twice in one process
         yield train
     else:
         with ImagesReader(path) as reader:

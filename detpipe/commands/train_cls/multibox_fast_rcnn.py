@@ -1,5 +1,6 @@
-"""`detpipe train-cls head=multibox_fast_rcnn`: one network that proposes and classifies, trained from images with
-boxes -> classifier/, and multibox/, its proposing half.
+"""`detpipe train-cls head=multibox_fast_rcnn`: train one network that proposes and classifies, on images with boxes.
+
+It writes classifier/, and multibox/ with the proposing part.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from detpipe.storage.manifest import ArtefactError, find_manifest
 
 
 def prepare(config: TrainCls) -> TrainingJob:
-    """The training of the whole network. Raises ValueError without objects, ArtefactError where multibox/ is taken."""
+    """Return the training of the network. Raises ValueError without objects, ArtefactError if multibox/ is in use."""
     assert isinstance(config.head, MultiBoxFastRcnnConfig)
     head = config.head
-    refuse_another_multibox(config)
+    check_multibox_folder(config)
     train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
-    spec = described(config, head, train_part)
+    spec = describe(config, head, train_part)
 
     def train(context: RunContext) -> dict[str, float]:
         network = build_multibox_fast_rcnn(spec, seed=context.seed, pretrained=True)
@@ -43,7 +44,7 @@ def prepare(config: TrainCls) -> TrainingJob:
         summary = train_multibox_fast_rcnn(network, *images, head=head, sampling=config.sampling, context=context)
         if context.ranks.is_first:
             save_classifier(config.folder.classifier, network, spec)
-            keep_multibox(config, network, spec)
+            write_multibox(config, network, spec)
         return summary
 
     return TrainingJob(
@@ -55,28 +56,28 @@ def prepare(config: TrainCls) -> TrainingJob:
     )
 
 
-def refuse_another_multibox(config: TrainCls) -> None:
-    """Raise ArtefactError where multibox/ is a training of its own, that this one would replace, or no folder."""
+def check_multibox_folder(config: TrainCls) -> None:
+    """Raise ArtefactError if multibox/ is the output of `detpipe train-multibox`, or not a folder."""
     path = config.folder.multibox
     if not path.is_dir() and (path.is_symlink() or path.exists()):
         raise ArtefactError(
-            f"{path}: expected a folder, or nothing, got {'a link to nothing' if path.is_symlink() else 'a file'}; "
-            "head=multibox_fast_rcnn writes its proposing half there: move it away"
+            f"{path}: expected a folder, or nothing, got {'a broken link' if path.is_symlink() else 'a file'}; move it "
+            "away, since head=multibox_fast_rcnn writes its proposing part there"
         )
-    if find_manifest(config.folder.multibox) is not None:
+    if find_manifest(path) is not None:
         raise ArtefactError(
-            f"{config.folder.multibox}: made by `detpipe train-multibox`, and head=multibox_fast_rcnn writes its own "
-            "there: give another run_dir, or move it"
+            f"{path}: expected no output of `detpipe train-multibox`, since head=multibox_fast_rcnn writes its own "
+            "there, got one; give another run_dir, or move it"
         )
 
 
-def described(config: TrainCls, head: MultiBoxFastRcnnConfig, part: Part) -> MultiBoxFastRcnnSpec:
-    """The description of the network: the classes, and priors from the training objects or from solver.weights.
+def describe(config: TrainCls, head: MultiBoxFastRcnnConfig, part: Part) -> MultiBoxFastRcnnSpec:
+    """Return the description of the network: classes, and priors from the training objects or from solver.weights.
 
-    Raises ValueError where there is no object.
+    Raises ValueError without objects.
     """
-    # Computed in any case: it raises where the data set has no objects.
-    own = pyramid_shapes(
+    # Always computed, because it raises for a data set without objects.
+    computed = pyramid_shapes(
         *objects_of(true_targets(part)),
         head.multibox,
         map_strides(config.backbone, head.maps),
@@ -89,14 +90,14 @@ def described(config: TrainCls, head: MultiBoxFastRcnnConfig, part: Part) -> Mul
         category_ids=part.dataset.category_ids,
         backbone=written_out(config.backbone),
         head=head,
-        shapes=priors_of_start(config, head) or as_numbers(own),
+        shapes=initial_priors(config, head) or as_numbers(computed),
     )
 
 
-def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnConfig) -> Numbers | None:
-    """The priors of the network of this kind that solver.weights starts from: what it has learned is how they move.
+def initial_priors(config: TrainCls, head: MultiBoxFastRcnnConfig) -> Numbers | None:
+    """Return the priors of the network in solver.weights: its weights predict deltas of these priors.
 
-    None where it starts from no such network. Raises ValueError for one with another number of maps.
+    None if solver.weights is not a network of this kind. Raises ValueError for another number of maps.
     """
     folder = Path(config.solver.weights).parent if config.solver.weights is not None else None
     if folder is None or not (folder / CLASSIFIER).is_file() or read_kind(folder) != MultiBoxFastRcnnSpec.KIND:
@@ -110,8 +111,8 @@ def priors_of_start(config: TrainCls, head: MultiBoxFastRcnnConfig) -> Numbers |
     return start.shapes
 
 
-def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFastRcnnSpec) -> None:
-    """The part of the network that proposes, as a MultiBox of its own, in multibox/."""
+def write_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFastRcnnSpec) -> None:
+    """Save the proposing part of the network as a MultiBox in multibox/."""
     head = MultiBoxConfig(
         **vars(spec.head.multibox),
         maps=spec.head.maps,
@@ -123,11 +124,11 @@ def keep_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFas
         crop_area=spec.head.crop_area,
         colour=spec.head.colour,
     )
-    own = MultiBoxSpec(spec.backbone, head, spec.shapes)
-    multibox = build_multibox(own, seed=0, pretrained=False)
+    multibox_spec = MultiBoxSpec(spec.backbone, head, spec.shapes)
+    multibox = build_multibox(multibox_spec, seed=0, pretrained=False)
     multibox.backbone.load_state_dict(network.backbone.state_dict())
     assert network.merge is not None
     assert isinstance(multibox.neck, PyramidNeck)
     multibox.neck.merge.load_state_dict(network.merge.state_dict())
     multibox.predictor.load_state_dict(network.predictor.state_dict())
-    save_multibox(config.folder.multibox, multibox, own)
+    save_multibox(config.folder.multibox, multibox, multibox_spec)

@@ -1,4 +1,4 @@
-"""`detpipe train-cls head=svm`: a head on the features of a store, in seconds. features/train -> classifier/."""
+"""`detpipe train-cls head=svm` and other heads: train a head on stored features: features/train -> classifier/."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from detpipe.storage.manifest import Artefact, ArtefactError, State, find_manife
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-"""Heads on stored features train there, whatever `device` says."""
+"""Heads on stored features always train on the CPU; `device` is not used."""
 
 
 def run(config: TrainCls) -> None:
-    """Train the head on the stored features, and save the classifier. An earlier one goes when this one stands.
+    """Train the head on the stored features, and save the classifier. An earlier one is deleted only after that.
 
-    Raises ArtefactError where there are no features, or where another network made them.
+    Raises ArtefactError if there are no features, or if they are of another network.
     """
     assert isinstance(config.head, StoredHeadConfig)
     head, path = config.head, config.folder.features(Split.train)
     if find_manifest(path) is None:
         raise ArtefactError(
-            f"{path}: not there, and this head trains on stored features; run `detpipe features` first, with the "
+            f"{path}: expected stored features to train the head on, got none; run `detpipe features` first, with the "
             "same data set and run_dir"
         )
     store = open_store(path)
-    spec = described(store, config.backbone, head)
+    spec = describe(store, config.backbone, head)
     bf16 = head.USES_BF16 and resolve_bf16(config.precision, CPU)
     artefact = Artefact(
         config.folder.classifier,
@@ -64,7 +64,7 @@ def run(config: TrainCls) -> None:
         },
         inputs={"features": store.manifest.digest},
     )
-    # Before room is made: a classifier that stands there is not lost to weights that are none.
+    # Loaded before the old classifier is replaced: it must not be lost if the weights are missing.
     backbone_network = checked_backbone(store, spec.backbone, config.seed)
     if config.overwrite:
         artefact.refuse_foreign()
@@ -74,7 +74,7 @@ def run(config: TrainCls) -> None:
         with successor(artefact):
             save_classifier(artefact.path, trained, spec)
             keep_proposer(config.folder, artefact.path)
-            carry_settings(backup_path(artefact.path), artefact.path)  # so that heads are compared as they are
+            carry_settings(backup_path(artefact.path), artefact.path)  # heads are compared with equal settings
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
@@ -86,10 +86,10 @@ def run(config: TrainCls) -> None:
     )
 
 
-def described(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:
-    """The description of the classifier that a store makes."""
+def describe(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadConfig) -> FeatureClassifierSpec:
+    """Return the description of the classifier trained on a store."""
     extraction: dict[str, Any] = store.manifest.settings["extraction"]
-    # What pixels are stored as has no part in features: the defaults stand for it.
+    # The encoding of stored crops is not part of the features, so it has its defaults.
     crops = from_json(extraction["crops"], CropConfig, f"{store.path}: crops")
     return FeatureClassifierSpec(
         classes=store.classes,
@@ -104,20 +104,22 @@ def described(store: FeatureStore, backbone: BackboneConfig, head: StoredHeadCon
 
 
 def checked_backbone(store: FeatureStore, config: BackboneConfig, seed: int) -> Backbone:
-    """The network that made the features. Raises ArtefactError where the configured one is another, and as
-    `check_weights`."""
+    """Return the network that made the features.
+
+    Raises ArtefactError if the settings give another network, and as `check_weights`.
+    """
     check_weights(config)
     backbone = create_from_seed(config, seed)
     wanted = store.manifest.settings["extraction"]["network"]
     if network_digest(backbone) != wanted:
         raise ArtefactError(
-            f"{store.path}: its features were made by a network with other weights than backbone={config.name}, "
-            f"weights={config.weights}; give the backbone settings of `detpipe features`, or run it with overwrite=true"
+            f"{store.path}: expected features of backbone={config.name}, weights={config.weights}, got those of other "
+            "weights; give the backbone settings of `detpipe features`, or run it with overwrite=true"
         )
     return backbone
 
 
 def trained_summary(store: FeatureStore) -> dict[str, Any]:
-    """Numbers for people: the regions by class."""
+    """Return the summary of the manifest: the number of regions by class."""
     counts = {name: int((store.labels == label).sum()) for label, name in enumerate(store.classes, start=1)}
     return {"regions": len(store), "labels": {"background": int((store.labels == 0).sum()), **counts}}
