@@ -1,4 +1,4 @@
-"""`detpipe proposals export`: the proposals of a split as a file that other programs read."""
+"""`detpipe proposals export`: write the proposals of a split in the format of another program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from detpipe.structures import Dataset, ImageRecord, Proposals
 
 logger = logging.getLogger(__name__)
 
-
 SUFFIX = {
     ExportFormat.coco: ".json",
     ExportFormat.detectron2: ".pkl",
@@ -27,11 +26,11 @@ SUFFIX = {
     ExportFormat.mmdetection2: ".pkl",
     ExportFormat.rcnn_mat: ".mat",
 }
-"""By which `proposals=import` knows the form."""
+"""File suffix of each format, which `proposals=import` recognizes."""
 
 
 def run(config: ProposalsExport) -> None:
-    """Write the proposals of every image of the split, in the data set's order; an image without any has no boxes."""
+    """Write the proposals of all images of the split, in the data set's order; 0 boxes for those without."""
     out = Path(config.out)
     if out.suffix != SUFFIX[config.format]:
         raise ValueError(f"out: expected a file ending in {SUFFIX[config.format]}, got {config.out!r}; give out=FILE")
@@ -39,19 +38,19 @@ def run(config: ProposalsExport) -> None:
     images: list[tuple[ImageRecord, Proposals]] = []
     for record, stored in split.read():
         if stored is None:
-            logger.warning("%s: has no proposals, see the manifest; written without boxes", record.path)
-        images.append((record, _NONE if stored is None else stored.proposals))
+            logger.warning("%s: no proposals, see the manifest; written with 0 boxes", record.path)
+        images.append((record, _EMPTY if stored is None else stored.proposals))
     with replaced(out) as scratch:
         write(scratch, config.format, split.dataset, images)
     boxes = sum(len(proposals) for _, proposals in images)
     logger.info("export: %d boxes of %d %s images -> %s", boxes, len(images), config.split.value, out)
 
 
-def write(path: Path, form: ExportFormat, dataset: Dataset, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:
-    """The file in one of the forms."""
-    if form is ExportFormat.coco:
+def write(path: Path, format_: ExportFormat, dataset: Dataset, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:
+    """Write the file in the given format."""
+    if format_ is ExportFormat.coco:
         write_coco_results(path, images, category_id=dataset.category_ids[0] if dataset.category_ids else 1)
-    elif form is ExportFormat.rcnn_mat:
+    elif format_ is ExportFormat.rcnn_mat:
         write_mat(path, images)
     else:
         to_content: dict[ExportFormat, Any] = {
@@ -59,7 +58,7 @@ def write(path: Path, form: ExportFormat, dataset: Dataset, images: Iterable[tup
             ExportFormat.mmdetection: to_mmdetection,
             ExportFormat.mmdetection2: to_mmdetection2,
         }
-        path.write_bytes(dump_numbers(to_content[form](images)))
+        path.write_bytes(dump_numbers(to_content[format_](images)))
 
 
-_NONE = Proposals(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32))
+_EMPTY = Proposals(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""`detpipe proposals fuse`: several proposals.lmdb -> one that knows its sources. `detpipe propose proposals=fuse`."""
+"""`detpipe proposals fuse`: join several proposals.lmdb into one. Short for `detpipe propose proposals=fuse`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ProposalsFuse(Propose):
 
 
 def run(config: ProposalsFuse) -> None:
-    """Join the boxes of the sources on every image of every split, and measure how many objects they find.
+    """Join the boxes of the sources on every image of every split, and measure their recall.
 
-    The images are read again: a source's boxes count only for the bytes that they were made on.
+    The images are read again to check that each source was made from the same files.
     """
     if not isinstance(config.proposals, Fused):
-        raise ValueError("proposals fuse: expected proposals=fuse, got another method; that is `detpipe propose`")
+        raise ValueError("proposals: expected proposals=fuse, got another method; run `detpipe propose`")
     propose.run(config)

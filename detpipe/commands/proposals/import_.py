@@ -1,4 +1,7 @@
-"""`detpipe proposals import`: boxes that another program made -> proposals.lmdb. `detpipe propose proposals=import`."""
+"""`detpipe proposals import`: boxes of another program -> proposals.lmdb.
+
+Short for `detpipe propose proposals=import`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ class ProposalsImport(Propose):
     """Settings of `detpipe proposals import`."""
 
     proposals: Proposer = field(default_factory=ImportedProposals)
-    """The file or folder: proposals.path=FILE."""
+    """The file or folder of boxes: proposals.path=FILE."""
 
 
 def run(config: ProposalsImport) -> None:
-    """Match the boxes with the images of every split, and measure how many objects they find."""
+    """Match the boxes with the images of every split, and measure their recall."""
     if not isinstance(config.proposals, ImportedProposals):
-        raise ValueError("proposals import: expected proposals=import, got another method; that is `detpipe propose`")
+        raise ValueError("proposals: expected proposals=import, got another method; run `detpipe propose`")
     propose.run(config)

@@ -1,4 +1,4 @@
-"""`detpipe proposals info`: what a proposals.lmdb holds and what made it, as text."""
+"""`detpipe proposals info`: log the content and origin of a proposals.lmdb."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Content:
-    """The counts over all records. boxes: of each image. scales: of `box_columns`. sources: boxes by source number."""
+    """Counts over all records.
+
+    splits: images by split. boxes: number per image. scales: of `box_columns`. sources: number of boxes by source.
+    """
 
     splits: Counter[str] = field(default_factory=Counter)
     boxes: list[int] = field(default_factory=list)
@@ -39,7 +42,7 @@ def run(config: ProposalsInfo) -> None:
 
 
 def count(database: Path) -> Content:
-    """One pass over the records."""
+    """Count the content in one pass over the records."""
     content = Content()
     with ProposalsReader(database) as reader:
         for key, data in reader.records():
@@ -54,7 +57,7 @@ def count(database: Path) -> Content:
 
 
 def describe(database: Path, manifest: Manifest, content: Content) -> str:
-    """The lines, a word in front of each."""
+    """Return the description as text, one fact per line."""
     settings = manifest.settings["proposals"]
     shown = {name: value for name, value in settings.items() if name not in ("method", "seed")}
     rows = [
@@ -69,8 +72,10 @@ def describe(database: Path, manifest: Manifest, content: Content) -> str:
     ]
     if content.sources:
         names = settings.get("sources", [])
-        found = (f"{names[number]} {boxes}" for number, boxes in sorted(content.sources.items()) if number < len(names))
-        rows.append(("sources", ", ".join(found)))
+        counts = (
+            f"{names[number]} {boxes}" for number, boxes in sorted(content.sources.items()) if number < len(names)
+        )
+        rows.append(("sources", ", ".join(counts)))
     if manifest.bad:
         rows.append(("left out", f"{len(manifest.bad)}: {'; '.join(map(str, manifest.bad[:3]))}"))
     return "\n".join([str(database), *(f"  {name:<9} {text}" for name, text in rows)])
@@ -80,22 +85,25 @@ def _boxes(boxes: Sequence[int]) -> str:
     if not boxes:
         return "none"
     low, middle, high = min(boxes), float(np.median(boxes)), max(boxes)
-    return f"{sum(boxes)}; of an image {low} at least, {middle:g} in the median, {high} at most"
+    return f"{sum(boxes)}; per image: minimum {low}, median {middle:g}, maximum {high}"
 
 
 def _size(content: Content, file_bytes: int) -> str:
-    a_box = content.record_bytes / max(sum(content.boxes), 1)
-    return f"{a_box:.2f} bytes a box in the records, {file_bytes / 1e6:.1f} MB on disk"
+    per_box = content.record_bytes / max(sum(content.boxes), 1)
+    return f"{per_box:.2f} bytes per box in the records, {file_bytes / 1e6:.1f} MB on disk"
 
 
 def _box_type(scales: set[int]) -> str:
-    """The unit of the coordinates, and what is lost."""
+    """Return the type and unit of the coordinates, and the largest rounding error."""
     if not scales:
         return "none"
     errors = sorted({Fraction(2) ** -(scale + 1) for scale in scales})
     lost = " to ".join(str(error) for error in dict.fromkeys((errors[0], errors[-1])))
     whole = "; whole pixels are exact" if min(scales) >= 0 else ""
-    return f"uint16 in units of 2^-s pixels, s {' to '.join(map(str, _ends(scales)))}: off by {lost} at most{whole}"
+    return (
+        f"uint16 in units of 2^-s pixels, s {' to '.join(map(str, _ends(scales)))}: "
+        f"rounding error at most {lost}{whole}"
+    )
 
 
 def _ends(scales: set[int]) -> list[int]:

@@ -1,6 +1,6 @@
-"""`detpipe proposals merge`: shards, made on parts of a data set by the same settings -> one proposals.lmdb.
+"""`detpipe proposals merge`: merge shards, made from parts of a data set with equal settings -> one proposals.lmdb.
 
-What comes out has the key, and byte for byte the records, of a `propose` on the whole data set.
+The result has the key and the records, byte for byte, of `detpipe propose` on the whole data set.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ logger = logging.getLogger(__name__)
 
 
 class ShardError(ValueError):
-    """Shards that are not parts of one whole."""
+    """Shards that do not fit together."""
 
 
 def run(config: ProposalsMerge) -> None:
-    """Copy the record of each image of the data set from the shard that has it, and measure the recall.
+    """Copy the record of each image from the shard that has it, and measure the recall.
 
-    Raises ShardError for shards of different settings, or with different records of one image.
+    Raises ShardError for shards with different settings, or with different records of an image.
     """
     shards = [find_database(shard) for shard in config.shards]
     if not shards:
-        raise ValueError("merge: expected shards, got none; give shards=[runs/a,runs/b]")
+        raise ValueError("shards: expected proposals.lmdb or run folders, got none; give shards=[runs/a,runs/b]")
     if config.folder.proposals.resolve() in [shard.resolve() for shard in shards]:
-        raise ValueError(f"merge: {config.folder.proposals} is itself a shard; give another run_dir")
+        raise ValueError(
+            f"shards: expected other databases than the result, got {config.folder.proposals}; give another run_dir"
+        )
     splits = load_splits(config.data_source)
-    settings, beside = common_key(shards)
-    inputs = {**splits_digests(splits), **beside}
+    settings, other_inputs = common_key(shards)
+    inputs = {**splits_digests(splits), **other_inputs}
     artefact = Artefact(config.folder.proposals, stage="propose", settings=settings, inputs=inputs)
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
@@ -50,12 +52,13 @@ def run(config: ProposalsMerge) -> None:
 
 
 def common_key(shards: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of all shards, and their inputs but for the splits. Raises ShardError where two differ."""
+    """Return the settings of all shards, and their inputs except the splits. Raises ShardError if two differ."""
     manifests = [_without_splits(read_manifest(shard)) for shard in shards]
     for shard, manifest in zip(shards, manifests, strict=True):
         if manifest.digest != manifests[0].digest:
             raise ShardError(
-                f"{shard}: made with other settings than {shards[0]}: {'; '.join(differences(manifests[0], manifest))}"
+                f"{shard}: expected the settings of {shards[0]}, got {'; '.join(differences(manifests[0], manifest))}; "
+                "make the shards with equal settings"
             )
         if manifest.detpipe != manifests[0].detpipe:
             logger.warning("%s: made by detpipe %s, %s by %s", shard, manifest.detpipe, shards[0], manifests[0].detpipe)
@@ -69,34 +72,39 @@ def _without_splits(manifest: Manifest) -> Manifest:
 
 
 def copy_records(target: Path, shards: Sequence[Path], tasks: Sequence[tuple[Split, ImageRecord]]) -> list[LeftOut]:
-    """Write the record of each image as it stands in its shard; returns images that no shard has."""
+    """Copy the record of each image from its shard. Returns the images that no shard has."""
     bad = []
     with ExitStack() as stack:
         readers = [stack.enter_context(ProposalsReader(shard)) for shard in shards]
         writer = stack.enter_context(ProposalsWriter(target))
         for split, record in progress(tasks, "merge", total=len(tasks), unit="image"):
-            found = record_in(readers, split, record)
-            if found is None:
+            data = record_in(readers, split, record)
+            if data is None:
                 key = f"{split.value}/{record.image_id}"
-                bad.append(LeftOut(str(record.path), f"in no shard as {split.value} image {record.image_id}", key))
+                bad.append(LeftOut(str(record.path), f"no shard has {split.value} image {record.image_id}", key))
             else:
-                writer.put(split.value, record.image_id, found)
+                writer.put(split.value, record.image_id, data)
     return bad
 
 
 def record_in(readers: Sequence[ProposalsReader], split: Split, record: ImageRecord) -> bytes | None:
-    """The bytes of an image's record, None where no shard has it.
+    """Return the bytes of an image's record; None if no shard has it.
 
-    Raises ShardError where two shards have different ones, or the image's file is another than theirs;
-    CorruptRecordError where it is damaged.
+    Raises ShardError if two shards have different records, or the image's file has changed since, CorruptRecordError if
+    the record is damaged.
     """
-    there = [reader for reader in readers if (split.value, record.image_id) in reader]
-    found = {reader.raw(split.value, record.image_id): reader.path for reader in there}
+    key = (split.value, record.image_id)
+    found = {reader.raw(*key): reader.path for reader in readers if key in reader}
     name = f"{split.value} image {record.image_id}"
     if len(found) > 1:
-        raise ShardError(f"{name}: expected one record, got different ones in {' and '.join(map(str, found.values()))}")
+        raise ShardError(
+            f"{name}: expected one record, got different ones in {' and '.join(map(str, found.values()))}; "
+            "remove a shard"
+        )
     for data, path in found.items():
         if parse_proposals(data, f"{path}, {name}").image_digest != file_digest(record.path):
-            raise ShardError(f"{path}: {name} was another file than {record.path} is now; make this shard again")
+            raise ShardError(
+                f"{path}: expected the record of {record.path}, got one of other bytes ({name}); make this shard again"
+            )
         return data
     return None

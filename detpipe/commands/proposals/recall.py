@@ -1,4 +1,4 @@
-"""`detpipe proposals recall`: how many objects do the proposals find? -> recall_curves.json, .png, .html."""
+"""`detpipe proposals recall`: recall of proposals, alone or compared -> recall_curves.json, .png, .html."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from detpipe.storage.atomic import write_bytes, write_json
 logger = logging.getLogger(__name__)
 
 IOU_BUDGETS = (100, 1000)
-"""The numbers of proposals at which recall is drawn against IoU (Hosang et al., PAMI 2015, section 4)."""
+"""Numbers of proposals for which recall is plotted against IoU (Hosang et al., PAMI 2015, section 4)."""
 
 
 def run(config: ProposalsRecall) -> None:
-    """Measure the proposals, and others beside them, on one split."""
+    """Measure the recall of the proposals, and of those in `against`, on one split."""
     first = config.open_split()
     dataset = first.dataset
     if dataset.ground_truth is None:
-        raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
-    others = [open_split(find_database(place), config.split, dataset) for place in config.against]
+        raise ValueError(
+            f"{dataset.name}: expected annotations to evaluate against, got no annotations; give a split with boxes"
+        )
+    others = [open_split(find_database(path), config.split, dataset) for path in config.against]
     stored = by_name([first, *others])
     tables = {name: make_table(one, config.budgets) for name, one in stored.items()}
     bootstrap = ImageBootstrap.draw(len(dataset), config.resamples, config.seed)
@@ -43,31 +45,33 @@ def run(config: ProposalsRecall) -> None:
 
 
 def by_name(stored: Sequence[StoredSplit]) -> dict[str, StoredSplit]:
-    """Each by its name in tables and plots: its run folder's name, or all of that one's path where two are alike.
+    """Return the databases by their names in tables and plots: the run folder's name, or its path if two are equal.
 
-    Raises ValueError for a database that is named twice.
+    Raises ValueError for a database that is given twice.
     """
     folders = [one.path.resolve().parent for one in stored]
     names = [folder.name for folder in folders]
     named: dict[str, StoredSplit] = {}
     for folder, one in zip(folders, stored, strict=True):
         if folders.count(folder) > 1:
-            raise ValueError(f"against: expected other proposals than the first, each once, got {one.path} twice")
+            raise ValueError(
+                f"against: expected other proposals than the first, each once, got {one.path} twice; remove one"
+            )
         named[folder.name if names.count(folder.name) == 1 else str(one.path.parent)] = one
     return named
 
 
 def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
-    """The best overlaps of all objects at every budget that is drawn or asked for: the one pass over the boxes."""
+    """Return the best IoU of each object at all budgets of plots and tables, in one pass over the boxes."""
     truth = stored.dataset.ground_truth
-    assert truth is not None  # `run` refuses a split without
+    assert truth is not None  # checked in `run`
     wanted = sorted({*log_budgets(), *IOU_BUDGETS, *budgets})
-    found = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="image")
-    return overlap_table(truth, found, len(stored.dataset.classes), wanted)
+    proposals = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="image")
+    return overlap_table(truth, proposals, len(stored.dataset.classes), wanted)
 
 
 def write_all(config: ProposalsRecall, stored: Mapping[str, StoredSplit], methods: Mapping[str, MethodRecall]) -> None:
-    """Write the numbers, the picture and the page, and say where they are. stored, methods: by the same names."""
+    """Write the numbers, the picture and the page, and log the paths. stored and methods have the same names."""
     name_of_first, first = next(iter(methods.items()))
     dataset = stored[name_of_first].dataset
     paired = {name: compare(first, other) for name, other in methods.items() if other is not first}

@@ -1,4 +1,4 @@
-"""What the commands that look into proposals share: which proposals.lmdb, and which split of it."""
+"""The settings of `detpipe proposals info`, `verify`, `recall`, `show`, `export` and `merge`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from detpipe.runs.stored_split import StoredSplit, open_split
 
 @dataclass(kw_only=True)
 class ProposalsCommand(Command):
-    """The settings of every command that looks into proposals."""
+    """The settings of every command that reads a proposals.lmdb."""
 
     path: str | None = None
-    """A proposals.lmdb, or a run folder with one; null: the one in run_dir."""
+    """A proposals.lmdb, or a run folder that has one; null: run_dir."""
 
     @property
     def database(self) -> Path:
-        """The proposals.lmdb. Raises FileNotFoundError where there is none."""
+        """The path of the proposals.lmdb. Raises FileNotFoundError if it does not exist."""
         return find_database(self.run_dir if self.path is None else self.path)
 
 
 @dataclass(kw_only=True)
 class SplitCommand(ProposalsCommand):
-    """The settings of every command that looks at the proposals of one split."""
+    """The settings of every command that reads the proposals of one split."""
 
     split: Split = Split.test
-    """train, val or test."""
+    """The split of the data set: train, val or test."""
 
     def open_split(self) -> StoredSplit:
-        """That split of the database.
+        """Open the split of the database.
 
-        Raises ValueError where the data set has no such split, ArtefactError where the proposals were made on another.
+        Raises ValueError if the data set has no such split, ArtefactError if the proposals are of other images.
         """
         return open_split(self.database, self.split, self.data_source.load(self.split))
 
@@ -47,7 +47,7 @@ class ProposalsInfo(ProposalsCommand):
 
 @dataclass(kw_only=True)
 class ProposalsVerify(ProposalsCommand):
-    """Settings of `detpipe proposals verify`. With a data set its images are compared, too."""
+    """Settings of `detpipe proposals verify`. If a data set is given, its images are compared too."""
 
 
 @dataclass(kw_only=True)
@@ -55,18 +55,18 @@ class ProposalsRecall(SplitCommand):
     """Settings of `detpipe proposals recall`."""
 
     against: list[str] = field(default_factory=list)
-    """Other run folders, or proposals.lmdb, to compare with: of the same data set, other proposals."""
+    """Run folders, or proposals.lmdb, with other proposals of the same data set, to compare with."""
     budgets: list[int] = field(default_factory=lambda: [100, 500, 1000, 2000])
-    """The numbers of proposals in the tables."""
+    """The numbers of proposals per image in the tables."""
     resamples: int = 1000
-    """How often the images are drawn anew for the intervals; 0: no intervals."""
+    """Number of bootstrap resamples of the images for the confidence intervals; 0: no intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.budgets or min(self.budgets) < 1:
-            raise ValueError(f"budgets: expected numbers of proposals from 1, got {self.budgets}")
+            raise ValueError(f"budgets: expected numbers of proposals >= 1, got {self.budgets}")
         if self.resamples < 0:
-            raise ValueError(f"resamples: expected a number from 0 (no intervals), got {self.resamples}")
+            raise ValueError(f"resamples: expected a number >= 0 (0: no intervals), got {self.resamples}")
 
 
 @dataclass(kw_only=True)
@@ -74,27 +74,27 @@ class ProposalsShow(SplitCommand):
     """Settings of `detpipe proposals show`."""
 
     images: list[str] = field(default_factory=list)
-    """Ids of the images to show; none: the first ones of the split."""
+    """Ids of the images to show; empty: the first images of the split."""
     count: int = 12
-    """How many of the first images, where `images` names none."""
+    """Number of images to show if `images` is empty."""
     top: int = 10
-    """How many of the first boxes are drawn, thin."""
+    """Number of proposals to draw with thin lines, best first."""
     budget: int = 1000
-    """The best box of an object is looked for among so many of the first boxes."""
+    """Number of proposals, best first, among which the best box of each object is searched."""
     min_iou: float = 0.5
-    """An object whose best box has a smaller IoU is missed."""
+    """An object counts as found if its best box has this IoU or more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.count < 1 or self.top < 0 or self.budget < 1:
             got = f"{self.count}, {self.top} and {self.budget}"
-            raise ValueError(f"count, top, budget: expected numbers from 1, 0 and 1, got {got}")
+            raise ValueError(f"count, top, budget: expected numbers >= 1, 0 and 1, got {got}")
         if not 0 < self.min_iou <= 1:
-            raise ValueError(f"min_iou: expected an IoU above 0, at most 1, got {self.min_iou}")
+            raise ValueError(f"min_iou: expected 0 < min_iou <= 1, got {self.min_iou}")
 
 
 class ExportFormat(enum.Enum):
-    """Whose file it is."""
+    """The format of exported proposals."""
 
     coco = "coco"
     """COCO's result list (.json)."""
@@ -105,7 +105,7 @@ class ExportFormat(enum.Enum):
     mmdetection2 = "mmdetection2"
     """MMDetection 2's list in the order of the data set (.pkl)."""
     rcnn_mat = "rcnn_mat"
-    """R-CNN's cells, whole pixels (.mat)."""
+    """R-CNN's cell array, rounded to whole pixels (.mat)."""
 
 
 @dataclass(kw_only=True)
@@ -113,14 +113,14 @@ class ProposalsExport(SplitCommand):
     """Settings of `detpipe proposals export`."""
 
     format: ExportFormat = ExportFormat.coco
-    """coco, detectron2, mmdetection, mmdetection2 or rcnn_mat."""
+    """The file format: coco, detectron2, mmdetection, mmdetection2 or rcnn_mat."""
     out: str = ""
-    """The file to write; one that is there is replaced."""
+    """The file to write; an existing file is replaced."""
 
 
 @dataclass(kw_only=True)
 class ProposalsMerge(Command):
-    """Settings of `detpipe proposals merge`. The data set is the whole one."""
+    """Settings of `detpipe proposals merge`. `dataset` is the whole data set."""
 
     shards: list[str] = field(default_factory=list)
-    """Each a proposals.lmdb, or a run folder with one."""
+    """The proposals.lmdb to merge, or run folders that have one."""

@@ -1,4 +1,4 @@
-"""`detpipe proposals show`: proposals on the images -> proposals_shown/, a picture an image and a page of all."""
+"""`detpipe proposals show`: draw proposals on images -> proposals_shown/, one picture per image and a page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(config: ProposalsShow) -> None:
     for number, (record, stored) in enumerate(split.read(records), start=1):
         one = show(config, dataset, record, stored)
         if one is not None:
-            # A file name has at most 255 bytes, and a stem may have them all.
+            # Cut, because a file name has at most 255 bytes and the stem alone may have as many.
             file = folder / f"{number:04}_{record.path.stem[:40]}.jpg"
             write_bytes(file, to_jpeg(one.picture))
             shown.append((file.name, one.small()))
@@ -41,21 +41,26 @@ def run(config: ProposalsShow) -> None:
 
 
 def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRecord]:
-    """The records of the named images, in their order, or the first `count`. Raises ValueError for an unknown id."""
+    """Return the images with the given ids, in this order, or the first `count`.
+
+    Raises ValueError for an unknown id.
+    """
     if not images:
         return list(dataset.records[:count])
     by_id = {str(record.image_id): record for record in dataset.records}
     unknown = [name for name in images if name not in by_id]
     if unknown:
         some = ", ".join(list(by_id)[:3])
-        raise ValueError(f"images: expected ids of {dataset.name} ({some}, ...), got {', '.join(unknown)}")
+        raise ValueError(
+            f"images: expected ids of {dataset.name} ({some}, ...), got {', '.join(unknown)}; give known ids"
+        )
     return [by_id[name] for name in images]
 
 
 def show(
     config: ProposalsShow, dataset: Dataset, record: ImageRecord, stored: StoredProposals | None
 ) -> ShownImage | None:
-    """One image with its boxes; None, with a warning, where it has no proposals or can't be read any more."""
+    """Return one image with its boxes; logs a warning and returns None if it has no proposals or is unreadable."""
     if stored is None:
         logger.warning("left out: %s has no proposals", record.path)
         return None
@@ -71,6 +76,6 @@ def show(
 
 
 def clear(folder: Path) -> None:
-    """Remove the pictures of an earlier call, and nothing else, so that the folder holds what the page shows."""
+    """Delete the pictures of an earlier call, and no other files."""
     for old in folder.glob("[0-9][0-9][0-9][0-9]_*.jpg"):
         old.unlink()

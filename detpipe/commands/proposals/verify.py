@@ -1,4 +1,4 @@
-"""`detpipe proposals verify`: is a proposals.lmdb whole, and are its images those that are there now?"""
+"""`detpipe proposals verify`: check a proposals.lmdb for damage, and that its images have not changed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class ProposalsFaultError(ValueError):
-    """A proposals.lmdb that is not what its manifest, or the data set, says."""
+    """A proposals.lmdb that differs from its manifest or from the data set."""
 
 
 def run(config: ProposalsVerify) -> None:
-    """Name every fault in the log. Raises ProposalsFaultError where there is one.
-
-    An unfinished database raises ArtefactError.
-    """
+    """Log every fault. Raises ProposalsFaultError if there is one, ArtefactError for an unfinished database."""
     database = config.database
     manifest = read_manifest(database)
     faults = list(faults_of_records(database, manifest))
@@ -38,21 +35,24 @@ def run(config: ProposalsVerify) -> None:
     for fault in faults:
         logger.warning("%s", fault)
     if faults:
-        raise ProposalsFaultError(f"{database}: {len(faults)} faults, named above; the first: {faults[0]}")
-    images = "" if config.dataset is None else ", and of the images as they are now"
-    logger.info("verify: all records of %s are whole%s", database, images)
+        raise ProposalsFaultError(
+            f"{database}: expected no faults, got {len(faults)}, listed above; run propose with "
+            f"overwrite=true. The first: {faults[0]}"
+        )
+    images = "" if config.dataset is None else " and match the images"
+    logger.info("verify: all records of %s are valid%s", database, images)
 
 
 def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:
-    """What is wrong in the database itself: checksums, order, bounds, boxes that stand twice, sources without a name.
+    """Yield the faults of the records: number, checksums, order, bounds, duplicate boxes, unknown sources.
 
-    A record that is missing is noticed by the number of all.
+    A missing record is found by the number of records.
     """
     names = manifest.settings["proposals"].get("sources", [])
     with ProposalsReader(database) as reader:
         wanted = manifest.summary.get("records")
         if wanted is not None and len(reader) != wanted:
-            yield f"{database}: expected {wanted} records, found {len(reader)}"
+            yield f"{database}: expected {wanted} records, got {len(reader)}"
         for key, data in progress(reader.records(), "verify", total=len(reader), unit="record"):
             try:
                 stored = parse_proposals(data, f"record {key!r}")
@@ -63,17 +63,17 @@ def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def faults_of_content(stored: StoredProposals, named_sources: int) -> Iterator[str]:
-    """What no proposer would have written, though its checksum is right."""
+    """Yield faults of a record that has a correct checksum: duplicate boxes and unknown sources."""
     boxes = stored.proposals.boxes
     repeated = len(boxes) - len(np.unique(boxes, axis=0))
     if repeated:
-        yield f"{repeated} boxes stand there twice"
+        yield f"{repeated} duplicate boxes"
     if stored.sources is not None and len(stored.sources) and stored.sources.max() >= named_sources:
-        yield f"a box of source {stored.sources.max()}, but the manifest names {named_sources}"
+        yield f"a box of source {stored.sources.max()}, but the manifest has {named_sources} sources"
 
 
 def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: Dataset) -> Iterator[str]:
-    """Images of a split without a record, but for those that the manifest lists as bad, and files that have changed."""
+    """Yield images of a split that have changed, or have no record and are not in the manifest's list of bad images."""
     try:
         verify_input(manifest, database, split, dataset)
     except ArtefactError as error:
@@ -88,12 +88,12 @@ def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: 
 
 
 def left_out_records(manifest: Manifest) -> set[str]:
-    """The images without a record because they could not be read, as "split/image id"."""
+    """Return the images without a record because they were unreadable, as "split/image id"."""
     return {one.key for one in manifest.bad if one.key is not None}
 
 
 def fault_of_image(reader: ProposalsReader, split: Split, record: ImageRecord) -> Iterator[str]:
-    """At most one: a file whose bytes are others. Damaged records were named before."""
+    """Yield a fault if the image file has changed. A damaged record gives none: it is reported elsewhere."""
     try:
         stored = reader.read(split.value, record.image_id)
     except CorruptRecordError:

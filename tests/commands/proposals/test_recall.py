@@ -100,7 +100,7 @@ def test_what_is_refused(voc_root: Path, proposed_copy: Path, tmp_path: Path) ->
     (other / "Annotations" / f"{drawn.TEST[0]}.xml").write_text(
         (other / "Annotations" / f"{drawn.TEST[0]}.xml").read_text().replace("disc", "square")
     )
-    with pytest.raises(ArtefactError, match="another data set"):
+    with pytest.raises(ArtefactError, match="give the dataset settings"):
         recall(other, proposed_copy / "gaussian")
     for wrong in ({"budgets": []}, {"budgets": [0]}, {"resamples": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
