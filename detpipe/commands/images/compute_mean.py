@@ -1,4 +1,4 @@
-"""`detpipe compute-mean`: the mean image of a database, as Caffe's compute_image_mean makes it."""
+"""`detpipe compute-mean`: the mean image of a database, as computed by Caffe's compute_image_mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ComputeMean(Command):
     """Settings of `detpipe compute-mean`."""
 
     db: str | None = None
-    """A database that make-db or Caffe wrote."""
+    """A database of images, written by make-db or Caffe."""
     out: str | None = None
     """The file to write: .binaryproto or .npy."""
 
@@ -34,9 +34,9 @@ class ComputeMean(Command):
 
 
 def run(config: ComputeMean) -> None:
-    """Write the mean image and say the mean of each channel."""
+    """Write the mean image and log the mean of each channel."""
     if config.db is None or config.out is None:
-        raise ValueError("compute-mean: expected a database and a file to write; give db=DB out=FILE.binaryproto")
+        raise ValueError("db, out: expected a database and a file to write, got none; give db=DB out=FILE.binaryproto")
     path = Path(config.out)
     with ImagesReader(Path(config.db)) as reader:
         mean = mean_image(reader)
@@ -48,21 +48,21 @@ def run(config: ComputeMean) -> None:
 
 
 def mean_image(reader: ImagesReader) -> Float32Array:
-    """The mean (C, H, W), 0..255, planes BGR or grey. Raises ValueError for no images or images of several sizes.
+    """Return the mean (C, H, W), 0..255, with BGR or grey planes.
 
-    Sums are whole numbers. Caffe's are float32, which holds them up to 65,793 images: so far both means are the same
-    to the bit; beyond, Caffe's sums are rounded and these are not.
+    The sums are integers. Caffe's sums are float32, which is exact up to 65,793 images; up to there, both means are
+    equal bit for bit. Raises ValueError for an empty database, or images of several sizes.
     """
     if not len(reader):
-        raise ValueError(f"{reader.path}: expected images to take the mean of, got an empty database")
+        raise ValueError(f"{reader.path}: expected images to take the mean of, got an empty database; make it again")
     total: npt.NDArray[np.uint64] | None = None
-    for place in progress(range(len(reader)), "mean", total=len(reader), unit="image"):
-        planes = reader.planes(place)
+    for index in progress(range(len(reader)), "mean", total=len(reader), unit="image"):
+        planes = reader.planes(index)
         if total is None:
             total = np.zeros(planes.shape, dtype=np.uint64)
         if planes.shape != total.shape:
             raise ValueError(
-                f"{reader.path}, record {reader.key(place).decode(errors='replace')}: expected {total.shape} "
+                f"{reader.path}, record {reader.key(index).decode(errors='replace')}: expected {total.shape} "
                 f"(C, H, W) as the first image, got {planes.shape}; make the database with resize=HEIGHTxWIDTH"
             )
         total += planes
@@ -71,5 +71,5 @@ def mean_image(reader: ImagesReader) -> Float32Array:
 
 
 def channel_means(mean: Float32Array) -> list[float]:
-    """The mean of each plane: what an input spec takes in place of an image."""
+    """Return the mean of each plane, for an input spec without a mean image."""
     return [float(value) for value in mean.mean(axis=(1, 2), dtype=np.float64)]

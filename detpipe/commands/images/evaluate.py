@@ -1,4 +1,4 @@
-"""`detpipe eval`: of a classifier on a database of images where `db` names one, else of detections."""
+"""`detpipe eval`: evaluate a classifier on a database of images if `db` is set, else detections."""
 
 from __future__ import annotations
 
@@ -37,30 +37,35 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: EvaluateImages) -> None:
-    """Test a classifier on `db`, or compare detections where there is none."""
+    """Evaluate a classifier on `db`, or detections if `db` is not set."""
     if config.db is None:
         if config.backbone is not None:
-            raise ValueError("backbone: goes with db=DB; detections need none")
+            raise ValueError(
+                "backbone: expected db=DB with it, got none; give db=DB, or leave backbone out to evaluate detections"
+            )
         evaluate.run(config)
         return
     begun = time.perf_counter()
     with ImagesReader(Path(config.db)) as reader:
         network, classes, view = classifier(config, reader)
         device = resolve_device(config.device)
-        # float32, whatever it was trained in: a test is to be repeatable.
+        # float32, whatever the precision of the training: an evaluation must be repeatable.
         logits = all_logits(network.to(device), reader, view, device, bf16=False)
         metrics = classification_metrics(logits, reader.labels, classes)
     write(config, metrics, time.perf_counter() - begun)
 
 
 def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClassifier, tuple[str, ...], ViewConfig]:
-    """The network, its classes in label order, and what it sees. Raises ClassMismatchError for another database's."""
+    """Return the network, its classes in label order, and its crop.
+
+    Raises ClassMismatchError if the database has other classes.
+    """
     if config.backbone is None:
         read_manifest(config.folder.classifier)
         network, spec = load_classifier(config.folder.classifier)
         if not isinstance(spec, ImageClassifierSpec) or not isinstance(network, ImageClassifier):
             raise ClassifierError(
-                f"{config.folder.classifier}: db= needs a classifier of whole images, got "
+                f"{config.folder.classifier}: expected a classifier of whole images for db=, got "
                 f"{kind_in(config.folder.classifier).description}; run `detpipe train-cls db.train=DB`, or give "
                 "backbone=NAME for a network with its own classifier"
             )
@@ -72,18 +77,17 @@ def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClass
     outputs = network.n_outputs()
     if names is not None and len(names) != outputs:
         raise ValueError(
-            f"{reader.path}: expected labels of the network's {outputs} outputs, got a database of {len(names)} "
-            "classes, "
-            "whose labels are others; make it from a list with the network's own labels"
+            f"{reader.path}: expected the {outputs} classes of the network, got a database of {len(names)} classes; "
+            "make it from a list with the network's labels"
         )
-    # The weights bring no names: the database's stand for them.
+    # The weights have no class names, so those of the database are used.
     classes = names if names is not None else tuple(str(label) for label in range(outputs))
     check_labels(reader, classes)
     return network, classes, config.view
 
 
 def write(config: EvaluateImages, metrics: ClassificationMetrics, seconds: float) -> None:
-    """metrics.json, report.html, confusion.png and calibration.png in the run folder, and the numbers as text."""
+    """Write metrics.json, report.html, confusion.png and calibration.png in the run folder, and log the metrics."""
     folder = config.folder
     write_json(folder.metrics, metrics.to_json(seconds))
     own = config.backbone is None

@@ -1,6 +1,6 @@
-"""`detpipe make-db`: a list of images, a folder a class, or MNIST's files -> an LMDB of Caffe's Datum.
+"""`detpipe make-db`: a list of images, one folder per class, or MNIST files -> an LMDB of Caffe's Datum.
 
-It does the work of Caffe's convert_imageset and convert_mnist_data.
+It replaces Caffe's convert_imageset and convert_mnist_data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class OtherSizeError(ValueError):
-    """With check_size, an image of another size than the first."""
+    """check_size is set and an image has another size than the first."""
 
 
 @dataclass(kw_only=True)
@@ -50,47 +50,47 @@ class MakeDb(Command):
     """Settings of `detpipe make-db`."""
 
     list: str | None = None
-    """A file of lines "path label", paths from `root`; null takes the folders in `root` as classes."""
+    """A text file, one "path label" per line, paths relative to `root`; null: the folders in `root` are classes."""
     root: str = "."
-    """The folder that paths start from; without `list`, the folder of a folder a class."""
+    """The folder of the paths in `list`; without `list`, a folder with one folder of images per class."""
     idx_images: str | None = None
-    """A file of grey images in MNIST's form (IDX, also as .gz), in place of a list or folders."""
+    """A file of grey images in MNIST's format (IDX, or IDX.gz), instead of a list or folders."""
     idx_labels: str | None = None
-    """The file of their labels."""
+    """The file of the labels of `idx_images`."""
     first: int = 0
-    """How many images, of the list, the folders or the file in their order, to pass over."""
+    """Number of images to skip at the start of the list, folders or file."""
     count: int | None = None
-    """How many to take from there; null takes all that are left."""
+    """Number of images to store after `first`; null: all the others."""
     out: str | None = None
-    """The database to write: a folder."""
+    """The folder of the database to write."""
     classes: str | None = None
-    """With `list` or `idx_labels`: a file of class names, a line each, in label order."""
+    """With `list` or `idx_labels`: a text file with one class name per line, in label order."""
     resize: str | None = None
-    """HEIGHTxWIDTH warps, as Caffe does; short:SIDE keeps the shape; none keeps the size; null is 256x256 for image
-    files and none for IDX."""
+    """HEIGHTxWIDTH changes the aspect ratio, as in Caffe; short:SIDE scales the shorter side; none keeps the size;
+    null: 256x256 for image files, none for IDX."""
     encode: Encode = Encode.none
-    """none stores pixels as Caffe's tool does to the byte; jpg and png store files."""
+    """none stores raw pixels, identical to Caffe's tool; jpg and png store compressed images."""
     quality: int = 95
-    """OpenCV's JPEG quality, 1 to 100."""
+    """JPEG quality of OpenCV, 1 to 100, with encode=jpg."""
     shuffle: bool = True
-    """Store in an order drawn from `seed`."""
+    """Store the images in random order, given by `seed`."""
     grey: bool = False
-    """Store one plane of brightness."""
+    """Store grey images with one channel."""
     check_size: bool = False
-    """Fail at the first image whose stored size is another than that of those before."""
+    """Fail if the stored images do not all have the same size."""
     num_shards: int = 1
-    """Databases to spread the records over, each a part of the order."""
+    """Number of databases to divide the records into."""
     max_bad: float = 0.01
-    """The share of images that may be unreadable; above it, the command fails."""
+    """The share of images, 0 to 1, that may be unreadable; the command fails above it."""
     verify: bool = False
-    """Read every record back and decode it when all are written (and when they were there already)."""
+    """Read and decode all records after writing, also those of an existing database."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.idx_images is None) != (self.idx_labels is None):
             raise ValueError("idx_images and idx_labels: expected both or none, got one; give both files of the set")
         if self.idx_images is not None and self.list is not None:
-            raise ValueError("list and idx_images: expected one of them, got both")
+            raise ValueError("list and idx_images: expected one of them, got both; leave one out")
         Resize.parse(self.resize_as)
         if self.first < 0:
             raise ValueError(f"first: expected at least 0, got {self.first}")
@@ -103,11 +103,13 @@ class MakeDb(Command):
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and self.list is None and self.idx_labels is None:
-            raise ValueError("classes: goes with list=FILE or idx_labels=FILE; folders are named by themselves")
+            raise ValueError(
+                "classes: expected list=FILE or idx_labels=FILE with it, got neither; leave it out, folders have names"
+            )
 
     @property
     def resize_as(self) -> str:
-        """`resize`, or what it is where nobody said."""
+        """`resize`, or its default."""
         if self.resize is not None:
             return self.resize
         return "256x256" if self.idx_images is None else "none"
@@ -119,14 +121,14 @@ class MakeDb(Command):
 
     @property
     def database(self) -> Path:
-        """Where it is written. Raises ValueError where nobody said."""
+        """The path of the database. Raises ValueError if `out` is not set."""
         if self.out is None:
             raise ValueError("out: expected the folder of the database, got none; give out=DB")
         return Path(self.out)
 
 
 def run(config: MakeDb) -> None:
-    """Write the database, or go on with one that was not finished."""
+    """Write the database, or resume an unfinished one."""
     path = config.database
     images = read_images(config)
     artefact = Artefact(path, stage="make-db", settings=settings(config, images), inputs={"images": digest(images)})
@@ -149,22 +151,22 @@ def run(config: MakeDb) -> None:
 
 
 def read_images(config: MakeDb) -> LabelledImages:
-    """The images of the list, of the folders or of the IDX files, those that `first` and `count` choose.
+    """Return the images given by `first` and `count` of the list, folders or IDX files.
 
-    Raises ValueError where there are none, or fewer than `first` and `count` ask for.
+    Raises ValueError if there are fewer images.
     """
     images = read_source(config)
     end = len(images.images) if config.count is None else config.first + config.count
     if not config.first < end <= len(images.images):
         raise ValueError(
             f"{config.source}: expected at least {max(end, config.first + 1)} images for first={config.first} and "
-            f"count={config.count}, got {len(images.images)}"
+            f"count={config.count}, got {len(images.images)}; give smaller numbers"
         )
     return replace(images, images=images.images[config.first : end])
 
 
 def read_source(config: MakeDb) -> LabelledImages:
-    """All images of the list, of the folders or of the IDX files. Raises ValueError for an empty list."""
+    """Return all images of the list, folders or IDX files. Raises ValueError for an empty list."""
     classes = None if config.classes is None else read_class_names(Path(config.classes))
     if config.idx_images is not None and config.idx_labels is not None:
         return read_idx_images(Path(config.idx_images), Path(config.idx_labels), classes)
@@ -172,12 +174,12 @@ def read_source(config: MakeDb) -> LabelledImages:
         return read_class_folders(Path(config.root))
     images = read_image_list(Path(config.list), Path(config.root), classes)
     if not images.images:
-        raise ValueError(f"{config.list}: expected images, a line each, got an empty list")
+        raise ValueError(f'{config.list}: expected one image per line, got an empty list; add lines "path label"')
     return images
 
 
 def settings(config: MakeDb, images: LabelledImages) -> dict[str, object]:
-    """All that changes the content."""
+    """Return the settings that change the content."""
     names = ("encode", "shuffle", "check_size", "num_shards")
     chosen: dict[str, object] = {name: getattr(config, name) for name in names}
     chosen["resize"], chosen["grey"] = config.resize_as, config.grey or config.idx_images is not None
@@ -188,7 +190,7 @@ def settings(config: MakeDb, images: LabelledImages) -> dict[str, object]:
 
 
 def digest(images: LabelledImages) -> str:
-    """Digest of names, labels and file sizes (-1 for a file that isn't there), or pixels. The root may be moved."""
+    """Return the digest of names, labels and file sizes (-1: missing file), or pixels. It is independent of `root`."""
     rows: list[list[object]] = []
     for image in images.images:
         if image.grey is not None:
@@ -200,36 +202,37 @@ def digest(images: LabelledImages) -> str:
 
 
 def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
-    """The images of each shard in the order of their keys: a pure function of the images, settings and seed."""
+    """Return the images of each shard in the order of their keys: a pure function of images, settings and seed."""
     form = ImageForm(Resize.parse(config.resize_as), config.encode, config.grey, config.quality)
     order = image_order(len(images.images), shuffle=config.shuffle, seed=config.seed)
     tasks = []
-    for place, chosen in enumerate(order):
-        image = images.images[chosen]
-        tasks.append(ImageTask(images.path(image), image.label, image_key(place, image.name), form, image.grey))
+    for index, original in enumerate(order):
+        image = images.images[original]
+        tasks.append(ImageTask(images.path(image), image.label, image_key(index, image.name), form, image.grey))
     ends = np.linspace(0, len(tasks), config.num_shards + 1).round().astype(int)
     return [tasks[begin:end] for begin, end in pairwise(ends)]
 
 
 def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequence[LeftOut]:
-    """Write all records that are not there yet; returns the images that could not be read.
+    """Write the missing records. Returns the unreadable images.
 
     Raises Interrupted after a signal, OtherSizeError with check_size.
     """
     bad: list[LeftOut] = []
     shards = shard_paths(config.database, config.num_shards)
     size = SameSize(first_size(shards[0]))
-    left = missing(shards, plan(config, images))
-    if len(left) < len(images.images):
-        logger.info("make-db: %d of %d images were done before", len(images.images) - len(left), len(images.images))
-    # Pixels that are at hand are stored sooner than handed to a worker.
+    tasks = missing_tasks(shards, plan(config, images))
+    done, total = len(images.images) - len(tasks), len(images.images)
+    if done:
+        logger.info("make-db: %d of %d images already done", done, total)
+    # The pixels of IDX files are in memory: sending them to a worker would take longer than storing them.
     workers = config.workers if config.idx_images is None else 0
     made = ordered_map(
-        make_image_record, [task for _, task in left], workers=workers, describe=lambda task: str(task.path)
+        make_image_record, [task for _, task in tasks], workers=workers, describe=lambda task: str(task.path)
     )
-    results = zip(left, progress(made, "make-db", total=len(left), unit="image"), strict=True)
+    results = zip(tasks, progress(made, "make-db", total=len(tasks), unit="image"), strict=True)
     with making.stoppable() as stop:
-        for shard, group in groupby(results, key=lambda one: one[0][0]):
+        for shard, group in groupby(results, key=lambda result: result[0][0]):
             with LmdbWriter(shard) as writer:
                 for (_, task), result in group:
                     if isinstance(result, BrokenImage):
@@ -245,23 +248,23 @@ def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequ
     return bad
 
 
-def missing(shards: Sequence[Path], tasks: Sequence[Sequence[ImageTask]]) -> list[tuple[Path, ImageTask]]:
-    """The tasks without a record, each with its shard; every shard is made where it is not there."""
-    left = []
-    for shard, of_shard in zip(shards, tasks, strict=True):
+def missing_tasks(shards: Sequence[Path], tasks: Sequence[Sequence[ImageTask]]) -> list[tuple[Path, ImageTask]]:
+    """Return the tasks without a record, each with its shard. Creates missing shards."""
+    missing = []
+    for shard, shard_tasks in zip(shards, tasks, strict=True):
         with LmdbWriter(shard) as writer:
-            left += [(shard, task) for task in of_shard if task.key not in writer]
-    return left
+            missing += [(shard, task) for task in shard_tasks if task.key not in writer]
+    return missing
 
 
 @dataclass
 class SameSize:
-    """check_size: all images have the (height, width) of the first; None before it."""
+    """check_size: the (height, width) of all images; None before the first image."""
 
     wanted: tuple[int, int] | None
 
     def hold(self, task: ImageTask, size: tuple[int, int]) -> None:
-        """Raise OtherSizeError where the image has another size."""
+        """Raise OtherSizeError if the image has another size."""
         self.wanted = self.wanted or size
         if size != self.wanted:
             raise OtherSizeError(
@@ -271,7 +274,7 @@ class SameSize:
 
 
 def first_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) of the first record of a database that may not be there; None without one."""
+    """Return the (height, width) of the first record of a database; None if it is empty or missing."""
     if not (path / "data.mdb").is_file():
         return None
     with LmdbReader(path) as reader:
@@ -282,7 +285,7 @@ def first_size(path: Path) -> tuple[int, int] | None:
 
 
 def summarize(path: Path, shards: int) -> dict[str, object]:
-    """Counts, and the digest of all records in their order, which `verify` compares: raw ones have no checksum."""
+    """Return counts, and the digest of all records in order for `verify`, since raw records have no checksum."""
     labels: dict[int, int] = {}
     for label in (parse_datum(record, str(path)).label for _, record in records(path, shards)):
         labels[label] = labels.get(label, 0) + 1
@@ -296,26 +299,26 @@ def summarize(path: Path, shards: int) -> dict[str, object]:
 
 
 def records(path: Path, shards: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values, shard after shard."""
+    """Yield keys and values, shard after shard."""
     for shard in shard_paths(path, shards):
         with LmdbReader(shard) as reader:
             yield from reader.items()
 
 
 def content_digest(path: Path, shards: int) -> str:
-    """Of all keys and records in their order."""
-    found = ContentDigest()
+    """Return the digest of all keys and records in order."""
+    content = ContentDigest()
     for key, record in records(path, shards):
-        found.add(key, record)
-    return found.hexdigest()
+        content.add(key, record)
+    return content.hexdigest()
 
 
 def verify(path: Path, artefact: Artefact) -> None:
-    """Compare the records with their digest and decode each. Raises CorruptDatumError or ValueError at a fault."""
+    """Compare the records with their digest and decode each. Raises CorruptDatumError or ValueError for damage."""
     shards = int(artefact.manifest.settings["num_shards"])
     if content_digest(path, shards) != artefact.manifest.summary["content"]:
-        raise ValueError(f"{path}: its records are not those that were written; run make-db with overwrite=true")
+        raise ValueError(f"{path}: expected the records as written, got others; run make-db with overwrite=true")
     with ImagesReader(path) as reader:
-        for place in progress(range(len(reader)), "verify", total=len(reader), unit="image"):
-            reader.planes(place)
-    logger.info("make-db: all %d images of %s are whole", artefact.manifest.summary["images"], path)
+        for index in progress(range(len(reader)), "verify", total=len(reader), unit="image"):
+            reader.planes(index)
+    logger.info("make-db: all %d images of %s are valid", artefact.manifest.summary["images"], path)

@@ -196,12 +196,12 @@ def test_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["train-cls", "db.val=db"], "db.val needs db.train"),
+        (["train-cls", "db.val=db"], "db.val"),
         (["train-cls", "db.train=none"], "none: expected an LMDB folder"),
         (["train-cls", "db.train=db", "backbone.input_size=64", "solver.max_iter=1"], "at least 64 x 64 pixels"),
         (["train-cls", "db.train=db", "view.share=2"], "view.share: expected a share"),
         (["eval", "db=val"], "no classifier.json|run the stage"),
-        (["eval", "backbone=efficientnet_lite0"], "backbone: goes with db=DB"),
+        (["eval", "backbone=efficientnet_lite0"], "give db=DB"),
         (
             ["eval", "db=val", "backbone=efficientnet_lite0", "backbone.weights=none"],
             "expected weights with a classifier",

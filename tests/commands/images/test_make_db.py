@@ -146,7 +146,7 @@ def test_verify_finds_a_record_that_was_changed(pictures: Path, tmp_path: Path) 
         writer.put(key, record[:-10] + bytes([record[-10] ^ 1]) + record[-9:])
     outcome = make(pictures, tmp_path / "db", "verify=true")
     assert outcome.status == 1
-    assert "are not those that were written" in outcome.err
+    assert "run make-db with overwrite=true" in outcome.err
 
 
 def test_a_killed_run_goes_on(pictures: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on(pictures: Path, tmp_path: Path) -> None:
             writer.put(key, record)
     again = make(pictures, tmp_path / "db")
     assert again.status == 0, again.err
-    assert "5 of 12 images were done before" in again.err
+    assert "5 of 12 images already done" in again.err
     assert records(tmp_path / "db") == records(tmp_path / "whole")
     assert manifest(tmp_path / "db")["summary"] == manifest(tmp_path / "whole")["summary"]
 
@@ -237,7 +237,7 @@ def test_first_and_count_take_a_part_of_a_list(pictures: Path, tmp_path: Path) -
         ("make-db", ["out=db", "list=empty.txt"], "got an empty list"),
         ("make-db", ["out=db", "list=hostile.txt"], "hostile.txt:1: expected a path"),
         ("make-db", ["out=db", "resize=big"], "resize: expected HEIGHTxWIDTH"),
-        ("make-db", ["out=db", "classes=c.txt"], "goes with list=FILE"),
+        ("make-db", ["out=db", "classes=c.txt"], "expected list=FILE"),
         ("make-db", ["out=db", "idx_images=a"], "idx_images and idx_labels: expected both"),
         ("make-db", ["out=db", "idx_images=a", "idx_labels=b", "list=c"], "list and idx_images: expected one of them"),
         ("make-db", ["out=db", "idx_images=a", "idx_labels=b"], "a: expected an IDX file"),
