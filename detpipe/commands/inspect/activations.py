@@ -1,4 +1,4 @@
-"""`detpipe inspect activations`: the sizes of weights, activations and gradients -> inspect_activations.*, maps/."""
+"""`detpipe inspect activations`: the scale of weights, activations and gradients -> inspect_activations.*."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from detpipe.structures import Image
 logger = logging.getLogger(__name__)
 
 FEW = 4
-"""Layers whose maps are drawn where none are named."""
+"""Number of layers whose maps are drawn if `layers` is empty."""
 SIDE = 640
-"""The width of the maps of a layer, in pixels."""
+"""Width of the picture of a layer's maps, in pixels."""
 
 
 def run(config: InspectActivations) -> None:
-    """One pass forward and back, and what was seen in it."""
+    """Run one forward and backward pass, and write the measured signals."""
     studied = studied_network(config)
     images, labels, source = images_and_labels(config, studied)
 
     def loss() -> Tensor:
-        with torch.random.fork_rng():  # what dropout drops is the same in each pass
+        with torch.random.fork_rng():  # dropout is the same in each pass
             torch.manual_seed(config.seed)
             return studied.loss(images, labels)
 
     signals = measure_signals(studied.network, loss)
     names = config.layers or some_layers(signals)
     maps = feature_maps(studied.network, loss, names)
-    shown = first_image(images)
-    pictures = {name: drawn_maps(shown, maps[name], config.maps) for name in names}
+    image = first_image(images)
+    pictures = {name: drawn_maps(image, maps[name], config.maps) for name in names}
     write_all(config, studied, SignalsPage(subtitle=f"{studied.title}; {source}", signals=signals, maps=pictures))
 
 
 def some_layers(signals: Signals) -> list[str]:
-    """FEW layers that give maps of more than a place, evenly from the first to the last, or all of them."""
+    """Return up to FEW evenly spaced layers with maps larger than 1 x 1."""
     names = [layer.name for layer in signals.layers if len(layer.shape) == 4 and min(layer.shape[2:]) > 1]
-    places = np.unique(np.linspace(0, len(names) - 1, min(FEW, len(names))).round().astype(int)).tolist()
-    return [names[place] for place in places]
+    indices = np.unique(np.linspace(0, len(names) - 1, min(FEW, len(names))).round().astype(int)).tolist()
+    return [names[index] for index in indices]
 
 
 def drawn_maps(image: Image, maps: Tensor, most: int) -> Image:
-    """The image, and right of it the first maps of (C, H, W)."""
-    return beside(image, mosaic([heat(one.numpy()) for one in maps[:most]], SIDE))
+    """Return the image with the first `most` of the maps (C, H, W) on its right."""
+    return beside(image, mosaic([heat(channel.numpy()) for channel in maps[:most]], SIDE))
 
 
 def write_all(config: InspectActivations, studied: StudiedNetwork, data: SignalsPage) -> None:
-    """Write the numbers, the pictures and the page, and say where they are."""
+    """Write the numbers, the pictures and the page, and log the paths."""
     folder = config.folder.path
     json_file, png_file, html_file = (folder / f"inspect_activations.{kind}" for kind in ("json", "png", "html"))
     scales = {"activations": activation_scale(data.signals), "gradients": gradient_scale(data.signals)}
@@ -79,7 +79,7 @@ def write_all(config: InspectActivations, studied: StudiedNetwork, data: Signals
 
 
 def write_maps(folder: Path, data: SignalsPage) -> list[Path]:
-    """A picture a layer, numbered; those of an earlier call, and nothing else, are removed."""
+    """Write one numbered picture per layer, and delete only those of an earlier call."""
     for old in folder.glob("[0-9][0-9]_*.png"):
         old.unlink()
     files = []

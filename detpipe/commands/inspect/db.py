@@ -1,4 +1,4 @@
-"""`detpipe inspect db`: what a database of images holds, every record read -> numbers, pictures and a page."""
+"""`detpipe inspect db`: read every record of a database of images -> statistics, pictures and a page."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from detpipe.storage.manifest import Manifest, find_manifest
 logger = logging.getLogger(__name__)
 
 STAGES = ("make-db", "crop")
-"""What makes databases of images."""
+"""The commands that write databases of images."""
 NAMED_REPEATS = 3
-"""Groups of equal records that are named in a line."""
+"""Number of groups of equal records that are listed."""
 
 
 class DatabaseFaultError(ValueError):
-    """A database with records that can't be read, or that is not what its manifest says."""
+    """A database with unreadable records, or that differs from its manifest."""
 
 
 def run(config: InspectDb) -> None:
-    """Read every record, then write what was found. Raises DatabaseFaultError, after all else, where it has faults."""
+    """Read every record and write the results. Raises DatabaseFaultError at the end if there are faults."""
     path = config.database
     manifest = image_manifest(path)
     contents = read_contents(path)
@@ -68,48 +68,48 @@ def run(config: InspectDb) -> None:
     logger.info("inspect db: %d records -> %s", len(contents.records), ", ".join(map(str, written)))
     if faults:
         raise DatabaseFaultError(
-            f"{path}: {data.fault_count} faults, named above and in {written[0]}; the first: {faults[0].where}: "
-            f"{faults[0].reason}"
+            f"{path}: expected no faults, got {data.fault_count}, listed above and in {written[0]}; make the database "
+            f"again. The first: {faults[0].where}: {faults[0].reason}"
         )
 
 
 def image_manifest(path: Path) -> Manifest | None:
-    """The manifest of the database, finished or not; Caffe's have none. Raises ValueError for one of other things."""
+    """Return the manifest of the database, finished or not; None for Caffe's. Raises ValueError for other outputs."""
     manifest = find_manifest(path)
     if manifest is not None and manifest.stage not in STAGES:
         raise ValueError(
-            f"{path}: expected a database of images, as make-db, crop and Caffe write them, got what "
-            f"`detpipe {manifest.stage}` wrote"
+            f"{path}: expected a database of images from make-db, crop or Caffe, got the output of "
+            f"`detpipe {manifest.stage}`; give db=DB"
         )
     return manifest
 
 
 def label_names(contents: DatabaseContents, manifest: Manifest | None) -> dict[int, str]:
-    """The name of each label that occurs; its number where it has none."""
+    """Return the name of each label in the database, or its number if it has no name."""
     names = (manifest_classes(manifest) if manifest is not None else None) or ()
     return {label: names[label] if label < len(names) else str(label) for label in contents.label_counts()}
 
 
 def manifest_faults(contents: DatabaseContents, manifest: Manifest | None) -> Iterator[Fault]:
-    """Where a finished database is not what its manifest says: number of records, their digest, names of labels."""
+    """Yield the differences of a finished database from its manifest: number and digest of records, class names."""
     if manifest is None or not manifest.complete:
         return
-    found = len(contents.records) + contents.unreadable
+    count = len(contents.records) + contents.unreadable
     wanted = manifest.summary.get("images" if manifest.stage == "make-db" else "crops")
-    if wanted is not None and wanted != found:
-        yield Fault("manifest", f"expected {wanted} records, found {found}")
+    if wanted is not None and wanted != count:
+        yield Fault("manifest", f"expected {wanted} records, got {count}")
     elif manifest.summary.get("content") not in (None, contents.digest):
-        yield Fault("manifest", "the records are not those that were written; make the database again")
+        yield Fault("manifest", "expected the records as written, got others; make the database again")
     classes = manifest_classes(manifest)
     nameless = [label for label in contents.label_counts() if classes is not None and label >= len(classes)]
     if classes is not None and nameless:
-        yield Fault("manifest", f"names {len(classes)} classes, but there are records of label {nameless[0]}")
+        yield Fault("manifest", f"expected labels of {len(classes)} classes, got label {nameless[0]}")
 
 
 def describe(contents: DatabaseContents, manifest: Manifest | None) -> dict[str, str]:
-    """The facts, a word in front of each."""
+    """Return the facts by name."""
     shards = f" in {len(contents.shards)} shards" if len(contents.shards) > 1 else ""
-    unreadable = f" that can be read, {contents.unreadable:,} that can't" if contents.unreadable else ""
+    unreadable = f" readable, {contents.unreadable:,} unreadable" if contents.unreadable else ""
     facts = {
         "records": f"{len(contents.records):,}{unreadable}{shards}, {as_bytes(contents.bytes)}",
         "made by": made_by(manifest),
@@ -122,21 +122,21 @@ def describe(contents: DatabaseContents, manifest: Manifest | None) -> dict[str,
         "sizes": describe_sizes(contents.size_counts()),
         "pixels": "; ".join(describe_pixels(contents.pixels[planes]) for planes in sorted(contents.pixels)),
         "labels": describe_labels(contents, manifest),
-        "order": describe_runs(contents.labels) or "labels don't stand in runs",
+        "order": describe_runs(contents.labels) or "labels are mixed",
         "repeats": describe_repeats(contents),
     }
     return facts
 
 
 def made_by(manifest: Manifest | None) -> str:
-    """Who wrote the database."""
+    """Return the command that wrote the database."""
     if manifest is None:
-        return "unknown: there is no manifest, as beside Caffe's own"
+        return "unknown: no manifest, as for databases of Caffe"
     return f"detpipe {manifest.stage}, version {manifest.detpipe}" + ("" if manifest.complete else "; NOT FINISHED")
 
 
 def describe_sizes(sizes: Mapping[tuple[int, int, int], int]) -> str:
-    """One size, a few with their numbers, or the range and the most frequent; height x width x channels."""
+    """Return one size, up to three sizes with counts, or the range and the most frequent: height x width x channels."""
     texts = [f"{height} x {width} x {channels}" for height, width, channels in sizes]
     counts = list(sizes.values())
     if len(texts) == 1:
@@ -148,32 +148,32 @@ def describe_sizes(sizes: Mapping[tuple[int, int, int], int]) -> str:
         f"{name} {low} to {high}"
         for name, low, high in zip(("height", "width", "channels"), sides.min(axis=0), sides.max(axis=0), strict=True)
     ]
-    return f"{len(texts):,} sizes, {', '.join(ranges)}; most often {texts[0]} ({counts[0]:,})"
+    return f"{len(texts):,} sizes, {', '.join(ranges)}; most frequent {texts[0]} ({counts[0]:,})"
 
 
 def describe_pixels(pixels: PixelStatistics) -> str:
-    """Mean and standard deviation of each plane."""
+    """Return the mean and standard deviation of each plane."""
     names = ("blue", "green", "red") if len(pixels.mean) == 3 else ("grey",)
     planes = zip(names, pixels.mean, pixels.std, strict=True)
     return "mean (std) " + ", ".join(f"{name} {mean:.3f} ({std:.3f})" for name, mean, std in planes)
 
 
 def describe_labels(contents: DatabaseContents, manifest: Manifest | None) -> str:
-    """How many there are, how even they are, and which classes have no record."""
+    """Return the number of labels, the records per label, and classes without records."""
     counts = contents.label_counts()
     few, many = min(counts.values()), max(counts.values())
-    text = f"{len(counts):,}, from {min(counts)} to {max(counts)}; {few:,} to {many:,} records each"
+    text = f"{len(counts):,}, from {min(counts)} to {max(counts)}; {few:,} to {many:,} records per label"
     classes = manifest_classes(manifest) if manifest is not None else None
     empty = [name for label, name in enumerate(classes or ()) if label not in counts]
     some = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
-    return text + (f"; {len(empty):,} classes without a record: {some}" if empty else "")
+    return text + (f"; {len(empty):,} classes without records: {some}" if empty else "")
 
 
 def describe_repeats(contents: DatabaseContents) -> str:
-    """Records whose data is another one's, byte for byte, with the keys of the first ones."""
+    """Return the number of duplicate records, with the keys of the first ones."""
     groups = contents.repeats()
     if not groups:
-        return "no two records have the same data"
+        return "no duplicate records"
     records = contents.records
     shown = [records["place"][group[:2]].tolist() for group in groups[:NAMED_REPEATS]]
     keys = {
@@ -182,14 +182,12 @@ def describe_repeats(contents: DatabaseContents) -> str:
     pairs = ", ".join(f"{keys[one]} = {other}" for one, other in ((a, keys[b]) for a, b in shown))
     copies = sum(len(group) - 1 for group in groups)
     wrong = sum(contents.is_contradiction(group) for group in groups)
-    labels = f"; {wrong:,} pictures stand under several labels" if wrong else ""
-    return (
-        f"{copies:,} records have the data of another one{labels}: {pairs}{', …' if len(groups) > len(shown) else ''}"
-    )
+    labels = f"; {wrong:,} images have several labels" if wrong else ""
+    return f"{copies:,} duplicate records{labels}: {pairs}{', …' if len(groups) > len(shown) else ''}"
 
 
 def sampled(contents: DatabaseContents, names: Mapping[int, str], count: int, seed: int) -> Iterator[SampledImage]:
-    """Some records for the contact sheet, small, in label order."""
+    """Yield small images of some records for the contact sheet, in label order."""
     chosen = evenly_by_class(contents.labels, count, seed)
     records = contents.records[chosen]
     wanted = set(records["place"].tolist())
@@ -202,13 +200,13 @@ def sampled(contents: DatabaseContents, names: Mapping[int, str], count: int, se
 
 
 def small_image(key: bytes, value: bytes) -> tuple[str, Any]:
-    """The key as text, and the picture, its longer side at most twice a cell of the sheet."""
+    """Return the key as text, and the image with a longer side of at most two cells of the sheet."""
     image = unpack_image(parse_datum(value, repr(key)), repr(key))
     return key.decode(errors="replace"), scaled(image, min(1.0, 2 * CELL / max(image.shape[:2])))
 
 
 def write(folder: Path, data: DatabasePage, contents: DatabaseContents) -> Sequence[Path]:
-    """Everything; returns the files, the numbers first. A picture of an earlier call that there is none of now goes."""
+    """Write all files; returns their paths, the numbers first. Outdated pictures of an earlier call are deleted."""
     json_file, page_file = folder / "inspect_db.json", folder / "inspect_db.html"
     pictures = {
         "labels.png": to_png(label_figure(data.labels, data.names)) if data.labels else None,
@@ -234,7 +232,7 @@ def write(folder: Path, data: DatabasePage, contents: DatabaseContents) -> Seque
 
 
 def as_json(data: DatabasePage, contents: DatabaseContents) -> dict[str, Any]:
-    """Every number, and the faults."""
+    """Return all numbers and faults."""
     return {
         "database": data.subtitle,
         "records": len(contents.records),

@@ -1,4 +1,4 @@
-"""The network that `inspect activations` and `inspect time` look into, with images and labels for it.
+"""The network that `inspect activations` and `inspect time` measure, with images and labels.
 
 N: images, H, W: the input's size.
 """
@@ -35,10 +35,10 @@ from detpipe.structures import Image
 
 @dataclass(frozen=True, eq=False)
 class StudiedNetwork:
-    """A classifier at work.
+    """A classifier with its loss.
 
-    title: what it is, in words. network: whose layers are looked into, by their names in it. spec: what it wants to
-    see. outputs: its labels are 0..outputs - 1. loss: of images (N, H, W, 3) uint8 RGB and labels (N,), a scalar.
+    title: description for people. network: the module whose layers are measured. spec: its input. outputs: number of
+    labels, 0..outputs - 1. loss: from images (N, H, W, 3) uint8 RGB and labels (N,) to a scalar.
     """
 
     title: str
@@ -49,15 +49,15 @@ class StudiedNetwork:
 
 
 def studied_network(config: NetworkCommand) -> StudiedNetwork:
-    """The network of the settings, on its device, in the memory format and with the gradients of a training here.
+    """Return the network of the settings, on its device, with the memory format and backward pass of training.
 
-    Raises as `create_backbone`; ClassifierError where the run folder has no classifier.
+    Raises as `create_backbone`, and FileNotFoundError or ClassifierError if the run folder has no suitable classifier.
     """
     device = resolve_device(config.device)
     if config.backbone is None:
         studied = _trained(config.folder.classifier, config.run_dir)
     else:
-        # weights=none draws from the global generator: it is lent for that, so that the weights are those of the seed.
+        # weights=none uses torch's global generator, so it is seeded here and restored afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             studied = _caffe(config) if config.backbone.name == CAFFE else _backbone(config)
@@ -68,10 +68,10 @@ def studied_network(config: NetworkCommand) -> StudiedNetwork:
 
 
 def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[Tensor, Tensor, str]:
-    """(N, H, W, 3) uint8 and (N,) int64, on the device, and what the images are, in words.
+    """Return images (N, H, W, 3) uint8 and labels (N,) int64 on the device, and a description of the images.
 
-    Of an image file the middle square is seen, brought to the network's size. Raises FileNotFoundError or
-    BrokenImageError for an image, ValueError for a label that the network has not.
+    An image file is cropped in the middle and resized to the network's input. Raises FileNotFoundError or
+    BrokenImageError for an image, ValueError for a label that the network does not have.
     """
     generator = np.random.default_rng(config.seed)
     size = studied.spec.size
@@ -90,28 +90,28 @@ def images_and_labels(config: NetworkCommand, studied: StudiedNetwork) -> tuple[
 
 
 def middle_square(image: Image, spec: InputSpec) -> Image:
-    """The largest part of the middle of an image (H, W, 3) with the aspect ratio of the input, resized to it."""
+    """Crop the middle of an image (H, W, 3) to the aspect ratio of the input, and resize it to the input."""
     cut = place_cut(image.shape[:2], spec.size, ViewConfig(share=1.0), None)
     return take_cut(image, cut, spec.size, spec.interpolation)
 
 
 def first_image(images: Tensor) -> Image:
-    """The first of (N, H, W, 3) as a picture."""
+    """Return the first of the images (N, H, W, 3) as an array."""
     return images[0].cpu().numpy()
 
 
 def _image_files(path: Path) -> list[Path]:
-    """The file, or the image files in a folder, by name. Raises FileNotFoundError where there is none."""
+    """Return the file, or the image files in a folder, by name. Raises FileNotFoundError for a folder without."""
     if not path.is_dir():
         return [path]
-    found = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
         raise FileNotFoundError(f"image: expected an image or a folder of images, got {path}, which has none")
-    return found
+    return files
 
 
 def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
-    """The classifier of a run: of whole images, or of crops by the loss of their classes alone, without boxes."""
+    """Return the classifier of a run, of whole images or of crops. The loss of crops is that of the classes only."""
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(
             f"{run_dir}: expected a run folder with a trained classifier; give run_dir=DIR, or a network as "
@@ -138,7 +138,7 @@ def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
 
 
 def _backbone(config: NetworkCommand) -> StudiedNetwork:
-    """A backbone with the classifier of its weights, or with a new head."""
+    """Return a backbone with the classifier of its weights, or with a new head."""
     assert config.backbone is not None
     check_weights(config.backbone)
     backbone = create_backbone(config.backbone)
@@ -158,7 +158,7 @@ def _studied(title: str, network: nn.Module, backbone: Backbone, outputs: int) -
 
 
 def _caffe(config: NetworkCommand) -> StudiedNetwork:
-    """A net of Caffe's, whole: with its own last layers and losses, and its layers' own names."""
+    """Return a complete Caffe net, with its last layers, losses and layer names."""
     assert config.backbone is not None
     check_weights(config.backbone)
     plain = written_out(config.backbone)

@@ -1,4 +1,4 @@
-"""`detpipe inspect run`: how a training went, or goes -> inspect_run.json, .png, .html."""
+"""`detpipe inspect run`: the progress of a training, finished or running -> inspect_run.json, .png, .html."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: InspectRun) -> None:
-    """Read the log and the manifest of a training, which may still go on, and draw it."""
+    """Read the log and the manifest of a training, which may still be running, and plot them."""
     folder = training_folder(config.folder)
     data = read_training(folder)
     out = config.folder.path if config.out is None else Path(config.out)
@@ -38,22 +38,22 @@ def run(config: InspectRun) -> None:
 
 
 def training_folder(run_folder: RunFolder) -> Path:
-    """Where the log is: in classifier/, or in the folder itself, as trainings in Python have it.
+    """Return the folder of the log: classifier/, or the folder itself for a training in Python.
 
-    Raises ValueError where there is no training.
+    Raises ValueError if there is no training.
     """
     for folder in (run_folder.classifier, run_folder.path):
-        of_training = manifest_path(folder).is_file() and folder == run_folder.classifier
-        if of_training or (folder / "log.jsonl").is_file():
+        has_manifest = manifest_path(folder).is_file() and folder == run_folder.classifier
+        if has_manifest or (folder / "log.jsonl").is_file():
             return folder
     raise ValueError(
-        f"{run_folder.path}: expected a run folder with a training, found no {run_folder.classifier.name}/log.jsonl; "
+        f"{run_folder.path}: expected a run folder with a training, got no {run_folder.classifier.name}/log.jsonl; "
         "give run_dir=DIR, or run train-cls first"
     )
 
 
 def read_training(folder: Path) -> TrainingPage:
-    """What is on disk of a training, without touching it. Raises TrainingLogError or ArtefactError for damage."""
+    """Read the files of a training; changes nothing. Raises TrainingLogError or ArtefactError for damaged files."""
     log = folder / "log.jsonl"
     rows = read_log(log)
     manifest = find_manifest(folder)
@@ -74,7 +74,7 @@ def read_training(folder: Path) -> TrainingPage:
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """The network and the number of classes, or that it proposes."""
+    """Return a description: the backbone, and the number of classes or MultiBox."""
     proposer = _mapping(settings, "network")
     if proposer:
         return f"{_mapping(proposer, 'backbone').get('name', 'a network')}, MultiBox"
@@ -85,7 +85,7 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 
 def wanted_iterations(manifest: Manifest | None, solver: Mapping[str, Any]) -> int | None:
-    """Iterations in all; None where epochs say it, which need the number of examples, and the training isn't done."""
+    """Return the total number of iterations; None if it is given in epochs and the training is not finished."""
     summary = manifest.summary if manifest is not None and isinstance(manifest.summary, dict) else {}
     done = summary.get("iterations")
     if is_number(done):
@@ -94,7 +94,7 @@ def wanted_iterations(manifest: Manifest | None, solver: Mapping[str, Any]) -> i
 
 
 def snapshots(folder: Path) -> Iterator[SnapshotFile]:
-    """Those to go on from, oldest first, then the best weights. A running training may delete one meanwhile."""
+    """Yield the snapshots, oldest first, then the best weights. A running training may delete files meanwhile."""
     for path in [*find_snapshots(folder), *sorted(folder.glob("*best.pt"))]:
         try:
             yield SnapshotFile(name=path.name, size=path.stat().st_size)
@@ -103,7 +103,7 @@ def snapshots(folder: Path) -> Iterator[SnapshotFile]:
 
 
 def as_json(data: TrainingPage) -> dict[str, Any]:
-    """The facts and the course of every number."""
+    """Return the facts, and the first, last and best value of every number."""
     return {
         "training": data.subtitle,
         "complete": data.complete,
@@ -112,7 +112,7 @@ def as_json(data: TrainingPage) -> dict[str, Any]:
         "iterations_per_second": data.iterations_per_second,
         "waiting": data.last("waiting"),
         "seconds": data.seconds,
-        "snapshots": [asdict(one) for one in data.snapshots],
+        "snapshots": [asdict(snapshot) for snapshot in data.snapshots],
         "numbers": {
             one.name: {"first": _point(one.first), "last": _point(one.last), "best": _point(one.best)}
             for one in courses(data.rows)
@@ -121,14 +121,14 @@ def as_json(data: TrainingPage) -> dict[str, Any]:
 
 
 def _point(point: Point | None) -> dict[str, Any] | None:
-    """JSON has no NaN."""
+    """Return a point for JSON, which has no NaN."""
     if point is None:
         return None
     return {"iteration": point.iteration, "value": point.value if math.isfinite(point.value) else None}
 
 
 def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The settings in a group; none where a manifest of another version has something else there."""
+    """Return the settings in a group; {} if they are missing or not a mapping."""
     value = settings.get(name)
     return value if isinstance(value, Mapping) else {}
 

@@ -1,4 +1,4 @@
-"""The settings of `detpipe inspect`. This file and what it imports do without torch."""
+"""The settings of `detpipe inspect`. This file must not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from detpipe.runs.command import Command
 
 @dataclass(kw_only=True)
 class NetworkCommand(Command):
-    """The settings of every command that looks into a network at work."""
+    """The settings of every command that runs a network."""
 
     backbone: BackboneConfig | None = None
-    """backbone=efficientnet_lite0|caffe and its settings; null: the trained classifier of run_dir."""
+    """The network: backbone=efficientnet_lite0|caffe and its settings; null: the classifier in run_dir."""
     classes: int = 1000
-    """With a backbone whose weights bring no classifier: the outputs of the new softmax head."""
+    """Number of outputs of a new softmax head, if the weights of `backbone` have no classifier."""
     image: str | None = None
-    """An image, or a folder of which the first `batch` are taken; null: noise, drawn from the seed."""
+    """An image, or a folder whose first `batch` images are used; null: random noise."""
     batch: int = 8
-    """How many images at most are looked at together."""
+    """Number of images in the batch, at most."""
     label: int | None = None
-    """The label of all images, from 0; null: drawn from the seed."""
+    """The label of all images, from 0; null: random labels."""
     training: bool | None = None
-    """Batch norms and dropout as in training, of Caffe's nets the phase TRAIN; null: where there are no weights yet."""
+    """true: training mode (batch norm, dropout, Caffe's phase TRAIN); false: test mode; null: true if weights=none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch < 1 or self.classes < 2:
-            raise ValueError(f"batch, classes: expected numbers from 1 and 2, got {self.batch} and {self.classes}")
+            raise ValueError(f"batch, classes: expected numbers >= 1 and 2, got {self.batch} and {self.classes}")
 
     @property
     def is_training(self) -> bool:
@@ -45,14 +45,14 @@ class InspectActivations(NetworkCommand):
     """Settings of `detpipe inspect activations`."""
 
     layers: list[str] = field(default_factory=list)
-    """Names of layers, as the table has them, whose maps are drawn; none: a few, from the first to the last."""
+    """Names of the layers, as in the table, whose maps are drawn; empty: four evenly spaced layers."""
     maps: int = 64
-    """How many maps of a layer are drawn: the first ones."""
+    """Number of maps to draw per layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.maps < 1:
-            raise ValueError(f"maps: expected a number from 1, got {self.maps}")
+            raise ValueError(f"maps: expected a number >= 1, got {self.maps}")
 
 
 @dataclass(kw_only=True)
@@ -60,23 +60,23 @@ class InspectTime(NetworkCommand):
     """Settings of `detpipe inspect time`."""
 
     iterations: int = 10
-    """Steps that are timed, without hooks and with them."""
+    """Number of timed steps, both with and without hooks."""
     warm_up: int = 2
-    """Steps before them that are not."""
+    """Number of steps before the timed ones."""
     backward: bool = True
-    """Whether gradients are computed, too; false: the forward pass alone, as in detection."""
+    """true: time the forward and backward pass; false: the forward pass only, as in detection."""
     precision: Precision = Precision.float32
-    """auto is bf16 where the hardware computes in it."""
+    """float32, bf16, or auto: bf16 if the hardware supports it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.iterations < 1 or self.warm_up < 0:
             got = f"{self.iterations} and {self.warm_up}"
-            raise ValueError(f"iterations, warm_up: expected numbers from 1 and from 0, got {got}")
+            raise ValueError(f"iterations, warm_up: expected numbers >= 1 and 0, got {got}")
 
     @property
     def is_training(self) -> bool:
-        """As is said; else as in training where there is a backward pass."""
+        """Whether the network is in training mode: `training`, or by default `backward`."""
         return self.backward if self.training is None else self.training
 
 
@@ -85,22 +85,22 @@ class InspectWeights(Command):
     """Settings of `detpipe inspect weights`."""
 
     path: str | None = None
-    """A .caffemodel, .pth, .pt (a snapshot, too) or .safetensors, or a run folder with a classifier; null: run_dir."""
+    """A .caffemodel, .pth, .pt (also a snapshot) or .safetensors file, or a run folder; null: run_dir."""
     against: str | None = None
-    """Another one, of before: how far each tensor went; start is what the run folder's training started from."""
+    """Earlier weights, to show how far each tensor has moved; start: the initial weights of the run's training."""
     prototxt: str | None = None
-    """Of a .caffemodel: its net, a file or a preset; null: tensors go by their layer's name and a number."""
+    """The net of a .caffemodel, as a file or a preset; null: tensors are named by layer and number."""
     layer: str | None = None
-    """The tensor whose filters are drawn; null: those that see the image."""
+    """The tensor whose filters are drawn; null: that of the first layer, which sees the image."""
     filters: int = 256
-    """How many pictures of filters are drawn at most."""
+    """Number of filters to draw, at most."""
     bgr: bool | None = None
-    """Whether filters of three channels see blue first; null: those of Caffe's files and of runs with such nets do."""
+    """Channel order of filters with three channels: true for BGR, false for RGB; null: BGR for Caffe nets."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.filters < 1:
-            raise ValueError(f"filters: expected a number from 1, got {self.filters}")
+            raise ValueError(f"filters: expected a number >= 1, got {self.filters}")
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,7 @@ class InspectRun(Command):
     """Settings of `detpipe inspect run`."""
 
     out: str | None = None
-    """The folder for the pictures and the page; null: `run_dir`."""
+    """The folder of the pictures and the page; null: run_dir."""
 
 
 @dataclass(kw_only=True)
@@ -116,11 +116,11 @@ class InspectDb(Command):
     """Settings of `detpipe inspect db`."""
 
     db: str | None = None
-    """A database of images that make-db, crop or Caffe wrote: an LMDB folder, or the folder of its shards."""
+    """A database of images, written by make-db, crop or Caffe: an LMDB folder, or the folder of its shards."""
     out: str | None = None
-    """The folder for the pictures and the page; null: inspect_NAME beside the database."""
+    """The folder of the pictures and the page; null: inspect_NAME in the folder of the database."""
     sample: int = 60
-    """Records on the contact sheet, drawn evenly by class with `seed`; 0 makes none."""
+    """Number of random records on the contact sheet, balanced by class; 0: no contact sheet."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,12 +129,12 @@ class InspectDb(Command):
 
     @property
     def database(self) -> Path:
-        """What is looked into. Raises ValueError where nobody said."""
+        """The path of the database. Raises ValueError if `db` is not set."""
         if self.db is None:
-            raise ValueError("db: expected a database to look into, got none; give db=DB")
+            raise ValueError("db: expected a database of images, got none; give db=DB")
         return Path(self.db)
 
     @property
     def out_folder(self) -> Path:
-        """Where the pictures go."""
+        """The folder of the pictures and the page."""
         return self.database.parent / f"inspect_{self.database.stem}" if self.out is None else Path(self.out)

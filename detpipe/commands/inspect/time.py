@@ -1,4 +1,4 @@
-"""`detpipe inspect time`: time and memory of each layer, as `caffe time` -> inspect_time.json, .png, .html."""
+"""`detpipe inspect time`: time and memory of each layer, like `caffe time` -> inspect_time.json, .png, .html."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: InspectTime) -> None:
-    """Measure some steps on images that stay the same, and write what was measured."""
+    """Measure some steps on the same images, and write the results."""
     studied = studied_network(config)
     images, labels, source = images_and_labels(config, studied)
     device = resolve_device(config.device)
@@ -51,7 +51,7 @@ def run(config: InspectTime) -> None:
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds on this machine; of a device that works on its own, when it has done what it was told."""
+    """Return a clock in seconds. On CUDA it waits until the queued work is done."""
     if device.type != "cuda":
         return time.perf_counter
 

@@ -1,4 +1,4 @@
-"""`detpipe inspect weights`: the tensors of a file -> inspect_weights.json, .png, .html, inspect_filters.png."""
+"""`detpipe inspect weights`: statistics of the tensors in a file -> inspect_weights.*, inspect_filters.png."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from detpipe.structures import Image
 logger = logging.getLogger(__name__)
 
 START = "start"
-"""Stands in `against` for the weights that a training started from."""
+"""The value of `against` for the initial weights of a training."""
 SIDE = 960
-"""The width of the picture of filters, at most, in pixels."""
+"""Largest width of the picture of filters, in pixels."""
 
 
 def run(config: InspectWeights) -> None:
-    """Read the weights, measure them, and write what was measured."""
+    """Read the weights, measure them, and write the results."""
     path = weights_file(config.run_dir if config.path is None else config.path)
     tensors = read_tensors(path, config.prototxt)
     change, against = None, ""
@@ -65,45 +65,48 @@ def run(config: InspectWeights) -> None:
 
 
 def weights_file(name: str) -> Path:
-    """The file of that name, or the weights of the classifier in that run folder or classifier folder.
+    """Return the file, or the weights in a run folder or classifier folder.
 
-    Raises FileNotFoundError where there is none.
+    Raises FileNotFoundError if the folder has no weights.
     """
     path = Path(name)
     if not path.is_dir():
-        return path  # its reader says what is wrong with it
-    for found in (path / "classifier" / "weights.safetensors", path / "weights.safetensors"):
-        if found.is_file():
-            return found
+        return path  # the reader checks it
+    for file in (path / "classifier" / "weights.safetensors", path / "weights.safetensors"):
+        if file.is_file():
+            return file
     raise FileNotFoundError(
-        f"{path}: expected a file of weights, or a run folder with a trained classifier, found neither"
+        f"{path}: expected a file of weights, or a run folder with a trained classifier, got neither; give path=FILE"
     )
 
 
 def other_weights(against: str, folder: Path, prototxt: str | None) -> tuple[str, Mapping[str, Tensor]]:
-    """What is compared with, in words and by name. folder: the classifier's, whose start is meant by START."""
+    """Return a description of the earlier weights, and their tensors by name. folder: the classifier, for START."""
     if against != START:
         other = weights_file(against)
         return str(other), read_tensors(other, prototxt)
     config = trained_backbone(folder)
     if config.weights == NONE:
         raise ValueError(
-            f"against=start: expected a training that started from weights, {folder} started from random ones"
+            f"against=start: expected a training with initial weights from a file, got random ones in {folder}; "
+            "give against=FILE"
         )
     network = create_backbone(stored_backbone(folder, config))
     return f"weights {config.weights} of {config.name}", network.state_dict()
 
 
 def trained_backbone(folder: Path) -> BackboneConfig:
-    """The backbone of a classifier, of regions or of images. Raises FileNotFoundError or ClassifierError."""
+    """Return the backbone of a classifier. Raises FileNotFoundError or ClassifierError."""
     description = folder / "classifier.json"
     if not description.is_file():
-        raise FileNotFoundError(f"against=start: expected a run folder with a trained classifier, got {folder}")
+        raise FileNotFoundError(
+            f"against=start: expected a run folder with a trained classifier, got {folder}; give path=RUN"
+        )
     return load_spec(folder).backbone
 
 
 def is_bgr(path: Path) -> bool:
-    """Whether a file's network sees blue first: Caffe's do, also those that were trained here."""
+    """Return whether the network takes BGR: Caffe nets do, also those trained here."""
     if (path.parent / "classifier.json").is_file():
         return trained_backbone(path.parent).name == CAFFE
     return path.suffix == CAFFEMODEL
@@ -112,26 +115,26 @@ def is_bgr(path: Path) -> bool:
 def chosen_histograms(
     tensors: Mapping[str, Tensor], statistics: Mapping[str, TensorStatistics]
 ) -> dict[str, Histogram]:
-    """Of the tensors of two or more axes (of all, where there are none), evenly over the file."""
+    """Return histograms of evenly spaced tensors with two or more axes, or of all tensors if there are none."""
     names = [name for name, tensor in tensors.items() if tensor.ndim > 1] or list(tensors)
-    places = np.unique(np.linspace(0, len(names) - 1, min(MAX_PANELS, len(names))).round().astype(int)).tolist()
-    return {names[i]: histogram(tensors[names[i]], statistics[names[i]], BINS) for i in places}
+    indices = np.unique(np.linspace(0, len(names) - 1, min(MAX_PANELS, len(names))).round().astype(int)).tolist()
+    return {names[i]: histogram(tensors[names[i]], statistics[names[i]], BINS) for i in indices}
 
 
 def drawn_filters(tensors: Mapping[str, Tensor], config: InspectWeights, *, bgr: bool) -> tuple[str, Image] | None:
-    """Name and picture of the filters, None where no tensor has any. Raises ValueError for an unfit `layer`."""
+    """Return the name and picture of the filters; None without filters. Raises ValueError for a bad `layer`."""
     name = first_filters(tensors) if config.layer is None else config.layer
     if name is None:
         return None
     if name not in tensors or not is_filter_bank(tensors[name]):
         banks = [bank for bank, tensor in tensors.items() if is_filter_bank(tensor)]
         some = ", ".join(banks[:5]) + (", ..." if len(banks) > 5 else "") or "none here"
-        raise ValueError(f"layer: expected a tensor of filters with some extent ({some}), got {name!r}")
+        raise ValueError(f"layer: expected a tensor of filters larger than 1 x 1 ({some}), got {name!r}")
     return name, mosaic(filter_pictures(tensors[name], config.filters, bgr=bgr), SIDE)
 
 
 def write_all(folder: Path, data: WeightsPage) -> None:
-    """Write the numbers, the pictures and the page, and say where they are."""
+    """Write the numbers, the pictures and the page, and log the paths."""
     json_file, png_file, html_file = (folder / f"inspect_weights.{kind}" for kind in ("json", "png", "html"))
     write_json(json_file, to_json(data.statistics, data.shapes, data.change, data.subtitle, data.against))
     write_bytes(png_file, to_png(histograms_figure(data.histograms)))
@@ -143,7 +146,7 @@ def write_all(folder: Path, data: WeightsPage) -> None:
     logger.info("\n%s", weights_text(data))
     bad = [name for name, one in data.statistics.items() if one.not_finite]
     if bad:
-        logger.warning("%s: not all finite: %s", data.subtitle, ", ".join(bad))
+        logger.warning("%s: NaN or infinity in: %s", data.subtitle, ", ".join(bad))
     logger.info("weights: %d tensors -> %s", len(data.statistics), ", ".join(map(str, files)))
 
 
@@ -154,7 +157,7 @@ def to_json(
     path: str,
     against: str,
 ) -> dict[str, object]:
-    """All numbers of the page."""
+    """Return all numbers of the page."""
     tensors = {name: {"shape": list(shapes[name]), **one.to_json()} for name, one in statistics.items()}
     compared = {} if change is None else {"against": against, "change": change.to_json()}
     return {"path": path, "tensors": tensors, **compared}

@@ -64,7 +64,7 @@ def test_a_changed_record_is_a_fault_after_everything_is_written(database: Path,
 
 
 def test_no_database_is_one_sentence(tmp_path: Path) -> None:
-    assert "expected a database to look into" in detpipe("inspect", "db").err
+    assert "give db=DB" in detpipe("inspect", "db").err
     assert "run make-db" in detpipe("inspect", "db", f"db={tmp_path}").err
 
 

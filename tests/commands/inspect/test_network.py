@@ -67,7 +67,7 @@ def test_a_run_folders_classifier_and_what_is_not_finite(tmp_path: Path, caplog:
     save_classifier(tmp_path / "classifier", network, spec)
     found = weights(tmp_path)
     assert found["tensors"]["head.linear.bias"]["nan"] == 1
-    assert "not all finite: head.linear.bias" in caplog.text
+    assert "NaN or infinity in: head.linear.bias" in caplog.text
 
 
 def test_a_run_against_what_it_started_from(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_run_against_what_it_started_from(tmp_path: Path) -> None:
     assert relative["network.layers.ip1.weight"] == 0
     assert found["change"]["only_now"] == ["head.linear.bias", "head.linear.weight"]
     save_classifier(folder, network, replace(spec, backbone=LENET))
-    with pytest.raises(ValueError, match="started from random ones"):
+    with pytest.raises(ValueError, match=r"against=start: .*random"):
         weights(tmp_path / "run", against="start")
     with pytest.raises(FileNotFoundError, match="expected a run folder"):
         weights(tmp_path, path=str(tmp_path / "start.caffemodel"), against="start")
@@ -95,13 +95,13 @@ def test_a_run_against_what_it_started_from(tmp_path: Path) -> None:
 def test_what_inspect_weights_refuses(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(2, 3, 3, 3)}, tmp_path / "w.pth")
     path = str(tmp_path / "w.pth")
-    with pytest.raises(FileNotFoundError, match="found neither"):
+    with pytest.raises(FileNotFoundError, match="give path=FILE"):
         weights(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         weights(tmp_path, path=path, against=str(tmp_path / "nowhere.pth"))
     with pytest.raises(ValueError, match=r"layer: expected a tensor of filters .*\(conv\.weight\), got 'fc'"):
         weights(tmp_path, path=path, layer="fc")
-    with pytest.raises(ValueError, match="filters: expected a number from 1"):
+    with pytest.raises(ValueError, match="filters: expected"):
         InspectWeights(filters=0)
     assert not (tmp_path / "inspect_weights.json").exists()
 
