@@ -1,4 +1,4 @@
-"""`detpipe check`: the data gate. A data set -> check.json, and the same as text."""
+"""`detpipe check`: find faults in a data set -> check.json, and the same as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class FailOn(enum.Enum):
-    """The mildest finding that makes `detpipe check` fail."""
+    """The lowest severity that makes `detpipe check` fail."""
 
     error = "error"
     warning = "warning"
@@ -31,13 +31,13 @@ class Check(Command):
     """Settings of `detpipe check`."""
 
     fail_on: FailOn = FailOn.error
-    """Exit with status 1 where there is a finding of this severity or a worse one."""
+    """error, warning or never: the lowest severity of a finding that gives exit status 1."""
     full: bool = True
-    """Decode every image; false looks at headers and annotations only."""
+    """true: decode every image. false: read only image headers and annotations."""
 
 
 def run(config: Check) -> None:
-    """List all faults of the data set. Raises DataFaultError at or above `fail_on`, after writing them."""
+    """Write and log all faults of the data set. Then raises DataFaultError if one is at or above `fail_on`."""
     report = inspect(config, full=config.full)
     logger.info("%s", report.to_text())
     logger.info("check: %d findings -> %s", len(report.findings), config.folder.check)
@@ -46,13 +46,13 @@ def run(config: Check) -> None:
     failed = report.at_least(Severity(config.fail_on.value))
     if failed:
         raise DataFaultError(
-            f"{len(failed)} findings at or above fail_on={config.fail_on.value}, listed in {config.folder.check}; "
-            "mend them, or run with fail_on=never"
+            f"check: expected no finding at or above fail_on={config.fail_on.value}, got {len(failed)}, listed in "
+            f"{config.folder.check}; correct them, or give fail_on=never"
         )
 
 
 def inspect(config: Command, *, full: bool) -> CheckReport:
-    """The findings, also written to check.json."""
+    """Check the data set, write check.json and return the findings."""
     report = check_source(config.data_source, full=full, workers=config.workers)
     write_json(config.folder.check, report.to_json())
     return report

@@ -1,4 +1,4 @@
-"""`detpipe compress`: a Fast R-CNN whose two layers are thinner ones, by truncated SVD, in a run folder of its own."""
+"""`detpipe compress`: compress the two layers of a Fast R-CNN by truncated SVD -> a new run folder."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
 logger = logging.getLogger(__name__)
 
 TIMED_REGIONS = 1000
+REPEATS = 5
 
 
 def run(config: Compress) -> None:
-    """Replace the layers, save the detector beside its proposals, and say what became smaller and faster."""
+    """Compress the layers, save the detector with its proposals, and log size and time before and after."""
     before = read_manifest(config.folder.classifier)
     network, spec = load_classifier(config.folder.classifier)
     if not isinstance(spec, FastRcnnSpec) or not isinstance(network, FastRcnn):
         raise ClassifierError(
             f"{config.folder.classifier}: expected a Fast R-CNN (head=fast_rcnn), got "
-            f"{kind_in(config.folder.classifier).description}; truncated SVD is for its two layers"
+            f"{kind_in(config.folder.classifier).description}; give the run_dir of a Fast R-CNN"
         )
     if spec.svd_ranks:
-        raise ArtefactError(f"{config.folder.classifier}: is compressed already; compress the one it was made from")
+        raise ArtefactError(f"{config.folder.classifier}: is compressed already; compress the original")
     ranks = config.ranks or [rank_keeping(layer_of(network, name), config.keep) for name in LAYERS]
     artefact = Artefact(
         config.new_folder.classifier,
@@ -56,14 +57,14 @@ def run(config: Compress) -> None:
 
 
 def layer_of(network: FastRcnn, name: str) -> nn.Linear:
-    """One of the two layers, not compressed."""
+    """Return one of the two layers before compression."""
     layer = getattr(network, name)
     assert isinstance(layer, nn.Linear)
     return layer
 
 
 def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], old: Path, new: Path) -> dict[str, float]:
-    """Split the layers in place and save; the numbers before and after."""
+    """Compress the layers in place, save the network, and return the numbers before and after."""
     numbers = {f"{name}_kept": round(kept_share(layer_of(network, name), rank), 4) if rank else 1.0
                for name, rank in zip(LAYERS, ranks, strict=True)}  # fmt: skip
     numbers |= {"parameters_before": head_parameters(network), "milliseconds_before": head_milliseconds(network)}
@@ -76,16 +77,16 @@ def compress(network: FastRcnn, spec: FastRcnnSpec, ranks: Sequence[int], old: P
 
 
 def head_parameters(network: FastRcnn) -> int:
-    """Numbers in the two layers."""
-    return sum(one.numel() for name in LAYERS for one in getattr(network, name).parameters())
+    """Return the number of parameters of the two layers."""
+    return sum(tensor.numel() for name in LAYERS for tensor in getattr(network, name).parameters())
 
 
-def head_milliseconds(network: FastRcnn, repeats: int = 5) -> float:
-    """The quickest of some passes of TIMED_REGIONS pooled regions through all that comes after pooling."""
+def head_milliseconds(network: FastRcnn) -> float:
+    """Time TIMED_REGIONS pooled regions through all layers after the pooling: the fastest of REPEATS passes."""
     pooled = torch.zeros(TIMED_REGIONS, network.depth, network.pool_size, network.pool_size)
     times = []
     with torch.inference_mode():
-        for _ in range(repeats):
+        for _ in range(REPEATS):
             begun = time.perf_counter()
             network.classify(pooled)
             times.append(time.perf_counter() - begun)
@@ -93,10 +94,11 @@ def head_milliseconds(network: FastRcnn, repeats: int = 5) -> float:
 
 
 def report(config: Compress, ranks: Sequence[int], numbers: dict[str, float]) -> None:
-    """Say what was made."""
+    """Log the result."""
     logger.info(
-        "compress: ranks %s keep %.1f %% and %.1f %% of the squares; %.0f of %.0f parameters; %d regions in %.1f ms, "
-        "%.1f before -> %s\nmeasure it: detpipe detect run_dir=%s and detpipe eval run_dir=%s with the data set",
+        "compress: ranks %s keep %.1f %% and %.1f %% of the squared singular values; parameters: %.0f of %.0f; time of "
+        "%d regions: %.1f ms (before: %.1f ms) -> %s\nto evaluate: detpipe detect run_dir=%s, "
+        "then detpipe eval run_dir=%s",
         " and ".join(map(str, ranks)),
         100 * numbers["fc1_kept"],
         100 * numbers["fc2_kept"],

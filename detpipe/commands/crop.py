@@ -1,4 +1,4 @@
-"""`detpipe crop`: what does a classifier learn from? Proposals and objects -> crops.lmdb, crops_val.lmdb."""
+"""`detpipe crop`: training crops from proposals and objects -> crops.lmdb, crops_val.lmdb."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Crop) -> None:
-    """Label and sample the proposals of the training images, and write their crops, shuffled."""
+    """Label and sample the proposals of the training images, and write their crops in random order."""
     train, val = training_parts(config.data_source, config.sampling.val_share, config.seed)
     for path, part in ((config.folder.crops, train), (config.folder.val_crops, val)):
         make_crops(config, path, part.split, part.dataset, part.records)
 
 
 def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:
-    """One database of crops, from the images `records` of a split."""
+    """Write one database of crops from the images `records` of a split."""
     stored = open_split(config.folder.proposals, split, dataset)
     artefact = Artefact(
         path,
@@ -74,12 +74,12 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
 
 
 def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> list[CropTask]:
-    """Which regions of which image, under which keys: a pure function of proposals, objects, settings and seed."""
+    """Choose the regions and keys of each image: a pure function of proposals, objects, settings and seed."""
     truth = split.dataset.ground_truth
     assert truth is not None
     sampled: list[tuple[ImageRecord, bytes, Regions]] = []
     for record, stored in split.read(records):
-        if stored is None:  # unreadable, named by propose
+        if stored is None:  # unreadable, already logged by propose
             continue
         regions = sample_regions(
             stored.proposals.boxes,
@@ -101,53 +101,52 @@ def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> li
 
 
 def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], making: Making) -> int:
-    """Write the crops of all tasks that are not there yet; returns how many the database then holds.
+    """Write the missing crops. Returns the number of crops in the database.
 
     Raises Interrupted after a signal.
     """
     with making.stoppable() as stop, LmdbWriter(path) as writer:
-        # An image's crops are put in order: its last key says that all are there.
-        left = [task for task in tasks if task.keys and task.keys[-1] not in writer]
-        estimate(left, len(tasks))
-        results = ordered_map(make_records, left, workers=config.workers, describe=lambda task: str(task.path))
-        for records in progress(results, "crop", total=len(left), unit="image"):
+        # The crops of an image are written in order, so its last key shows that all are written.
+        missing = [task for task in tasks if task.keys and task.keys[-1] not in writer]
+        estimate(missing, len(tasks))
+        results = ordered_map(make_records, missing, workers=config.workers, describe=lambda task: str(task.path))
+        for records in progress(results, "crop", total=len(missing), unit="image"):
             for key, value in records:
                 writer.put(key, value)
             if stop:
                 break
         writer.commit()
-        count = len(writer)
-    return count
+        return len(writer)
 
 
-def estimate(left: Sequence[CropTask], total: int) -> None:
-    """Say how large the database will be and how long it will take, from the first images. Nothing left: nothing."""
-    probe = [task for task in left if task.keys][:3]
+def estimate(missing: Sequence[CropTask], total: int) -> None:
+    """Log the expected size and time, measured on the first images. Logs nothing if no crop is missing."""
+    probe = [task for task in missing if task.keys][:3]
     if not probe:
         return
     begun = time.perf_counter()
     written = [len(value) for task in probe for _, value in make_records(task)]
     seconds = time.perf_counter() - begun
-    crops = sum(len(task.keys) for task in left)
+    crops = sum(len(task.keys) for task in missing)
     logger.info(
-        "crop: %d crops of %d images to write (%d were done before): about %.0f MB, %.0f s of one core",
+        "crop: writing %d crops of %d images (%d images already done): about %.0f MB, %.0f s on one core",
         crops,
-        len(left),
-        total - len(left),
+        len(missing),
+        total - len(missing),
         crops * float(np.mean(written)) / 1e6,
         crops * seconds / len(written),
     )
 
 
 def verify(path: Path, artefact: Artefact) -> None:
-    """Read and decode every crop. Raises CorruptDatumError at the first bad one, ValueError where some are missing."""
+    """Decode every crop. Raises CorruptDatumError at the first damaged one, ValueError if crops are missing."""
     wanted = artefact.manifest.summary["crops"]
     with CropsReader(path) as reader:
         if len(reader) != wanted:
-            raise ValueError(f"{path}: expected {wanted} crops, found {len(reader)}; run crop with overwrite=true")
-        for place in progress(range(len(reader)), "verify", total=len(reader), unit="crop"):
-            reader.read([place])
-    logger.info("crop: all %d crops of %s are whole", wanted, path)
+            raise ValueError(f"{path}: expected {wanted} crops, got {len(reader)}; run crop with overwrite=true")
+        for index in progress(range(len(reader)), "verify", total=len(reader), unit="crop"):
+            reader.read([index])
+    logger.info("crop: all %d crops of %s are valid", wanted, path)
 
 
 def _names(dataset: Dataset, regions: Regions) -> list[str]:

@@ -1,4 +1,4 @@
-"""`detpipe curve`: how many proposals are worth their time? -> curve.json, .png, .html."""
+"""`detpipe curve`: accuracy and time by the number of proposals per image -> curve.json, .png, .html."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ from detpipe.structures import Float32Array, Image, ImageRecord
 logger = logging.getLogger(__name__)
 
 TIMED = 24
-"""So many images, evenly spread, are proposed on, and scored with one region each, for their seconds."""
+"""Number of evenly spaced images on which proposing, and scoring one region, are timed."""
 
 
 def run(config: Curve) -> None:
-    """Score all proposals of the split once, and measure the detections and the time of each budget."""
+    """Score all proposals of the split once, and measure accuracy and time for each number of proposals (budget)."""
     dataset = config.data_source.load(config.split)
     if dataset.ground_truth is None:
-        raise ValueError(f"{dataset.name}: has no annotations to measure against; give a split with boxes")
+        raise ValueError(
+            f"{dataset.name}: expected annotations to evaluate against, got no annotations; give a split with boxes"
+        )
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
     stored = open_split(config.folder.proposals, config.split, dataset)
@@ -59,13 +61,13 @@ def run(config: Curve) -> None:
         total=-(-len(dataset) // CHUNK),
         unit=f"batch of {CHUNK} image",
     )
-    found = budget_pass(detector.scorer, chunks, budgets, config.detect)
-    seconds = stage_seconds(found, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)
+    measured = budget_pass(detector.scorer, chunks, budgets, config.detect)
+    seconds = stage_seconds(measured, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)
     ids = [record.image_id for record in dataset.records]
     curve = budget_curve(
         dataset,
         overlap_table(dataset.ground_truth, stored.proposals(), len(dataset.classes), budgets),
-        {budget: dict(zip(ids, each, strict=True)) for budget, each in found.detections.items()},
+        {budget: dict(zip(ids, detections, strict=True)) for budget, detections in measured.detections.items()},
         seconds,
         resamples=config.resamples,
         seed=config.seed,
@@ -75,9 +77,9 @@ def run(config: Curve) -> None:
 
 
 def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array] | None]]:
-    """The images and their first regions, in the chunks that `detpipe detect` cuts.
+    """Yield the images with their first `most` regions, in the chunks of `detpipe detect`.
 
-    A network that proposes by itself is given none (most = 0), as in detection: its confidences count.
+    A network that proposes itself gets no regions (most = 0), as in detection.
     """
     records = stored.dataset.records
     for start in range(0, len(records), CHUNK):
@@ -85,17 +87,20 @@ def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, 
 
 
 def timed_records(stored: StoredSplit) -> list[ImageRecord]:
-    """Up to TIMED images that have proposals, evenly spread."""
-    there = [record for record, proposals in stored.read() if proposals is not None and len(proposals.proposals)]
-    places = np.linspace(0, len(there) - 1, min(len(there), TIMED)).round().astype(int)
-    return [there[place] for place in places]
+    """Return up to TIMED evenly spaced images that have proposals."""
+    records = [record for record, proposals in stored.read() if proposals is not None and len(proposals.proposals)]
+    indices = np.linspace(0, len(records) - 1, min(len(records), TIMED)).round().astype(int)
+    return [records[index] for index in indices]
 
 
 def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence[ImageRecord], most: int) -> float:
-    """Seconds an image of scoring its first region alone: decoding, and the pass over the image where there is one."""
+    """Return the seconds per image for its first region alone, with decoding and the pass over the whole image.
+
+    most: number of regions in the warm-up. No images give 0.
+    """
     if not records:
         return 0.0
-    # The first pass of all compiles, and lays out weights and memory: its time says nothing of the others.
+    # Warm-up: the first pass compiles and allocates memory.
     score_stored(scorer, stored, records[:1], most)
     score_stored(scorer, stored, records[:1], 1)
     begun = time.perf_counter()
@@ -105,18 +110,18 @@ def seconds_of_one_region(scorer: Scorer, stored: StoredSplit, records: Sequence
 
 
 def score_stored(scorer: Scorer, stored: StoredSplit, records: Sequence[ImageRecord], most: int) -> None:
-    """Score the first `most` regions of each image that has proposals, and keep nothing: for its time."""
+    """Score the first `most` regions of each image that has proposals and discard the scores."""
     list(scorer.score(one for one in stored_regions(stored, records, most) if one is not None))
 
 
 def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], kept: Path) -> float:
-    """Seconds an image of the method that made the proposals, by itself; NaN where it needs more than the image, or
-    what can't be had.
+    """Return the seconds per image of the proposal method.
 
-    kept: the classifier's folder, with what the method reads beside the images.
+    NaN if it is unknown, needs more than the image, or lacks a file. kept: the classifier's folder, which has a copy of
+    the files that the method needs.
     """
     description = stored.manifest.settings["proposals"]
-    unknown = "%s: the time of proposing by %s is not known%s"
+    unknown = "%s: the proposal time of %s is unknown%s"
     proposer = proposer_of(description)
     if proposer is None or not proposer.from_pixels or not records:
         logger.warning(unknown, stored.path, method_name(description), "")
@@ -124,29 +129,29 @@ def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], ke
     proposer = proposer.kept_in(kept)
     try:
         proposer.check()
-    except (OSError, ValueError) as error:  # a network that is gone: all else has been measured by now
+    except (OSError, ValueError) as error:  # a missing network; the other measurements are done and must not be lost
         logger.warning(unknown, stored.path, method_name(description), f": {error}")
         return float("nan")
     images = [read_image(record.path) for record in records]
-    proposer(images[0])  # which compiles where it has to
+    proposer(images[0])  # warm-up: compiles if necessary
     begun = time.perf_counter()
     for image in images:
         proposer(image)
     return (time.perf_counter() - begun) / len(images)
 
 
-def stage_seconds(found: BudgetPass, propose: float, one_region: float) -> dict[int, StageSeconds]:
-    """From each budget: proposing, its share of the scoring, and the selection that was measured at it, an image."""
-    regions, images = np.array(found.regions), max(len(found.regions), 1)
+def stage_seconds(measured: BudgetPass, propose: float, one_region: float) -> dict[int, StageSeconds]:
+    """Return the seconds per image of proposing, scoring (interpolated) and selection, by budget."""
+    regions, images = np.array(measured.regions), max(len(measured.regions), 1)
     first = (np.minimum(regions, 1).sum() / images, one_region)
-    all_of_them = (regions.sum() / images, found.score / images)
+    all_regions = (regions.sum() / images, measured.score / images)
     return {
         budget: StageSeconds(
             propose=propose,
-            score=share_of_scoring(first, all_of_them, np.minimum(regions, budget).sum() / images),
+            score=share_of_scoring(first, all_regions, np.minimum(regions, budget).sum() / images),
             select=select / images,
         )
-        for budget, select in found.select.items()
+        for budget, select in measured.select.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""`detpipe detect`: the two steps together. Proposals and classifier -> detections.json; or a folder of images."""
+"""`detpipe detect`: classify proposals of the test split or of a folder of images -> detections.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,25 +40,23 @@ from detpipe.runs.stored_features import stored_detections
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, Making, digest_of, plain, read_manifest, same_key
+from detpipe.storage.manifest import Artefact, Making, digest_of, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 8
-"""Images whose crops share batches, and that are committed together: what a killed run does again, at most."""
-
-
+"""Images per chunk. Their crops share batches, and their detections are committed together."""
 BAD = b"bad"
-"""Among the finished chunks: the unreadable images that they named."""
+"""Key of the unreadable images of the finished chunks."""
 
 
 @dataclass(frozen=True)
 class Input:
     """The images to detect in.
 
-    regions: image (H, W, 3) and boxes (R, 4) of each record of a list, in order; None for an image that can't be read.
-    digest: of the proposals, or of the contents of a `source`. bad: the images that `regions` could not read so far.
+    regions: reads the image (H, W, 3) and boxes (R, 4) of each record, in order; gives None for an unreadable image.
+    digest: of the proposals, or of the files of `source`. bad: the unreadable images that `regions` has met.
     """
 
     dataset: Dataset
@@ -69,7 +66,7 @@ class Input:
 
 
 def run(config: Detect) -> None:
-    """Classify the proposals of every test image (or of the images of `source`) and write the detections."""
+    """Classify the proposals of every test image, or of the images of `source`, and write the detections."""
     images = source_images(config) if config.source is not None else test_images(config)
     # auto depends on the machine: the key and the saved settings name the precision that is computed in.
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
@@ -77,15 +74,19 @@ def run(config: Detect) -> None:
     artefact = Artefact(
         config.folder.detections,
         stage="detect",
-        settings={**detection_key(config), "source": config.source},
+        settings={
+            "detect": replace(config.detect, compile=False),
+            "precision": config.precision,
+            "source": config.source,
+        },
         inputs={
             "classifier": read_manifest(config.folder.classifier).digest,
             "images": dataset_digest(images.dataset),
             "proposals": images.digest,
         },
     )
-    # Before room is made: what stands there is not lost to a network that can't be had.
-    find = None if stands(config, artefact) else finder(config, images)
+    # Loaded before the old detections are deleted: they must not be lost if the network is missing.
+    find = None if is_done(config, artefact) else finder(config, images)
     with artefact.making(overwrite=make_room(config, artefact)) as making:
         if making.needed:
             detections = detect_all(config, images, making, find or finder(config, images))
@@ -107,19 +108,14 @@ def run(config: Detect) -> None:
     )
 
 
-def stands(config: Detect, artefact: Artefact) -> bool:
-    """Whether these very detections are there already."""
+def is_done(config: Detect, artefact: Artefact) -> bool:
+    """Return whether the run folder already has these detections."""
     found = None if config.overwrite else artefact.found()
     return found is not None and found.complete and artefact.path.is_file() and same_key(found, artefact.manifest)
 
 
-def detection_key(config: Detect) -> dict[str, Any]:
-    """The settings that change the detections."""
-    return {"detect": plain(replace(config.detect, compile=False)), "precision": config.precision}
-
-
 def test_images(config: Detect) -> Input:
-    """The test split and its stored proposals. Raises ClassifierError where its classes are not the classifier's."""
+    """Return the test split and its stored proposals. Raises ClassifierError if the classifier has other classes."""
     dataset = config.data_source.load(Split.test)
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
@@ -134,7 +130,7 @@ def test_images(config: Detect) -> Input:
 
 
 def images_alone(dataset: Dataset) -> Input:
-    """Images for a network that proposes: no regions come with them."""
+    """Return images without regions, for a network that proposes itself."""
     bad: list[LeftOut] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
@@ -152,9 +148,9 @@ def images_alone(dataset: Dataset) -> Input:
 def stored_regions(
     split: StoredSplit, records: Iterable[ImageRecord], most: int
 ) -> Iterator[tuple[Image, Float32Array] | None]:
-    """Each image with the first `most` of its stored proposals; None for one that `propose` could not read.
+    """Yield each image with the first `most` of its stored proposals; None if `propose` could not read it.
 
-    Raises ValueError for an image that has changed.
+    Raises ValueError if the image file has changed since.
     """
     for record, stored in split.read(records):
         if stored is None:
@@ -165,13 +161,13 @@ def stored_regions(
 
 
 def source_images(config: Detect) -> Input:
-    """The images of `source`, proposed on as they come, the way the run's own were."""
+    """Return the images of `source`. The run's proposer proposes boxes when an image is read."""
     assert config.source is not None
     spec = load_region_spec(config.folder.classifier)
-    found = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
-    dataset = replace(found, classes=spec.classes, category_ids=spec.category_ids)
-    hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before anything makes room for its detections
-    # An image may be replaced by one of as many bytes: of BMPs of one size each is.
+    images = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
+    dataset = replace(images, classes=spec.classes, category_ids=spec.category_ids)
+    hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before old detections are deleted
+    # Digests of the files, because a changed image can have the same file size, such as a BMP.
     contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
     if spec.PROPOSES:
         return replace(images_alone(dataset), digest=contents)
@@ -179,7 +175,7 @@ def source_images(config: Detect) -> Input:
     bad: list[LeftOut] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
-        # In this process, whose side thread reads ahead: proposing takes a fraction of the time of classifying.
+        # No worker processes: proposing takes much less time than classifying, and a thread reads ahead.
         for record in records:
             result = propose_image(proposer, record, None)
             if isinstance(result, BadImage):
@@ -194,29 +190,28 @@ def source_images(config: Detect) -> Input:
 
 
 def checked_proposer(config: Detect) -> Proposer:
-    """The run's proposer. Raises ClassifierError where what it needs beside the image, as a network, can't be had."""
+    """Return the run's proposer. Raises ClassifierError if a file that it needs, such as its network, is missing."""
     proposer = proposer_of_run(config.folder)
     try:
         proposer.check()
     except (OSError, ValueError) as error:
         raise ClassifierError(
-            f"{config.folder.path}: new images are proposed on as the run's own were, which can't be done: {error}"
+            f"{config.folder.path}: expected the run's proposer for new images, got: {error}; restore the missing files"
         ) from error
     return proposer
 
 
 def is_unreadable(config: Detect, images: Input) -> bool:
-    """Whether no image of `source`, or too few of a data set, could be read."""
+    """Return whether no image of `source` is readable, or too few images of a data set."""
     if config.source is not None:
         return len(images.bad) >= len(images.dataset)
     return len(images.bad) > config.data_source.max_bad * len(images.dataset)
 
 
 def hold_readable(config: Detect, images: Input) -> None:
-    """Raise BrokenImageError, naming files and reasons, where not one image of `source` could be read.
+    """Raise BrokenImageError with files and reasons if no image of `source` is readable.
 
-    That nothing was found in them would be no answer. What a data set puts up with, its `max_bad` says: above it
-    TooManyBadError is raised.
+    For a data set, raises TooManyBadError if the share of unreadable images is above its `max_bad`.
     """
     if not is_unreadable(config, images):
         return
@@ -225,32 +220,32 @@ def hold_readable(config: Detect, images: Input) -> None:
     bad = [*images.dataset.bad, *images.bad]
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise BrokenImageError(
-        f"source={config.source}: expected an image that can be read, got none: {'; '.join(map(str, bad[:3]))}{more}"
+        f"source={config.source}: expected a readable image, got none: {'; '.join(map(str, bad[:3]))}{more}"
     )
 
 
 def detect_all(
     config: Detect, images: Input, making: Making, find: Callable[[Sequence[ImageRecord]], Iterator[Detections]]
 ) -> dict[ImageId, Detections]:
-    """The detections of all images, by `find`, or from disk for the chunks that an earlier run finished.
+    """Return the detections of all images, by `find`, or from disk for chunks that an earlier call finished.
 
-    Chunks are cut the same way each time and share no batch, so a killed run ends with the same numbers. Raises as
-    `hold_readable`.
+    The chunks are always the same and share no batch, so an interrupted call resumes with identical results.
+    Raises as `hold_readable`.
     """
     records = images.dataset.records
     chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
-    images.bad.extend(bad_before(unfinished(config)))
+    images.bad.extend(unreadable_before(unfinished(config)))
     with making.stoppable(unfinished(config)) as stop, LmdbWriter(unfinished(config)) as writer:
-        left = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        for chunk in progress(left, "detect", total=len(left), unit=f"batch of {CHUNK} image"):
+        missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
+        for chunk in progress(missing, "detect", total=len(missing), unit=f"batch of {CHUNK} image"):
             for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                 writer.put(_key(index), _pack(found))
-            writer.put(BAD, json.dumps([asdict(one) for one in images.bad]).encode())
+            writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
             writer.commit()
             if stop or is_unreadable(config, images):
                 break
     if is_unreadable(config, images):
-        # The next run would trust the finished chunks, although the files may have been repaired.
+        # The user may repair the files, so the finished chunks must not be used again.
         shutil.rmtree(unfinished(config), ignore_errors=True)
         hold_readable(config, images)
     with LmdbReader(unfinished(config)) as reader:
@@ -279,16 +274,16 @@ def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], I
 
 
 def unfinished(config: Detect) -> Path:
-    """Where the detections of finished chunks stand until all are done."""
+    """Return the path of the detections of finished chunks."""
     return config.folder.path / "detections.lmdb"
 
 
-def bad_before(database: Path) -> list[LeftOut]:
-    """The unreadable images of the chunks that an earlier run finished."""
+def unreadable_before(database: Path) -> list[LeftOut]:
+    """Return the unreadable images in the chunks that an earlier call finished."""
     if not (database / "data.mdb").is_file():
         return []
     with LmdbReader(database) as reader:
-        return [LeftOut(**one) for one in json.loads(reader.get(BAD))] if BAD in reader else []
+        return [LeftOut(**fault) for fault in json.loads(reader.get(BAD))] if BAD in reader else []
 
 
 def _key(index: int) -> bytes:
@@ -309,9 +304,9 @@ def _unpack(record: bytes) -> Detections:
 
 
 def make_room(config: Detect, artefact: Artefact) -> bool:
-    """Whether what stands there is to be replaced. A data set's and a `source`'s detections take turns in one folder.
+    """Return whether existing detections are replaced. A run folder has detections of a data set or of a `source`.
 
-    Those of a `source` are replaced by whatever comes next; those of the data set are moved aside for a `source`.
+    Detections of a `source` are always replaced. Those of a data set are renamed for those of a `source`.
     """
     found = None if config.overwrite else artefact.found()
     replaced = config.overwrite
@@ -321,16 +316,16 @@ def make_room(config: Detect, artefact: Artefact) -> bool:
         if before is None and config.source is not None and artefact.path.is_file():
             backup_path = artefact.path.with_name("detections.previous.json")
             artefact.path.replace(backup_path)
-            logger.info("the detections of the data set are now in %s", backup_path)
+            logger.info("detect: renamed the detections of the data set to %s", backup_path)
     if replaced or found is None:
         shutil.rmtree(unfinished(config), ignore_errors=True)
     return replaced
 
 
 def write_extras(config: Detect, dataset: Dataset) -> None:
-    """The VOC devkit's files and COCO's data set where asked for, and the drawn images of `source`.
+    """Write the files of the VOC devkit and the COCO data set, if set, and the drawn images of `source`.
 
-    They are made from the file of detections, so that they can be asked for when it stands already.
+    They are made from detections.json, so they can also be written later.
     """
     if not config.voc_results and not config.coco and config.source is None:
         return
@@ -340,13 +335,13 @@ def write_extras(config: Detect, dataset: Dataset) -> None:
     if config.coco:
         path = config.folder.path / "detections_coco.json"
         images = write_coco_dataset(path, dataset, detections, min_score=config.show_floor)
-        logger.info("detect: as a COCO data set -> %s, file names relative to %s", path, images)
+        logger.info("detect: COCO data set -> %s; file names are relative to %s", path, images)
     if config.source is None:
         return
     for record in progress(dataset.records, "draw", total=len(dataset), unit="image"):
         try:
             image = read_image(record.path)
-        except BrokenImageError:  # named where it was proposed on, and in the manifest
+        except BrokenImageError:  # already logged, and in the manifest
             continue
         drawn = draw_detections(image, detections[record.image_id], dataset.classes, min_score=config.show_floor)
         target = config.folder.path / "annotated" / f"{record.image_id}.jpg"

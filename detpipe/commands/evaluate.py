@@ -1,4 +1,4 @@
-"""`detpipe eval`: how good is it? Detections (ours or anybody's) and objects -> metrics.json, report.html."""
+"""`detpipe eval`: compare detections, from detpipe or another program, with objects -> metrics.json, report.html."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ COCO_LIMIT = 100
 
 
 def run(config: Evaluate) -> None:
-    """Compare detections with the objects of the test split: VOC's and COCO's numbers, and the page."""
+    """Compute VOC and COCO metrics of the detections on the test split, and write the report page."""
     begun = time.perf_counter()
     dataset = measurable(config.data_source.load(Split.test))
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
-    made = manifests(config.folder) if config.detections is None else {}
-    limit = made["detect"].settings["detect"]["max_detections"] if made else COCO_LIMIT
+    stages = manifests(config.folder) if config.detections is None else {}
+    limit = stages["detect"].settings["detect"]["max_detections"] if stages else COCO_LIMIT
     metrics = evaluate(dataset, detections, max_dets=limit)
-    seconds = {stage: manifest.seconds for stage, manifest in made.items()}
+    seconds = {stage: manifest.seconds for stage, manifest in stages.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
     write_json(config.folder.metrics, metrics.to_json(seconds))
-    write_report(config.folder.report, report_data(config, dataset, detections, metrics, made, seconds))
+    write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
     logger.info("\n%s", metrics.to_text())
     logger.info("eval: VOC10 mAP@0.5 %.3f -> %s, %s", metrics.voc10.map, config.folder.metrics, config.folder.report)
 
 
 def measurable(dataset: Dataset) -> Dataset:
-    """A list without annotations as one of images without objects: no number exists then, the metrics are null."""
+    """Return the data set; one without annotations gets images without objects, so that its metrics are null."""
     if dataset.ground_truth is not None:
         return dataset
-    logger.warning("%s: has no annotations to measure against; the metrics are null", dataset.name)
+    logger.warning("%s: has no annotations to evaluate against; the metrics are null", dataset.name)
     nothing = {record.image_id: GroundTruth.from_boxes([], []) for record in dataset.records}
     return replace(dataset, ground_truth=nothing)
 
 
 def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
-    """The run folder's detections of its data set.
+    """Return the path of the run folder's detections of its data set.
 
-    Raises ArtefactError where they are missing or of a `source`, ClassifierError where the classifier knows other
-    classes than the data set, or in another order: the labels in the file are its.
+    Raises ArtefactError if they are missing or of a `source`, ClassifierError if the classifier has other classes than
+    the data set, or another order of classes: the file has the classifier's labels.
     """
     manifest = read_manifest(folder.detections)
     if manifest.settings.get("source") is not None:
         raise ArtefactError(
-            f"{folder.detections}: holds detections of {manifest.settings['source']}, not of the data set; "
+            f"{folder.detections}: expected detections of the data set, got those of {manifest.settings['source']}; "
             "run `detpipe detect dataset=...` again, or give detections=FILE"
         )
     if (folder.classifier / DESCRIPTION).is_file():
@@ -73,13 +73,13 @@ def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
 
 
 def manifests(folder: RunFolder) -> dict[str, Manifest]:
-    """Stage -> manifest of what stands finished in the run folder, in the order of the flow."""
+    """Return the manifests of the complete outputs in the run folder by stage, in the order of the pipeline."""
     stores = [folder.features(split) for split in Split]
-    # A network that proposes and classifies has no manifest of its own for the half that proposes.
-    trained = [folder.multibox] if manifest_path(folder.multibox).is_file() else []
+    # The multibox/ of head=multibox_fast_rcnn has no manifest of its own.
+    multibox = [folder.multibox] if manifest_path(folder.multibox).is_file() else []
     before_head = RunFolder(folder.fine_tuned)
     paths = (
-        *(*trained, folder.proposals, before_head.crops, before_head.classifier),
+        *(*multibox, folder.proposals, before_head.crops, before_head.classifier),
         *(folder.crops, *stores, folder.classifier, folder.detections),
     )
     made: dict[str, Manifest] = {}
@@ -89,18 +89,18 @@ def manifests(folder: RunFolder) -> dict[str, Manifest]:
             continue
         if path == before_head.classifier:
             manifest = replace(manifest, stage="fine-tune")
-        before = made.get(manifest.stage)  # a stage of an artefact a split counts the seconds of all
+        before = made.get(manifest.stage)  # the seconds of a stage with one output per split are added
         seconds = manifest.seconds + (before.seconds if before is not None else 0.0)
         made[manifest.stage] = replace(manifest, seconds=seconds)
     return made
 
 
 def finished(path: Path) -> Manifest | None:
-    """The manifest of an artefact; None where it isn't there, or isn't whole: the page only tells of it."""
+    """Return the manifest of an output; None if it is missing or unfinished, since the page works without it."""
     try:
         return read_manifest(path) if path.exists() else None
     except ArtefactError as error:
-        logger.warning("left out of the page: %s", error)
+        logger.warning("not on the page: %s", error)
         return None
 
 
@@ -112,7 +112,7 @@ def report_data(
     made: Mapping[str, Manifest],
     seconds: Mapping[str, float],
 ) -> ReportData:
-    """What the page shows: the evaluation, and of the run's own detections also how they came about."""
+    """Return the content of the page: the evaluation, and for the run's own detections also the stages before it."""
     own = config.detections is None
     return ReportData(
         title="detpipe",
@@ -129,9 +129,9 @@ def report_data(
 
 
 def _json(path: Path) -> Any:
-    """What the file holds; None where there is none, or one that can't be read: the page only tells of it."""
+    """Return the content of a JSON file; None if it is missing or invalid, since the page works without it."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        logger.warning("left out of the page: %s: expected JSON, got: %s", path, error)
+        logger.warning("not on the page: %s: expected JSON, got: %s", path, error)
         return None

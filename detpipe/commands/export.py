@@ -1,4 +1,4 @@
-"""`detpipe export`: the network of a run as a file that runs without detpipe, and what one must know to use it."""
+"""`detpipe export`: the network of a run as a file that runs without detpipe, and detector.json to use it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,21 @@ logger = logging.getLogger(__name__)
 
 STAGE = "export"
 DESCRIPTION = "detector.json"
-
-
 FILES = {Format.onnx: "detector.onnx", Format.torch: "detector.pt2"}
 
 
 def run(config: Export) -> None:
-    """Write the network and its description into a folder; a second call does nothing."""
+    """Write the network and its description into a folder. A second call does nothing."""
     if config.format is Format.onnx:
         check_onnx_packages()
     eager = replace(config.detect, compile=False)
     scorer, spec = load_scorer(config.folder.classifier, eager, torch.device("cpu"), bf16=False)
     form = export_form(config)
-    told, graph = description(config, spec, form), form.graph(scorer.network, spec)
+    content, graph = description(config, spec, form), form.graph(scorer.network, spec)
     artefact = Artefact(
         config.out_folder,
         stage=STAGE,
-        settings=told,
+        settings=content,
         inputs={"classifier": read_manifest(config.folder.classifier).digest},
     )
     refuse_other_stages(artefact, overwrite=config.overwrite)
@@ -51,14 +49,14 @@ def run(config: Export) -> None:
         )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
-            making.summary = {"largest_difference": write(config, graph, told)}
+            making.summary = {"largest_difference": write(config, graph, content)}
     report(config, artefact)
 
 
 def description(config: Export, spec: RegionSpec, form: ExportForm) -> dict[str, Any]:
-    """What one must know to use the network: classes, what it is shown, proposals, from scores to detections."""
+    """Return the content of detector.json: classes, preprocessing, proposals and the settings of detection."""
     detect = config.detect
-    told = {
+    content = {
         "file": FILES[config.format],
         "classes": spec.classes,
         "category_ids": spec.category_ids,
@@ -72,35 +70,36 @@ def description(config: Export, spec: RegionSpec, form: ExportForm) -> dict[str,
             "max_log_scale": MAX_LOG_SCALE,
         },
         "precision": Precision.float32,
+        "kind": spec.KIND,
+        **form.preprocessing(spec, detect),
     }
-    told["kind"] = spec.KIND
-    told.update(form.preprocessing(spec, detect))
-    return {name: plain(value) for name, value in told.items()}
+    return {name: plain(value) for name, value in content.items()}
 
 
 def export_form(config: Export) -> ExportForm:
-    """How the run's kind of classifier is exported. Raises ClassifierError for one that cannot be."""
+    """Return how the run's kind of classifier is exported. Raises ClassifierError if it cannot be exported."""
     kind = kind_in(config.folder.classifier)
     if kind.export is None:
         raise ClassifierError(
-            f"export: expected an R-CNN (head=softmax) or a Fast R-CNN (head=fast_rcnn), got {kind.description}"
+            f"export: expected an R-CNN (head=softmax) or a Fast R-CNN (head=fast_rcnn), got {kind.description}; "
+            "give the run_dir of one of these"
         )
     return kind.export
 
 
-def write(config: Export, graph: NetworkGraph, told: dict[str, Any]) -> float:
-    """Write both files; the largest difference between the file's results and the network's."""
+def write(config: Export, graph: NetworkGraph, content: dict[str, Any]) -> float:
+    """Write both files. Returns the largest difference between the outputs of the file and of the network."""
     results = [{"name": name, "dtype": "float32"} for name in graph.outputs]
     path = config.out_folder / FILES[config.format]
     difference = write_onnx(graph, path) if config.format is Format.onnx else write_torch(graph, path)
-    write_json(config.out_folder / DESCRIPTION, {**told, "inputs": graph.inputs, "outputs": results})
+    write_json(config.out_folder / DESCRIPTION, {**content, "inputs": graph.inputs, "outputs": results})
     return difference
 
 
 def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
-    """Raise ArtefactError where another command's artefact stands: overwrite=true would delete it.
+    """Raise ArtefactError if the folder has the output of another command, which overwrite=true would delete.
 
-    So it is, too, of a manifest that can't be read, where the folder holds more than an export's files.
+    Also raised for an unreadable manifest if the folder has other files than those of an export.
     """
     try:
         found = artefact.found()
@@ -116,14 +115,17 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
             raise
         return
     if found is not None and found.stage != STAGE:
-        raise ArtefactError(f"{artefact.path}: made by `detpipe {found.stage}`; give another folder as out=")
+        raise ArtefactError(
+            f"{artefact.path}: expected the folder of an export, got one of `detpipe {found.stage}`; "
+            "give another folder as out="
+        )
 
 
 def report(config: Export, artefact: Artefact) -> None:
-    """Say what was made."""
+    """Log the result."""
     path = config.out_folder / FILES[config.format]
     logger.info(
-        "export: %s, %.1f MB, results within %.1g of the network's; how to use it: %s",
+        "export: %s, %.1f MB; largest difference from the network: %.1g; description: %s",
         path,
         path.stat().st_size / 1e6,
         artefact.manifest.summary["largest_difference"],

@@ -1,4 +1,4 @@
-"""`detpipe features`: the regions' features, computed once and kept: proposals and objects -> features/."""
+"""`detpipe features`: compute and store the features of regions: proposals and objects -> features/."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.randomness import generator_for
-from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
+from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.backup import backup_path, keep_backup
@@ -37,15 +37,15 @@ from detpipe.structures import Dataset
 logger = logging.getLogger(__name__)
 
 ESTIMATED_IMAGES = 2
-"""Images whose features are timed to say how long all will take."""
+"""Number of images on which the total time is estimated."""
 
 
 def run(config: Features) -> None:
-    """Compute the features of the training images' sampled regions and of the test images' best proposals."""
+    """Compute the features of sampled regions of the training images, and of the best proposals of the test images."""
     splits = load_splits(config.data_source)
     train = splits.get(Split.train)
     if train is None or train.ground_truth is None:
-        raise ValueError("features: expected a train split with annotations, got none: name it in the dataset settings")
+        raise ValueError("features: expected a train split with annotations, got none; name it in the dataset settings")
     extractor = make_extractor(config)
     make_store(config, extractor, Split.train, train)
     if Split.test in splits:
@@ -53,7 +53,7 @@ def run(config: Features) -> None:
 
 
 def make_extractor(config: Features) -> RegionFeatures:
-    """The frozen network that makes the features."""
+    """Return the frozen network that computes the features."""
     device = resolve_device(config.device)
     check_weights(config.backbone)
     backbone = create_from_seed(replace(written_out(config.backbone), input_size=config.crops.size), config.seed)
@@ -68,7 +68,7 @@ def make_extractor(config: Features) -> RegionFeatures:
 
 
 def make_store(config: Features, extractor: RegionFeatures, split: Split, dataset: Dataset) -> None:
-    """One split's store. An earlier one by the same network gives the rows that it has to one that replaces it."""
+    """Make the store of one split. Features that an earlier store of the same network has are reused."""
     stored = open_split(config.folder.proposals, split, dataset)
     artefact = store_artefact(config, extractor, stored)
     if config.overwrite:
@@ -82,7 +82,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
     shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
     logger.info(
-        "features: %d regions of %d %s images, %d of them taken over, %d MB, in %.1f s -> %s",
+        "features: %d regions of %d %s images, %d of them reused, %d MB, in %.1f s -> %s",
         summary["regions"],
         summary["images"],
         split.value,
@@ -94,7 +94,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
 
 
 def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSplit) -> Artefact:
-    """The store's folder with its key: the regions, and what their features are made with."""
+    """Return the artefact of the store with its key: the settings of regions and of features."""
     trained = stored.split is Split.train
     return Artefact(
         config.folder.features(stored.split),
@@ -111,65 +111,61 @@ def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSp
 
 
 def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any]:
-    """Of the settings those that change a region's features. How crops would be stored is none of them.
-
-    "mirrored", which came later, only where it is set: older stores stay valid.
-    """
-    seen = {name: value for name, value in plain(config.features).items() if name != "mirrored" or value}
-    cut = {name: value for name, value in plain(config.crops).items() if name not in ("encoding", "jpeg_quality")}
+    """Return the settings that change a region's features. The encoding of stored crops does not."""
+    crops = {name: value for name, value in plain(config.crops).items() if name not in ("encoding", "jpeg_quality")}
     return {
         "network": network_digest(extractor.backbone),
         "backbone": config.backbone.name,
-        "crops": cut,
-        "features": seen,
+        "crops": crops,
+        "features": plain(config.features),
         "bf16": extractor.bf16,
         "device": extractor.device.type,
     }
 
 
 def earlier_store(artefact: Artefact) -> FeatureStore | None:
-    """The store that was set aside, where its features were made as these will be; else none."""
+    """Return the backup of the earlier store if its features were made with the same settings; else None."""
     try:
         store = open_store(backup_path(artefact.path))
-    except (ArtefactError, FeatureStoreError):  # none, or one that is damaged: all is computed
+    except (ArtefactError, FeatureStoreError):  # missing or damaged: compute all features
         return None
     same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]
     return store if same else None
 
 
 def planned_regions(config: Features, stored: StoredSplit) -> Iterator[ImageRegions]:
-    """The regions of each image, in order: a pure function of proposals, objects, settings and seed."""
-    for record, found in stored.read():
-        if found is None:  # unreadable, named by propose
+    """Yield the regions of each image, in order: a pure function of proposals, objects, settings and seed."""
+    for record, proposed in stored.read():
+        if proposed is None:  # unreadable, already logged by propose
             continue
         truth = stored.dataset.ground_truth[record.image_id] if stored.dataset.ground_truth is not None else None
         if stored.split is Split.train:
             assert truth is not None
             generator = generator_for(config.seed, record.image_id)
-            regions = sample_regions(found.proposals.boxes, truth, found.image_size, config.sampling, generator)
+            regions = sample_regions(proposed.proposals.boxes, truth, proposed.image_size, config.sampling, generator)
             overlaps = class_ious(regions.boxes, truth, len(stored.dataset.classes))
-            places = nearest_places(regions.boxes, found.proposals.boxes)
+            ranks = nearest_indices(regions.boxes, proposed.proposals.boxes)
         else:
-            regions = unlabelled(found.proposals.boxes[: config.detect.max_proposals])
+            regions = unlabelled(proposed.proposals.boxes[: config.detect.max_proposals])
             overlaps = np.zeros((len(regions), len(stored.dataset.classes)), dtype=np.float32)
-            places = np.arange(len(regions))
-        yield ImageRegions(record, found.image_digest, regions, overlaps, places)
+            ranks = np.arange(len(regions))
+        yield ImageRegions(record, proposed.image_digest, regions, overlaps, ranks)
 
 
 def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: FeatureStore | None) -> None:
-    """Say how large the store will be and how long it will take, from the first images. Nothing to do: nothing."""
-    left = missing_regions(plan, before)
-    if not left:
+    """Log the expected size and time, measured on the first images. Logs nothing if no feature is missing."""
+    missing = missing_regions(plan, before)
+    if not missing:
         return
-    probe = left[:ESTIMATED_IMAGES]
-    shown = [(read_image(one.record.path), one.regions.boxes) for one in probe]
-    list(extractor.features(shown[:1]))  # the first time more is set up than computed
+    probe = missing[:ESTIMATED_IMAGES]
+    images = [(read_image(image.record.path), image.regions.boxes) for image in probe]
+    list(extractor.features(images[:1]))  # warm-up
     begun = time.perf_counter()
-    timed = sum(map(len, extractor.features(shown)))
+    timed = sum(map(len, extractor.features(images)))
     seconds = time.perf_counter() - begun
-    rows, wanted = sum(len(one.regions) for one in plan), sum(len(one.regions) for one in left)
+    rows, wanted = (sum(len(image.regions) for image in images) for images in (plan, missing))
     logger.info(
-        "features: %d regions of %d images, %d of them to compute: %.0f MB, about %.0f s",
+        "features: %d regions of %d images, %d of them to compute: about %.0f MB, %.0f s",
         rows,
         len(plan),
         wanted,

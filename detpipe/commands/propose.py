@@ -1,4 +1,4 @@
-"""`detpipe propose`: where might things be? Images -> proposals.lmdb, recall.json."""
+"""`detpipe propose`: propose boxes on all images -> proposals.lmdb, recall.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Propose) -> None:
-    """Propose boxes on every image of every split, and measure how many objects they find."""
+    """Propose boxes on every image of every split, and measure their recall."""
     splits = load_splits(config.data_source)
     config.proposals.check(list(splits.values()))
     artefact = Artefact(
@@ -42,16 +42,16 @@ Task = tuple[Split, ImageRecord]
 def write_proposals(
     config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], making: Making
 ) -> list[LeftOut]:
-    """Propose on all images that have no record yet; returns the images that could not be read.
+    """Propose boxes on all images without a record. Returns the unreadable images.
 
     Raises Interrupted after a signal.
     """
     bad = []
     with making.stoppable() as stop, ProposalsWriter(config.folder.proposals) as writer:
-        left = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
-        if len(left) < len(tasks):
-            logger.info("propose: %d of %d images were done before", len(tasks) - len(left), len(tasks))
-        work = (ProposeTask(config.proposals, record, _truth(splits[split], record)) for split, record in left)
+        missing = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
+        if len(missing) < len(tasks):
+            logger.info("propose: %d of %d images already done", len(tasks) - len(missing), len(tasks))
+        work = (ProposeTask(config.proposals, record, _truth(splits[split], record)) for split, record in missing)
         results = ordered_map(
             propose_task,
             work,
@@ -60,7 +60,7 @@ def write_proposals(
             max_threads=config.proposals.max_threads,
         )
         for (split, record), result in zip(
-            left, progress(results, "propose", total=len(left), unit="image"), strict=True
+            missing, progress(results, "propose", total=len(missing), unit="image"), strict=True
         ):
             if isinstance(result, BadImage):
                 bad.append(LeftOut.because(record.path, result.reason, f"{split.value}/{record.image_id}"))
@@ -72,13 +72,15 @@ def write_proposals(
 
 
 def seal(config: Command, splits: Mapping[Split, Dataset], making: Making, bad: Sequence[LeftOut]) -> None:
-    """Check max_bad, measure the recall and summarise, when all records are written. bad: images without a record."""
+    """After all records are written: check max_bad, measure the recall, and set the summary.
+
+    bad: images without a record.
+    """
     images = sum(map(len, splits.values()))
     hold_max_bad(bad, images, config.data_source.max_bad, "dataset.max_bad")
     recall = measure_recall(config.folder, splits)
-    left_out = [one for dataset in splits.values() for one in dataset.bad]
     making.summary = {"images": images, "records": images - len(bad), **recall}
-    making.bad = [*left_out, *bad]
+    making.bad = [*(fault for dataset in splits.values() for fault in dataset.bad), *bad]
 
 
 def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
@@ -86,12 +88,11 @@ def _truth(dataset: Dataset, record: ImageRecord) -> GroundTruth | None:
 
 
 def report(folder: RunFolder, artefact: Artefact) -> None:
-    """Say what was made."""
+    """Log the result."""
     summary = artefact.manifest.summary
-    places = str(folder.proposals)
-    recall = ""
+    files, recall = str(folder.proposals), ""
     if "recall_of" in summary:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in summary.items() if isinstance(value, float))
-        recall = f"; at 1000 boxes on {summary['recall_of']}: {numbers}"
-        places += f", {folder.recall}"
-    logger.info("propose: %s images in %.1f s%s -> %s", summary["images"], artefact.manifest.seconds, recall, places)
+        recall = f"; {summary['recall_of']} images, 1000 boxes: {numbers}"
+        files += f", {folder.recall}"
+    logger.info("propose: %s images in %.1f s%s -> %s", summary["images"], artefact.manifest.seconds, recall, files)

@@ -1,4 +1,4 @@
-"""`detpipe run`: the whole flow, from images with boxes to average precisions and a page of pictures."""
+"""`detpipe run`: all steps, from images with boxes to metrics and the report page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from detpipe.commands.train_cls.command import train_regions
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
-from detpipe.heads.stored.feature_head import StoredHeadConfig
-from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
@@ -36,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Run) -> None:
-    """Where might things be, what are they, and how good is the answer."""
+    """Propose boxes, train a classifier, detect, and evaluate."""
     kind = kind_of_head(config.head)
-    say_departures(config)
+    log_departures(config)
     check_settings(config)
-    gate(config)
+    check_data(config)
     check_proposals(config)
     config = with_proposals(config)
     if config.fine_tune:
@@ -60,7 +58,7 @@ def run(config: Run) -> None:
 
 
 def check_settings(config: Run) -> None:
-    """Raise now, in the words of the later stages, what of their settings they would refuse: after hours of work."""
+    """Raise the errors of later steps about their settings now, before hours of work."""
     resolve_device(config.device)
     check_detect_settings(config.detect, kind_of_head(config.head), f"this run has head={head_word(config.head)}")
     check_weights(config.backbone)
@@ -70,7 +68,7 @@ def check_settings(config: Run) -> None:
 
 
 def check_proposals(config: Run) -> None:
-    """Raise now what `propose` would refuse, where a network is trained before it."""
+    """Raise the errors of `detpipe propose` now, before a network is trained for it."""
     proposals: Proposer | None = config.proposals if kind_of_head(config.head).proposes else None
     if isinstance(config.proposals, Fused | MultiBoxProposals) and lacks_network(config.proposals):
         proposals = None
@@ -82,9 +80,10 @@ def check_proposals(config: Run) -> None:
 
 
 def with_proposals(config: Run) -> Run:
-    """Propose; before it, train a MultiBox that has no weights yet. A head that proposes is trained first itself.
+    """Train a MultiBox if the proposals need one without weights, then propose.
 
-    Returns the settings with the folder of that network.
+    A head that proposes itself is trained before proposing, so nothing is done for it here.
+    Returns the settings with the path of the MultiBox.
     """
     proposals = config.proposals
     if isinstance(proposals, Fused | MultiBoxProposals) and lacks_network(proposals):
@@ -97,7 +96,7 @@ def with_proposals(config: Run) -> Run:
 
 
 def lacks_network(proposals: Fused | MultiBoxProposals) -> bool:
-    """Whether it proposes, alone or among others, by a MultiBox that is still to be trained."""
+    """Return whether the proposals, or one of their sources, need a MultiBox that is not trained yet."""
     return not proposals.weights and (isinstance(proposals, MultiBoxProposals) or "multibox" in proposals.sources)
 
 
@@ -107,10 +106,11 @@ def proposer_training(config: Run) -> TrainMultiBox:
     return replace(training, solver=solver, val_share=config.sampling.val_share)
 
 
-def gate(config: Run) -> None:
-    """A brief look at the data first: name what will be left out; loading fails above max_bad.
+def check_data(config: Run) -> None:
+    """Check the data set without decoding images, and log its faults.
 
-    Raises ValueError where the stages to come would: without training and test images, or objects to learn from.
+    Raises ValueError without training images, test images, or training objects, and for a class without objects if the
+    head needs objects of each class.
     """
     source = config.data_source
     lists = [split.value for split in Split if source.has(split)]
@@ -120,21 +120,21 @@ def gate(config: Run) -> None:
     if report.at_least(Severity.WARNING):
         logger.info("%s", report.to_text(files_per_kind=2))
     train = source.load(Split.train)
-    taught = taught_classes(train)
-    lacking = [name for name in train.classes if name not in taught]
-    if not taught or (lacking and isinstance(config.head, StoredHeadConfig) and config.head.NEEDS_EACH):
+    present = taught_classes(train)
+    lacking = [name for name in train.classes if name not in present]
+    if not present or (lacking and config.head.NEEDS_EACH):
         raise ValueError(
-            f"{train.name}: expected training objects of each class to learn from, got none of {lacking}; "
-            f"leave out what has none: dataset.classes=[{','.join(taught) or '...'}]"
+            f"{train.name}: expected training objects of each class, got none of {lacking}; "
+            f"leave these classes out with dataset.classes=[{','.join(present) or '...'}]"
         )
-    if lacking and not isinstance(config.head, ZeroShotConfig):  # which finds a class by its vector
-        logger.warning("%s: no training object of %s, which will not be found", train.name, ", ".join(lacking))
+    if lacking and not config.head.USES_CLASS_VECTORS:
+        logger.warning("%s: no training objects of %s; they will not be detected", train.name, ", ".join(lacking))
 
 
 def fine_tuned(config: Run) -> Run:
-    """R-CNN's first training (Girshick et al. 2014, section 2.3), in a run folder of its own within the run's.
+    """Fine-tune the backbone with a softmax head (Girshick et al. 2014, section 2.3), in fine_tuned/ of the run folder.
 
-    Returns the settings with the backbone that came out, whose softmax head another one replaces (appendix B).
+    Returns the settings with the fine-tuned backbone. The run's head replaces the softmax head (appendix B).
     """
     inner = replace(config, run_dir=str(config.folder.fine_tuned), head=config.tuning.head(), fine_tune=False)
     inner.folder.path.mkdir(parents=True, exist_ok=True)
@@ -145,17 +145,17 @@ def fine_tuned(config: Run) -> Run:
     return replace(config, backbone=replace(config.backbone, weights=weights, download=False))
 
 
-def say_departures(config: Run) -> None:
-    """What of a preset is not its paper's."""
+def log_departures(config: Run) -> None:
+    """Log the differences between the preset and its paper."""
     for departure in config.departures:
-        logger.info("not as in the paper: %s", departure)
+        logger.info("different from the paper: %s", departure)
 
 
 def summarize(config: Run) -> None:
-    """The table at the end: what each stage took, and where its work is."""
-    say_departures(config)
+    """Log a table of all steps with their time and output."""
+    log_departures(config)
     metrics = json.loads(config.folder.metrics.read_text(encoding="utf-8"))
-    places = {
+    paths = {
         "train-multibox": config.folder.multibox,
         "propose": config.folder.proposals,
         "crop": config.folder.crops,
@@ -165,6 +165,6 @@ def summarize(config: Run) -> None:
         "detect": config.folder.detections,
         "eval": config.folder.metrics,
     }
-    rows = [f"{stage:<14} {seconds:>8.1f} s   {places[stage]}" for stage, seconds in metrics["seconds"].items()]
+    rows = [f"{stage:<14} {seconds:>8.1f} s   {paths[stage]}" for stage, seconds in metrics["seconds"].items()]
     total = sum(metrics["seconds"].values())
-    logger.info("\n%s\n%-14s %8.1f s\n\nthe page: %s", "\n".join(rows), "all", total, config.folder.report)
+    logger.info("\n%s\n%-14s %8.1f s\n\nreport: %s", "\n".join(rows), "total", total, config.folder.report)

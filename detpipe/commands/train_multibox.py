@@ -1,4 +1,4 @@
-"""`detpipe train-multibox`: a network learns where things might be. Images with boxes -> multibox/."""
+"""`detpipe train-multibox`: train MultiBox, a network that proposes boxes, on images with boxes -> multibox/."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from detpipe.structures import Float32Array, GroundTruth, Proposals
 
 
 def run(config: TrainMultiBox) -> None:
-    """Train the network on the training images and their objects, and save it. The first rank writes."""
+    """Train the network on the training images and their objects, and save it. Rank 0 writes."""
     run_training(config, lambda: prepare(config))
 
 
 def prepare(config: TrainMultiBox) -> TrainingJob:
-    """The training, its priors computed from the training objects or taken from solver.weights.
+    """Return the training. Its priors are computed from the training objects or taken from solver.weights.
 
-    Raises ValueError where there is no object.
+    Raises ValueError if there are no objects.
     """
     labelled, max_bad = config.targets is TargetSource.truth, config.data_source.max_bad
     train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
     boxes, sizes = objects_of(targets_of(config, train_part))
     strides = map_strides(config.backbone, config.multibox.maps)
-    # Computed in any case: it raises where the data set has no objects.
-    own = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
-    shapes = priors_of_start(config) or own
+    # Always computed, because it raises for a data set without objects.
+    computed = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
+    shapes = initial_priors(config) or computed
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
 
     def train(context: RunContext) -> dict[str, float]:
@@ -75,10 +75,10 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
     )
 
 
-def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
-    """The priors of the MultiBox that solver.weights starts from, by map: what it has learned is how these move.
+def initial_priors(config: TrainMultiBox) -> list[Float32Array] | None:
+    """Return the priors of the MultiBox in solver.weights, by map: its weights predict deltas of these priors.
 
-    None where it starts from no MultiBox. Raises ValueError for one of another form, whose priors are no start.
+    None if solver.weights is not a MultiBox. Raises ValueError if its form or number of maps differs.
     """
     folder = Path(config.solver.weights).parent if config.solver.weights is not None else None
     if folder is None or not (folder / DESCRIPTION).is_file():
@@ -87,14 +87,14 @@ def priors_of_start(config: TrainMultiBox) -> list[Float32Array] | None:
     if spec.multibox.form is not config.multibox.form or len(spec.shapes) != config.multibox.n_maps:
         raise ValueError(
             f"solver.weights: expected a MultiBox of the form {config.multibox.form.value} and "
-            f"{config.multibox.n_maps} "
-            f"maps, got {spec.multibox.form.value} and {len(spec.shapes)} in {folder}; give its multibox.* settings"
+            f"{config.multibox.n_maps} maps, got {spec.multibox.form.value} and {len(spec.shapes)} in {folder}; "
+            "give its multibox.* settings"
         )
     return as_shapes(spec.shapes)
 
 
 def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:
-    """Each image with what it is to propose: its objects, or the run's proposals for it."""
+    """Yield each image with its targets: its objects, or its proposals in the run folder."""
     if config.targets is TargetSource.truth:
         yield from true_targets(part)
         return
@@ -105,7 +105,7 @@ def targets_of(config: TrainMultiBox, part: Part) -> Iterator[Target]:
 
 
 def as_targets(proposals: Proposals) -> tuple[GroundTruth, Float32Array]:
-    """Proposals in place of objects, numbered by their labels, and the worth of each by its rank."""
+    """Return proposals as targets (P boxes, labels 1..P), and their loss weights (P,), which decrease with rank."""
     count = len(proposals)
     weight = (1 - np.arange(count, dtype=np.float32) / max(count, 1)).astype(np.float32)
     return GroundTruth.from_boxes(proposals.boxes, np.arange(1, count + 1)), weight

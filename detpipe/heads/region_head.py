@@ -33,6 +33,10 @@ class RegionHeadConfig:
     """Whether the head can be trained by several processes of torchrun."""
     STORED_FEATURES: ClassVar[bool] = False
     """Whether the head is trained on the stored features of a frozen network."""
+    NEEDS_EACH: ClassVar[bool] = False
+    """Whether each class must have objects; else a class without objects is never detected."""
+    USES_CLASS_VECTORS: ClassVar[bool] = False
+    """Whether it detects classes without objects by their vectors."""
 
     box_regression: BoxRegression = BoxRegression.ridge
     """Box regression: none, joint (trained with the classes) or ridge (ridge regression afterwards)."""

@@ -1,4 +1,4 @@
-"""What networks that learn from whole images learn from: images with their objects, or with proposals for them."""
+"""Training images for networks that take whole images: each image with its objects, or with proposals as targets."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from detpipe.runs.training_images import Part
 from detpipe.structures import Float32Array, GroundTruth, ImageRecord, LeftOut
 
 Target = tuple[ImageRecord, GroundTruth, Float32Array | None]
-"""An image, what it is to teach, and what each of that is worth (None: all the same)."""
+"""An image, its target boxes, and the loss weight of each box (None: equal weights)."""
 
 
 def true_targets(part: Part) -> Iterator[Target]:
-    """The images of a part with their annotated objects."""
+    """Yield the images of a part with their annotated objects as targets."""
     truth = part.dataset.ground_truth
     assert truth is not None
     yield from ((record, truth[record.image_id], None) for record in part.records)
 
 
 def objects_of(targets: Iterable[Target]) -> tuple[Float32Array, Float32Array]:
-    """Boxes (G, 4) of all objects that teach, and the (height, width) (G, 2) of their images."""
-    none = np.zeros((0, 4), dtype=np.float32)
-    boxes, sizes = [none], [none[:, :2]]
+    """Return the boxes (G, 4) of all objects used in training, and the (height, width) (G, 2) of their images.
+
+    Difficult objects, crowds and boxes without area are left out. No objects give arrays with 0 rows.
+    """
+    empty = np.zeros((0, 4), dtype=np.float32)
+    boxes, sizes = [empty], [empty[:, :2]]
     for record, truth, _ in targets:
-        solid = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1) & ~(truth.difficult | truth.crowd)
-        boxes.append(truth.boxes[solid])
-        sizes.append(np.tile(np.asarray(record.image_size, dtype=np.float32), (int(solid.sum()), 1)))
+        used = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1) & ~(truth.difficult | truth.crowd)
+        boxes.append(truth.boxes[used])
+        sizes.append(np.tile(np.asarray(record.image_size, dtype=np.float32), (int(used.sum()), 1)))
     return np.concatenate(boxes), np.concatenate(sizes)
 
 
 def readable(targets: Iterable[Target], total: int, max_bad: float) -> list[AnnotatedImage]:
-    """The images that can be read, each looked at once; the others are named.
+    """Read each image once; return those that can be read and log the others.
 
-    Raises TooManyBadError where more than max_bad of `total` can't.
+    Raises TooManyBadError if more than the share max_bad of `total` images is unreadable.
     """
     images, bad = [], []
     for record, truth, weight in progress(targets, "read", total=total, unit="image"):

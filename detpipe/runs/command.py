@@ -1,4 +1,4 @@
-"""What all commands share: the run folder with a place for each artefact, seed, device, and the data set's splits."""
+"""The settings that all commands share: run folder, data set, seed, device and worker processes."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ class Command:
     """The settings of every command."""
 
     run_dir: str = "runs/latest"
-    """The folder of all artefacts."""
+    """The run folder, which holds all outputs."""
     dataset: DatasetSource | None = None
     """The data set: dataset=voc|coco|images|demo and its settings."""
     seed: int = 0
-    """Of everything random, from 0, below 2^63."""
+    """Seed of all random numbers: 0 <= seed < 2^63."""
     device: Device = Device.auto
-    """auto is CUDA where there is one."""
+    """auto, cpu or cuda. auto is CUDA if the machine has it."""
     workers: int = -1
-    """Worker processes; -1 is one a core, 0 works in the process itself. The artefacts don't depend on it."""
+    """Number of worker processes; -1: one per core; 0: no extra process. The results do not depend on it."""
     overwrite: bool = False
-    """Make artefacts anew that were made with other settings, instead of refusing."""
+    """Recompute outputs that were made with other settings. Without it, the command stops and names the settings."""
     debug: bool = False
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
-        # Here, and not where it is first drawn from: that may be after an hour's work.
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a whole number from 0, got {self.seed}")
-        if self.seed >= 2**63:
-            raise ValueError(f"seed: expected a whole number below 2^63, got {self.seed}")
+        # Checked here because the first random number may be drawn only after an hour of work.
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected an integer with 0 <= seed < 2^63, got {self.seed}")
 
     @property
     def data_source(self) -> DatasetSource:
-        """The data set. Raises ValueError where none was given."""
+        """The data set. Raises ValueError if the settings have none."""
         if self.dataset is None:
-            raise ValueError("expected a data set, got none: give dataset=voc dataset.root=DIR (or coco, images, demo)")
+            raise ValueError(
+                "dataset: expected a data set, got none; give dataset=voc dataset.root=DIR (or coco, images, demo)"
+            )
         return self.dataset
 
     @property
     def folder(self) -> RunFolder:
-        """The places of the artefacts."""
+        """The paths of the outputs."""
         return RunFolder(Path(self.run_dir))

@@ -1,4 +1,4 @@
-"""The trained detector as one object: a proposer and a region classifier, image in, Detections out."""
+"""A trained detector: a proposer and a region classifier. It takes images and returns Detections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AnyImage = Image | PillowImage.Image | str | PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Proposer, classifier and the settings between them.
+    """A proposer, a classifier and the settings of detection.
 
     spec: classes and backbone as trained. proposer: for images that come without proposals. precision: the one that the
     scorer computes in, for information.
@@ -53,7 +53,7 @@ class Detector:
         precision: str = "auto",
         proposer: Proposer | None = None,
     ) -> Detector:
-        """The detector in a run folder. proposer: default, the one that made the run's own proposals.
+        """Load the detector of a run folder.
 
         device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
         precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
@@ -67,53 +67,56 @@ class Detector:
         return cls(scorer, spec, proposer or proposer_of_run(folder), config, computed_in)
 
     def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
-        """The detections of one image: (H, W, 3) uint8 RGB, a PIL image, or a path. An opened file is as its path.
+        """Detect objects in one image: an (H, W, 3) uint8 RGB array, a PIL image, or a path.
 
-        proposals: where things might be; default, the detector's own proposer looks. A network that proposes by itself
-        does so for an empty list, too.
+        An opened file gives the same result as its path. proposals: default, those of the detector's own proposer. A
+        network that proposes itself also does so if `proposals` is empty; other detectors then return no detections.
         Label k is self.spec.classes[k - 1].
-        Raises BrokenImageError for an unreadable file, ValueError for anything else, and for an image without pixels.
+        Raises BrokenImageError for an unreadable file, ValueError for another type or shape, or no pixels.
         """
         return next(self.predict_many([self._with_regions(image, proposals)]))
 
     def predict_batch(
         self, images: Sequence[AnyImage], proposals: Sequence[Proposals] | None = None
     ) -> list[Detections]:
-        """`predict` of each image, in order; no images give []. Raises as it does, at the first image that is wrong.
+        """Detect objects in several images. Returns one Detections per image, in order; no images give [].
 
-        The next images are read and proposed on while one is classified, and crops of several share a batch, whose
-        sums may differ from a single image's in the last bits.
-        proposals: one for each image. Raises ValueError where their number is another.
+        The next images are read and proposed on while one is classified. Crops of several images share a batch, so
+        scores may differ from those of `predict` in the last bits.
+        proposals: one per image. Raises ValueError for another number, and as `predict` at the first invalid image.
         """
         if proposals is not None and len(proposals) != len(images):
-            raise ValueError(f"proposals: expected one for each of {len(images)} images, got {len(proposals)}")
+            raise ValueError(
+                f"proposals: expected one for each of {len(images)} images, got {len(proposals)}; pass one per "
+                "image, or None"
+            )
         given = proposals if proposals is not None else [None] * len(images)
         return list(self.predict_many(map(self._with_regions, images, given)))
 
     def _with_regions(self, image: AnyImage, proposals: Proposals | None) -> tuple[Image, Float32Array]:
-        """An image's pixels and the boxes that are classified."""
+        """Return the pixels of an image and the boxes to classify."""
         pixels = as_pixels(image)
         if proposals is None and self.spec.PROPOSES:
             return pixels, np.zeros((0, 4), dtype=np.float32)
         if proposals is None:
-            # As `detpipe detect` finds them in proposals.lmdb: the same regions give the same detections.
+            # Rounded as in proposals.lmdb, so that the results equal those of `detpipe detect`.
             image_size = (pixels.shape[0], pixels.shape[1])
             proposals = snapped(SourcedProposals(self.proposer(pixels), None), image_size).proposals
         return pixels, proposals.top(self.config.max_proposals).boxes
 
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
-        """The detections of each (image, region boxes) pair, in order; crops are batched across images.
+        """Yield the detections of each pair (image, boxes (R, 4)), in order. R = 0 gives no detections.
 
-        The images are read ahead; memory is that of a few batches of crops.
+        Crops are batched across images. Images are read ahead; the memory use is that of a few batches of crops.
         """
         step = self.config.dedup_step
-        told_apart = ((image, boxes[geometry.distinct(boxes, step)] if step else boxes) for image, boxes in images)
-        for boxes, scored, image_size in scored_regions(self.scorer, told_apart):
+        distinct = ((image, boxes[geometry.distinct(boxes, step)] if step else boxes) for image, boxes in images)
+        for boxes, scored, image_size in scored_regions(self.scorer, distinct):
             yield select_detections(boxes, scored, image_size, self.config)
 
 
 def as_pixels(image: AnyImage) -> Image:
-    """Any of the three kinds of image as (H, W, 3) uint8 RGB with H, W > 0. Raises as `Detector.predict`."""
+    """Convert an image or a path to an (H, W, 3) uint8 RGB array with H, W > 0. Raises as `Detector.predict`."""
     if isinstance(image, (str, PathLike)):
         return read_image(Path(image))
     pixels = from_pillow(image) if isinstance(image, PillowImage.Image) else image

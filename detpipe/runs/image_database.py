@@ -1,4 +1,4 @@
-"""What the commands on databases of images ask of one: its digest, and the names of its classes."""
+"""The digest and the class names of a database of images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from detpipe.storage.manifest import Manifest, manifest_path, read_manifest
 
 
 class ClassMismatchError(ValueError):
-    """Labels or classes of a database that don't fit those of a classifier or of another database."""
+    """The labels or classes of a database differ from those of a classifier or another database."""
 
 
 def database_digest(path: Path) -> str:
-    """The digest of what made it; of the bytes of one that Caffe wrote. Raises ArtefactError for an unfinished one."""
+    """Return the digest of the database's manifest, or of its bytes if Caffe wrote it.
+
+    Raises ArtefactError for an unfinished database.
+    """
     if manifest_path(path).is_file():
         return read_manifest(path).digest
     files = b"".join(file_digest(shard / "data.mdb") for shard in stored_paths(path))
@@ -24,12 +27,12 @@ def database_digest(path: Path) -> str:
 
 
 def database_classes(path: Path) -> tuple[str, ...] | None:
-    """The names in label order that its manifest holds; None where nobody named them. Of crops, 0 is the background."""
+    """Return the class names in label order; None if they have no names. In crops, label 0 is the background."""
     return manifest_classes(read_manifest(path)) if manifest_path(path).is_file() else None
 
 
 def manifest_classes(manifest: Manifest) -> tuple[str, ...] | None:
-    """The names in label order of the database that a manifest is of, as `database_classes`."""
+    """Return the class names of the database with this manifest, as `database_classes`."""
     names = manifest.settings.get("classes")
     if names is None:
         return None
@@ -37,12 +40,12 @@ def manifest_classes(manifest: Manifest) -> tuple[str, ...] | None:
 
 
 def training_classes(reader: ImagesReader) -> tuple[str, ...]:
-    """The classes that a database teaches: its names, or a number for each label up to the largest.
+    """Return the classes of a training database: its names, or the numbers 0 to the largest label.
 
     Raises ValueError for an empty database, ClassMismatchError for a label without a name.
     """
     if not len(reader):
-        raise ValueError(f"{reader.path}: expected images to train on, got an empty database")
+        raise ValueError(f"{reader.path}: expected images to train on, got an empty database; make it again")
     names = database_classes(reader.path)
     classes = names if names is not None else tuple(str(label) for label in range(int(reader.labels.max()) + 1))
     check_labels(reader, classes)
@@ -50,15 +53,16 @@ def training_classes(reader: ImagesReader) -> tuple[str, ...]:
 
 
 def check_labels(reader: ImagesReader, classes: Sequence[str]) -> None:
-    """Raise ClassMismatchError unless labels are places in `classes`, and the database's names, if any, are these."""
+    """Raise ClassMismatchError unless all labels are indices of `classes`, and the names, if any, are equal to them."""
     names = database_classes(reader.path)
     if names is not None and names != tuple(classes):
-        both = [name for name in names if name in classes]
+        shared = [name for name in names if name in classes]
         raise ClassMismatchError(
             f"{reader.path}: expected the classifier's {len(classes)} classes in their order, got {len(names)}, "
-            f"of which {len(both)} are the same; make it with the list of classes that the classifier was trained on"
+            f"of which {len(shared)} are the same; make the database with the classifier's list of classes"
         )
     if len(reader) and int(reader.labels.max()) >= len(classes):
         raise ClassMismatchError(
-            f"{reader.path}: expected labels below the number of classes, {len(classes)}, got {reader.labels.max()}"
+            f"{reader.path}: expected labels below the number of classes, {len(classes)}, got {reader.labels.max()}; "
+            "make the database with the classifier's list of classes"
         )

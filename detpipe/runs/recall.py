@@ -1,4 +1,4 @@
-"""Recall of a run's proposals: recall.json."""
+"""Recall of the proposals of a run: recall.json."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from detpipe.structures import Dataset
 
 
 def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[str, Any]:
-    """Write recall.json of the test images and recall_train.json; returns the first one's numbers at 1000 boxes."""
+    """Write recall.json of the test images and recall_train.json of the training images.
+
+    Without annotated test images, recall.json is of the training images. Returns the numbers at 1000 boxes in
+    recall.json; {} without annotations.
+    """
     summary: dict[str, Any] = {}
-    written = folder.recall
+    path = folder.recall
     for split in (Split.test, Split.train):
         dataset = splits.get(split)
         if dataset is None or dataset.ground_truth is None:
             continue
-        found = StoredSplit(folder.proposals, split, dataset).proposals()
-        recalls = proposal_recall(dataset.ground_truth, found, len(dataset.classes))
+        proposals = StoredSplit(folder.proposals, split, dataset).proposals()
+        recalls = proposal_recall(dataset.ground_truth, proposals, len(dataset.classes))
         numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
-        write_json(written, numbers)
-        if written == folder.recall:
+        write_json(path, numbers)
+        if path == folder.recall:
             summary = {"recall_of": split.value, **numbers["1000"]}
-            written = folder.recall.with_name("recall_train.json")
+            path = folder.recall.with_name("recall_train.json")
     return summary

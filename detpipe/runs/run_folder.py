@@ -1,4 +1,4 @@
-"""The run folder: the place of each artefact, and what an artefact says about the data set that it was made from."""
+"""The run folder: the path of each output, and the check that an output belongs to a data set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detpipe.structures import Dataset
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where each artefact of a run stands."""
+    """The paths of all outputs of a run."""
 
     path: Path
 
     @property
     def check(self) -> Path:
-        """The findings of the data gate."""
+        """Findings of the data check."""
         return self.path / "check.json"
 
     @property
@@ -29,12 +29,12 @@ class RunFolder:
 
     @property
     def recall(self) -> Path:
-        """Recall of the proposals on the test images (of the training images where there are none)."""
+        """Recall of the proposals on the test images, or on the training images if there are no test images."""
         return self.path / "recall.json"
 
     @property
     def multibox(self) -> Path:
-        """The trained network that proposes, its snapshots and logs."""
+        """The trained MultiBox network, its snapshots and logs."""
         return self.path / "multibox"
 
     @property
@@ -48,47 +48,49 @@ class RunFolder:
         return self.path / "crops_val.lmdb"
 
     def features(self, split: Split) -> Path:
-        """The store of the features of a split's regions."""
+        """Stored features of the regions of a split."""
         return self.path / "features" / split.value
 
     @property
     def classifier(self) -> Path:
-        """The trained network, its snapshots and logs."""
+        """The trained classifier, its snapshots and logs."""
         return self.path / "classifier"
 
     @property
     def fine_tuned(self) -> Path:
-        """The run folder of a training that comes before a head on stored features."""
+        """The run folder of the fine-tuning before a head on stored features."""
         return self.path / "fine_tuned"
 
     @property
     def detections(self) -> Path:
-        """COCO's result list."""
+        """Detections as a COCO result list."""
         return self.path / "detections.json"
 
     @property
     def metrics(self) -> Path:
-        """The numbers of the evaluation."""
+        """Metrics of the evaluation."""
         return self.path / "metrics.json"
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The report page."""
         return self.path / "report.html"
 
 
 def load_splits(source: DatasetSource) -> dict[Split, Dataset]:
-    """Every split that the data set has, train before val before test. Raises ValueError where it has none."""
+    """Load all splits of the data set, in the order train, val, test. Raises ValueError if it has none."""
     splits = {split: source.load(split) for split in Split if source.has(split)}
     if not splits:
-        raise ValueError(f"expected a data set with at least one list of images, got {source}")
+        raise ValueError(
+            f"dataset: expected at least one list of images, got {source}; name one in the dataset settings"
+        )
     return splits
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """Digest of the classes, the images (ids and sizes in bytes) and the objects of a split.
+    """Return the digest of a split: classes, image ids, image sizes, file sizes in bytes, and objects.
 
-    The contents of the images are not read here: proposals carry each image's own digest.
+    The pixels are not part of it: each record of proposals has the digest of its image file.
     """
     truth = dataset.ground_truth or {}
     return digest_of(
@@ -105,24 +107,24 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def verify_input(manifest: Manifest, artefact: Path, split: Split, dataset: Dataset) -> None:
-    """Raise ArtefactError unless the artefact was made from this very split."""
+    """Raise ArtefactError unless the artefact was made from exactly this split."""
     wanted = dataset_digest(dataset)
     if manifest.inputs.get(split.value) != wanted:
         raise ArtefactError(
-            f"{artefact}: made from another data set than {dataset.name}: its images, objects or classes differ. "
-            f"Give the dataset settings that it was made with, or run `detpipe {manifest.stage}` with overwrite=true"
+            f"{artefact}: expected results of the data set {dataset.name}, got other images, objects or classes; "
+            f"give the dataset settings that it was made with, or run `detpipe {manifest.stage}` with overwrite=true"
         )
 
 
 def splits_digests(splits: dict[Split, Dataset]) -> dict[str, str]:
-    """Name -> digest of each split, as a manifest's inputs."""
+    """Return the digest of each split by name, as inputs of a manifest."""
     return {split.value: dataset_digest(dataset) for split, dataset in splits.items()}
 
 
 def copy_proposals(old: RunFolder, new: RunFolder) -> None:
-    """The proposals beside another detector of theirs, so that `detect` finds them; kept where just these are there."""
-    made, there = find_manifest(old.proposals), find_manifest(new.proposals)
-    if made is None or made == there:
+    """Copy the proposals of run folder `old` to `new` for `detpipe detect`. Does nothing if `new` has them."""
+    manifest = find_manifest(old.proposals)
+    if manifest is None or manifest == find_manifest(new.proposals):
         return
     scratch = new.path / ".proposals.part"
     shutil.rmtree(scratch, ignore_errors=True)

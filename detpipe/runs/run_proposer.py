@@ -1,4 +1,7 @@
-"""The proposer of a run: from the proposals' manifest, or as kept in the classifier's folder, a detector by itself."""
+"""The proposer of a run, from the manifest of proposals.lmdb or from classifier/proposals.json.
+
+The second makes a classifier's folder a complete detector that can be moved alone.
+"""
 
 from __future__ import annotations
 
@@ -18,86 +21,87 @@ from detpipe.storage.manifest import Manifest, find_manifest, read_manifest
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "proposals.json"
-"""In a classifier's folder."""
+"""The file in the classifier's folder."""
 
 
 def keep_proposer(folder: RunFolder, classifier: Path) -> None:
-    """Write how the run's proposals were made into a classifier's folder; nothing where it isn't known.
+    """Save the proposer of the run in a classifier's folder; nothing if it is unknown.
 
-    It comes last, after hours: what can't be kept, as a network that is gone, is said, and ends no training.
+    Errors, such as a missing network, are logged and not raised: this runs after hours of training.
     """
     try:
         _keep_proposer(folder, classifier)
     except (OSError, ValueError) as error:
         logger.warning(
-            "%s: how its proposals were made could not be kept whole beside it, so it may look at no new images: %s",
+            "%s: the proposer could not be saved with the classifier, so it may not work on new images: %s",
             classifier,
             error,
         )
 
 
 def _keep_proposer(folder: RunFolder, classifier: Path) -> None:
-    found = find_manifest(folder.proposals)
-    if found is not None and not found.complete:  # being made anew: crops may be of those before
+    manifest = find_manifest(folder.proposals)
+    if manifest is not None and not manifest.complete:  # being recomputed: the crops may be of the earlier proposals
         return
-    description = described_proposer(folder)
+    description = describe_proposer(folder)
     if description is not None:
         write_json(classifier / DESCRIPTION, description)
         proposer = proposer_of(description)
         if proposer is not None:
-            # Of a classifier that was carried elsewhere alone, the network stands beside it.
+            # Without proposals.lmdb, the classifier was moved alone, and its proposing network is in its folder.
             (proposer if folder.proposals.is_dir() else proposer.kept_in(folder.classifier)).keep(classifier)
 
 
-def moved_along(described: dict[str, Any], folder: RunFolder, manifest: Manifest) -> dict[str, Any]:
-    """The description with the run's own network where the path that it names is gone: a run folder may move."""
-    if not described.get("weights") or Path(described["weights"]).is_dir() or not folder.multibox.is_dir():
-        return described
-    here = {**described, "weights": str(folder.multibox)}
-    proposer = proposer_of(here)
+def with_moved_network(description: dict[str, Any], folder: RunFolder, manifest: Manifest) -> dict[str, Any]:
+    """Return the description with the run folder's own network if the path in it is gone: a run folder may move."""
+    if not description.get("weights") or Path(description["weights"]).is_dir() or not folder.multibox.is_dir():
+        return description
+    moved = {**description, "weights": str(folder.multibox)}
+    proposer = proposer_of(moved)
     try:
         inputs = proposer.inputs() if proposer is not None else {}
-    except OSError:  # a file of it is gone
-        return described
-    same = proposer is not None and all(manifest.inputs.get(name) == one for name, one in inputs.items())
-    return here if same else described
+    except OSError:  # one of the network's files is missing
+        return description
+    same = proposer is not None and all(manifest.inputs.get(name) == digest for name, digest in inputs.items())
+    return moved if same else description
 
 
 def proposer_of_run(folder: RunFolder) -> Proposer:
-    """The proposer that made the run's proposals, or selective search where that one needs more than an image.
+    """Return the proposer that made the run's proposals.
 
-    Selective search, too, where nothing tells of it. Raises ClassifierError for a broken file beside the classifier,
-    ValueError for settings of another version.
+    Selective search is returned if that proposer is unknown, or needs more than pixels.
+    Raises ClassifierError for an invalid classifier/proposals.json, ValueError for settings of another version.
     """
-    description = described_proposer(folder)
+    description = describe_proposer(folder)
     if description is None:
         return SelectiveSearch()
     proposer = proposer_of(description)
     if proposer is not None and proposer.from_pixels:
         return proposer.kept_in(folder.classifier)
     logger.warning(
-        "%s: its proposals were made by %s; new images are looked at with selective search",
+        "%s: its proposals were made by %s, which needs more than an image; new images use selective search",
         folder.path,
         method_name(description),
     )
     return SelectiveSearch()
 
 
-def described_proposer(folder: RunFolder) -> dict[str, Any] | None:
-    """What `Proposer.describe` gave, of the run's proposals or, where they are not there, beside its classifier."""
+def describe_proposer(folder: RunFolder) -> dict[str, Any] | None:
+    """Return `Proposer.describe()` of the run's proposals, or of classifier/proposals.json if the run has none."""
     if folder.proposals.is_dir():
         manifest = read_manifest(folder.proposals)
-        described: dict[str, Any] = manifest.settings["proposals"]
-        return moved_along(described, folder, manifest)
+        return with_moved_network(manifest.settings["proposals"], folder, manifest)
     path = folder.classifier / DESCRIPTION
     if not path.is_file():
         return None
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ClassifierError(
-            f"{path}: expected a proposer's settings in JSON, got: {error}; delete or mend it"
+            f"{path}: expected a proposer's settings in JSON, got: {error}; correct or delete it"
         ) from error
-    if not isinstance(described, dict) or "method" not in described:
-        raise ClassifierError(f"{path}: expected a proposer's method and settings, got {str(described)[:100]}")
-    return described
+    if not isinstance(description, dict) or "method" not in description:
+        raise ClassifierError(
+            f"{path}: expected a proposer's method and settings, got {str(description)[:100]}; correct or delete it"
+        )
+    return description

@@ -1,4 +1,4 @@
-"""Detections from the stored features of the test regions: no image is read."""
+"""Detection from the stored features of the test regions, without reading images."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from detpipe.structures import Detections, Float32Array, Image, ImageRecord
 logger = logging.getLogger(__name__)
 
 ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array] | None]]
-"""Images with the regions that are to be classified; None for an image that can't be read."""
+"""Reads images with their regions; gives None for an unreadable image."""
 
 
 def stored_detections(
     config: Command, detect: DetectConfig, proposals: str, images: ReadRegions, *, bf16: bool
 ) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]] | None:
-    """From images to their detections, where the run folder has the features of just these regions; else None.
+    """Return a function from images to detections if the run folder has the features of these regions; else None.
 
     proposals: the digest of those that are to be classified. images: reads images with their regions; only
     detect.features.refine needs it. bf16: the precision of detection. The classifier and the store must have features
@@ -43,27 +43,26 @@ def stored_detections(
     assert isinstance(spec, FeatureClassifierSpec)
     try:
         store = open_store(config.folder.features(Split.test))
-    except ArtefactError:  # none, or an unfinished one
+    except ArtefactError:  # missing or unfinished
         return None
     settings = store.manifest.settings
-    held = int(settings["regions"]["max_proposals"])
     device = resolve_device(config.device)
     same = settings["extraction"] == spec.extraction and store.manifest.inputs.get("proposals") == proposals
     same = same and bf16 == bool(spec.extraction["bf16"])
-    if not same or held < detect.max_proposals:
-        logger.info("detect: %s holds other regions or features; they are computed", store.path)
+    if not same or int(settings["regions"]["max_proposals"]) < detect.max_proposals:
+        logger.info("detect: %s has other regions or features; computing the features again", store.path)
         return None
     extractor = extractor_of(network, spec, detect, device, bf16=bf16)
 
     def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:
-        rows = store.spans.get(record.image_id, slice(0, 0))  # of an unreadable image there are none
+        rows = store.spans.get(record.image_id, slice(0, 0))  # an unreadable image has no rows
         rows = slice(rows.start, min(rows.stop, rows.start + detect.max_proposals))
         scored = score_features(
             network.head, np.asarray(store.features[rows], dtype=np.float32), store.geometry[rows], spec.features.views
         )
         return store.boxes[rows], scored
 
-    def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+    def detect_once(records: Sequence[ImageRecord]) -> Iterator[Detections]:
         for record in records:
             yield select_detections(*stored(record), record.image_size, detect)
 
@@ -78,4 +77,4 @@ def stored_detections(
                 assert scored.boxes is not None
                 yield select_detections(scored.boxes, scored, record.image_size, detect)
 
-    return find_refined if detect.features.refine else find
+    return find_refined if detect.features.refine else detect_once

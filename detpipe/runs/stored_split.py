@@ -1,4 +1,4 @@
-"""The stored proposals of one split, held against the data set that they were made for."""
+"""The stored proposals of one split of a data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detpipe.structures import Dataset, ImageId, ImageRecord, Proposals
 
 @dataclass(frozen=True, eq=False)
 class StoredSplit:
-    """A proposals.lmdb and one split in it; `open_split` makes sure that they belong together."""
+    """One split in a proposals.lmdb. `open_split` checks that it was made from `dataset`."""
 
     path: Path
     split: Split
@@ -24,32 +24,32 @@ class StoredSplit:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Of the database. Raises ArtefactError where it is missing or unfinished."""
+        """The manifest of the database. Raises ArtefactError if it is missing or unfinished."""
         return read_manifest(self.path)
 
     def read(
         self, records: Iterable[ImageRecord] | None = None
     ) -> Iterator[tuple[ImageRecord, StoredProposals | None]]:
-        """Each image with its proposals, streamed; None for one that could not be read when they were made.
+        """Stream each image with its proposals; None for an image that was unreadable when they were made.
 
-        records: some of the data set's, in any order; default, all of them. Raises CorruptRecordError for broken bytes.
+        records: images of the data set in any order; default, all. Raises CorruptRecordError for a damaged record.
         """
         with ProposalsReader(self.path) as reader:
             for record in self.dataset.records if records is None else records:
-                there = (self.split.value, record.image_id) in reader
-                yield record, reader.read(self.split.value, record.image_id) if there else None
+                key = (self.split.value, record.image_id)
+                yield record, reader.read(*key) if key in reader else None
 
     def proposals(self) -> Iterator[tuple[ImageId, Proposals]]:
-        """The proposals of each image that has any record, as the metrics take them."""
+        """Stream (image id, proposals) of each image that was readable, as input for the metrics."""
         for record, stored in self.read():
             if stored is not None:
                 yield record.image_id, stored.proposals
 
 
 def open_split(path: Path, split: Split, dataset: Dataset) -> StoredSplit:
-    """The split of a complete proposals.lmdb.
+    """Open one split of a complete proposals.lmdb.
 
-    Raises ArtefactError where it is missing, unfinished, or made from other images or objects.
+    Raises ArtefactError if it is missing, unfinished, or made from other images or objects.
     """
     stored = StoredSplit(path, split, dataset)
     verify_input(stored.manifest, path, split, dataset)

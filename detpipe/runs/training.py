@@ -1,4 +1,4 @@
-"""The artefact of a training: done once, by the first of several processes, and what it was made of."""
+"""Run a training once and write its artefact; with several processes, rank 0 writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingCommand(Protocol):
-    """The settings that all commands have that train by the solver."""
+    """The settings of every command that trains with the solver."""
 
     backbone: BackboneConfig
     solver: SolverConfig
@@ -44,9 +44,9 @@ class TrainingCommand(Protocol):
 class TrainingJob:
     """A training that is ready to start.
 
-    folder: of the artefact. stage: the command in the manifest. learned: the part of the key that says what is learned
-    and how; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
-    train: does the training and, in the first process, saves the network; returns the solver's summary.
+    folder: path of the artefact. stage: the command's name in the manifest. learned: the settings of model and data in
+    the key; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
+    train: trains the network, saves it in rank 0, and returns the solver's summary.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class TrainingJob:
     train: Callable[[RunContext], dict[str, float]]
 
     def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
-        """The artefact with its key."""
+        """Return the artefact with its key."""
         settings = {
             **self.learned,
             "solver": config.solver,
@@ -73,9 +73,9 @@ class TrainingJob:
 
 
 def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) -> None:
-    """Prepare a training and do it once; of several processes of torchrun the first writes.
+    """Prepare a training and run it, unless it is already done. Of the processes of torchrun, rank 0 writes.
 
-    Raises Interrupted after a signal, ArtefactError where the folder holds another training, and as `check_starts`.
+    Raises Interrupted after a signal, ArtefactError if the folder has another training, and as `check_starts`.
     """
     with joined_ranks() as ranks:
         device = resolve_device(config.device)
@@ -85,7 +85,7 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
 
 
 def part_digests(train: Part, val: Part) -> dict[str, str]:
-    """The digests of the images and objects of a training, as inputs of its artefact."""
+    """Return the digests of the training and validation images and objects, as inputs of an artefact."""
     return {"train": dataset_digest(train.dataset), "val": dataset_digest(val.dataset)}
 
 
@@ -97,10 +97,10 @@ def complete(
     ranks: Ranks,
     work: Callable[[RunContext], dict[str, float]],
 ) -> None:
-    """Do the training, which gives its summary, unless it is done; keep the manifest true, and report.
+    """Run the training unless it is already done, update the manifest, and log the result.
 
-    Logs and snapshots stand in the artefact's folder, under the key that it was begun with.
-    Raises Interrupted after a signal, ArtefactError where the folder holds another training, and as `check_starts`.
+    work: runs the training and returns its summary. Logs and snapshots are in the artefact's folder.
+    Raises Interrupted after a signal, ArtefactError if the folder has another training, and as `check_starts`.
     """
     check_starts(artefact, config)
     if begin(artefact, ranks, overwrite=config.overwrite) is not State.COMPLETE:
@@ -127,9 +127,9 @@ def complete(
 
 
 def check_starts(artefact: Artefact, config: TrainingCommand) -> None:
-    """Raise before overwrite=true makes room by deleting what the training is to start from, or for what isn't there.
+    """Check that overwrite=true does not delete the files that the training starts from.
 
-    ArtefactError, or FileNotFoundError for a snapshot.
+    Raises ArtefactError if one of them is in the artefact's folder, FileNotFoundError for a missing snapshot.
     """
     if not config.overwrite:
         return
@@ -137,19 +137,19 @@ def check_starts(artefact: Artefact, config: TrainingCommand) -> None:
     resumed = None if solver.resume in ("auto", "none") else solver.resume
     if resumed is not None and not Path(resumed).is_file():
         raise FileNotFoundError(
-            f"solver.resume: expected auto, none or a snapshot, got {resumed}: there is no such file"
+            f"solver.resume: expected auto, none or the path of a snapshot, got {resumed}; no such file exists"
         )
     starts = {"backbone.weights": config.backbone.weights, "solver.weights": solver.weights, "solver.resume": resumed}
     for name, path in starts.items():
         if path and Path(path).resolve().is_relative_to(artefact.path.resolve()):
             raise ArtefactError(
-                f"{name}: {path} lies in {artefact.path}, which overwrite=true deletes first; give another run_dir, or "
-                "move the file"
+                f"{name}: expected a file outside {artefact.path}, which overwrite=true deletes first, got {path}; "
+                "give another run_dir, or move the file"
             )
 
 
 def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
-    """What the first rank finds, and makes room for; the others are told. Where it refuses, all raise ArtefactError."""
+    """Begin the artefact in rank 0 and share its state. If rank 0 refuses, all ranks raise ArtefactError."""
     state = None
     try:
         if ranks.is_first:
@@ -165,9 +165,9 @@ def begin(artefact: Artefact, ranks: Ranks, *, overwrite: bool) -> State:
 
 
 def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, str]:
-    """The digests of a person's own files, of weights and of a net of Caffe's; ImageNet's and none have no file.
+    """Return the digests of the user's files of weights and of a Caffe net. "imagenet" and "none" have no file.
 
-    Raises FileNotFoundError or ValueError where weights can't be had.
+    Raises FileNotFoundError or ValueError if the weights are not available.
     """
     check_weights(backbone)
     check_start_weights(solver.weights, "solver.weights")
@@ -178,10 +178,10 @@ def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, 
 
 
 def report(artefact: Artefact) -> None:
-    """Say what was made."""
+    """Log the result."""
     summary = artefact.manifest.summary
     logger.info(
-        "%s: %d iterations in %.1f s, %.0f examples/s, %.1f %% of the time waiting for them -> %s",
+        "%s: %d iterations in %.1f s, %.0f examples/s, data loading: %.1f %% of the time -> %s",
         artefact.manifest.stage,
         summary["iterations"],
         artefact.manifest.seconds,

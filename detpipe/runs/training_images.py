@@ -1,4 +1,4 @@
-"""Which images of a data set teach, and which only test the training while it goes on."""
+"""The split of a data set's images into training and validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detpipe.structures import Dataset, ImageRecord
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some images (records) of a data set's split."""
+    """Some of the images (records) of a split of a data set."""
 
     split: Split
     dataset: Dataset
@@ -23,15 +23,16 @@ class Part:
 
 
 def training_parts(source: DatasetSource, val_share: float, seed: int, *, annotated: bool = True) -> tuple[Part, Part]:
-    """The images to learn from, and those for validation: the val split's, or a share of the training images.
+    """Return the training and the validation images.
 
-    Raises ValueError where there is no train split, or, with `annotated`, none with annotations.
+    Validation uses the val split if it has annotations, else a random share val_share of the training images.
+    Raises ValueError without a train split, or, if `annotated`, without its annotations.
     """
     splits = load_splits(source)
     train = splits.get(Split.train)
     if train is None or (annotated and train.ground_truth is None):
         wanted = "a train split with annotations" if annotated else "a train split"
-        raise ValueError(f"expected {wanted}, got none: name it in the dataset settings")
+        raise ValueError(f"dataset: expected {wanted}, got none; name it in the dataset settings")
     val = splits.get(Split.val)
     if val is not None and val.ground_truth is not None:
         return Part(Split.train, train, train.records), Part(Split.val, val, val.records)
@@ -40,22 +41,25 @@ def training_parts(source: DatasetSource, val_share: float, seed: int, *, annota
 
 
 def taught_classes(dataset: Dataset) -> list[str]:
-    """The classes that have an object to learn from: neither difficult nor a crowd, and with an area.
+    """Return the classes that have at least one object with area that is neither difficult nor a crowd.
 
-    None where there are no annotations.
+    A data set without annotations gives [].
     """
-    found = np.zeros(len(dataset.classes) + 1, dtype=np.bool_)
+    present = np.zeros(len(dataset.classes) + 1, dtype=np.bool_)
     annotated = dataset.ground_truth or {}
     for truth in (annotated[record.image_id] for record in dataset.records if annotated):
-        taught = ~(truth.difficult | truth.crowd) & (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1)
-        found[truth.labels[taught]] = True
-    return [name for label, name in enumerate(dataset.classes, start=1) if found[label]]
+        used = ~(truth.difficult | truth.crowd) & (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1)
+        present[truth.labels[used]] = True
+    return [name for label, name in enumerate(dataset.classes, start=1) if present[label]]
 
 
 def hold_out(
     records: Sequence[ImageRecord], share: float, seed: int
 ) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """Training and validation images in the data set's order; chosen by seed and id, so an image keeps its side."""
+    """Return training and validation images in the data set's order.
+
+    The choice depends only on the seed and the image's id, so adding images moves no other image.
+    """
     chosen = {record.image_id for record in records if generator_for(seed, f"val/{record.image_id}").random() < share}
     return (
         tuple(record for record in records if record.image_id not in chosen),

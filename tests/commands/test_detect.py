@@ -63,7 +63,7 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
         read_image(file)
     alone = detpipe("detect", *drawn.settings("detect"), f"source={file}", f"run_dir={run_copy}")
     assert alone.status == 1
-    assert f"source={file}: expected an image that can be read, got none: {file}: " in alone.err
+    assert f"source={file}: expected a readable image, got none: {file}: " in alone.err
     with pytest.raises(ArtefactError, match="not finished"):
         read_manifest(run_copy / "detections.json")
     assert not (run_copy / "detections.json").exists()
@@ -98,7 +98,7 @@ def test_a_source_without_a_readable_image_fails(run_copy: Path, pictures: Path,
         outcome = detpipe("detect", *drawn.settings("detect"), f"source={source}", f"run_dir={run_copy}")
         assert outcome.status == 1
         last = outcome.err.strip().splitlines()[-1]
-        assert last.startswith(f"detpipe detect: source={source}: expected an image that can be read, got none: ")
+        assert last.startswith(f"detpipe detect: source={source}: expected a readable image, got none: ")
         assert named in last
     assert last.endswith("; and 2 more")
     assert (run_copy / "detections.json").read_bytes() == before  # of the data set, as they were
@@ -131,7 +131,7 @@ def test_eval_refuses_detections_of_a_source(run_copy: Path, voc_root: Path, pic
     detect(run_copy, f"source={pictures}")
     outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert f"holds detections of {pictures}, not of the data set" in outcome.err
+    assert f"got those of {pictures}; run `detpipe detect dataset=...`" in outcome.err
     # The data set's were moved aside, and come back the same.
     assert (run_copy / "detections.previous.json").read_bytes() == own
     detect(run_copy, *drawn.voc(voc_root))
@@ -162,7 +162,7 @@ def test_a_class_that_the_classifier_does_not_know(run_copy: Path, voc_root: Pat
     before = (run_copy / "detections.json").read_bytes()
     outcome = detpipe("detect", *drawn.voc(other), *drawn.settings("detect"), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "it doesn't know ['zebra']" in outcome.err
+    assert "['zebra']; give dataset.classes=" in outcome.err
     assert "Traceback" not in outcome.err
     assert (run_copy / "detections.json").read_bytes() == before
 
@@ -171,7 +171,7 @@ def test_eval_wants_the_classifiers_order_of_classes(run_copy: Path, voc_root: P
     before = (run_copy / "metrics.json").read_bytes()
     outcome = detpipe("eval", *drawn.voc(voc_root), "dataset.classes=[square,disc]", f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "the order or number is another" in outcome.err
+    assert "give dataset.classes=" in outcome.err
     assert (run_copy / "metrics.json").read_bytes() == before
 
 
@@ -180,7 +180,7 @@ def test_proposals_of_other_images_are_refused(run_copy: Path, voc_root: Path, t
     (other / "ImageSets" / "Main" / "test.txt").write_text("test_0\ntest_1\n")
     outcome = detpipe("detect", *drawn.voc(other), *drawn.settings("detect"), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "made from another data set" in outcome.err
+    assert "give the dataset settings" in outcome.err
 
 
 def test_an_image_that_changed_since_its_proposals(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def exported(fast_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "runs/fast/export"
     outcome = detpipe("export", f"run_dir={fast_run}", f"out={out}")
     assert outcome.status == 0, outcome.err
-    assert "results within" in outcome.out + outcome.err
+    assert "largest difference" in outcome.out + outcome.err
     return out
 
 

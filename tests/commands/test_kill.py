@@ -138,7 +138,7 @@ def test_interrupted_proposals_go_on(voc_root: Path, tmp_path: Path) -> None:
     assert 8 <= done < 14
     again = detpipe(*arguments, f"run_dir={folder}")
     assert again.status == 0, again.err
-    assert f"{done} of 14 images were done before" in again.err
+    assert f"{done} of 14 images already done" in again.err
     assert detpipe(*arguments, f"run_dir={whole}").status == 0
     assert records(database) == records(whole / "proposals.lmdb")
     assert (folder / "recall.json").read_bytes() == (whole / "recall.json").read_bytes()

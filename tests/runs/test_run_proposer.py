@@ -111,7 +111,7 @@ def test_a_network_that_is_gone_ends_no_training(
     training = [*drawn.voc(voc_root), "head=fast_rcnn", *COMMON, *BACKBONE, net, *TRAINING]
     outcome = detpipe("train-cls", *training, f"run_dir={folder}")
     assert outcome.status == 0, outcome.err
-    assert "could not be kept whole beside it" in outcome.err
+    assert "could not be saved" in outcome.err
     assert not (folder / "classifier" / "multibox").exists()
     outcome = detpipe("detect", *drawn.voc(voc_root), *COMMON, *DETECTION, f"run_dir={folder}")
     assert outcome.status == 0, outcome.err
@@ -127,7 +127,7 @@ def test_a_network_that_is_gone_ends_no_training(
         *["curve", *drawn.voc(voc_root), *COMMON, *DETECTION, "budgets=[30]", "resamples=0", f"run_dir={folder}"]
     )
     assert outcome.status == 0, outcome.err
-    assert "the time of proposing by multibox is not known: proposals.weights: " in outcome.err
+    assert "the proposal time of multibox is unknown: proposals.weights: " in outcome.err
 
 
 def test_inspect_run_draws_the_proposers_training(proposed_by_network: Path, tmp_path: Path) -> None:

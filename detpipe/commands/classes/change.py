@@ -1,12 +1,12 @@
-"""What `detpipe classes add` and `remove` share: from a run folder of some classes to one of others.
+"""Change the classes of a run folder: shared by `detpipe classes add` and `remove`.
 
-The proposals stay: they know no classes. Of the stored regions the features stay, and the labels are made anew. What is
-replaced waits beside its place until its successor stands, so a killed change goes on by the same command. Of a store
-or the classifier, X and X.before, there is one of these:
+The proposals do not change, since they have no classes. The features of stored regions are reused; their labels are
+recomputed. A backup of each output is kept until the new one is complete, so that an interrupted change resumes with
+the same command. The states of a store or classifier X and its backup X.before:
 
-    X of the old classes                  nothing has been done
-    X unfinished or gone, X.before        killed on the way: X.before is what counts, X goes on or begins anew
-    X of the new classes, X.before        killed before X.before was removed: X counts
+    X of the old classes                  not started
+    X unfinished or missing, X.before     interrupted: X.before is valid, X is resumed or started again
+    X of the new classes, X.before        interrupted before X.before was deleted: X is valid
     X of the new classes                  done
 """
 
@@ -36,7 +36,6 @@ from detpipe.commands.train_cls.stored_head import trained_summary
 from detpipe.datasets.source import Split
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.stored.linear_svm import SvmConfig
-from detpipe.heads.stored.zero_shot import ZeroShotConfig
 from detpipe.heads.table import head_class
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
@@ -45,7 +44,7 @@ from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
 from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.recall import measure_recall
-from detpipe.runs.region_plans import class_ious, nearest_places, unlabelled
+from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import StoredSplit
@@ -57,12 +56,12 @@ from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, Imag
 logger = logging.getLogger(__name__)
 
 HeadChange = Callable[[StoredHeadConfig, FeatureHead, Examples, int, bool], FeatureHead]
-"""From settings, the old head, the examples under the new classes, the seed and bf16 to the new head."""
+"""(settings, old head, examples labelled with the new classes, seed, bf16) -> new head."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The classifier that there is. manifest: what made it."""
+    """The current classifier and its manifest."""
 
     network: FeatureClassifier
     spec: FeatureClassifierSpec
@@ -71,8 +70,10 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class StoreChange:
-    """What a split's store is to become. before: the one that there is. plan: its regions under the new classes; None
-    where an earlier run of the command was killed after it had made them.
+    """The planned change of the store of one split.
+
+    before: the current store. plan: its regions labelled with the new classes; None if an interrupted call has already
+    made the new store.
     """
 
     before: FeatureStore
@@ -80,30 +81,30 @@ class StoreChange:
 
 
 def trained(folder: RunFolder) -> Trained:
-    """The run folder's classifier, or the one that a killed change left aside.
+    """Load the run folder's classifier, or its backup after an interrupted change.
 
-    Raises ClassifierError where there is none that stands on stored features.
+    Raises ClassifierError if there is none, or if it does not use stored features.
     """
     path = folder.classifier
-    found = find_manifest(path)
-    if (found is None or not found.complete) and backup_path(path).is_dir():
+    manifest = find_manifest(path)
+    if (manifest is None or not manifest.complete) and backup_path(path).is_dir():
         path = backup_path(path)
     network, spec = load_classifier(path)
     if not isinstance(spec, FeatureClassifierSpec) or not isinstance(network, FeatureClassifier):
         raise ClassifierError(
-            f"{path}: classes can be added to a head on stored features, got {kind_in(path).description}; train one: "
-            "detpipe train-cls head=svm"
+            f"{path}: expected a head on stored features, got {kind_in(path).description}; train one with "
+            "`detpipe features` and `detpipe train-cls head=svm`"
         )
     return Trained(network, spec, read_manifest(path))
 
 
-def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], said: str, change: HeadChange) -> None:
-    """Bring proposals, stores and classifier to `classes`. said: "+name" or "-name", for the manifests.
+def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], label: str, change: HeadChange) -> None:
+    """Change proposals, stores and classifier to `classes`. label: "+name" or "-name", for the manifests.
 
-    All that can be checked is checked before the first of them is changed.
+    Everything is checked before the first file is changed.
     """
     begun = time.perf_counter()
-    new = classes[-1] if said.startswith("+") else None
+    new = classes[-1] if label.startswith("+") else None
     splits = load_splits(replace(config.data_source, classes=list(classes)))
     settings_of_head, extractor = head_settings(now.manifest), own_extractor(now)
     check_proposals(config.folder, splits)
@@ -112,16 +113,16 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
     if new is not None:
         settings_of_head.check_class(now.network.head, new)
     adopt_proposals(config.folder, splits)
-    for split, one in changes.items():
+    for split, store_change in changes.items():
         stored = StoredSplit(config.folder.proposals, split, splits[split])
-        if one.plan is not None:
-            change_store(config, stored, extractor, one.before, one.plan, said)
+        if store_change.plan is not None:
+            change_store(config, stored, extractor, store_change.before, store_change.plan, label)
         shutil.rmtree(backup_path(config.folder.features(split)), ignore_errors=True)
     store = open_store(config.folder.features(Split.train))
-    bf16 = bool(now.manifest.settings.get("bf16", False))  # in the precision that the head was trained in
+    bf16 = bool(now.manifest.settings.get("bf16", False))  # the precision of the head's training
     head = change(settings_of_head, now.network.head, examples_of(store), config.seed, bf16)
     spec = replace(now.spec, classes=store.classes, category_ids=store.category_ids)
-    settings = {**now.manifest.settings, "classifier": spec, "changed": _said(now.manifest, said)}
+    settings = {**now.manifest.settings, "classifier": spec, "changed": _with_change(now.manifest, label)}
     artefact = Artefact(
         config.folder.classifier, stage="train-cls", settings=settings, inputs={"features": store.manifest.digest}
     )
@@ -133,8 +134,8 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
         carry_settings(backup_path(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.info(
-        "classes: %s in %.1f s: now %s -> %s; detect and eval take dataset.classes=[%s]",
-        said,
+        "classes: %s in %.1f s: now %s -> %s; for detect and eval, give dataset.classes=[%s]",
+        label,
         artefact.manifest.seconds,
         ", ".join(spec.classes),
         artefact.path,
@@ -143,15 +144,18 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], sa
 
 
 def check_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
-    """Raise ArtefactError unless the proposals are there and of these splits' images, whatever their classes.
+    """Raise ArtefactError unless the proposals are those of the splits' images, whatever their classes.
 
-    Where an image is another or has none, that is, or where the objects themselves are the proposals.
+    Also raised if the proposals are the objects (proposals=ground_truth), since these change with the classes.
     """
     manifest = read_manifest(folder.proposals)
     if adopted(manifest, splits) == manifest.inputs:
         return
     if method_name(manifest.settings["proposals"]) == "ground_truth":
-        raise ArtefactError(f"{folder.proposals}: made of the objects themselves; run `detpipe propose` overwrite=true")
+        raise ArtefactError(
+            f"{folder.proposals}: expected proposals from images, got the objects (proposals=ground_truth); "
+            "run `detpipe propose overwrite=true`"
+        )
     expected = left_out_records(manifest)
     with ProposalsReader(folder.proposals) as reader:
         for split, dataset in splits.items():
@@ -161,13 +165,13 @@ def check_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
                         raise ArtefactError(fault)
                 elif f"{split.value}/{record.image_id}" not in expected:
                     raise ArtefactError(
-                        f"{folder.proposals}: no record of {split.value} image {record.image_id}; of new images run "
-                        "propose, features and train-cls with overwrite=true: features that are there are taken over"
+                        f"{folder.proposals}: expected a record of {split.value} image {record.image_id}, got none; "
+                        "for new images, run propose, features and train-cls with overwrite=true"
                     )
 
 
 def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
-    """Say that the proposals are those of these splits, whose images are the same; their recall is measured anew."""
+    """Update the key of the proposals to these splits, which have the same images, and recompute their recall."""
     manifest = read_manifest(folder.proposals)
     inputs = adopted(manifest, splits)
     if inputs != manifest.inputs:
@@ -175,33 +179,33 @@ def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
 
 
 def adopted(manifest: Manifest, splits: Mapping[Split, Dataset]) -> dict[str, str]:
-    """The inputs of proposals that are those of these splits."""
+    """Return the inputs of the proposals' manifest for these splits."""
     return {**manifest.inputs, **splits_digests(dict(splits))}
 
 
 def planned_changes(
     config: ClassChange, now: Trained, splits: Mapping[Split, Dataset], new: str | None
 ) -> dict[Split, StoreChange]:
-    """What the stores are to become, the train split's and, where there is one, the test split's.
+    """Plan the change of the train split's store and, if it exists, of the test split's store.
 
-    Raises ValueError without training images, ArtefactError for a store that is missing or was not made as the
-    classifier sees regions, FeatureStoreError for a damaged one, CorruptRecordError for damaged proposals.
+    Raises ValueError without training images, ArtefactError for a store that is missing or has other features than the
+    classifier, FeatureStoreError for a damaged store, CorruptRecordError for damaged proposals.
     """
     if Split.train not in splits or splits[Split.train].ground_truth is None:
-        raise ValueError("expected a train split with annotations, got none: name it in the dataset settings")
+        raise ValueError("dataset: expected a train split with annotations, got none; name it in the dataset settings")
     changes = {}
     for split in (Split.train, Split.test):
         path = config.folder.features(split)
-        stands = path.is_dir() or backup_path(path).is_dir()
-        if split is Split.test and (split not in splits or not stands):
+        exists = path.is_dir() or backup_path(path).is_dir()
+        if split is Split.test and (split not in splits or not exists):
             continue
-        found = find_manifest(path)
-        done = found is not None and found.complete
+        manifest = find_manifest(path)
+        done = manifest is not None and manifest.complete
         before = open_store(path if done or not backup_path(path).is_dir() else backup_path(path))
         if before.manifest.settings["extraction"] != now.spec.extraction:
             raise ArtefactError(
-                f"{before.path}: features of another network or of other settings than the classifier's; run "
-                "`detpipe train-cls` on them first, or `detpipe features` as it was when the classifier was trained"
+                f"{before.path}: expected features of the classifier's network and settings, got others; run "
+                "`detpipe train-cls` on them first, or `detpipe features` with the classifier's settings"
             )
         stored = StoredSplit(config.folder.proposals, split, splits[split])
         known = done and before.classes == stored.dataset.classes
@@ -212,41 +216,41 @@ def planned_changes(
 def planned_regions(
     config: ClassChange, before: FeatureStore, stored: StoredSplit, new: str | None
 ) -> list[ImageRegions]:
-    """The regions of a split's store under the new classes, with those drawn for a new one."""
+    """Return the regions of a split's store labelled with the new classes, and regions sampled for a new class."""
     if stored.split is Split.test:
         return list(changed_regions(before, stored, {}, None))
     sampling = SamplingConfig(**before.manifest.settings["regions"])
-    drawn = drawn_regions(before, stored, new, sampling, config.enough, config.seed) if new is not None else {}
-    return list(changed_regions(before, stored, drawn, sampling))
+    sampled = sampled_regions(before, stored, new, sampling, config.enough, config.seed) if new is not None else {}
+    return list(changed_regions(before, stored, sampled, sampling))
 
 
 def check_learnable(head: StoredHeadConfig, change: StoreChange, classes: Sequence[str], new: str | None) -> None:
-    """Raise ValueError where the regions to come don't teach the head what it needs.
+    """Raise ValueError if the planned regions lack a class that the head trains on.
 
-    That is the new class, and of a head that is trained anew every class that it had learnt.
+    These are the new class and, for a head that is retrained as a whole, all classes that it was trained on.
     """
     before = change.before
     labels, ious = before.labels, before.ious
     if change.plan is not None:
-        regions = [one.regions for one in change.plan]
-        labels = np.concatenate([labels[:0], *(one.labels for one in regions)])
-        ious = np.concatenate([ious[:0], *(one.ious for one in regions)])
+        regions = [image.regions for image in change.plan]
+        labels = np.concatenate([labels[:0], *(region.labels for region in regions)])
+        ious = np.concatenate([ious[:0], *(region.ious for region in regions)])
     at_least = head.positive_iou if isinstance(head, SvmConfig) else 0.0
-    taught = {classes[label - 1] for label in np.unique(labels[ious >= at_least]) if label > 0}
+    present = {classes[label - 1] for label in np.unique(labels[ious >= at_least]) if label > 0}
     wanted = {before.classes[label - 1] for label in np.unique(before.labels) if label > 0} if head.TOGETHER else set()
-    if new is not None and not isinstance(head, ZeroShotConfig):
+    if new is not None and not head.USES_CLASS_VECTORS:
         wanted.add(new)
-    lacking = [name for name in classes if name in wanted and name not in taught]
-    if lacking or (head.TOGETHER and not taught):
+    lacking = [name for name in classes if name in wanted and name not in present]
+    if lacking or (head.TOGETHER and not present):
         near = f" that overlap its objects by head.positive_iou={at_least} or more" if at_least else ""
         raise ValueError(
-            f"expected regions of {', '.join(lacking or classes)}{near} to learn from, got none; give a data set with "
-            "boxes of it on images that have proposals, or make features of more regions (sampling.*)"
+            f"dataset: expected regions of {', '.join(lacking or classes)}{near}, got none; give a data set with such "
+            "objects on images that have proposals, or compute features of more regions (sampling.*)"
         )
 
 
 def own_extractor(now: Trained) -> RegionFeatures:
-    """The classifier's own backbone, as it made the features that there are."""
+    """Return the classifier's backbone with the settings and device of the stored features."""
     extraction = now.spec.extraction
     return RegionFeatures(
         now.network.backbone,
@@ -263,11 +267,11 @@ def change_store(
     extractor: RegionFeatures,
     before: FeatureStore,
     plan: list[ImageRegions],
-    said: str,
+    label: str,
 ) -> None:
-    """Make a split's store of the planned regions; what features `before` lacks are computed."""
+    """Make a split's store of the planned regions. Features that `before` lacks are computed."""
     path = config.folder.features(stored.split)
-    draws = said.startswith("+") and stored.split is Split.train
+    samples = label.startswith("+") and stored.split is Split.train
     artefact = Artefact(
         path,
         stage="features",
@@ -275,8 +279,8 @@ def change_store(
             **before.manifest.settings,
             "classes": stored.dataset.classes,
             "category_ids": stored.dataset.category_ids,
-            "changed": _said(before.manifest, said),
-            **({"drawn": [config.enough, config.seed]} if draws else {}),
+            "changed": _with_change(before.manifest, label),
+            **({"drawn": [config.enough, config.seed]} if samples else {}),
         },
         inputs={
             "proposals": stored.manifest.digest,
@@ -286,9 +290,9 @@ def change_store(
     if before.path == path:
         keep_backup(artefact)
         before = open_store(backup_path(artefact.path))
-    found = find_manifest(path)
-    # A killed change of other settings left other regions: they go, what they were made of stands aside.
-    with artefact.making(overwrite=found is not None and not same_key(found, artefact.manifest)) as making:
+    manifest = find_manifest(path)
+    # An unfinished store of an interrupted change with other settings is deleted; the backup has the old features.
+    with artefact.making(overwrite=manifest is not None and not same_key(manifest, artefact.manifest)) as making:
         making.summary = fill_store(path, plan, extractor, before=before, classes=len(stored.dataset.classes))
     summary = artefact.manifest.summary
     logger.info(
@@ -297,56 +301,57 @@ def change_store(
 
 
 def changed_regions(
-    before: FeatureStore, stored: StoredSplit, drawn: Mapping[ImageId, Float32Array], sampling: SamplingConfig | None
+    before: FeatureStore, stored: StoredSplit, sampled: Mapping[ImageId, Float32Array], sampling: SamplingConfig | None
 ) -> Iterator[ImageRegions]:
-    """The regions that a store has, and those drawn for a new class, under the labels of the data set's classes.
+    """Yield the regions of a store and those sampled for a new class, labelled with the data set's classes.
 
-    sampling: as they were drawn; None for a split that nothing is learnt from, whose regions have no labels.
+    sampled: boxes (R, 4) by image. sampling: the settings of labelling; None gives regions without labels, for a split
+    that is not used in training.
     """
     classes = stored.dataset.classes
-    for record, found in stored.read():
-        if found is None:  # unreadable, named by propose
+    for record, proposed in stored.read():
+        if proposed is None:  # unreadable, already logged by propose
             continue
         boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
         if sampling is None:
-            regions, places = unlabelled(boxes), np.arange(len(boxes))
+            regions, ranks = unlabelled(boxes), np.arange(len(boxes))
             overlaps = np.zeros((len(boxes), len(classes)), dtype=np.float32)
         else:
             truth = _truth(stored, record)
-            boxes = np.concatenate([boxes, drawn.get(record.image_id, boxes[:0])])
+            boxes = np.concatenate([boxes, sampled.get(record.image_id, boxes[:0])])
             boxes = boxes[np.sort(np.unique(boxes, axis=0, return_index=True)[1])]
             regions = label_regions(boxes, truth, sampling)
             regions = regions[np.flatnonzero(regions.labels != IGNORED)]
             overlaps = class_ious(regions.boxes, truth, len(classes))
-            places = nearest_places(regions.boxes, found.proposals.boxes)
-        yield ImageRegions(record, found.image_digest, regions, overlaps, places)
+            ranks = nearest_indices(regions.boxes, proposed.proposals.boxes)
+        yield ImageRegions(record, proposed.image_digest, regions, overlaps, ranks)
 
 
-def drawn_regions(
+def sampled_regions(
     before: FeatureStore, stored: StoredSplit, new: str, sampling: SamplingConfig, enough: int, seed: int
 ) -> dict[ImageId, Float32Array]:
-    """Boxes (R, 4) on the objects of a new class, by image, as the sampling draws them.
+    """Sample boxes (R, 4) on the objects of a new class, by image.
 
-    The stored regions that are on its objects count first; then image after image, in an order of the seed's, until
-    there are `enough`: a part of the images has to be looked at only.
+    Images are taken in random order until there are `enough` regions of the class, with the stored ones. So features
+    are computed for some of the images only.
     """
     label = stored.dataset.classes.index(new) + 1
-    held = 0
-    drawn: dict[ImageId, Float32Array] = {}
-    for record, found in stored.read():
+    stored_count = 0
+    sampled: dict[ImageId, Float32Array] = {}
+    for record, proposed in stored.read():
         truth = _truth(stored, record)
         objects = truth[truth.labels == label]
-        if found is None or not len(objects):
+        if proposed is None or not len(objects):
             continue
         boxes = before.boxes[before.spans.get(record.image_id, slice(0, 0))]
-        held += int((label_regions(boxes, truth, sampling).labels == label).sum())
+        stored_count += int((label_regions(boxes, truth, sampling).labels == label).sum())
         generator = generator_for(seed, f"{new}/{record.image_id}")
-        regions = sample_regions(found.proposals.boxes, objects, found.image_size, sampling, generator)
-        drawn[record.image_id] = regions.boxes[regions.labels > 0]
-    names = list(drawn)
-    order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
-    counts = np.cumsum([held, *(len(drawn[name]) for name in order)])
-    return {name: drawn[name] for name, count in zip(order, counts[:-1], strict=True) if count < enough}
+        regions = sample_regions(proposed.proposals.boxes, objects, proposed.image_size, sampling, generator)
+        sampled[record.image_id] = regions.boxes[regions.labels > 0]
+    ids = list(sampled)
+    order = [ids[index] for index in np.random.default_rng(seed).permutation(len(ids))]
+    counts = np.cumsum([stored_count, *(len(sampled[image_id]) for image_id in order)])
+    return {image_id: sampled[image_id] for image_id, count in zip(order, counts[:-1], strict=True) if count < enough}
 
 
 def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
@@ -355,16 +360,16 @@ def _truth(stored: StoredSplit, record: ImageRecord) -> GroundTruth:
 
 
 def head_settings(manifest: Manifest) -> StoredHeadConfig:
-    """The settings that the head was trained with. Raises ArtefactError where the manifest names none that is known."""
+    """Return the settings of the head's training. Raises ArtefactError for a manifest without a known head."""
     try:
         word, values = manifest.settings["head"], manifest.settings["settings"]
         head: StoredHeadConfig = from_json(values, head_class(word), f"head={word}")
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"the classifier's manifest: expected a head and its settings, got: {error}; train the head again"
+            f"manifest of the classifier: expected a head and its settings, got: {error}; train the head again"
         ) from error
     return head
 
 
-def _said(manifest: Manifest, said: str) -> list[str]:
-    return [*manifest.settings.get("changed", []), said]
+def _with_change(manifest: Manifest, label: str) -> list[str]:
+    return [*manifest.settings.get("changed", []), label]

@@ -1,4 +1,4 @@
-"""`detpipe classes remove`: a class less, the others left as they are."""
+"""`detpipe classes remove`: remove one class from a detector; the other classes do not change."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from detpipe.commands.detector_settings import ClassesRemove
 
 
 def run(config: ClassesRemove) -> None:
-    """Take the class out of labels and head, and save the classifier. Raises ValueError for one that isn't there."""
+    """Remove the class from labels and head, and save the classifier.
+
+    Raises ValueError for a class that the detector does not have, and for its only class.
+    """
     now = trained(config.folder)
     if config.name not in now.spec.classes or len(now.spec.classes) == 1:
         raise ValueError(
-            f"classes remove: expected name=... of one of several classes {list(now.spec.classes)}, got {config.name}"
+            f"name: expected one of several classes {list(now.spec.classes)}, got {config.name}; give name=CLASS"
         )
     label = now.spec.classes.index(config.name) + 1
     change_classes(

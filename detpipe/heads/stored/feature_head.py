@@ -151,7 +151,6 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     JOINT: ClassVar[bool] = False
     """Whether box_regression=joint is supported."""
     NEEDS_EACH: ClassVar[bool] = True
-    """Whether every class must have objects. If false, a class without objects is never detected."""
     TOGETHER: ClassVar[bool] = False
     """Whether classes compete, so that all are trained again if a class is added or removed."""
     USES_BF16: ClassVar[bool] = False

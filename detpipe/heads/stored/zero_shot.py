@@ -68,6 +68,7 @@ class ZeroShotConfig(StoredHeadConfig):
     MODULE: ClassVar[type[FeatureHead]] = ZeroShotHead
 
     NEEDS_EACH: ClassVar[bool] = False
+    USES_CLASS_VECTORS: ClassVar[bool] = True
 
     vectors: str | None = None
     """A .npy file of class vectors, (classes, E) float. A .txt file with the same stem has the class names, one per
