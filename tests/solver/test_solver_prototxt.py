@@ -268,12 +268,12 @@ def test_the_networks_files_are_accepted_and_are_no_settings(tmp_path: Path, cap
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str | bytes, words: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(SolverPrototxtError, match=words) as caught:
         read(tmp_path, text)
     assert "solver.prototxt: " in str(caught.value)
     assert len(str(caught.value)) < 600
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize("name", ["gone.prototxt", "."])

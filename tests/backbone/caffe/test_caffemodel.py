@@ -109,10 +109,10 @@ def nested(depth: int) -> bytes:
     ],
 )
 def test_hostile_files_end_at_once(hostile: bytes, wrong: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=wrong):
         parse_caffemodel(hostile, "f")
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
 
 
 def test_a_claim_of_a_terabyte(tmp_path: Path) -> None:

@@ -186,10 +186,10 @@ def test_parameters_of_one_name_are_one() -> None:
     ],
 )
 def test_broken_nets_end_at_once(layers: str, wrong: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=f"^n: .*{wrong}"):
         build_net(parse_prototxt(layers), where="n")
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3
 
 
 def test_a_blob_that_doubles_with_each_layer() -> None:
