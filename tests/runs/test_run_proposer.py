@@ -140,7 +140,7 @@ def test_inspect_run_draws_the_proposers_training(proposed_by_network: Path, tmp
 def test_joined_with_another_method(voc_root: Path, net: str, tmp_path: Path) -> None:
     """The network among the sources is trained first, too, and kept beside the detector."""
     folder = tmp_path / "run"
-    more = ["proposals=fuse", "sources=[uniform,multibox]", "proposals.budgets=[20,10]"]
+    more = ["proposals=fuse", "proposals.sources=[uniform,multibox]", "proposals.budgets=[20,10]"]
     outcome = run(voc_root, net, folder, *more)
     assert outcome.status == 0, outcome.err
     assert read_manifest(folder / "proposals.lmdb").settings["proposals"]["weights"] == str(folder / "multibox")

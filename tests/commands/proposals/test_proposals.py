@@ -46,7 +46,7 @@ def runs(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("proposals")
     propose(voc_root, folder / "uniform", "proposals=uniform", "proposals.max_proposals=40")
     propose(voc_root, folder / "gaussian", "proposals=gaussian", "proposals.max_proposals=30")
-    fused = ("proposals=fuse", "sources=[uniform,gaussian]", "proposals.budgets=[40,30]")
+    fused = ("proposals=fuse", "proposals.sources=[uniform,gaussian]", "proposals.budgets=[40,30]")
     propose(voc_root, folder / "fused", *fused)
     return folder
 
@@ -229,7 +229,7 @@ def test_an_image_that_a_source_lacks_is_named(runs: Path, voc_root: Path, tmp_p
     outcome = detpipe("proposals", "fuse", *drawn.voc(root), sources, "workers=0", f"run_dir={tmp_path / 'run'}")
     assert outcome.status == 1
     assert "1 of 14 images" in outcome.err
-    assert "those of another file (in test)" in outcome.err
+    assert "boxes of another file (in test)" in outcome.err
 
 
 def test_the_detector_looks_at_new_images_as_the_run_did(runs: Path) -> None:
