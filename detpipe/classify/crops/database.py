@@ -1,7 +1,7 @@
 """The database of crops: an LMDB of Datum messages, shuffled once when it is written.
 
-A record's key is its place in the shuffled order and its image's id ("00000042_2007_000027"), so that reading in
-order is reading in random order, for us as for Caffe.
+A record's key is "<shuffled index>_<image id>" ("00000042_2007_000027"). So reading in key order is reading in random
+order, here and in Caffe.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from detpipe.structures import Float32Array, ImageId, Int64Array
 
 
 class ChangedImageError(ValueError):
-    """An image file that is not the one the proposals were made on."""
+    """An image file that has changed since its proposals were made."""
 
 
 @dataclass(frozen=True)
 class CropTask:
-    """The crops of one image: what a worker needs to make their records.
+    """What a worker needs to make the records of one image's crops.
 
-    digest: of the file that the proposals were made on. regions: R labelled boxes. keys: R keys, in the same order.
+    digest: of the file that the proposals were made from. regions: R labelled boxes. keys: R keys, in the same order.
     """
 
     image_id: ImageId
@@ -45,18 +45,18 @@ class CropTask:
 
 
 def shuffled_keys(image_ids: Sequence[ImageId], seed: int) -> list[bytes]:
-    """A key for each of N crops, given by the ids of their images; a permutation of places 0..N-1. N = 0 gives []."""
-    places = np.random.default_rng(seed).permutation(len(image_ids))
+    """Keys of N crops with these image ids. Their indices are a random permutation of 0..N-1. N = 0 gives []."""
+    indices = np.random.default_rng(seed).permutation(len(image_ids))
     return [
-        f"{place:08d}_{image_id}".encode("utf-8", "surrogateescape")[:MAX_KEY]
-        for place, image_id in zip(places, image_ids, strict=True)
+        f"{index:08d}_{image_id}".encode("utf-8", "surrogateescape")[:MAX_KEY]
+        for index, image_id in zip(indices, image_ids, strict=True)
     ]
 
 
 def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
-    """Cut, encode and serialise the crops of one image: (key, Datum) for each, in the order of its regions.
+    """Crop, encode and serialise the regions of one image. Returns (key, Datum) pairs in the order of the regions.
 
-    Raises ChangedImageError where the file is not the one that the proposals were made on.
+    Raises ChangedImageError if the file has changed since its proposals were made.
     """
     verify_image(task.path, task.digest)
     crops = crop_regions(read_image(task.path), task.regions.boxes, task.config)
@@ -74,7 +74,7 @@ def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
         datum = pack_image(crop, jpeg_quality=quality)
         datum.label = int(label)
         datum.iou = float(iou)
-        # A protobuf's text must be UTF-8, which a file's name need not be; the key has its very bytes.
+        # Protobuf strings must be UTF-8, but file names may not be. The key holds the exact bytes.
         datum.image_id = str(task.image_id).encode("utf-8", "backslashreplace").decode()
         datum.box.extend(box.tolist())
         if label > BACKGROUND:
@@ -84,14 +84,14 @@ def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
 
 
 def verify_image(path: Path, digest: bytes) -> None:
-    """Raise ChangedImageError where the file's digest is another."""
+    """Raise ChangedImageError if the file has another digest."""
     if file_digest(path) != digest:
         raise ChangedImageError(f"{path}: changed since its proposals were made; run propose with overwrite=true")
 
 
 @dataclass(frozen=True, eq=False)
 class CropBatch:
-    """crops: (N, S, S, 3) uint8 RGB. labels: (N,) int64, 0 background. deltas: (N, 4) float32, 0 for background."""
+    """crops: (N, S, S, 3) uint8 RGB. labels: (N,) int64, 0 is background. deltas: (N, 4) float32, 0 for background."""
 
     crops: npt.NDArray[np.uint8]
     labels: Int64Array
@@ -99,10 +99,10 @@ class CropBatch:
 
 
 class CropsReader:
-    """Random and sequential access to a database of crops, by place 0..N-1 in key order.
+    """Random and sequential access to a database of crops by index 0..N-1, in key order.
 
-    labels: (N,) int64. ious: (N,) float32. Opening reads every record once, which verifies all checksums and brings a
-    database that fits into memory there. Raises CorruptDatumError naming the record.
+    labels: (N,) int64. ious: (N,) float32. Opening reads every record once. This verifies all checksums and loads
+    a database that fits into the page cache. Raises CorruptDatumError, which names the record.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,7 +116,7 @@ class CropsReader:
                 labels.append(datum.label)
                 ious.append(datum.iou)
         except CorruptDatumError:
-            self._store.close()  # Nobody gets this reader to close it, and an open database can't be made again.
+            self._store.close()  # The caller gets no reader to close, and an open database cannot be rebuilt.
             raise
         self._keys = keys
         self.labels: Int64Array = np.array(labels, dtype=np.int64)
@@ -125,12 +125,12 @@ class CropsReader:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def read(self, places: Sequence[int] | Int64Array) -> CropBatch:
-        """The crops at these places. No places give a batch of shapes (0, 0, 0, 3), (0,), (0, 4)."""
+    def read(self, indices: Sequence[int] | Int64Array) -> CropBatch:
+        """The crops at these indices. No indices give a batch of shapes (0, 0, 0, 3), (0,), (0, 4)."""
         images = []
-        deltas = np.zeros((len(places), 4), dtype=np.float32)
-        for row, place in enumerate(places):
-            key = self._keys[place]
+        deltas = np.zeros((len(indices), 4), dtype=np.float32)
+        for row, index in enumerate(indices):
+            key = self._keys[index]
             datum = parse_datum(self._store.get(key), self._where(key))
             images.append(unpack_image(datum, self._where(key)))
             if datum.box_target:
@@ -138,7 +138,7 @@ class CropsReader:
                     raise CorruptDatumError(f"{self._where(key)}: expected 4 deltas, got {len(datum.box_target)}")
                 deltas[row] = datum.box_target
         crops = np.stack(images) if images else np.zeros((0, 0, 0, 3), dtype=np.uint8)
-        return CropBatch(crops, self.labels[np.asarray(places, dtype=np.int64)], deltas)
+        return CropBatch(crops, self.labels[np.asarray(indices, dtype=np.int64)], deltas)
 
     def close(self) -> None:
         """Close the database."""

@@ -1,4 +1,4 @@
-"""R-CNN's network: a backbone, a softmax head and a class-wise box regressor, from crops to scores and deltas.
+"""The network of R-CNN: a backbone, a softmax head and a class-wise box regressor. It scores crops and predicts deltas.
 
 N: regions, S: side of a crop, K: classes, D: feature width.
 """
@@ -20,7 +20,7 @@ from detpipe.heads.softmax import SoftmaxHead
 
 
 class RcnnNetwork(nn.Module):
-    """(N, S, S, 3) uint8 RGB crops -> logits (N, K + 1) and deltas (N, K, 4), by one network.
+    """(N, S, S, 3) uint8 RGB crops -> logits (N, K + 1) and deltas (N, K, 4).
 
     New layers are initialised from `seed`; the backbone keeps its weights.
     """
@@ -29,7 +29,7 @@ class RcnnNetwork(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.backbone = backbone
-        self.backbone.classifier = None  # ImageNet's own head, which no gradient would reach
+        self.backbone.classifier = None  # the unused ImageNet head, which would get no gradient
         self.dropout = nn.Dropout(dropout)
         self.head = SoftmaxHead(backbone.feature_width, n_classes + 1, generator=generator)
         self.box_regressor = (
@@ -49,7 +49,7 @@ class RcnnNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class RcnnSpec(RegionSpec):
-    """The description of an R-CNN. crops: how regions were cut out. box_regression: whether it moves boxes."""
+    """The description of an R-CNN. crops: how regions were cropped. box_regression: whether it predicts deltas."""
 
     KIND: ClassVar[str] = "crops"
 
@@ -58,7 +58,10 @@ class RcnnSpec(RegionSpec):
 
 
 def build_rcnn(spec: RcnnSpec, *, seed: int, pretrained: bool, dropout: float = 0.0) -> RcnnNetwork:
-    """The network of a description. pretrained: the backbone gets its own weights; else they are loaded later."""
+    """Build the network of a description.
+
+    pretrained: load the backbone's pretrained weights; else they are loaded later.
+    """
     backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
     with seeded(seed):
         return RcnnNetwork(backbone, len(spec.classes), box_regression=spec.box_regression, dropout=dropout, seed=seed)

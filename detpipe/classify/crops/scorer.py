@@ -1,6 +1,6 @@
 """R-CNN's inference on crops, optionally as a cascade: score small crops of all regions, then rescore the best.
 
-R: regions of an image. K: classes. S: side of a crop.
+R: regions of one image. K: classes. S: side of a crop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from detpipe.structures import Float32Array, Image, Int64Array
 def crop_scorer(
     network: RcnnNetwork, spec: RcnnSpec, config: DetectConfig, device: torch.device, *, bf16: bool
 ) -> Scorer:
-    """The network in inference. cascade_size: score all regions on small crops, then rescore the best at full size."""
+    """The scorer of a network. With `cascade_size`: score small crops, then rescore the best at full size."""
 
     def of_size(size: int) -> CropScorer:
         return CropScorer(
@@ -69,7 +69,7 @@ class CropScorer:
         self._pads = compiled or device.type == "cuda"
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Regions are cropped in a second thread. Batches depend only on `images` from its start."""
+        """See `Scorer`. Regions are cropped in a second thread. Batches depend only on the sequence of `images`."""
         return self.score_crops(crop_regions(image, boxes, self._crops) for image, boxes in images)
 
     def score_crops(self, images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[ScoredRegions]:
@@ -89,7 +89,7 @@ class CropScorer:
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array | None]:
         n = len(crops)
-        if self._pads and n < self._batch_size:  # one shape, compiled once
+        if self._pads and n < self._batch_size:  # a single shape is compiled only once
             crops = np.concatenate([crops, np.zeros((self._batch_size - n, *crops.shape[1:]), dtype=np.uint8)])
         with torch.inference_mode(), autocast(self._device, self._bf16):
             logits, deltas = self._forward(torch.from_numpy(crops).to(self._device))

@@ -1,6 +1,6 @@
 """Fine-tuning a region classifier on a database of crops (R-CNN, Girshick et al. 2014, section 2.3).
 
-N: crops of a batch. K: classes.
+N: crops in a batch. K: classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import Float32Array, Int64Array
 
 VALIDATION_CROPS = 2000
-"""Validation looks at no more than this many crops, evenly spread, so that it stays a small part of the training."""
+"""Validation uses at most this many crops, evenly spaced, to keep its share of the training time small."""
 
 
 def fine_tune(
@@ -37,9 +37,9 @@ def fine_tune(
     fg_share: float,
     context: RunContext,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `context.folder`.
 
-    Of several processes (session.ranks) each reads its own part of every batch.
+    With several processes (`context.ranks`), each reads its own part of every batch.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
@@ -53,7 +53,7 @@ def fine_tune(
         batch = train.read(order(number)[part])
         if not head.flip:
             return batch
-        # Drawn for the whole batch, so that a crop is mirrored or not whichever rank reads it.
+        # Drawn for the whole batch, so that mirroring does not depend on the rank that reads the crop.
         chosen = np.random.default_rng((context.seed, number)).random(batch_size) < 0.5
         return mirrored(batch, chosen[part])
 
@@ -75,7 +75,7 @@ def fine_tune(
 
 
 class LabelledRegions(Protocol):
-    """What a batch of regions knows of them. labels: (N,) int64, 0 background. deltas: (N, 4), 0 for background."""
+    """Targets of a batch of regions. labels: (N,) int64, 0 is background. deltas: (N, 4), 0 for background."""
 
     @property
     def labels(self) -> Int64Array: ...
@@ -94,7 +94,7 @@ def region_losses(
 ) -> dict[str, Tensor]:
     """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy".
 
-    A batch without regions, as images without objects give where background must touch one, has a loss of 0.
+    A batch without regions has a loss of 0. It occurs for images without objects, if background must overlap an object.
     """
     labels = torch.from_numpy(batch.labels).to(device)
     class_loss = softmax_loss(logits, labels, head.label_smoothing) if len(labels) else logits.float().sum()
@@ -108,7 +108,7 @@ def region_losses(
 
 
 def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:
-    """The chosen crops (N,) mirrored left to right; the shift dx of their boxes changes its sign."""
+    """Mirror the chosen crops left to right, and change the sign of dx. chosen: (N,) mask."""
     crops, deltas = batch.crops.copy(), batch.deltas.copy()
     crops[chosen] = crops[chosen, :, ::-1]
     deltas[chosen, 0] *= -1
@@ -116,23 +116,23 @@ def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:
 
 
 def validation_crops(solver: SolverConfig) -> int:
-    """How many crops a validation looks at: test_iter batches, or VALIDATION_CROPS where it isn't given."""
+    """The number of crops in a validation: test_iter batches, or VALIDATION_CROPS if test_iter is not set."""
     return VALIDATION_CROPS if solver.test_iter is None else solver.test_iter * solver.batch_size
 
 
 def validation(
     network: RcnnNetwork, val: CropsReader, device: torch.device, bf16: bool, crops: int = VALIDATION_CROPS
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+    """A function that returns val_loss, val_accuracy and val_fg_accuracy (of foreground crops only) of `network`.
 
-    It looks at no more than `crops` crops, evenly spread.
+    It uses at most `crops` crops, evenly spaced.
     """
-    places = np.unique(np.linspace(0, len(val) - 1, min(len(val), crops)).round().astype(np.int64))
+    indices = np.unique(np.linspace(0, len(val) - 1, min(len(val), crops)).round().astype(np.int64))
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
         with torch.inference_mode(), autocast(device, bf16):
-            for part in np.array_split(places, -(-len(places) // 128)):
+            for part in np.array_split(indices, -(-len(indices) // 128)):
                 batch = val.read(part)
                 logits.append(network(torch.from_numpy(batch.crops).to(device))[0].float().cpu())
                 labels.append(torch.from_numpy(batch.labels))
@@ -142,33 +142,39 @@ def validation(
 
 
 def validation_numbers(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """val_loss, val_accuracy and val_fg_accuracy of (N, K + 1) logits and (N,) labels; no regions give zeros."""
-    right = (logits.argmax(dim=1) == labels).float()
+    """val_loss, val_accuracy and val_fg_accuracy of logits (N, K + 1) and labels (N,). N = 0 gives zeros."""
+    correct = (logits.argmax(dim=1) == labels).float()
     foreground = labels > 0
     return {
         "val_loss": float(softmax_loss(logits, labels)) if len(labels) else 0.0,
-        "val_accuracy": float(right.mean()) if len(labels) else 0.0,
-        "val_fg_accuracy": float(right[foreground].mean()) if foreground.any() else 0.0,
+        "val_accuracy": float(correct.mean()) if len(labels) else 0.0,
+        "val_fg_accuracy": float(correct[foreground].mean()) if foreground.any() else 0.0,
     }
 
 
 def solve_box_regression(
     network: RcnnNetwork, train: CropsReader, head: TrainedHeadConfig, *, device: torch.device, bf16: bool
 ) -> None:
-    """Set the box regressor to R-CNN's ridge regression on the features of regions with IoU > ridge_iou."""
+    """Fit the box regressor by R-CNN's ridge regression on the features of regions with IoU > ridge_iou.
+
+    Raises ValueError if there is no such region.
+    """
     assert network.box_regressor is not None
-    places = np.flatnonzero((train.labels > 0) & (train.ious > head.ridge_iou))
-    if not len(places):
-        raise ValueError(f"ridge box regression: no region overlaps its object by more than {head.ridge_iou}")
+    indices = np.flatnonzero((train.labels > 0) & (train.ious > head.ridge_iou))
+    if not len(indices):
+        raise ValueError(
+            f"head.ridge_iou: expected regions with IoU > {head.ridge_iou} for ridge regression, got none; "
+            "lower head.ridge_iou"
+        )
     network.eval()
     features, deltas = [], []
     with torch.inference_mode(), autocast(device, bf16):
-        for part in np.array_split(places, -(-len(places) // 128)):
+        for part in np.array_split(indices, -(-len(indices) // 128)):
             batch = train.read(part)
             features.append(network.features(torch.from_numpy(batch.crops).to(device)).float().cpu().numpy())
             deltas.append(batch.deltas)
     network.box_regressor.to("cpu")
     network.box_regressor.solve(
-        np.concatenate(features), train.labels[places], np.concatenate(deltas), ridge=head.ridge
+        np.concatenate(features), train.labels[indices], np.concatenate(deltas), ridge=head.ridge
     )
     network.box_regressor.to(device)

@@ -1,4 +1,7 @@
-"""Files of graphs, which run without detpipe: ONNX, and torch.export's .pt2. What is written gives the same numbers."""
+"""Write graphs that run without detpipe: ONNX files, and the .pt2 files of torch.export.
+
+A written file is run and compared with the network.
+"""
 
 from __future__ import annotations
 
@@ -18,49 +21,51 @@ from detpipe.classify.export.network_graph import NetworkGraph
 from detpipe.storage.atomic import replaced
 
 TOLERANCE = 1e-3
-"""A file whose numbers differ by more from the network's is refused."""
+"""Largest difference allowed between the results of a file and of the network."""
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 Run = Callable[[Mapping[str, Tensor]], Sequence[Any]]
-"""A graph at work: from inputs by name to its results, arrays."""
+"""Runs a graph: takes inputs by name, returns results as arrays."""
 
 
 class ExportError(ValueError):
-    """A network that can't be drawn as a graph, or whose graph gives other numbers."""
+    """A network that cannot be exported as a graph, or whose graph gives different results."""
 
 
 def check_onnx_packages() -> None:
-    """Raise ImportError where one is missing."""
+    """Raise ImportError if a package for ONNX is missing."""
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"format=onnx: expected {', '.join(missing)}; pip install 'detpipe[export]', or format=torch")
+        raise ImportError(
+            f"format=onnx: expected {', '.join(missing)}, got none; pip install 'detpipe[export]', or use format=torch"
+        )
 
 
 def write_torch(graph: NetworkGraph, path: Path) -> float:
-    """Write a .pt2, whole or not at all; the largest difference between its results and the network's.
+    """Write a .pt2 file atomically. Returns the largest difference between its results and the network's.
 
-    Raises ExportError where there is no such graph.
+    Raises ExportError if the network cannot be exported.
     """
     program = exported(graph)
     with replaced(path) as scratch, scratch.open("wb+") as file:
         torch.export.save(program, file)
         file.seek(0)
-        module = torch.export.load(file).module()  # our own file, a moment old
+        module = torch.export.load(file).module()  # safe: our own file, just written
         return largest_difference(graph, lambda example: _ran(module, example))
 
 
 def write_onnx(graph: NetworkGraph, path: Path) -> float:
-    """Write an .onnx, whole or not at all; the largest difference between onnxruntime's results and the network's.
+    """Write an .onnx file atomically. Returns the largest difference between onnxruntime's results and the network's.
 
-    Raises ImportError where a package is missing, ExportError where there is no such graph.
+    Raises ImportError if a package is missing, and ExportError if the network cannot be exported.
     """
     check_onnx_packages()
-    drawn = exported(graph)
+    torch_program = exported(graph)
     try:
         with _only_errors():
             program = torch.onnx.export(
-                drawn,
+                torch_program,
                 dynamo=True,
                 input_names=list(graph.dynamic),
                 output_names=list(graph.outputs),
@@ -68,8 +73,8 @@ def write_onnx(graph: NetworkGraph, path: Path) -> float:
                 custom_translation_table={torch.ops.torchvision.roi_pool.default: _max_roi_pool},
                 verbose=False,
             )
-    except RuntimeError as error:  # torch's own errors of exporting are such
-        raise ExportError(f"this network has no ONNX graph: {_first_line(error)}; format=torch may do") from error
+    except RuntimeError as error:  # the base class of torch's export errors
+        raise ExportError(f"this network cannot be exported to ONNX: {_first_line(error)}; try format=torch") from error
     assert program is not None
     with replaced(path) as scratch:
         program.save(scratch)
@@ -78,29 +83,32 @@ def write_onnx(graph: NetworkGraph, path: Path) -> float:
 
 
 def exported(graph: NetworkGraph) -> ExportedProgram:
-    """The graph of a network, drawn from the first example. Raises ExportError where torch can't follow it."""
+    """Trace the network on the first example. Raises ExportError if torch.export fails."""
     any_length = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in graph.dynamic.items()}
-    network = graph.network.to(memory_format=torch.contiguous_format)  # a .pt2 knows no channels_last
+    network = graph.network.to(memory_format=torch.contiguous_format)  # a .pt2 file does not store channels_last
     try:
         with torch.no_grad(), _only_errors():
             return torch.export.export(
                 network, tuple(graph.examples[0].values()), dynamic_shapes=any_length, strict=False
             )
     except RuntimeError as error:
-        raise ExportError(f"this network has no graph with sides of any length: {_first_line(error)}") from error
+        raise ExportError(f"this network cannot be exported with dynamic sizes: {_first_line(error)}") from error
 
 
 def largest_difference(graph: NetworkGraph, run: Run) -> float:
-    """The largest difference between a graph and its network over all examples. Raises ExportError above TOLERANCE."""
+    """The largest difference between the results of graph and network over all examples.
+
+    Raises ExportError for a difference above TOLERANCE, and for results of different shapes.
+    """
     differences = [0.0]
     for example in graph.examples:
         with torch.no_grad():
-            wanted = _arrays(graph.network(*example.values()))
-        for ours, theirs in zip(wanted, run(example), strict=True):
+            expected = _arrays(graph.network(*example.values()))
+        for ours, theirs in zip(expected, run(example), strict=True):
             if ours.shape != theirs.shape:
                 raise ExportError(f"the graph is wrong: expected results of shape {ours.shape}, got {theirs.shape}")
             differences.append(float(np.abs(ours - theirs).max(initial=0.0)))
-    largest = float(np.max(differences))  # NaN where one is, which Python's max would pass over
+    largest = float(np.max(differences))  # np.max returns NaN if there is one; Python's max may skip it
     if not largest <= TOLERANCE:
         raise ExportError(f"the graph is wrong: its results differ by {largest:.2g}, more than {TOLERANCE}")
     return largest
@@ -108,9 +116,10 @@ def largest_difference(graph: NetworkGraph, run: Run) -> float:
 
 @contextlib.contextmanager
 def _only_errors() -> Iterator[None]:
-    """Torch warns with pages of traceback of each inequality of sizes that it leaves as it is: all sides are meant.
+    """Show only errors of torch.export and onnxscript.
 
-    onnxscript tells of each node that it makes simpler.
+    torch warns, with a long traceback, of each size comparison that it cannot resolve; our dynamic axes cause them.
+    onnxscript logs each node that it simplifies.
     """
     loggers = [logging.getLogger(name) for name in ("torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -124,28 +133,28 @@ def _only_errors() -> Iterator[None]:
 
 
 def _ran(module: nn.Module, example: Mapping[str, Tensor]) -> Sequence[Any]:
-    """The results of torch's program. Raises ExportError where it was drawn for other lengths than these."""
+    """The results of torch's program. Raises ExportError if its guards reject the shapes of the example."""
     try:
         return _arrays(module(*example.values()))
-    except (RuntimeError, AssertionError) as error:  # what its guards raise
+    except (RuntimeError, AssertionError) as error:  # raised by its guards
         raise ExportError(f"the graph fails at {_shapes(example)}: {_first_line(error)}") from error
 
 
 def _session(path: Path) -> Run:
-    """A file at work under onnxruntime. It, and what it gives, raise ExportError where onnxruntime refuses."""
+    """Open a file in onnxruntime. Opening and running raise ExportError if onnxruntime rejects the graph."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-    refusals = (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
+    rejections = (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
     try:
         context = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except refusals as error:
-        raise ExportError(f"onnxruntime refuses the graph: {_first_line(error)}; format=torch may do") from error
+    except rejections as error:
+        raise ExportError(f"onnxruntime rejects the graph: {_first_line(error)}; try format=torch") from error
 
     def run(example: Mapping[str, Tensor]) -> Sequence[Any]:
         try:
             results: Sequence[Any] = context.run(None, {name: tensor.numpy() for name, tensor in example.items()})
-        except refusals as error:
+        except rejections as error:
             raise ExportError(f"the graph fails at {_shapes(example)}: {_first_line(error)}") from error
         return results
 
@@ -157,7 +166,7 @@ def _shapes(example: Mapping[str, Tensor]) -> str:
 
 
 def _max_roi_pool(feature_map: Any, regions: Any, scale: float, height: int, width: int) -> tuple[Any, Any]:
-    """RoIPool as ONNX has it. torchvision's second result, where each maximum was found, has no counterpart."""
+    """RoIPool in ONNX. torchvision's second result, the index of each maximum, does not exist there."""
     from onnxscript import opset18
 
     pooled = opset18.MaxRoiPool(feature_map, regions, pooled_shape=(height, width), spatial_scale=scale)

@@ -1,6 +1,8 @@
-"""A region classifier as a graph: which inputs it has, which sides of them may change, what comes out.
+"""A region classifier as a graph for export: its inputs, their dynamic axes, and its outputs.
 
-A graph takes pixels: the network's own normalisation is inside. N: crops. S: side of a crop. R: regions. K: classes.
+The input is uint8 pixels: the graph includes the network's normalisation.
+
+N: crops. S: side of a crop. R: regions. K: classes.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ OUTPUTS = ("probabilities", "deltas")
 
 @dataclass(frozen=True, eq=False)
 class NetworkGraph:
-    """A network, and what is needed to draw it as a graph and to try the graph.
+    """A network with example inputs, to export it as a graph and to test the graph.
 
-    network: in evaluation mode; its arguments are the inputs, its results probabilities (N, K + 1), column 0 the
-    background, and, with box regression, deltas (N, K, 4). examples: sets of inputs by name, of several sizes; the
-    graph is drawn from the first. dynamic: from an input's name to its axes of any length, and their names.
+    network: in evaluation mode. It takes the inputs and returns probabilities (N, K + 1), where column 0 is background,
+    and, with box regression, deltas (N, K, 4). examples: inputs by name, in several sizes; the graph is traced on the
+    first. dynamic: maps the name of an input to its dynamic axes and their names.
     """
 
     network: nn.Module
@@ -41,7 +43,7 @@ class NetworkGraph:
 
     @property
     def inputs(self) -> list[dict[str, object]]:
-        """Name, dtype and shape of each input; an axis of any length has a name in place of a number."""
+        """Name, dtype and shape of each input; a dynamic axis has a name instead of a number."""
         return [
             {
                 "name": name,
@@ -53,13 +55,13 @@ class NetworkGraph:
 
 
 def crops_preprocessing(spec: RcnnSpec, config: DetectConfig) -> dict[str, Any]:
-    """What the graph of an R-CNN expects: how regions are cut out."""
+    """The preprocessing for the graph of an R-CNN: how regions are cropped."""
     del config
     return {"crops": {name: plain(getattr(spec.crops, name)) for name in ("size", "mode", "context_pad", "fill")}}
 
 
 def fast_rcnn_preprocessing(spec: FastRcnnSpec, config: DetectConfig) -> dict[str, Any]:
-    """What the graph of a Fast R-CNN expects: how images are scaled, and how often boxes are refined."""
+    """The preprocessing for the graph of a Fast R-CNN: how images are scaled, and how often boxes are refined."""
     return {
         "scaling": {
             "scales": config.fast_rcnn.scales or spec.head.scales[-1:],
@@ -98,7 +100,7 @@ def _results(logits: Tensor, deltas: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def graph_of_crops(network: RcnnNetwork, spec: RcnnSpec) -> NetworkGraph:
-    """R-CNN's: `crops` (N, S, S, 3) uint8 RGB, any N, S as in training."""
+    """The graph of an R-CNN. Input: `crops` (N, S, S, 3) uint8 RGB, any N, S as in training."""
     generator, side = np.random.default_rng(0), spec.crops.size
     return NetworkGraph(
         _OfCrops(network).eval(),
@@ -109,14 +111,15 @@ def graph_of_crops(network: RcnnNetwork, spec: RcnnSpec) -> NetworkGraph:
 
 
 def graph_of_fast_rcnn(network: FastRcnn, spec: FastRcnnSpec) -> NetworkGraph:
-    """Fast R-CNN's: `image` (1, H, W, 3) uint8 RGB and `boxes` (R, 4) float32 in its pixels, any H, W and R.
+    """The graph of a Fast R-CNN, for any H, W and R.
 
-    The graph is tried on images whose shorter side is near that of testing.
+    Inputs: `image` (1, H, W, 3) uint8 RGB and `boxes` (R, 4) float32 in its pixels. The graph is tested on images whose
+    shorter side is close to the test scale.
     """
     generator, side = np.random.default_rng(0), spec.head.scales[-1]
-    # Regions from tiny to the whole image; few of them, so that a level is empty, and none. Odd sides, too: a graph
-    # could hold a rounding that is true of even ones alone.
-    tries = ((side, side * 4 // 3, 40), (side * 5 // 4, side + 1, 2), (side + 7, side + 13, 9), (side, side, 0))
+    # Regions from tiny to the whole image; so few that a level is empty; and none. Also odd sides: a graph might
+    # contain a rounding that is right for even sides only.
+    sizes = ((side, side * 4 // 3, 40), (side * 5 // 4, side + 1, 2), (side + 7, side + 13, 9), (side, side, 0))
     return NetworkGraph(
         _OfImage(network).eval(),
         tuple(
@@ -124,7 +127,7 @@ def graph_of_fast_rcnn(network: FastRcnn, spec: FastRcnnSpec) -> NetworkGraph:
                 "image": _noise(generator, (1, height, width, 3)),
                 "boxes": torch.from_numpy(_some_boxes(generator, count, height, width)),
             }
-            for height, width, count in tries
+            for height, width, count in sizes
         ),
         {"image": {1: "height", 2: "width"}, "boxes": {0: "regions"}},
         OUTPUTS[: 1 if network.box_regressor is None else 2],
@@ -136,7 +139,7 @@ def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 def _some_boxes(generator: np.random.Generator, count: int, height: int, width: int) -> Float32Array:
-    """(count, 4) float32, sides from 1 / 32 of the image's to the whole."""
+    """(count, 4) float32. Each side is between 1/32 and all of the image's."""
     size = np.array([width, height])
     sides = size * 2.0 ** generator.uniform(-5, 0, (count, 2))
     corner = generator.uniform(0, 1, (count, 2)) * (size - sides)

@@ -1,7 +1,7 @@
-"""Batches of a few images with many regions each (Fast R-CNN, Girshick 2015, section 2.3): regions of one image share
-its one pass through the network.
+"""Batches of a few images with many regions each (Fast R-CNN, Girshick 2015, section 2.3): the regions of
+one image share one forward pass.
 
-N: images of a batch. R: its regions.
+N: images in a batch. R: regions in a batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array
 
 @dataclass(frozen=True, eq=False)
 class ProposedImage:
-    """A training image: its file, the digest that its proposals were made on, the proposals (P, 4) and the objects."""
+    """A training image with its proposals (P, 4) and objects. digest: of the file that the proposals were made from."""
 
     path: Path
     digest: bytes
@@ -36,8 +36,9 @@ class ProposedImage:
 class RegionBatch:
     """Images and labelled regions.
 
-    images: (N, H, W, 3) uint8 RGB, smaller ones padded at right and bottom. regions: (R, 5) float32, image of the
-    batch and box in pixels of `images`. labels: (R,) int64, 0 background. deltas: (R, 4) float32, 0 for background.
+    images: (N, H, W, 3) uint8 RGB; smaller images are padded at the right and bottom. regions: (R, 5) float32: index
+    of the image in the batch, and box in pixels of `images`. labels: (R,) int64, 0 is background. deltas: (R, 4)
+    float32, 0 for background.
     """
 
     images: npt.NDArray[np.uint8]
@@ -48,9 +49,10 @@ class RegionBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageViews:
-    """How images are shown in training: at one of `scales` (pixels of the shorter side), half of them mirrored.
+    """Scaling and mirroring of training images.
 
-    max_side: pixels of the longer side at most. fill: RGB of what pads.
+    scales: lengths of the shorter side in pixels; one is drawn for each image. max_side: limit for the longer side.
+    flip: mirror an image with probability 0.5. fill: RGB colour of the padding.
     """
 
     scales: tuple[int, ...]
@@ -60,10 +62,11 @@ class ImageViews:
 
 
 class HierarchicalSampling:
-    """Batch number i, a pure function of (seed, i): images in passes, from each a share of the regions.
+    """Batches of a few images with an equal number of regions from each. Batch i is a pure function of (seed, i).
 
-    images_per_batch and batch_size (regions) of the whole batch; `part` are the places of the images that this process
-    makes. An image with too few regions of a kind gives fewer. Raises ValueError for no images.
+    images_per_batch and batch_size (regions) count for the whole batch; `part` selects the images of this process.
+    Images are drawn in epochs. An image with too few foreground or background regions contributes fewer regions.
+    Raises ValueError for no images.
     """
 
     def __init__(
@@ -85,29 +88,36 @@ class HierarchicalSampling:
         self._part = part
 
     def __call__(self, number: int) -> RegionBatch:
-        """Raises ChangedImageError where a file is not the one that was proposed on, BrokenImageError likewise."""
+        """Make batch `number`.
+
+        Raises ChangedImageError if a file has changed since its proposals were made, and BrokenImageError if it cannot
+        be read.
+        """
         shown, sampled = [], []
-        for turn, place in list(enumerate(self._order(number)))[self._part]:
-            image = self._images[place]
-            generator = image_generator(self._seed, number, turn)
+        for position, index in list(enumerate(self._order(number)))[self._part]:
+            image = self._images[index]
+            generator = image_generator(self._seed, number, position)
             views = self._views
             shorter = views.scales[generator.integers(len(views.scales))]
             mirrored = bool(views.flip and generator.random() < 0.5)
             scaling = Scaling.to_side(image.image_size, shorter, views.max_side, mirrored=mirrored)
             regions = sample_regions(image.proposals, image.truth, image.image_size, self._sampling, generator)
-            shown.append(seen(image, scaling))
+            shown.append(read_scaled(image, scaling))
             sampled.append(moved(regions, scaling))
         return joined(shown, sampled, self._views.fill)
 
 
-def seen(image: ProposedImage, scaling: Scaling) -> Image:
-    """The image's pixels as the network sees them."""
+def read_scaled(image: ProposedImage, scaling: Scaling) -> Image:
+    """Read the image and scale it to the network's input. Raises as `HierarchicalSampling` does."""
     verify_image(image.path, image.digest)
     return scaling.pixels(read_image(image.path))
 
 
 def moved(regions: Regions, scaling: Scaling) -> Regions:
-    """Regions of an image on the input. Deltas are in sides of the box: mirroring turns dx, scaling nothing."""
+    """Regions of an image in coordinates of the scaled input.
+
+    Deltas are relative to the box, so scaling leaves them unchanged; mirroring changes the sign of dx.
+    """
     deltas = regions.deltas.copy()
     if scaling.mirrored:
         deltas[:, 0] *= -1
@@ -115,7 +125,7 @@ def moved(regions: Regions, scaling: Scaling) -> Regions:
 
 
 def joined(images: Sequence[Image], regions: Sequence[Regions], fill: tuple[int, int, int]) -> RegionBatch:
-    """One batch of N images and their regions; N of at least 1."""
+    """Combine N images and their regions in one batch; N is at least 1."""
     height, width = (max(image.shape[side] for image in images) for side in (0, 1))
     pixels = np.empty((len(images), height, width, 3), dtype=np.uint8)
     pixels[:] = fill

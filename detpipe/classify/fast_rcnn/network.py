@@ -14,10 +14,10 @@ from detpipe.heads.fast_rcnn.truncated_svd import split_linear
 
 @dataclass(frozen=True, kw_only=True)
 class FastRcnnSpec(RegionSpec):
-    """The description of a Fast R-CNN. head: its settings in training, scales included.
+    """The description of a Fast R-CNN.
 
-    svd_ranks: the ranks of its two layers after truncated SVD, 0 for a layer that was not compressed; empty where
-    neither was.
+    head: its training settings, including the scales. svd_ranks: ranks of the two fully connected layers after
+    truncated SVD, 0 for an uncompressed layer; empty if neither is compressed.
     """
 
     KIND: ClassVar[str] = "fast_rcnn"
@@ -27,7 +27,10 @@ class FastRcnnSpec(RegionSpec):
 
 
 def build_fast_rcnn(spec: FastRcnnSpec, *, seed: int, pretrained: bool) -> FastRcnn:
-    """The network of a description. pretrained: the backbone gets its own weights; else they are loaded later."""
+    """Build the network of a description.
+
+    pretrained: load the backbone's pretrained weights; else they are loaded later.
+    """
     backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
     with seeded(seed):
         network = FastRcnn(backbone, len(spec.classes), spec.head, seed=seed)

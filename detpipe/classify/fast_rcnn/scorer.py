@@ -1,6 +1,6 @@
-"""Scores of all regions of an image from one pass over it: Fast R-CNN's detection (Girshick 2015, section 2.4).
+"""Inference of Fast R-CNN: one forward pass per image scores all of its regions (Girshick 2015, section 2.4).
 
-R: regions of an image. K: classes.
+R: regions of one image. K: classes.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 
 REGIONS_AT_ONCE = 4000
-"""Regions that are pooled and classified together, which bounds the memory of an image with many."""
+"""Number of regions that are pooled and classified together. It bounds the memory for images with many regions."""
 
 REFINED_FROM = 0.05
-"""Regions that are an object's with less than this probability are not looked at again."""
+"""Regions whose highest class probability is below this are not refined."""
 
 COMPILED_MULTIPLE = 128
-"""Sides of the input are made multiples of this where the network is compiled: with the preset's sizes five shapes."""
+"""A compiled network pads its input to multiples of this. The preset's sizes then give five input shapes."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How an image is shown, and its pixels so: (H', W', 3)."""
+    """An image at one scale, maybe mirrored. pixels: (H', W', 3)."""
 
     scaling: Scaling
     pixels: Image
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What the network made of a view: the maps that regions are pooled from.
+class ViewMaps:
+    """The feature maps of a view, from which regions are pooled.
 
-    input_size: (height, width) of what went through the network, padding included.
+    input_size: (height, width) of the network's input, including padding.
     """
 
     scaling: Scaling
@@ -64,7 +64,7 @@ def fast_rcnn_scorer(
     *,
     bf16: bool,
 ) -> Scorer:
-    """The network in inference, at `detect.fast_rcnn.scales`, or at the largest scale of its training."""
+    """The scorer of a network, at `detect.fast_rcnn.scales`; if they are empty, at the largest training scale."""
     return FastRcnnScorer(
         network,
         scales=config.fast_rcnn.scales or spec.head.scales[-1:],
@@ -79,12 +79,13 @@ def fast_rcnn_scorer(
 
 
 class FastRcnnScorer:
-    """Scores of regions from one pass over each image.
+    """Scores regions with one forward pass per image and view.
 
-    scales: pixels of the shorter side; of several the mean of probabilities and deltas is taken, and with `flip` of
-    each also mirrored (multi-scale testing). refine: how often likely regions are moved and scored again. maps_of: from
-    images (N, H, W, 3) uint8 on the device to the maps, compiled where asked for. proposals: a network that proposes
-    looks at so many regions of its own, of an image that comes without any.
+    scales: lengths of the shorter side in pixels. With several scales, probabilities and deltas are averaged; `flip`
+    adds the mirrored image at each scale (multi-scale testing). refine: how often top-scoring regions are moved by
+    their deltas and scored again. maps_of: computes the feature maps of images (N, H, W, 3) uint8 on the device; it is
+    compiled if `compiled` is set. proposals: for an image without regions, a network that proposes scores at most this
+    many regions of its own.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class FastRcnnScorer:
         proposals: int = 0,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
-        # With free sizes inductor fails on the merge of maps: images are padded to a few sizes, each compiled once.
+        # With dynamic sizes, inductor fails where maps are merged. So images are padded to a few sizes, each of them
+        # compiled once.
         self.maps_of = torch.compile(network.feature_maps, dynamic=False) if compiled else network.feature_maps
         self._compiled, self._multiple = compiled, COMPILED_MULTIPLE if compiled else 1
         if isinstance(network, MultiBoxFastRcnn):
@@ -112,9 +114,9 @@ class FastRcnnScorer:
         self.bf16, self._device = bf16, device
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Images are read and scaled in a side thread; each goes through the network by itself.
+        """See `Scorer`. A second thread reads and scales the images; the network takes one image at a time.
 
-        On a CPU each core takes an image of its own: threads within one image wait for each other at every layer.
+        On a CPU, each core processes its own image: threads that share an image wait for each other at every layer.
         """
         shown = read_ahead((boxes, self._views(image)) for image, boxes in images)
         if self._compiled:
@@ -131,8 +133,11 @@ class FastRcnnScorer:
         return [View(scaling, scaling.pixels(image)) for scaling in scalings]
 
     def padded(self, pixels: Image) -> Image:
-        """(H, W, 3) -> (1, H', W', 3), padded at right and bottom: where the network is compiled, for a few sizes, and
-        where it proposes, so that each map's cells are even parts."""
+        """Pad the right and bottom: (H, W, 3) -> (1, H', W', 3).
+
+        For a compiled network, padding gives few input sizes. For a network that proposes, it makes the cells of each
+        feature map divide the input evenly.
+        """
         height, width = (-(-side // self._multiple) * self._multiple for side in pixels.shape[:2])
         if (height, width) == pixels.shape[:2]:
             return pixels[None]
@@ -142,27 +147,27 @@ class FastRcnnScorer:
         return canvas
 
     def _scored(self, boxes: Float32Array, views: Sequence[View]) -> ScoredRegions:
-        """One pass over the image in each view, then over the regions: once, and likely ones where they moved to.
+        """Compute the maps of each view, score the regions, and rescore top-scoring regions after box refinement.
 
-        Probabilities are means over the passes. The last pass's deltas are given as seen from the regions.
+        Probabilities are averaged over the passes. The deltas of the last pass are given relative to the input regions.
         """
         own = not len(boxes) and isinstance(self.network, MultiBoxFastRcnn)
         if not len(boxes) and not own:
             return self._nothing()
         with torch.inference_mode(), autocast(self._device, self.bf16):
-            looks = [self._look(view) for view in views]
+            all_maps = [self._view_maps(view) for view in views]
         if own:
-            boxes, confidences = self._own_regions(looks)
+            boxes, confidences = self._own_regions(all_maps)
             if not len(boxes):
                 return self._nothing()
-            scored = self._scored_regions(looks, boxes)
+            scored = self._scored_regions(all_maps, boxes)
             return replace(scored, probabilities=self._by_quality(scored.probabilities, confidences), boxes=boxes)
-        return self._scored_regions(looks, boxes)
+        return self._scored_regions(all_maps, boxes)
 
-    def _look(self, view: View) -> Look:
+    def _view_maps(self, view: View) -> ViewMaps:
         pixels = self.padded(view.pixels)
         maps = self.maps_of(torch.from_numpy(pixels).to(self._device))
-        return Look(view.scaling, (pixels.shape[1], pixels.shape[2]), maps)
+        return ViewMaps(view.scaling, (pixels.shape[1], pixels.shape[2]), maps)
 
     def _nothing(self) -> ScoredRegions:
         columns = self.network.head.linear.out_features
@@ -170,9 +175,9 @@ class FastRcnnScorer:
         return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
 
     def _by_quality(self, probabilities: Float32Array, confidences: Float32Array) -> Float32Array:
-        """The classes' probabilities (R, K + 1) and the proposals' own confidences (R,), by their geometric mean.
+        """Geometric mean of class probabilities (R, K + 1) and proposal confidences (R,), weighted by `quality`.
 
-        The background's stay: of a good class alone a good box is wanted.
+        Background probabilities stay unchanged: only detections of a class need a good box.
         """
         assert isinstance(self.network, MultiBoxFastRcnn)
         share = np.float32(self.network.quality)
@@ -180,70 +185,71 @@ class FastRcnnScorer:
         mixed[:, 1:] = probabilities[:, 1:] ** (1 - share) * confidences[:, None] ** share
         return mixed
 
-    def _own_regions(self, looks: Sequence[Look]) -> tuple[Float32Array, Float32Array]:
-        """The regions that the network proposes, of all looks together, best first, and its confidence in them.
+    def _own_regions(self, all_maps: Sequence[ViewMaps]) -> tuple[Float32Array, Float32Array]:
+        """The regions that the network proposes on all views, best first, and their confidences.
 
-        (R, 4) in pixels of the image, (R,).
+        Returns boxes (R, 4) in pixels of the image, and confidences (R,).
         """
         assert isinstance(self.network, MultiBoxFastRcnn)
         boxes, scores = [], []
-        for look in looks:
+        for view_maps in all_maps:
             with torch.inference_mode(), autocast(self._device, self.bf16):
-                output = self.network.predict(look.maps, look.input_size)
-                found, confidence = self.network.propose(output, 0, look.scaling.input_size, self._proposals)
-            boxes.append(geometry.clip(look.scaling.to_image(found.cpu().numpy()), look.scaling.image_size))
+                output = self.network.predict(view_maps.maps, view_maps.input_size)
+                found, confidence = self.network.propose(output, 0, view_maps.scaling.input_size, self._proposals)
+            boxes.append(geometry.clip(view_maps.scaling.to_image(found.cpu().numpy()), view_maps.scaling.image_size))
             scores.append(confidence.cpu().numpy())
         every, score = np.concatenate(boxes), np.concatenate(scores)
-        kept = geometry.nms(every, score, self.network.proposal_nms) if len(looks) > 1 else np.arange(len(every))
+        kept = geometry.nms(every, score, self.network.proposal_nms) if len(all_maps) > 1 else np.arange(len(every))
         kept = kept[geometry.area(every[kept]) > 0][: self._proposals]
         return every[kept], score[kept]
 
-    def _scored_regions(self, looks: Sequence[Look], boxes: Float32Array) -> ScoredRegions:
-        """Scores of R regions, R of at least 1: those that are likely an object's are looked at where they moved to."""
-        first = self._seen(looks, boxes)
+    def _scored_regions(self, all_maps: Sequence[ViewMaps], boxes: Float32Array) -> ScoredRegions:
+        """Scores of R >= 1 regions. Top-scoring regions are scored again after box refinement."""
+        first = self._mean_scores(all_maps, boxes)
         if first.deltas is None or not self._refine:
             return first
         rows = np.flatnonzero((first.probabilities[:, 1:].max(axis=1) >= REFINED_FROM) & (geometry.area(boxes) > 0))
-        passes, places = [first.of(rows)], boxes[rows]
+        passes, moved_boxes = [first.of(rows)], boxes[rows]
         for _ in range(self._refine if len(rows) else 0):
-            places = moved_by_best(places, passes[-1], looks[0].scaling.image_size)
-            passes.append(self._seen(looks, places))
+            moved_boxes = moved_by_best(moved_boxes, passes[-1], all_maps[0].scaling.image_size)
+            passes.append(self._mean_scores(all_maps, moved_boxes))
         first.probabilities[rows] = np.mean([one.probabilities for one in passes], axis=0)
-        first.deltas[rows] = seen_from(boxes[rows], places, passes[-1].deltas)
+        first.deltas[rows] = seen_from(boxes[rows], moved_boxes, passes[-1].deltas)
         return first
 
-    def _seen(self, looks: Sequence[Look], boxes: Float32Array) -> ScoredRegions:
-        """The mean scores over the looks; R of at least 1. Deltas are those of the image, not mirrored."""
-        scored = [self._seen_in(look, boxes) for look in looks]
+    def _mean_scores(self, all_maps: Sequence[ViewMaps], boxes: Float32Array) -> ScoredRegions:
+        """Scores averaged over the views; R is at least 1. Deltas refer to the image that is not mirrored."""
+        scored = [self._scores_in(view_maps, boxes) for view_maps in all_maps]
         deltas = [one.deltas for one in scored if one.deltas is not None]
         return ScoredRegions(
             np.mean([one.probabilities for one in scored], axis=0),
             np.mean(deltas, axis=0) if deltas else None,
         )
 
-    def _seen_in(self, look: Look, boxes: Float32Array) -> ScoredRegions:
+    def _scores_in(self, view_maps: ViewMaps, boxes: Float32Array) -> ScoredRegions:
         with torch.inference_mode(), autocast(self._device, self.bf16):
-            regions = functional.pad(torch.from_numpy(look.scaling.to_input(boxes)), (1, 0)).to(self._device)
+            regions = functional.pad(torch.from_numpy(view_maps.scaling.to_input(boxes)), (1, 0)).to(self._device)
             parts = [
-                self.network.classify(self.network.pool(look.maps, part)) for part in regions.split(REGIONS_AT_ONCE)
+                self.network.classify(self.network.pool(view_maps.maps, part))
+                for part in regions.split(REGIONS_AT_ONCE)
             ]
             probabilities = torch.cat([logits.float().softmax(dim=1) for logits, _ in parts]).cpu().numpy()
             moves = [part.float() for _, part in parts if part is not None]
             deltas = torch.cat(moves).cpu().numpy() if moves else None
-        if deltas is not None and look.scaling.mirrored:
+        if deltas is not None and view_maps.scaling.mirrored:
             deltas[:, :, 0] *= -1
         return ScoredRegions(probabilities, deltas)
 
 
-def seen_from(boxes: Float32Array, places: Float32Array, deltas: Float32Array | None) -> Float32Array:
-    """The deltas that move `boxes` to where `deltas` move `places`: (R, 4), (R, 4), (R, K, 4) -> (R, K, 4).
+def seen_from(boxes: Float32Array, moved_boxes: Float32Array, deltas: Float32Array | None) -> Float32Array:
+    """Convert deltas of `moved_boxes` to deltas of `boxes` with the same results.
 
-    Where a box would shrink to nothing it stays in its place.
+    (R, 4), (R, 4), (R, K, 4) -> (R, K, 4). A box that would lose its area keeps its position.
     """
     assert deltas is not None
     columns = []
     for label in range(deltas.shape[1]):
-        moved = geometry.decode(places, deltas[:, label])
-        solid = (geometry.area(moved) > 0)[:, None]
-        columns.append(geometry.encode(boxes, np.where(solid, moved, places)))
+        targets = geometry.decode(moved_boxes, deltas[:, label])
+        has_area = (geometry.area(targets) > 0)[:, None]
+        columns.append(geometry.encode(boxes, np.where(has_area, targets, moved_boxes)))
     return np.stack(columns, axis=1)

@@ -1,4 +1,4 @@
-"""Training of Fast R-CNN from images and proposals, with no crops between (Girshick 2015, section 2.3)."""
+"""Training of Fast R-CNN from images and proposals, without cropping (Girshick 2015, section 2.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detpipe.classify.fast_rcnn.batches import (
     RegionBatch,
     joined,
     moved,
-    seen,
+    read_scaled,
 )
 from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.heads.fast_rcnn.network import FastRcnn
@@ -28,7 +28,7 @@ from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.network.train_network import RunContext, train_network
 
 VALIDATION_IMAGES = 32
-"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+"""Validation uses at most this many images, evenly spaced, to keep its share of the training time small."""
 
 
 def train_fast_rcnn(
@@ -40,9 +40,9 @@ def train_fast_rcnn(
     sampling: SamplingConfig,
     context: RunContext,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `context.folder`.
 
-    Of several processes (session.ranks) each takes its own images of every batch.
+    With several processes (`context.ranks`), each takes its own images of every batch.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
@@ -93,25 +93,25 @@ def validation(
     images: int,
     seed: int,
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss, val_accuracy, and val_fg_accuracy (over foreground alone) of `network`.
+    """A function that returns val_loss, val_accuracy and val_fg_accuracy (of foreground regions only) of `network`.
 
-    It looks at no more than `images` images, evenly spread, at the largest scale, and always at the same regions.
+    It uses at most `images` images, evenly spaced, at the largest scale, and always the same regions.
     """
-    places = evenly_spread(len(val), images)
-    every = replace(sampling, jittered=0)
+    indices = evenly_spread(len(val), images)
+    without_jitter = replace(sampling, jittered=0)
 
-    def batch_of(place: int) -> RegionBatch:
-        image = val[place]
+    def batch_of(index: int) -> RegionBatch:
+        image = val[index]
         scaling = Scaling.to_side(image.image_size, head.scales[-1], head.max_side)
-        generator = np.random.default_rng((seed, place))
-        regions = sample_regions(image.proposals, image.truth, image.image_size, every, generator)
-        return joined([seen(image, scaling)], [moved(regions, scaling)], (0, 0, 0))
+        generator = np.random.default_rng((seed, index))
+        regions = sample_regions(image.proposals, image.truth, image.image_size, without_jitter, generator)
+        return joined([read_scaled(image, scaling)], [moved(regions, scaling)], (0, 0, 0))
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
         with torch.inference_mode():
-            for place in places:
-                batch = batch_of(int(place))
+            for index in indices:
+                batch = batch_of(int(index))
                 logits.append(forward(network, batch, device, bf16)[0].float().cpu())
                 labels.append(torch.from_numpy(batch.labels))
         return validation_numbers(torch.cat(logits), torch.cat(labels))

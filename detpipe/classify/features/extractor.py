@@ -1,9 +1,9 @@
-"""Features of regions by a frozen backbone: of each region's crop, and of maps of the whole image under the region.
+"""Region features from a frozen backbone: from the crop of each region, and from feature maps of the whole image.
 
-A crop shows a region large and by itself; the maps show it among what is around it, which tells a part from a whole.
-(R-CNN's crops, Girshick et al. 2014; RoIAlign on maps of two scales, He et al. 2017, section 3.)
+A crop shows only the region, at high resolution. The maps add its surroundings, which distinguish a part of an object
+from a whole object. (R-CNN's crops, Girshick et al. 2014; RoIAlign on maps of two scales, He et al. 2017, section 3.)
 
-R: regions of one image. S: side of a crop. V: views, as it is and mirrored. D: feature width, of all views.
+R: regions of one image. S: side of a crop. V: views, original and mirrored. D: feature width of all views.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from detpipe.structures import Float32Array, Image
 Crops = npt.NDArray[np.uint8]
 
 STEP, MAX_LONG = 64, 4096
-"""Sides of what is shown are multiples of the one, and no longer than the other: memory is bounded."""
+"""Sides of a scaled image are multiples of STEP and at most MAX_LONG, which bounds the memory."""
 
 
 class RegionFeatures:
-    """A backbone that never learns, as the extractor of a feature store."""
+    """Extracts region features with a frozen backbone."""
 
     def __init__(
         self,
@@ -56,17 +56,18 @@ class RegionFeatures:
 
     @property
     def width(self) -> int:
-        """D: of each view the pooled features, then for each side the cells of each map, and the last one's mean."""
+        """D. Each view has the pooled features of the crop, then for each side the cells of both maps and the last
+        map's mean."""
         channels = [self.backbone.feature_maps[name].channels for name in self._maps]
         of_image = self.config.grid**2 * sum(channels) + channels[-1]
         of_view = self.backbone.feature_width * self.config.crops + of_image * len(self.config.image_sides)
         return of_view * len(self.config.views)
 
     def features(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Float32Array]:
-        """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. Crops are cut in a side thread.
+        """(R, D) float32 for the boxes (R, 4) of each image, in order; R may be 0. A second thread makes the crops.
 
-        Batches are cut from the start of `images`: the same images in the same order give the same numbers. Without
-        crops nothing is shared by images, and on a CPU each core takes one of its own.
+        Batches depend only on the sequence of `images`: the same images in the same order give the same numbers.
+        Without crops, images share no batch, and on a CPU each core processes its own image.
         """
         if not self.config.crops:
             yield from image_per_core(lambda one: self._of_views(*one), images, self.device)
@@ -109,39 +110,40 @@ class RegionFeatures:
     def _pooled(self, crops: Crops) -> Float32Array:
         """(N, S, S, 3) -> (N, V feature_width)."""
         with torch.inference_mode(), autocast(self.device, self.bf16):
-            seen = torch.from_numpy(crops).to(self.device)
+            inputs = torch.from_numpy(crops).to(self.device)
             views = [
-                self.backbone(self.backbone.spec.to_input(seen.flip(2) if one else seen)) for one in self.config.views
+                self.backbone(self.backbone.spec.to_input(inputs.flip(2) if one else inputs))
+                for one in self.config.views
             ]
             return np.asarray(torch.cat(views, dim=1).float().cpu().numpy())
 
     def _of_image(self, image: Image, boxes: Float32Array, mirrored: bool) -> list[Float32Array]:
-        """For each side (R, grid^2 channels of both maps + those of the last): of the cells, and of all the image."""
+        """For each side (R, grid^2 x channels of both maps + channels of the last): region cells, and image mean."""
         return [self._under(boxes, image, side, mirrored) for side in self.config.image_sides]
 
     def _under(self, boxes: Float32Array, image: Image, side: int, mirrored: bool) -> Float32Array:
         image_size = (image.shape[0], image.shape[1])
         scaling = Scaling(image_size, shown_size(image_size, side), mirrored)
-        shown = scaling.pixels(image)
+        pixels = scaling.pixels(image)
         with torch.inference_mode():
             with autocast(self.device, self.bf16):
-                seen = self.backbone.spec.to_input(torch.from_numpy(shown)[None].to(self.device))
-                maps = self.backbone.forward_maps(seen, self._maps)
+                inputs = self.backbone.spec.to_input(torch.from_numpy(pixels)[None].to(self.device))
+                maps = self.backbone.forward_maps(inputs, self._maps)
             regions = [torch.from_numpy(scaling.to_input(boxes)).to(self.device)]
             columns = []
             for one in (maps[name].float() for name in self._maps):
-                # A map's step is what the map has of the image's width: strides that don't divide it round up.
-                step = one.shape[3] / shown.shape[1]
-                cells = roi_align(one, regions, (self.config.grid, self.config.grid), step, 2, aligned=True)
+                # Not 1 / stride: the map's width is rounded up if the stride does not divide the image's width.
+                ratio = one.shape[3] / pixels.shape[1]
+                cells = roi_align(one, regions, (self.config.grid, self.config.grid), ratio, 2, aligned=True)
                 columns.append(cells.flatten(1))
             columns.append(one.mean(dim=(2, 3)).expand(len(boxes), -1))
             return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
 
 
 def shown_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) that an image is scaled to: about this shorter side, both multiples of STEP, MAX_LONG at most.
+    """(height, width) of the scaled image: shorter side about `side`, both multiples of STEP and at most MAX_LONG.
 
-    Multiples, because a network takes longer to set up for a shape that it hasn't seen than to run.
+    Multiples give few shapes: for a new shape, setting up a network takes longer than running it.
     """
     scale = side / min(image_size)
     height, width = (min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in image_size)
@@ -149,7 +151,7 @@ def shown_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def network_digest(backbone: Backbone) -> str:
-    """A digest of a backbone's weights and buffers, by name: what features were made with."""
+    """A digest of the names and values of a backbone's weights and buffers. It identifies the features' network."""
     state = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(backbone.state_dict().items()):
         if not name.startswith("classifier."):

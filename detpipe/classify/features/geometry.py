@@ -1,4 +1,4 @@
-"""Where a region lies in its image, and how soon it was proposed: what a warped crop doesn't show.
+"""Position, size and proposal rank of a region, which a warped crop does not show.
 
 R: regions of one image.
 """
@@ -10,15 +10,15 @@ import numpy as np
 from detpipe.structures import Float32Array, Int64Array
 
 COLUMNS = 11
-"""G: the numbers of a region."""
+"""G: the number of geometry features of a region."""
 
 
-def region_geometry(boxes: Float32Array, image_size: tuple[int, int], places: Int64Array) -> Float32Array:
-    """(R, 4) boxes, (height, width), (R,) places among the image's proposals from 0 -> (R, COLUMNS) float32.
+def region_geometry(boxes: Float32Array, image_size: tuple[int, int], ranks: Int64Array) -> Float32Array:
+    """Geometry features: boxes (R, 4), (height, width), ranks (R,) among the proposals, from 0 -> (R, COLUMNS) float32.
 
-    The logarithms of its share of the image's area, width and height and of its own aspect; the centre, as a share of
-    the image, from the middle; whether it touches the left, upper, right and lower border; the logarithm of its place.
-    R = 0 gives no rows. Boxes have an area.
+    The columns: log of relative area, of aspect ratio (w / h), of relative width and of relative height; centre (x, y)
+    relative to the image, 0 in the middle; whether the box touches the left, top, right and bottom border; log of
+    rank + 3. R = 0 gives no rows. Boxes must have an area.
     """
     height, width = image_size
     w, h = (boxes[:, 2] - boxes[:, 0]).astype(np.float64), (boxes[:, 3] - boxes[:, 1]).astype(np.float64)
@@ -33,13 +33,13 @@ def region_geometry(boxes: Float32Array, image_size: tuple[int, int], places: In
         boxes[:, 1] < 2,
         boxes[:, 2] > width - 2,
         boxes[:, 3] > height - 2,
-        np.log(places + 3.0),
+        np.log(ranks + 3.0),
     ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def mirrored_geometry(geometry: Float32Array) -> Float32Array:
-    """What `region_geometry` says of the same regions in the mirrored image: (R, COLUMNS) -> (R, COLUMNS)."""
-    mirrored = geometry[:, [0, 1, 2, 3, 4, 5, 8, 7, 6, 9, 10]]  # left and right border change places
+    """The geometry features of the same regions in the mirrored image: (R, COLUMNS) -> (R, COLUMNS)."""
+    mirrored = geometry[:, [0, 1, 2, 3, 4, 5, 8, 7, 6, 9, 10]]  # swap left and right border
     mirrored[:, 4] *= -1
     return mirrored

@@ -1,4 +1,4 @@
-"""A classifier on stored features: a backbone that is never trained, and a head on its features of regions."""
+"""A classifier on stored features: a frozen backbone, and a head on its region features."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from detpipe.heads.table import head_class
 class FeatureClassifierSpec(RegionSpec):
     """The description of a classifier on stored features.
 
-    crops, features: what the backbone is shown of a region. head: the word of `head=`. extraction: the part of the
-    store's key that says how features were computed.
+    crops, features: the inputs of the backbone for a region. head: the value of `head=`. extraction: the part of the
+    store's settings that defines how features are computed.
     """
 
     KIND: ClassVar[str] = "features"
@@ -39,12 +39,12 @@ class FeatureClassifierSpec(RegionSpec):
 
     @property
     def computed_in_bf16(self) -> bool | None:
-        """As the stored features were computed: other features would be another detector."""
+        """Whether the stored features were computed in bf16. Inference must use the same precision."""
         return bool(self.extraction["bf16"])
 
 
 class FeatureClassifier(nn.Module):
-    """The backbone and the head. `FeatureScorer` joins them: in training and evaluation features may come from disk."""
+    """The backbone and the head. `FeatureScorer` connects them; training and evaluation can read features from disk."""
 
     def __init__(self, backbone: Backbone, head: FeatureHead) -> None:
         super().__init__()
@@ -54,14 +54,16 @@ class FeatureClassifier(nn.Module):
 
 
 def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, Tensor]) -> FeatureClassifier:
-    """The network from its weights, whose shapes also say how large the head is.
+    """Restore the network from its weights. Their shapes also give the size of the head.
 
-    Raises ValueError for a description that does not fit them, RuntimeError for the weights of another network.
+    Raises ValueError if the description does not match the weights, and RuntimeError for weights of another network.
     """
     tensors = {name.removeprefix("head."): one for name, one in state.items() if name.startswith("head.")}
     settings = head_class(spec.head)
     if not issubclass(settings, StoredHeadConfig):
-        raise ValueError(f"head={spec.head}: expected the word of a head on stored features")
+        raise ValueError(
+            f"head={spec.head}: expected a head on stored features, got another kind; train the classifier again"
+        )
     try:
         head = settings.MODULE(**tensors)
     except TypeError as error:
@@ -76,18 +78,18 @@ def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, 
 
 
 def examples_of(store: FeatureStore) -> Examples:
-    """What a head learns from: the store in memory, in float32; each view of a region is an example."""
+    """The training examples of a head: the store in memory, in float32. Each view of a region is one example."""
     views = FeatureConfig(**store.manifest.settings["extraction"]["features"]).views
     width = store.features.shape[1] // len(views)
-    # numpy takes several times as long to convert float16.
-    parts = [torch.from_numpy(np.array(store.features[:, place * width :][:, :width])) for place in range(len(views))]
-    turned = np.array([-1, 1, 1, 1], dtype=np.float32)
+    # torch converts float16: numpy takes several times as long.
+    parts = [torch.from_numpy(np.array(store.features[:, view * width :][:, :width])) for view in range(len(views))]
+    mirror = np.array([-1, 1, 1, 1], dtype=np.float32)
     return Examples(
         features=torch.cat(parts).float().numpy(),
         geometry=np.concatenate([mirrored_geometry(store.geometry) if one else store.geometry for one in views]),
         labels=np.tile(store.labels, len(views)),
         ious=np.tile(store.ious, len(views)),
-        deltas=np.concatenate([store.deltas * turned if one else store.deltas for one in views]),
+        deltas=np.concatenate([store.deltas * mirror if one else store.deltas for one in views]),
         class_ious=np.tile(store.class_ious, (len(views), 1)),
         classes=store.classes,
     )

@@ -1,6 +1,6 @@
 """Inference for heads on frozen features, with iterative box refinement.
 
-R: regions of one image. D: feature width. G: numbers of the geometry. K: classes.
+R: regions of one image. D: feature width. G: number of geometry features. K: classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scored = tuple[Image, Float32Array, ScoredRegions]
 def feature_scorer(
     network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig, device: torch.device, *, bf16: bool
 ) -> Scorer:
-    """The head and its backbone in inference."""
+    """The scorer of a head and its backbone."""
     extractor = extractor_of(network, spec, config, device, bf16=bf16)
     return FeatureScorer(network, extractor, refine=config.features.refine)
 
@@ -40,7 +40,7 @@ def extractor_of(
 
 
 class FeatureScorer:
-    """Scores regions by their features; see `Scorer`. Regions come best first, as proposals do.
+    """Scores regions by their features; see `Scorer`. Regions must be sorted best first, as proposals are.
 
     refine: number of top-scoring regions per image to rescore after box refinement; see `refined`.
     """
@@ -51,7 +51,7 @@ class FeatureScorer:
         self._refine = refine
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
-        """See `Scorer`. Features are rounded to float16, so that they equal stored ones."""
+        """See `Scorer`. Features are rounded to float16, so that they equal stored features."""
         first = self._scored(images)
         if not self._refine:
             return (scored for _, _, scored in first)
@@ -76,7 +76,7 @@ def refined(
 ) -> Iterator[ScoredRegions]:
     """The regions of each image, followed by its `count` top-scoring ones after box refinement, scored again.
 
-    (Iterative localization: Gidaris & Komodakis 2015, section 4.) `boxes` of a result are all of them,
+    (Iterative localization: Gidaris & Komodakis 2015, section 4.) `boxes` of a result hold all of them,
     (R + at most `count`, 4). If the head has no box regression, nothing is added.
     """
     waiting: list[tuple[Float32Array, ScoredRegions, Float32Array, Float32Array]] = []
@@ -109,8 +109,8 @@ def score_features(
     stored = features.astype(np.float16).astype(np.float32)
     with torch.inference_mode():
         for mirrored, columns in zip(views, np.split(stored, len(views), axis=1), strict=True):
-            seen = mirrored_geometry(geometry) if mirrored else geometry
-            scores, deltas = head(torch.from_numpy(columns), torch.from_numpy(seen))
+            view_geometry = mirrored_geometry(geometry) if mirrored else geometry
+            scores, deltas = head(torch.from_numpy(columns), torch.from_numpy(view_geometry))
             all_scores.append(scores)
             if deltas is not None:
                 all_deltas.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)

@@ -1,8 +1,9 @@
-"""Features of regions on disk, computed once: float16 rows in a .npy file, and columns that describe them in others.
+"""Region features on disk, computed once: float16 rows in features.npy, and their labels and boxes in other .npy files.
 
-One folder a store: features.npy (N, D), the columns of COLUMNS, images.json and the manifest. Nothing is pickled.
-features.npy has its full size from the start and is filled image by image, so an interrupted run resumes, and ends with
-the same bytes. A row is known by the digest of its image and its box: a store of other regions takes over those rows.
+A store is a folder with features.npy (N, D), one file for each entry of COLUMNS, images.json and the manifest. Nothing
+is pickled. features.npy has its full size from the start and is filled image by image. So an interrupted run resumes
+and produces identical bytes. A row is identified by its box and the digest of its image: a store of other regions
+reuses the rows of the regions that it shares.
 
 N: regions of all images, in the images' order. R: of one image. D: feature width. K: classes.
 """
@@ -37,10 +38,10 @@ Float16Array = npt.NDArray[np.float16]
 
 FEATURES, IMAGES, DONE = "features.npy", "images.json", "done.json"
 GROUP = 8
-"""Images whose regions share batches, and that are committed together: what an interrupted run repeats, at most."""
+"""Number of images that share batches and are saved together. An interrupted run repeats at most this many."""
 KEY_BYTES = 16
 _ROWS_AT_ONCE = 8192
-"""Rows that are written or checked together."""
+"""Number of rows that are written or checked at once."""
 COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
     "boxes": (("N", 4), "float32"),
     "geometry": (("N", GEOMETRY), "float32"),
@@ -50,16 +51,16 @@ COLUMNS: Mapping[str, tuple[tuple[str | int, ...], str]] = {
     "class_ious": (("N", "K"), "float16"),
     "keys": (("N", KEY_BYTES), "uint8"),
 }
-"""Shape and type of each column, NAME.npy."""
-_REMEDY = "make it anew: detpipe features overwrite=true"
+"""Shape and dtype of each column; its file is NAME.npy."""
+_REMEDY = "run detpipe features overwrite=true"
 
 
 class FeatureStoreError(ValueError):
-    """A store that is not whole: files missing, cut or of the wrong shape, NaN or infinity in them."""
+    """A damaged store: a file is missing, truncated or of the wrong shape, or contains NaN or infinity."""
 
 
 class Extractor(Protocol):
-    """What makes features of regions: a frozen network. width: D."""
+    """Computes region features with a frozen network. width: D."""
 
     @property
     def width(self) -> int:
@@ -75,7 +76,8 @@ class Extractor(Protocol):
 class ImageRegions:
     """The regions of one image that a store holds. digest: of the image's file. class_ious: (R, K) float32.
 
-    places: (R,) int64, of each among the image's proposals; of one that is none, of the proposal that is most like it.
+    places: (R,) int64, rank of each region among the image's proposals; for a region that is not a proposal, the rank
+    of the most similar proposal.
     """
 
     record: ImageRecord
@@ -86,7 +88,7 @@ class ImageRegions:
 
     @cached_property
     def keys(self) -> list[bytes]:
-        """What each region is known by: a digest of the image's and of the box."""
+        """The key of each region: a digest of the image's digest and the box."""
         return [
             hashlib.blake2b(self.digest + box.tobytes(), digest_size=KEY_BYTES).digest()
             for box in self.regions.boxes.astype("<f4")
@@ -98,9 +100,9 @@ class FeatureStore:
     """A complete store, opened and checked.
 
     features: (N, D) float16, on disk until it is read. boxes: (N, 4). geometry: (N, G), see `region_geometry`.
-    labels: (N,) int64, 0 background. ious: (N,) with the nearest object. deltas: (N, 4) onto it, 0 for background.
-    class_ious: (N, K) float16, the best overlap with an object of each class. images: (N,) int64, the place of each
-    row's image. spans: of each image's rows, by its id. keys: of each row.
+    labels: (N,) int64, 0 is background. ious: (N,), IoU with the best-matching object. deltas: (N, 4) to this object, 0
+    for background. class_ious: (N, K) float16, the highest IoU with an object of each class. images: (N,) int64, index
+    of the image of each row. spans: the rows of each image, by image id. keys: the key of each row.
     """
 
     path: Path
@@ -121,19 +123,19 @@ class FeatureStore:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names in label order."""
+        """The class names in label order."""
         return tuple(self.manifest.settings["classes"])
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The number of each class in a result file."""
+        """The category id of each class in result files."""
         return tuple(self.manifest.settings["category_ids"])
 
 
 def open_store(path: Path) -> FeatureStore:
-    """Open and check: sizes, types, shapes, and that all numbers are finite; a pass over the files.
+    """Open a store and check sizes, dtypes, shapes, and that all numbers are finite. This reads all files once.
 
-    Raises ArtefactError where it is missing or unfinished, FeatureStoreError naming what is wrong.
+    Raises ArtefactError if the store is missing or unfinished, and FeatureStoreError, which names the fault.
     """
     manifest = read_manifest(path)
     try:
@@ -145,7 +147,7 @@ def open_store(path: Path) -> FeatureStore:
         raise FeatureStoreError(f"{path}: expected a feature store, got: {error}; {_REMEDY}") from error
     if min(counts, default=0) < 0 or sum(counts) != rows:
         raise FeatureStoreError(f"{path / IMAGES}: expected {rows} regions in all, got {sum(counts)}; {_REMEDY}")
-    columns: dict[str, Any] = {  # in memory: they are small
+    columns: dict[str, Any] = {  # read into memory: they are small
         name: np.array(_mapped(path / f"{name}.npy", shape, kind))
         for name, (shape, kind) in _columns(rows, len(manifest.settings["classes"])).items()
     }
@@ -170,7 +172,10 @@ def _columns(rows: int, classes: int) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any]:
-    """The array of a .npy file, memory-mapped. Raises FeatureStoreError for another shape or type, NaN and infinity."""
+    """The memory-mapped array of a .npy file.
+
+    Raises FeatureStoreError for another shape or dtype, and for NaN or infinity.
+    """
     try:
         array = open_memmap(path, mode="r")
         extra = path.stat().st_size - array.offset - array.nbytes
@@ -182,7 +187,9 @@ def _mapped(path: Path, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any]:
         )
     for start in range(0, len(array) if array.dtype.kind == "f" else 0, _ROWS_AT_ONCE):
         if not np.isfinite(array[start : start + _ROWS_AT_ONCE]).all():
-            raise FeatureStoreError(f"{path}: NaN or infinity in row {start} or after it; {_REMEDY}")
+            raise FeatureStoreError(
+                f"{path}: expected finite numbers, got NaN or infinity in or after row {start}; {_REMEDY}"
+            )
     return array
 
 
@@ -194,12 +201,11 @@ def fill_store(
     before: FeatureStore | None,
     classes: int,
 ) -> dict[str, int]:
-    """Write the features of all regions of `plan`; goes on after the images that an earlier run finished.
+    """Write the features of all regions of `plan`. An interrupted run continues after its last finished images.
 
-    classes: K. before: an earlier store by the same extractor, whose rows are taken over where image and box are the
-    same.
+    classes: K. before: an earlier store by the same extractor; rows with the same image and box are copied from it.
     Returns the summary for the manifest.
-    Raises ChangedImageError for an image that is not the one that was proposed on, Interrupted after a signal.
+    Raises ChangedImageError if an image has changed since its proposals were made, Interrupted after a signal.
     """
     rows, width = sum(len(one.regions) for one in plan), extractor.width
     known = {} if before is None else {key: row for row, key in enumerate(before.keys)}
@@ -229,7 +235,7 @@ def fill_store(
 
 
 def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -> list[ImageRegions]:
-    """The part of a plan whose features `before` doesn't have; images without such a region are left out."""
+    """The regions of a plan whose features are not in `before`. Images without such regions are left out."""
     known = set() if before is None else set(before.keys)
     left = [(one, np.flatnonzero([key not in known for key in one.keys])) for one in plan]
     return [
@@ -242,17 +248,17 @@ def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -
 def _group_features(
     group: Sequence[ImageRegions], extractor: Extractor, before: FeatureStore | None, known: Mapping[bytes, int]
 ) -> Iterator[Float16Array]:
-    """The rows of each image: read from `before` where they are there, computed where they are not."""
-    lacking = [np.array([row for row, key in enumerate(one.keys) if key not in known], dtype=np.int64) for one in group]
+    """The rows of each image: read from `before` if they exist there, else computed."""
+    missing = [np.array([row for row, key in enumerate(one.keys) if key not in known], dtype=np.int64) for one in group]
 
-    def unseen() -> Iterator[tuple[Image, Float32Array]]:
-        for one, rows in zip(group, lacking, strict=True):
+    def to_compute() -> Iterator[tuple[Image, Float32Array]]:
+        for one, rows in zip(group, missing, strict=True):
             if len(rows):
                 verify_image(one.record.path, one.digest)
                 yield read_image(one.record.path), one.regions.boxes[rows]
 
-    computed = extractor.features(unseen())
-    for one, rows in zip(group, lacking, strict=True):
+    computed = extractor.features(to_compute())
+    for one, rows in zip(group, missing, strict=True):
         values = np.zeros((len(one.regions), extractor.width), dtype=np.float16)
         if before is not None:
             for row, key in enumerate(one.keys):
@@ -264,18 +270,18 @@ def _group_features(
 
 
 def _half(values: Float32Array, record: ImageRecord) -> Float16Array:
-    """As float16. Raises FeatureStoreError for NaN, and for numbers beyond float16's 65504."""
+    """Convert to float16. Raises FeatureStoreError for NaN, and for numbers beyond float16's 65504."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise FeatureStoreError(
-            f"{record.path}: expected finite features within float16's 65504, got others; check the weights"
+            f"{record.path}: expected features within float16's 65504, got larger ones or NaN; check the weights"
         )
     return half
 
 
 def _resumed(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int] | None:
-    """The features of an interrupted run, mapped for writing, and how many images are done; None if there are none."""
+    """The features of an interrupted run, mapped for writing, and its number of finished images; None if none."""
     try:
         features = open_memmap(path / FEATURES, mode="r+")
         done = int(json.loads((path / DONE).read_text(encoding="utf-8")))
@@ -285,9 +291,10 @@ def _resumed(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], i
 
 
 def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
-    """The features as zeros, mapped for writing, and 0 images that are done.
+    """New features (zeros), mapped for writing, and 0 finished images.
 
-    The zeros are written, so that a full disk raises OSError here: where a map finds no room, the process is killed.
+    The zeros are written to disk, so that a full disk raises OSError here. If a memory map later finds no space, the
+    system kills the process.
     """
     (path / DONE).unlink(missing_ok=True)
     rows, width = shape
@@ -299,8 +306,8 @@ def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"expected {rows * width * 2 / 1e6:.0f} MB of disk for the features, got: {error.strerror}; make room, or "
-            "ask for fewer regions (sampling.regions_per_image, detect.max_proposals)",
+            f"expected {rows * width * 2 / 1e6:.0f} MB of disk for the features, got: {error.strerror}; free disk "
+            "space, or use fewer regions (sampling.regions_per_image, detect.max_proposals)",
             str(path / FEATURES),
         ) from error
     return open_memmap(path / FEATURES, mode="r+"), 0

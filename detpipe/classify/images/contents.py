@@ -1,6 +1,6 @@
-"""What a database of labelled images holds: one pass over all records, those that can't be read counted and named.
+"""Inspect a database of labelled images in one pass over all records. Unreadable records are counted and named.
 
-Memory grows by 38 bytes a record. C: planes of an image, 3 (BGR) or 1 (grey).
+Memory use: 38 bytes per record. C: channels of an image, 3 (BGR) or 1 (grey).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from detpipe.storage.lmdb_store import DatabaseError, LmdbReader
 from detpipe.structures import Float32Array, Int64Array
 
 KINDS = ("raw", "JPEG", "PNG", "other")
-"""How pixels are stored; a record has the place in this list."""
+"""Storage formats of pixels. RECORD's `kind` is an index into this tuple."""
 RECORD = np.dtype(
     [
         ("place", "<u8"),
@@ -37,17 +37,17 @@ RECORD = np.dtype(
         ("digest", "<u8", (2,)),
     ]
 )
-"""What is kept of a record. place: in key order, shard after shard. digest: BLAKE2b-128 of its data."""
+"""Information about one record. place: its index in key order, over all shards. digest: BLAKE2b-128 of its data."""
 _PACK = struct.Struct("<QiIIBB16s")
 MAX_NAMED = 1000
-"""So many records that can't be read are kept by name; of more, the number."""
+"""At most this many faults are kept by name; further ones are only counted."""
 MAX_MEAN_PIXELS = 1 << 22
-"""A mean picture of more pixels is not made: its sums would take more than 100 MB."""
+"""No mean image is computed for images with more pixels: its sums would take more than 100 MB."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A record that can't be read, by its key, or a part of the file; and why."""
+    """An unreadable record or a damaged file. where: key of the record, or path of the file. reason: what is wrong."""
 
     where: str
     reason: str
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass
 class PixelStatistics:
-    """Mean and standard deviation of each plane, over all pixels of all images with so many planes."""
+    """Mean and standard deviation of each channel, over all pixels of the images with this number of channels."""
 
     pixels: int = 0
     sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -75,19 +75,19 @@ class PixelStatistics:
 
     @property
     def mean(self) -> list[float]:
-        """Of each plane, 0..255; of no image none."""
+        """Mean of each channel, 0..255. Empty without images."""
         return [float(value) for value in self.sums / max(self.pixels, 1)]
 
     @property
     def std(self) -> list[float]:
-        """Of each plane, over pixels; of no image none."""
+        """Standard deviation of each channel, over pixels. Empty without images."""
         means = self.sums / max(self.pixels, 1)
         return [float(value) for value in np.sqrt(np.maximum(self.squares / max(self.pixels, 1) - means**2, 0))]
 
 
 @dataclass
 class MeanPicture:
-    """The mean of all images as long as all have one size; it is given up at the first of another, and if huge."""
+    """The mean of all images, if all have the same size and at most MAX_MEAN_PIXELS pixels."""
 
     total: npt.NDArray[np.uint64] | None = None
     images: int = 0
@@ -107,18 +107,18 @@ class MeanPicture:
 
     @property
     def mean(self) -> Float32Array | None:
-        """(C, H, W), 0..255; None where there is none."""
+        """(C, H, W), 0..255; None if sizes differ or are too large, and without images."""
         return None if self.total is None else (self.total / self.images).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DatabaseContents:
-    """What was found.
+    """The contents of a database.
 
-    shards: the LMDB folders that were read. bytes: of their files. records: (N,) RECORD, those that can be read, in
-    order. faults: the first MAX_NAMED of fault_count. unreadable: the records among them; those of a damaged file are
-    not counted. pixels: by C. mean: (C, H, W), 0..255, None where sizes differ. digest: of all keys and records, as
-    make-db's.
+    shards: the LMDB folders that were read. bytes: the size of their files. records: (N,) RECORD, the readable records
+    in order. faults: the first MAX_NAMED of all fault_count faults. unreadable: the number of unreadable records,
+    without the records of damaged files. pixels: statistics by C. mean: (C, H, W), 0..255, None if sizes differ.
+    digest: of all keys and records, as in make-db.
     """
 
     path: Path
@@ -134,28 +134,28 @@ class DatabaseContents:
 
     @property
     def labels(self) -> Int64Array:
-        """(N,), in order."""
+        """Labels (N,), in the order of `records`."""
         return self.records["label"].astype(np.int64)
 
     def label_counts(self) -> dict[int, int]:
-        """Records of each label that occurs, in label order."""
+        """Number of records with each label, in label order."""
         values, counts = np.unique(self.records["label"], return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
     def kind_counts(self) -> dict[str, int]:
-        """Records of each kind that occurs."""
+        """Number of records in each storage format that occurs."""
         counts = np.bincount(self.records["kind"], minlength=len(KINDS)).tolist()
         return {kind: count for kind, count in zip(KINDS, counts, strict=True) if count}
 
     def size_counts(self) -> dict[tuple[int, int, int], int]:
-        """Records of each (height, width, channels), the most frequent first."""
+        """Number of records with each (height, width, channels), the most frequent first."""
         columns = np.stack([self.records[name].astype(np.int64) for name in ("height", "width", "channels")], axis=1)
         sizes, counts = np.unique(columns, axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable").tolist()
         return {(int(sizes[i, 0]), int(sizes[i, 1]), int(sizes[i, 2])): int(counts[i]) for i in order}
 
     def repeats(self) -> list[Int64Array]:
-        """Groups of records (places in `records`, ascending) with the same data, those under several labels first."""
+        """Groups of records with identical data: ascending indices into `records`, groups with several labels first."""
         if not len(self.records):
             return []
         digests = np.ascontiguousarray(self.records["digest"]).view("<u8,<u8").ravel()
@@ -172,8 +172,8 @@ class DatabaseContents:
 def read_contents(path: Path) -> DatabaseContents:
     """Read and decode every record of a database or its shards, as training would.
 
-    Goes on after a record that can't be read, and after a shard whose file is damaged. An empty database gives no
-    records. Raises DatabaseError where there is none, or no file that is whole.
+    Unreadable records and damaged shards are skipped and reported as faults. An empty database gives no records. Raises
+    DatabaseError if there is no database, or if all its files are damaged.
     """
     faults, shards = _Faults(), stored_paths(path)
     sound = _sound(shards, faults)
@@ -209,7 +209,7 @@ def read_contents(path: Path) -> DatabaseContents:
 
 @dataclass
 class _Faults:
-    """Those that were found so far. count: of all. records: how many of them are records."""
+    """The faults found so far. count: number of all faults. records: number of unreadable records among them."""
 
     named: list[Fault] = field(default_factory=list)
     count: int = 0
@@ -226,9 +226,9 @@ class _Faults:
 
 
 def _sound(shards: Sequence[Path], faults: _Faults) -> dict[Path, int]:
-    """The shards whose files hold together, each with its number of records; the others are faults.
+    """The undamaged shards with their numbers of records. Damaged shards are added to the faults.
 
-    Raises DatabaseError where none does.
+    Raises DatabaseError if all shards are damaged.
     """
     sound, errors = {}, []
     for shard in shards:
@@ -243,7 +243,7 @@ def _sound(shards: Sequence[Path], faults: _Faults) -> dict[Path, int]:
 
 
 def _records(shards: Iterable[Path], faults: _Faults) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values of all shards, each value in place; what LMDB itself refuses ends a shard and is a fault."""
+    """Keys and values of all shards, without copying. An LMDB error ends its shard and is added to the faults."""
     for shard in shards:
         try:
             with LmdbReader(shard) as store:
@@ -253,12 +253,12 @@ def _records(shards: Iterable[Path], faults: _Faults) -> Iterator[tuple[bytes, m
 
 
 def _read(record: memoryview) -> tuple[int, int, bytes, npt.NDArray[np.uint8]]:
-    """Label, kind, data and planes (C, H, W). Raises CorruptDatumError or BrokenImageError, beginning with ": "."""
+    """Label, kind, data and planes (C, H, W). Raises CorruptDatumError or BrokenImageError, which begin with ": "."""
     label = stored_label(record, "")
     datum = parse_datum(bytes(record), "")
     kind = "raw"
     if datum.encoded:
-        # The header first: it tells a file that is cut off, and one that claims more pixels than memory has.
+        # The header first: it reveals a truncated file, and a size that does not fit into memory.
         kind = parse_header(datum.data, "").format
     planes = unpack_planes(datum, "")
     return label, KINDS.index(kind if kind in KINDS else "other"), datum.data, planes

@@ -1,7 +1,7 @@
-"""The database of labelled images: an LMDB of Caffe's Datum, or shards of one, made as convert_imageset makes it.
+"""The database of labelled images: an LMDB of Caffe's Datum messages, or several shards, as in convert_imageset.
 
-A record's key is its place in the order and the image's name ("00000042_n01440764/a.JPEG"), as Caffe's. Raw records are
-Caffe's to the byte, so classes, seed and digests stand in the manifest beside them.
+A record's key is "<index>_<image name>" ("00000042_n01440764/a.JPEG"), as in Caffe. Raw records equal Caffe's byte for
+byte. So classes, seed and digests are not in the records but in the manifest.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 SHARD = "shard_{:05d}"
 SMALL = 1 << 14
-"""Bytes of a record of which most are read with the first page anyway."""
+"""Records up to this many bytes are parsed whole: most of their data is read with the first page anyway."""
 RUNS_FROM = 8
-"""So few records may well stand in runs by chance: nothing is said of them."""
+"""Fewer records than this are not checked for runs of equal labels: they may occur by chance."""
 
 
 class Encode(enum.Enum):
-    """How pixels are stored: none is raw, exact, and needs no decoding; jpg and png are files in the records."""
+    """How pixels are stored. none: raw, lossless, no decoding. jpg, png: records contain JPEG or PNG files."""
 
     none = "none"
     jpg = "jpg"
@@ -57,10 +57,10 @@ _FORMAT = {Encode.jpg: "JPEG", Encode.png: "PNG"}
 
 @dataclass(frozen=True)
 class Resize:
-    """What becomes of an image's size.
+    """How images are resized.
 
-    size: (height, width) that it is warped to; None keeps its shape. short: its shorter side; None where size is given.
-    Both None: as it is.
+    size: (height, width); the aspect ratio is not kept. short: length of the shorter side; the aspect ratio is kept.
+    At most one of them is given. Both None: no resizing.
     """
 
     size: tuple[int, int] | None = None
@@ -68,7 +68,7 @@ class Resize:
 
     @classmethod
     def parse(cls, text: str) -> Resize:
-        """From HEIGHTxWIDTH, short:SIDE or none. Raises ValueError for another text."""
+        """Parse HEIGHTxWIDTH, short:SIDE or none. Raises ValueError for any other text."""
         if text == "none":
             return cls()
         kind, _, side = text.rpartition(":")
@@ -80,10 +80,10 @@ class Resize:
         raise ValueError(f"resize: expected HEIGHTxWIDTH (256x256), short:SIDE (short:256) or none, got {text!r}")
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) or (H, W) -> the same at the new size.
+        """Resize (H, W, 3) or (H, W) to the new size.
 
-        A warp is bilinear without regard to the scale, as convert_imageset does it. With `short` pixels are averaged
-        where the image shrinks: a network sees fewer false edges.
+        `size` uses bilinear interpolation without antialiasing, as convert_imageset does. `short` uses antialiasing,
+        which avoids false edges in a smaller image.
         """
         if self.size is not None:
             return resize(image, self.size, Interpolation.bilinear, antialias=False)
@@ -100,7 +100,7 @@ def _is_side(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageForm:
-    """How images are stored. grey: one plane of brightness. quality: of JPEG, 1 to 100."""
+    """How images are stored. grey: convert to one channel. quality: JPEG quality, 1 to 100."""
 
     resize: Resize
     encode: Encode
@@ -110,7 +110,7 @@ class ImageForm:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One image to store: what a worker needs to make its record. grey: its pixels (H, W), where it has no file."""
+    """What a worker needs to make the record of one image. grey: its pixels (H, W), if it has no file."""
 
     path: Path
     label: int
@@ -121,7 +121,7 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """A record and the (height, width) of its image."""
+    """A record. size: (height, width) of the stored image."""
 
     key: bytes
     value: bytes
@@ -130,25 +130,25 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class BrokenImage:
-    """Why there is no record."""
+    """An image that could not be read, and why."""
 
     reason: str
 
 
-def image_key(place: int, name: str) -> bytes:
-    """Caffe's key of the image at a place of the order: "%08d_name", cut where LMDB takes no more."""
-    return os.fsencode(f"{place:08d}_{name}")[:MAX_KEY]
+def image_key(index: int, name: str) -> bytes:
+    """Caffe's key of an image: "%08d_name" with its index in the order, truncated to the maximum of LMDB."""
+    return os.fsencode(f"{index:08d}_{name}")[:MAX_KEY]
 
 
 def image_order(count: int, *, shuffle: bool, seed: int) -> Int64Array:
-    """Which image stands at each of `count` places: all in their order, or in one drawn from the seed."""
+    """The order in which `count` images are stored: (count,) image indices, ascending or shuffled with the seed."""
     if not shuffle:
         return np.arange(count, dtype=np.int64)
     return np.random.default_rng(seed).permutation(count).astype(np.int64)
 
 
 def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
-    """Read, resize, encode and serialise one image; BrokenImage where it can't be read."""
+    """Read, resize, encode and serialise one image. Returns BrokenImage if it cannot be read."""
     read = read_grey if task.form.grey else read_image
     try:
         pixels = task.grey if task.grey is not None else read(task.path)
@@ -164,11 +164,11 @@ def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
 
 
 def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) -> bytes:
-    """The file of an image. One that is of that kind and keeps its pixels is taken as it is, as Caffe does."""
+    """Encode an image. A file that already has the format, and is not resized, is stored unchanged, as Caffe does."""
     encode = task.form.encode
     if not resized and task.grey is None:
         header = read_header(task.path)
-        # A reader of the record knows no EXIF, so a turned image is stored as it is seen.
+        # Readers of the record ignore EXIF, so a rotated image is stored in its displayed orientation.
         if header.format == _FORMAT[encode] and header.orientation == 1 and header.is_grey >= task.form.grey:
             return task.path.read_bytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, task.form.quality] if encode is Encode.jpg else []
@@ -177,31 +177,31 @@ def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) ->
 
 
 def shard_paths(path: Path, shards: int) -> list[Path]:
-    """The LMDB folders of a database that is to be written: itself, or folders in it."""
+    """The LMDB folders of a new database: `path` itself, or one subfolder for each shard."""
     return [path] if shards == 1 else [path / SHARD.format(number) for number in range(shards)]
 
 
 def stored_paths(path: Path) -> list[Path]:
-    """The LMDB folders of a database on disk, in order. Raises DatabaseError where there are none."""
+    """The LMDB folders of an existing database, in order. Raises DatabaseError if there are none."""
     if (path / "data.mdb").is_file():
         return [path]
     shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
     if not shards:
-        raise DatabaseError(f"{path}: expected an LMDB folder with data.mdb, or its shards, found none; run make-db")
+        raise DatabaseError(f"{path}: expected an LMDB folder with data.mdb, or its shards, got none; run make-db")
     return shards
 
 
 class ImagesReader:
-    """Images of a database by place 0..N-1, in key order, shard after shard; Caffe's own databases as well.
+    """Reads images of a database by index 0..N-1, in key order, shard after shard. Also reads databases made by Caffe.
 
-    labels: (N,) int64. Opening finds the labels and passes over the pixels; a checksum is verified when its record is
-    read. Raises CorruptDatumError naming the record, DatabaseError where there is no database.
+    labels: (N,) int64. Opening reads the labels and skips the pixels. A checksum is verified when its record is read.
+    Raises CorruptDatumError, which names the record, and DatabaseError if there is no database.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         shards = stored_paths(path)
-        for shard in shards:  # it may come from anywhere, and LMDB believes its file
+        for shard in shards:  # the file may come from anywhere, and LMDB does not check its file
             check_pages(shard)
         self._stores = [LmdbReader(shard) for shard in shards]
         self._keys: list[tuple[int, bytes]] = []
@@ -212,7 +212,7 @@ class ImagesReader:
                     labels.append(stored_label(record, self._where(number, key)))
                     self._keys.append((number, key))
         except (CorruptDatumError, DatabaseError):
-            self.close()  # Nobody gets this reader to close it, and an open database can't be made again.
+            self.close()  # The caller gets no reader to close, and an open database cannot be rebuilt.
             raise
         self.labels: Int64Array = np.array(labels, dtype=np.int64)
         runs = describe_runs(self.labels)
@@ -227,20 +227,20 @@ class ImagesReader:
         return self._keys[place][1]
 
     def datum(self, place: int) -> Datum:
-        """The message of a record, its checksum verified. Raises CorruptDatumError."""
+        """The Datum of a record. Verifies its checksum. Raises CorruptDatumError."""
         number, key = self._keys[place]
         return parse_datum(self._stores[number].get(key), self.where(place))
 
     def image(self, place: int) -> Image:
-        """(H, W, 3) uint8 RGB; a grey one is repeated. Raises CorruptDatumError."""
+        """(H, W, 3) uint8 RGB; a grey image is repeated to three channels. Raises CorruptDatumError."""
         return unpack_image(self.datum(place), self.where(place))
 
     def planes(self, place: int) -> npt.NDArray[np.uint8]:
-        """(C, H, W) uint8 as Caffe has it: BGR, or one plane of grey. Raises CorruptDatumError."""
+        """(C, H, W) uint8 in Caffe's layout: BGR, or one grey channel. Raises CorruptDatumError."""
         return unpack_planes(self.datum(place), self.where(place))
 
     def where(self, place: int) -> str:
-        """The database and the record, for messages."""
+        """The database and the record's key, for messages."""
         return self._where(*self._keys[place])
 
     def close(self) -> None:
@@ -261,11 +261,11 @@ class ImagesReader:
 
 
 def stored_label(record: memoryview, where: str) -> int:
-    """The label in a record, found without reading its pixels: 0 where it has none, as Caffe takes it.
+    """The label in a record, without reading its pixels. A record without a label has label 0, as in Caffe.
 
-    Raises CorruptDatumError, which begins with `where`, for bytes that are no Datum and for a negative label.
+    Raises CorruptDatumError, which begins with `where`, for bytes that are not a Datum and for a negative label.
     """
-    if len(record) <= SMALL:  # quicker whole than field by field
+    if len(record) <= SMALL:  # parsing it whole is faster than field by field
         label = parse_datum(bytes(record), where).label
         if label < 0:
             raise CorruptDatumError(f"{where}: expected a label of 0 or more, got {label}")
@@ -274,7 +274,7 @@ def stored_label(record: memoryview, where: str) -> int:
     try:
         for field in read_fields(record, where):
             if field.number == Datum.LABEL_FIELD_NUMBER and field.wire_type == VARINT:
-                label = read_varint(field.value, 0, where)[0]  # of several the last counts, as protobuf has it
+                label = read_varint(field.value, 0, where)[0]  # the last one counts, as in protobuf
     except ValueError as error:
         raise CorruptDatumError(
             f"{where}: expected a Datum, got {len(record)} other bytes; make the database again"
@@ -286,10 +286,10 @@ def stored_label(record: memoryview, where: str) -> int:
 
 
 def describe_runs(labels: Int64Array | Sequence[int]) -> str:
-    """A sentence on labels that stand in runs, as in a database that was not shuffled; "" where they don't.
+    """A warning about runs of equal labels, as in a database that was not shuffled; "" if there are none.
 
-    labels: (N,). They do where neighbours differ less than half as often as in a random order, which is
-    N - 1 times 1 minus the sum of the squared shares. No labels, few, or one class: "".
+    labels: (N,). There are runs if neighbours differ less than half as often as expected in a random order, which is
+    (N - 1) x (1 - sum of squared class shares). Fewer than RUNS_FROM labels, or one class, give "".
     """
     values = np.asarray(labels, dtype=np.int64)
     if len(values) < RUNS_FROM:
@@ -303,6 +303,6 @@ def describe_runs(labels: Int64Array | Sequence[int]) -> str:
     longest = int(lengths.argmax())
     label = values[int(np.concatenate([[-1], changes])[longest]) + 1]
     return (
-        f"its labels stand in runs, the longest {lengths[longest]} records of label {label}: it was not shuffled. "
-        "Training here draws an order of its own, Caffe's reads as it stands; make-db shuffle=true mends it"
+        f"the labels come in runs, the longest has {lengths[longest]} records of label {label}: it was not shuffled. "
+        "detpipe shuffles in training, but Caffe does not; make it again with make-db shuffle=true"
     )

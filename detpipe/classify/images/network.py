@@ -1,4 +1,4 @@
-"""A classifier of whole images: a backbone and a softmax head. It is not part of a detector.
+"""An image classifier: a backbone and a softmax head. It is not part of a detector.
 
 N: images, H, W: the input's size, K: classes, D: feature width.
 """
@@ -22,23 +22,23 @@ from detpipe.heads.softmax import SoftmaxHead
 class ImageClassifier(nn.Module):
     """(N, H, W, 3) uint8 RGB -> logits (N, K), column k for label k.
 
-    head: from features (N, D) to logits: a new one, or the one that the backbone's weights brought.
+    head: maps features (N, D) to logits. It is new, or part of the backbone's pretrained weights.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module, *, dropout: float) -> None:
         super().__init__()
         self.backbone = backbone
-        self.backbone.classifier = None  # it is the head, or no gradient would reach it
+        self.backbone.classifier = None  # used as `head`, or unused; then it would get no gradient
         self.dropout = nn.Dropout(dropout)
         self.head = head
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(height, width) of the images that it takes."""
+        """(height, width) of the input images."""
         return self.backbone.spec.size
 
     def n_outputs(self) -> int:
-        """K, whatever the head is made of: the width of the logits of no images."""
+        """K. It is read from the logits of an empty batch, so that any kind of head works."""
         with torch.inference_mode():
             return int(self(torch.zeros(0, *self.input_size, 3, dtype=torch.uint8)).shape[1])
 
@@ -50,7 +50,7 @@ class ImageClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageClassifierSpec(ClassifierSpec):
-    """The description of a classifier of whole images. view: crop and augmentation of the images that it is shown."""
+    """The description of an image classifier. view: crop and augmentation of its input images."""
 
     KIND: ClassVar[str] = "images"
 
@@ -60,9 +60,9 @@ class ImageClassifierSpec(ClassifierSpec):
 def build_image_classifier(
     spec: ImageClassifierSpec, *, seed: int, pretrained: bool, dropout: float = 0.0
 ) -> ImageClassifier:
-    """The network of a description, with a new head drawn from `seed`.
+    """Build the network of a description, with a new head initialised from `seed`.
 
-    pretrained: the backbone gets its own weights; else they are loaded later.
+    pretrained: load the backbone's pretrained weights; else they are loaded later.
     """
     backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +72,7 @@ def build_image_classifier(
 
 
 def shipped_classifier(config: BackboneConfig) -> ImageClassifier:
-    """The network as its weights come, with their own 1000 classes. Raises ValueError where they brought none."""
+    """The pretrained network with its own 1000 classes. Raises ValueError if the weights have no classifier."""
     backbone = create_backbone(config)
     if backbone.classifier is None:
         raise ValueError(

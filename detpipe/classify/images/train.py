@@ -1,6 +1,6 @@
-"""Training a plain image classifier on a database of labelled images.
+"""Training of an image classifier on a database of labelled images.
 
-N: images of a batch. H, W: the network's input.
+N: images in a batch. H, W: the network's input.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from detpipe.storage.datum import CorruptDatumError
 from detpipe.structures import Image, Int64Array
 
 TEST_BATCH = 50
-"""Images of a batch where nothing is learnt: Caffe's usual test batch."""
+"""Batch size of inference: Caffe's usual test batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageBatch:
-    """images: (N, H, W, 3) uint8 RGB. labels: (N,) int64. mixing: of images and labels, where they are to be mixed."""
+    """images: (N, H, W, 3) uint8 RGB. labels: (N,) int64. mixing: mixup of the batch, or None."""
 
     images: npt.NDArray[np.uint8]
     labels: Int64Array
@@ -51,9 +51,9 @@ def train_images(
     head: TrainedHeadConfig,
     context: RunContext,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `context.folder`.
 
-    Of several processes (session.ranks) each reads its own part of every batch.
+    With several processes (`context.ranks`), each reads its own part of every batch.
 
     Raises ValueError for an empty database, Interrupted after a signal.
     """
@@ -63,7 +63,7 @@ def train_images(
 
     def make_batch(number: int) -> ImageBatch:
         generator = np.random.default_rng((context.seed, number))
-        # Drawn for the whole batch, so that an image looks the same whichever rank reads it.
+        # Drawn for the whole batch, so that augmentation does not depend on the rank that reads the image.
         draws = draw_views(generator, batch_size)[part]
         batch = read_batch(train, order(number)[part], network.backbone.spec, view, draws, flip=head.flip)
         return replace(batch, mixing=draw_mixing(generator, batch_size, view.mixup, part))
@@ -95,52 +95,52 @@ def train_images(
 
 def read_batch(
     reader: ImagesReader,
-    places: Int64Array | Sequence[int],
+    indices: Int64Array | Sequence[int],
     spec: InputSpec,
     view: ViewConfig,
     draws: Sequence[Draws] | None,
     *,
     flip: bool = False,
 ) -> ImageBatch:
-    """The images at these places at the size of the network's input, not normalised: (N, H, W, 3) uint8 RGB.
+    """The images at these indices at the network's input size, not normalised: (N, H, W, 3) uint8 RGB.
 
-    spec: its size, and the interpolation where a cut is resized. No places give (0, H, W, 3).
-    draws: for each image what is random in its view, and with `flip` whether it is mirrored; None sees the middle as
-    it is stored. Raises ValueError naming the record that is smaller than its crop.
+    spec: the input size, and the interpolation of resized crops. No indices give (0, H, W, 3).
+    draws: the random numbers of each image's view, and with `flip` of its mirroring; None takes the centre crop without
+    augmentation. Raises ValueError, which names the record, for an image smaller than its crop.
     """
-    images = np.empty((len(places), *spec.size, 3), dtype=np.uint8)
-    for row, place in enumerate(places):
-        of_one = draws[row] if draws is not None else None
+    images = np.empty((len(indices), *spec.size, 3), dtype=np.uint8)
+    for row, index in enumerate(indices):
+        draw = draws[row] if draws is not None else None
         try:
-            seen = view_datum(reader.datum(place), reader.where(place), spec.size, view, of_one, spec.interpolation)
+            pixels = view_datum(reader.datum(index), reader.where(index), spec.size, view, draw, spec.interpolation)
         except CorruptDatumError:
             raise
         except ValueError as error:
-            raise ValueError(f"{reader.where(place)}: {error}") from error
-        images[row] = augmented(seen, view, of_one, flip=flip) if of_one is not None else seen
-    return ImageBatch(images, reader.labels[np.asarray(places, dtype=np.int64)])
+            raise ValueError(f"{reader.where(index)}: {error}") from error
+        images[row] = augmented(pixels, view, draw, flip=flip) if draw is not None else pixels
+    return ImageBatch(images, reader.labels[np.asarray(indices, dtype=np.int64)])
 
 
-def augmented(seen: Image, view: ViewConfig, draws: Draws, *, flip: bool) -> npt.NDArray[np.uint8]:
-    """The input (H, W, 3) in other colours where the view says so, and with `flip` half of the time mirrored."""
+def augmented(pixels: Image, view: ViewConfig, draws: Draws, *, flip: bool) -> npt.NDArray[np.uint8]:
+    """Apply colour jitter if view.colour is set; with `flip`, mirror with probability 0.5. (H, W, 3) -> (H, W, 3)."""
     if view.colour:
         factors = (draws.brightness, draws.contrast, draws.saturation)
-        seen = jitter_colour(seen, *(jitter_factor(drawn, view.colour) for drawn in factors))
-    return cv2.flip(seen, 1) if flip and draws.mirror < 0.5 else seen  # type: ignore[return-value]
+        pixels = jitter_colour(pixels, *(jitter_factor(drawn, view.colour) for drawn in factors))
+    return cv2.flip(pixels, 1) if flip and draws.mirror < 0.5 else pixels  # type: ignore[return-value]
 
 
 def all_logits(
     network: ImageClassifier, reader: ImagesReader, view: ViewConfig, device: torch.device, bf16: bool
 ) -> npt.NDArray[np.float32]:
-    """The logits (N, K) of all images of a database, the middle of each seen; the network in evaluation mode.
+    """The logits (N, K) of the centre crops of all images of a database. An empty database gives (0, 0).
 
-    An empty database gives (0, 0).
+    The network must be in evaluation mode.
     """
     found = []
     with torch.inference_mode(), autocast(device, bf16):
         for begin in range(0, len(reader), TEST_BATCH):
-            places = range(begin, min(begin + TEST_BATCH, len(reader)))
-            batch = read_batch(reader, places, network.backbone.spec, view, None)
+            indices = range(begin, min(begin + TEST_BATCH, len(reader)))
+            batch = read_batch(reader, indices, network.backbone.spec, view, None)
             found.append(network(torch.from_numpy(batch.images).to(device)).float().cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, 0), dtype=np.float32)
 
@@ -148,7 +148,7 @@ def all_logits(
 def validation(
     network: ImageClassifier, val: ImagesReader, view: ViewConfig, device: torch.device, bf16: bool
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss and val_accuracy of `network` over the whole database, as Caffe's test does."""
+    """A function that returns val_loss and val_accuracy of `network` on the whole database, as in Caffe's test."""
 
     def validate() -> dict[str, float]:
         logits = torch.from_numpy(all_logits(network, val, view, device, bf16))

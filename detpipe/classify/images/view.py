@@ -1,6 +1,6 @@
-"""What of a stored image a network sees: a rectangle cut out of it, as Caffe's crop_size and mirror do, or Inception's.
+"""Crop and augmentation of stored images (Caffe's crop_size and mirror, Inception crops).
 
-Everything random of a view is in its Draws, so that it doesn't matter which process or thread makes it.
+All random numbers of a view are in its Draws, so the result does not depend on the process or thread that makes it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
 
 SHAPES = (3 / 4, 4 / 3)
-"""Width over height of a cut with random_area: Szegedy et al., "Going deeper with convolutions", section 6."""
+"""Range of width / height of crops with random_area: Szegedy et al., "Going deeper with convolutions", section 6."""
 REDUCTIONS = (8, 4, 2)
-"""By how much libjpeg can shrink while it decodes, at a part of the cost."""
+"""Factors by which libjpeg can shrink an image during decoding, which is faster."""
 
 
 class Draws(NamedTuple):
-    """What is random in one view: numbers from 0 up to 1."""
+    """The random numbers of one view, each in [0, 1)."""
 
     top: float
     left: float
@@ -37,12 +37,12 @@ class Draws(NamedTuple):
 
 
 def draw_views(generator: np.random.Generator, count: int) -> list[Draws]:
-    """The random numbers of `count` views; drawn in one go, which is many times faster."""
+    """The random numbers of `count` views, drawn in one call, which is many times faster."""
     return [Draws(*row) for row in generator.random((count, len(Draws._fields))).tolist()]
 
 
 class Cut(NamedTuple):
-    """A rectangle of whole pixels in an image."""
+    """A crop: a rectangle in an image, in whole pixels."""
 
     top: int
     left: int
@@ -50,9 +50,9 @@ class Cut(NamedTuple):
     width: int
 
     def reduced(self, reduction: int, image_size: tuple[int, int]) -> Cut:
-        """The same part of the image that was shrunk by a whole number: at least a pixel, nothing outside.
+        """The same crop in an image shrunk by the factor `reduction`: at least one pixel, within the image.
 
-        image_size: (height, width) of the shrunk image, which were rounded up.
+        image_size: (height, width) of the shrunk image, rounded up.
         """
         if reduction == 1:
             return self
@@ -70,14 +70,14 @@ def view_datum(
     draws: Draws | None,
     interpolation: Interpolation,
 ) -> npt.NDArray[np.uint8]:
-    """What the network sees of a record: (*size, 3) uint8 RGB. A large JPEG is decoded at a half, quarter or eighth.
+    """The network's input from a record: (*size, 3) uint8 RGB. Large JPEGs are decoded at 1/2, 1/4 or 1/8 size.
 
-    size: (height, width) of the input. draws: of a training; None for a test, which sees the middle. interpolation: the
-    network's own (InputSpec), used where the cut is resized.
-    Raises CorruptDatumError, and ValueError for an image smaller than its cut.
+    size: (height, width) of the input. draws: random numbers for training; None for testing, which uses the centre
+    crop. interpolation: the network's own (InputSpec), used if the crop is resized.
+    Raises CorruptDatumError, and ValueError for an image smaller than its crop.
     """
     image_size = stored_size(datum)
-    if image_size is None:  # Caffe's encoded records don't say
+    if image_size is None:  # Caffe's encoded records do not store it
         image = unpack_image(datum, where)
         return take_cut(image, place_cut(image.shape[:2], size, view, draws), size, interpolation)
     cut = place_cut(image_size, size, view, draws)
@@ -87,9 +87,9 @@ def view_datum(
 
 
 def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConfig, draws: Draws | None) -> Cut:
-    """The rectangle of an image that becomes the input; the middle one without draws, an odd pixel right and below.
+    """The crop of an image. Without draws it is the centre crop; an odd pixel remains at the right and bottom.
 
-    image_size, size: (height, width). Raises ValueError for an image smaller than its cut.
+    image_size, size: (height, width). Raises ValueError for an image smaller than its crop.
     """
     if draws is not None and view.random_area is not None:
         height, width = _random_size(image_size, view.random_area, draws)
@@ -98,7 +98,7 @@ def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConf
     room = (image_size[0] - height, image_size[1] - width)
     if min(room) < 0:
         raise ValueError(
-            f"expected images of at least {height} x {width} pixels to cut the input out, got {image_size[0]} x "
+            f"expected images of at least {height} x {width} pixels to crop the input, got {image_size[0]} x "
             f"{image_size[1]}; make the database larger, give backbone.input_size, or view.share=1 to enlarge"
         )
     if draws is None or not view.random_crop:
@@ -107,13 +107,13 @@ def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConf
 
 
 def reduction_of(cut: Cut, size: tuple[int, int]) -> int:
-    """The largest of 8, 4, 2 by which the cut can shrink and still be no smaller than `size`; 1 where none is."""
+    """The largest factor of 8, 4 and 2 that leaves the crop at least as large as `size`; 1 if there is none."""
     fits = (r for r in REDUCTIONS if cut.height >= r * size[0] and cut.width >= r * size[1])
     return next(fits, 1)
 
 
 def take_cut(image: Image, cut: Cut, size: tuple[int, int], interpolation: Interpolation) -> npt.NDArray[np.uint8]:
-    """The cut of an image (H, W, 3), resized to `size` with antialiasing; a cut of that size is not copied."""
+    """Crop an image (H, W, 3) and resize to `size` with antialiasing. A crop of that size is not copied."""
     part = image[cut.top : cut.top + cut.height, cut.left : cut.left + cut.width]
     if part.shape[:2] == size:
         return part
@@ -121,7 +121,7 @@ def take_cut(image: Image, cut: Cut, size: tuple[int, int], interpolation: Inter
 
 
 def _cut_size(image_size: tuple[int, int], size: tuple[int, int], share: float | None) -> tuple[int, int]:
-    """(height, width) of the cut: of the input's shape, as large as fits, times the share."""
+    """(height, width) of the crop: the largest with the input's aspect ratio, times `share`; None gives `size`."""
     if share is None:
         return size
     scale = min(image_size[0] / size[0], image_size[1] / size[1]) * share
@@ -129,9 +129,10 @@ def _cut_size(image_size: tuple[int, int], size: tuple[int, int], share: float |
 
 
 def _random_size(image_size: tuple[int, int], least: float, draws: Draws) -> tuple[int, int]:
-    """(height, width) of a share of the area from `least` to 1, its shape drawn by the logarithm, within the image.
+    """(height, width) of a random crop: relative area uniform in [least, 1], aspect ratio log-uniform.
 
-    What doesn't fit is cut at the border, where torchvision draws again: one draw a view keeps the order simple.
+    A crop that exceeds the image is clipped. torchvision draws again instead; here each view uses a fixed number of
+    random numbers.
     """
     height, width = image_size
     area = height * width * (least + (1 - least) * draws.area)

@@ -14,7 +14,7 @@ from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 
 @dataclass(frozen=True, kw_only=True)
 class MultiBoxFastRcnnSpec(RegionSpec):
-    """The description of such a network. head: its settings in training. shapes: the shapes of the priors, by map."""
+    """The description of such a network. head: its training settings. shapes: shapes of the priors of each map."""
 
     KIND: ClassVar[str] = "multibox_fast_rcnn"
     PROPOSES: ClassVar[bool] = True
@@ -24,7 +24,10 @@ class MultiBoxFastRcnnSpec(RegionSpec):
 
 
 def build_multibox_fast_rcnn(spec: MultiBoxFastRcnnSpec, *, seed: int, pretrained: bool) -> MultiBoxFastRcnn:
-    """The network of a description. pretrained: the backbone gets its own weights; else they are loaded later."""
+    """Build the network of a description.
+
+    pretrained: load the backbone's pretrained weights; else they are loaded later.
+    """
     backbone = create_from_seed(spec.backbone, seed, pretrained=pretrained)
     with seeded(seed):
         return MultiBoxFastRcnn(backbone, len(spec.classes), spec.head, as_shapes(spec.shapes), seed=seed)

@@ -1,5 +1,6 @@
-"""Training of MultiBox and Fast R-CNN together, from images and their objects: the network learns to propose while its
-own proposals teach it to classify (approximate joint training, Ren et al. 2015, "Faster R-CNN", section 3.2).
+"""Joint training of MultiBox and Fast R-CNN from annotated images: the network learns to propose, and its current
+proposals are the training regions of the classifier (approximate joint training, Ren et al. 2015, "Faster R-CNN",
+section 3.2).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from detpipe.network.scaled_image import mean_colour
 from detpipe.network.train_network import RunContext, train_network
 
 VALIDATION_IMAGES = 32
-"""Validation looks at no more than this many images, evenly spread, so that it stays a small part of the training."""
+"""Validation uses at most this many images, evenly spaced, to keep its share of the training time small."""
 
 
 def train_multibox_fast_rcnn(
@@ -40,16 +41,16 @@ def train_multibox_fast_rcnn(
     sampling: SamplingConfig,
     context: RunContext,
 ) -> dict[str, float]:
-    """Train `network` in place; returns the solver's summary. Logs and snapshots go to the session's folder.
+    """Train `network` in place; returns the solver's summary. Logs and snapshots go to `context.folder`.
 
-    Of several processes (session.ranks) each takes its own images of every batch. It learns from logits that were not
-    calibrated, also where it starts from a MultiBox that was.
+    With several processes (`context.ranks`), each takes its own images of every batch. Training uses uncalibrated
+    logits, even if it starts from a calibrated MultiBox.
 
     Raises ValueError for no images, Interrupted after a signal.
     """
     context = uncalibrated_start(network, network.predictor.calibration, len(train), context)
     solver, seed, device, bf16 = context.solver, context.seed, context.device, context.bf16
-    each = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
+    per_image = replace(sampling, regions_per_image=max(solver.batch_size // head.images_per_batch, 1))
     make_batch = AnnotatedBatches(
         train,
         views(head),
@@ -64,13 +65,13 @@ def train_multibox_fast_rcnn(
         with autocast(device, bf16):
             maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
-            regions = sampled(network, output, batch, each, head.proposals, region_generators(seed, batch))
+            regions = sampled(network, output, batch, per_image, head.proposals, region_generators(seed, batch))
             logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
         targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
-        where = multibox_loss(output, targets, head.multibox)
-        what = region_losses(network.box_regressor, logits, deltas, regions, head, device)
-        named = {name: where[name] for name in ("confidence_loss", "location_loss")}
-        return {**what, **named, "loss": what["loss"] + head.multibox_weight * where["loss"]}
+        multibox_losses = multibox_loss(output, targets, head.multibox)
+        losses = region_losses(network.box_regressor, logits, deltas, regions, head, device)
+        named = {name: multibox_losses[name] for name in ("confidence_loss", "location_loss")}
+        return {**losses, **named, "loss": losses["loss"] + head.multibox_weight * multibox_losses["loss"]}
 
     images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
     return train_network(
@@ -86,7 +87,7 @@ def train_multibox_fast_rcnn(
 
 
 def views(head: MultiBoxFastRcnnConfig) -> BoxViews:
-    """How training images are shown."""
+    """The settings of scaling, cropping, mirroring and colour changes of training images."""
     return BoxViews(
         scales=tuple(head.scales),
         max_side=head.max_side,
@@ -98,16 +99,16 @@ def views(head: MultiBoxFastRcnnConfig) -> BoxViews:
 
 
 def multiple(network: MultiBoxFastRcnn) -> int:
-    """Sides of the input are padded to multiples of the coarsest map's stride, so that its cells are even parts."""
+    """The input is padded to multiples of the coarsest map's stride, so that the map's cells divide it evenly."""
     return 2 * network.strides[-1]
 
 
 REGION_STREAM = 1
-"""The stream of an image's random numbers that chooses its regions; stream 0 has chosen how it is shown."""
+"""The random number stream that samples an image's regions; stream 0 draws its augmentation."""
 
 
 def region_generators(seed: int, batch: AnnotatedBatch) -> list[np.random.Generator]:
-    """The generator that draws the regions of each image: it depends on (seed, batch, position), not on the rank."""
+    """The generator that samples the regions of each image. It depends on (seed, batch, position), not on the rank."""
     return [image_generator(seed, batch.number, position, stream=REGION_STREAM) for position in batch.positions]
 
 
@@ -119,14 +120,14 @@ def sampled(
     proposals: int,
     generators: Sequence[np.random.Generator],
 ) -> RegionBatch:
-    """Regions of each image of the batch, from the boxes that the network proposes as it is now.
+    """Sample regions of each image in the batch from the current proposals of the network.
 
     generators: one for each image.
     """
     chosen = []
     images = zip(batch.sizes, batch.truths, generators, strict=True)
-    for place, (image_size, truth, generator) in enumerate(images):
-        boxes, _ = network.propose(output, place, image_size, proposals)
+    for index, (image_size, truth, generator) in enumerate(images):
+        boxes, _ = network.propose(output, index, image_size, proposals)
         chosen.append(sample_regions(boxes.cpu().numpy(), truth, image_size, sampling, generator))
     rows = np.repeat(np.arange(len(chosen), dtype=np.float32), [len(one) for one in chosen])
     return RegionBatch(
@@ -147,23 +148,25 @@ def validation(
     images: int,
     seed: int,
 ) -> Callable[[], dict[str, float]]:
-    """A function that gives val_loss, val_accuracy and val_fg_accuracy of the regions that the network proposes.
+    """A function that returns val_loss, val_accuracy and val_fg_accuracy on the regions that the network proposes.
 
-    It looks at no more than `images` images, evenly spread, whole, at the largest scale.
+    It uses at most `images` images, evenly spaced, without cropping, at the largest scale.
     """
-    places = evenly_spread(len(val), images)
-    every = replace(sampling, jittered=0)
+    indices = evenly_spread(len(val), images)
+    without_jitter = replace(sampling, jittered=0)
 
     def validate() -> dict[str, float]:
         logits, labels = [], []
-        for place in map(int, places):
-            pixels, truth = views(head).plain(read_image(val[place].path), val[place].truth)
+        for index in map(int, indices):
+            pixels, truth = views(head).plain(read_image(val[index].path), val[index].truth)
             pixel_batch, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
-            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[place].weights_of(truth),), place, (0,))
+            batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[index].weights_of(truth),), index, (0,))
             with torch.inference_mode(), autocast(device, bf16):
                 maps = network.feature_maps(torch.from_numpy(pixel_batch).to(device))
                 output = network.predict(maps, (pixel_batch.shape[1], pixel_batch.shape[2]))
-                regions = sampled(network, output, batch, every, head.proposals, region_generators(seed, batch))
+                regions = sampled(
+                    network, output, batch, without_jitter, head.proposals, region_generators(seed, batch)
+                )
                 found, _ = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
             logits.append(found.float().cpu())
             labels.append(torch.from_numpy(regions.labels))

@@ -157,13 +157,13 @@ def graph_with(network: nn.Module) -> NetworkGraph:
 
 @pytest.mark.parametrize("network", [Twice(), Nothing()], ids=["other", "none"])
 def test_a_graph_of_other_numbers_is_refused_and_not_left(network: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"its results differ by .*, more than 0\.001"):
+    with pytest.raises(ExportError, match=r"differ by .*0\.001"):
         write_torch(graph_with(network), tmp_path / "one.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_without_a_graph_of_any_length_is_refused() -> None:
-    with pytest.raises(ExportError, match="no graph with sides of any length"):
+    with pytest.raises(ExportError, match="cannot be exported with dynamic sizes"):
         exported(graph_with(AsksForACount()))
 
 

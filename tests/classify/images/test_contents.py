@@ -75,7 +75,7 @@ def test_records_that_cannot_be_read_are_named_and_passed_over(tmp_path: Path) -
 def test_an_empty_database_and_none(tmp_path: Path) -> None:
     found = read_contents(write(tmp_path / "db", []))
     assert (len(found.records), found.label_counts(), found.repeats(), found.mean) == (0, {}, [], None)
-    with pytest.raises(DatabaseError, match="found none"):
+    with pytest.raises(DatabaseError, match="run make-db"):
         read_contents(tmp_path)
 
 

@@ -167,8 +167,8 @@ def test_the_order_is_a_permutation_drawn_from_the_seed() -> None:
 @pytest.mark.parametrize(
     ("labels", "wanted"),
     [
-        ([0] * 6 + [1] * 6, "the longest 6 records of label 0"),
-        ([2] * 3 + [1] * 9 + [5] * 4, "the longest 9 records of label 1"),
+        ([0] * 6 + [1] * 6, "6 records of label 0"),
+        ([2] * 3 + [1] * 9 + [5] * 4, "9 records of label 1"),
         ([0, 1] * 6, ""),
         ([3] * 20, ""),
         ([0, 0, 1, 1], ""),

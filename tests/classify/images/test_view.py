@@ -111,7 +111,7 @@ def test_a_record_that_is_not_of_its_size_is_an_error_reduced_or_not() -> None:
 
 
 def test_too_small_an_image_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"at least 6 x 3 pixels to cut the input out, got 5 x 8.*view\.share=1"):
+    with pytest.raises(ValueError, match=r"at least 6 x 3 pixels.*got 5 x 8.*view\.share=1"):
         cut_view(IMAGE, (6, 3), ViewConfig())
 
 
