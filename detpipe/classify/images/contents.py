@@ -181,7 +181,7 @@ def read_contents(path: Path) -> DatabaseContents:
     pixels: dict[int, PixelStatistics] = {}
     mean = MeanPicture()
     found = progress(_records(sound, faults), "inspect", total=sum(sound.values()), unit="record")
-    for place, (key, record) in enumerate(found):
+    for index, (key, record) in enumerate(found):
         digest.add(key, record)
         try:
             label, kind, data, planes = _read(record)
@@ -190,7 +190,7 @@ def read_contents(path: Path) -> DatabaseContents:
             continue
         content = hashlib.blake2b(data, digest_size=16).digest()
         channels, height, width = planes.shape
-        rows += _PACK.pack(place, label, height, width, channels, kind, content)
+        rows += _PACK.pack(index, label, height, width, channels, kind, content)
         pixels.setdefault(channels, PixelStatistics()).add(planes)
         mean.add(planes)
     return DatabaseContents(

@@ -222,26 +222,26 @@ class ImagesReader:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def key(self, place: int) -> bytes:
+    def key(self, index: int) -> bytes:
         """The key of a record."""
-        return self._keys[place][1]
+        return self._keys[index][1]
 
-    def datum(self, place: int) -> Datum:
+    def datum(self, index: int) -> Datum:
         """The Datum of a record. Verifies its checksum. Raises CorruptDatumError."""
-        number, key = self._keys[place]
-        return parse_datum(self._stores[number].get(key), self.where(place))
+        number, key = self._keys[index]
+        return parse_datum(self._stores[number].get(key), self.where(index))
 
-    def image(self, place: int) -> Image:
+    def image(self, index: int) -> Image:
         """(H, W, 3) uint8 RGB; a grey image is repeated to three channels. Raises CorruptDatumError."""
-        return unpack_image(self.datum(place), self.where(place))
+        return unpack_image(self.datum(index), self.where(index))
 
-    def planes(self, place: int) -> npt.NDArray[np.uint8]:
+    def planes(self, index: int) -> npt.NDArray[np.uint8]:
         """(C, H, W) uint8 in Caffe's layout: BGR, or one grey channel. Raises CorruptDatumError."""
-        return unpack_planes(self.datum(place), self.where(place))
+        return unpack_planes(self.datum(index), self.where(index))
 
-    def where(self, place: int) -> str:
+    def where(self, index: int) -> str:
         """The database and the record's key, for messages."""
-        return self._where(*self._keys[place])
+        return self._where(*self._keys[index])
 
     def close(self) -> None:
         """Close the database."""
