@@ -162,7 +162,7 @@ def units(*values: int) -> bytes:
         (sealed(x1s=units(65535, 65535, 65535)), "x1 <= x2"),
         (sealed(x1s=units(1, 1, 1), x2s=units(1, 1, 1)), "without area"),
         (sealed(y2s=units(7 << 11, 7 << 11, 11 << 11)), "outside"),
-        (sealed(scores=np.array([0.1, 0.2, 0.0], "<f4").tobytes()), "high to low"),
+        (sealed(scores=np.array([0.1, 0.2, 0.0], "<f4").tobytes()), "descending"),
         (sealed(scores=np.array([np.nan, 0.2, 0.0], "<f4").tobytes()), "NaN"),
     ],
 )

@@ -199,7 +199,13 @@ def best_boxes(
     nms_iou: IoU threshold of non-maximum suppression; 1 keeps all boxes.
     """
     order = logits.argsort(descending=True, stable=True)[: NMS_CANDIDATES * count]
-    boxes, scores = geometry.clip_tensors(boxes[order], image_size), logits[order].sigmoid()
+    scores = logits[order].sigmoid()
+    # Vectorised sigmoid can differ in the last bit between equal or neighbouring logits, so the scores decide.
+    order, scores = (
+        order[scores.argsort(descending=True, stable=True)],
+        scores.sort(descending=True, stable=True).values,
+    )
+    boxes = geometry.clip_tensors(boxes[order], image_size)
     solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(dim=1)
     boxes, scores = boxes[solid], scores[solid]
     if nms_iou < 1:
