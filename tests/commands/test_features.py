@@ -260,7 +260,7 @@ def test_a_killed_change_with_another_setting_begins_anew(voc_root: Path, change
         ("classes add", ["name=sqare"], "name: expected training images with objects of sqare"),
         ("classes remove", ["name=disc"], "one of several classes"),
         ("classes remove", [], "got None"),
-        ("classes add", ["enough=-1"], "enough: expected a number of regions from 0, got -1"),
+        ("classes add", ["enough=-1"], "enough: expected at least 0 regions, got -1"),
     ],
 )
 def test_classes_that_cannot_be_meant(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 from detpipe.classify.kinds import LearnsFrom, kind_of_head
 from detpipe.commands.stage_settings import TrainCls, TrainImages
+from detpipe.commands.table import refuse_torchrun
 from detpipe.commands.train_cls import crops, fast_rcnn, image_database, multibox_fast_rcnn, stored_head
+from detpipe.heads.table import head_word
 from detpipe.runs.training import TrainingJob, run_training
 
 PREPARE: Mapping[LearnsFrom, Callable[[TrainCls], TrainingJob]] = {
@@ -27,6 +29,8 @@ def run(config: TrainImages) -> None:
 
 def train_regions(config: TrainCls) -> None:
     """Train the classifier of regions given by `head`."""
+    if not config.head.TORCHRUN:
+        refuse_torchrun(f"detpipe train-cls: head={head_word(config.head)} trains on stored features")
     learns_from = kind_of_head(config.head).learns_from
     if learns_from is LearnsFrom.features:
         stored_head.run(config)
