@@ -107,7 +107,7 @@ def test_a_setting_with_the_options_that_have_it() -> None:
     page = shown("help", "head.pooling")
     assert "with: head=fast_rcnn, head=multibox_fast_rcnn\n" in page
     values = shown("help", "proposals.preset").splitlines()
-    assert "      turbo: Ours for speed. 12 hierarchies at 288 pixels." in values
+    assert "      turbo: Our parameters for speed. 12 hierarchies at 288 pixels." in values
     assert any("proposals=ss_quality (turbo_quality)" in line for line in values)
     assert "with: head=svm" in shown("help", "head.positive_iou")  # whose file imports torch
 

@@ -116,7 +116,7 @@ def test_an_interrupted_training_goes_on(finished_run: Path, voc_root: Path, tmp
     assert "Traceback" not in outcome.err
     again = detpipe(*arguments)
     assert again.status == 0, again.err
-    assert f"from {snapshots[-1]}" in again.err
+    assert f"resumed from iteration 2 of {snapshots[-1]}" in again.err
     assert_same_end(folder, finished_run)
 
 

@@ -48,7 +48,7 @@ def test_crops_are_what_the_settings_say(finished_run: Path) -> None:
 
 def test_metrics_have_the_contracts_keys(finished_run: Path) -> None:
     metrics = json.loads((finished_run / "metrics.json").read_text())
-    assert list(metrics) == ["voc07", "voc10", "coco", "seconds"]
+    assert list(metrics) == ["voc07", "voc10", "coco", "best_f1", "seconds"]
     for name in ("voc07", "voc10"):
         assert list(metrics[name]) == ["map", "per_class"]
         assert list(metrics[name]["per_class"]) == ["disc", "square"]

@@ -142,7 +142,7 @@ def test_another_setting_is_refused_by_name(
     ("file", "said"),
     [
         ("gone.safetensors", "no such file|does not exist"),
-        ("folder", "expected a weight file, got"),
+        ("folder", "expected a (weight file|file of weights), got"),
         ("text.safetensors", "text.safetensors: expected a safetensors file"),
         ("text.pt", "text.pt: "),
     ],
@@ -178,7 +178,7 @@ def test_what_it_starts_from_is_not_deleted(
     )
     assert bytes_of(folder) == before
     outcome = train(voc_root, net, folder, "solver.resume=gone.pt", "overwrite=true")
-    assert "solver.resume: expected auto, none or a snapshot, got gone.pt" in outcome.err
+    assert "solver.resume: expected auto, none or the path of a snapshot, got gone.pt" in outcome.err
     assert bytes_of(folder) == before
 
 
