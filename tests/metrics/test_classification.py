@@ -86,7 +86,7 @@ def test_no_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "wanted"),
+    ("logits", "labels", "expected"),
     [
         (np.zeros((2, 3)), [0, 1], "expected logits of shape"),
         (np.zeros((2, 2)), [0, 2], "expected labels in 0..1, got 0 to 2"),
