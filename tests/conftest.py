@@ -17,15 +17,42 @@ settings.register_profile("untimed", deadline=None, derandomize="CI" in os.envir
 settings.load_profile("untimed")
 
 
-WHOLE = ("commands", "runs", "test_cli", "test_conf", "test_docs", "test_help", "test_package", "test_tutorial")
-"""Folders and files whose tests run commands or train networks. `make test-quick` leaves them out."""
+LONG = (
+    "backbone/caffe/test_caffemodel.py",
+    "backbone/caffe/test_load.py",
+    "backbone/caffe/test_presets.py",
+    "backbone/test_efficientnet_lite0.py",
+    "backbone/test_torchvision_models.py",
+    "classify/export",
+    "classify/fast_rcnn/test_train.py",
+    "classify/multibox_fast_rcnn",
+    "commands",
+    "datasets/test_demo.py",
+    "heads/multibox",
+    "heads/stored/test_feature_heads.py",
+    "inspect",
+    "proposals/selective_search/test_near_duplicates.py",
+    "report",
+    "runs",
+    "solver/test_solver.py",
+    "test_cli.py",
+    "test_conf.py",
+    "test_docs.py",
+    "test_help.py",
+    "test_jit.py",
+    "test_package.py",
+    "test_parallel.py",
+    "test_tutorial.py",
+)
+"""Folders and files whose tests run commands, start processes, train networks or draw pages. `make test-quick` leaves
+them out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of WHOLE as `long`."""
+    """Mark the tests of LONG as `long`."""
+    long = {Path(__file__).parent / part for part in LONG}
     for item in items:
-        part = item.path.relative_to(Path(__file__).parent).parts[0].removesuffix(".py")
-        if part in WHOLE:
+        if not long.isdisjoint((item.path, *item.path.parents)):
             item.add_marker(pytest.mark.long)
 
 
