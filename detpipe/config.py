@@ -97,7 +97,7 @@ class TableSource(ConfigSource):
         return True
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The configuration of that name. Raises ConfigLoadError where there is none."""
+        """The configuration with this name. Raises ConfigLoadError if it does not exist."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         header: dict[str, str | None] = {"package": None}
         if group == "" and name in APPLICATIONS:
@@ -121,7 +121,7 @@ class TableSource(ConfigSource):
         return config_path.rstrip("/") in ("", "schema", *GROUPS)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether there is a configuration of that name."""
+        """Whether a configuration with this name exists."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
         return name in self._names(group)
 

@@ -241,7 +241,7 @@ def texts_in(tree: ast.Module, name: str) -> dict[str, str]:
 
 
 def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
-    """The class of that name in a parsed file; None where there is none."""
+    """The class with this name in a parsed file; None if the file has no such class."""
     return next((node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name), None)
 
 

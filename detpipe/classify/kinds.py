@@ -192,12 +192,12 @@ def kind_in(folder: Path) -> Kind:
 
 
 def load_spec(folder: Path) -> ClassifierSpec:
-    """The description of the classifier in a folder, of any kind. Raises ClassifierError if there is none."""
+    """The description of the classifier in a folder, of any kind. Raises ClassifierError without a classifier."""
     return read_spec(folder, kind_in(folder).spec)
 
 
 def load_region_spec(folder: Path) -> RegionSpec:
-    """The description of a region classifier. Raises ClassifierError for another kind, or if there is none."""
+    """The description of a region classifier. Raises ClassifierError for another kind and for no classifier."""
     spec = load_spec(folder)
     if not isinstance(spec, RegionSpec):
         raise ClassifierError(

@@ -59,7 +59,7 @@ class SolverConfig:
     weight_decay: float = 1e-4
     """Weight decay. Biases and norm layers have none, unless decay_mult sets a factor for them."""
     new_lr_mult: float = 10.0
-    """Learning rate of new layers, as a multiple of that of pretrained layers."""
+    """Learning rate of new layers, as a multiple of the rate of pretrained layers."""
     batch_size: int = 64
     """Number of examples in a batch."""
     iter_size: int = 1

@@ -182,7 +182,7 @@ def shard_paths(path: Path, shards: int) -> list[Path]:
 
 
 def stored_paths(path: Path) -> list[Path]:
-    """The LMDB folders of an existing database, in order. Raises DatabaseError if there are none."""
+    """The LMDB folders of an existing database, in order. Raises DatabaseError if the database does not exist."""
     if (path / "data.mdb").is_file():
         return [path]
     shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
@@ -286,7 +286,7 @@ def stored_label(record: memoryview, where: str) -> int:
 
 
 def describe_runs(labels: Int64Array | Sequence[int]) -> str:
-    """A warning about runs of equal labels, as in a database that was not shuffled; "" if there are none.
+    """A warning about runs of equal labels, as in a database that was not shuffled; "" without such runs.
 
     labels: (N,). There are runs if neighbours differ less than half as often as expected in a random order, which is
     (N - 1) x (1 - sum of squared class shares). Fewer than RUNS_FROM labels, or one class, give "".

@@ -107,7 +107,7 @@ def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConf
 
 
 def reduction_of(cut: Cut, size: tuple[int, int]) -> int:
-    """The largest factor of 8, 4 and 2 that leaves the crop at least as large as `size`; 1 if there is none."""
+    """The largest factor of 8, 4 and 2 that leaves the crop at least as large as `size`; 1 if no factor does."""
     fits = (r for r in REDUCTIONS if cut.height >= r * size[0] and cut.width >= r * size[1])
     return next(fits, 1)
 

@@ -83,7 +83,7 @@ class StoreChange:
 def trained(folder: RunFolder) -> Trained:
     """Load the run folder's classifier, or its backup after an interrupted change.
 
-    Raises ClassifierError if there is none, or if it does not use stored features.
+    Raises ClassifierError if the folder has no classifier, or if the classifier does not use stored features.
     """
     path = folder.classifier
     manifest = find_manifest(path)

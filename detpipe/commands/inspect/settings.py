@@ -91,7 +91,7 @@ class InspectWeights(Command):
     prototxt: str | None = None
     """The net of a .caffemodel, as a file or a preset; null: tensors are named by layer and number."""
     layer: str | None = None
-    """The tensor whose filters are drawn; null: that of the first layer, which sees the image."""
+    """The tensor whose filters are drawn; null: the weight of the first layer, which sees the image."""
     filters: int = 256
     """Number of filters to draw, at most."""
     bgr: bool | None = None

@@ -115,7 +115,7 @@ def is_bgr(path: Path) -> bool:
 def chosen_histograms(
     tensors: Mapping[str, Tensor], statistics: Mapping[str, TensorStatistics]
 ) -> dict[str, Histogram]:
-    """Return histograms of evenly spaced tensors with two or more axes, or of all tensors if there are none."""
+    """Return histograms of evenly spaced tensors with two or more axes, or of all tensors if none has two axes."""
     names = [name for name, tensor in tensors.items() if tensor.ndim > 1] or list(tensors)
     indices = np.unique(np.linspace(0, len(names) - 1, min(MAX_PANELS, len(names))).round().astype(int)).tolist()
     return {names[i]: histogram(tensors[names[i]], statistics[names[i]], BINS) for i in indices}
