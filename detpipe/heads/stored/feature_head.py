@@ -224,6 +224,24 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
         return ridge_regression(examples.features[rows], examples.deltas[rows], self.ridge)
 
 
+@dataclass(kw_only=True)
+class CompetingHeadConfig(StoredHeadConfig):
+    """Settings of a head whose classes compete: if a class is added or removed, all classes are trained again."""
+
+    TOGETHER: ClassVar[bool] = True
+
+    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> FeatureHead:
+        """Train all classes again, so that scores are calibrated with the new one."""
+        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
+
+    def remove_class(
+        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
+    ) -> FeatureHead:
+        """Train the remaining classes again."""
+        del label
+        return self.add_class(head, examples, seed=seed, bf16=bf16)
+
+
 def joined(head: Head, other: Head) -> Head:
     """A head with the classes of the first and then the second head, and the shared buffers of the first."""
     theirs = other.tensors()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig, any_overlap, standardised
+from detpipe.heads.stored.feature_head import CompetingHeadConfig, Examples, FeatureHead, any_overlap
 from detpipe.heads.stored.prototypes import directions
 
 
@@ -44,12 +44,11 @@ class NearestNeighboursHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class NearestNeighboursConfig(StoredHeadConfig):
+class NearestNeighboursConfig(CompetingHeadConfig):
     """k nearest neighbours. Training only stores regions and fits the box regression."""
 
     MODULE: ClassVar[type[FeatureHead]] = NearestNeighboursHead
 
-    TOGETHER: ClassVar[bool] = True
     k: int = 20
     """Number of nearest neighbours."""
     temperature: float = 0.05
@@ -89,14 +88,3 @@ class NearestNeighboursConfig(StoredHeadConfig):
             **shared,
             **self.box_tensors(examples, classes),
         )
-
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> NearestNeighboursHead:
-        """Store the regions of all classes of the examples."""
-        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
-
-    def remove_class(
-        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
-    ) -> FeatureHead:
-        """Store the regions of the remaining classes. Those of the removed class are dropped, or become background."""
-        del label
-        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detpipe.heads.softmax import softmax_loss
-from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig, any_overlap, standardised
+from detpipe.heads.stored.feature_head import CompetingHeadConfig, Examples, FeatureHead, any_overlap
 from detpipe.structures import Float32Array, Int64Array
 
 
@@ -33,13 +33,12 @@ class SoftmaxRegressionHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class SoftmaxRegressionConfig(StoredHeadConfig):
+class SoftmaxRegressionConfig(CompetingHeadConfig):
     """Softmax over background and classes. If a class is added, all are trained again, so scores stay calibrated."""
 
     MODULE: ClassVar[type[FeatureHead]] = SoftmaxRegressionHead
 
     NEEDS_EACH: ClassVar[bool] = False
-    TOGETHER: ClassVar[bool] = True
     l2: float = 0.01
     """L2 regularisation: l2 / 2 times the sum of squared weights is added to the mean loss."""
     iterations: int = 100
@@ -66,17 +65,6 @@ class SoftmaxRegressionConfig(StoredHeadConfig):
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         weight, bias = self._solve(examples.features[rows], examples.labels[rows], len(classes))
         return SoftmaxRegressionHead(weight=weight, bias=bias, **shared, **self.box_tensors(examples, classes))
-
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> SoftmaxRegressionHead:
-        """Train all classes again, so that scores are calibrated with the new one."""
-        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
-
-    def remove_class(
-        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
-    ) -> FeatureHead:
-        """Train the remaining classes again."""
-        del label
-        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
 
     def _solve(self, x: Float32Array, labels: Int64Array, classes: int) -> tuple[Tensor, Tensor]:
         """Weights (K + 1, D) and biases (K + 1,). The biases start from the logarithms of the class frequencies."""

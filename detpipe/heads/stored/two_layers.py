@@ -24,12 +24,11 @@ from detpipe.heads.bbox_regressor import TARGET_STD
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.softmax import softmax_loss
 from detpipe.heads.stored.feature_head import (
+    CompetingHeadConfig,
     Examples,
     FeatureHead,
-    StoredHeadConfig,
     any_overlap,
     standardisation,
-    standardised,
 )
 from detpipe.structures import Float32Array, Int64Array
 
@@ -78,14 +77,13 @@ class TwoLayersHead(FeatureHead):
 
 
 @dataclass(kw_only=True)
-class TwoLayersConfig(StoredHeadConfig):
+class TwoLayersConfig(CompetingHeadConfig):
     """Networks with one hidden layer, trained with AdamW. If a class is added, all are trained again."""
 
     MODULE: ClassVar[type[FeatureHead]] = TwoLayersHead
 
     JOINT: ClassVar[bool] = True
     NEEDS_EACH: ClassVar[bool] = False
-    TOGETHER: ClassVar[bool] = True
     USES_BF16: ClassVar[bool] = True
     box_regression: BoxRegression = BoxRegression.joint
     """Box regression: joint (by the hidden layer, class-agnostic), ridge (ridge regression per class) or none."""
@@ -150,17 +148,6 @@ class TwoLayersConfig(StoredHeadConfig):
             **shared,
             **self.box_tensors(examples, classes),
         )
-
-    def extend(self, head: FeatureHead, examples: Examples, *, seed: int, bf16: bool = False) -> TwoLayersHead:
-        """Train all classes again, so that scores are calibrated with the new one."""
-        return self.fit(examples, {"mean": head.mean, "scale": head.scale}, seed=seed, bf16=bf16)
-
-    def remove_class(
-        self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
-    ) -> FeatureHead:
-        """Train the remaining classes again."""
-        del label
-        return self.extend(head, standardised(examples, head.mean.numpy(), head.scale.numpy()), seed=seed, bf16=bf16)
 
     def _network(
         self, examples: Examples, overlaps: Float32Array, rows: Int64Array, seed: int, bf16: bool
