@@ -125,8 +125,11 @@ def chosen(family: str, summary: Collection[str], arguments: Sequence[str]) -> s
     name = arguments[0]
     if name not in summary:
         near = difflib.get_close_matches(name, summary, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        sys.exit(f"detpipe {family}".strip() + f": no command {name!r}{hint} There are: {', '.join(summary)}")
+        hint = f"; did you mean {near[0]}?" if near else "."
+        sys.exit(
+            f"detpipe {family}".strip()
+            + f": expected a command, got {name!r}{hint} The commands are {', '.join(summary)}"
+        )
     return name
 
 
@@ -240,7 +243,7 @@ def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
         sys.stderr.write(f"detpipe {command}: stopped: {stopped}\n")
         return STOPPED
     except KeyboardInterrupt:
-        sys.stderr.write(f"detpipe {command}: stopped at once; the same command goes on from what is on disk\n")
+        sys.stderr.write(f"detpipe {command}: stopped; give the same command again to continue from what is on disk\n")
         return STOPPED
     except (HydraException, OmegaConfBaseException, ValueError, OSError, RuntimeError, ImportError) as error:
         if isinstance(error, BrokenPipeError) and has_lost_reader():
@@ -274,26 +277,31 @@ def execute(command: CommandRow, config: DictConfig) -> None:
 
 
 def configuration_error(error: Exception, command: str) -> str:
-    """Hydra's message on one line; of a value that it can't read, how to quote it; of an experiment, whose it is."""
+    """An error of Hydra or OmegaConf in one line, with what to do about it."""
     from hydra.errors import OverrideParseException
-    from omegaconf.errors import MissingMandatoryValue
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
     if isinstance(error, MissingMandatoryValue) and error.full_key:
         return f"{error.full_key}: expected a value, got none; give {error.full_key}=..."
+    unknown = re.match(r"Could not override '(.+?)'", str(error))
+    if unknown and isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
+        from detpipe.help import unknown_setting
+
+        return unknown_setting(COMMANDS[command], unknown[1])
     parts = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
     lines = [line.strip().rstrip(".") for part in parts for line in part.splitlines()]
     text = ". ".join(line for line in lines if line and not line.startswith(("full_key", "object_type", "To append")))
     if isinstance(error, OverrideParseException) and "=" in error.override:
         key = error.override.partition("=")[0]
         text = (
-            f"{error.override}: expected key=value in Hydra's grammar, got another: {text}. Put a text with odd "
-            "signs in "
-            f"double quotes, and all in single quotes for the shell: '{key}=\"...\"', or '{key}=[\"...\"]' in a list"
+            f"{error.override}: expected SETTING=VALUE, got text that Hydra can't read: {text}. Put text with special "
+            "characters in double quotes, and the whole in single quotes for the shell: "
+            f"'{key}=\"...\"', or in a list '{key}=[\"...\"]'"
         )
     experiment = re.match(r"In 'experiment/(.+?)'", text)
     if experiment and command != "run":
         text = (
-            f"experiment={experiment[1]}: says all of one command, as a rule `detpipe run`, and sets what "
-            f"`detpipe {command}` hasn't: give it the settings themselves ({text})"
+            f"experiment={experiment[1]}: expected an experiment for `detpipe {command}`, got one for another command, "
+            f"probably `detpipe run`; give the settings one by one ({text})"
         )
     return f"{text}. See the settings with --cfg job"

@@ -191,7 +191,20 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
         for application, not_taken in NOT_TAKEN.items():
             if OmegaConf.get_type(config) is APPLICATIONS[application].load_settings():
                 config = _with_kept_detect_settings(config, application, overrides, not_taken)
+    _refuse_added(config)
     return OmegaConf.to_object(config)
+
+
+def _refuse_added(config: DictConfig, prefix: str = "") -> None:
+    """Raise ValueError for a name that no dataclass declares. Hydra adds one for `+NAME=VALUE`."""
+    kind = OmegaConf.get_type(config)
+    known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
+    for name in config:
+        if known is not None and name not in known:
+            raise ValueError(f"{prefix}{name}: expected a setting, got an unknown name; remove +{prefix}{name}=...")
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            _refuse_added(node, f"{prefix}{name}.")
 
 
 def _with_kept_detect_settings(

@@ -346,6 +346,19 @@ def setting_help(word: str) -> str:
     return "\n".join("\n".join(described(setting, commands)) + "\n" for setting, commands in found.items())
 
 
+def unknown_setting(row: CommandRow, word: str) -> str:
+    """The error for a word that is not a setting of a command, with the settings that have a similar name."""
+    known: set[str] = set()
+    for _ in all_settings(row, word, known):
+        pass
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    command = f"detpipe {row.name}"
+    return (
+        f"{word}: expected a setting of `{command}`, got an unknown name; {hint}`{command} --help` lists all settings"
+    )
+
+
 def is_named(name: str, word: str) -> bool:
     """Whether a word is the name of a setting or the last parts of it."""
     return f".{name}".endswith(f".{word}")

@@ -19,9 +19,12 @@ PAUSE = 1.0
 
 
 def progress(items: Iterable[Item], name: str, *, total: int, unit: str) -> Iterator[Item]:
-    """Yield the items and show the number done of `total`, the rate and the remaining time. No items show nothing."""
+    """Yield the items and show the number done of `total`, the rate and the remaining time. No items show nothing.
+
+    unit: the plural of an item's name.
+    """
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=name, total=total, unit=unit)
+        yield from tqdm(items, desc=name, total=total, unit=f" {unit}")
         return
     begun = shown = time.perf_counter()
     tenth = max(total // 10, 1)
@@ -31,4 +34,4 @@ def progress(items: Iterable[Item], name: str, *, total: int, unit: str) -> Iter
             shown = time.perf_counter()
             rate = done / max(shown - begun, 1e-9)
             left = (total - done) / rate
-            logger.info("%s: %d of %d, %.1f %ss per second, %.0f s left", name, done, total, rate, unit, left)
+            logger.info("%s: %d of %d, %.1f %s per second, %.0f s left", name, done, total, rate, unit, left)

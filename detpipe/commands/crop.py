@@ -110,7 +110,7 @@ def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], making: Mak
         missing = [task for task in tasks if task.keys and task.keys[-1] not in writer]
         estimate(missing, len(tasks))
         results = ordered_map(make_records, missing, workers=config.workers, describe=lambda task: str(task.path))
-        for records in progress(results, "crop", total=len(missing), unit="image"):
+        for records in progress(results, "crop", total=len(missing), unit="images"):
             for key, value in records:
                 writer.put(key, value)
             if stop:
@@ -144,7 +144,7 @@ def verify(path: Path, artefact: Artefact) -> None:
     with CropsReader(path) as reader:
         if len(reader) != wanted:
             raise ValueError(f"{path}: expected {wanted} crops, got {len(reader)}; run crop with overwrite=true")
-        for index in progress(range(len(reader)), "verify", total=len(reader), unit="crop"):
+        for index in progress(range(len(reader)), "verify", total=len(reader), unit="crops"):
             reader.read([index])
     logger.info("crop: all %d crops of %s are valid", wanted, path)
 

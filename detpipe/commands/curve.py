@@ -59,7 +59,7 @@ def run(config: Curve) -> None:
         chunks_of(stored, 0 if spec.PROPOSES else budgets[-1]),
         "curve",
         total=-(-len(dataset) // CHUNK),
-        unit=f"batch of {CHUNK} image",
+        unit=f"batches of {CHUNK} images",
     )
     measured = budget_pass(detector.scorer, chunks, budgets, config.detect)
     seconds = stage_seconds(measured, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)

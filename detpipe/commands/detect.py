@@ -237,7 +237,7 @@ def detect_all(
     images.bad.extend(unreadable_before(unfinished(config)))
     with making.stoppable(unfinished(config)) as stop, LmdbWriter(unfinished(config)) as writer:
         missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        for chunk in progress(missing, "detect", total=len(missing), unit=f"batch of {CHUNK} image"):
+        for chunk in progress(missing, "detect", total=len(missing), unit=f"batches of {CHUNK} images"):
             for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
                 writer.put(_key(index), _pack(found))
             writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
@@ -338,7 +338,7 @@ def write_extras(config: Detect, dataset: Dataset) -> None:
         logger.info("detect: COCO data set -> %s; file names are relative to %s", path, images)
     if config.source is None:
         return
-    for record in progress(dataset.records, "draw", total=len(dataset), unit="image"):
+    for record in progress(dataset.records, "draw", total=len(dataset), unit="images"):
         try:
             image = read_image(record.path)
         except BrokenImageError:  # already logged, and in the manifest

@@ -60,7 +60,7 @@ def write_proposals(
             max_threads=config.proposals.max_threads,
         )
         for (split, record), result in zip(
-            missing, progress(results, "propose", total=len(missing), unit="image"), strict=True
+            missing, progress(results, "propose", total=len(missing), unit="images"), strict=True
         ):
             if isinstance(result, BadImage):
                 bad.append(LeftOut.because(record.path, result.reason, f"{split.value}/{record.image_id}"))

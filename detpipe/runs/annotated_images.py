@@ -44,7 +44,7 @@ def readable(targets: Iterable[Target], total: int, max_bad: float) -> list[Anno
     Raises TooManyBadError if more than the share max_bad of `total` images is unreadable.
     """
     images, bad = [], []
-    for record, truth, weight in progress(targets, "read", total=total, unit="image"):
+    for record, truth, weight in progress(targets, "read", total=total, unit="images"):
         try:
             read_image(record.path)
             images.append(AnnotatedImage(record.path, truth, weight))

@@ -220,7 +220,7 @@ def fill_store(
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
     with stop_on_signal() as stop:
-        for group in progress(groups, "features", total=len(groups), unit=f"batch of {GROUP} image"):
+        for group in progress(groups, "features", total=len(groups), unit=f"batches of {GROUP} images"):
             for values in _group_features(group, extractor, before, known):
                 features[row : row + len(values)] = values
                 row += len(values)

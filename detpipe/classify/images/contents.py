@@ -180,7 +180,7 @@ def read_contents(path: Path) -> DatabaseContents:
     rows, digest = bytearray(), ContentDigest()
     pixels: dict[int, PixelStatistics] = {}
     mean = MeanPicture()
-    found = progress(_records(sound, faults), "inspect", total=sum(sound.values()), unit="record")
+    found = progress(_records(sound, faults), "inspect", total=sum(sound.values()), unit="records")
     for index, (key, record) in enumerate(found):
         digest.add(key, record)
         try:

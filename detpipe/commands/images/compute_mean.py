@@ -56,7 +56,7 @@ def mean_image(reader: ImagesReader) -> Float32Array:
     if not len(reader):
         raise ValueError(f"{reader.path}: expected images to take the mean of, got an empty database; make it again")
     total: npt.NDArray[np.uint64] | None = None
-    for index in progress(range(len(reader)), "mean", total=len(reader), unit="image"):
+    for index in progress(range(len(reader)), "mean", total=len(reader), unit="images"):
         planes = reader.planes(index)
         if total is None:
             total = np.zeros(planes.shape, dtype=np.uint64)

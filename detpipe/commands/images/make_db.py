@@ -230,7 +230,7 @@ def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequ
     made = ordered_map(
         make_image_record, [task for _, task in tasks], workers=workers, describe=lambda task: str(task.path)
     )
-    results = zip(tasks, progress(made, "make-db", total=len(tasks), unit="image"), strict=True)
+    results = zip(tasks, progress(made, "make-db", total=len(tasks), unit="images"), strict=True)
     with making.stoppable() as stop:
         for shard, group in groupby(results, key=lambda result: result[0][0]):
             with LmdbWriter(shard) as writer:
@@ -319,6 +319,6 @@ def verify(path: Path, artefact: Artefact) -> None:
     if content_digest(path, shards) != artefact.manifest.summary["content"]:
         raise ValueError(f"{path}: expected the records as written, got others; run make-db with overwrite=true")
     with ImagesReader(path) as reader:
-        for index in progress(range(len(reader)), "verify", total=len(reader), unit="image"):
+        for index in progress(range(len(reader)), "verify", total=len(reader), unit="images"):
             reader.planes(index)
     logger.info("make-db: all %d images of %s are valid", artefact.manifest.summary["images"], path)

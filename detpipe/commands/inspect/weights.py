@@ -50,7 +50,7 @@ def run(config: InspectWeights) -> None:
     if config.against is not None:
         against, before = other_weights(config.against, path.parent, config.prototxt)
         change = weight_change(tensors, before)
-    measured = progress(tensors.items(), "weights", total=len(tensors), unit="tensor")
+    measured = progress(tensors.items(), "weights", total=len(tensors), unit="tensors")
     statistics = {name: tensor_statistics(tensor) for name, tensor in measured}
     data = WeightsPage(
         subtitle=str(path),

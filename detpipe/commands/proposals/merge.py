@@ -77,7 +77,7 @@ def copy_records(target: Path, shards: Sequence[Path], tasks: Sequence[tuple[Spl
     with ExitStack() as stack:
         readers = [stack.enter_context(ProposalsReader(shard)) for shard in shards]
         writer = stack.enter_context(ProposalsWriter(target))
-        for split, record in progress(tasks, "merge", total=len(tasks), unit="image"):
+        for split, record in progress(tasks, "merge", total=len(tasks), unit="images"):
             data = record_in(readers, split, record)
             if data is None:
                 key = f"{split.value}/{record.image_id}"

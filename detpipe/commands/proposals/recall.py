@@ -66,7 +66,7 @@ def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
     truth = stored.dataset.ground_truth
     assert truth is not None  # checked in `run`
     wanted = sorted({*log_budgets(), *IOU_BUDGETS, *budgets})
-    proposals = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="image")
+    proposals = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="images")
     return overlap_table(truth, proposals, len(stored.dataset.classes), wanted)
 
 

@@ -53,7 +53,7 @@ def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:
         wanted = manifest.summary.get("records")
         if wanted is not None and len(reader) != wanted:
             yield f"{database}: expected {wanted} records, got {len(reader)}"
-        for key, data in progress(reader.records(), "verify", total=len(reader), unit="record"):
+        for key, data in progress(reader.records(), "verify", total=len(reader), unit="records"):
             try:
                 stored = parse_proposals(data, f"record {key!r}")
             except CorruptRecordError as error:
@@ -80,7 +80,7 @@ def faults_of_images(database: Path, manifest: Manifest, split: Split, dataset: 
         yield str(error)
     expected = left_out_records(manifest)
     with ProposalsReader(database) as reader:
-        for record in progress(dataset.records, f"verify {split.value}", total=len(dataset), unit="image"):
+        for record in progress(dataset.records, f"verify {split.value}", total=len(dataset), unit="images"):
             if (split.value, record.image_id) in reader:
                 yield from fault_of_image(reader, split, record)
             elif f"{split.value}/{record.image_id}" not in expected:
