@@ -199,11 +199,11 @@ def _refuse_added(config: DictConfig, prefix: str = "") -> None:
     """Raise ValueError for a name that no dataclass declares. Hydra adds one for `+NAME=VALUE`."""
     kind = OmegaConf.get_type(config)
     known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else None
-    for name in config:
+    for name in map(str, config):
         if known is not None and name not in known:
             raise ValueError(f"{prefix}{name}: expected a setting, got an unknown name; remove +{prefix}{name}=...")
-        node = config._get_node(name)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        node = None if OmegaConf.is_missing(config, name) else config[name]
+        if isinstance(node, DictConfig):
             _refuse_added(node, f"{prefix}{name}.")
 
 
