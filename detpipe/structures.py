@@ -107,7 +107,12 @@ class GroundTruth:
         return len(self.boxes)
 
     def __getitem__(self, index: BoolArray | Int64Array) -> GroundTruth:
-        return GroundTruth(*(getattr(self, field.name)[index] for field in fields(self)))
+        return GroundTruth(*(getattr(self, field.name)[index] for field in fields(GroundTruth)))
+
+    @property
+    def measured(self) -> GroundTruth:
+        """The objects for evaluation: as their file has them if they are of a file, else these."""
+        return self
 
     @classmethod
     def from_boxes(cls, boxes: npt.ArrayLike, labels: npt.ArrayLike) -> GroundTruth:
@@ -122,6 +127,38 @@ class GroundTruth:
             crowd=np.zeros(n, dtype=np.bool_),
             areas=width_height.prod(axis=1, dtype=np.float32),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenTruth(GroundTruth):
+    """The objects of one image exactly as their COCO file has them. Evaluation needs them, as pycocotools does.
+
+    Boxes may reach outside the image or be empty.
+    xywh: (N, 4) float64, x y width height. written_areas: (N,) float64, square pixels. Both have the file's own
+    numbers: float32 would change which IoU reaches a threshold, and which object is small.
+    """
+
+    xywh: Float64Array
+    written_areas: Float64Array
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, "xywh", (len(self.boxes), 4), np.float64)
+        _check(self, "written_areas", (len(self.boxes),), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTruth(GroundTruth):
+    """The objects of one image for training (boxes clipped to the image, none empty), and those of their file.
+
+    written: all objects as in the file, in its order. It may have more objects than this one.
+    """
+
+    written: GroundTruth
+
+    @property
+    def measured(self) -> GroundTruth:
+        return self.written
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +201,23 @@ class Detections:
         return len(self.boxes)
 
 
+@dataclass(frozen=True, eq=False)
+class WrittenDetections(Detections):
+    """Detections of one image exactly as a result file has them. Equal scores are in the order of the file.
+
+    xywh: (N, 4) float64, x y width height. written_scores: (N,) float64. Both have the file's own numbers, as
+    pycocotools compares them.
+    """
+
+    xywh: Float64Array
+    written_scores: Float64Array
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self, "xywh", (len(self.boxes), 4), np.float64)
+        _check(self, "written_scores", (len(self.boxes),), np.float64)
+
+
 def _check_sorted(owner: object, scores: Float32Array) -> None:
     if np.isnan(scores).any():
         raise ValueError(f"{type(owner).__name__}.scores: expected numbers, got NaN")
@@ -178,8 +232,8 @@ class Dataset:
     """The images and objects of one split of a VOC folder, COCO file or image folder.
 
     classes: names in label order; label k is classes[k - 1]. category_ids: the id of each class in result files (those
-    of a COCO file, otherwise 1..K). ground_truth: by image id; an image without objects has an empty GroundTruth; None
-    if the images are not annotated. bad: the images that were left out.
+    of a COCO file, otherwise 1..K). ground_truth: by image id, for training; an image without objects has an empty
+    GroundTruth; None if the images are not annotated. bad: the images that were left out.
     """
 
     name: str
@@ -209,3 +263,14 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def measured_truth(self) -> dict[ImageId, GroundTruth] | None:
+        """The objects for evaluation by image id, in the order of the records: as their files have them.
+
+        Boxes are not clipped to the image, and empty ones are included, as in pycocotools and the VOC devkit. None if
+        the images are not annotated.
+        """
+        if self.ground_truth is None:
+            return None
+        return {record.image_id: self.ground_truth[record.image_id].measured for record in self.records}

@@ -41,7 +41,8 @@ TIMED = 24
 def run(config: Curve) -> None:
     """Score all proposals of the split once, and measure accuracy and time for each number of proposals (budget)."""
     dataset = config.data_source.load(config.split)
-    if dataset.ground_truth is None:
+    truth = dataset.measured_truth
+    if truth is None:
         raise ValueError(
             f"{dataset.name}: expected annotations to evaluate against, got no annotations; give a split with boxes"
         )
@@ -66,7 +67,7 @@ def run(config: Curve) -> None:
     ids = [record.image_id for record in dataset.records]
     curve = budget_curve(
         dataset,
-        overlap_table(dataset.ground_truth, stored.proposals(), len(dataset.classes), budgets),
+        overlap_table(truth, stored.proposals(), len(dataset.classes), budgets),
         {budget: dict(zip(ids, detections, strict=True)) for budget, detections in measured.detections.items()},
         seconds,
         resamples=config.resamples,

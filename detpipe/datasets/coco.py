@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import functools
-import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from detpipe.datasets.coco_ids import find_id, ids_by_name, number_of, plain_id
+from detpipe.datasets.coco_segmentation import segmentation_box
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.datasets.source import FARTHEST, DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageId
 
 
 class CocoFileError(ValueError):
     """A JSON file is not a COCO instances file."""
+
+
+class NoBoxError(ValueError):
+    """An annotation has neither a box nor a shape, so its object can't be used."""
 
 
 @dataclass(frozen=True)
@@ -123,37 +130,38 @@ def _ids_by_name(file: CocoFile) -> dict[str, int]:
 def read_coco_file(path: Path, images: Path) -> CocoFile:
     """Read a COCO instances file. It needs `images` with id and file_name, and the categories of its annotations.
 
-    An image with an unusable annotation becomes an entry with a fault. Raises FileNotFoundError for a missing file or
-    folder, and CocoFileError, which names the file, for JSON that is not a COCO file.
+    An annotation without bbox gets the box of its segmentation; without both, it is left out, and the entry has a note.
+    An image with another unusable annotation becomes an entry with a fault. Raises FileNotFoundError for a missing file
+    or folder; InputFileError for a file that is not JSON, and CocoFileError for JSON that is not a COCO file, which
+    name the file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a COCO JSON file, got no such file; check the path")
     if not images.is_dir():
         raise FileNotFoundError(f"{images}: expected the folder of the images of {path.name}, got no such folder")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CocoFileError(f"{path}: expected JSON, got an error on reading it: {error}") from error
+        content = read_json(path, "a COCO JSON file")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: expected a COCO JSON file, got no such file; check the path") from error
     try:
         if not isinstance(content, dict) or "images" not in content:
             raise CocoFileError(f'expected a COCO file, {{"images": [...], ...}}, got {_kind(content)}')
         categories = _parse_categories(_records(content, "categories"))
-        annotations = _group_by_image(_records(content, "annotations"))
-        entries: dict[ImageId, Entry] = {}
-        for number, image in enumerate(_records(content, "images")):
-            image_id = _image_id(image.get("id"), f"images[{number}].id")
-            if image_id in entries:
-                raise CocoFileError(f"expected unique image ids, got {image_id!r} twice")
-            entries[image_id] = _entry(image_id, image, annotations.pop(image_id, []), categories, path, images)
+        records = _parse_images(_records(content, "images"))
+        annotations = _group_by_image(_records(content, "annotations"), records)
     except CocoFileError as error:
         raise CocoFileError(f"{path}: {error}") from error
+    entries = [
+        _entry(image_id, image, annotations.pop(image_id, []), categories, path, images)
+        for image_id, image in records.items()
+    ]
     strays = [
         finding(
-            "orphan_annotation", path, f"{len(orphans)} annotations of image {image_id!r}, which is not in the file"
+            "orphan_annotation",
+            path,
+            f"{len(orphans)} annotations of image {reprlib.repr(image_id)}, which is not in the file",
         )
         for image_id, orphans in annotations.items()
     ]
-    return CocoFile(path, tuple(entries.values()), categories, "annotations" in content, tuple(strays))
+    return CocoFile(path, tuple(entries), categories, "annotations" in content, tuple(strays))
 
 
 def _kind(value: object) -> str:
@@ -170,31 +178,47 @@ def _records(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     categories: dict[int, str] = {}
-    for record in records:
-        number, name = record.get("id"), record.get("name")
-        if not _is_int(number) or not isinstance(name, str) or not name.strip():
-            raise CocoFileError(f"expected each category to have an integer id and a name, got {dict(record)}")
+    for index, record in enumerate(records):
+        number, name = number_of(record.get("id")), record.get("name")
+        if number is None or not isinstance(name, str) or not name.strip():
+            raise CocoFileError(
+                f"categories[{index}]: expected each category to have an integer id and a name, got "
+                f"{reprlib.repr(record)}"
+            )
         if number in categories:
-            raise CocoFileError(f"expected unique category ids, got {number} twice")
+            raise CocoFileError(f"categories[{index}].id: expected unique category ids, got {number} twice")
         categories[number] = name.strip()
     return categories
 
 
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _parse_images(records: Sequence[dict[str, Any]]) -> dict[ImageId, dict[str, Any]]:
+    """The images by id, in the order of the file."""
+    images: dict[ImageId, dict[str, Any]] = {}
+    for index, record in enumerate(records):
+        image_id = _image_id(record.get("id"), f"images[{index}].id")
+        if image_id in images:
+            raise CocoFileError(f"images[{index}].id: expected unique image ids, got {reprlib.repr(image_id)} twice")
+        images[image_id] = record
+    return images
 
 
 def _image_id(value: object, what: str) -> ImageId:
-    if _is_int(value) or (isinstance(value, str) and value):
-        return value
-    raise CocoFileError(f"{what}: expected an integer or a string, got {value!r}")
+    image_id = plain_id(value)
+    if image_id is None:
+        raise CocoFileError(f"{what}: expected an integer or a string, got {reprlib.repr(value)}")
+    return image_id
 
 
-def _group_by_image(records: Sequence[dict[str, Any]]) -> dict[ImageId, list[dict[str, Any]]]:
+def _group_by_image(
+    records: Sequence[dict[str, Any]], images: Mapping[ImageId, Any]
+) -> dict[ImageId, list[dict[str, Any]]]:
+    """The annotations by the id of their image; those of an image that is not in the file by their own image_id."""
+    known = ids_by_name((image_id, ()) for image_id in images)
     groups: dict[ImageId, list[dict[str, Any]]] = {}
-    for number, record in enumerate(records):
-        image_id = _image_id(record.get("image_id"), f"annotations[{number}].image_id")
-        groups.setdefault(image_id, []).append(record)
+    for index, record in enumerate(records):
+        own = _image_id(record.get("image_id"), f"annotations[{index}].image_id")
+        image_id = find_id(own, known)
+        groups.setdefault(own if image_id is None else image_id, []).append(record)
     return groups
 
 
@@ -214,30 +238,72 @@ def _entry(
     file = images / name
     if not file.exists() and (images / file.name).exists():
         file = images / file.name
-    height, width = image.get("height"), image.get("width")
-    stated_size = (height, width) if _is_int(height) and _is_int(width) else None
-    try:
-        objects = tuple(_parse_object(one, categories) for one in annotations)
-    except ValueError as error:
-        fault = finding("broken_annotation", file, f"{error} (in {path.name})")
-        return Entry(image_id, file, path, (), stated_size, fault)
-    return Entry(image_id, file, path, objects, stated_size)
+    height, width = _side(image.get("height")), _side(image.get("width"))
+    stated_size = (height, width) if height is not None and width is not None else None
+    objects, notes = [], []
+    for one in annotations:
+        try:
+            objects.append(_parse_object(one, categories))
+        except NoBoxError as error:
+            notes.append(finding("object_without_box", file, f"{_name(one)}, {error} (in {path.name})"))
+        except ValueError as error:
+            fault = finding("broken_annotation", file, f"{_name(one)}: {error} (in {path.name})")
+            return Entry(image_id, file, path, (), stated_size, fault)
+    return Entry(image_id, file, path, tuple(objects), stated_size, notes=tuple(notes))
+
+
+def _side(value: object) -> int | None:
+    number = number_of(value)
+    return number if number is not None and abs(number) < 1 << 31 else None
+
+
+def _name(annotation: Mapping[str, Any]) -> str:
+    return f"annotation {reprlib.repr(annotation.get('id', ''))}"
 
 
 def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> RawObject:
-    what = f"annotation {record.get('id', '')}"
-    number, corner = record.get("category_id"), record.get("bbox")
-    if not _is_int(number) or number not in categories:
-        raise ValueError(f"{what}: expected a category_id that is in the file's categories, got {number!r}")
-    if not isinstance(corner, list) or len(corner) != 4:
-        raise ValueError(f"{what}: expected bbox [x, y, width, height], got {corner!r}")
-    x, y, width, height = (read_number(value, f"{what}, bbox") for value in corner)
-    area = record.get("area")
-    # Some exporters write an area of 0 as a placeholder.
-    has_area = isinstance(area, int | float) and 0 < area < 1e30
+    """Raises NoBoxError if the annotation has neither a box nor a shape, ValueError for wrong content."""
+    category, box = record.get("category_id"), record.get("bbox")
+    number = number_of(category)
+    if number is None or number not in categories:
+        raise ValueError(f"expected a category_id that is in the file's categories, got {reprlib.repr(category)}")
+    if box is None or box == []:
+        written = _shape_box(record.get("segmentation"), categories[number])
+    elif isinstance(box, list) and len(box) == 4:
+        x, y, width, height = (_coordinate(value) for value in box)
+        written = x, y, width, height
+    else:
+        raise ValueError(f"expected bbox [x, y, width, height], got {reprlib.repr(box)}")
+    x, y, width, height = written
     return RawObject(
         name=categories[number],
         box=(x, y, x + width, y + height),
         crowd=record.get("iscrowd") in (1, True, "1"),
-        area=area if has_area else None,
+        area=_area(record.get("area")),
+        written=written,
     )
+
+
+def _shape_box(segmentation: object, name: str) -> tuple[float, float, float, float]:
+    lacks = f"object {reprlib.repr(name)} lacks a bbox"
+    try:
+        box = segmentation_box(segmentation)
+    except ValueError as error:
+        raise NoBoxError(f"{lacks}; {error}; left out") from error
+    if box is None:
+        raise NoBoxError(f"{lacks} and a segmentation; left out")
+    return box
+
+
+def _coordinate(value: object) -> float:
+    number = read_number(value, "bbox")
+    if abs(number) > FARTHEST:
+        raise ValueError(f"bbox: expected pixels, got {number:g}")
+    return number
+
+
+def _area(value: object) -> float | None:
+    """The area as in the file, even if it can't be right; None where it is missing or not a number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
+        return float(value)
+    return None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from detpipe import boxes as box_ops
+from detpipe.datasets.coco_ids import find_id, ids_by_name, number_of, plain_id
 from detpipe.storage.atomic import replaced
-from detpipe.structures import Dataset, Detections, ImageId
+from detpipe.storage.input_json import read_json
+from detpipe.structures import Dataset, Detections, ImageId, WrittenDetections
 
-_LARGEST = 1e30
+logger = logging.getLogger(__name__)
+
+_LARGEST = 1e15
 
 
 class ResultFileError(ValueError):
@@ -55,33 +61,57 @@ def write_detections(path: Path, dataset: Dataset, detections: Mapping[ImageId, 
         file.write("[]\n" if separator == "[" else "\n]\n")
 
 
-def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, Detections]:
-    """Read COCO results written by this or another program. Returns sorted Detections for each image of the data set.
+def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, WrittenDetections]:
+    """Read COCO results written by this or another program. Returns Detections for each image of the data set.
 
-    An image_id in the file may be the data set's own id, the same number as a string or as an integer, the image's file
-    name, or its stem. An empty list gives empty Detections. Raises FileNotFoundError for a missing file. Raises
-    ResultFileError, which names the file and the first bad result, for an image or category that the data set doesn't
-    have, a box that is not four finite numbers, a negative width or height, and a score that is not finite.
+    They are sorted by score; equal scores keep the order of the file, as in pycocotools.
+    An image_id in the file may be the data set's own id, the same number as text or as a float, the image's file name,
+    or its stem. Results of images or categories that the data set doesn't have are left out, with a warning that counts
+    and names them. An empty list gives empty Detections.
+    Raises FileNotFoundError for a missing file. Raises ResultFileError, which names the file and the first bad result,
+    for a box that is not four finite numbers, a negative width or height, a score that is not finite, an id that is
+    neither a number nor text, and if no result is of an image and a category of the data set. Raises InputFileError if
+    it is not JSON.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, "COCO results in JSON")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: expected a file of detections, got no such file") from error
-    except (ValueError, RecursionError) as error:
-        raise ResultFileError(f"{path}: expected COCO results in JSON, got an error on reading it: {error}") from error
     if not isinstance(content, list):
         raise ResultFileError(f"{path}: expected a JSON list of COCO results, got a {type(content).__name__}")
     reader = _ResultReader.of(dataset)
-    rows: dict[ImageId, list[tuple[float, float, float, float, float, int]]] = {
-        record.image_id: [] for record in dataset.records
-    }
+    rows: dict[ImageId, list[_Row]] = {record.image_id: [] for record in dataset.records}
+    first_unknown = ""
+    unknown: Counter[str] = Counter()
     for number, result in enumerate(content):
         try:
             image_id, row = reader.read(result)
+            rows[image_id].append(row)
+        except _UnknownIdError as error:
+            first_unknown = first_unknown or f"{path}: result {number}: {error}"
+            unknown[error.name] += 1
         except ValueError as error:
             raise ResultFileError(f"{path}: result {number}: {error}") from error
-        rows[image_id].append(row)
+    if unknown and unknown.total() == len(content):
+        raise ResultFileError(f"{first_unknown}; give the results of this data set")
+    if unknown:
+        some = ", ".join(list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
+        logger.warning(
+            "%s: left out %d of %d results: %s has no %s", path, unknown.total(), len(content), dataset.name, some
+        )
     return {image_id: _to_detections(found) for image_id, found in rows.items()}
+
+
+_Row = tuple[float, float, float, float, float, int]
+"""x y width height score label, as in the file."""
+
+
+class _UnknownIdError(ValueError):
+    """A result is of an image or category that the data set doesn't have. name: which, as "image 7"."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -95,55 +125,73 @@ class _ResultReader:
     @classmethod
     def of(cls, dataset: Dataset) -> _ResultReader:
         labels = {number: label for label, number in enumerate(dataset.category_ids, start=1)}
-        return cls(dataset, _image_ids_by_name(dataset), labels)
+        names = ids_by_name(
+            (record.image_id, (record.path.name, record.path.stem, *_number_in(record.path.stem)))
+            for record in dataset.records
+        )
+        return cls(dataset, names, labels)
 
-    def read(self, result: object) -> tuple[ImageId, tuple[float, float, float, float, float, int]]:
-        """The image's id and (x1, y1, x2, y2, score, label)."""
+    def read(self, result: object) -> tuple[ImageId, _Row]:
+        """The image's id, and the row. Raises _UnknownIdError, and ValueError for a result that is wrong."""
         if not isinstance(result, dict):
-            raise ValueError(f"expected an object with image_id, category_id, bbox, score, got {result!r}")
+            raise ValueError(f"expected an object with image_id, category_id, bbox, score, got {reprlib.repr(result)}")
         lacking = {"image_id", "category_id", "bbox", "score"} - result.keys()
         if lacking:
             raise ValueError(f"expected image_id, category_id, bbox and score, got no {', '.join(sorted(lacking))}")
         name, category, box, score = (result[key] for key in ("image_id", "category_id", "bbox", "score"))
-        if not isinstance(name, int | str) or isinstance(name, bool) or name not in self.image_ids:
-            own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
-            raise ValueError(f"image_id {name!r}: expected an image of {self.dataset.name} ({own}, ...)")
-        if not isinstance(category, int) or isinstance(category, bool) or category not in self.labels:
-            known = dict(zip(self.dataset.category_ids, self.dataset.classes, strict=True))
-            raise ValueError(f"category_id {category!r}: expected one of {known}")
         if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-            raise ValueError(f"bbox {box!r}: expected [x, y, width, height], four finite numbers")
+            raise ValueError(f"bbox {reprlib.repr(box)}: expected [x, y, width, height], four finite numbers")
         if box[2] < 0 or box[3] < 0:
             raise ValueError(
                 f"bbox {box!r}: expected width and height of 0 or more; give [x, y, width, height], not corners"
             )
         if not _is_finite(score):
-            raise ValueError(f"score {score!r}: expected a finite number")
-        x, y, width, height = box
-        return self.image_ids[name], (x, y, x + width, y + height, score, self.labels[category])
+            raise ValueError(f"score {reprlib.repr(score)}: expected a finite number")
+        x, y, width, height = map(float, box)
+        return self._image_id(name), (x, y, width, height, float(score), self._label(category))
+
+    def _image_id(self, name: object) -> ImageId:
+        image_id = find_id(name, self.image_ids)
+        if image_id is not None:
+            return image_id
+        own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
+        shown = reprlib.repr(name)
+        message = f"image_id {shown}: expected an image of {self.dataset.name} ({own}, ...)"
+        if plain_id(name) is None:
+            raise ValueError(message)
+        raise _UnknownIdError(f"image {shown}", message)
+
+    def _label(self, category: object) -> int:
+        number = number_of(category)
+        label = None if number is None else self.labels.get(number)
+        if label is not None:
+            return label
+        known = dict(zip(self.dataset.category_ids, self.dataset.classes, strict=True))
+        message = f"category_id {reprlib.repr(category)}: expected one of {reprlib.repr(known)}"
+        if number is None:
+            raise ValueError(message)
+        raise _UnknownIdError(f"category {reprlib.repr(number)}", message)
+
+
+def _number_in(stem: str) -> tuple[int, ...]:
+    """The number that a stem of digits means: 139 for 000000000139."""
+    number = number_of(stem)
+    return () if number is None else (number,)
 
 
 def _is_finite(value: object) -> bool:
-    """Whether the value is a finite number, small enough that float32 can hold the sum of two such numbers."""
+    """Whether the value is a finite number, small enough that float32 can hold an area."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
-def _image_ids_by_name(dataset: Dataset) -> dict[ImageId, ImageId]:
-    """From each accepted name of an image to its id. A name that fits several images counts only as an exact id."""
-    aliases: dict[ImageId, set[ImageId]] = {}
-    for record in dataset.records:
-        spellings: set[ImageId] = {str(record.image_id), record.path.name, record.path.stem}
-        text = str(record.image_id)
-        if text.isascii() and text.isdigit() and len(text) < 19:
-            spellings.add(int(text))
-        for spelling in spellings:
-            aliases.setdefault(spelling, set()).add(record.image_id)
-    names = {spelling: next(iter(ids)) for spelling, ids in aliases.items() if len(ids) == 1}
-    return names | {record.image_id: record.image_id for record in dataset.records}
-
-
-def _to_detections(rows: list[tuple[float, float, float, float, float, int]]) -> Detections:
+def _to_detections(rows: list[_Row]) -> WrittenDetections:
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    boxes, scores = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
-    order = box_ops.rank(boxes, scores)
-    return Detections(boxes[order], scores[order], table[order, 5].astype(np.int64))
+    table = table[np.argsort(-table[:, 4], kind="stable")]
+    corners = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+    return WrittenDetections(
+        boxes=corners.astype(np.float32),
+        scores=table[:, 4].astype(np.float32),
+        labels=table[:, 5].astype(np.int64),
+        xywh=table[:, :4].copy(),
+        written_scores=table[:, 4].copy(),
+    )

@@ -29,6 +29,7 @@ SEVERITY: Mapping[str, Severity] = {
     "list_entry_without_files": Severity.ERROR,
     "too_many_bad": Severity.ERROR,
     # Objects are dropped or changed.
+    "object_without_box": Severity.WARNING,
     "zero_area_box": Severity.WARNING,
     "box_out_of_bounds": Severity.WARNING,
     "swapped_corners": Severity.WARNING,

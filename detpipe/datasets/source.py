@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import logging
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,16 @@ import numpy as np
 from detpipe import boxes as box_ops
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
-from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord, LeftOut
+from detpipe.structures import (
+    Dataset,
+    Float32Array,
+    GroundTruth,
+    ImageId,
+    ImageRecord,
+    LeftOut,
+    LoadedTruth,
+    WrittenTruth,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +52,8 @@ class RawObject:
     """One object as in its file, before its box is corrected.
 
     box: x1 y1 x2 y2, half-open, pixels; it may extend beyond the image or be empty. area: square pixels; None means the
-    area of the box.
+    area of the box. written: x y width height as the file has them, which the corners can't always give back exactly;
+    None if the file has corners.
     """
 
     name: str
@@ -50,6 +61,7 @@ class RawObject:
     difficult: bool = False
     crowd: bool = False
     area: float | None = None
+    written: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,7 @@ class DatasetSource(abc.ABC):
     def load(self, split: Split) -> Dataset:
         """Load a split: sizes from the image headers, boxes clipped to the image, empty boxes dropped.
 
+        Evaluation uses the boxes of the files (`Dataset.measured_truth`).
         Unusable images are left out and listed in `bad`. Raises ValueError if the split does not exist or has no
         images, TooManyBadError if more than `max_bad` of its images are unusable, FileNotFoundError for a missing
         folder or file.
@@ -208,28 +221,61 @@ def image_fault(path: Path, error: BrokenImageError) -> Finding:
 
 
 def sound_truth(objects: Sequence[RawObject], labels: dict[str, int], image_size: tuple[int, int]) -> GroundTruth:
-    """The objects of the classes in `labels`, with boxes clipped to the image; empty boxes are dropped.
+    """The objects of the classes in `labels`, with boxes clipped to the image.
 
+    Boxes that are then empty, or under a pixel wide and high, are dropped: no network can be trained on them.
+    `measured` of the result has all objects, as their file has them.
     labels: from class name to 1..K. image_size: (height, width). No objects give an empty GroundTruth.
     """
     known = [one for one in objects if one.name in labels]
     corners = np.array([one.box for one in known], dtype=np.float64).reshape(-1, 4)
     # A box with negative width or height counts as empty.
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
-    limit = np.finfo(np.float32).max
-    clipped = box_ops.clip(np.clip(corners, -limit, limit).astype(np.float32), image_size)
-    own_areas = box_ops.area(clipped)
+    unclipped = np.clip(corners, -FARTHEST, FARTHEST).astype(np.float32)
+    clipped = box_ops.clip(unclipped, image_size)
+    clipped_areas = box_ops.area(clipped)
     truth = GroundTruth(
         boxes=clipped,
         labels=np.array([labels[one.name] for one in known], dtype=np.int64),
         difficult=np.array([one.difficult for one in known], dtype=np.bool_),
         crowd=np.array([one.crowd for one in known], dtype=np.bool_),
+        # Some exporters write an area of 0 as a placeholder.
         areas=np.array(
-            [own if one.area is None else one.area for one, own in zip(known, own_areas, strict=True)],
+            [one.area if one.area and one.area > 0 else own for one, own in zip(known, clipped_areas, strict=True)],
             dtype=np.float32,
         ),
     )
-    return truth[own_areas > 0]
+    written = _as_written(known, truth, unclipped)
+    usable = (clipped_areas > 0) & (clipped[:, 2:] - clipped[:, :2] >= 1).any(axis=1)
+    if not usable.all():
+        truth = truth[usable]
+    if written is None:
+        return truth
+    return LoadedTruth(truth.boxes, truth.labels, truth.difficult, truth.crowd, truth.areas, written)
+
+
+FARTHEST = 1e15
+"""Coordinates beyond this are moved to it, so that float32 can hold areas."""
+
+
+def _as_written(known: Sequence[RawObject], truth: GroundTruth, unclipped: Float32Array) -> GroundTruth | None:
+    """The objects as their file has them; None if `truth`, before anything is dropped, is the same.
+
+    truth: with clipped boxes. unclipped: (N, 4).
+    """
+    boxes = truth.boxes if np.array_equal(unclipped, truth.boxes) else unclipped
+    if known and all(one.written is not None for one in known):
+        xywh = np.array([one.written for one in known], dtype=np.float64)
+        of_boxes = xywh[:, 2] * xywh[:, 3]
+        areas = np.array(
+            [area if one.area is None else one.area for one, area in zip(known, of_boxes, strict=True)],
+            dtype=np.float64,
+        )
+        flags = (truth.labels, truth.difficult, truth.crowd)
+        return WrittenTruth(boxes, *flags, areas.astype(np.float32), xywh=xywh, written_areas=areas)
+    if boxes is truth.boxes:
+        return None
+    return GroundTruth(boxes, truth.labels, truth.difficult, truth.crowd, box_ops.area(boxes))
 
 
 def read_number(value: object, what: str) -> float:
@@ -237,7 +283,7 @@ def read_number(value: object, what: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{what}: expected a number, got {value!r}") from error
+        raise ValueError(f"{what}: expected a number, got {reprlib.repr(value)}") from error
     if not math.isfinite(number):
         raise ValueError(f"{what}: expected a finite number, got {value!r}")
     return number
@@ -246,7 +292,12 @@ def read_number(value: object, what: str) -> float:
 def _log_dropped(title: str, dropped: Counter[str]) -> None:
     if dropped:
         files = ", ".join(list(dropped)[:3]) + (", ..." if len(dropped) > 3 else "")
-        logger.warning("%s: dropped %d boxes that are empty within the image (%s)", title, dropped.total(), files)
+        logger.warning(
+            "%s: dropped %d boxes that are empty within the image, or under a pixel, from training (%s)",
+            title,
+            dropped.total(),
+            files,
+        )
 
 
 def hold_max_bad(bad: Sequence[LeftOut], total: int, max_bad: float, setting: str) -> None:

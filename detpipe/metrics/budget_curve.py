@@ -116,9 +116,9 @@ def budget_curve(
     resamples: number of bootstrap resamples of the images; 0: no intervals. No budgets give no points. Raises
     ValueError for a data set without annotations, for a budget that the table doesn't have, and as `voc_ap` does.
     """
-    if dataset.ground_truth is None:
+    truth = dataset.measured_truth
+    if truth is None:
         raise ValueError(f"{dataset.name}: expected annotations, got none; give a split with boxes")
-    truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
     bootstrap = ImageBootstrap.draw(len(table.image_ids), resamples, seed)
     recalls = recall_curves(table, bootstrap)
     points = [

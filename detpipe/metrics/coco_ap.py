@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from detpipe.boxes import area
 from detpipe.metrics.matching import check_covered
-from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
+from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId, WrittenDetections, WrittenTruth
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ def coco_ap(
     ground_truth: of every evaluated image; `areas` gives the object size, and crowds are ignored as in COCO. COCO has
     no difficult objects; they count like others. detections: an image without an entry has none; at most the 100 best
     of a class in an image count. classes: label k is classes[k - 1]. No images, objects or detections give NaN or 0,
-    not an error. Equal scores are ordered by image id, as in COCO. Raises ValueError for detections of an unknown image
+    not an error. Equal scores are ordered by image id, then as in the image's detections, as in COCO. Objects and
+    detections of files (`Dataset.measured_truth`, `read_detections`) are compared with the files' own float64 numbers,
+    so that the result equals that of pycocotools on the two files. Raises ValueError for detections of an unknown image
     and for labels outside 1..K, ModuleNotFoundError for FASTER_COCO_EVAL if it isn't installed.
     """
     check_covered(ground_truth, detections, classes)
@@ -87,7 +89,11 @@ def _ground_truth_json(ground_truth: Mapping[ImageId, GroundTruth], classes: Seq
     annotations: list[dict[str, Any]] = []
     for number, image_id in _numbered(ground_truth):
         gt = ground_truth[image_id]
-        columns = (_xywh(gt.boxes), gt.labels.tolist(), gt.areas.tolist(), gt.crowd.tolist())
+        if isinstance(gt, WrittenTruth):
+            xywh, areas = gt.xywh.tolist(), gt.written_areas.tolist()
+        else:
+            xywh, areas = _xywh(gt.boxes), gt.areas.tolist()
+        columns = (xywh, gt.labels.tolist(), areas, gt.crowd.tolist())
         annotations.extend(
             {"image_id": number, "bbox": box, "category_id": label, "area": size, "iscrowd": int(crowd)}
             for box, label, size, crowd in zip(*columns, strict=True)
@@ -108,7 +114,12 @@ def _detection_annotations(
         if image_id not in detections:
             continue
         found = detections[image_id]
-        columns = (_xywh(found.boxes), found.labels.tolist(), area(found.boxes).tolist(), found.scores.tolist())
+        if isinstance(found, WrittenDetections):
+            areas = (found.xywh[:, 2] * found.xywh[:, 3]).tolist()
+            xywh, scores = found.xywh.tolist(), found.written_scores.tolist()
+        else:
+            xywh, areas, scores = _xywh(found.boxes), area(found.boxes).tolist(), found.scores.tolist()
+        columns = (xywh, found.labels.tolist(), areas, scores)
         annotations.extend(
             {"image_id": number, "bbox": box, "category_id": label, "area": size, "score": score, "iscrowd": 0}
             for box, label, size, score in zip(*columns, strict=True)

@@ -61,15 +61,15 @@ class Metrics:
 def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_dets: int = 100) -> Metrics:
     """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and those of the table METRICS.
 
-    detections: an image without an entry has none. max_dets: the most that the detector kept of an image, or that a
-    result file may hold; images that reach it are counted in a warning, because more detections might raise the AP.
-    Detections of images that the data set doesn't have are left out with a warning that counts and names them.
-    Raises ValueError where the data set has no annotations, where no detection is of any of its images, and for
-    labels beyond 1..K.
+    Objects are compared as their files have them, also beyond the border of the image (`Dataset.measured_truth`).
+    detections: by image id; an image without an entry has none. max_dets: the most that the detector kept of an image,
+    or that a result file may hold; images that reach it are counted in a warning, because more detections might raise
+    the AP. Detections of images that the data set doesn't have are left out with a warning that counts and names them.
+    Raises TypeError for an argument of another type. Raises ValueError where the data set has no annotations, where no
+    detection is of any of its images, for labels beyond 1..K and for max_dets below 1.
     """
-    if dataset.ground_truth is None:
-        raise ValueError(f"{dataset.name}: has no annotations to measure against; evaluate needs a list with boxes")
-    ground_truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
+    ground_truth = _checked_truth(dataset)
+    _check_arguments(detections, max_dets)
     known = _known(dataset, ground_truth, detections)
     _warn_of_full_images(known, max_dets)
     curves = precision_recall(ground_truth, known, dataset.classes)
@@ -81,6 +81,43 @@ def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_
     )
 
 
+def _checked_truth(dataset: Dataset) -> dict[ImageId, GroundTruth]:
+    """The objects to evaluate against. Raises TypeError, and ValueError for a data set without annotations."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset: expected a Dataset, got {type(dataset).__name__}; make one with load_dataset")
+    if dataset.ground_truth is None:
+        raise ValueError(
+            f"dataset: {dataset.name} has no annotations to measure against; evaluate needs a list with boxes"
+        )
+    for image_id, truth in dataset.ground_truth.items():
+        if not isinstance(truth, GroundTruth):
+            raise TypeError(
+                f"dataset: expected the GroundTruth of image {image_id!r}, got {type(truth).__name__}; "
+                "make one with GroundTruth.from_boxes"
+            )
+    truths = dataset.measured_truth
+    assert truths is not None  # because it has annotations
+    return truths
+
+
+def _check_arguments(detections: object, max_dets: object) -> None:
+    if not isinstance(detections, Mapping):
+        raise TypeError(
+            f"detections: expected a dict from image id to Detections, got {type(detections).__name__}; "
+            "read a result file with detpipe.datasets.coco_results.read_detections"
+        )
+    for image_id, found in detections.items():
+        if not isinstance(found, Detections):
+            raise TypeError(
+                f"detections: expected Detections of image {image_id!r}, got {type(found).__name__}; "
+                "make one with Detections(boxes, scores, labels)"
+            )
+    if not isinstance(max_dets, int) or isinstance(max_dets, bool):
+        raise TypeError(f"max_dets: expected an integer, got {max_dets!r}")
+    if max_dets < 1:
+        raise ValueError(f"max_dets: expected 1 or more, got {max_dets}")
+
+
 def _known(
     dataset: Dataset, ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]
 ) -> dict[ImageId, Detections]:
@@ -90,8 +127,8 @@ def _known(
     if others and not known:
         some = next(iter(ground_truth), None)
         raise ValueError(
-            f"{dataset.name}: none of the {len(others)} images with detections is in it (they have {others[0]!r}, it "
-            f"has {some!r}); give the data set that the detections were made for"
+            f"detections: none of the {len(others)} images with detections is in {dataset.name} (they have "
+            f"{others[0]!r}, it has {some!r}); give the data set that the detections were made for"
         )
     if others:
         log.warning("%s: left out detections of %d images it doesn't have: %s", dataset.name, len(others), others[:3])
@@ -102,10 +139,12 @@ def _warn_of_full_images(detections: Mapping[ImageId, Detections], max_dets: int
     full = sum(len(found) >= max_dets for found in detections.values())
     if full:
         log.warning(
-            "%d of %d images have the maximum of %d detections; objects may be missed: raise detect.max_detections",
+            "%d of %d images have the maximum of %d detections, so objects may be missed; keep more detections of each "
+            "image, with `detpipe detect` by detect.max_detections=%d",
             full,
             len(detections),
             max_dets,
+            2 * max_dets,
         )
 
 

@@ -23,10 +23,11 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
     path = folder.recall
     for split in (Split.test, Split.train):
         dataset = splits.get(split)
-        if dataset is None or dataset.ground_truth is None:
+        truth = None if dataset is None else dataset.measured_truth
+        if dataset is None or truth is None:
             continue
         proposals = StoredSplit(folder.proposals, split, dataset).proposals()
-        recalls = proposal_recall(dataset.ground_truth, proposals, len(dataset.classes))
+        recalls = proposal_recall(truth, proposals, len(dataset.classes))
         numbers = {str(budget): recall.to_json() for budget, recall in recalls.items()}
         write_json(path, numbers)
         if path == folder.recall:

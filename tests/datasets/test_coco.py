@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.datasets.coco import CocoFileError, CocoSource
+from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Dataset
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": " cat "}]
@@ -130,7 +131,8 @@ def test_images_in_subfolders_and_of_other_machines(tmp_path: Path) -> None:
     [
         (annotation(2, category=99), "expected a category_id .*got 99"),
         (annotation(2, box=[1, 2, 3]), r"expected bbox \[x, y, width, height\], got \[1, 2, 3\]"),
-        (annotation(2, box=None), "expected bbox .* got None"),
+        (annotation(2, box="1 2 3 4"), "expected bbox .* got '1 2 3 4'"),
+        (annotation(2, box=[1, 2, 3, 1e200]), "bbox: expected pixels, got 1e.200"),
         (annotation(2, box=[1, 2, 3, float("nan")]), "bbox: expected a finite number"),
         (annotation(2, box=[1, 2, 3, 10**400]), "bbox: expected a number"),
     ],
@@ -174,7 +176,7 @@ def test_what_is_no_coco_file(tmp_path: Path, content: object, message: str) -> 
 def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
     source = source_of(tmp_path, {})
     Path(str(source.test_json)).write_text("{")
-    with pytest.raises(CocoFileError, match=r"test\.json: expected JSON"):
+    with pytest.raises(InputFileError, match=r"test\.json: expected a COCO JSON file, got an error"):
         source.load(Split.test)
     with pytest.raises(FileNotFoundError, match=r"none\.json: expected a COCO JSON file"):
         CocoSource(test_json=str(tmp_path / "none.json"), test_images=".").load(Split.test)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from detpipe import boxes as box_ops
 from detpipe.datasets.coco_results import ResultFileError, read_detections, write_detections
+from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Dataset, Detections, ImageId, ImageRecord
 
 
@@ -149,5 +150,5 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a file of detections"):
         read_detections(tmp_path / "none.json", VOC)
     (tmp_path / "bad.json").write_bytes(b"\xff[")
-    with pytest.raises(ResultFileError, match=r"bad\.json: expected COCO results in JSON"):
+    with pytest.raises(InputFileError, match=r"bad\.json: expected COCO results in JSON"):
         read_detections(tmp_path / "bad.json", VOC)

@@ -63,7 +63,7 @@ def by_name(stored: Sequence[StoredSplit]) -> dict[str, StoredSplit]:
 
 def make_table(stored: StoredSplit, budgets: Sequence[int]) -> OverlapTable:
     """Return the best IoU of each object at all budgets of plots and tables, in one pass over the boxes."""
-    truth = stored.dataset.ground_truth
+    truth = stored.dataset.measured_truth
     assert truth is not None  # checked in `run`
     wanted = sorted({*log_budgets(), *IOU_BUDGETS, *budgets})
     proposals = progress(stored.proposals(), "recall", total=len(stored.dataset), unit="images")

@@ -70,7 +70,7 @@ def show(
         logger.warning("left out: %s", error)
         return None
     proposals, truth = stored.proposals, dataset.ground_truth
-    best = None if truth is None else best_boxes(truth[record.image_id], proposals.top(config.budget))
+    best = None if truth is None else best_boxes(truth[record.image_id].measured, proposals.top(config.budget))
     drawn = draw_proposals(image, proposals, best, dataset.classes, top=config.top, min_iou=config.min_iou)
     return ShownImage.of(record.path.name, drawn, len(proposals), best, config.min_iou)
 

@@ -58,9 +58,9 @@ def misses(
     dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_score: float, most: int
 ) -> MissGallery | None:
     """At most `most` crops of each kind; None without annotations."""
-    if dataset.ground_truth is None:
+    ground_truth = dataset.measured_truth
+    if ground_truth is None:
         return None
-    ground_truth = {record.image_id: dataset.ground_truth[record.image_id] for record in dataset.records}
     found = find_misses(ground_truth, detections, dataset.classes, min_score=min_score, limit=most)
     paths = {record.image_id: record.path for record in dataset.records}
 
@@ -89,7 +89,7 @@ def _image(
     drawn = scaled(image, scale)
     tally = ""
     if dataset.ground_truth is not None:
-        gt = dataset.ground_truth[record.image_id]
+        gt = dataset.ground_truth[record.image_id].measured
         drawn = draw_ground_truth(drawn, _scaled_gt(gt, scale), dataset.classes, names=False)
         tally = _tally(gt, found, min_score)
     if found is not None:
@@ -121,7 +121,7 @@ def _crop(image: Image, *, miss: Miss, dataset: Dataset, path: Path, missed: boo
     origin = np.array([left, top, left, top], dtype=np.float32)
     drawn = scaled(part, scale)
     if not missed and dataset.ground_truth is not None:
-        gt = dataset.ground_truth[miss.image_id].boxes
+        gt = dataset.ground_truth[miss.image_id].measured.boxes
         drawn = draw_boxes(drawn, (gt - origin) * np.float32(scale), colours=[GREEN] * len(gt), dashed=True)
     box = (miss.box[None] - origin) * np.float32(scale)
     drawn = draw_boxes(drawn, box, colours=[GREEN if missed else RED], dashed=missed)

@@ -56,7 +56,8 @@ def write_report(path: Path, data: ReportData) -> None:
 def render(data: ReportData) -> str:
     """The page as HTML."""
     dataset, metrics = data.dataset, data.metrics
-    point = None if dataset.ground_truth is None else best_f1(dataset.ground_truth, data.detections)
+    truth = dataset.measured_truth
+    point = None if truth is None else best_f1(truth, data.detections)
     min_score, how = 0.5, "the default"
     if data.min_score is not None:
         min_score, how = data.min_score, "as set"

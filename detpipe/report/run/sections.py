@@ -27,8 +27,9 @@ def headline(dataset: Dataset, metrics: Metrics | None, seconds: Mapping[str, fl
             (number(metrics.coco.numbers["AP"]), "COCO AP, IoU 0.5 to 0.95"),
         ]
     cards.append((f"{len(dataset):,}", "images"))
-    if dataset.ground_truth is not None:
-        objects = sum(len(dataset.ground_truth[record.image_id]) for record in dataset.records)
+    truth = dataset.measured_truth
+    if truth is not None:
+        objects = sum(map(len, truth.values()))
         n_classes = len(dataset.classes)
         cards.append((f"{objects:,}", f"objects of {n_classes:,} {'class' if n_classes == 1 else 'classes'}"))
     if seconds:
