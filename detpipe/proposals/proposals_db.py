@@ -180,7 +180,7 @@ def find_database(folder: str | Path) -> Path:
     Raises FileNotFoundError if there is none.
     """
     for path in (Path(folder), Path(folder) / "proposals.lmdb"):
-        if (path / "data.mdb").is_file():
+        if (path / "data.mdb").exists():
             return path
     raise FileNotFoundError(
         f"{folder}: expected a proposals.lmdb or a run folder with one, got neither; run propose first"
@@ -190,7 +190,7 @@ def find_database(folder: str | Path) -> Path:
 class ProposalsReader:
     """Reads records. Picklable; opens the database on its first use in each process.
 
-    Raises storage's DatabaseError if there is no database.
+    Raises storage's DatabaseError if there is no database, or a damaged one.
     """
 
     def __init__(self, path: Path) -> None:

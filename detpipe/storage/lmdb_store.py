@@ -6,7 +6,13 @@ was full; a full map doubles its size.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import struct
+import sys
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,31 +20,160 @@ from typing import Any, Self
 
 import lmdb
 
-MAX_KEY = 511
-"""Limit on the bytes of a key, compiled into LMDB."""
+from detpipe.storage.lmdb_pages import DATA, MAX_KEY, DatabaseError, check_header, check_pages
+
+__all__ = ["MAX_KEY", "DatabaseError", "LmdbReader", "LmdbWriter"]
+
+LOCK = "lock.mdb"
+_MAX_CHECKED = 1000
+_FLOCK = struct.Struct("hhqqi0q")  # struct flock of Linux: type, whence, start, length, process
+
+_File = tuple[int, int]
+"""Device and inode of a data.mdb."""
 
 
-class DatabaseError(ValueError):
-    """A database is missing, incomplete, or not an LMDB."""
+class _Environment:
+    """An LMDB that this process has open. LMDB must not be opened twice in one process, so readers share it.
+
+    env: None after close, and in a process forked from the one that opened it. users: readers that have not closed it.
+    """
+
+    def __init__(self, env: Any, *, writable: bool) -> None:
+        self.env, self.writable, self.users = env, writable, 1
+
+    def close(self) -> None:
+        """Close it for all users."""
+        env, self.env = self.env, None
+        if env is not None:
+            env.close()
 
 
-def _open(path: Path, **options: Any) -> Any:
-    """Open the LMDB environment in a folder. Raises DatabaseError if it is not an LMDB or data.mdb is truncated."""
-    try:
+_lock = threading.Lock()
+"""Held while databases are opened and closed."""
+_environments: weakref.WeakValueDictionary[_File, _Environment] = weakref.WeakValueDictionary()
+_checked: dict[tuple[_File, int, int, int], None] = {}
+"""Files with verified pages, as of their size, time of change and transaction."""
+
+
+def _forget_environments() -> None:
+    """In a forked process: close the parent's environments, which LMDB does not allow to use here."""
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for environment in list(_environments.values()):
+        if environment.writable:
+            environment.env = None  # the parent may be writing: its locks are not ours to release
+        else:
+            environment.close()
+    _environments.clear()
+
+
+os.register_at_fork(after_in_child=_forget_environments)
+
+
+def _opened(path: Path, *, writable: bool, **options: Any) -> _Environment:
+    """Open the LMDB in a folder and verify its pages. Needs _lock. Raises DatabaseError.
+
+    The pages are verified inside a read transaction: a writer in another process then leaves them as they are.
+    """
+    file = path / DATA
+    is_new = writable and (not file.exists() or (file.is_file() and not file.stat().st_size))
+    if not is_new:
+        check_header(path)
+    with _database_errors(path):
         env = lmdb.open(str(path), subdir=True, **options)
-    except lmdb.Error as error:
-        raise DatabaseError(
-            f"{path}: expected an LMDB, got: {error}; close it if this process has it open, else make it again"
-        ) from error
-    # LMDB trusts the size in the file: a read beyond the end of an incomplete copy would kill the process (SIGBUS).
-    expected = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    size = (path / "data.mdb").stat().st_size
-    if size < expected:
+    try:
+        if not is_new:
+            with _database_errors(path), env.begin() as transaction:
+                _check_once(path, transaction.id(), for_writing=writable)
+        environment = _Environment(env, writable=writable)
+        _environments[_file_of(path)] = environment
+    except BaseException:
         env.close()
+        raise
+    return environment
+
+
+def _check_once(path: Path, transaction: int, *, for_writing: bool) -> None:
+    """Verify the pages of a file, if that has not been done since its last change."""
+    status = (path / DATA).stat()
+    state = (_file_of(path), status.st_size, status.st_mtime_ns, transaction)
+    if for_writing or state not in _checked:
+        check_pages(path, for_writing=for_writing)
+        if len(_checked) >= _MAX_CHECKED:
+            _checked.clear()
+        _checked[state] = None
+
+
+def _file_of(path: Path) -> _File:
+    status = (path / DATA).stat()
+    return status.st_dev, status.st_ino
+
+
+def _open_for_reading(path: Path) -> _Environment:
+    """The environment of a file, shared by all readers of this process. Needs _lock."""
+    if not (path / DATA).exists():
+        raise _missing(path)
+    found = _environments.get(_file_of(path))
+    if found is None or found.env is None:
+        return _opened(path, writable=False, readonly=True, lock=_is_being_written(path))
+    if found.writable:
         raise DatabaseError(
-            f"{path}: expected {expected} bytes in data.mdb, got a truncated file of {size}; copy or make it again"
+            f"{path}: expected a database to read, got one that this process is writing; close it first"
         )
-    return env
+    found.users += 1
+    return found
+
+
+def _open_for_writing(path: Path, map_size: int) -> _Environment:
+    """The environment of a new or existing file. Needs _lock."""
+    if (path / DATA).exists():
+        found = _environments.get(_file_of(path))
+        if found is not None and found.env is not None:
+            raise DatabaseError(
+                f"{path}: expected a database to write, got one that this process has open; close it first"
+            )
+    environment = _opened(path, writable=True, map_size=map_size)
+    environment.env.reader_check()  # pages that a killed reader needed may be used again
+    return environment
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether another process has a database open for writing.
+
+    A reader then takes LMDB's lock file, so that the writer leaves its pages as they are. Else it does not: the folder
+    may be read-only, or on a network file system, where LMDB's locks do not work.
+    """
+    file = path / LOCK
+    if sys.platform != "linux" or not file.exists() or not stat.S_ISREG(file.lstat().st_mode):
+        return False
+    import fcntl
+
+    try:
+        with file.open("rb") as lock:
+            asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+            answer = fcntl.fcntl(lock, fcntl.F_GETLK, asked)
+    except OSError:
+        return False
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK) and os.access(file, os.W_OK)
+
+
+def _missing(path: Path) -> DatabaseError:
+    return DatabaseError(f"{path}: expected an LMDB folder with data.mdb, got none; run the stage that makes it")
+
+
+@contextlib.contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    """Turn LMDB's own errors into DatabaseErrors that name the path."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise _database_error(path, error) from error
+
+
+def _database_error(path: Path, error: Exception) -> DatabaseError:
+    if isinstance(error, lmdb.MapResizedError):
+        return DatabaseError(f"{path}: expected a file as it was opened, got one that has grown; close and reopen it")
+    return DatabaseError(f"{path}: expected an intact LMDB, got: {error}; copy or make it again")
 
 
 class LmdbWriter:
@@ -53,12 +188,17 @@ class LmdbWriter:
     def __init__(
         self, path: Path, *, map_size: int = 1 << 24, transaction: int = 1000, transaction_bytes: int = 1 << 26
     ) -> None:
+        for file in (path / DATA, path / LOCK):
+            if file.is_symlink():  # its target may be outside the folder
+                raise DatabaseError(f"{file}: expected a file to write, got a link to {file.readlink()}; remove it")
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._transaction, self._transaction_bytes = transaction, transaction_bytes
         self._batch: dict[bytes, bytes] = {}
         self._batch_bytes = 0
-        self._env = _open(path, map_size=map_size)
+        with _lock:
+            self._environment = _open_for_writing(path, map_size)
+        self._env = self._environment.env
         # LMDB opens an existing database with its own size; if that is almost full, it grows on the first commit.
         self._map_size = max(int(self._env.info()["map_size"]), map_size)
 
@@ -78,6 +218,11 @@ class LmdbWriter:
         """
         if not self._batch:
             return
+        if self._environment.env is None:
+            raise DatabaseError(
+                f"{self.path}: expected an open database, got one that was closed, or opened before a fork; open it in "
+                "this process"
+            )
         while True:
             try:
                 with self._env.begin(write=True) as transaction:
@@ -110,7 +255,11 @@ class LmdbWriter:
         try:
             self.commit()
         finally:
-            self._env.close()
+            self._close()
+
+    def _close(self) -> None:
+        with _lock:
+            self._environment.close()
 
     def __enter__(self) -> Self:
         return self
@@ -121,41 +270,55 @@ class LmdbWriter:
         if kind is None or not issubclass(kind, OSError):
             self.close()
         else:  # The disk is full: a second attempt to write the batch would hide the first error.
-            self._env.close()
+            self._close()
 
 
 class LmdbReader:
     """Reads records by key or in key order.
 
-    It can be pickled. Each process opens the database on first use, because an LMDB handle must not be used across a
-    fork (pytorch/vision #689).
+    It can be pickled. Each process opens the database on first use, and verifies its pages once; all readers of a file
+    share one environment, which threads may use at the same time. After a fork the child opens its own.
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / "data.mdb").is_file():
-            raise DatabaseError(f"{path}: expected an LMDB folder with data.mdb, got none; run the stage that makes it")
+        if not (path / DATA).exists():
+            raise _missing(path)
         self.path = path
-        self._env: Any = None
-        self._owner = 0
+        self._environment: _Environment | None = None
 
     def _open(self) -> Any:
-        if self._env is None or self._owner != os.getpid():
-            self.close()  # After a fork the handle is the parent's, and LMDB can't open a second one in this process.
-            self._env = _open(self.path, readonly=True, lock=False)
-            self._owner = os.getpid()
-        return self._env
+        environment = self._environment
+        env = None if environment is None else environment.env
+        if env is None:  # not used yet, or used before a fork
+            with _lock:
+                if self._environment is None or self._environment.env is None:
+                    self._environment = _open_for_reading(self.path)
+                env = self._environment.env
+        return env
 
     def get(self, key: bytes) -> bytes:
         """The value of `key`. Raises KeyError, which names the database, if the key is missing."""
-        with self._open().begin() as transaction:
-            value = transaction.get(key)
+        value = self._read(key)
         if value is None:
             raise KeyError(f"{self.path}: no record {key!r}")
         return bytes(value)
 
+    def _read(self, key: bytes) -> Any:
+        try:
+            with self._open().begin() as transaction:
+                return transaction.get(key)
+        except lmdb.BadValsizeError:  # no record has an empty or too long key
+            return None
+        except lmdb.Error as error:
+            raise _database_error(self.path, error) from error
+
     def keys(self) -> Iterator[bytes]:
         """All keys in byte order."""
-        with self._open().begin() as transaction, transaction.cursor() as cursor:
+        with (
+            _database_errors(self.path),
+            self._open().begin() as transaction,
+            transaction.cursor() as cursor,
+        ):
             yield from (bytes(key) for key in cursor.iternext(keys=True, values=False))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
@@ -164,29 +327,31 @@ class LmdbReader:
 
     def views(self) -> Iterator[tuple[bytes, memoryview]]:
         """As `items`, with values as views of the map, which are not copied. A view is valid until the next record."""
-        with self._open().begin(buffers=True) as transaction, transaction.cursor() as cursor:
-            try:
-                yield from ((bytes(key), memoryview(value)) for key, value in cursor)
-            except lmdb.Error as error:
-                raise DatabaseError(
-                    f"{self.path}: expected {len(self)} records, got: {error}; copy or make it again"
-                ) from error
+        with (
+            _database_errors(self.path),
+            self._open().begin(buffers=True) as transaction,
+            transaction.cursor() as cursor,
+        ):
+            yield from ((bytes(key), memoryview(value)) for key, value in cursor)
 
     def __contains__(self, key: bytes) -> bool:
-        with self._open().begin() as transaction:
-            return transaction.get(key) is not None
+        return self._read(key) is not None
 
     def __len__(self) -> int:
-        return int(self._open().stat()["entries"])
+        with _database_errors(self.path):
+            return int(self._open().stat()["entries"])
 
     def close(self) -> None:
-        """Close the database; a later read opens it again."""
-        if self._env is not None:
-            self._env.close()
-        self._env = None
+        """Close the database, unless another reader uses it; a later read opens it again."""
+        with _lock:
+            environment, self._environment = self._environment, None
+            if environment is not None:
+                environment.users -= 1
+                if not environment.users:
+                    environment.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_env": None, "_owner": 0}
+        return {"path": self.path, "_environment": None}
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detpipe.storage import lmdb_store
+from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader, LmdbWriter
 
 KB = 1024
@@ -230,27 +234,148 @@ def test_an_unfinished_copy_is_an_error_and_no_crash(tmp_path: Path) -> None:
 
 def test_the_reader_opens_on_first_use_and_again_after_close(tmp_path: Path) -> None:
     reader = LmdbReader(fill(tmp_path / "db"))
-    assert reader._env is None
+    assert reader._environment is None
     assert len(reader) == 20
     reader.close()
-    assert reader._env is None
+    assert reader._environment is None
     assert len(reader) == 20
     reader.close()
     reader.close()
 
 
-def test_a_second_reader_of_one_process_is_told_so(tmp_path: Path) -> None:
-    with LmdbReader(fill(tmp_path / "db")) as first:
+def test_readers_of_one_process_share_a_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(fill(tmp_path / "db"))
+    with LmdbReader(tmp_path / "db") as first:
         assert len(first) == 20
-        with pytest.raises(DatabaseError, match="close it if this process has it open"):
-            len(LmdbReader(tmp_path / "db"))
+        with LmdbReader(tmp_path / "link") as second:
+            assert second.get(b"0007") == b"value 7"
+        assert first.get(b"0008") == b"value 8"  # the other's close has not closed it
+        LmdbReader(tmp_path / "db").get(b"0001")  # never closed
+    with LmdbWriter(tmp_path / "db") as writer:  # no reader has it open any more
+        writer.put(b"new", b"")
+
+
+def test_readers_of_many_threads_open_a_file_at_once(tmp_path: Path) -> None:
+    fill(tmp_path / "db")
+    shared = LmdbReader(tmp_path / "db")
+    barrier = threading.Barrier(12)
+
+    def read(number: int) -> bytes:
+        barrier.wait()
+        if number % 2:
+            return shared.get(b"0007")
+        with LmdbReader(tmp_path / "db") as own:
+            return own.get(b"0007")
+
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(40):
+            assert set(pool.map(read, range(12))) == {b"value 7"}
+            shared.close()
+
+
+def test_writing_what_is_open_and_reading_what_is_written_is_refused(tmp_path: Path) -> None:
+    with LmdbReader(fill(tmp_path / "db")) as reader:
+        assert len(reader) == 20
+        with pytest.raises(DatabaseError, match="this process has open; close it first"):
+            LmdbWriter(tmp_path / "db")
+    with LmdbWriter(tmp_path / "db"), pytest.raises(DatabaseError, match="this process is writing; close it first"):
+        len(LmdbReader(tmp_path / "db"))
+
+
+def test_a_writer_does_not_write_in_a_forked_process(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db") as writer:
+        writer.put(b"a", b"1")
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                writer.commit()
+            except DatabaseError as error:
+                status = 0 if "opened before a fork" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with LmdbReader(tmp_path / "db") as reader:
+        assert reader.get(b"a") == b"1"
+
+
+def test_a_fork_while_another_thread_opens_a_database_does_not_hang(tmp_path: Path) -> None:
+    fill(tmp_path / "db")
+    with lmdb_store._lock:  # as if another thread was opening a file
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(0 if LmdbReader(tmp_path / "db").get(b"0001") == b"value 1" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_lmdb_cannot_look_up_is_no_record(tmp_path: Path) -> None:
+    with LmdbReader(fill(tmp_path / "db")) as reader:
+        for key in (b"", b"k" * (MAX_KEY + 1)):
+            assert key not in reader
+            with pytest.raises(KeyError, match="no record"):
+                reader.get(key)
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+def test_a_writer_does_not_follow_links(tmp_path: Path, name: str) -> None:
+    """The library would truncate lock.mdb, and write to data.mdb, wherever a link leads."""
+    (tmp_path / "db").mkdir()
+    (tmp_path / "mine.txt").write_text("")
+    (tmp_path / "db" / name).symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(DatabaseError, match=f"{name}: expected a file to write, got a link to .*mine.txt; remove it"):
+        LmdbWriter(tmp_path / "db")
+    assert (tmp_path / "mine.txt").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "HTML page"),
+        (b"", "an empty file"),
+        (b"PK\x03\x04" * 5000, "meta page"),
+        (None, "named pipe"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, content: bytes | None, named: str) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / "data.mdb")
+    else:
+        (tmp_path / "data.mdb").write_bytes(content)
+    with pytest.raises(DatabaseError, match=named) as caught:
+        len(LmdbReader(tmp_path))
+    assert str(tmp_path / "data.mdb") in str(caught.value)
+    if content != b"":
+        with pytest.raises(DatabaseError, match=named):
+            LmdbWriter(tmp_path)
+
+
+def test_pages_are_verified_once_for_each_state_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def counted(folder: Path, **options: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return check_pages(folder, **options)
+
+    monkeypatch.setattr(lmdb_store, "check_pages", counted)
+    fill(tmp_path / "db")
+    for _ in range(3):
+        with LmdbReader(tmp_path / "db") as reader:
+            assert len(reader) == 20
+    assert calls == 1
+    fill(tmp_path / "db", 30)  # one more, by the writer
+    with LmdbReader(tmp_path / "db") as reader:
+        assert len(reader) == 30
+    assert calls == 3
 
 
 def test_pickling_drops_the_handle(tmp_path: Path) -> None:
     reader = LmdbReader(fill(tmp_path / "db"))
     len(reader)
     copy = pickle.loads(pickle.dumps(reader))
-    assert copy._env is None
+    assert copy._environment is None
     reader.close()
     assert copy.get(b"0007") == b"value 7"
     copy.close()

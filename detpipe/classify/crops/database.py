@@ -20,8 +20,7 @@ from detpipe.classify.crops.settings import CropConfig, Encoding
 from detpipe.classify.labeling import BACKGROUND, Regions
 from detpipe.datasets.image_file import file_digest, read_image
 from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image
-from detpipe.storage.lmdb_pages import check_pages
-from detpipe.storage.lmdb_store import MAX_KEY, LmdbReader
+from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.structures import Float32Array, ImageId, Int64Array
 
 
@@ -102,12 +101,11 @@ class CropsReader:
     """Random and sequential access to a database of crops by index 0..N-1, in key order.
 
     labels: (N,) int64. ious: (N,) float32. Opening reads every record once. This verifies all checksums and loads
-    a database that fits into the page cache. Raises CorruptDatumError, which names the record.
+    a database that fits into the page cache. Raises CorruptDatumError, which names the record, and DatabaseError.
     """
 
     def __init__(self, path: Path) -> None:
         self._store = LmdbReader(path)
-        check_pages(path)
         keys, labels, ious = [], [], []
         try:
             for key, record in self._store.items():
@@ -115,8 +113,8 @@ class CropsReader:
                 keys.append(key)
                 labels.append(datum.label)
                 ious.append(datum.iou)
-        except CorruptDatumError:
-            self._store.close()  # The caller gets no reader to close, and an open database cannot be rebuilt.
+        except (CorruptDatumError, DatabaseError):
+            self._store.close()  # The caller gets no reader to close, and a database that is open cannot be written.
             raise
         self._keys = keys
         self.labels: Int64Array = np.array(labels, dtype=np.int64)

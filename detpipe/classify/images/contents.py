@@ -20,7 +20,6 @@ from detpipe.datasets.image_file import BrokenImageError, parse_header
 from detpipe.progress import progress
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import CorruptDatumError, parse_datum, unpack_planes
-from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import DatabaseError, LmdbReader
 from detpipe.structures import Float32Array, Int64Array
 
@@ -233,7 +232,8 @@ def _sound(shards: Sequence[Path], faults: _Faults) -> dict[Path, int]:
     sound, errors = {}, []
     for shard in shards:
         try:
-            sound[shard] = check_pages(shard)
+            with LmdbReader(shard) as store:
+                sound[shard] = len(store)
         except DatabaseError as error:
             faults.add(str(shard), str(error).removeprefix(f"{shard}/"))
             errors.append(error)

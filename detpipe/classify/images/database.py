@@ -29,7 +29,6 @@ from detpipe.storage.datum import (
     unpack_image,
     unpack_planes,
 )
-from detpipe.storage.lmdb_pages import check_pages
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.storage.wire import VARINT, read_fields, read_varint
@@ -183,7 +182,7 @@ def shard_paths(path: Path, shards: int) -> list[Path]:
 
 def stored_paths(path: Path) -> list[Path]:
     """The LMDB folders of an existing database, in order. Raises DatabaseError if the database does not exist."""
-    if (path / "data.mdb").is_file():
+    if (path / "data.mdb").exists():
         return [path]
     shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
     if not shards:
@@ -201,8 +200,6 @@ class ImagesReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         shards = stored_paths(path)
-        for shard in shards:  # the file may come from anywhere, and LMDB does not check its file
-            check_pages(shard)
         self._stores = [LmdbReader(shard) for shard in shards]
         self._keys: list[tuple[int, bytes]] = []
         labels = []
@@ -212,7 +209,7 @@ class ImagesReader:
                     labels.append(stored_label(record, self._where(number, key)))
                     self._keys.append((number, key))
         except (CorruptDatumError, DatabaseError):
-            self.close()  # The caller gets no reader to close, and an open database cannot be rebuilt.
+            self.close()  # The caller gets no reader to close, and a database that is open cannot be written.
             raise
         self.labels: Int64Array = np.array(labels, dtype=np.int64)
         runs = describe_runs(self.labels)

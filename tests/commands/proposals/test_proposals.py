@@ -59,6 +59,38 @@ def records(run: Path) -> dict[str, bytes]:
 # --- info and verify --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "named"),
+    [
+        (4096 + 128, b"\xff\xff\x00", "expected pages"),  # the root in the newer meta page is outside the file
+        (4096 + 92, b"\x04", "expected one value per key"),
+        (4096 + 41, b"\x11", "expected an LMDB meta page"),
+    ],
+)
+def test_a_damaged_database_is_one_sentence(runs: Path, tmp_path: Path, at: int, value: bytes, named: str) -> None:
+    shutil.copytree(runs / "uniform", tmp_path / "run")
+    file = tmp_path / "run" / "proposals.lmdb" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    for head in (at, at - 4096):  # in both meta pages: either may be the newer one
+        data[head : head + len(value)] = value
+    file.write_bytes(data)
+    for words in (("info",), ("verify",)):
+        outcome = detpipe("proposals", *words, f"run_dir={tmp_path / 'run'}")
+        assert outcome.status == 1
+        assert named in outcome.err
+        assert str(file) in outcome.err
+        assert "Traceback" not in outcome.err
+
+
+def test_a_database_that_is_a_pointer_is_named(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "uniform", tmp_path / "run")
+    file = tmp_path / "run" / "proposals.lmdb" / "data.mdb"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    outcome = detpipe("proposals", "info", f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 1
+    assert "Git LFS pointer" in outcome.err
+
+
 def test_info_of_a_fusion(runs: Path) -> None:
     text = good(detpipe("proposals", "info", f"path={runs / 'fused'}")).err
     lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line.startswith("  "))
