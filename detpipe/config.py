@@ -256,12 +256,16 @@ def _with_solver_prototxt(config: DictConfig, given: Collection[str]) -> DictCon
         raise ValueError(f"solver=... and solver.prototxt={path}: expected one of them: both say all of a training")
     from detpipe.solver.solver_prototxt import solver_values  # imports protobuf, which few commands need
 
-    config = copy.deepcopy(config)
-    for name, value in solver_values(path).items():
-        full = f"solver.{name}"
+    def is_given(name: str) -> bool:
         # A mapping may have been given whole or by one of its keys: solver.lr={...}, solver.decay_mult.fc=0.
-        if not any(f"{full}.".startswith(f"{one}.") or one.startswith(f"{full}.") for one in given):
-            OmegaConf.update(config, full, value, merge=False)
+        full = f"solver.{name}"
+        return any(f"{full}.".startswith(f"{one}.") or one.startswith(f"{full}.") for one in given)
+
+    replaced = {name: value for name, value in flat_settings(config.solver).items() if is_given(name)}
+    config = copy.deepcopy(config)
+    for name, value in solver_values(path, replaced).items():
+        if not is_given(name):
+            OmegaConf.update(config, f"solver.{name}", value, merge=False)
     config.solver.prototxt = None  # it is read
     return config
 

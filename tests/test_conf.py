@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import subprocess
 import sys
 import typing
@@ -315,6 +316,57 @@ def test_the_command_line_wins_over_a_solver_prototxt(prototxt: str) -> None:
     assert made("train-cls", prototxt, "solver.max_iter=300").solver.max_iter == 300
     whole = made("train-cls", prototxt, "solver.lr={policy:exp,gamma:0.9}").solver.lr
     assert (whole.policy.value, whole.gamma) == ("exp", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('base_lr: 0.1 lr_policy: "fixed"', ["solver.max_iter=4"]),
+        ('base_lr: 0.1 lr_policy: "fixed"', ["solver.epochs=2"]),
+        ('max_iter: 4 lr_policy: "fixed"', ["solver.base_lr=0.1"]),
+        ("base_lr: 0.1 max_iter: 4", ["solver.lr.policy=fixed"]),
+        ("base_lr: 0.1 max_iter: 4", ["solver.lr={policy:step,gamma:0.5,stepsize:2}"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "plateau"', ["solver.lr.policy=cosine"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "step" gamma: 0.5', ["solver.lr.stepsize=3"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "multistep"', ["solver.lr.gamma=0.5", "solver.lr.stepvalue=[2,3]"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "inv" gamma: 0.5', ["solver.lr.policy=exp"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "fixed" type: "Lion"', ["solver.type=adamw"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "fixed" regularization_type: "L0"', ["solver.regularization_type=l2"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "fixed" test_iter: 1 test_iter: 2', ["solver.test_iter=3"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "fixed" weights: "a,b"', ["solver.weights=null"]),
+        ('base_lr: -1 max_iter: 4 lr_policy: "fixed"', ["solver.base_lr=0.1"]),
+        ('base_lr: 0.1 max_iter: 4 lr_policy: "fixed" momentum: 7', ["solver.momentum=0.9"]),
+    ],
+)
+def test_a_solver_prototxt_needs_only_what_the_command_line_does_not_set(
+    text: str, words: list[str], tmp_path: Path
+) -> None:
+    # Fast R-CNN's own solver.prototxt has no max_iter: its program gives it.
+    (tmp_path / "solver.prototxt").write_text(text)
+    prototxt = f"solver.prototxt={tmp_path / 'solver.prototxt'}"
+    setting = words[0].partition("=")[0]
+    with pytest.raises(ValueError, match=r"solver\.prototxt: .*(expected|range)|solver\.\w+: expected"):
+        made("train-cls", prototxt)
+    solver = made("train-cls", prototxt, *words).solver
+    assert solver.base_lr == 0.1
+    assert setting == "solver.epochs" or solver.max_iter == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("", "solver.max_iter=..."),
+        ("max_iter: 5", "solver.base_lr=..."),
+        ("max_iter: 5 base_lr: 1", "solver.lr.policy=..."),
+        ('max_iter: 5 base_lr: 1 lr_policy: "step"', "solver.lr.gamma=... solver.lr.stepsize=..."),
+    ],
+)
+def test_a_solver_prototxt_without_a_value_names_the_setting_that_gives_it(
+    text: str, setting: str, tmp_path: Path
+) -> None:
+    (tmp_path / "solver.prototxt").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"add it to the file, or set {setting}")):
+        made("train-cls", f"solver.prototxt={tmp_path / 'solver.prototxt'}")
 
 
 def test_rcnn_2014_learns_from_the_objects_own_boxes_and_lets_another_head_in() -> None:

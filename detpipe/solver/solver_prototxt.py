@@ -11,6 +11,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,15 +89,16 @@ def read_solver_prototxt(path: Path) -> SolverConfig:
         raise SolverPrototxtError(f"{path}: {error}") from error
 
 
-def solver_values(path: Path) -> dict[str, Any]:
-    """All settings that a file determines by name, including those with Caffe's defaults.
+def solver_values(path: Path, replaced: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings that a file determines by name, including those with Caffe's defaults.
 
-    Names are the fields of SolverConfig, and "lr." with the fields of LrPolicy. Raises the errors of
-    `read_solver_prototxt`, but does not check the ranges of values.
+    Names are the fields of SolverConfig, and "lr." with the fields of LrPolicy. replaced: the settings, by the same
+    names, that are set elsewhere. They are not in the result, and the file's own values of them are neither needed nor
+    checked. Raises the errors of `read_solver_prototxt`, but does not check the ranges of values.
     """
     message = _parse(path)
     try:
-        values = _values(message)
+        values = _values(message, replaced or {})
     except ValueError as error:
         raise SolverPrototxtError(f"{path}: {error}") from error
     ignored = [name for name in IGNORED if _has(message, name)]
@@ -137,38 +139,52 @@ def _explained(error: text_format.ParseError) -> str:
     return f"{where}expected a field of Caffe's solver, got {name}{hint}"
 
 
-def _values(message: SolverParameter) -> dict[str, Any]:
-    for name in ("max_iter", "base_lr", "lr_policy"):
-        if not _has(message, name):
-            raise ValueError(f"{name}: expected a value, got none; add it to the file")
-    values: dict[str, Any] = {name: _plain(getattr(message, name)) for name in SAME}
-    values |= {f"lr.{name}": value for name, value in _lr_values(message).items()}
-    return values | {
-        "type": _type(message),
-        "regularization_type": _one_of(REGULARIZATIONS, "regularization_type", message.regularization_type),
-        "clip_gradients": _plain(message.clip_gradients) if message.clip_gradients >= 0 else None,
-        "display": message.display or SolverConfig.display,
-        "test_iter": _single("test_iter", message.test_iter) or None,
-        "random_seed": message.random_seed if message.random_seed >= 0 else None,
-        "weights": _single("weights", [file for files in message.weights for file in files.split(",")]),
-        "epochs": None,
-        "new_lr_mult": 1.0,
-        "lr_mult": {},
-        "decay_mult": {"*": 1.0},
+def _values(message: SolverParameter, replaced: Mapping[str, Any]) -> dict[str, Any]:
+    read: dict[str, Callable[[], Any]] = {name: partial(_same, message, name) for name in SAME}
+    read |= {
+        "type": lambda: _type(message),
+        "regularization_type": lambda: _one_of(REGULARIZATIONS, "regularization_type", message.regularization_type),
+        "clip_gradients": lambda: _plain(message.clip_gradients) if message.clip_gradients >= 0 else None,
+        "display": lambda: message.display or SolverConfig.display,
+        "test_iter": lambda: _single("test_iter", message.test_iter) or None,
+        "random_seed": lambda: message.random_seed if message.random_seed >= 0 else None,
+        "weights": lambda: _single("weights", [file for files in message.weights for file in files.split(",")]),
+        "epochs": lambda: None,
+        "new_lr_mult": lambda: 1.0,
+        "lr_mult": dict,
+        "decay_mult": lambda: {"*": 1.0},
     }
+    if replaced.get("epochs") is not None and not _has(message, "max_iter"):
+        del read["max_iter"]  # epochs replace it
+    values = {name: value() for name, value in read.items() if name not in replaced}
+    return values | _lr_values(message, replaced)
 
 
-def _lr_values(message: SolverParameter) -> dict[str, Any]:
-    policy = _one_of(POLICIES, "lr_policy", message.lr_policy)
-    missing = [name for name in NEEDED.get(policy, ()) if not _has(message, name)]
+def _same(message: SolverParameter, name: str) -> Any:
+    """A field that has the same name and meaning in both formats."""
+    if name in ("max_iter", "base_lr") and not _has(message, name):
+        raise ValueError(f"{name}: expected a value, got none; add it to the file, or set solver.{name}=...")
+    return _plain(getattr(message, name))
+
+
+def _lr_values(message: SolverParameter, replaced: Mapping[str, Any]) -> dict[str, Any]:
+    if "lr.policy" not in replaced and not _has(message, "lr_policy"):
+        raise ValueError("lr_policy: expected a value, got none; add it to the file, or set solver.lr.policy=...")
+    policy = replaced.get("lr.policy") or _one_of(POLICIES, "lr_policy", message.lr_policy)
+    missing = [name for name in NEEDED.get(policy, ()) if not _has(message, name) and f"lr.{name}" not in replaced]
     if missing:
-        raise ValueError(f"lr_policy {policy.value}: expected {' and '.join(missing)}, got none; add it to the file")
+        settings = " ".join(f"solver.lr.{name}=..." for name in missing)
+        raise ValueError(
+            f"lr_policy {policy.value}: expected {' and '.join(missing)}, got none; add it to the file, or set "
+            f"{settings}"
+        )
     usual = LrPolicy()
     given = {
         name: _plain(getattr(message, name)) if _has(message, name) else getattr(usual, name)
         for name in ("gamma", "power", "stepsize")
     }
-    return {"policy": policy, "stepvalue": list(message.stepvalue), "warmup_iter": 0, **given}
+    values = {"policy": policy, "stepvalue": list(message.stepvalue), "warmup_iter": 0, **given}
+    return {f"lr.{name}": value for name, value in values.items() if f"lr.{name}" not in replaced}
 
 
 def _type(message: SolverParameter) -> Optimizer:
