@@ -1,13 +1,21 @@
 """Upgrading nets from older Caffe formats: V1 layers, inputs outside of layers, and moved settings.
 
-Caffe does the same when it reads a file (upgrade_proto.cpp). Its first format, V0, is not supported.
+Caffe does the same when it reads a file (upgrade_proto.cpp). Its first format, V0, is not supported. Fields of
+well-known forks of Caffe that have one meaning in Caffe are replaced by Caffe's own.
 """
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, NetParameter, ParamSpec, V1LayerParameter
+from detpipe.backbone.caffe.caffe_net_pb2 import (
+    ConvolutionParameter,
+    LayerParameter,
+    NetParameter,
+    ParamSpec,
+    PoolingParameter,
+    V1LayerParameter,
+)
 
 V1_TYPES = {
     "ABSVAL": "AbsVal",
@@ -53,6 +61,12 @@ V1_TYPES = {
 }
 """The current type name for each V1 type."""
 
+MAX_INPUTS = 100
+FIRST_OF_FORKS = 1001
+"""The first number of the fields and values that only forks of Caffe have."""
+DEPTHWISE = ("DepthwiseConvolution", "ConvolutionDepthwise")
+"""Types of forks for a Convolution with one group per channel."""
+
 MOVED = ("scale", "mean_file", "crop_size", "mirror")
 """Settings of data layers that are in transform_param now."""
 
@@ -60,8 +74,8 @@ MOVED = ("scale", "mean_file", "crop_size", "mirror")
 def upgrade(net: NetParameter, where: str = "net") -> NetParameter:
     """A copy of the net in the newest format: all layers in `layer`, and inputs as Input layers before them.
 
-    Raises ValueError, beginning with `where`, for a net with both formats of layers, and if the number of input shapes
-    does not match the number of inputs.
+    Raises ValueError, beginning with `where`, for a net with both formats of layers, if the number of input shapes does
+    not match the number of inputs, and for a fork's field that has no meaning in Caffe.
     """
     if net.layer and net.layers:
         raise ValueError(f"{where}: expected layers as `layer` or as `layers`, got both")
@@ -75,10 +89,16 @@ def upgrade(net: NetParameter, where: str = "net") -> NetParameter:
     for layer in new.layer:
         _move_transform(layer)
         _still_statistics(layer)
+        try:
+            _replace_fork_fields(layer)
+        except ValueError as error:
+            raise ValueError(f"{where}: layer {layer.name!r}: {error}") from error
     return new
 
 
 def _input_layers(net: NetParameter, where: str) -> list[LayerParameter]:
+    if len(net.input) > MAX_INPUTS:
+        raise ValueError(f"{where}: expected at most {MAX_INPUTS} inputs, got {len(net.input)}")
     shapes = [list(shape.dim) for shape in net.input_shape]
     if net.input_dim:
         if shapes:
@@ -144,3 +164,49 @@ def _still_statistics(layer: LayerParameter) -> None:
     if layer.type == "BatchNorm" and len(layer.param) == 3:
         for spec in layer.param:
             spec.lr_mult = spec.decay_mult = 0
+
+
+def _replace_fork_fields(layer: LayerParameter) -> None:
+    """Replace the fields of forks by Caffe's. Raises ValueError for contradictions, and for scale_train: false."""
+    layer.ClearField("engine")  # the library that computes a layer
+    for _, settings in layer.ListFields():
+        if getattr(settings, "engine", 0) >= FIRST_OF_FORKS:
+            settings.ClearField("engine")
+    if layer.type in DEPTHWISE:
+        layer.type = "Convolution"
+        if not layer.convolution_param.HasField("group"):
+            layer.convolution_param.group = layer.convolution_param.num_output
+    if layer.HasField("pooling_param"):
+        _replace_ceil_mode(layer.pooling_param)
+    if layer.HasField("convolution_param"):
+        _replace_holes(layer.convolution_param)
+    if layer.HasField("dropout_param"):
+        if not layer.dropout_param.scale_train:
+            raise ValueError(
+                "dropout_param.scale_train: expected true, got false, which Caffe does not have; in a trained net, "
+                f"replace the layer by a Power layer with scale {1 - layer.dropout_param.dropout_ratio:g}"
+            )
+        layer.dropout_param.ClearField("scale_train")
+
+
+def _replace_ceil_mode(pooling: PoolingParameter) -> None:
+    """ceil_mode false is round_mode FLOOR, and true, the default, is CEIL."""
+    if pooling.HasField("ceil_mode"):
+        mode = PoolingParameter.CEIL if pooling.ceil_mode else PoolingParameter.FLOOR
+        if pooling.HasField("round_mode") and pooling.round_mode != mode:
+            raise ValueError("pooling_param: expected ceil_mode or round_mode, got both with different meanings")
+        pooling.round_mode = mode
+        pooling.ClearField("ceil_mode")
+
+
+def _replace_holes(convolution: ConvolutionParameter) -> None:
+    """DeepLab's name of the dilation."""
+    sides = ("hole_h", "hole_w")
+    if not any(convolution.HasField(name) for name in ("hole", *sides)):
+        return
+    if convolution.dilation:
+        raise ValueError("convolution_param: expected hole or dilation, got both")
+    holes = [getattr(convolution, name) or convolution.hole or 1 for name in sides]
+    convolution.dilation.extend(holes if any(convolution.HasField(name) for name in sides) else [convolution.hole])
+    for name in ("hole", *sides):
+        convolution.ClearField(name)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detpipe.backbone.caffe.caffe_net_pb2 import ParamSpec, V1LayerParameter
+from detpipe.backbone.caffe.caffe_net_pb2 import ParamSpec, PoolingParameter, V1LayerParameter
 from detpipe.backbone.caffe.layers import BUILDERS, INPUTS
 from detpipe.backbone.caffe.load import build_net
 from detpipe.backbone.caffe.prototxt import parse_prototxt
@@ -83,3 +83,57 @@ def test_statistics_of_batch_norm_are_not_learnt() -> None:
         ("", 0, 0),
         ("", 0, 0),
     ]
+
+
+# --- Fields of forks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fork", "ours"),
+    [
+        ("pooling_param { kernel_size: 3 ceil_mode: false }", "pooling_param { kernel_size: 3 round_mode: FLOOR }"),
+        ("pooling_param { kernel_size: 3 ceil_mode: true }", "pooling_param { kernel_size: 3 round_mode: CEIL }"),
+        ("convolution_param { kernel_size: 3 hole: 2 }", "convolution_param { kernel_size: 3 dilation: 2 }"),
+        ("convolution_param { hole: 4 hole_h: 2 }", "convolution_param { dilation: 2 dilation: 4 }"),
+        ("dropout_param { dropout_ratio: 0.2 scale_train: true }", "dropout_param { dropout_ratio: 0.2 }"),
+        ("convolution_param { num_output: 3 engine: MKL2017 }", "convolution_param { num_output: 3 }"),
+        ('relu_param { engine: MKLDNN } engine: "MKLDNN"', "relu_param { }"),
+        (
+            'type: "DepthwiseConvolution" convolution_param { num_output: 8 group: 8 }',
+            'type: "Convolution" convolution_param { num_output: 8 group: 8 }',
+        ),
+        (
+            'type: "ConvolutionDepthwise" convolution_param { num_output: 8 }',
+            'type: "Convolution" convolution_param { num_output: 8 group: 8 }',
+        ),
+    ],
+)
+def test_fields_of_forks_become_caffes(fork: str, ours: str) -> None:
+    assert upgrade(parse_prototxt(f"layer {{ {fork} }}")) == upgrade(parse_prototxt(f"layer {{ {ours} }}"))
+
+
+def test_fields_of_forks_in_v1_layers() -> None:
+    text = "layers { type: POOLING pooling_param { ceil_mode: false } convolution_param { hole: 3 } }"
+    (layer,) = upgrade(parse_prototxt(text)).layer
+    assert layer.pooling_param == PoolingParameter(round_mode=PoolingParameter.FLOOR)
+    assert list(layer.convolution_param.dilation) == [3]
+
+
+@pytest.mark.parametrize(
+    ("fork", "wrong"),
+    [
+        ("pooling_param { ceil_mode: false round_mode: CEIL }", "ceil_mode or round_mode"),
+        ("convolution_param { hole: 2 dilation: 2 }", "hole or dilation"),
+        ("dropout_param { scale_train: false dropout_ratio: 0.75 }", r"scale_train: .*Power layer with scale 0\.25"),
+    ],
+)
+def test_fields_of_forks_without_one_meaning_are_refused(fork: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"^f: layer 'x': .*{wrong}"):
+        upgrade(parse_prototxt(f'layer {{ name: "x" {fork} }}'), "f")
+
+
+def test_ceil_mode_changes_the_size_of_a_map() -> None:
+    text = """input: "a" input_shape { dim: 1 dim: 1 dim: 6 dim: 6 }
+    layer { name: "p" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 3 stride: 2 MODE } }"""
+    for mode, side in (("ceil_mode: false", 2), ("ceil_mode: true", 3), ("", 3)):  # windows at 0, 2 and, cut off, 4
+        assert build_net(parse_prototxt(text.replace("MODE", mode))).shapes["b"] == (1, 1, side, side)
