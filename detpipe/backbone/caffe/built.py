@@ -13,6 +13,10 @@ from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter
 MAX_SIZE = 2**31 - 1
 """The largest size or count in a setting: Caffe's int."""
 
+MAX_ACTIVATIONS = 2**29
+"""Largest number of elements of all blobs for one image: 2 GiB in float32, 30 times VGG-19 at 224 pixels. A net keeps
+its blobs, so a small prototxt could otherwise use any amount of memory."""
+
 Shape = tuple[int, ...]
 
 
@@ -64,3 +68,12 @@ def positive(value: int, name: str) -> int:
 def count(shape: Sequence[int]) -> int:
     """The number of elements of a shape."""
     return math.prod(shape)
+
+
+def check_activations(total: int, images: int, what: str) -> None:
+    """Raise ValueError if blobs, or a layer's own copy of one, have too many elements for each of the images."""
+    if total > MAX_ACTIVATIONS * max(1, images):
+        raise ValueError(
+            f"expected {what} of at most {MAX_ACTIVATIONS} elements for one image, got {total // max(1, images)}; give "
+            "a smaller input size"
+        )

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-from detpipe.backbone.caffe.built import Built, Shape
+from detpipe.backbone.caffe.built import Built, Shape, check_activations, count
 from detpipe.backbone.caffe.caffe_net_pb2 import FillerParameter, LayerParameter, NetParameter, ParamSpec
 from detpipe.backbone.caffe.fillers import fill
 from detpipe.backbone.caffe.inputs import input_shapes
@@ -67,6 +67,7 @@ class Net(nn.Module):
         self.layers = nn.ModuleDict()
         self.steps: list[Step] = []
         fillers = {}
+        activations = 0
         for layer in definition.layer:
             layer.ClearField("blobs")
             if layer.type in INPUTS:
@@ -74,6 +75,8 @@ class Net(nn.Module):
             else:
                 step, built = self._add_layer(layer, where)
                 fillers[step.module] = built.fillers
+            activations += sum(count(self.shapes[top]) for top in layer.top if top not in layer.bottom)
+            self._check_activations(activations, layer, where)
         if not self.inputs:
             raise ValueError(f"{where}: expected a net with an input, got one without")
         self._fill(fillers, generator, where)
@@ -248,6 +251,14 @@ class Net(nn.Module):
         step = Step(layer, name, tuple(layer.bottom), tuple(layer.top), cut)
         self.steps.append(step)
         return step, built
+
+    def _check_activations(self, total: int, layer: LayerParameter, where: str) -> None:
+        """Raise ValueError, which names the layer, if the blobs up to it have too many elements."""
+        first = next(iter(self.inputs.values()), ())
+        try:
+            check_activations(total, first[0] if len(first) == 4 else 1, "blobs up to this layer")
+        except ValueError as error:
+            raise ValueError(f"{where}: layer {layer.name!r} ({layer.type}): {error}") from error
 
     def _fill(
         self, fillers: Mapping[str, Sequence[FillerParameter]], generator: torch.Generator | None, where: str

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detpipe.backbone.caffe.built import Built, Shape, want_bottoms, want_tops
+from detpipe.backbone.caffe.built import Built, Shape, check_activations, count, want_bottoms, want_tops
 from detpipe.backbone.caffe.caffe_net_pb2 import LayerParameter, PoolingParameter
-from detpipe.storage.caffe_blob import check_shape
 
 LOWEST = torch.finfo(torch.float32).min
 """The maximum of a window that is completely outside: Caffe's -FLT_MAX."""
@@ -78,7 +77,8 @@ class Pooling(nn.Module):
             for n, s, k, size, p in zip((high, wide), self.stride, self.kernel, x.shape[2:], self.pad, strict=True)
         ]
         # A large stride may need padding that does not fit into memory.
-        check_shape((*x.shape[:2], *(sum(r) for r in zip(x.shape[2:], self.pad, rest, strict=True))), "padded input")
+        padded = (*x.shape[:2], *(sum(r) for r in zip(x.shape[2:], self.pad, rest, strict=True)))
+        check_activations(count(padded), x.shape[0], "a padded input")
         value = 0.0 if self.average else LOWEST
         return F.pad(x, (self.pad[1], rest[1], self.pad[0], rest[0]), value=value)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 import time
 
 import pytest
@@ -196,7 +197,7 @@ def test_a_blob_that_doubles_with_each_layer() -> None:
     doubling = "".join(
         f'layer {{ name: "c{i}" type: "Concat" bottom: "b{i}" bottom: "b{i}" top: "b{i + 1}" }}' for i in range(99)
     )
-    with pytest.raises(ValueError, match=r"layer 'c30' \(Concat\): top 'b31': .*at most 2147483647"):
+    with pytest.raises(ValueError, match=r"layer 'c28' \(Concat\): .*at most 536870912 elements"):
         build_net(parse_prototxt(f'input: "b0" input_shape {{ dim: 1 dim: 1 }} {doubling}'))
 
 
@@ -227,3 +228,33 @@ def test_any_settings_make_a_net_or_one_error(data: st.DataObject) -> None:
             continue  # protobuf itself refuses it
     with at_most_one_error("n: "):
         build_net(net, where="n")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        "",  # the input itself, 1 x 2 x 20000 x 20000
+        'layer { name: "c" type: "Convolution" bottom: "a" top: "b" '
+        "convolution_param { num_output: 4 kernel_size: 1 } }",
+        'layer { name: "s" type: "Split" bottom: "a" top: "b" top: "c" }',
+        'layer { name: "d" type: "Deconvolution" bottom: "a" top: "b" '
+        "convolution_param { num_output: 1 kernel_size: 2 stride: 90 } }",
+        'layer { name: "p" type: "Pooling" bottom: "a" top: "b" pooling_param { kernel_size: 1 stride: 30000 } }',
+    ],
+)
+def test_a_net_with_too_many_activations_is_refused_before_memory_is_allocated(layers: str) -> None:
+    side = 20_000 if not layers or "Convolution" in layers or "Split" in layers else 300
+    text = f'input: "a" input_shape {{ dim: [1, 2, {side}, {side}] }} {layers}'
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"^n: layer '\w' \(\w+\): .*at most 536870912 elements for one"):
+        build_net(parse_prototxt(text), where="n")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 1 << 18  # kB
+
+
+def test_activations_are_counted_for_one_image() -> None:
+    text = 'input: "a" input_shape { dim: [IMAGES, 1, 4096, 4096] }' + "".join(
+        f'layer {{ name: "r{i}" type: "ReLU" bottom: "a" top: "{top}" }}' for i, top in enumerate(["b", "c", "a", "a"])
+    )
+    # Three blobs of 2^24 elements; layers in place have none of their own.
+    for images in (1, 40):
+        assert len(build_net(parse_prototxt(text.replace("IMAGES", str(images)))).shapes) == 3
