@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +99,51 @@ def test_resolve_workers() -> None:
     assert resolve_workers(-1) == len(os.sched_getaffinity(0))
     with pytest.raises(ValueError, match="-1"):
         resolve_workers(-2)
+
+
+def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
+    path.write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+
+
+WORK = """
+import logging, os
+from detpipe.parallel import ordered_map
+from tests.test_parallel import process_id
+logging.basicConfig()
+print("started")
+def work():
+    found = set(ordered_map(process_id, range(8), workers=2))
+    print("threads" if found == {os.getpid()} else "processes")
+"""
+
+
+def test_a_script_without_guard_uses_threads_and_says_so(tmp_path: Path) -> None:
+    done = run_script(tmp_path / "script.py", WORK + "work()\n")
+    assert done.stdout.split() == ["started", "threads"], done.stderr
+    assert "script.py" in done.stderr
+    assert "__name__" in done.stderr
+
+
+@pytest.mark.parametrize("guard", ["if __name__ == '__main__':", "if '__main__' == __name__:"])
+def test_a_script_with_guard_uses_processes(tmp_path: Path, guard: str) -> None:
+    done = run_script(tmp_path / "script.py", WORK + f"{guard}\n    work()\n")
+    assert done.stdout.split().count("processes") == 1, done.stderr
+    assert "__name__" not in done.stderr
+
+
+def test_a_call_above_the_guard_uses_threads(tmp_path: Path) -> None:
+    done = run_script(tmp_path / "script.py", WORK + "work()\nif __name__ == '__main__':\n    pass\n")
+    assert done.stdout.split() == ["started", "threads"], done.stderr
+
+
+def test_a_script_that_its_workers_cannot_import_is_named(tmp_path: Path) -> None:
+    text = WORK + "if __name__ != '__main__':\n    raise SystemExit(3)\nelse:\n    work()\n"
+    done = run_script(tmp_path / "script.py", text)
+    assert "WorkerDiedError" in done.stderr
+    assert "script.py" in done.stderr.splitlines()[-1]
+    assert "workers=0" in done.stderr.splitlines()[-1]
+    assert "memory" not in done.stderr
