@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -64,7 +65,7 @@ def ordered_map(
         return
     use_threads = count <= max_threads
     if not use_threads and (script := script_without_guard()) is not None:
-        logger.warning("%s: no %r around the call of detpipe, so it uses threads, not processes", script, GUARD)
+        _warn_of_threads(script)
         use_threads = True
     context = multiprocessing.get_context("spawn")  # a forked process can hang in the threads of torch or OpenCV
     started = None if use_threads else context.Event()
@@ -81,9 +82,10 @@ def ordered_map(
             window.popleft()
     except BrokenProcessPool as error:
         if started is not None and not started.is_set():
+            script = _main_file() or "the main module"
             raise WorkerDiedError(
-                f"the worker processes could not start, because importing {_main_file() or 'the main module'} failed in "
-                f"them; put its calls of detpipe under `{GUARD}`, or give workers=0"
+                f"the worker processes could not start, because importing {script} failed in them; put its calls of "
+                f"detpipe under `{GUARD}`, or give workers=0"
             ) from error
         # Items before the first unfinished one are done and only wait to be yielded.
         unfinished = [item for item, future in window if not future.done() or future.exception() is not None]
@@ -93,6 +95,12 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@cache
+def _warn_of_threads(script: Path) -> None:
+    """Warn once in a process."""
+    logger.warning("%s: no %r around the call of detpipe, so it uses threads, not processes", script, GUARD)
 
 
 def script_without_guard() -> Path | None:

@@ -17,6 +17,7 @@ from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.randomness import generator_for
+from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts
@@ -48,9 +49,11 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
             "category_ids": dataset.category_ids,
         },
         inputs={"proposals": stored.manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
+        explain=explainer(config.folder, {split.value: dataset}),
     )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
+            remember(config.folder, [dataset])
             tasks = plan(config, stored, records)
             count = write_crops(config, path, tasks, making)
             labels = Counter(name for task in tasks for name in _names(dataset, task.regions))

@@ -1,4 +1,4 @@
-"""`detpipe detect`: classify proposals of the test split or of a folder of images -> detections.json."""
+"""`detpipe detect`: classify proposals of the test split -> detections.json, or of a `source` -> sources/NAME/."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
-from detpipe.classify.detect import NO_DETECTIONS, of_readable
+from detpipe.classify.detect import NO_DETECTIONS, of_readable, select_detections
 from detpipe.classify.kinds import load_region_spec
+from detpipe.classify.nearest_regions import NearestRegions, nearest_regions
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
@@ -28,19 +29,22 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.runs.detect_settings import (
-    KeptSettings,
-    inference_precision,
-    keep_settings,
-)
+from detpipe.report.page import Picture
+from detpipe.report.source_page import MAX_IMAGES, SourcePage, counts_text, picture, write_source_page
+from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
 from detpipe.runs.detector import Detector
-from detpipe.runs.run_folder import dataset_digest
+from detpipe.runs.nearest_file import write_nearest
+from detpipe.runs.operating_point import shown_from
+from detpipe.runs.run_folder import RunFolder, images_input
 from detpipe.runs.run_proposer import proposer_of_run
-from detpipe.runs.stored_features import stored_detections
+from detpipe.runs.source_folder import resolved_source, source_folder
+from detpipe.runs.source_results import counts_by_class, write_csv, write_results
+from detpipe.runs.stored_features import Scores, stored_scores
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
-from detpipe.storage.manifest import Artefact, Making, digest_of, read_manifest, same_key
+from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -68,44 +72,56 @@ class Input:
 def run(config: Detect) -> None:
     """Classify the proposals of every test image, or of the images of `source`, and write the detections."""
     images = source_images(config) if config.source is not None else test_images(config)
+    out = config.folder if config.source is None else source_folder(config.folder, config.source)
     # auto depends on the machine: the key and the saved settings name the precision that is computed in.
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
     config = replace(config, precision=precision)
+    min_score, why = shown_from(config.folder.classifier, config.show_floor)
+    found = None if config.overwrite else find_manifest(out.detections)
     artefact = Artefact(
-        config.folder.detections,
+        out.detections,
         stage="detect",
         settings={
             "detect": replace(config.detect, compile=False),
             "precision": config.precision,
-            "source": config.source,
+            "source": None if config.source is None else resolved_source(config.source),
         },
         inputs={
             "classifier": read_manifest(config.folder.classifier).digest,
-            "images": dataset_digest(images.dataset),
+            "images": images_input(images.dataset, found.inputs.get("images") if found is not None else None),
             "proposals": images.digest,
         },
+        explain=explainer(config.folder, {"images": images.dataset}),
     )
     # Loaded before the old detections are deleted: they must not be lost if the network is missing.
     find = None if is_done(config, artefact) else finder(config, images)
-    with artefact.making(overwrite=make_room(config, artefact)) as making:
+    with artefact.making(overwrite=make_room(config, artefact, out)) as making:
         if making.needed:
-            detections = detect_all(config, images, making, find or finder(config, images))
-            write_detections(config.folder.detections, images.dataset, detections)
+            if config.source is None:
+                remember(config.folder, [images.dataset])
+            results = detect_all(config, images, out, making, find or finder(config, images))
+            detections = {image_id: one.detections for image_id, one in results.items()}
+            write_nearest(out.nearest_regions, images.dataset, [one.nearest for one in results.values()])
+            if config.source is None:
+                write_detections(out.detections, images.dataset, detections)
+            else:
+                write_results(out.detections, images.dataset, source_root(config.source), detections)
             making.summary = {"images": len(images.dataset), "detections": sum(map(len, detections.values()))}
             making.bad = [*images.dataset.bad, *images.bad]
-    shutil.rmtree(unfinished(config), ignore_errors=True)
+    shutil.rmtree(unfinished(out), ignore_errors=True)
     if config.source is None:
         keep_settings(config.folder.classifier, KeptSettings(detect=config.detect, precision=config.precision))
-    write_extras(config, images.dataset)
+    write_extras(config, images.dataset, out, min_score, why)
     summary = artefact.manifest.summary
     logger.info(
-        "detect: %d detections in %d images in %.1f s -> %s%s",
+        "detect: %d detections in %d images in %.1f s -> %s",
         summary["detections"],
         summary["images"],
         artefact.manifest.seconds,
-        config.folder.detections,
-        f", {config.folder.path / 'annotated'}" if config.source is not None else "",
+        out.detections,
     )
+    if config.source is not None:
+        write_source_pages(config, artefact, images.dataset, out, min_score, why)
 
 
 def is_done(config: Detect, artefact: Artefact) -> bool:
@@ -224,39 +240,64 @@ def hold_readable(config: Detect, images: Input) -> None:
     )
 
 
-def detect_all(
-    config: Detect, images: Input, making: Making, find: Callable[[Sequence[ImageRecord]], Iterator[Detections]]
-) -> dict[ImageId, Detections]:
-    """Return the detections of all images, by `find`, or from disk for chunks that an earlier call finished.
+@dataclass(frozen=True)
+class Found:
+    """The result for one image. nearest: the region nearest to each object; None if objects or image are unknown."""
+
+    detections: Detections
+    nearest: NearestRegions | None
+
+
+Finder = Callable[[Sequence[ImageRecord]], Iterator[Scores | None]]
+"""From images to their scored regions; None for an unreadable image."""
+
+
+def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, find: Finder) -> dict[ImageId, Found]:
+    """Return the result of all images, by `find`, or from disk for chunks that an earlier call finished.
 
     The chunks are always the same and share no batch, so an interrupted call resumes with identical results.
     Raises as `hold_readable`.
     """
     records = images.dataset.records
     chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
-    images.bad.extend(unreadable_before(unfinished(config)))
-    with making.stoppable(unfinished(config)) as stop, LmdbWriter(unfinished(config)) as writer:
+    images.bad.extend(unreadable_before(unfinished(out)))
+    with making.stoppable(unfinished(out)) as stop, LmdbWriter(unfinished(out)) as writer:
         missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        for chunk in progress(missing, "detect", total=len(missing), unit=f"batches of {CHUNK} images"):
-            for index, found in zip(chunk, find([records[index] for index in chunk]), strict=True):
-                writer.put(_key(index), _pack(found))
+        found = ((index, one) for chunk in missing for index, one in _find_chunk(chunk, config, images.dataset, find))
+        last = {chunk[-1] for chunk in chunks}
+        for index, one in progress(found, "detect", total=sum(map(len, missing)), unit="images"):
+            writer.put(_key(index), _pack(one))
+            if index not in last:
+                continue
             writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
             writer.commit()
             if stop or is_unreadable(config, images):
                 break
     if is_unreadable(config, images):
         # The user may repair the files, so the finished chunks must not be used again.
-        shutil.rmtree(unfinished(config), ignore_errors=True)
+        shutil.rmtree(unfinished(out), ignore_errors=True)
         hold_readable(config, images)
-    with LmdbReader(unfinished(config)) as reader:
+    with LmdbReader(unfinished(out)) as reader:
         return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
 
 
-def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]]:
-    """From images to their detections: by stored features where those are of these regions, else by the network."""
+def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) -> Iterator[tuple[int, Found]]:
+    """Yield the index and the result of each image of a chunk."""
+    records = [dataset.records[index] for index in chunk]
+    for index, record, scores in zip(chunk, records, find(records), strict=True):
+        if scores is None:
+            yield index, Found(NO_DETECTIONS, None)
+            continue
+        truth = dataset.ground_truth[record.image_id] if dataset.ground_truth is not None else None
+        nearest = nearest_regions(*scores, truth) if truth is not None else None
+        yield index, Found(select_detections(*scores, config.detect), nearest)
+
+
+def finder(config: Detect, images: Input) -> Finder:
+    """From images to scored regions: by stored features where those are of these regions, else by the network."""
     as_stored = config.source is None and not config.detect.dedup_step
     stored = (
-        stored_detections(config, config.detect, images.digest, images.regions, bf16=config.precision is Precision.bf16)
+        stored_scores(config, config.detect, images.digest, images.regions, bf16=config.precision is Precision.bf16)
         if as_stored
         else None
     )
@@ -265,17 +306,12 @@ def finder(config: Detect, images: Input) -> Callable[[Sequence[ImageRecord]], I
     detector = Detector.from_run(
         config.run_dir, device=config.device.value, config=config.detect, precision=config.precision.value
     )
-
-    def find(records: Sequence[ImageRecord]) -> Iterator[Detections]:
-        for found in of_readable(detector.predict_many, images.regions(records)):
-            yield NO_DETECTIONS if found is None else found
-
-    return find
+    return lambda records: of_readable(detector.score_many, images.regions(records))
 
 
-def unfinished(config: Detect) -> Path:
+def unfinished(out: RunFolder) -> Path:
     """Return the path of the detections of finished chunks."""
-    return config.folder.path / "detections.lmdb"
+    return out.path / "detections.lmdb"
 
 
 def unreadable_before(database: Path) -> list[LeftOut]:
@@ -290,59 +326,105 @@ def _key(index: int) -> bytes:
     return f"{index:08d}".encode()
 
 
-def _pack(found: Detections) -> bytes:
-    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()]).encode()
+def _pack(one: Found) -> bytes:
+    found, nearest = one.detections, one.nearest.to_rows() if one.nearest is not None else None
+    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), nearest]).encode()
 
 
-def _unpack(record: bytes) -> Detections:
-    boxes, scores, labels = json.loads(record)
-    return Detections(
+def _unpack(record: bytes) -> Found:
+    boxes, scores, labels, nearest = json.loads(record)
+    detections = Detections(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
         np.asarray(scores, dtype=np.float32),
         np.asarray(labels, dtype=np.int64),
     )
+    return Found(detections, NearestRegions.from_rows(nearest) if nearest is not None else None)
 
 
-def make_room(config: Detect, artefact: Artefact) -> bool:
-    """Return whether existing detections are replaced. A run folder has detections of a data set or of a `source`.
+def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
+    """Return whether existing detections are replaced: if `overwrite` says so, or without loss.
 
-    Detections of a `source` are always replaced. Those of a data set are renamed for those of a `source`.
+    Those of a source are replaced by those of its new state. (A run folder of an earlier version may have them in place
+    of those of its data set.) Of an attempt that failed before its first chunk there is nothing to keep.
     """
     found = None if config.overwrite else artefact.found()
+    outdated = found is not None and not same_key(found, artefact.manifest)
     replaced = config.overwrite
-    if found is not None and not same_key(found, artefact.manifest):
-        before = found.settings.get("source")
-        replaced = before is not None or config.source is not None
-        if before is None and config.source is not None and artefact.path.is_file():
-            backup_path = artefact.path.with_name("detections.previous.json")
-            artefact.path.replace(backup_path)
-            logger.info("detect: renamed the detections of the data set to %s", backup_path)
+    if found is not None and outdated:
+        nothing_made = not found.complete and not (unfinished(out) / "data.mdb").is_file()
+        replaced = replaced or nothing_made or found.settings.get("source") is not None
     if replaced or found is None:
-        shutil.rmtree(unfinished(config), ignore_errors=True)
+        shutil.rmtree(unfinished(out), ignore_errors=True)
     return replaced
 
 
-def write_extras(config: Detect, dataset: Dataset) -> None:
-    """Write the files of the VOC devkit and the COCO data set, if set, and the drawn images of `source`.
+def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: float, why: str) -> None:
+    """Write the files of the VOC devkit and the COCO data set, if set.
 
     They are made from detections.json, so they can also be written later.
     """
-    if not config.voc_results and not config.coco and config.source is None:
+    if not config.voc_results and not config.coco:
         return
-    detections = read_detections(config.folder.detections, dataset)
+    detections = read_detections(out.detections, dataset)
     if config.voc_results:
-        write_voc_results(config.folder.path / "voc_results", dataset, detections)
+        write_voc_results(out.path / "voc_results", dataset, detections)
     if config.coco:
-        path = config.folder.path / "detections_coco.json"
-        images = write_coco_dataset(path, dataset, detections, min_score=config.show_floor)
-        logger.info("detect: COCO data set -> %s; file names are relative to %s", path, images)
-    if config.source is None:
-        return
+        path = out.path / "detections_coco.json"
+        images = write_coco_dataset(path, dataset, detections, min_score=min_score)
+        logger.info(
+            "detect: COCO data set of the detections with a score of at least %.2f (%s) -> %s; file names are relative "
+            "to %s",
+            min_score,
+            why,
+            path,
+            images,
+        )
+
+
+def source_root(source: str) -> Path:
+    """Return the folder that file names in the results of a source are relative to."""
+    return Path(source) if Path(source).is_dir() else Path(source).parent
+
+
+def write_source_pages(
+    config: Detect, artefact: Artefact, dataset: Dataset, out: RunFolder, min_score: float, why: str
+) -> None:
+    """Write detections.csv, the drawn images and the page of a source, and log the counts by class.
+
+    They are made from detections.json, so another `show_floor` needs no new detection.
+    """
+    assert config.source is not None
+    root, folder = source_root(config.source), out.path / "annotated"
+    detections = read_detections(out.detections, dataset)
+    write_csv(out.path / "detections.csv", dataset, root, detections, min_score)
+    pictures: list[Picture] = []
+    drawn: set[Path] = set()
     for record in progress(dataset.records, "draw", total=len(dataset), unit="images"):
         try:
             image = read_image(record.path)
-        except BrokenImageError:  # already logged, and in the manifest
+        except (BrokenImageError, OSError):  # already logged, and in the manifest
             continue
-        drawn = draw_detections(image, detections[record.image_id], dataset.classes, min_score=config.show_floor)
-        target = config.folder.path / "annotated" / f"{record.image_id}.jpg"
-        write_bytes(target, to_jpeg(drawn))
+        found = detections[record.image_id]
+        target = folder / f"{record.image_id}.jpg"
+        write_bytes(target, to_jpeg(draw_detections(image, found, dataset.classes, min_score=min_score)))
+        drawn.add(target)
+        if len(pictures) < MAX_IMAGES:
+            file, link = record.path.relative_to(root).as_posix(), target.relative_to(out.path).as_posix()
+            pictures.append(picture(image, found, dataset.classes, file=file, link=link, min_score=min_score))
+    if not folder.is_symlink():
+        for path in folder.rglob("*.jpg"):  # of images that are no longer in the source
+            if path not in drawn:
+                path.unlink()
+    data = SourcePage(
+        source=config.source,
+        classes=dataset.classes,
+        min_score=min_score,
+        why=why,
+        counts=counts_by_class(dataset, detections, min_score),
+        images=len(drawn),
+        bad=[str(fault) for fault in artefact.manifest.bad],
+        pictures=pictures,
+    )
+    write_source_page(out.source_page, data)
+    logger.info("%s", counts_text(data))
+    logger.info("detect: page %s, table %s, images %s", out.source_page, out.path / "detections.csv", folder)

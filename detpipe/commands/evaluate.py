@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
+from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.commands.stage_settings import Evaluate
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
+from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.report.run.page import ReportData, write_report
+from detpipe.runs.nearest_file import read_nearest
+from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.run_folder import RunFolder
-from detpipe.solver.training_log import read_log
+from detpipe.solver.training_log import TrainingLogError, read_log
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 COCO_LIMIT = 100
 """Detections per image that COCO counts: the limit of a detector of which no other is known."""
@@ -36,14 +42,37 @@ def run(config: Evaluate) -> None:
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
     stages = manifests(config.folder) if config.detections is None else {}
-    limit = stages["detect"].settings["detect"]["max_detections"] if stages else COCO_LIMIT
+    limit = stages["detect"].settings["detect"]["max_detections"] if "detect" in stages else COCO_LIMIT
     metrics = evaluate(dataset, detections, max_dets=limit)
     seconds = {stage: manifest.seconds for stage, manifest in stages.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
     write_json(config.folder.metrics, metrics.to_json(seconds))
+    point = best_f1(dataset.ground_truth, detections) if dataset.ground_truth is not None else None
+    if config.detections is None:
+        keep_operating_point(config.folder.classifier, measured_point(point, dataset))
     write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
     logger.info("\n%s", metrics.to_text())
+    if point is not None:
+        logger.info(
+            "at a score of at least %.2f, where F1 is best: precision %.2f, recall %.2f",
+            point.score,
+            point.precision,
+            point.recall,
+        )
     logger.info("eval: VOC10 mAP@0.5 %.3f -> %s, %s", metrics.voc10.map, config.folder.metrics, config.folder.report)
+
+
+def measured_point(point: OperatingPoint | None, dataset: Dataset) -> KeptOperatingPoint | None:
+    """Return the operating point with what it was measured on, to be kept with the classifier."""
+    if point is None:
+        return None
+    return KeptOperatingPoint(
+        score=point.score,
+        precision=point.precision,
+        recall=point.recall,
+        measured_on=dataset.name,
+        images=len(dataset),
+    )
 
 
 def measurable(dataset: Dataset) -> Dataset:
@@ -114,24 +143,69 @@ def report_data(
 ) -> ReportData:
     """Return the content of the page: the evaluation, and for the run's own detections also the stages before it."""
     own = config.detections is None
+    detect = made["detect"].settings["detect"] if "detect" in made else {}
     return ReportData(
         title="detpipe",
         dataset=dataset,
         detections=detections,
         metrics=metrics,
-        recall=_json(config.folder.recall) if own else None,
-        log_rows=read_log(config.folder.classifier / "log.jsonl") if own else (),
-        proposer_rows=read_log(config.folder.multibox / "log.jsonl") if own else (),
+        recall=_recall(config.folder.recall) if own else None,
+        log_rows=_log(config.folder.classifier) if own else (),
+        proposer_rows=_log(config.folder.multibox) if own else (),
         settings={stage: manifest.settings for stage, manifest in made.items()},
         seconds=seconds,
-        check_counts=(_json(config.folder.check) or {}).get("counts"),
+        check_counts=_counts(config.folder.check),
+        nearest=_nearest(config.folder, dataset) if own else None,
+        nms_iou=detect.get("nms_iou"),
     )
 
 
-def _json(path: Path) -> Any:
-    """Return the content of a JSON file; None if it is missing or invalid, since the page works without it."""
+Recalls = dict[str, dict[str, float | None]]
+"""The content of recall.json: measures by name, by number of proposals."""
+
+
+def _read(path: Path, kind: type[Read]) -> Read | None:
+    """Return the content of a JSON file; None if it is missing or damaged, since the page works without it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        logger.warning("not on the page: %s: expected JSON, got: %s", path, error)
+        return from_json(read_object(path), kind, str(path)) if path.is_file() else None
+    except DataclassJsonError as error:
+        logger.warning("not on the page: %s", error)
+        return None
+
+
+def _recall(path: Path) -> Recalls | None:
+    """Return the content of recall.json; None as in `_read`."""
+    content = _read(path, Recalls)
+    wrong = [number for number in content or {} if not (number.isascii() and number.isdigit())]
+    if wrong:
+        logger.warning("not on the page: %s: expected numbers of proposals as keys, got %r", path, wrong[0][:40])
+        return None
+    return content
+
+
+def _counts(path: Path) -> dict[str, int] | None:
+    """Return the number of findings by kind in check.json; None as in `_read`."""
+    content = _read(path, dict[str, Any])
+    try:
+        return None if content is None else from_json(content["counts"], dict[str, int], f"{path}: counts")
+    except (DataclassJsonError, KeyError) as error:
+        logger.warning("not on the page: %s: counts: expected the number of findings by kind, got: %s", path, error)
+        return None
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a training's log; none if it is missing or damaged."""
+    try:
+        return read_log(folder / "log.jsonl")
+    except TrainingLogError as error:
+        logger.warning("not on the page: %s", error)
+        return []
+
+
+def _nearest(folder: RunFolder, dataset: Dataset) -> Mapping[ImageId, NearestRegions] | None:
+    """Return the region nearest to each object; None as in `_read`."""
+    try:
+        return read_nearest(folder.nearest_regions, dataset)
+    except DataclassJsonError as error:
+        logger.warning("not on the page: %s", error)
         return None

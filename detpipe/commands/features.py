@@ -27,6 +27,7 @@ from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.randomness import generator_for
+from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
@@ -75,6 +76,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
         keep_backup(artefact)
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
+            remember(config.folder, [dataset])
             before = earlier_store(artefact)
             plan = list(planned_regions(config, stored))
             estimate(extractor, plan, before)
@@ -107,6 +109,7 @@ def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSp
             "category_ids": stored.dataset.category_ids,
         },
         inputs={"proposals": stored.manifest.digest, stored.split.value: dataset_digest(stored.dataset)},
+        explain=explainer(config.folder, {stored.split.value: stored.dataset}),
     )
 
 

@@ -11,9 +11,10 @@ from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
 from detpipe.runs.command import Command
-from detpipe.runs.recall import measure_recall
+from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
-from detpipe.storage.manifest import Artefact, Making
+from detpipe.storage.manifest import Artefact, Making, find_manifest
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -23,16 +24,24 @@ def run(config: Propose) -> None:
     """Propose boxes on every image of every split, and measure their recall."""
     splits = load_splits(config.data_source)
     config.proposals.check(list(splits.values()))
+    found = None if config.overwrite else find_manifest(config.folder.proposals)
+    digests = splits_digests(splits, objects=config.proposals.uses_objects, found=found)
     artefact = Artefact(
         config.folder.proposals,
         stage="propose",
         settings={"proposals": config.proposals.describe()},
-        inputs={**splits_digests(splits), **config.proposals.inputs()},
+        inputs={**digests, **config.proposals.inputs()},
+        explain=explainer(config.folder, {split.value: dataset for split, dataset in splits.items()}),
     )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
+            remember(config.folder, splits.values())
             tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
             seal(config, splits, making, write_proposals(config, splits, tasks, making))
+    updated = update_recall(config.folder, splits)
+    if updated is not None:
+        logger.info("propose: the annotations have changed, the proposals have not; measured their recall again")
+        artefact.manifest = updated
     report(config.folder, artefact)
 
 

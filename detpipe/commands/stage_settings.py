@@ -144,13 +144,19 @@ class Detect(Command):
     precision: Precision = Precision.auto
     """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
     source: str | None = None
-    """An image or a folder of images, in place of a data set. The images with their detections go to annotated/."""
+    """An image or a folder of images, in place of a data set. The outputs go to sources/NAME of the run folder."""
     voc_results: bool = False
     """Also write the result files of the VOC devkit (voc_results/comp4_det_test_<class>.txt)."""
     coco: bool = False
     """Also write detections_coco.json: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
-    show_floor: float = 0.5
-    """Minimum score of detections drawn with `source` or written with `coco`."""
+    show_floor: float | None = None
+    """Minimum score of detections drawn and counted with `source`, or written with `coco`. null: the score with the
+    best F1 in the run's evaluation, or 0.5 without an evaluation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.show_floor is not None and not 0 <= self.show_floor <= 1:
+            raise ValueError(f"show_floor: expected a score in [0, 1] or null, got {self.show_floor}")
 
 
 @dataclass(kw_only=True)

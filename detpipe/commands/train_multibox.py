@@ -22,7 +22,7 @@ from detpipe.heads.multibox.train import train_multibox
 from detpipe.network.train_network import RunContext
 from detpipe.runs.annotated_images import Target, objects_of, readable, true_targets
 from detpipe.runs.stored_split import open_split
-from detpipe.runs.training import TrainingJob, part_digests, run_training
+from detpipe.runs.training import TrainingJob, part_datasets, part_digests, run_training
 from detpipe.runs.training_images import Part, training_parts
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Float32Array, GroundTruth, Proposals
@@ -72,6 +72,7 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
         },
         inputs={**part_digests(train_part, val_part), **proposals},
         train=train,
+        datasets=part_datasets(train_part, val_part),
     )
 
 

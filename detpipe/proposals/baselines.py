@@ -258,6 +258,11 @@ class GroundTruthBoxes(Proposer):
         """False: the objects must be known."""
         return False
 
+    @property
+    def uses_objects(self) -> bool:
+        """True: they are the objects' boxes."""
+        return True
+
     def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
         """Raises ValueError: the objects can't be found from pixels."""
         raise ValueError("ground_truth: expected an image of a data set with annotations, got pixels alone")

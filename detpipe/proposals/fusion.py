@@ -67,6 +67,11 @@ class Fused(Proposer):
         """Whether all sources need only pixels."""
         return all(one.from_pixels for one in self._joined)
 
+    @property
+    def uses_objects(self) -> bool:
+        """Whether a source depends on the objects."""
+        return any(one.uses_objects for one in self._joined)
+
     def check(self, datasets: Sequence[Dataset] = ()) -> None:
         """Raise ValueError without sources or if the number of budgets differs, and what the sources' checks raise."""
         if not self.sources:

@@ -90,6 +90,11 @@ class Proposer(abc.ABC):
         return True
 
     @property
+    def uses_objects(self) -> bool:
+        """Whether the proposals depend on the annotated objects, so that changed annotations make them outdated."""
+        return False
+
+    @property
     def max_threads(self) -> int:
         """The number of threads of one process that the method can use. More workers than this run as processes."""
         return 1

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 
 from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import RegionSpec
-from detpipe.classify.detect import Scorer, scored_regions, select_detections
+from detpipe.classify.detect import ScoredRegions, Scorer, scored_regions, select_detections
 from detpipe.classify.kinds import load_scorer
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.image_file import from_pillow, read_image
@@ -109,10 +109,16 @@ class Detector:
 
         Crops are batched across images. Images are read ahead; the memory use is that of a few batches of crops.
         """
+        for boxes, scored, image_size in self.score_many(images):
+            yield select_detections(boxes, scored, image_size, self.config)
+
+    def score_many(
+        self, images: Iterable[tuple[Image, Float32Array]]
+    ) -> Iterator[tuple[Float32Array, ScoredRegions, tuple[int, int]]]:
+        """Yield the regions (R, 4), their scores and the (height, width) of each image, before any is selected."""
         step = self.config.dedup_step
         distinct = ((image, boxes[geometry.distinct(boxes, step)] if step else boxes) for image, boxes in images)
-        for boxes, scored, image_size in scored_regions(self.scorer, distinct):
-            yield select_detections(boxes, scored, image_size, self.config)
+        yield from scored_regions(self.scorer, distinct)
 
 
 def as_pixels(image: AnyImage) -> Image:

@@ -7,9 +7,10 @@ from typing import Any
 
 from detpipe.datasets.source import Split
 from detpipe.metrics.proposal_recall import proposal_recall
-from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.atomic import write_json
+from detpipe.storage.manifest import Manifest, read_manifest, rekey
 from detpipe.structures import Dataset
 
 
@@ -17,7 +18,7 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
     """Write recall.json of the test images and recall_train.json of the training images.
 
     Without annotated test images, recall.json is of the training images. Returns the numbers at 1000 boxes in
-    recall.json; {} without annotations.
+    recall.json, if there are annotations, and a digest of the objects by split, for the manifest's summary.
     """
     summary: dict[str, Any] = {}
     path = folder.recall
@@ -33,4 +34,23 @@ def measure_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> dict[s
         if path == folder.recall:
             summary = {"recall_of": split.value, **numbers["1000"]}
             path = folder.recall.with_name("recall_train.json")
-    return summary
+    return summary | {"objects": objects_of(splits)}
+
+
+def objects_of(splits: Mapping[Split, Dataset]) -> dict[str, str]:
+    """Return a digest of the annotated splits by name: the recall is of these objects."""
+    return {
+        split.value: dataset_digest(dataset) for split, dataset in splits.items() if dataset.ground_truth is not None
+    }
+
+
+def update_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> Manifest | None:
+    """Measure the recall again if the objects have changed since; the proposals stay.
+
+    Returns the new manifest of the proposals; None if nothing has changed.
+    """
+    manifest = read_manifest(folder.proposals)
+    if "objects" not in manifest.summary or manifest.summary["objects"] == objects_of(splits):
+        return None
+    rekey(folder.proposals, manifest.inputs, measure_recall(folder, splits))
+    return read_manifest(folder.proposals)

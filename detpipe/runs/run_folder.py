@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of, find_manifest
-from detpipe.structures import Dataset
+from detpipe.structures import Dataset, GroundTruth
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ class RunFolder:
         return self.path / "detections.json"
 
     @property
+    def nearest_regions(self) -> Path:
+        """The region nearest to each object before NMS, for the report."""
+        return self.path / "nearest_regions.json"
+
+    @property
+    def source_page(self) -> Path:
+        """The page of the detections of a `source`, in the source's own folder."""
+        return self.path / "detections.html"
+
+    @property
     def metrics(self) -> Path:
         """Metrics of the evaluation."""
         return self.path / "metrics.json"
@@ -97,28 +109,59 @@ def dataset_digest(dataset: Dataset) -> str:
         [
             dataset.classes,
             dataset.category_ids,
-            [[str(record.image_id), record.image_size, record.path.stat().st_size] for record in dataset.records],
-            [
-                [one.boxes.tolist(), one.labels.tolist(), one.difficult.tolist(), one.crowd.tolist()]
-                for one in (truth[record.image_id] for record in dataset.records if truth)
-            ],
+            _image_values(dataset),
+            [object_values(truth[record.image_id]) for record in dataset.records if truth],
         ]
     )
 
 
+def images_digest(dataset: Dataset) -> str:
+    """Return the digest of the images of a split, without objects and classes: as `dataset_digest`."""
+    return digest_of(_image_values(dataset))
+
+
+def _image_values(dataset: Dataset) -> list[list[Any]]:
+    return [[str(record.image_id), record.image_size, record.path.stat().st_size] for record in dataset.records]
+
+
+def object_values(truth: GroundTruth) -> list[Any]:
+    """Return the objects of an image as plain values, for digests."""
+    return [truth.boxes.tolist(), truth.labels.tolist(), truth.difficult.tolist(), truth.crowd.tolist()]
+
+
 def verify_input(manifest: Manifest, artefact: Path, split: Split, dataset: Dataset) -> None:
-    """Raise ArtefactError unless the artefact was made from exactly this split."""
-    wanted = dataset_digest(dataset)
-    if manifest.inputs.get(split.value) != wanted:
+    """Raise ArtefactError unless the proposals were made from the images of this split.
+
+    Proposals that depend on the objects, and those of an earlier version, must be of the same objects.
+    """
+    if manifest.inputs.get(split.value) not in (images_digest(dataset), dataset_digest(dataset)):
         raise ArtefactError(
             f"{artefact}: expected results of the data set {dataset.name}, got other images, objects or classes; "
             f"give the dataset settings that it was made with, or run `detpipe {manifest.stage}` with overwrite=true"
         )
 
 
-def splits_digests(splits: dict[Split, Dataset]) -> dict[str, str]:
-    """Return the digest of each split by name, as inputs of a manifest."""
-    return {split.value: dataset_digest(dataset) for split, dataset in splits.items()}
+def images_input(dataset: Dataset, earlier: str | None) -> str:
+    """Return the digest of the images as an input of an artefact, whose manifest on disk has the digest `earlier`.
+
+    An earlier version used the digest of images and objects. It stays if they are the same.
+    """
+    of_both = dataset_digest(dataset)
+    return of_both if earlier == of_both else images_digest(dataset)
+
+
+def splits_digests(
+    splits: Mapping[Split, Dataset], *, objects: bool = False, found: Manifest | None = None
+) -> dict[str, str]:
+    """Return the digest of each split by name, as inputs of proposals: of the images, and if `objects` also of those.
+
+    found: the manifest on disk; see `images_input`.
+    """
+    earlier = found.inputs if found is not None else {}
+    return {
+        split.value: dataset_digest(dataset) if objects else images_input(dataset, earlier.get(split.value))
+        for split, dataset in splits.items()
+    }
 
 
 def copy_proposals(old: RunFolder, new: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Detection from the stored features of the test regions, without reading images."""
+"""Scores of the test regions from their stored features, without reading images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from detpipe.classify.classifier_folder import read_kind
-from detpipe.classify.detect import NO_DETECTIONS, ScoredRegions, of_readable, select_detections
+from detpipe.classify.detect import ScoredRegions, of_readable
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.features.scorer import extractor_of, refined, score_features
 from detpipe.classify.features.store import open_store
@@ -18,18 +18,20 @@ from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_device
 from detpipe.runs.command import Command
 from detpipe.storage.manifest import ArtefactError
-from detpipe.structures import Detections, Float32Array, Image, ImageRecord
+from detpipe.structures import Float32Array, Image, ImageRecord
 
 logger = logging.getLogger(__name__)
 
 ReadRegions = Callable[[Sequence[ImageRecord]], Iterator[tuple[Image, Float32Array] | None]]
 """Reads images with their regions; gives None for an unreadable image."""
+Scores = tuple[Float32Array, ScoredRegions, tuple[int, int]]
+"""The regions (R, 4) of an image, their scores, and the image's (height, width)."""
 
 
-def stored_detections(
+def stored_scores(
     config: Command, detect: DetectConfig, proposals: str, images: ReadRegions, *, bf16: bool
-) -> Callable[[Sequence[ImageRecord]], Iterator[Detections]] | None:
-    """Return a function from images to detections if the run folder has the features of these regions; else None.
+) -> Callable[[Sequence[ImageRecord]], Iterator[Scores | None]] | None:
+    """Return a function from images to scored regions if the run folder has the features of these regions; else None.
 
     proposals: the digest of those that are to be classified. images: reads images with their regions; only
     detect.features.refine needs it. bf16: the precision of detection. The classifier and the store must have features
@@ -62,19 +64,19 @@ def stored_detections(
         )
         return store.boxes[rows], scored
 
-    def detect_once(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+    def score_once(records: Sequence[ImageRecord]) -> Iterator[Scores]:
         for record in records:
-            yield select_detections(*stored(record), record.image_size, detect)
+            yield (*stored(record), record.image_size)
 
-    def find_refined(records: Sequence[ImageRecord]) -> Iterator[Detections]:
+    def score_refined(records: Sequence[ImageRecord]) -> Iterator[Scores | None]:
         read = zip(records, images(records), strict=True)
         first = ((one[0], *stored(record)) if one is not None else None for record, one in read)
         again = of_readable(lambda some: refined(some, network.head, extractor, detect.features.refine), first)
         for record, scored in zip(records, again, strict=True):
             if scored is None:
-                yield NO_DETECTIONS
+                yield None
             else:
                 assert scored.boxes is not None
-                yield select_detections(scored.boxes, scored, record.image_size, detect)
+                yield scored.boxes, scored, record.image_size
 
-    return find_refined if detect.features.refine else detect_once
+    return score_refined if detect.features.refine else score_once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +18,15 @@ from detpipe.datasets.image_file import file_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.network.train_network import RunContext, training_key
-from detpipe.runs.run_folder import dataset_digest
+from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.training_images import Part
 from detpipe.solver.initial_weights import check_start_weights
 from detpipe.solver.ranks import Ranks, joined_ranks
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.interrupt import Interrupted
 from detpipe.storage.manifest import Artefact, ArtefactError, State, plain
+from detpipe.structures import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class TrainingJob:
 
     folder: path of the artefact. stage: the command's name in the manifest. learned: the settings of model and data in
     the key; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
+    datasets: the splits among the inputs, by name.
     train: trains the network, saves it in rank 0, and returns the solver's summary.
     """
 
@@ -54,6 +57,7 @@ class TrainingJob:
     learned: Mapping[str, Any]
     inputs: Mapping[str, str]
     train: Callable[[RunContext], dict[str, float]]
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
 
     def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
         """Return the artefact with its key."""
@@ -69,6 +73,7 @@ class TrainingJob:
             stage=self.stage,
             settings=training_key(plain(settings)),
             inputs={**self.inputs, **weights_digest(config.backbone, config.solver)},
+            explain=explainer(RunFolder(self.folder.parent), self.datasets),
         )
 
 
@@ -81,12 +86,23 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
         device = resolve_device(config.device)
         bf16 = resolve_bf16(config.precision, device)
         job = prepare()
-        complete(job.artefact(config, device, bf16=bf16), config, device, bf16, ranks, job.train)
+
+        def work(context: RunContext) -> dict[str, float]:
+            if ranks.is_first:
+                remember(RunFolder(job.folder.parent), job.datasets.values())
+            return job.train(context)
+
+        complete(job.artefact(config, device, bf16=bf16), config, device, bf16, ranks, work)
 
 
 def part_digests(train: Part, val: Part) -> dict[str, str]:
     """Return the digests of the training and validation images and objects, as inputs of an artefact."""
-    return {"train": dataset_digest(train.dataset), "val": dataset_digest(val.dataset)}
+    return {name: dataset_digest(dataset) for name, dataset in part_datasets(train, val).items()}
+
+
+def part_datasets(train: Part, val: Part) -> dict[str, Dataset]:
+    """Return the data sets of the training and validation images by the names of their inputs."""
+    return {"train": train.dataset, "val": val.dataset}
 
 
 def complete(

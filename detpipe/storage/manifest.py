@@ -11,9 +11,11 @@ import dataclasses
 import enum
 import hashlib
 import json
+import mmap
+import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -148,14 +150,31 @@ class Making:
             )
 
 
+Explain = Callable[[str, str], str | None]
+LOGS = ("log.jsonl", "log.csv", "lock.mdb")
+"""Files of an artefact from which no later attempt continues."""
+EMPTY_LMDB = 2 * mmap.PAGESIZE
+"""Bytes of a data.mdb without records: two pages of its own description."""
+
+
 class Artefact:
     """The output of a stage on disk. `begin` prepares it, `finish` marks it as complete.
 
-    path: a folder, or a file that ends in .json. settings: exactly those that change the content.
+    path: a folder, or a file that ends in .json. settings: exactly those that change the content. explain: for the
+    message about another key, a function from the name of an input and its digest on disk to what has changed; None
+    where it does not know.
     """
 
-    def __init__(self, path: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        *,
+        stage: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        explain: Explain | None = None,
+    ) -> None:
+        self.path, self._explain = path, explain
         # Converted to JSON and back, so that the key compares equal to one that was read from disk.
         self.manifest = Manifest(
             stage=stage,
@@ -183,8 +202,12 @@ class Artefact:
             self._write()
             return State.NEW
         if not same_key(found, self.manifest):
+            if not found.complete and found.stage == self.manifest.stage and self._holds_nothing():
+                self._write()  # An attempt that failed before it had made anything leaves nothing to keep.
+                return State.NEW
+            other = "settings" if found.settings != self.manifest.settings else "data"
             raise ArtefactError(
-                f"{self.path}: made with other settings: {'; '.join(differences(found, self.manifest))}. "
+                f"{self.path}: made with other {other}: {'; '.join(differences(found, self.manifest, self._explain))}. "
                 "Give overwrite=true to make it again, or another run_dir"
             )
         self.manifest = found
@@ -241,6 +264,19 @@ class Artefact:
         scratch = f".{manifest_path(self.path).name}."
         return any(not child.name.startswith(scratch) for child in self.path.iterdir())
 
+    def _holds_nothing(self) -> bool:
+        """Whether the artefact has no part that a later attempt could continue from."""
+        if not self.path.is_dir():  # the stage keeps what is finished in another place
+            return False
+        files = [path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir()]
+        return all(
+            path.name in LOGS
+            or path.name.lstrip(".").startswith(manifest_path(self.path).name)
+            or path.lstat().st_size == 0
+            or (path.name == "data.mdb" and path.lstat().st_size == EMPTY_LMDB)
+            for path in files
+        )
+
     def _remove(self) -> None:
         # A kill during the deletion must not leave a part of an artefact under its name. So a folder is renamed before
         # it is deleted, and a file is deleted before its manifest, which is ignored without the file.
@@ -280,15 +316,32 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and len(Path(value).parts) > 1
 
 
-def differences(old: Manifest, new: Manifest) -> list[str]:
-    """The parts of the keys that differ, as "name: old -> new", at most five; long values are shortened."""
-    before, after = _flat(old), _flat(new)
+def differences(old: Manifest, new: Manifest, explain: Explain | None = None) -> list[str]:
+    """The parts of the keys that differ, as "name: old -> new", at most five; long values are shortened.
+
+    explain: from the name of an input and its old digest to a sentence in place of the digests; see `Artefact`.
+    """
+    changed = [name for name in new.inputs if old.inputs.get(name, new.inputs[name]) != new.inputs[name]]
+    told = {name: text for name in changed if explain and (text := explain(name, old.inputs[name]))}
+    before, after = _flat(_without(old, told)), _flat(_without(new, told))
     # "none", not None: a missing setting differs from one that is null.
     names = sorted(n for n in before.keys() | after.keys() if before.get(n, "none") != after.get(n, "none"))
-    lines = [f"{name}: {_short(before.get(name, 'none'))} -> {_short(after.get(name, 'none'))}" for name in names[:5]]
-    return lines + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
+    lines = [_difference(name, before.get(name, "none"), after.get(name, "none")) for name in names[:5]]
+    return [*told.values(), *lines] + ([f"and {len(names) - 5} more"] if len(names) > 5 else [])
 
 
+def _without(manifest: Manifest, inputs: Collection[str]) -> Manifest:
+    left = {name: digest for name, digest in manifest.inputs.items() if name not in inputs}
+    return dataclasses.replace(manifest, inputs=left)
+
+
+def _difference(name: str, before: Any, after: Any) -> str:
+    if name.startswith("input ") and all(_DIGEST.fullmatch(str(value)) for value in (before, after)):
+        return f"{name} changed"  # two digests would tell nobody more
+    return f"{name}: {_short(before)} -> {_short(after)}"
+
+
+_DIGEST = re.compile("[0-9a-f]{32,}")
 LONGEST = 100
 """Limit on the characters of a value in a message, because priors are lists of hundreds of numbers."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -13,9 +15,11 @@ import pytest
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.datasets.image_file import BrokenImageError, read_image
+from detpipe.datasets.source import Split
+from detpipe.datasets.voc import VocSource
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.detector import as_pixels
-from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import ArtefactError, read_manifest
 from detpipe.structures import Proposals
@@ -33,23 +37,102 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def detect(run: Path, *arguments: str) -> list[dict[str, object]]:
+def detect(run: Path, *arguments: str, out: str = "") -> list[dict[str, object]]:
+    """Detect, and return detections.json. out: the folder of the source in the run folder."""
     outcome = detpipe("detect", *drawn.settings("detect"), *arguments, f"run_dir={run}")
     assert outcome.status == 0, outcome.err
-    found: list[dict[str, object]] = json.loads((run / "detections.json").read_text())
+    found: list[dict[str, object]] = json.loads((run / out / "detections.json").read_text())
     return found
 
 
-def test_a_folder(run_copy: Path, pictures: Path) -> None:
-    found = detect(run_copy, f"source={pictures}", "show_floor=0.1")
+def test_a_folder(run_copy: Path, pictures: Path, voc_root: Path) -> None:
+    before = (run_copy / "detections.json").read_bytes()
+    found = detect(run_copy, f"source={pictures}", "show_floor=0.1", out="sources/pictures")
     assert {one["image_id"] for one in found} == {"one", "two"}
-    assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
-    annotated = read_image(run_copy / "annotated" / "one.jpg").astype(int)
+    assert {one["file_name"] for one in found} == {"one.jpg", "more/two.jpg"}
+    assert {(one["category_id"], one["category"]) for one in found} <= {(1, "disc"), (2, "square")}
+    own = run_copy / "sources" / "pictures"
+    assert sorted(path.name for path in (own / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
+    annotated = read_image(own / "annotated" / "one.jpg").astype(int)
     plain = drawn.draw(50)[0].astype(int)
     assert annotated.shape == plain.shape
     assert (abs(annotated - plain).max(axis=2) > 60).sum() > 100  # something is drawn on it
-    manifest = read_manifest(run_copy / "detections.json")
+    manifest = read_manifest(own / "detections.json")
     assert [one.path for one in manifest.bad] == [str(pictures / "broken.jpg")]
+    # The run's own detections stay, and can be evaluated.
+    assert (run_copy / "detections.json").read_bytes() == before
+    assert not (run_copy / "annotated").exists()
+    assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0
+
+
+def test_the_table_of_a_source(run_copy: Path, pictures: Path) -> None:
+    found = detect(run_copy, f"source={pictures}", "show_floor=0.3", out="sources/pictures")
+    table = list(csv.DictReader((run_copy / "sources/pictures/detections.csv").read_text("utf-8").splitlines()))
+    assert list(table[0]) == ["file", "class", "score", "x1", "y1", "x2", "y2", "shown"]
+    for row, one in zip(table, found, strict=True):
+        x, y, width, height = one["bbox"]  # type: ignore[misc]
+        assert (row["file"], row["class"], float(row["score"])) == (one["file_name"], one["category"], one["score"])
+        np.testing.assert_allclose([float(row[n]) for n in ("x1", "y1")], [x, y])
+        np.testing.assert_allclose([float(row["x2"]) - x, float(row["y2"]) - y], [width, height], atol=0.011)
+        assert row["shown"] == str(int(one["score"] >= 0.3))  # type: ignore[operator]
+
+
+def test_the_counts_by_class_and_the_page(run_copy: Path, pictures: Path) -> None:
+    arguments = [*drawn.settings("detect"), f"source={pictures}", f"run_dir={run_copy}", "show_floor=0"]
+    outcome = detpipe("detect", *arguments)
+    found = json.loads((run_copy / "sources/pictures/detections.json").read_text())
+    shown = outcome.out + outcome.err
+    for name in drawn.CLASSES:
+        count = sum(one["category"] == name for one in found)
+        assert re.search(rf"^{name} +{count} +\d$", shown, re.MULTILINE) or not count
+    page = (run_copy / "sources/pictures/detections.html").read_text("utf-8")
+    assert "more/two.jpg" in page
+    assert "broken.jpg" in page
+    assert 'href="annotated/two.jpg"' in page
+    assert page.count("data:image/jpeg") == 2
+
+
+def test_the_best_threshold_of_the_run_is_the_default(run_copy: Path, pictures: Path, voc_root: Path) -> None:
+    kept = run_copy / "classifier" / "operating_point.json"
+    point = json.loads(kept.read_text())
+    assert point["score"] == json.loads((run_copy / "metrics.json").read_text())["best_f1"]["score"]
+    assert point["images"] == 4
+    kept.write_text(json.dumps({**point, "score": 0.123}))
+    arguments = [*drawn.settings("detect"), f"source={pictures}", f"run_dir={run_copy}"]
+    outcome = detpipe("detect", *arguments)
+    assert "0.12 (the best F1 on the 4 images of " in outcome.out + outcome.err
+    table = list(csv.DictReader((run_copy / "sources/pictures/detections.csv").read_text().splitlines()))
+    assert all(row["shown"] == str(int(float(row["score"]) >= 0.123)) for row in table)
+    kept.unlink()
+    outcome = detpipe("detect", *arguments)
+    assert "0.50 (the default; `detpipe eval`" in outcome.out + outcome.err
+    outcome = detpipe("detect", *arguments, "show_floor=0.7")
+    assert "0.70 (as set by show_floor)" in outcome.out + outcome.err
+    kept.write_text('{"score": "high"}')
+    outcome = detpipe("detect", *arguments)
+    assert outcome.status == 1
+    assert "operating_point.json" in outcome.err
+    assert "score" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_each_source_has_a_folder_of_its_own(run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, parent in enumerate(("a", "b")):
+        drawn.write_jpeg(tmp_path / parent / "photos" / f"{parent}.jpg", drawn.draw(60 + number)[0])
+    detect(run_copy, f"source={tmp_path / 'a' / 'photos'}", out="sources/photos")
+    first = (run_copy / "sources/photos/detections.json").read_bytes()
+    found = detect(run_copy, f"source={tmp_path / 'b' / 'photos'}", out="sources/photos_2")
+    assert {one["file_name"] for one in found} == {"b.jpg"}
+    assert (run_copy / "sources/photos/detections.json").read_bytes() == first
+    assert [path.name for path in (run_copy / "sources/photos_2/annotated").iterdir()] == ["b.jpg"]
+    # The same source, typed in another way, and with another image.
+    drawn.write_jpeg(tmp_path / "b" / "photos" / "c.jpg", drawn.draw(62)[0])
+    (tmp_path / "b" / "photos" / "b.jpg").unlink()
+    monkeypatch.chdir(tmp_path / "b")
+    found = detect(run_copy, "source=./photos/", out="sources/photos_2")
+    assert {one["file_name"] for one in found} == {"c.jpg"}
+    assert [path.name for path in (run_copy / "sources/photos_2/annotated").iterdir()] == ["c.jpg"]
+    assert sorted(path.name for path in (run_copy / "sources").iterdir()) == ["photos", "photos_2"]
 
 
 def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> None:
@@ -64,16 +147,18 @@ def test_pixels_that_turn_out_bad_are_named(run_copy: Path, pictures: Path) -> N
     alone = detpipe("detect", *drawn.settings("detect"), f"source={file}", f"run_dir={run_copy}")
     assert alone.status == 1
     assert f"source={file}: expected a readable image, got none: {file}: " in alone.err
+    own = run_copy / "sources" / "hollow"
     with pytest.raises(ArtefactError, match="not finished"):
-        read_manifest(run_copy / "detections.json")
-    assert not (run_copy / "detections.json").exists()
-    assert not (run_copy / "detections.lmdb").exists()
+        read_manifest(own / "detections.json")
+    assert not (own / "detections.json").exists()
+    assert not (own / "detections.lmdb").exists()
     outcome = detpipe("detect", *drawn.settings("detect"), f"source={pictures}", f"run_dir={run_copy}")
     assert outcome.status == 0, outcome.err
     assert "hollow.png" in outcome.err
-    bad = read_manifest(run_copy / "detections.json").bad
+    own = run_copy / "sources" / "pictures"
+    bad = read_manifest(own / "detections.json").bad
     assert {one.path for one in bad} == {str(file), str(pictures / "broken.jpg")}
-    assert sorted(path.name for path in (run_copy / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
+    assert sorted(path.name for path in (own / "annotated").iterdir()) == ["one.jpg", "two.jpg"]
 
 
 def test_another_image_of_as_many_bytes(run_copy: Path, tmp_path: Path) -> None:
@@ -83,7 +168,7 @@ def test_another_image_of_as_many_bytes(run_copy: Path, tmp_path: Path) -> None:
     found = []
     for number in (0, 1):
         cv2.imwrite(str(camera / "now.bmp"), drawn.draw(number)[0])
-        found.append(detect(run_copy, f"source={camera}"))
+        found.append(detect(run_copy, f"source={camera}", out="sources/camera"))
     assert found[0] != found[1]
 
 
@@ -103,20 +188,28 @@ def test_a_source_without_a_readable_image_fails(run_copy: Path, pictures: Path,
     assert last.endswith("; and 2 more")
     assert (run_copy / "detections.json").read_bytes() == before  # of the data set, as they were
     assert read_manifest(run_copy / "detections.json").settings["source"] is None
-    assert not (run_copy / "annotated").exists()
+    assert not (run_copy / "sources").exists()
 
 
 def test_a_file(run_copy: Path, pictures: Path) -> None:
-    found = detect(run_copy, f"source={pictures / 'one.jpg'}")
+    found = detect(run_copy, f"source={pictures / 'one.jpg'}", out="sources/one")
     assert {one["image_id"] for one in found} == {"one"}
-    assert [path.name for path in (run_copy / "annotated").iterdir()] == ["one.jpg"]
+    assert {one["file_name"] for one in found} == {"one.jpg"}
+    assert [path.name for path in (run_copy / "sources/one/annotated").iterdir()] == ["one.jpg"]
 
 
 def test_the_floor_of_what_is_drawn_can_be_changed_afterwards(run_copy: Path, pictures: Path) -> None:
-    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=1")
-    empty = (run_copy / "annotated" / "one.jpg").read_bytes()
-    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=0")
-    assert (run_copy / "annotated" / "one.jpg").read_bytes() != empty
+    drawing = run_copy / "sources/one/annotated/one.jpg"
+    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=1", out="sources/one")
+    empty = drawing.read_bytes()
+    detect(run_copy, f"source={pictures / 'one.jpg'}", "show_floor=0", out="sources/one")
+    assert drawing.read_bytes() != empty
+
+
+def test_a_threshold_outside_0_to_1_is_refused(run_copy: Path, pictures: Path) -> None:
+    outcome = detpipe("detect", f"source={pictures}", f"run_dir={run_copy}", "show_floor=50")
+    assert outcome.status == 1
+    assert "show_floor: expected a score in [0, 1]" in outcome.err
 
 
 def test_a_missing_source(run_copy: Path, tmp_path: Path) -> None:
@@ -126,17 +219,42 @@ def test_a_missing_source(run_copy: Path, tmp_path: Path) -> None:
     assert read_manifest(run_copy / "detections.json").settings["source"] is None  # what was there stays
 
 
-def test_eval_refuses_detections_of_a_source(run_copy: Path, voc_root: Path, pictures: Path) -> None:
+def test_a_run_of_an_earlier_version_may_have_detections_of_a_source(run_copy: Path, voc_root: Path) -> None:
     own = (run_copy / "detections.json").read_bytes()
-    detect(run_copy, f"source={pictures}")
+    path = run_copy / "detections.manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["source"] = "photos"
+    path.write_text(json.dumps(manifest))
     outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert f"got those of {pictures}; run `detpipe detect dataset=...`" in outcome.err
-    # The data set's were moved aside, and come back the same.
-    assert (run_copy / "detections.previous.json").read_bytes() == own
+    assert "got those of photos; run `detpipe detect dataset=...`" in outcome.err
     detect(run_copy, *drawn.voc(voc_root))
     assert (run_copy / "detections.json").read_bytes() == own
     assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0
+
+
+def test_changed_annotations_do_not_make_detections_outdated(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    """Neither of this version, nor of an earlier one, whose manifest has a digest of images and objects."""
+    path = run_copy / "detections.manifest.json"
+    before = (run_copy / "detections.json").stat().st_mtime_ns
+    other = drawn.copy(voc_root, tmp_path / "other")
+    annotation = other / "Annotations" / "test_0.xml"
+    annotation.write_text(annotation.read_text().replace("disc", "square"))
+    detect(run_copy, *drawn.voc(other))
+    manifest = json.loads(path.read_text())
+    manifest["inputs"]["images"] = dataset_digest(VocSource(root=str(voc_root)).load(Split.test))
+    path.write_text(json.dumps(manifest))
+    detect(run_copy, *drawn.voc(voc_root))
+    assert (run_copy / "detections.json").stat().st_mtime_ns == before
+
+
+def test_a_detection_that_failed_before_its_first_image_is_started_again(run_copy: Path, voc_root: Path) -> None:
+    path = run_copy / "detections.manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["complete"], manifest["settings"]["detect"]["nms_iou"] = False, 0.7
+    path.write_text(json.dumps(manifest))
+    (run_copy / "detections.json").unlink()
+    assert detect(run_copy, *drawn.voc(voc_root))
 
 
 def test_voc_results_can_be_asked_for_afterwards(run_copy: Path, voc_root: Path) -> None:
@@ -262,9 +380,9 @@ def test_as_pixels_drops_alpha() -> None:
 
 
 def test_a_coco_data_set_can_be_asked_for_afterwards(run_copy: Path, pictures: Path) -> None:
-    found = detect(run_copy, f"source={pictures}")
-    detect(run_copy, f"source={pictures}", "coco=true", "show_floor=0.2")
-    content = json.loads((run_copy / "detections_coco.json").read_text())
+    found = detect(run_copy, f"source={pictures}", out="sources/pictures")
+    detect(run_copy, f"source={pictures}", "coco=true", "show_floor=0.2", out="sources/pictures")
+    content = json.loads((run_copy / "sources/pictures/detections_coco.json").read_text())
     assert {image["file_name"] for image in content["images"]} == {"more/two.jpg", "one.jpg"}
     assert len(content["annotations"]) == sum(one["score"] >= 0.2 for one in found)  # type: ignore[operator]
     assert [category["name"] for category in content["categories"]] == list(drawn.CLASSES)

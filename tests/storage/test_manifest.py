@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from detpipe.storage.interrupt import Interrupted
+from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import (
     Artefact,
     ArtefactError,
@@ -117,6 +118,7 @@ def test_where_weights_lie_is_no_part_of_the_key(path: Path) -> None:
     inputs = {"weights": "abc"}
     first = artefact(path, inputs=inputs, network={"weights": "/here/run/net"})
     first.begin(overwrite=False)
+    make_content(path)
     moved = artefact(path, inputs=inputs, network={"weights": "elsewhere/run/net"})
     assert moved.begin(overwrite=False) is State.PARTIAL
     assert moved.manifest.digest == first.manifest.digest
@@ -133,8 +135,55 @@ def test_where_weights_lie_is_no_part_of_the_key(path: Path) -> None:
 
 def test_another_stage_is_refused_by_name(path: Path) -> None:
     artefact(path).begin(overwrite=False)
+    make_content(path)
     other = Artefact(path, stage="propose", settings={"size": 64}, inputs={"proposals": "abc"})
     with pytest.raises(ArtefactError, match="stage: crop -> propose"):
+        other.begin(overwrite=False)
+
+
+def test_an_attempt_that_made_nothing_is_started_again_with_other_settings(tmp_path: Path) -> None:
+    """Such as a backbone that could not be built."""
+    path = tmp_path / "classifier"
+    artefact(path, backbone="wrong").begin(overwrite=False)
+    (path / "snapshots").mkdir()
+    (path / "log.jsonl").write_text('{"iteration": 20}\n')
+    assert artefact(path, backbone="right").begin(overwrite=False) is State.NEW
+    assert artefact(path, backbone="right").begin(overwrite=False) is State.PARTIAL
+    (path / "snapshots" / "iter_20.pt").write_text("weights")
+    with pytest.raises(ArtefactError, match="backbone: right -> other"):
+        artefact(path, backbone="other").begin(overwrite=False)
+
+
+def test_a_database_without_records_is_nothing_and_one_record_is_something(tmp_path: Path) -> None:
+    path = tmp_path / "crops.lmdb"
+    artefact(path, side=1).begin(overwrite=False)
+    LmdbWriter(path).close()
+    assert artefact(path, side=2).begin(overwrite=False) is State.NEW
+    writer = LmdbWriter(path)
+    writer.put(b"key", b"value")
+    writer.close()
+    with pytest.raises(ArtefactError, match="side: 2 -> 3"):
+        artefact(path, side=3).begin(overwrite=False)
+
+
+def test_another_stage_is_refused_though_nothing_was_made(tmp_path: Path) -> None:
+    artefact(tmp_path / "a").begin(overwrite=False)
+    with pytest.raises(ArtefactError, match="stage: crop -> propose"):
+        Artefact(tmp_path / "a", stage="propose", settings={}, inputs={}).begin(overwrite=False)
+
+
+def test_what_has_changed_in_an_input_is_explained(path: Path) -> None:
+    old, new = {"train": "a" * 32, "crops": "b" * 32}, {"train": "c" * 32, "crops": "d" * 32}
+    artefact(path, inputs=old).begin(overwrite=False)
+    make_content(path)
+
+    def explain(name: str, earlier: str) -> str | None:
+        return "annotations of 1 image changed: cat" if (name, earlier) == ("train", "a" * 32) else None
+
+    other = Artefact(path, stage="crop", settings={"size": 64}, inputs=new, explain=explain)
+    with pytest.raises(
+        ArtefactError, match="made with other data: annotations of 1 image changed: cat; input crops ch"
+    ):
         other.begin(overwrite=False)
 
 

@@ -39,11 +39,11 @@ from detpipe.heads.stored.linear_svm import SvmConfig
 from detpipe.heads.table import head_class
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device
-from detpipe.proposals.methods import method_name
+from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
 from detpipe.runs.detect_settings import carry_settings
-from detpipe.runs.recall import measure_recall
+from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
 from detpipe.runs.run_proposer import keep_proposer
@@ -176,11 +176,15 @@ def adopt_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
     inputs = adopted(manifest, splits)
     if inputs != manifest.inputs:
         rekey(folder.proposals, inputs, measure_recall(folder, splits))
+    else:
+        update_recall(folder, splits)
 
 
 def adopted(manifest: Manifest, splits: Mapping[Split, Dataset]) -> dict[str, str]:
     """Return the inputs of the proposals' manifest for these splits."""
-    return {**manifest.inputs, **splits_digests(dict(splits))}
+    proposer = proposer_of(manifest.settings["proposals"])
+    objects = proposer is not None and proposer.uses_objects
+    return {**manifest.inputs, **splits_digests(splits, objects=objects, found=manifest)}
 
 
 def planned_changes(

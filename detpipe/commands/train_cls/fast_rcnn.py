@@ -12,7 +12,7 @@ from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.network.train_network import RunContext
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.runs.stored_split import open_split
-from detpipe.runs.training import TrainingJob, part_digests
+from detpipe.runs.training import TrainingJob, part_datasets, part_digests
 from detpipe.runs.training_images import Part, training_parts
 from detpipe.storage.manifest import read_manifest
 
@@ -45,6 +45,7 @@ def prepare(config: TrainCls) -> TrainingJob:
         learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling},
         inputs={"proposals": read_manifest(config.folder.proposals).digest, **part_digests(train_part, val_part)},
         train=train,
+        datasets=part_datasets(train_part, val_part),
     )
 
 

@@ -22,7 +22,7 @@ from detpipe.heads.multibox.settings import MultiBoxConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.train_network import RunContext
 from detpipe.runs.annotated_images import objects_of, readable, true_targets
-from detpipe.runs.training import TrainingJob, part_digests
+from detpipe.runs.training import TrainingJob, part_datasets, part_digests
 from detpipe.runs.training_images import Part, training_parts
 from detpipe.storage.manifest import ArtefactError, find_manifest
 
@@ -53,6 +53,7 @@ def prepare(config: TrainCls) -> TrainingJob:
         learned={"kind": spec.KIND, "classifier": spec, "sampling": config.sampling},
         inputs=part_digests(train_part, val_part),
         train=train,
+        datasets=part_datasets(train_part, val_part),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.boxes import clip
+from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.matching import match_detections
 from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, scaled
@@ -55,13 +56,27 @@ def images(dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_sc
 
 
 def misses(
-    dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_score: float, most: int
+    dataset: Dataset,
+    detections: Mapping[ImageId, Detections],
+    *,
+    min_score: float,
+    most: int,
+    nearest: Mapping[ImageId, NearestRegions] | None = None,
+    nms_iou: float | None = None,
 ) -> MissGallery | None:
-    """At most `most` crops of each kind; None without annotations."""
+    """At most `most` crops of each kind; None without annotations. nearest, nms_iou: see `find_misses`."""
     ground_truth = dataset.measured_truth
     if ground_truth is None:
         return None
-    found = find_misses(ground_truth, detections, dataset.classes, min_score=min_score, limit=most)
+    found = find_misses(
+        ground_truth,
+        detections,
+        dataset.classes,
+        min_score=min_score,
+        limit=most,
+        nearest=nearest,
+        nms_iou=nms_iou,
+    )
     paths = {record.image_id: record.path for record in dataset.records}
 
     def crops(chosen: Sequence[Miss], counts: Mapping[str, int], *, missed: bool) -> Gallery:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from detpipe import boxes
+from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.metrics.matching import Matches, match_detections
-from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
+from detpipe.structures import BoolArray, Detections, Float32Array, GroundTruth, ImageId
 
 NEAR = 0.1
 """The smallest IoU at which a box counts as a detection of an object at all (Hoiem et al., section 2)."""
+SAME_BOX = 0.5
+"""The smallest IoU at which a detection of the same score is taken for a box before box voting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +57,14 @@ def find_misses(
     limit: int = 12,
     per_image: int = 2,
     iou_threshold: float = 0.5,
+    nearest: Mapping[ImageId, NearestRegions] | None = None,
+    nms_iou: float | None = None,
 ) -> Misses:
     """False positives with at least min_score, by score, and objects without a true positive of that score, by area.
 
-    limit: the length of each list. Without errors the lists are empty.
+    limit: the length of each list. nearest: the region nearest to each object before NMS, which tells why an object is
+    missed; without it, the reason is what the detections show. nms_iou: for the text. Without errors the lists are
+    empty.
     """
     wrong: list[Miss] = []
     missed: list[Miss] = []
@@ -67,7 +74,10 @@ def find_misses(
         shown = above(found, min_score)
         matches = match_detections(gt, shown, iou_threshold=iou_threshold)
         wrong.extend(_wrong(image_id, gt, shown, matches, classes, iou_threshold))
-        missed.extend(_missed(image_id, gt, found, matches, classes, iou_threshold, min_score))
+        regions = (nearest or {}).get(image_id)
+        for index in np.flatnonzero(~matches.found(gt) & ~gt.difficult & ~gt.crowd).tolist():
+            kind, why = _why_missed(gt, index, found, regions, classes, iou_threshold, min_score, nms_iou)
+            missed.append(Miss(image_id, gt.boxes[index], int(gt.labels[index]), float(gt.areas[index]), kind, why))
     return Misses(
         wrong=_worst(wrong, limit, per_image),
         missed=_worst(missed, limit, per_image),
@@ -101,32 +111,61 @@ def _wrong(
         yield Miss(image_id, found.boxes[index], label, float(found.scores[index]), kind, why)
 
 
-def _missed(
-    image_id: ImageId,
+def _why_missed(
     gt: GroundTruth,
+    index: int,
     found: Detections,
-    matches: Matches,
+    regions: NearestRegions | None,
     classes: Sequence[str],
     least: float,
     min_score: float,
-) -> Iterator[Miss]:
-    """found: all detections, to distinguish a low score from no detection."""
-    ious = boxes.iou(gt.boxes, found.boxes)
-    for index in np.flatnonzero(~matches.found(gt) & ~gt.difficult & ~gt.crowd).tolist():
-        label = int(gt.labels[index])
-        same = np.where(found.labels == label, ious[index], np.float32(0))
-        near_same, near_other = np.flatnonzero(same >= least), np.flatnonzero(ious[index] - same >= least)
-        if len(near_same) and found.scores[near_same[0]] < min_score:
-            kind, why = "low score", f"found with score {found.scores[near_same[0]]:.2f} only"
-        elif len(near_same):
-            kind, why = "shared box", "its box counts for a neighbouring object"
-        elif len(near_other):
-            kind, why = "other class", f"detected as {classes[found.labels[near_other[0]] - 1]}"
-        elif same.max(initial=0) >= NEAR:
-            kind, why = "box off", f"nearest box has IoU {same.max():.2f}"
-        else:
-            kind, why = "not found", "no box of this class near it"
-        yield Miss(image_id, gt.boxes[index], label, float(gt.areas[index]), kind, why)
+    nms_iou: float | None,
+) -> tuple[str, str]:
+    """The kind and the reason of a missed object. found: all detections, also those below min_score."""
+    ious = boxes.iou(gt.boxes[index : index + 1], found.boxes)[0]
+    own, shown = found.labels == gt.labels[index], found.scores >= min_score
+    near = np.flatnonzero(own & (ious >= least))
+    others = np.flatnonzero(~own & shown & (ious >= least))
+    if len(near) and shown[near[0]]:
+        return "shared box", "its box counts for a neighbouring object"
+    if regions is not None and regions.ious[index] >= least and regions.scores[index] >= min_score:
+        return _why_dropped(regions, index, found, own, nms_iou)
+    if len(others):
+        return "other class", f"detected as {classes[found.labels[others[0]] - 1]} {found.scores[others[0]]:.2f}"
+    score = float(found.scores[near[0]]) if len(near) else 0.0
+    if regions is not None and regions.ious[index] >= least:
+        score = max(score, float(regions.scores[index]))
+    if len(near) or (regions is not None and regions.ious[index] >= least):
+        return "low score", f"found with score {score:.2f} only"
+    if regions is not None and regions.proposal_ious[index] < least:
+        return "no proposal", f"the best proposal has IoU {regions.proposal_ious[index]:.2f}"
+    if regions is not None:
+        moved = (
+            f"box regression moved a proposal with IoU {regions.proposal_ious[index]:.2f} to {regions.ious[index]:.2f}"
+        )
+        return "box off", moved
+    closest = float(ious[own].max(initial=0))
+    if closest >= NEAR:
+        return "box off", f"nearest box has IoU {closest:.2f}"
+    return "not found", "no box of this class near it"
+
+
+def _why_dropped(
+    regions: NearestRegions, index: int, found: Detections, own: BoolArray, nms_iou: float | None
+) -> tuple[str, str]:
+    """Why a box that covers the object, with a sufficient score, is not among the detections."""
+    what = f"a box with IoU {regions.ious[index]:.2f} and score {regions.scores[index]:.2f}"
+    overlaps = boxes.iou(regions.boxes[index : index + 1], found.boxes)[0]
+    # Scores in files are rounded.
+    better = np.flatnonzero(own & (found.scores >= regions.scores[index] - 1e-4) & (overlaps > 0))
+    if not len(better):
+        return "over the limit", f"{what} was left out, because the image has more than detect.max_detections"
+    first = better[overlaps[better].argmax()]
+    if abs(found.scores[first] - regions.scores[index]) <= 1e-4 and overlaps[first] >= SAME_BOX:
+        return "box off", f"{what} was moved by box voting (detect.vote_iou)"
+    setting = f" (detect.nms_iou={nms_iou:g})" if nms_iou is not None else ""
+    overlap = f"IoU {overlaps[first]:.2f} with a detection with score {found.scores[first]:.2f}"
+    return "removed by NMS", f"{what} was removed by NMS{setting}: {overlap}"
 
 
 def _worst(misses: list[Miss], limit: int, per_image: int) -> list[Miss]:

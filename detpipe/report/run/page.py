@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
 from detpipe.report import curves, page
@@ -28,7 +29,9 @@ class ReportData:
     detections: all detections by image id. metrics: None without ground truth. recall: the content of recall.json.
     log_rows: of the classifier's training log. proposer_rows: of the training log of a proposal network. settings:
     nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
-    checked. min_score: of the drawn detections; None uses the score with the best F1. max_images: in the grid.
+    checked. nearest: the region nearest to each object before NMS, by image id; None if unknown. nms_iou: the IoU
+    threshold of this NMS. min_score: of the drawn detections; None uses the score with the best F1.
+    max_images: in the grid.
     """
 
     title: str
@@ -41,6 +44,8 @@ class ReportData:
     settings: Mapping[str, object] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     check_counts: Mapping[str, int] | None = None
+    nearest: Mapping[ImageId, NearestRegions] | None = None
+    nms_iou: float | None = None
     min_score: float | None = None
     max_images: int = MAX_IMAGES
 
@@ -76,7 +81,14 @@ def render(data: ReportData) -> str:
         shown_at_once=SHOWN_AT_ONCE,
         classes=[] if metrics is None else sections.class_rows(dataset, metrics),
         precision_recall=None if metrics is None else _precision_recall(metrics),
-        misses=gallery.misses(dataset, data.detections, min_score=min_score, most=MAX_CROPS),
+        misses=gallery.misses(
+            dataset,
+            data.detections,
+            min_score=min_score,
+            most=MAX_CROPS,
+            nearest=data.nearest,
+            nms_iou=data.nms_iou,
+        ),
         recall=curves.recall_figure(data.recall) if data.recall else None,
         proposals=sections.proposal_rows(data.recall or {}),
         losses=sections.loss_figures(data.log_rows, data.proposer_rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.report.run.misses import find_misses
 from detpipe.structures import Detections, GroundTruth
 
@@ -31,6 +32,14 @@ def test_each_kind_of_false_positive():
     assert result.wrong_counts == {"duplicate": 1, "other class": 1, "box off": 1, "background": 1}
 
 
+def regions(*rows: tuple[list[float], float, float, float]) -> NearestRegions:
+    """(box, score, IoU, IoU of the proposal) of each object."""
+    return NearestRegions(
+        np.array([box for box, *_ in rows], np.float32).reshape(-1, 4),
+        *(np.array([row[i] for row in rows], np.float32) for i in (1, 2, 3)),
+    )
+
+
 def test_each_kind_of_missed_object():
     boxes = [[0, 0, 10, 10], [0, 50, 20, 70], [0, 100, 30, 130], [0, 200, 40, 240]]
     gt = {"a": GroundTruth.from_boxes(boxes, [1, 1, 1, 1])}
@@ -38,8 +47,43 @@ def test_each_kind_of_missed_object():
     result = find_misses(gt, {"a": rows}, CLASSES, min_score=0.3, per_image=9)
     assert [miss.kind for miss in result.missed] == ["not found", "box off", "other class", "low score"]
     assert [miss.weight for miss in result.missed] == [1600, 900, 400, 100]
-    assert result.missed[2].why == "detected as dog"
+    assert result.missed[2].why == "detected as dog 0.90"
     assert result.missed[3].why == "found with score 0.20 only"
+
+
+def test_other_classes_count_from_the_threshold_only():
+    gt = {"a": GroundTruth.from_boxes([A], [1])}
+    result = find_misses(gt, {"a": found((0.04, A, 2))}, CLASSES, min_score=0.3)
+    assert [(miss.kind, miss.why) for miss in result.missed] == [("not found", "no box of this class near it")]
+
+
+def test_a_box_that_nms_removed_is_told_so():
+    """Two coins side by side: the box of the second overlaps that of the first."""
+    first, second, removed = [0, 0, 20, 20], [14, 0, 34, 20], [9, 0, 31, 20]
+    gt = {"a": GroundTruth.from_boxes([first, second], [1, 1])}
+    rows = found((1.0, first, 1), (0.04, second, 2))
+    nearest = {"a": regions((first, 1.0, 1.0, 0.9), (removed, 0.99, 0.68, 0.6))}
+    (miss,) = find_misses(gt, {"a": rows}, CLASSES, min_score=0.5, nearest=nearest, nms_iou=0.3).missed
+    assert miss.kind == "removed by NMS"
+    assert "IoU 0.68 and score 0.99" in miss.why
+    assert "detect.nms_iou=0.3" in miss.why
+    assert miss.why.endswith("IoU 0.35 with a detection with score 1.00")  # 11 x 20 of 20 x 20 + 22 x 20 - 11 x 20
+
+
+def test_the_causes_that_scores_before_nms_tell():
+    gt = {"a": GroundTruth.from_boxes([A], [1])}
+    for rows, region, kind, why in (
+        ([], (A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
+        ([(0.004, A, 1)], (A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
+        ([(0.9, A, 2)], (A, 0.2, 0.8, 0.7), "other class", "dog 0.90"),
+        ([], (A, 0.9, 0.3, 0.4), "no proposal", "IoU 0.40"),
+        ([], (A, 0.9, 0.3, 0.7), "box off", "0.70 to 0.30"),
+        ([], (A, 0.9, 0.8, 0.7), "over the limit", "detect.max_detections"),
+        ([(0.9, [0, 0, 10, 4], 1)], ([0, 0, 10, 6], 0.9, 0.6, 0.6), "box off", "detect.vote_iou"),
+    ):
+        nearest = {"a": regions(region)}
+        (miss,) = find_misses(gt, {"a": found(*rows)}, CLASSES, min_score=0.5, nearest=nearest).missed
+        assert (miss.kind, why in miss.why) == (kind, True), miss.why
 
 
 def test_two_objects_that_share_one_box():

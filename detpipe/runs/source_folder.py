@@ -1,0 +1,48 @@
+"""The folder of each `source` of `detpipe detect`, so that no source replaces the detections of another.
+
+The outputs of a source are in sources/NAME of the run folder, where NAME is that of the folder or image.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+from detpipe.runs.run_folder import RunFolder
+from detpipe.storage.manifest import ArtefactError, find_manifest
+
+MAX_NAME = 200
+"""Limit on the bytes of a folder's name; file systems allow 255."""
+
+
+def resolved_source(source: str) -> str:
+    """The path that identifies a source, however it was typed."""
+    return str(Path(source).resolve())
+
+
+def source_folder(run: RunFolder, source: str) -> RunFolder:
+    """The folder of a source: the one that has its detections, else a new one.
+
+    It is sources/NAME, or sources/NAME_2 and so on if NAME is of another source with the same name.
+    """
+    resolved = Path(resolved_source(source))
+    name = (resolved.stem if resolved.is_file() else resolved.name) or "root"
+    while len(os.fsencode(name)) > MAX_NAME:
+        name = name[:-1]
+    for number in count(1):
+        folder = RunFolder(run.path / "sources" / (name if number == 1 else f"{name}_{number}"))
+        if _is_of(folder, str(resolved)):
+            return folder
+    raise AssertionError("count ends")
+
+
+def _is_of(folder: RunFolder, resolved: str) -> bool:
+    """Whether the folder is of this source, or of none yet."""
+    try:
+        manifest = find_manifest(folder.detections)
+    except ArtefactError:  # damaged: the command that reads it next says so, and overwrite=true replaces it
+        return True
+    if manifest is not None:
+        return manifest.settings.get("source") == resolved
+    return not folder.path.exists() or (folder.path.is_dir() and not any(folder.path.iterdir()))
