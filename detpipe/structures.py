@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,40 @@ def _check_boxes(owner: object, boxes: Float32Array) -> None:
         raise ValueError(f"{type(owner).__name__}.boxes: expected x1 <= x2 and y1 <= y2, got {wrong.tolist()}")
 
 
+MAX_PIXELS = 100_000_000
+"""Default limit on height x width of an image. Decoded, so many pixels take 300 MB."""
+
+
+class Stretch(StrEnum):
+    """How the values of an image are spread over 0..255 when its file is read."""
+
+    none = "none"
+    """8 bits stay as they are, of 16 bits the upper 8 are kept."""
+    bits = "bits"
+    """The lowest power of two above the largest value becomes 256, as for 12-bit data in 16-bit files."""
+    percentile = "percentile"
+    """The 0.5th percentile becomes 0, the 99.5th 255; values outside are clipped."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How an image file is read. max_pixels: limit on height x width, checked in the header before decoding."""
+
+    max_pixels: int = MAX_PIXELS
+    stretch: Stretch = Stretch.none
+
+
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a data set. image_size: (height, width) after EXIF rotation, as `read_image` gives it."""
+    """One image of a data set.
+
+    image_size: (height, width) after EXIF rotation, as `read_image` gives it. options: for `read_image`.
+    """
 
     image_id: ImageId
     path: Path
     image_size: tuple[int, int]
+    options: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True)

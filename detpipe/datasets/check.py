@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
-from detpipe.datasets.image_file import BrokenImageError, ImageHeader, file_digest, read_image
+from detpipe.datasets.image_file import FORMAT_SUFFIXES, BrokenImageError, ImageHeader, file_digest, read_image
 from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, image_fault, sound_truth, usable_header
 from detpipe.parallel import ordered_map
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
-
-_SUFFIXES: Mapping[str, Sequence[str]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "BMP": (".bmp", ".dib"),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-}
 
 
 @dataclass(frozen=True)
@@ -136,7 +127,7 @@ def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:
 def _image_findings(entry: Entry, header: ImageHeader) -> Iterator[Finding]:
     path = entry.image
     assert path is not None  # because it has a header
-    if path.suffix.lower() not in _SUFFIXES.get(header.format, (path.suffix.lower(),)):
+    if path.suffix.lower() not in FORMAT_SUFFIXES.get(header.format, (path.suffix.lower(),)):
         yield finding(
             "wrong_extension", path, f"{header.format} data in a file named {path.suffix}; read by its content"
         )
