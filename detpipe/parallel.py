@@ -82,9 +82,9 @@ def ordered_map(
             window.popleft()
     except BrokenProcessPool as error:
         if started is not None and not started.is_set():
-            script = _main_file() or "the main module"
+            main = _main_file() or "the main module"
             raise WorkerDiedError(
-                f"the worker processes could not start, because importing {script} failed in them; put its calls of "
+                f"the worker processes could not start, because importing {main} failed in them; put its calls of "
                 f"detpipe under `{GUARD}`, or give workers=0"
             ) from error
         # Items before the first unfinished one are done and only wait to be yielded.

@@ -288,7 +288,7 @@ def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) ->
         if scores is None:
             yield index, Found(NO_DETECTIONS, None)
             continue
-        truth = dataset.ground_truth[record.image_id] if dataset.ground_truth is not None else None
+        truth = dataset.ground_truth[record.image_id].measured if dataset.ground_truth is not None else None
         nearest = nearest_regions(*scores, truth) if truth is not None else None
         yield index, Found(select_detections(*scores, config.detect), nearest)
 

@@ -39,7 +39,7 @@ def record_of(dataset: Dataset) -> DatasetRecord:
             for record in dataset.records
         },
         objects={
-            str(record.image_id): digest_of(object_values(truth[record.image_id]))[:12]
+            str(record.image_id): digest_of(object_values(truth[record.image_id].measured))[:12]
             for record in dataset.records
             if truth
         },

@@ -45,7 +45,7 @@ def read_nearest(path: Path, dataset: Dataset) -> Mapping[ImageId, NearestRegion
     if content.dataset != dataset_digest(dataset):
         return None
     truth = dataset.ground_truth or {}
-    counts = [len(truth[record.image_id]) for record in dataset.records if truth]
+    counts = [len(truth[record.image_id].measured) for record in dataset.records if truth]
     if [
         len(rows) if rows is not None else count for rows, count in zip(content.images, counts, strict=False)
     ] != counts:

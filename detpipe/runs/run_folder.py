@@ -110,7 +110,7 @@ def dataset_digest(dataset: Dataset) -> str:
             dataset.classes,
             dataset.category_ids,
             _image_values(dataset),
-            [object_values(truth[record.image_id]) for record in dataset.records if truth],
+            [object_values(truth[record.image_id].measured) for record in dataset.records if truth],
         ]
     )
 
