@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to. It replaces `path` if the block succeeds, and is deleted if the block raises.
 
+    A link at `path` is replaced, and its target stays. The file has the permissions of any new file.
     Raises OSError of the file system, for example on a full disk; the old file at `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(descriptor)
-    scratch = Path(name)
+    scratch = _new_file(path)
     try:
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read; give the usual permissions of a new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o666 & ~umask)
         scratch.replace(path)
-    except BaseException:
+    except BaseException as error:
         scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise OSError(
+                error.errno,
+                f"could not write the file: {os.strerror(error.errno)}; free disk space and run the command again",
+                str(path),
+            ) from error
         raise
+
+
+def _new_file(path: Path) -> Path:
+    """Create an empty file with a new name next to `path`.
+
+    tempfile's files are for their owner alone. Here the system applies the umask, so the process need not ask for it,
+    which is only possible by changing it for all threads.
+    """
+    while True:
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            return scratch
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,54 @@ def test_a_file_name_that_is_no_utf8_comes_back_as_it_was(tmp_path: Path) -> Non
 def test_a_name_that_is_no_utf8_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / "a.html", "é caf\udce9")
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == "é caf\\udce9"
+
+
+def test_the_umask_of_the_process_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changing it, even for a moment, gives wider permissions to files that other threads write."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")
+            threads = [threading.Thread(target=write_text, args=(tmp_path / str(n), "")) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert [stat.S_IMODE((tmp_path / str(n)).stat().st_mode) for n in range(4)] == [0o640] * 4
+    finally:
+        os.umask(before)
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "a.txt").symlink_to("target")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_bytes(path, bytes(100_000)),
+        lambda path: write_text(path, "x" * 100_000),
+        lambda path: write_json(path, ["x" * 100_000]),
+    ],
+)
+def test_on_a_full_disk_the_old_file_stays_and_the_error_names_it(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    # A limit on the size of files stands in for the end of the disk.
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"could not write the file.*free disk space") as caught:
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
