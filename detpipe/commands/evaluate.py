@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
@@ -20,6 +20,7 @@ from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.report.run.page import ReportData, write_report
 from detpipe.runs.nearest_file import read_nearest
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
+from detpipe.runs.recall import read_recall
 from detpipe.runs.run_folder import RunFolder
 from detpipe.solver.training_log import TrainingLogError, read_log
 from detpipe.storage.atomic import write_json
@@ -29,7 +30,6 @@ from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
 
-Read = TypeVar("Read")
 
 COCO_LIMIT = 100
 """Detections per image that COCO counts: the limit of a detector of which no other is known."""
@@ -154,42 +154,32 @@ def report_data(
         proposer_rows=_log(config.folder.multibox) if own else (),
         settings={stage: manifest.settings for stage, manifest in made.items()},
         seconds=seconds,
-        check_counts=_counts(config.folder.check),
+        check_counts=_check_counts(config.folder.check),
         nearest=_nearest(config.folder, dataset) if own else None,
         nms_iou=detect.get("nms_iou"),
     )
 
 
-Recalls = dict[str, dict[str, float | None]]
-"""The content of recall.json: measures by name, by number of proposals."""
-
-
-def _read(path: Path, kind: type[Read]) -> Read | None:
-    """Return the content of a JSON file; None if it is missing or damaged, since the page works without it."""
+def _recall(path: Path) -> dict[str, dict[str, float | None]] | None:
+    """Return the content of recall.json; None if it is missing or damaged, since the page works without it."""
     try:
-        return from_json(read_object(path), kind, str(path)) if path.is_file() else None
+        return read_recall(path)
+    except FileNotFoundError:
+        return None
     except DataclassJsonError as error:
         logger.warning("not on the page: %s", error)
         return None
 
 
-def _recall(path: Path) -> Recalls | None:
-    """Return the content of recall.json; None as in `_read`."""
-    content = _read(path, Recalls)
-    wrong = [number for number in content or {} if not (number.isascii() and number.isdigit())]
-    if wrong:
-        logger.warning("not on the page: %s: expected numbers of proposals as keys, got %r", path, wrong[0][:40])
-        return None
-    return content
-
-
-def _counts(path: Path) -> dict[str, int] | None:
-    """Return the number of findings by kind in check.json; None as in `_read`."""
-    content = _read(path, dict[str, Any])
+def _check_counts(path: Path) -> dict[str, int] | None:
+    """Return the numbers of findings in check.json; None if it is missing or damaged."""
     try:
-        return None if content is None else from_json(content["counts"], dict[str, int], f"{path}: counts")
-    except (DataclassJsonError, KeyError) as error:
-        logger.warning("not on the page: %s: counts: expected the number of findings by kind, got: %s", path, error)
+        values = read_object(path, "run `detpipe check` again")
+        return from_json(values.get("counts", {}), dict[str, int], f"{path}: counts")
+    except FileNotFoundError:
+        return None
+    except DataclassJsonError as error:
+        logger.warning("not on the page: %s", error)
         return None
 
 
@@ -203,7 +193,7 @@ def _log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _nearest(folder: RunFolder, dataset: Dataset) -> Mapping[ImageId, NearestRegions] | None:
-    """Return the region nearest to each object; None as in `_read`."""
+    """Return the region nearest to each object; None if the file is missing or damaged."""
     try:
         return read_nearest(folder.nearest_regions, dataset)
     except DataclassJsonError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 
@@ -29,6 +28,7 @@ from detpipe.runs.detect_settings import (
 from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
+from detpipe.storage.dataclass_json import from_json, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,8 @@ def log_departures(config: Run) -> None:
 def summarize(config: Run) -> None:
     """Log a table of all steps with their time and output."""
     log_departures(config)
-    metrics = json.loads(config.folder.metrics.read_text(encoding="utf-8"))
+    metrics = read_object(config.folder.metrics)
+    times = from_json(metrics.get("seconds"), dict[str, float], f"{config.folder.metrics}: seconds")
     paths = {
         "train-multibox": config.folder.multibox,
         "propose": config.folder.proposals,
@@ -165,6 +166,6 @@ def summarize(config: Run) -> None:
         "detect": config.folder.detections,
         "eval": config.folder.metrics,
     }
-    rows = [f"{stage:<14} {seconds:>8.1f} s   {paths[stage]}" for stage, seconds in metrics["seconds"].items()]
-    total = sum(metrics["seconds"].values())
+    rows = [f"{stage:<14} {seconds:>8.1f} s   {paths[stage]}" for stage, seconds in times.items()]
+    total = sum(times.values())
     logger.info("\n%s\n%-14s %8.1f s\n\nreport: %s", "\n".join(rows), "total", total, config.folder.report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.source import Split
@@ -10,6 +11,7 @@ from detpipe.metrics.proposal_recall import proposal_recall
 from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.stored_split import StoredSplit
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_value
 from detpipe.storage.manifest import Manifest, read_manifest, rekey
 from detpipe.structures import Dataset
 
@@ -54,3 +56,16 @@ def update_recall(folder: RunFolder, splits: Mapping[Split, Dataset]) -> Manifes
         return None
     rekey(folder.proposals, manifest.inputs, measure_recall(folder, splits))
     return read_manifest(folder.proposals)
+
+
+def read_recall(path: Path) -> dict[str, dict[str, float | None]]:
+    """Read recall.json: the measures by their names, None for those that do not exist, at each number of boxes.
+
+    Raises DataclassJsonError, which names the file and the key, and FileNotFoundError.
+    """
+    remedy = "run `detpipe propose` again"
+    numbers = read_value(path, dict[str, dict[str, float | None]], remedy)
+    for budget in numbers:
+        if not budget.isdecimal():
+            raise DataclassJsonError(f"{path}: expected numbers of boxes as keys, got {budget!r}; {remedy}")
+    return numbers

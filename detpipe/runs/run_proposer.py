@@ -5,7 +5,6 @@ The second makes a classifier's folder a complete detector that can be moved alo
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_object
 from detpipe.storage.manifest import Manifest, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -92,15 +92,13 @@ def describe_proposer(folder: RunFolder) -> dict[str, Any] | None:
         manifest = read_manifest(folder.proposals)
         return with_moved_network(manifest.settings["proposals"], folder, manifest)
     path = folder.classifier / DESCRIPTION
-    if not path.is_file():
-        return None
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ClassifierError(
-            f"{path}: expected a proposer's settings in JSON, got: {error}; correct or delete it"
-        ) from error
-    if not isinstance(description, dict) or "method" not in description:
+        description = read_object(path)
+    except FileNotFoundError:
+        return None
+    except DataclassJsonError as error:
+        raise ClassifierError(f"{error}; correct or delete it") from error
+    if "method" not in description:
         raise ClassifierError(
             f"{path}: expected a proposer's method and settings, got {str(description)[:100]}; correct or delete it"
         )

@@ -1,15 +1,22 @@
-"""Reads a JSON object as a dataclass and checks it: unknown keys, missing keys and wrong types are errors."""
+"""Reads detpipe's own JSON files and checks them: unknown keys, missing keys and wrong types are errors.
+
+The files may be damaged: every reader of them goes through this module, and names the file, the key and what to do.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 import cattrs
 from cattrs import transform_error
 from cattrs.v import format_exception
+
+from detpipe.storage.input_file import InputFileError, read_input
+from detpipe.structures import ImageId
 
 Read = TypeVar("Read")
 
@@ -18,28 +25,67 @@ class DataclassJsonError(ValueError):
     """JSON does not describe the dataclass. The message names each wrong key and its fault."""
 
 
-def read_dataclass(path: Path, cls: type[Read]) -> Read:
+def read_dataclass(path: Path, cls: type[Read], remedy: str = "") -> Read:
     """Read the dataclass `cls` from the JSON object in a file.
 
-    Raises DataclassJsonError, which names the file and the keys, and FileNotFoundError for a missing file.
+    remedy: what to do about a damaged file; the end of the message. Raises DataclassJsonError, which names the file and
+    the keys, and FileNotFoundError for a missing file.
     """
-    return from_json(read_object(path), cls, str(path))
+    values = read_object(path, remedy)
+    return _with_remedy(lambda: from_json(values, cls, str(path)), remedy)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file. Raises DataclassJsonError for other content, FileNotFoundError for no file."""
+def read_value(path: Path, cls: type[Read], remedy: str = "") -> Read:
+    """Read any JSON value from a file: as `read_dataclass`, also for lists, mappings and numbers."""
+    values = _with_remedy(lambda: _parsed(path, "JSON"), remedy)
+    return _with_remedy(lambda: from_json(values, cls, str(path)), remedy)
+
+
+def read_object(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Read the JSON object in a file, unchecked. Raises as `read_dataclass`."""
+
+    def read() -> dict[str, Any]:
+        values = _parsed(path, "a JSON object")
+        if not isinstance(values, dict):
+            raise DataclassJsonError(f"{path}: expected a JSON object, got {str(values)[:100]}")
+        return values
+
+    return _with_remedy(read, remedy)
+
+
+def _parsed(path: Path, expected: str) -> Any:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = read_input(path, expected).decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+    except InputFileError as error:
+        raise DataclassJsonError(str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise DataclassJsonError(f"{path}: expected a JSON object, got: {error}") from error
-    if not isinstance(values, dict):
-        raise DataclassJsonError(f"{path}: expected a JSON object, got {str(values)[:100]}")
-    return values
+        raise DataclassJsonError(f"{path}: expected {expected}, got: {error}") from error
 
 
-def from_json(values: Mapping[str, Any], cls: type[Read], where: str) -> Read:
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> float:
+    """NaN and infinity are not JSON, and can't be written again."""
+    raise ValueError(f"the number {text[:20]}, which is not finite")
+
+
+def _with_remedy(read: Callable[[], Read], remedy: str) -> Read:
+    try:
+        return read()
+    except DataclassJsonError as error:
+        if not remedy:
+            raise
+        raise DataclassJsonError(f"{error}; {remedy}") from error
+
+
+def from_json(values: Any, cls: type[Read], where: str) -> Read:
     """Build the dataclass `cls` from JSON values. It may contain dataclasses, enums, tuples, lists and mappings.
 
+    cls may also be such a tuple, list or mapping.
     Numbers, strings and booleans are not converted into each other; only an int is accepted for a float. The checks in
     `__post_init__` run. where: the start of the message, usually the file.
     Raises DataclassJsonError, which names each wrong key.
@@ -47,7 +93,8 @@ def from_json(values: Mapping[str, Any], cls: type[Read], where: str) -> Read:
     try:
         return _CONVERTER.structure(values, cls)
     except Exception as error:  # cattrs groups the errors of the fields' checks, which may be of any class
-        faults = "; ".join(transform_error(error, path=cls.__name__, format_exception=_sentence))
+        name = getattr(cls, "__name__", str(cls))
+        faults = "; ".join(transform_error(error, path=name, format_exception=_sentence))
         raise DataclassJsonError(f"{where}: {faults}") from error
 
 
@@ -56,23 +103,34 @@ def _converter() -> cattrs.Converter:
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook_func(lambda cls: cls == dict[str, Any], lambda value, _: _exactly(value, dict))
-    _refuse_texts_as_lists(converter)
+    converter.register_structure_hook_func(lambda cls: cls == ImageId, lambda value, _: _image_id(value))
+    _refuse_other_containers(converter)
     return converter
 
 
-def _refuse_texts_as_lists(converter: cattrs.Converter) -> None:
-    """Refuse strings for lists and tuples. cattrs accepts any iterable: "ab" would become ["a", "b"]."""
+def _refuse_other_containers(converter: cattrs.Converter) -> None:
+    """Refuse strings for lists and tuples, and lists for mappings.
+
+    cattrs accepts any iterable: "ab" would become ["a", "b"].
+    """
 
     def hook(cls: Any, _: cattrs.BaseConverter) -> Callable[[Any, Any], Any]:
         structure = usual.get_structure_hook(cls)
-        return lambda value, kind: structure(_exactly(value, list), kind)
+        kind_in_json = dict if get_origin(cls) is dict else list
+        return lambda value, kind: structure(_exactly(value, kind_in_json), kind)
 
     usual = converter.copy()
-    converter.register_structure_hook_factory(_is_list, hook)
+    converter.register_structure_hook_factory(_is_container, hook)
 
 
-def _is_list(cls: Any) -> bool:
-    return get_origin(cls) in (list, tuple)
+def _is_container(cls: Any) -> bool:
+    return get_origin(cls) in (list, tuple, dict)
+
+
+def _image_id(value: Any) -> ImageId:
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError(f"expected an image id, got {str(value)[:100]!r}")
+    return value
 
 
 def _sentence(error: BaseException, kind: type | None) -> str:

@@ -15,13 +15,14 @@ import mmap
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
 from detpipe.structures import LeftOut
 
@@ -30,6 +31,43 @@ Settings = dict[str, Any]
 
 class ArtefactError(ValueError):
     """An artefact is missing, unfinished, or made with other settings."""
+
+
+class Values(dict[str, Any]):
+    """Settings or a summary in a manifest. A missing key raises ArtefactError, which names the manifest and the key."""
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), where: str = "manifest") -> None:
+        super().__init__(values)
+        self.where = where
+        for key, value in self.items():
+            if isinstance(value, dict):
+                self[key] = Values(value, f"{where}: {key}")
+
+    def __missing__(self, key: str) -> Any:
+        raise ArtefactError(f"{self.where}: expected a value of {key!r}, got none; {_REMEDY}")
+
+
+_REMEDY = "give overwrite=true to make it again"
+READ_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "propose": {"proposals": dict[str, Any]},
+    "crop": {"sampling": dict[str, Any], "crops": dict[str, Any], "classes": list[str], "category_ids": list[int]},
+    "features": {
+        "extraction": dict[str, Any],
+        "regions": dict[str, Any],
+        "classes": list[str],
+        "category_ids": list[int],
+    },
+    "make-db": {"num_shards": int, "classes": list[str] | None},
+    "detect": {"detect": dict[str, Any]},
+}
+"""Stage -> types of the settings that other stages read."""
+READ_SUMMARIES: Mapping[str, Mapping[str, Any]] = {
+    "propose": {"records": int},
+    "crop": {"crops": int, "content": str},
+    "features": {"regions": int, "width": int},
+    "make-db": {"images": int, "content": str},
+}
+"""Stage -> types of the numbers of its summary that other stages read."""
 
 
 class State(enum.Enum):
@@ -100,15 +138,25 @@ def read_manifest(artefact: Path) -> Manifest:
 def find_manifest(artefact: Path) -> Manifest | None:
     """The manifest of an artefact, complete or not; None if there is none. Raises ArtefactError for a damaged one."""
     path = manifest_path(artefact)
-    if not path.is_file():
-        return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**{**values, "bad": [LeftOut(**one) for one in values["bad"]]})
-    except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(
-            f"{path}: expected a manifest, got: {error}; give overwrite=true to make it again"
-        ) from error
+        manifest = from_json(read_object(path), Manifest, str(path))
+        _check_values(manifest.settings, READ_SETTINGS.get(manifest.stage, {}), f"{path}: settings")
+        _check_values(manifest.summary, READ_SUMMARIES.get(manifest.stage, {}), f"{path}: summary")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DataclassJsonError as error:
+        found = str(error).removeprefix(f"{path}: ")
+        raise ArtefactError(f"{path}: expected a manifest, got: {found}; {_REMEDY}") from error
+    manifest.settings = Values(manifest.settings, f"{path}: settings")
+    manifest.summary = Values(manifest.summary, f"{path}: summary")
+    return manifest
+
+
+def _check_values(values: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+    """Raise DataclassJsonError for a value of another type."""
+    for name, kind in types.items():
+        if name in values:
+            from_json(values[name], kind, f"{where}: {name}")
 
 
 def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any]) -> None:
@@ -117,6 +165,11 @@ def rekey(artefact: Path, inputs: Mapping[str, str], summary: Mapping[str, Any])
     summary: changed numbers, merged into the old summary. Raises the errors of `read_manifest`.
     """
     manifest = read_manifest(artefact)
+    if artefact.is_symlink():
+        raise ArtefactError(
+            f"{artefact}: expected a folder of the run itself, got a link to {artefact.readlink()}; replace the link "
+            "by a copy of what it leads to"
+        )
     manifest = dataclasses.replace(manifest, inputs=dict(inputs), summary={**manifest.summary, **summary})
     write_json(manifest_path(artefact), dataclasses.asdict(manifest))
 
@@ -211,7 +264,10 @@ class Artefact:
                 "Give overwrite=true to make it again, or another run_dir"
             )
         self.manifest = found
-        return State.COMPLETE if found.complete else State.PARTIAL
+        if found.complete:
+            return State.COMPLETE
+        self._refuse_links()
+        return State.PARTIAL
 
     @contextlib.contextmanager
     def making(self, *, overwrite: bool) -> Iterator[Making]:
@@ -256,7 +312,7 @@ class Artefact:
 
     def _is_foreign(self) -> bool:
         """Whether something without a manifest exists here that no run of this stage can have left."""
-        if manifest_path(self.path).exists():  # it may be unreadable
+        if manifest_path(self.path).is_file():  # it may be unreadable
             return False
         if not self.path.is_dir():
             return self.path.exists()
@@ -276,6 +332,15 @@ class Artefact:
             or (path.name == "data.mdb" and path.lstat().st_size == EMPTY_LMDB)
             for path in files
         )
+
+    def _refuse_links(self) -> None:
+        """Raise ArtefactError if an unfinished artefact is, or contains, a link: it would be written through it."""
+        inside = self.path.rglob("*") if self.path.is_dir() and not self.path.is_symlink() else ()
+        for path in (self.path, *inside):
+            if path.is_symlink():
+                raise ArtefactError(
+                    f"{path}: expected what an earlier run left, got a link to {path.readlink()}; {_REMEDY}"
+                )
 
     def _remove(self) -> None:
         # A kill during the deletion must not leave a part of an artefact under its name. So a folder is renamed before

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
+from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass, read_object, read_value
 from detpipe.storage.manifest import plain
 
 
@@ -107,3 +108,39 @@ def test_no_file(tmp_path: Path) -> None:
 def test_an_empty_object() -> None:
     with pytest.raises(DataclassJsonError, match="classes"):
         from_json({}, Network, "here")
+
+
+def test_other_values_than_objects(tmp_path: Path) -> None:
+    path = tmp_path / "done.json"
+    path.write_text("[1, 2]")
+    assert read_value(path, list[int]) == [1, 2]
+    path.write_text('{"a": {"b": null}}')
+    assert read_value(path, dict[str, dict[str, float | None]]) == {"a": {"b": None}}
+    for text in ("[]", '{"a": 1}', '{"a": {"b": "x"}}', "null"):
+        path.write_text(text)
+        with pytest.raises(DataclassJsonError, match=r"done\.json.*; run it again$"):
+            read_value(path, dict[str, dict[str, float | None]], "run it again")
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"seconds": {number}}}')
+    with pytest.raises(DataclassJsonError, match="not finite"):
+        read_object(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"), [("folder", "a folder"), ("pipe", "a named pipe"), ("", "an empty file"), ("\xff", "decode")]
+)
+def test_what_is_not_a_json_file_is_named_with_the_remedy(tmp_path: Path, kind: str, named: str) -> None:
+    path = tmp_path / "a.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(kind.encode("latin-1"))
+    with pytest.raises(DataclassJsonError, match=f"{named}.*; run `detpipe check`$") as caught:
+        read_object(path, "run `detpipe check`")
+    assert str(path) in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import os
 import shutil
 import signal
 import time
@@ -28,6 +29,7 @@ from detpipe.storage.manifest import (
     package_version,
     plain,
     read_manifest,
+    rekey,
 )
 from detpipe.structures import LeftOut
 
@@ -365,3 +367,86 @@ def test_making_that_failed_stays_partial(tmp_path: Path) -> None:
     found = find_manifest(tmp_path / "a")
     assert found is not None
     assert (found.complete, found.seconds) == (False, 0)
+
+
+WHOLE = {"stage": "crop", "settings": {"classes": ["a"]}, "inputs": {}, "complete": True, "seconds": 1.0, "bad": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"settings": None}, "settings"),
+        ({"seconds": "x"}, "seconds"),
+        ({"inputs": []}, "inputs"),
+        ({"inputs": {"proposals": 3}}, "inputs"),
+        ({"complete": "yes"}, "complete"),
+        ({"summary": [1]}, "summary"),
+        ({"summary": {"crops": "many"}}, "summary: crops"),
+        ({"bad": [{"path": 1, "reason": "x"}]}, "bad"),
+        ({"bad": {}}, "bad"),
+        ({"stage": 3}, "stage"),
+        ({"settings": {"classes": "abc"}}, "settings: classes"),
+        ({"settings": {"classes": [1, 2]}}, "settings: classes"),
+        ({"settings": {"crops": None}}, "settings: crops"),
+    ],
+)
+def test_a_wrong_value_in_a_manifest_is_named(tmp_path: Path, change: dict[str, Any], key: str) -> None:
+    path = tmp_path / "crops.lmdb"
+    path.mkdir()
+    (path / "manifest.json").write_text(json.dumps({**WHOLE, **change}))
+    with pytest.raises(ArtefactError, match=rf"manifest\.json: expected a manifest.*{key}.*overwrite=true"):
+        read_manifest(path)
+
+
+def test_a_missing_setting_is_named_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "crops.lmdb"
+    path.mkdir()
+    (path / "manifest.json").write_text(json.dumps({**WHOLE, "settings": {"crops": {"size": 3}}}))
+    manifest = read_manifest(path)
+    assert manifest.settings["crops"]["size"] == 3
+    with pytest.raises(ArtefactError, match=r"manifest\.json: settings: expected a value of 'classes'.*overwrite=true"):
+        manifest.settings["classes"]
+    with pytest.raises(ArtefactError, match=r"settings: crops: expected a value of 'shape'"):
+        manifest.settings["crops"]["shape"]
+    with pytest.raises(ArtefactError, match=r"summary: expected a value of 'crops'"):
+        manifest.summary["crops"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_folder_with_another_thing_in_place_of_its_manifest_is_kept(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "crops.lmdb"
+    path.mkdir()
+    (path / "diary.txt").write_text("mine")
+    if kind == "folder":
+        (path / "manifest.json").mkdir()
+    else:
+        os.mkfifo(path / "manifest.json")
+    for overwrite in (False, True):
+        with pytest.raises(ArtefactError, match=r"manifest"):
+            artefact(path).begin(overwrite=overwrite)
+    assert (path / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["", "data.mdb", "snapshots/log.jsonl"])
+def test_an_unfinished_artefact_is_not_continued_through_a_link(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "mine").mkdir()
+    path = tmp_path / "run" / "crops.lmdb"
+    artefact(tmp_path / "mine" if not inside else path).begin(overwrite=False)
+    link = path / inside
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "mine")
+    with pytest.raises(ArtefactError, match=r"got a link to .*mine; give overwrite=true"):
+        artefact(path).begin(overwrite=False)
+    assert artefact(path).begin(overwrite=True) is State.NEW
+    assert (tmp_path / "mine").is_dir()
+    assert not path.is_symlink()
+
+
+def test_inputs_are_not_replaced_through_a_link(tmp_path: Path) -> None:
+    one = artefact(tmp_path / "mine")
+    one.begin(overwrite=False)
+    one.finish(seconds=0, summary={})
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(ArtefactError, match="got a link to"):
+        rekey(tmp_path / "link", {"proposals": "new"}, {})
+    assert read_manifest(tmp_path / "mine").inputs == {"proposals": "abc"}

@@ -11,7 +11,6 @@ N: regions of all images, in the images' order. R: of one image. D: feature widt
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +28,8 @@ from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import read_image
 from detpipe.progress import progress
 from detpipe.storage.atomic import replaced, write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_value
+from detpipe.storage.input_file import check_input
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Manifest, read_manifest
 from detpipe.storage.mean_file import NPY_ERRORS
@@ -57,6 +58,14 @@ _REMEDY = "run detpipe features overwrite=true"
 
 class FeatureStoreError(ValueError):
     """A damaged store: a file is missing, truncated or of the wrong shape, or contains NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An entry of images.json: an image with its number of rows."""
+
+    image_id: ImageId
+    regions: int
 
 
 class Extractor(Protocol):
@@ -139,12 +148,11 @@ def open_store(path: Path) -> FeatureStore:
     """
     manifest = read_manifest(path)
     try:
-        images = json.loads((path / IMAGES).read_text(encoding="utf-8"))
-        counts = [int(one["regions"]) for one in images]
-        ids: list[ImageId] = [one["image_id"] for one in images]
-        rows, width = int(manifest.summary["regions"]), int(manifest.summary["width"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        images = read_value(path / IMAGES, list[StoredImage])
+    except (OSError, DataclassJsonError) as error:
         raise FeatureStoreError(f"{path}: expected a feature store, got: {error}; {_REMEDY}") from error
+    counts, ids = [one.regions for one in images], [one.image_id for one in images]
+    rows, width = manifest.summary["regions"], manifest.summary["width"]
     if min(counts, default=0) < 0 or sum(counts) != rows:
         raise FeatureStoreError(f"{path / IMAGES}: expected {rows} regions in all, got {sum(counts)}; {_REMEDY}")
     columns: dict[str, Any] = {  # read into memory: they are small
@@ -177,6 +185,7 @@ def _mapped(path: Path, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any]:
     Raises FeatureStoreError for another shape or dtype, and for NaN or infinity.
     """
     try:
+        check_input(path, "an array")
         array = open_memmap(path, mode="r")
         extra = path.stat().st_size - array.offset - array.nbytes
     except NPY_ERRORS as error:
@@ -216,7 +225,7 @@ def fill_store(
         "taken_over": sum(key in known for one in plan for key in one.keys),
         "megabytes": round(rows * width * 2 / 1e6),
     }
-    features, done = _resumed(path, (rows, width)) or _new(path, (rows, width))
+    features, done = _resumed(path, (rows, width), len(plan)) or _new(path, (rows, width))
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
     with stop_on_signal() as stop:
@@ -280,14 +289,20 @@ def _half(values: Float32Array, record: ImageRecord) -> Float16Array:
     return half
 
 
-def _resumed(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int] | None:
-    """The features of an interrupted run, mapped for writing, and its number of finished images; None if none."""
+def _resumed(path: Path, shape: tuple[int, int], images: int) -> tuple[np.memmap[Any, Any], int] | None:
+    """The features of an interrupted run, mapped for writing, and its number of finished images; None if none.
+
+    images: number of all images.
+    """
     try:
-        features = open_memmap(path / FEATURES, mode="r+")
-        done = int(json.loads((path / DONE).read_text(encoding="utf-8")))
+        done = read_value(path / DONE, int)
+        check_input(path / FEATURES, "an array")
+        before = open_memmap(path / FEATURES, mode="r")  # mapped for writing, a file that is too short would grow
     except NPY_ERRORS:
         return None
-    return (features, done) if features.shape == shape else None
+    if before.shape != shape or before.dtype != np.float16 or not before.flags.c_contiguous or not 0 <= done <= images:
+        return None
+    return open_memmap(path / FEATURES, mode="r+"), done
 
 
 def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
