@@ -18,6 +18,7 @@ from hydra import compose
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -137,6 +138,26 @@ class TableSource(ConfigSource):
         return [*(APPLICATIONS if group in ("", "schema") else GROUPS.get(group, ()))]
 
 
+class RefuseLinks(Callback):
+    """Refuses a run folder with links out of it before Hydra writes its log and the composed settings there."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """End the process with one sentence: Hydra turns other errors of a callback into warnings."""
+        from detpipe.storage.links import LinkError, refuse_links
+
+        try:
+            refuse_links(Path(str(config.run_dir)))
+        except (LinkError, OSError) as error:
+            raise SystemExit(f"detpipe {self._command}: {error}") from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """As `on_run_start`: the folders of the jobs are inside run_dir."""
+        self.on_run_start(config)
+
+
 def primary(row: CommandRow) -> dict[str, Any]:
     """What Hydra composes for a command: its schema, the option of each group that is its default, and Hydra's own."""
     choices = default_choices(row)
@@ -152,7 +173,11 @@ def primary(row: CommandRow) -> dict[str, Any]:
         "hydra": {
             "job": {"name": row.application},
             # Without a run folder of its own: it reads only, or writes where it is told to.
-            **({} if row.writes_run_dir else {"run": {"dir": "."}, "output_subdir": None}),
+            **(
+                {"callbacks": {"links": {"_target_": f"{__name__}.{RefuseLinks.__name__}", "command": row.name}}}
+                if row.writes_run_dir
+                else {"run": {"dir": "."}, "output_subdir": None}
+            ),
         },
     }
 

@@ -18,6 +18,7 @@ from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
+from detpipe.storage.links import refuse_links
 from detpipe.storage.manifest import Artefact, ArtefactError, manifest_path, plain, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ FILES = {Format.onnx: "detector.onnx", Format.torch: "detector.pt2"}
 
 def run(config: Export) -> None:
     """Write the network and its description into a folder. A second call does nothing."""
+    if config.out is None:
+        refuse_links(config.folder.path)
     if config.format is Format.onnx:
         check_onnx_packages()
     eager = replace(config.detect, compile=False)

@@ -22,6 +22,7 @@ from detpipe.network.device import resolve_bf16
 from detpipe.network.settings import Precision
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
+from detpipe.storage.links import refuse_link
 from detpipe.storage.manifest import plain
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def keep_settings(classifier: Path, settings: KeptSettings, *, replace: bool = F
     values["detect"] = {name: value for name, value in values["detect"].items() if name not in OF_THE_MACHINE}
     text = (json.dumps(values, indent=2) + "\n").encode()
     if not path.exists() or (replace and path.read_bytes() != text):
+        refuse_link(classifier)
         write_bytes(path, text)
 
 
@@ -91,11 +93,11 @@ def kept_detect_settings(classifier: Path) -> dict[str, Any]:
 
 def _read(classifier: Path) -> tuple[KeptSettings, dict[str, Any]]:
     path = classifier / FILE
-    if not path.is_file():
-        return KeptSettings(), {}
     try:
         values = read_object(path)
         return from_json(values, KeptSettings, str(path)), dict(values.get("detect", {}))
+    except FileNotFoundError:
+        return KeptSettings(), {}
     except DataclassJsonError as error:
         raise ClassifierError(f"{error}; correct the file, or delete it to use the defaults") from error
 

@@ -172,5 +172,7 @@ def copy_proposals(old: RunFolder, new: RunFolder) -> None:
     scratch = new.path / ".proposals.part"
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(old.proposals, scratch)
+    if new.proposals.is_symlink():
+        new.proposals.unlink()  # its target stays
     shutil.rmtree(new.proposals, ignore_errors=True)
     scratch.rename(new.proposals)

@@ -29,6 +29,7 @@ from detpipe.report.text_table import as_bytes
 from detpipe.runs.image_database import manifest_classes
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.datum import parse_datum, unpack_image
+from detpipe.storage.links import refuse_link
 from detpipe.storage.manifest import Manifest, find_manifest
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def run(config: InspectDb) -> None:
         seed=config.seed,
         mean=None if contents.mean is None else mean_image(contents.mean),
     )
+    if config.out is None:
+        refuse_link(config.out_folder)
     written = write(config.out_folder, data, contents)
     for fault in faults:
         logger.warning("%s: %s", fault.where, fault.reason)
