@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ MAX_PIXELS = 100_000_000
 """Default limit on height x width of an image. Decoded, so many pixels take 300 MB."""
 
 
-class Stretch(StrEnum):
+class Stretch(Enum):
     """How the values of an image are spread over 0..255 when its file is read."""
 
     none = "none"
@@ -68,6 +68,10 @@ class ReadOptions:
     stretch: Stretch = Stretch.none
 
 
+PLAIN_READING = ReadOptions()
+"""The default."""
+
+
 @dataclass(frozen=True)
 class ImageRecord:
     """One image of a data set.
@@ -78,7 +82,7 @@ class ImageRecord:
     image_id: ImageId
     path: Path
     image_size: tuple[int, int]
-    options: ReadOptions = ReadOptions()
+    options: ReadOptions = PLAIN_READING
 
 
 @dataclass(frozen=True)

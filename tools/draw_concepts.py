@@ -70,7 +70,7 @@ def scene(dataset: Dataset) -> tuple[Image, GroundTruth]:
     """The image that all pictures show, and its objects."""
     record = next(one for one in dataset.records if one.image_id == SCENE)
     assert dataset.ground_truth is not None
-    return read_image(record.path), dataset.ground_truth[SCENE]
+    return read_image(record.path, record.options), dataset.ground_truth[SCENE]
 
 
 def panels(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

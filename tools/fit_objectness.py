@@ -67,7 +67,7 @@ def described(dataset: Dataset, most: int | None) -> Iterator[tuple[np.ndarray, 
     recipe = recipe_of(SelectiveSearchPreset.turbo)
     assert dataset.ground_truth is not None
     for record in dataset.records[:most]:
-        image = read_image(record.path)
+        image = read_image(record.path, record.options)
         size = working_size(record.image_size, recipe.max_side)
         small = shrink(image, size)
         found = candidates(grow(small, recipe), len(recipe.similarities), convert(small, ColourSpace.grey))

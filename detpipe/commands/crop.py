@@ -97,7 +97,13 @@ def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> li
     )
     return [
         CropTask(
-            record.image_id, record.path, digest, regions, tuple(next(keys) for _ in range(len(regions))), config.crops
+            record.image_id,
+            record.path,
+            digest,
+            regions,
+            tuple(next(keys) for _ in range(len(regions))),
+            config.crops,
+            record.options,
         )
         for record, digest, regions in sampled
     ]

@@ -133,7 +133,7 @@ def seconds_of_proposing(stored: StoredSplit, records: Sequence[ImageRecord], ke
     except (OSError, ValueError) as error:  # a missing network; the other measurements are done and must not be lost
         logger.warning(unknown, stored.path, method_name(description), f": {error}")
         return float("nan")
-    images = [read_image(record.path) for record in records]
+    images = [read_image(record.path, record.options) for record in records]
     proposer(images[0])  # warm-up: compiles if necessary
     begun = time.perf_counter()
     for image in images:

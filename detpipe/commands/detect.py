@@ -32,7 +32,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.report.page import Picture
 from detpipe.report.source_page import MAX_IMAGES, SourcePage, counts_text, picture, write_source_page
 from detpipe.runs.dataset_record import explainer, remember
-from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings
+from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
 from detpipe.runs.detector import Detector
 from detpipe.runs.nearest_file import write_nearest
 from detpipe.runs.operating_point import shown_from
@@ -110,7 +110,8 @@ def run(config: Detect) -> None:
             making.bad = [*images.dataset.bad, *images.bad]
     shutil.rmtree(unfinished(out), ignore_errors=True)
     if config.source is None:
-        keep_settings(config.folder.classifier, KeptSettings(detect=config.detect, precision=config.precision))
+        kept = KeptSettings(detect=config.detect, precision=config.precision, stretch=config.data_source.stretch)
+        keep_settings(config.folder.classifier, kept)
     write_extras(config, images.dataset, out, min_score, why)
     summary = artefact.manifest.summary
     logger.info(
@@ -152,7 +153,7 @@ def images_alone(dataset: Dataset) -> Input:
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
         for record in records:
             try:
-                yield read_image(record.path), np.zeros((0, 4), dtype=np.float32)
+                yield read_image(record.path, record.options), np.zeros((0, 4), dtype=np.float32)
             except (BrokenImageError, OSError) as error:
                 logger.warning("no detections: %s", error)
                 bad.append(LeftOut.because(record.path, error))
@@ -173,14 +174,17 @@ def stored_regions(
             yield None
         else:
             verify_image(record.path, stored.image_digest)
-            yield read_image(record.path), stored.proposals.boxes[:most]
+            yield read_image(record.path, record.options), stored.proposals.boxes[:most]
 
 
 def source_images(config: Detect) -> Input:
     """Return the images of `source`. The run's proposer proposes boxes when an image is read."""
     assert config.source is not None
     spec = load_region_spec(config.folder.classifier)
-    images = ImageFolderSource(root=config.source, max_bad=1.0).load(Split.test)
+    stretch = kept_settings(config.folder.classifier).stretch
+    images = ImageFolderSource(root=config.source, max_bad=1.0, max_pixels=config.max_pixels, stretch=stretch).load(
+        Split.test
+    )
     dataset = replace(images, classes=spec.classes, category_ids=spec.category_ids)
     hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before old detections are deleted
     # Digests of the files, because a changed image can have the same file size, such as a BMP.
@@ -200,7 +204,7 @@ def source_images(config: Detect) -> Input:
                 yield None
             else:
                 boxes = parse_proposals(result, str(record.path)).proposals.boxes
-                yield read_image(record.path), boxes[: config.detect.max_proposals]
+                yield read_image(record.path, record.options), boxes[: config.detect.max_proposals]
 
     return Input(dataset, regions, contents, bad)
 
@@ -401,7 +405,7 @@ def write_source_pages(
     drawn: set[Path] = set()
     for record in progress(dataset.records, "draw", total=len(dataset), unit="images"):
         try:
-            image = read_image(record.path)
+            image = read_image(record.path, record.options)
         except (BrokenImageError, OSError):  # already logged, and in the manifest
             continue
         found = detections[record.image_id]

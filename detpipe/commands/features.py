@@ -161,7 +161,7 @@ def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: Fe
     if not missing:
         return
     probe = missing[:ESTIMATED_IMAGES]
-    images = [(read_image(image.record.path), image.regions.boxes) for image in probe]
+    images = [(read_image(image.record.path, image.record.options), image.regions.boxes) for image in probe]
     list(extractor.features(images[:1]))  # warm-up
     begun = time.perf_counter()
     timed = sum(map(len, extractor.features(images)))

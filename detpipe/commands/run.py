@@ -52,7 +52,11 @@ def run(config: Run) -> None:
         propose.run(config)
     detect.run(config.stage(Detect))
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
-    keep_settings(config.folder.classifier, KeptSettings(detect=config.detect, precision=precision), replace=True)
+    keep_settings(
+        config.folder.classifier,
+        KeptSettings(detect=config.detect, precision=precision, stretch=config.data_source.stretch),
+        replace=True,
+    )
     evaluate.run(config.stage(Evaluate))
     summarize(config)
 

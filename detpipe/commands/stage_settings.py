@@ -16,6 +16,7 @@ from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
+from detpipe.structures import MAX_PIXELS
 
 
 @dataclass(kw_only=True)
@@ -145,6 +146,8 @@ class Detect(Command):
     """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
     source: str | None = None
     """An image or a folder of images, in place of a data set. The outputs go to sources/NAME of the run folder."""
+    max_pixels: int = MAX_PIXELS
+    """Limit on height x width of an image of `source`. A larger one is skipped without decoding it."""
     voc_results: bool = False
     """Also write the result files of the VOC devkit (voc_results/comp4_det_test_<class>.txt)."""
     coco: bool = False

@@ -32,15 +32,18 @@ from detpipe.storage.encoded_image import (
     pillow_levels,
 )
 from detpipe.storage.input_file import InputFileError, open_input
-from detpipe.structures import Image, ReadOptions, Stretch
+from detpipe.structures import PLAIN_READING, Image, ReadOptions, Stretch
 
 __all__ = [
     "FORMAT_SUFFIXES",
     "IMAGE_SUFFIXES",
     "UNREAD_SUFFIXES",
+    "AnyImage",
     "BrokenImageError",
     "ImageHeader",
+    "MissingImageError",
     "TruncatedImageError",
+    "as_image",
     "file_digest",
     "from_pillow",
     "parse_header",
@@ -91,7 +94,7 @@ def unread_reason(path: Path) -> str | None:
     return UNREAD_SUFFIXES.get(path.suffix.lower())
 
 
-def read_image(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -> Image:  # noqa: B008
+def read_image(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) -> Image:
     """Decode an image file: (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
     A grey channel is repeated three times, alpha is dropped, 16 bits are scaled to 8 (by the upper 8 bits, unless
@@ -104,7 +107,7 @@ def read_image(path: str | PathLike[str], options: ReadOptions = ReadOptions()) 
     return _upright(stretched(rgb, options.stretch), header, Path(path))
 
 
-def read_grey(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -> npt.NDArray[np.uint8]:  # noqa: B008
+def read_grey(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) -> npt.NDArray[np.uint8]:
     """Decode an image file to grey values: (H, W) uint8, otherwise as `read_image`.
 
     The decoder makes the grey values, as in Caffe's tools: a JPEG stores brightness, so it is not computed from RGB.
@@ -113,7 +116,7 @@ def read_grey(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -
     return _upright(stretched(levels, options.stretch), header, Path(path))
 
 
-def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions()) -> ImageHeader:  # noqa: B008
+def read_header(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) -> ImageHeader:
     """Read the header without decoding the pixels; also checks the end of the file.
 
     Raises FileNotFoundError, TruncatedImageError, or BrokenImageError if there is no image header.
@@ -123,7 +126,50 @@ def read_header(path: str | PathLike[str], options: ReadOptions = ReadOptions())
         return parse_header(data, path, max_pixels=options.max_pixels, setting="dataset.max_pixels")
 
 
-def from_pillow(image: PIL.Image.Image, options: ReadOptions = ReadOptions()) -> Image:  # noqa: B008
+AnyImage = Image | PIL.Image.Image | str | PathLike[str]
+"""An image as an array, a PIL image, or the path of a file."""
+
+
+class MissingImageError(BrokenImageError, FileNotFoundError):
+    """An image is given by a path to nothing."""
+
+
+def as_image(image: AnyImage, options: ReadOptions = PLAIN_READING) -> Image:
+    """Convert an image in any form to (H, W, 3) uint8 RGB with H, W > 0, contiguous, by the rules of `read_image`.
+
+    Paths are read, PIL images are converted. In an array (H, W) and (H, W, 1) are grey, the fourth channel of (H, W, 4)
+    is alpha, and uint16 has 16 bits. Raises ValueError that names the argument `image` for anything else: floats (white
+    could be 1 or 255), other types and shapes, no pixels, MissingImageError for a path to nothing, and the errors of
+    `read_image` for a file.
+    """
+    if isinstance(image, (str, PathLike)):
+        try:
+            return read_image(image, options)
+        except FileNotFoundError as error:
+            raise MissingImageError(
+                f"image: expected the path of an image file, got {fspath(image)}, which does not exist; correct it"
+            ) from error
+    if isinstance(image, PIL.Image.Image):
+        if not image.width * image.height:
+            raise ValueError(f"{_EXPECTED}, got a PIL image of {image.width} x {image.height} pixels")
+        return from_pillow(image, options)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{_EXPECTED}, got {type(image).__name__}")
+    if image.ndim not in (2, 3) or not image.size or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"{_EXPECTED}, got {image.shape} {image.dtype}")
+    if image.dtype not in (np.uint8, np.uint16):
+        remedy = "; give (image * 255).astype('uint8') if 1 is white" if image.dtype.kind == "f" else ""
+        raise ValueError(f"{_EXPECTED}, got {image.shape} {image.dtype}{remedy}")
+    levels = image if image.ndim == 3 else image[:, :, None]
+    colours = levels[:, :, :3] if levels.shape[2] > 1 else np.repeat(levels, 3, axis=2)
+    # A read-only array has another type for numba, which would compile everything a second time.
+    return np.require(stretched(colours, options.stretch), np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
+
+
+_EXPECTED = "image: expected a path, a PIL image, or an RGB image as a numpy array (H, W, 3) uint8 with H, W > 0"
+
+
+def from_pillow(image: PIL.Image.Image, options: ReadOptions = PLAIN_READING) -> Image:
     """Convert a PIL image by the rules of `read_image`: (H, W, 3) uint8 RGB, upright.
 
     An opened file gives the same pixels as `read_image`, except for small differences with CMYK, which Pillow and

@@ -22,6 +22,8 @@ from detpipe import boxes as box_ops
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
 from detpipe.structures import (
+    MAX_PIXELS,
+    PLAIN_READING,
     Dataset,
     Float32Array,
     GroundTruth,
@@ -29,6 +31,8 @@ from detpipe.structures import (
     ImageRecord,
     LeftOut,
     LoadedTruth,
+    ReadOptions,
+    Stretch,
     WrittenTruth,
 )
 
@@ -90,12 +94,28 @@ class DatasetSource(abc.ABC):
     """Names of the classes to use, in label order; objects of other classes are dropped. Default: all, sorted."""
     max_bad: float = 0.01
     """Largest allowed share of unusable images in a split, 0 to 1; with more, loading fails."""
+    max_pixels: int = MAX_PIXELS
+    """Limit on height x width of an image, taken from its header. A larger one can't be used: it is not decoded."""
+    stretch: Stretch = Stretch.none
+    """How dark or deep images are spread over 0..255. none: 8 bits stay, the upper 8 of 16 are kept; bits: for 12-bit
+    data in 16-bit files; percentile: from the 0.5th to the 99.5th percentile of each image."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and (not self.classes or len(set(self.classes)) != len(self.classes)):
             raise ValueError(f"classes: expected unique names, got {self.classes}; leave it out to use all classes")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels: expected at least 1, got {self.max_pixels}")
+        if self.stretch not in [*Stretch, *(one.value for one in Stretch)]:
+            names = ", ".join(one.value for one in Stretch)
+            raise ValueError(f"stretch: expected one of {names}, got {self.stretch!r}")
+        self.stretch = Stretch(self.stretch)  # Python code may give its name
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the image files are read."""
+        return ReadOptions(self.max_pixels, self.stretch)
 
     @abc.abstractmethod
     def has(self, split: Split) -> bool:
@@ -165,7 +185,7 @@ class DatasetSource(abc.ABC):
         bad: list[LeftOut] = []
         dropped: Counter[str] = Counter()
         for entry in entries:
-            header = usable_header(entry)
+            header = usable_header(entry, self.read_options)
             if isinstance(header, Finding):
                 bad.append(LeftOut(header.file, header.detail))
                 continue
@@ -174,7 +194,7 @@ class DatasetSource(abc.ABC):
             n_dropped = sum(one.name in labels for one in entry.objects) - len(truth)
             if n_dropped:
                 dropped[str(entry.origin)] += n_dropped
-            records.append(ImageRecord(entry.image_id, entry.image, header.image_size))
+            records.append(ImageRecord(entry.image_id, entry.image, header.image_size, self.read_options))
             truths[entry.image_id] = truth
         title = self.title(split)
         self._check_max_bad(title, bad, len(entries))
@@ -200,23 +220,25 @@ class DatasetSource(abc.ABC):
             logger.warning("%s", summary)
 
 
-def usable_header(entry: Entry) -> ImageHeader | Finding:
+def usable_header(entry: Entry, options: ReadOptions = PLAIN_READING) -> ImageHeader | Finding:
     """The header of an entry's image, or a finding with the reason why the image can't be used."""
     if entry.fault is not None:
         return entry.fault
     if entry.image is None:
         return finding("missing_image", entry.origin, f"no image file for {entry.image_id}")
     try:
-        return read_header(entry.image)
+        return read_header(entry.image, options)
     except (FileNotFoundError, IsADirectoryError):
         return finding("missing_image", entry.image, f"no such file, named in {entry.origin.name}")
-    except BrokenImageError as error:
+    except (BrokenImageError, OSError) as error:
         return image_fault(entry.image, error)
 
 
-def image_fault(path: Path, error: BrokenImageError) -> Finding:
-    """The finding for an image that could not be decoded."""
+def image_fault(path: Path, error: BrokenImageError | OSError) -> Finding:
+    """The finding for an image that could not be read or decoded."""
     kind = "truncated_image" if isinstance(error, TruncatedImageError) else "broken_image"
+    if isinstance(error, OSError):
+        return finding(kind, path, f"can't be read: {error.strerror or error}")
     return finding(kind, path, str(error).removeprefix(f"{path}: "))
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import image_generator, plain_order
 from detpipe.network.box_views import BoxViews
-from detpipe.structures import Float32Array, GroundTruth, Image
+from detpipe.structures import PLAIN_READING, Float32Array, GroundTruth, Image, ReadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +20,13 @@ class AnnotatedImage:
     """A training image: its file and its objects.
 
     weight: (n,) float32, the loss weight of each object; the object with label k has weight[k - 1]. None: all have 1.
+    options: how the file is read.
     """
 
     path: Path
     truth: GroundTruth
     weight: Float32Array | None = None
+    options: ReadOptions = PLAIN_READING
 
     def weights_of(self, seen: GroundTruth) -> Float32Array:
         """The weights (G,) float32 of the objects in an augmented view."""
@@ -80,7 +82,7 @@ class AnnotatedBatches:
         for position, index in list(enumerate(self._order(number)))[self._part]:
             one = self._images[index]
             generator = image_generator(self._seed, number, position)
-            pixels, seen = self._views.draw(read_image(one.path), one.truth, generator)
+            pixels, seen = self._views.draw(read_image(one.path, one.options), one.truth, generator)
             shown.append((pixels, seen))
             weights.append(one.weights_of(seen))
             positions.append(position)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.boxes import area
-from detpipe.proposals.proposer import Proposer, check_image, ranked, require_count, scores_of_order
+from detpipe.datasets.image_file import AnyImage, as_image
+from detpipe.proposals.proposer import Proposer, ranked, require_count, scores_of_order
 from detpipe.randomness import generator_for, generator_for_pixels
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Proposals
 
@@ -68,14 +69,14 @@ class RandomBoxes(Proposer):
     def draw(self, generator: np.random.Generator) -> RelativeBoxes:
         """`max_proposals` relative boxes."""
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The boxes depend on the seed and the pixels."""
-        check_image(image)
+        image = as_image(image)
         return self._boxes(image, generator_for_pixels(self.seed, image))
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
         """The boxes depend on the seed and the image's id."""
-        check_image(image)
+        image = as_image(image)
         return self._boxes(image, generator_for(self.seed, record.image_id))
 
     def _boxes(self, image: Image, generator: np.random.Generator) -> Proposals:
@@ -207,9 +208,9 @@ class SlidingWindow(Proposer):
         super().__post_init__()
         require_count(self)
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The same windows for all images of one size. Raises ValueError for another shape or dtype."""
-        check_image(image)
+        image = as_image(image)
         image_size = (image.shape[0], image.shape[1])
         boxes = _windows(image_size, require_count(self))
         boxes = boxes[generator_for(self.seed, "sliding window").permutation(len(boxes))]
@@ -263,7 +264,7 @@ class GroundTruthBoxes(Proposer):
         """True: they are the objects' boxes."""
         return True
 
-    def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
+    def __call__(self, image: AnyImage) -> Proposals:  # noqa: ARG002
         """Raises ValueError: the objects can't be found from pixels."""
         raise ValueError("ground_truth: expected an image of a data set with annotations, got pixels alone")
 

@@ -11,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detpipe.proposals.proposer import Proposer, check_image, ranked
+from detpipe.datasets.image_file import AnyImage, as_image
+from detpipe.proposals.proposer import Proposer, ranked
 from detpipe.proposals.selective_search.opencv import require_ximgproc
-from detpipe.structures import Dataset, Image, Proposals
+from detpipe.structures import Dataset, Proposals
 
 
 @dataclass(kw_only=True)
@@ -49,12 +50,12 @@ class EdgeBoxes(Proposer):
             raise FileNotFoundError(f"edge_boxes: {_WANTED}, got none; give its path as proposals.model=FILE")
         load_edge_model(self.model)
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The proposals of an RGB image; none without closed contours. Raises what `check` raises, and ValueError.
 
         An image with a side under 32 pixels, the size of the model's patch, has no proposals.
         """
-        check_image(image)
+        image = as_image(image)
         self.check()
         if min(image.shape[:2]) < _PATCH:
             return ranked(*_NONE, (image.shape[0], image.shape[1]), self.max_proposals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.image_file import AnyImage, file_digest
 from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import ProposalsReader, find_database
 from detpipe.proposals.proposer import ImportedBoxesError, Proposer
@@ -33,7 +33,7 @@ class StoredInDatabase(Proposer):
         """The digest of the database's manifest."""
         return {self.path: read_manifest(find_database(self.path)).digest}
 
-    def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
+    def __call__(self, image: AnyImage) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't identify the image."""
         raise ValueError(f"{self.path}: expected an image of a data set, with its id and file, got pixels alone")
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.boxes import nms
+from detpipe.datasets.image_file import AnyImage, as_image
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.from_database import StoredInDatabase
 from detpipe.proposals.methods import METHODS, method
@@ -25,7 +26,6 @@ from detpipe.proposals.proposer import (
     Proposer,
     SourcedProposals,
     best_of_equal,
-    check_image,
     scores_of_order,
 )
 from detpipe.storage.manifest import digest_of
@@ -103,9 +103,9 @@ class Fused(Proposer):
         ]
         return replace(self, weights=networks[0].weights) if networks else self
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The fused proposals of an RGB image. Raises ValueError if a source needs more than pixels."""
-        check_image(image)
+        image = as_image(image)
         return self._join(image, [one(image) for one in self._joined]).proposals
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:

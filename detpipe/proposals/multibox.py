@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detpipe.boxes import nms
-from detpipe.datasets.image_file import file_digest
-from detpipe.proposals.proposer import Proposer, check_image, ranked
+from detpipe.datasets.image_file import AnyImage, as_image, file_digest
+from detpipe.proposals.proposer import Proposer, ranked
 from detpipe.storage.atomic import replaced
-from detpipe.structures import Dataset, Image, Proposals
+from detpipe.structures import Dataset, Proposals
 
 if TYPE_CHECKING:
     from detpipe.proposals.multibox_network import MultiBoxNetwork
@@ -97,9 +97,9 @@ class MultiBoxProposals(Proposer):
         """The same proposer with the network of folder/multibox, if there is one."""
         return dataclasses.replace(self, weights=str(folder / KEPT)) if (folder / KEPT).is_dir() else self
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The network's boxes of an RGB image."""
-        check_image(image)
+        image = as_image(image)
         count = self.max_proposals if self.max_proposals is not None else ANY_NUMBER
         found = self._loaded().propose(image, self.scales, flip=self.flip, count=count, nms_iou=self.nms_iou)
         boxes = np.concatenate([one.boxes for one in found])

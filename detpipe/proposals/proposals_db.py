@@ -70,7 +70,7 @@ def propose_image(proposer: Proposer, record: ImageRecord, ground_truth: GroundT
     come from the settings, are raised.
     """
     try:
-        image = read_image(record.path)
+        image = read_image(record.path, record.options)
         digest = file_digest(record.path)
     except (BrokenImageError, OSError) as error:
         return BadImage(str(error))

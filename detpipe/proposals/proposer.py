@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.boxes import clip, rank
+from detpipe.datasets.image_file import AnyImage
 from detpipe.storage.manifest import plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
 
@@ -70,10 +71,11 @@ class Proposer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def __call__(self, image: Image) -> Proposals:
-        """The proposals of an RGB image (H, W, 3) uint8: clipped, not empty, without duplicates, best first.
+    def __call__(self, image: AnyImage) -> Proposals:
+        """The proposals of an image: clipped, not empty, without duplicates, best first.
 
-        Raises ValueError for another shape or dtype, and if the method needs more than pixels.
+        image: (H, W, 3) uint8 RGB, or what else `image_file.as_image` converts. Raises its errors, and ValueError if
+        the method needs more than pixels.
         """
 
     def propose(self, image: Image, record: ImageRecord, ground_truth: GroundTruth | None) -> Proposals:  # noqa: ARG002
@@ -113,37 +115,6 @@ class Proposer(abc.ABC):
     def inputs(self) -> Mapping[str, str]:
         """Digests, by name, of the files that the method reads, other than images, for the manifest."""
         return {}
-
-
-def check_image(image: Image) -> None:
-    """Raise ValueError unless the image is (H, W, 3) uint8 with at least one pixel."""
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
-
-
-def as_rgb(image: object) -> Image:
-    """The image as contiguous RGB (H, W, 3) uint8, by the rules of `image_file.read_image`:
-
-    (H, W) and (H, W, 1) are grey and repeated into three channels; the alpha channel of (H, W, 4) is dropped; uint16
-    keeps its upper eight bits. Raises ValueError for floats (white could be 1 or 255), other dtypes and shapes, and an
-    image without pixels.
-    """
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected an RGB image as a numpy array (H, W, 3) uint8, got {type(image).__name__}")
-    if image.ndim not in (2, 3) or not image.size or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"expected an RGB image (H, W, 3) uint8 with H, W > 0, got {image.shape} {image.dtype}")
-    if image.dtype == np.uint16:
-        image = image >> 8
-    elif image.dtype != np.uint8:
-        remedy = "; give (image * 255).astype('uint8') if 1 is white" if image.dtype.kind == "f" else ""
-        raise ValueError(f"expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}{remedy}")
-    if image.ndim == 2:
-        image = image[:, :, None]
-    channels = image[:, :, :3] if image.shape[2] > 1 else np.repeat(image, 3, axis=2)
-    # A read-only array has another type for numba, which would compile everything a second time.
-    return np.require(channels, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 
 
 def ranked(

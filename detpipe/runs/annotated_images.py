@@ -46,8 +46,8 @@ def readable(targets: Iterable[Target], total: int, max_bad: float) -> list[Anno
     images, bad = [], []
     for record, truth, weight in progress(targets, "read", total=total, unit="images"):
         try:
-            read_image(record.path)
-            images.append(AnnotatedImage(record.path, truth, weight))
+            read_image(record.path, record.options)
+            images.append(AnnotatedImage(record.path, truth, weight, record.options))
         except (BrokenImageError, OSError) as error:
             bad.append(LeftOut.because(record.path, error))
     hold_max_bad(bad, total, max_bad, "dataset.max_bad")

@@ -24,6 +24,7 @@ from detpipe.storage.atomic import write_bytes
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.links import refuse_link
 from detpipe.storage.manifest import plain
+from detpipe.structures import Stretch
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,15 @@ OF_THE_MACHINE = ("batch_size", "compile")
 
 @dataclass(frozen=True, kw_only=True)
 class KeptSettings:
-    """The content of detect.json. precision: float32 or bf16; auto if no test images were detected yet."""
+    """The content of detect.json.
+
+    precision: float32 or bf16; auto if no test images were detected yet. stretch: of the images of the data set, which
+    new images need, too.
+    """
 
     detect: DetectConfig = field(default_factory=DetectConfig)
     precision: Precision = Precision.auto
+    stretch: Stretch = Stretch.none
 
 
 def keep_settings(classifier: Path, settings: KeptSettings, *, replace: bool = False) -> None:

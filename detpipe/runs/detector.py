@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from detpipe import boxes as geometry
@@ -15,7 +16,7 @@ from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import ScoredRegions, Scorer, scored_regions, select_detections
 from detpipe.classify.kinds import load_scorer
 from detpipe.classify.settings import DetectConfig
-from detpipe.datasets.image_file import from_pillow, read_image
+from detpipe.datasets.image_file import AnyImage, as_image
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.proposals.box_columns import snapped
@@ -23,10 +24,7 @@ from detpipe.proposals.proposer import Proposer, SourcedProposals
 from detpipe.runs.detect_settings import inference_precision, kept_settings
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
-from detpipe.structures import Detections, Float32Array, Image, Proposals
-
-AnyImage = Image | PillowImage.Image | str | PathLike[str]
-"""(H, W, 3) uint8 RGB, a PIL image, or a path."""
+from detpipe.structures import MAX_PIXELS, PLAIN_READING, Detections, Float32Array, Image, Proposals, ReadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +32,7 @@ class Detector:
     """A proposer, a classifier and the settings of detection.
 
     spec: classes and backbone as trained. proposer: for images that come without proposals. precision: the one that the
-    scorer computes in, for information.
+    scorer computes in, for information. options: how images are read, and stretched.
     """
 
     scorer: Scorer
@@ -42,6 +40,7 @@ class Detector:
     proposer: Proposer
     config: DetectConfig
     precision: Precision = Precision.auto
+    options: ReadOptions = PLAIN_READING
 
     @classmethod
     def from_run(
@@ -52,32 +51,46 @@ class Detector:
         config: DetectConfig | None = None,
         precision: str = "auto",
         proposer: Proposer | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> Detector:
         """Load the detector of a run folder.
 
         device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
         precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
+        max_pixels: limit on height x width of an image file. Images are stretched as those of the data set were.
         Raises ClassifierError where the folder holds no trained classifier, or broken settings.
         """
         folder = RunFolder(Path(path))
         torch_device = resolve_device(Device(device))
-        config = config or kept_settings(folder.classifier).detect
+        kept = kept_settings(folder.classifier)
+        config = config or kept.detect
         computed_in = inference_precision(Precision(precision), folder.classifier, torch_device)
         scorer, spec = load_scorer(folder.classifier, config, torch_device, bf16=computed_in is Precision.bf16)
-        return cls(scorer, spec, proposer or proposer_of_run(folder), config, computed_in)
+        return cls(
+            scorer,
+            spec,
+            proposer or proposer_of_run(folder),
+            config,
+            computed_in,
+            ReadOptions(max_pixels, kept.stretch),
+        )
 
-    def predict(self, image: AnyImage, proposals: Proposals | None = None) -> Detections:
+    def predict(self, image: AnyImage, proposals: Proposals | npt.ArrayLike | None = None) -> Detections:
         """Detect objects in one image: an (H, W, 3) uint8 RGB array, a PIL image, or a path.
 
-        An opened file gives the same result as its path. proposals: default, those of the detector's own proposer. A
-        network that proposes itself also does so if `proposals` is empty; other detectors then return no detections.
+        Other arrays are converted by the rules of `image_file.as_image`: grey (H, W) or (H, W, 1), RGBA (H, W, 4),
+        uint16. An opened file gives the same result as its path. proposals: default, those of the detector's own
+        proposer; else Proposals or boxes (N, 4), x1 y1 x2 y2 in pixels, the best first, of which
+        the parts within the image are classified. A network that proposes itself also does so if `proposals` is empty;
+        other detectors then return no detections.
         Label k is self.spec.classes[k - 1].
-        Raises BrokenImageError for an unreadable file, ValueError for another type or shape, or no pixels.
+        Raises BrokenImageError for an unreadable file, MissingImageError for a path to nothing, both ValueErrors, and
+        ValueError that names the argument for other images and boxes.
         """
         return next(self.predict_many([self._with_regions(image, proposals)]))
 
     def predict_batch(
-        self, images: Sequence[AnyImage], proposals: Sequence[Proposals] | None = None
+        self, images: Sequence[AnyImage], proposals: Sequence[Proposals | npt.ArrayLike] | None = None
     ) -> list[Detections]:
         """Detect objects in several images. Returns one Detections per image, in order; no images give [].
 
@@ -85,6 +98,11 @@ class Detector:
         scores may differ from those of `predict` in the last bits.
         proposals: one per image. Raises ValueError for another number, and as `predict` at the first invalid image.
         """
+        one_image = isinstance(images, (str, PathLike, PillowImage.Image)) or getattr(images, "ndim", 4) < 4
+        if one_image or not isinstance(images, (Sequence, np.ndarray)):
+            raise ValueError(f"images: expected a list of images, got one {type(images).__name__}; give [image]")
+        if isinstance(proposals, Proposals) or (proposals is not None and not hasattr(proposals, "__len__")):
+            raise ValueError(f"proposals: expected a list, one for each image, got one {type(proposals).__name__}")
         if proposals is not None and len(proposals) != len(images):
             raise ValueError(
                 f"proposals: expected one for each of {len(images)} images, got {len(proposals)}; pass one per "
@@ -93,16 +111,17 @@ class Detector:
         given = proposals if proposals is not None else [None] * len(images)
         return list(self.predict_many(map(self._with_regions, images, given)))
 
-    def _with_regions(self, image: AnyImage, proposals: Proposals | None) -> tuple[Image, Float32Array]:
+    def _with_regions(self, image: AnyImage, proposals: Proposals | npt.ArrayLike | None) -> tuple[Image, Float32Array]:
         """Return the pixels of an image and the boxes to classify."""
-        pixels = as_pixels(image)
+        pixels = as_image(image, self.options)
         if proposals is None and self.spec.PROPOSES:
             return pixels, np.zeros((0, 4), dtype=np.float32)
+        image_size = (pixels.shape[0], pixels.shape[1])
         if proposals is None:
             # Rounded as in proposals.lmdb, so that the results equal those of `detpipe detect`.
-            image_size = (pixels.shape[0], pixels.shape[1])
             proposals = snapped(SourcedProposals(self.proposer(pixels), None), image_size).proposals
-        return pixels, proposals.top(self.config.max_proposals).boxes
+        boxes = geometry.clip(as_boxes(proposals), image_size)
+        return pixels, boxes[geometry.area(boxes) > 0][: self.config.max_proposals]
 
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
         """Yield the detections of each pair (image, boxes (R, 4)), in order. R = 0 gives no detections.
@@ -121,15 +140,26 @@ class Detector:
         yield from scored_regions(self.scorer, distinct)
 
 
-def as_pixels(image: AnyImage) -> Image:
-    """Convert an image or a path to an (H, W, 3) uint8 RGB array with H, W > 0. Raises as `Detector.predict`."""
-    if isinstance(image, (str, PathLike)):
-        return read_image(Path(image))
-    pixels = from_pillow(image) if isinstance(image, PillowImage.Image) else image
-    if not isinstance(pixels, np.ndarray):
-        raise ValueError(
-            f"expected an image as a path, a PIL image or an (H, W, 3) uint8 RGB array, got {type(pixels).__name__}"
-        )
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        raise ValueError(f"expected an (H, W, 3) uint8 RGB image with H, W > 0, got {pixels.shape} {pixels.dtype}")
-    return pixels
+def as_boxes(proposals: Proposals | npt.ArrayLike) -> Float32Array:
+    """The boxes (N, 4) of proposals, or of an array of boxes in order, best first; [] gives (0, 4).
+
+    Raises ValueError that names the argument `proposals` for another shape, numbers that are not finite, and boxes with
+    negative sides.
+    """
+    if isinstance(proposals, Proposals):
+        return proposals.boxes
+    expected = "proposals: expected Proposals or boxes (N, 4), x1 y1 x2 y2 in pixels"
+    try:
+        given = np.asarray(proposals)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{expected}, got {type(proposals).__name__}, which is no array of numbers") from error
+    if given.dtype.kind not in "fiu" or not (given.shape == (0,) or (given.ndim == 2 and given.shape[1] == 4)):
+        raise ValueError(f"{expected}, got {type(proposals).__name__} {given.shape} {given.dtype}")
+    with np.errstate(over="ignore"):  # infinity is refused
+        boxes = given.reshape(-1, 4).astype(np.float32)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{expected}, got NaN, infinity or numbers beyond float32")
+    wrong = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
+    if len(wrong):
+        raise ValueError(f"{expected}, x1 <= x2 and y1 <= y2, got {boxes[wrong[0]].tolist()} at {wrong[0]}")
+    return boxes

@@ -10,7 +10,7 @@ from typing import Any
 
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of, find_manifest
-from detpipe.structures import Dataset, GroundTruth
+from detpipe.structures import Dataset, GroundTruth, ImageRecord, Stretch
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def load_splits(source: DatasetSource) -> dict[Split, Dataset]:
 def dataset_digest(dataset: Dataset) -> str:
     """Return the digest of a split: classes, image ids, image sizes, file sizes in bytes, and objects.
 
-    The pixels are not part of it: each record of proposals has the digest of its image file.
+    The pixels are not part of it: each record of proposals has the digest of its image file. dataset.stretch, which
+    changes them, is.
     """
     truth = dataset.ground_truth or {}
     return digest_of(
@@ -121,7 +122,15 @@ def images_digest(dataset: Dataset) -> str:
 
 
 def _image_values(dataset: Dataset) -> list[list[Any]]:
-    return [[str(record.image_id), record.image_size, record.path.stat().st_size] for record in dataset.records]
+    return [
+        [str(record.image_id), record.image_size, record.path.stat().st_size, *_stretch(record)]
+        for record in dataset.records
+    ]
+
+
+def _stretch(record: ImageRecord) -> list[str]:
+    """The stretch of an image's values, if there is one, so that the digests of other data sets stay as they were."""
+    return [] if record.options.stretch is Stretch.none else [record.options.stretch.value]
 
 
 def object_values(truth: GroundTruth) -> list[Any]:

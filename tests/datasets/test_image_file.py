@@ -23,6 +23,7 @@ from detpipe.datasets.image_file import (
     UNREAD_SUFFIXES,
     BrokenImageError,
     TruncatedImageError,
+    as_image,
     file_digest,
     from_pillow,
     read_grey,
@@ -338,3 +339,86 @@ def test_a_file_that_is_too_large_for_its_pixels_is_not_read(tmp_path: Path) -> 
     for read in (read_image, read_header):
         with pytest.raises(BrokenImageError, match="expected an image file of at most"):
             read(path)
+
+
+# Images in any form
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def test_an_image_stays_as_it_is() -> None:
+    image = noise()
+    assert np.array_equal(as_image(image), image)
+    assert np.shares_memory(as_image(image), image)
+
+
+def test_grey_arrays_are_repeated_and_alpha_is_dropped() -> None:
+    grey = np.array([[0, 7], [255, 9]], np.uint8)
+    wanted = [[[0] * 3, [7] * 3], [[255] * 3, [9] * 3]]
+    assert as_image(grey).tolist() == wanted
+    assert as_image(grey[:, :, None]).tolist() == wanted
+    image = noise()
+    assert np.array_equal(as_image(np.dstack([image, image[:, :, 0]])), image)
+
+
+def test_uint16_arrays_keep_its_upper_bits() -> None:
+    deep = np.array([[[0, 255, 256], [65535, 0x1234, 0xFF00]]], np.uint16)
+    assert as_image(deep).tolist() == [[[0, 0, 1], [255, 0x12, 255]]]
+    assert as_image(deep[:, :, 0]).tolist() == [[[0] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("view", [np.s_[::2, ::-1], np.s_[:, ::3], np.s_[5:, 7:]])
+def test_views_become_whole_arrays_that_may_be_written(view: tuple[slice, slice]) -> None:
+    image = noise()
+    taken = as_image(image[view])
+    assert np.array_equal(taken, image[view])
+    assert taken.flags.c_contiguous
+    image.flags.writeable = False
+    taken = as_image(image)
+    assert np.array_equal(taken, image)
+    assert taken.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"float32; give \(image \* 255\)"),
+        (np.zeros((4, 4), np.float64), "float64; give"),
+        (np.zeros((4, 4, 3), bool), r"got \(4, 4, 3\) bool$"),
+        (np.zeros((4, 4, 3), np.int64), r"got \(4, 4, 3\) int64$"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((3, 4, 4, 3), np.uint8), r"got \(3, 4, 4, 3\)"),
+        (np.zeros(12, np.uint8), r"got \(12,\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"H, W > 0, got \(0, 5, 3\)"),
+        (np.zeros((5, 0), np.uint8), r"H, W > 0, got \(5, 0\)"),
+        ([[1, 2], [3, 4]], "got list"),
+        (None, "got NoneType"),
+        (b"JPEG", "got bytes"),
+        (3, "got int"),
+        (np.full((4, 4, 3), np.nan), "got .* float64"),
+        (np.zeros((4, 4, 3), "U1"), r"got \(4, 4, 3\) <U1"),
+        (np.zeros((4, 4, 3), complex), r"got \(4, 4, 3\) complex128"),
+        (np.zeros((), np.uint8), r"got \(\) uint8"),
+        (PIL.Image.new("RGB", (0, 5)), "got a PIL image of 0 x 5 pixels"),
+    ],
+)
+def test_what_is_no_image_names_the_argument(wrong: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^image: expected a path, .*{message}"):
+        as_image(wrong)  # type: ignore[arg-type]
+
+
+def test_a_path_and_an_opened_file_are_images(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", noise())
+    with PIL.Image.open(path) as picture:
+        for image in (path, str(path), picture):
+            np.testing.assert_array_equal(as_image(image), noise())
+
+
+@pytest.mark.parametrize("kind", ["text", "path"])
+def test_a_path_to_nothing_names_the_argument(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "none.jpg"
+    for error in (ValueError, FileNotFoundError):
+        with pytest.raises(error, match=r"^image: expected the path of an image file, got .*none\.jpg, which does not"):
+            as_image(str(path) if kind == "text" else path)

@@ -14,10 +14,9 @@ from omegaconf import OmegaConf
 from detpipe.proposals.baselines import Gaussian, GroundTruthBoxes, SlidingWindow, Uniform
 from detpipe.proposals.edge_boxes import EdgeBoxes
 from detpipe.proposals.files.imported import ImportedProposals
-from detpipe.proposals.proposer import Proposer, SourcedProposals, as_rgb, check_image, ranked, scores_of_order
+from detpipe.proposals.proposer import Proposer, SourcedProposals, ranked, scores_of_order
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.structures import ImageRecord, Proposals
-from tests.proposals.pictures import scene
 
 PROPOSERS = [SelectiveSearch, EdgeBoxes, Gaussian, Uniform, SlidingWindow, GroundTruthBoxes, ImportedProposals]
 
@@ -53,20 +52,6 @@ def test_scores_of_order():
     assert (np.diff(scores_of_order(100_000)) < 0).all()
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-    ],
-)
-def test_wrong_images_are_named(wrong: np.ndarray):
-    with pytest.raises(ValueError, match="uint8"):
-        check_image(wrong)
-
-
 @pytest.mark.parametrize("proposer", PROPOSERS)
 def test_settings_go_through_omegaconf_and_pickle(proposer: type[Proposer]):
     config = OmegaConf.merge(OmegaConf.structured(proposer), {"max_proposals": 7, "seed": 3})
@@ -92,60 +77,6 @@ def test_propose_asks_the_pixels():
     whole = Whole()
     whole.check()
     assert whole.propose(image, ImageRecord("a", Path("a.jpg"), (3, 5)), None).boxes.tolist() == [[0, 0, 5, 3]]
-
-
-def test_an_image_stays_as_it_is():
-    image = scene()
-    assert np.array_equal(as_rgb(image), image)
-    assert np.shares_memory(as_rgb(image), image)
-
-
-def test_grey_is_repeated_and_alpha_dropped():
-    grey = np.array([[0, 7], [255, 9]], np.uint8)
-    wanted = [[[0] * 3, [7] * 3], [[255] * 3, [9] * 3]]
-    assert as_rgb(grey).tolist() == wanted
-    assert as_rgb(grey[:, :, None]).tolist() == wanted
-    image = scene()
-    assert np.array_equal(as_rgb(np.dstack([image, image[:, :, 0]])), image)
-
-
-def test_uint16_keeps_its_upper_bits():
-    deep = np.array([[[0, 255, 256], [65535, 0x1234, 0xFF00]]], np.uint16)
-    assert as_rgb(deep).tolist() == [[[0, 0, 1], [255, 0x12, 255]]]
-    assert as_rgb(deep[:, :, 0]).tolist() == [[[0] * 3, [255] * 3]]
-
-
-@pytest.mark.parametrize("view", [np.s_[::2, ::-1], np.s_[:, ::3], np.s_[5:, 7:]])
-def test_views_become_whole_pieces_that_may_be_written(view):
-    image = scene()
-    taken = as_rgb(image[view])
-    assert np.array_equal(taken, image[view])
-    assert taken.flags.c_contiguous
-    image.flags.writeable = False
-    taken = as_rgb(image)
-    assert np.array_equal(taken, image)
-    assert taken.flags.writeable
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (np.zeros((4, 4, 3), np.float32), r"float32; give \(image \* 255\)"),
-        (np.zeros((4, 4), np.float64), "float64; give"),
-        (np.zeros((4, 4, 3), bool), r"got \(4, 4, 3\) bool$"),
-        (np.zeros((4, 4, 3), np.int64), r"got \(4, 4, 3\) int64$"),
-        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
-        (np.zeros((3, 4, 4, 3), np.uint8), r"got \(3, 4, 4, 3\)"),
-        (np.zeros(12, np.uint8), r"got \(12,\)"),
-        (np.zeros((0, 5, 3), np.uint8), r"H, W > 0, got \(0, 5, 3\)"),
-        (np.zeros((5, 0), np.uint8), r"H, W > 0, got \(5, 0\)"),
-        ([[1, 2], [3, 4]], "got list"),
-        (None, "got NoneType"),
-    ],
-)
-def test_other_things_are_named(wrong: object, message: str):
-    with pytest.raises(ValueError, match=message):
-        as_rgb(wrong)
 
 
 TWO = Proposals(np.array([[0, 0, 1, 1], [0, 0, 2, 2]], np.float32), np.array([2, 1], np.float32))

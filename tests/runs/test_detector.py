@@ -15,7 +15,7 @@ from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.selective_search.search import SelectiveSearch
-from detpipe.runs.detector import as_pixels
+from detpipe.runs.detector import as_boxes
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Proposals
@@ -51,7 +51,7 @@ def test_a_batch_with_proposals(run: Path, voc_root: Path) -> None:
     assert detector.predict_batch([]) == []
     with pytest.raises(ValueError, match="expected one for each of 2 images, got 1"):
         detector.predict_batch([image, image], [one])
-    with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB image"):
+    with pytest.raises(ValueError, match=r"^image: expected .* got \(20, 20\) float64"):
         detector.predict_batch([image, np.zeros((20, 20))])  # type: ignore[list-item]
 
 
@@ -67,23 +67,6 @@ def test_an_opened_file_is_as_its_path(finished_run: Path, voc_root: Path, tmp_p
     assert len(by_path) > 0
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(opened, name), getattr(by_path, name))
-
-
-@pytest.mark.parametrize("image", [None, [[0]], b"JPEG", 3])
-def test_what_is_no_image_is_refused(image: object) -> None:
-    with pytest.raises(ValueError, match=f"expected an image as a path, a PIL image or .* got {type(image).__name__}"):
-        as_pixels(image)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0, 3), (5, 5), (5, 5, 4), (0,)])
-def test_an_array_without_pixels_or_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"with H, W > 0, got \("):
-        as_pixels(np.zeros(shape, np.uint8))
-
-
-def test_a_picture_without_pixels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"got \(5, 0, 3\) uint8"):
-        as_pixels(PIL.Image.new("RGB", (0, 5)))
 
 
 def test_the_classifiers_folder_alone_is_a_detector(
@@ -129,3 +112,76 @@ def test_settings_of_another_version_are_named(tmp_path: Path) -> None:
     (tmp_path / "classifier" / "proposals.json").write_text(json.dumps(described))
     with pytest.raises(ValueError, match="expected the settings of this version"):
         proposer_of_run(RunFolder(tmp_path))
+
+
+def box_array(*boxes: list[float]) -> np.ndarray:
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def test_boxes_may_be_an_array_in_place_of_proposals(run: Path, voc_root: Path) -> None:
+    detector = Detector.from_run(run, device="cpu")
+    image = read_image(voc_root / "JPEGImages" / "test_0.jpg")
+    boxes = box_array([10, 10, 60, 60], [5, 20, 80, 90])
+    proposals = Proposals(boxes.astype(np.float32), np.array([1, 0.5], np.float32))
+    wanted = detector.predict(image, proposals)
+    assert len(wanted) > 0
+    for given in (boxes, boxes.astype(np.float32), boxes.astype(int), boxes.tolist()):
+        np.testing.assert_array_equal(detector.predict(image, given).boxes, wanted.boxes)
+    for nothing in ([], np.zeros((0, 4))):
+        assert len(detector.predict(image, nothing)) == 0
+    outside = box_array([-1e6, -1e6, 1e6, 1e6], [1e9, 1e9, 2e9, 2e9], [3, 3, 3, 3])
+    found = detector.predict(image, outside)
+    assert np.isfinite(found.boxes).all()
+    assert (found.boxes <= [*image.shape[1::-1]] * 2).all()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "got"),
+    [
+        (np.zeros((2, 5)), r"got ndarray \(2, 5\) float64"),
+        (np.zeros(4), r"got ndarray \(4,\) float64"),
+        ([[0, 0, 1, np.nan]], "got NaN"),
+        ([[0, 0, np.inf, 1]], "got NaN"),
+        ([[0, 0, 1e300, 1]], "got NaN"),
+        ([[0, 0, 1, 1], [5, 5, 2, 9]], r"x1 <= x2 .* got \[5.0, 5.0, 2.0, 9.0\] at 1"),
+        ("boxes", "got str"),
+        ([["a", "b", "c", "d"]], "got list"),
+        ([[0, 0, 1], [1]], "got list"),
+        (object(), "got object"),
+        ({"boxes": 1}, "got dict"),
+        (np.zeros((1, 4), complex), "complex128"),
+        (3, r"got int \(\) int64"),
+    ],
+)
+def test_what_is_no_boxes_names_the_argument(boxes: object, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"^proposals: expected Proposals or boxes \(N, 4\).*{got}"):
+        as_boxes(boxes)  # type: ignore[arg-type]
+
+
+def test_grey_and_transparent_images_are_detected_on_as_their_files_are(finished_run: Path, tmp_path: Path) -> None:
+    detector = Detector.from_run(finished_run, device="cpu")
+    grey = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    alpha = np.dstack([grey, grey, grey, 255 - grey])
+    PIL.Image.fromarray(grey).save(tmp_path / "grey.png")
+    wanted = detector.predict(str(tmp_path / "grey.png"))
+    for image in (grey, grey[:, :, None], alpha, PIL.Image.fromarray(grey), grey.astype(np.uint16) << 8):
+        np.testing.assert_array_equal(detector.predict(image).boxes, wanted.boxes)
+
+
+def test_one_image_is_no_list_of_images(finished_run: Path) -> None:
+    detector = Detector.from_run(finished_run, device="cpu")
+    image = np.zeros((20, 20, 3), np.uint8)
+    for one in (image, PIL.Image.fromarray(image), "a.jpg", Path("a.jpg"), None, 3):
+        with pytest.raises(ValueError, match=r"^images: expected a list of images, got one"):
+            detector.predict_batch(one)  # type: ignore[arg-type]
+    nothing = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    for wrong in (nothing, 3):
+        with pytest.raises(ValueError, match=r"^proposals: expected a list, one for each image"):
+            detector.predict_batch([image], wrong)  # type: ignore[arg-type]
+
+
+def test_the_limit_on_pixels_of_a_detector(finished_run: Path, tmp_path: Path) -> None:
+    PIL.Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    detector = Detector.from_run(finished_run, device="cpu", max_pixels=399)
+    with pytest.raises(ValueError, match=r"a\.png: expected an image file of at most 399 pixels"):
+        detector.predict(tmp_path / "a.png")

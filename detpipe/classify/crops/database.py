@@ -21,7 +21,7 @@ from detpipe.classify.labeling import BACKGROUND, Regions
 from detpipe.datasets.image_file import file_digest, read_image
 from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
-from detpipe.structures import Float32Array, ImageId, Int64Array
+from detpipe.structures import PLAIN_READING, Float32Array, ImageId, Int64Array, ReadOptions
 
 
 class ChangedImageError(ValueError):
@@ -33,6 +33,7 @@ class CropTask:
     """What a worker needs to make the records of one image's crops.
 
     digest: of the file that the proposals were made from. regions: R labelled boxes. keys: R keys, in the same order.
+    options: how the file is read.
     """
 
     image_id: ImageId
@@ -41,6 +42,7 @@ class CropTask:
     regions: Regions
     keys: tuple[bytes, ...]
     config: CropConfig
+    options: ReadOptions = PLAIN_READING
 
 
 def shuffled_keys(image_ids: Sequence[ImageId], seed: int) -> list[bytes]:
@@ -58,7 +60,7 @@ def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
     Raises ChangedImageError if the file has changed since its proposals were made.
     """
     verify_image(task.path, task.digest)
-    crops = crop_regions(read_image(task.path), task.regions.boxes, task.config)
+    crops = crop_regions(read_image(task.path, task.options), task.regions.boxes, task.config)
     quality = task.config.jpeg_quality if task.config.encoding is Encoding.jpeg else None
     records = []
     for key, crop, box, label, iou, deltas in zip(

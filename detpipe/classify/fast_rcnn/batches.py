@@ -18,18 +18,22 @@ from detpipe.classify.labeling import Regions, SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import image_generator, plain_order
 from detpipe.network.scaled_image import Scaling
-from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array
+from detpipe.structures import PLAIN_READING, Float32Array, GroundTruth, Image, Int64Array, ReadOptions
 
 
 @dataclass(frozen=True, eq=False)
 class ProposedImage:
-    """A training image with its proposals (P, 4) and objects. digest: of the file that the proposals were made from."""
+    """A training image with its proposals (P, 4) and objects.
+
+    digest: of the file that the proposals were made from. options: how the file is read.
+    """
 
     path: Path
     digest: bytes
     image_size: tuple[int, int]
     proposals: Float32Array
     truth: GroundTruth
+    options: ReadOptions = PLAIN_READING
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +114,7 @@ class HierarchicalSampling:
 def read_scaled(image: ProposedImage, scaling: Scaling) -> Image:
     """Read the image and scale it to the network's input. Raises as `HierarchicalSampling` does."""
     verify_image(image.path, image.digest)
-    return scaling.pixels(read_image(image.path))
+    return scaling.pixels(read_image(image.path, image.options))
 
 
 def moved(regions: Regions, scaling: Scaling) -> Regions:

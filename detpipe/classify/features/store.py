@@ -264,7 +264,7 @@ def _group_features(
         for one, rows in zip(group, missing, strict=True):
             if len(rows):
                 verify_image(one.record.path, one.digest)
-                yield read_image(one.record.path), one.regions.boxes[rows]
+                yield read_image(one.record.path, one.record.options), one.regions.boxes[rows]
 
     computed = extractor.features(to_compute())
     for one, rows in zip(group, missing, strict=True):

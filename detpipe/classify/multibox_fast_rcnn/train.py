@@ -158,7 +158,7 @@ def validation(
     def validate() -> dict[str, float]:
         logits, labels = [], []
         for index in map(int, indices):
-            pixels, truth = views(head).plain(read_image(val[index].path), val[index].truth)
+            pixels, truth = views(head).plain(read_image(val[index].path, val[index].options), val[index].truth)
             pixel_batch, sizes = padded([pixels], multiple(network), mean_colour(network.backbone.spec))
             batch = AnnotatedBatch(pixel_batch, sizes, (truth,), (val[index].weights_of(truth),), index, (0,))
             with torch.inference_mode(), autocast(device, bf16):

@@ -65,7 +65,7 @@ def show(
         logger.warning("left out: %s has no proposals", record.path)
         return None
     try:
-        image = read_image(record.path)
+        image = read_image(record.path, record.options)
     except (BrokenImageError, OSError) as error:
         logger.warning("left out: %s", error)
         return None

@@ -61,6 +61,7 @@ def proposed_images(config: TrainCls, part: Part) -> list[ProposedImage]:
             stored.image_size,
             stored.proposals.boxes[: config.sampling.max_proposals].copy(),
             truth[record.image_id],
+            record.options,
         )
         for record, stored in split.read(part.records)
         if stored is not None

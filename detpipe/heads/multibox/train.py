@@ -154,7 +154,7 @@ def validation(
         truths: dict[int | str, GroundTruth] = {}
         found: dict[int | str, Proposals] = {}
         for i in map(int, indices):
-            pixels, truths[i] = views(head).plain(read_image(val[i].path), val[i].truth)
+            pixels, truths[i] = views(head).plain(read_image(val[i].path, val[i].options), val[i].truth)
             found[i] = proposed(network, pixels, head, device, bf16, count=VALIDATED_AT[-1], nms_iou=VALIDATION_NMS)
         n_classes = max((int(one.labels.max(initial=0)) for one in truths.values()), default=0)
         recalls = proposal_recall(truths, found, n_classes, VALIDATED_AT)
@@ -198,7 +198,7 @@ def calibrate(
     logits, correct, shape_index = [], [], []
     network.eval()
     for one in images:
-        pixels, truth = views(head).plain(read_image(one.path), one.truth)
+        pixels, truth = views(head).plain(read_image(one.path, one.options), one.truth)
         targets = Targets.of(truth, one.weights_of(truth), device)
         batch, _ = padded([pixels], multiple(head), mean_colour(network.backbone.spec))
         with torch.inference_mode():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.boxes import clip
+from detpipe.datasets.image_file import AnyImage
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes
 from detpipe.proposals.files.coco_json import read_coco_results
 from detpipe.proposals.files.detectron_pkl import read_pickle
@@ -70,7 +71,7 @@ class ImportedProposals(Proposer):
         """False: only the images in the files have boxes."""
         return False
 
-    def __call__(self, image: Image) -> Proposals:  # noqa: ARG002
+    def __call__(self, image: AnyImage) -> Proposals:  # noqa: ARG002
         """Raises ValueError: pixels don't identify the image."""
         raise ValueError("import: expected an image of a data set, with its id and file, got pixels alone")
 

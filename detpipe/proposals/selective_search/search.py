@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.boxes import area, clip
+from detpipe.datasets.image_file import AnyImage, as_image
 from detpipe.jit import explained
-from detpipe.proposals.proposer import Proposer, as_rgb, ranked, scores_of_order
+from detpipe.proposals.proposer import Proposer, ranked, scores_of_order
 from detpipe.proposals.selective_search.candidates import Candidates, candidates
 from detpipe.proposals.selective_search.colour_spaces import ColourSpace, convert
 from detpipe.proposals.selective_search.felzenszwalb import build_graph, segment
@@ -171,13 +172,13 @@ class SelectiveSearch(Proposer):
                 sys.platform,
             )
 
-    def __call__(self, image: Image) -> Proposals:
+    def __call__(self, image: AnyImage) -> Proposals:
         """The proposals of an RGB image: the same for the same image, seed and settings, in any thread or process.
 
-        image: (H, W, 3) uint8, or another array that `as_rgb` converts. Raises ValueError for other arrays, and
+        image: (H, W, 3) uint8, or what else `as_image` converts. Raises its errors, and
         MissingXimgprocError for cv2_* if OpenCV lacks the method.
         """
-        image = as_rgb(image)
+        image = as_image(image)
         image_size = image.shape[:2]
         small = shrink(image, working_size(image_size, self.max_side or self._own_side))
         search = self._search_opencv if self._mode else self._search

@@ -48,7 +48,7 @@ def images(dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_sc
     """At most `most` images, evenly spaced, with detections of at least min_score (solid) and objects (dashed)."""
     return _gallery(
         (
-            record.path,
+            record,
             partial(_image, record=record, dataset=dataset, detections=detections, min_score=min_score),
         )
         for record in evenly(dataset.records, most)
@@ -77,11 +77,11 @@ def misses(
         nearest=nearest,
         nms_iou=nms_iou,
     )
-    paths = {record.image_id: record.path for record in dataset.records}
+    records = {record.image_id: record for record in dataset.records}
 
     def crops(chosen: Sequence[Miss], counts: Mapping[str, int], *, missed: bool) -> Gallery:
         crop = partial(_crop, dataset=dataset, missed=missed)
-        drawn = [(path := paths[miss.image_id], partial(crop, miss=miss, path=path)) for miss in chosen]
+        drawn = [(one := records[miss.image_id], partial(crop, miss=miss, path=one.path)) for miss in chosen]
         return _gallery(drawn, counts)
 
     return MissGallery(
@@ -149,24 +149,24 @@ def _scaled_gt(gt: GroundTruth, scale: float) -> GroundTruth:
     return GroundTruth(gt.boxes * np.float32(scale), gt.labels, gt.difficult, gt.crowd, gt.areas)
 
 
-def _read(path: Path) -> Image | None:
+def _read(record: ImageRecord) -> Image | None:
     """The image, or None with a warning: a report must not fail if a file was deleted after the run."""
     try:
-        return read_image(path)
+        return read_image(record.path, record.options)
     except (OSError, ValueError) as error:
         log.warning("report: left out an image: %s", error)
         return None
 
 
 def _gallery(
-    drawn: Iterable[tuple[Path, Callable[[Image], Picture]]], counts: Mapping[str, int] | None = None
+    drawn: Iterable[tuple[ImageRecord, Callable[[Image], Picture]]], counts: Mapping[str, int] | None = None
 ) -> Gallery:
     """Read each file and draw its picture; list the unreadable files."""
     pictures, broken = [], []
-    for path, draw in drawn:
-        image = _read(path)
+    for record, draw in drawn:
+        image = _read(record)
         if image is None:
-            broken.append(path.name)
+            broken.append(record.path.name)
         else:
             pictures.append(draw(image))
     return Gallery(pictures, broken, counts or {})
