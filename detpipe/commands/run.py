@@ -11,7 +11,7 @@ from detpipe.commands import check, crop, detect, evaluate, features, propose, t
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
-from detpipe.datasets.findings import Severity
+from detpipe.datasets.findings import STOPS_RUN, Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.table import head_word
@@ -123,6 +123,9 @@ def check_data(config: Run) -> None:
     report = check.inspect(config, full=False)
     if report.at_least(Severity.WARNING):
         logger.info("%s", report.to_text(files_per_kind=2))
+    stopping = [one for one in report.findings if one.kind in STOPS_RUN]
+    if stopping:
+        raise ValueError(f"expected boxes in pixels, got {stopping[0].kind} in {stopping[0]}")
     train = source.load(Split.train)
     present = taught_classes(train)
     lacking = [name for name in train.classes if name not in present]

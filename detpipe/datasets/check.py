@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from itertools import chain, combinations, groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from detpipe.datasets import box_units
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import FORMAT_SUFFIXES, BrokenImageError, ImageHeader, file_digest, read_image
 from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, image_fault, sound_truth, usable_header
@@ -93,6 +97,8 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
         *source.strays(),
         *_unknown_classes(checked, names),
         *_untrained_classes(objects),
+        *_similar_classes(source.known_classes()),
+        *_wrong_units(source, checked),
         *_overlaps(checked),
         *_duplicates(checked),
     ]
@@ -147,9 +153,12 @@ def _image_findings(entry: Entry, header: ImageHeader) -> Iterator[Finding]:
 
 
 def _object_findings(entry: Entry, image_size: tuple[int, int]) -> Iterator[Finding]:
-    file = entry.origin if entry.origin.stem == entry.image_id else entry.image
+    file = _annotated_file(entry)
     if not entry.objects:
         yield finding("empty_image", file, "no objects; the whole image is background")
+    repeated = len(entry.objects) - len({(one.name, one.box, one.crowd) for one in entry.objects})
+    if repeated:
+        yield finding("duplicate_object", file, f"{repeated} objects have the class and box of another; remove them")
     crowds = sum(one.crowd for one in entry.objects)
     if crowds:
         yield finding("crowd", file, f"{crowds} crowds, ignored by training and metrics")
@@ -157,16 +166,22 @@ def _object_findings(entry: Entry, image_size: tuple[int, int]) -> Iterator[Find
     for one in entry.objects:
         x1, y1, x2, y2 = one.box
         if x2 <= x1 or y2 <= y1:
-            yield finding("zero_area_box", file, f"{one.name} at x {x1:g}, y {y1:g} has no area; dropped")
+            yield finding("zero_area_box", file, f"{one.name} at x {x1:g}, y {y1:g} has no area; dropped from training")
         else:
             outside.append(_pixels_outside(one, image_size))
     excesses = [excess for excess in outside if excess > _ROUNDING]
     if excesses:
         height, width = image_size
         detail = (
-            f"{len(excesses)} boxes extend up to {max(excesses):g} pixels beyond the {width} x {height} image; clipped"
+            f"{len(excesses)} boxes extend up to {max(excesses):g} pixels beyond the {width} x {height} image; clipped "
+            "for training"
         )
         yield finding("box_out_of_bounds", file, detail)
+
+
+def _annotated_file(entry: Entry) -> Path | None:
+    """The annotation, if it is of this image alone, else the image."""
+    return entry.origin if entry.origin.stem == entry.image_id else entry.image
 
 
 _ROUNDING = 0.5
@@ -214,6 +229,67 @@ def _untrained_classes(objects: Mapping[Split, Counter[str]]) -> Iterator[Findin
         for name, count in counts.items():
             if train is not None and count and not train[name]:
                 yield finding("untrained_class", name, f"{count} objects in {split.value}, none in train")
+
+
+def _similar_classes(names: Sequence[str]) -> Iterator[Finding]:
+    """A finding for each class that differs from another only in case, spaces, hyphens or plural."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        spellings.setdefault(re.sub(r"[\s_-]+", "", name).casefold(), name)
+    for name in names:
+        bare = re.sub(r"[\s_-]+", "", name).casefold()
+        singulars = (bare, bare.removesuffix("s"), bare.removesuffix("es"), re.sub("ies$", "y", bare))
+        other = next((spellings[one] for one in singulars if spellings.get(one, name) != name), None)
+        if other is not None:
+            detail = f"is nearly the name of class {other!r}; if they are one class, give them one name"
+            yield finding("similar_classes", name, detail)
+
+
+def _wrong_units(source: DatasetSource, checked: Sequence[_Checked]) -> Iterator[Finding]:
+    """Findings for boxes and areas of a split that can't be pixels."""
+    for split in dict.fromkeys(one.split for one in checked if source.annotated(one.split)):
+        own = [(one.entry, one.header) for one in checked if one.split is split and isinstance(one.header, ImageHeader)]
+        objects = [(item, header.image_size) for entry, header in own for item in entry.objects]
+        boxes = np.array([item.box for item, _ in objects], dtype=np.float64).reshape(-1, 4)
+        areas = np.array([np.nan if item.area is None else item.area for item, _ in objects], dtype=np.float64)
+        written = np.array([item.written or (0, 0, 0, 0) for item, _ in objects], dtype=np.float64).reshape(-1, 4)
+        sizes = np.array([size for _, size in objects], dtype=np.float64).reshape(-1, 2)
+        title = source.title(split)
+        if box_units.are_shares(boxes):
+            detail = (
+                f"all {len(boxes)} boxes lie within 1 x 1 pixel, so they are shares of the image; multiply x and width "
+                "by the image's width, y and height by its height"
+            )
+            yield finding("relative_boxes", title, detail)
+            continue
+        if box_units.are_corners(written, sizes, areas):
+            detail = (
+                f"the {len(boxes)} boxes are corners [x1, y1, x2, y2], but COCO's are [x, y, width, height]; write "
+                "x2 - x1 and y2 - y1 in place of x2 and y2"
+            )
+            yield finding("corner_boxes", title, detail)
+        if box_units.are_shares_of_area(areas, boxes):
+            detail = "all areas are at most 1, so they are shares of the image; COCO's areas are square pixels"
+            yield finding("relative_areas", title, detail)
+        yield from _tiny_boxes(own, title, source.max_bad)
+
+
+def _tiny_boxes(own: Sequence[tuple[Entry, ImageHeader]], title: str, max_bad: float) -> Iterator[Finding]:
+    """Findings for boxes of one split under a pixel. own: its usable images."""
+    n_images = 0
+    for entry, _ in own:
+        boxes = np.array([item.box for item in entry.objects], dtype=np.float64).reshape(-1, 4)
+        tiny = int(box_units.under_a_pixel(boxes).sum())
+        if tiny:
+            n_images += 1
+            file = _annotated_file(entry)
+            yield finding("tiny_box", file, f"{tiny} boxes are narrower and lower than a pixel; dropped from training")
+    if n_images > max_bad * len(own):
+        detail = (
+            f"{n_images} of {len(own)} images have boxes under a pixel, more than max_bad={max_bad:g}; correct their "
+            "unit (pixels, not shares of the image), or raise dataset.max_bad to train without them"
+        )
+        yield finding("too_many_tiny", title, detail)
 
 
 def _overlaps(checked: Sequence[_Checked]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detpipe.datasets.coco_ids import find_id, ids_by_name, number_of, plain_id
+from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.datasets.coco_segmentation import segmentation_box
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.source import FARTHEST, DatasetSource, Entry, RawObject, Split, read_number
@@ -213,11 +213,11 @@ def _group_by_image(
     records: Sequence[dict[str, Any]], images: Mapping[ImageId, Any]
 ) -> dict[ImageId, list[dict[str, Any]]]:
     """The annotations by the id of their image; those of an image that is not in the file by their own image_id."""
-    known = ids_by_name((image_id, ()) for image_id in images)
+    matcher = IdMatcher.of((image_id, ()) for image_id in images)
     groups: dict[ImageId, list[dict[str, Any]]] = {}
     for index, record in enumerate(records):
         own = _image_id(record.get("image_id"), f"annotations[{index}].image_id")
-        image_id = find_id(own, known)
+        image_id = matcher.find(own)
         groups.setdefault(own if image_id is None else image_id, []).append(record)
     return groups
 

@@ -6,10 +6,13 @@ Two ids are the same if they are equal as written, or, where this matches nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from detpipe.structures import ImageId
 
+Name = TypeVar("Name", int, ImageId)
 _WHOLE = re.compile(r"\d{1,40}(\.0{1,10})?", re.ASCII)
 
 
@@ -30,26 +33,39 @@ def number_of(value: object) -> int | None:
     return value
 
 
-def find_id(value: object, known: Mapping[ImageId, ImageId]) -> ImageId | None:
-    """The id that `value` means. known: of `ids_by_name`. None if there is none."""
-    name = plain_id(value)
-    if name is None:
-        return None
-    number = number_of(name)
-    return known.get(name, None if number is None else known.get(number))
+@dataclass(frozen=True)
+class IdMatcher:
+    """Finds the id that a value in a file means.
 
-
-def ids_by_name(names: Iterable[tuple[ImageId, Iterable[ImageId]]]) -> dict[ImageId, ImageId]:
-    """From each accepted name of an image to its id.
-
-    names: each id with its other names. The number that an id means is a name of it, too. A name that fits several
-    images counts only as an exact id.
+    names: from each accepted name of an image to its id. numbers: from the number that an id or a name means. Both are
+    without ambiguous ones, but an exact id always counts.
     """
-    fits: dict[ImageId, set[ImageId]] = {}
-    own: dict[ImageId, ImageId] = {}
-    for image_id, others in names:
-        own[image_id] = image_id
-        number = number_of(image_id)
-        for name in {str(image_id), *others, *(() if number is None else (number,))}:
-            fits.setdefault(name, set()).add(image_id)
-    return {name: next(iter(ids)) for name, ids in fits.items() if len(ids) == 1} | own
+
+    names: Mapping[ImageId, ImageId]
+    numbers: Mapping[int, ImageId]
+
+    @classmethod
+    def of(cls, images: Iterable[tuple[ImageId, Sequence[str]]]) -> IdMatcher:
+        """images: each id with its other names."""
+        names: dict[ImageId, ImageId | None] = {}
+        numbers: dict[int, ImageId | None] = {}
+        own: dict[ImageId, ImageId] = {}
+        for image_id, others in images:
+            own[image_id] = image_id
+            for name in {str(image_id), *others}:
+                names[name] = None if name in names else image_id
+            for number in {number_of(name) for name in (image_id, *others)} - {None}:
+                assert number is not None
+                numbers[number] = None if number in numbers else image_id
+        return cls({**_known(names), **own}, _known(numbers))
+
+    def find(self, value: object) -> ImageId | None:
+        """The id that the value means: as written, else as a number. None if there is none."""
+        name, number = plain_id(value), number_of(value)
+        if name is not None and name in self.names:
+            return self.names[name]
+        return None if number is None else self.numbers.get(number)
+
+
+def _known(found: Mapping[Name, ImageId | None]) -> dict[Name, ImageId]:
+    return {name: image_id for name, image_id in found.items() if image_id is not None}

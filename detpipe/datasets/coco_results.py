@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.datasets.coco_ids import find_id, ids_by_name, number_of, plain_id
+from detpipe.datasets import box_units
+from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.storage.atomic import replaced
 from detpipe.storage.input_json import read_json
 from detpipe.structures import Dataset, Detections, ImageId, WrittenDetections
@@ -99,7 +100,24 @@ def read_detections(path: Path, dataset: Dataset) -> dict[ImageId, WrittenDetect
         logger.warning(
             "%s: left out %d of %d results: %s has no %s", path, unknown.total(), len(content), dataset.name, some
         )
-    return {image_id: _to_detections(found) for image_id, found in rows.items()}
+    detections = {image_id: _to_detections(found) for image_id, found in rows.items()}
+    _warn_of_units(path, dataset, detections)
+    return detections
+
+
+def _warn_of_units(path: Path, dataset: Dataset, detections: Mapping[ImageId, WrittenDetections]) -> None:
+    """Log a warning if the boxes can't be x y width height in pixels, because they would all count as wrong."""
+    found = [detections[record.image_id] for record in dataset.records]
+    written = np.concatenate([np.zeros((0, 4)), *(one.xywh for one in found)])
+    sizes = [
+        np.tile(np.array(one.image_size, dtype=np.float64), (len(own), 1))
+        for one, own in zip(dataset.records, found, strict=True)
+    ]
+    corners = np.concatenate([written[:, :2], written[:, :2] + written[:, 2:]], axis=1)
+    if box_units.are_shares(corners):
+        logger.warning("%s: the boxes are shares of the image; give pixels", path)
+    elif box_units.are_corners(written, np.concatenate([np.zeros((0, 2)), *sizes]), np.full(len(written), np.nan)):
+        logger.warning("%s: the boxes are [x1, y1, x2, y2]; give [x, y, width, height]", path)
 
 
 _Row = tuple[float, float, float, float, float, int]
@@ -116,20 +134,17 @@ class _UnknownIdError(ValueError):
 
 @dataclass(frozen=True)
 class _ResultReader:
-    """Parses single results. image_ids: from each accepted name of an image to its id. labels: from category id."""
+    """Parses single results. labels: from category id."""
 
     dataset: Dataset
-    image_ids: Mapping[ImageId, ImageId]
+    images: IdMatcher
     labels: Mapping[int, int]
 
     @classmethod
     def of(cls, dataset: Dataset) -> _ResultReader:
         labels = {number: label for label, number in enumerate(dataset.category_ids, start=1)}
-        names = ids_by_name(
-            (record.image_id, (record.path.name, record.path.stem, *_number_in(record.path.stem)))
-            for record in dataset.records
-        )
-        return cls(dataset, names, labels)
+        images = IdMatcher.of((record.image_id, (record.path.name, record.path.stem)) for record in dataset.records)
+        return cls(dataset, images, labels)
 
     def read(self, result: object) -> tuple[ImageId, _Row]:
         """The image's id, and the row. Raises _UnknownIdError, and ValueError for a result that is wrong."""
@@ -151,7 +166,7 @@ class _ResultReader:
         return self._image_id(name), (x, y, width, height, float(score), self._label(category))
 
     def _image_id(self, name: object) -> ImageId:
-        image_id = find_id(name, self.image_ids)
+        image_id = self.images.find(name)
         if image_id is not None:
             return image_id
         own = ", ".join(str(record.image_id) for record in self.dataset.records[:3])
@@ -171,12 +186,6 @@ class _ResultReader:
         if number is None:
             raise ValueError(message)
         raise _UnknownIdError(f"category {reprlib.repr(number)}", message)
-
-
-def _number_in(stem: str) -> tuple[int, ...]:
-    """The number that a stem of digits means: 139 for 000000000139."""
-    number = number_of(stem)
-    return () if number is None else (number,)
 
 
 def _is_finite(value: object) -> bool:

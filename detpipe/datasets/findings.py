@@ -10,8 +10,9 @@ from enum import Enum
 class Severity(Enum):
     """Severity of a fault.
 
-    ERROR: an image can't be used and is left out. WARNING: the image is used, but an object is dropped or changed, or
-    results may be misleading. INFO: handled without effect on the results.
+    ERROR: an image can't be used and is left out, or numbers of the annotations can't be right. WARNING: the image is
+    used, but an object is dropped or changed, or results may be misleading. INFO: handled without effect on the
+    results.
     """
 
     ERROR = "error"
@@ -28,10 +29,17 @@ SEVERITY: Mapping[str, Severity] = {
     "broken_annotation": Severity.ERROR,
     "list_entry_without_files": Severity.ERROR,
     "too_many_bad": Severity.ERROR,
+    # The numbers have another unit than pixels.
+    "relative_boxes": Severity.ERROR,
+    "corner_boxes": Severity.ERROR,
+    "relative_areas": Severity.ERROR,
+    "tiny_box": Severity.ERROR,
+    "too_many_tiny": Severity.ERROR,
     # Objects are dropped or changed.
     "object_without_box": Severity.WARNING,
     "zero_area_box": Severity.WARNING,
     "box_out_of_bounds": Severity.WARNING,
+    "duplicate_object": Severity.WARNING,
     "swapped_corners": Severity.WARNING,
     "zero_based_boxes": Severity.WARNING,
     # Boxes may not fit the pixels, or scores may be misleading.
@@ -41,6 +49,7 @@ SEVERITY: Mapping[str, Severity] = {
     "duplicate_image": Severity.WARNING,
     "split_overlap": Severity.WARNING,
     "untrained_class": Severity.WARNING,
+    "similar_classes": Severity.WARNING,
     "orphan_annotation": Severity.WARNING,
     # Handled.
     "wrong_extension": Severity.INFO,
@@ -52,6 +61,10 @@ SEVERITY: Mapping[str, Severity] = {
     "duplicate_list_entry": Severity.INFO,
 }
 """Every kind of fault and its severity. The docs and `detpipe check` use these names."""
+
+
+STOPS_RUN = ("relative_boxes", "corner_boxes", "too_many_tiny")
+"""With these faults `detpipe run` does not start: it would train on crops of a pixel, or on wrong places."""
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,7 @@ class DatasetSource(abc.ABC):
             records.append(ImageRecord(entry.image_id, entry.image, header.image_size, self.read_options))
             truths[entry.image_id] = truth
         title = self.title(split)
+        _log_left_out(title, entries)
         self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
         return Dataset(
@@ -320,6 +321,12 @@ def _log_dropped(title: str, dropped: Counter[str]) -> None:
             dropped.total(),
             files,
         )
+
+
+def _log_left_out(title: str, entries: Sequence[Entry]) -> None:
+    notes = [note for entry in entries for note in entry.notes if note.kind == "object_without_box"]
+    if notes:
+        logger.warning("%s: left out %d objects without a box: %s", title, len(notes), "; ".join(map(str, notes[:3])))
 
 
 def hold_max_bad(bad: Sequence[LeftOut], total: int, max_bad: float, setting: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -66,6 +67,7 @@ FAULTS: list[tuple[str, Callable[[VocFolder], object], str]] = [
     ("exif_rotation", lambda voc: save_over(voc, "JPEG", orientation=3), "a.jpg"),
     ("size_mismatch", lambda voc: save_over(voc, "JPEG", height=25), "a.xml"),
     ("size_mismatch", size_zero, "a.xml"),
+    ("duplicate_object", lambda voc: voc.xml("a", voc_object(5, 5, 9, 9) * 2), "a.xml"),
     ("zero_area_box", lambda voc: voc.xml("a", voc_object(5, 5, 5, 9)), "a.xml"),
     ("swapped_corners", lambda voc: voc.xml("a", voc_object(9, 9, 5, 5)), "a.xml"),
     ("box_out_of_bounds", lambda voc: voc.xml("a", voc_object(5, 5, 31, 9)), "a.xml"),
@@ -186,6 +188,95 @@ def test_images_without_annotations_are_no_fault(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (30, 20)).save(tmp_path / "1.png")
     report = check_source(ImageFolderSource(root=str(tmp_path), classes=["cat"]))
     assert report.findings == ()
+
+
+def coco(folder: Path, boxes: list[Any], names: tuple[str, ...] = ("cat",), **more: Any) -> CheckReport:
+    """The report on one image 40 high and 60 wide. boxes: of the first class. more: of each annotation."""
+    PIL.Image.new("RGB", (60, 40)).save(folder / "1.png")
+    annotations = [{"image_id": 1, "category_id": 0, "bbox": box, **more} for box in boxes]
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": annotations,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names)],
+    }
+    (folder / "a.json").write_text(json.dumps(content))
+    return check_source(CocoSource(test_json=str(folder / "a.json"), test_images=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "boxes", "more"),
+    [
+        ("relative_boxes", [[0.1, 0.2, 0.5, 0.5], [0, 0, 1, 1]], {}),
+        ("relative_boxes", [[0.1, 0.2, 0.901, 0.8]], {"area": 0.4}),
+        ("corner_boxes", [[40, 30, 60, 40], [5, 5, 50, 30]], {}),
+        ("corner_boxes", [[40, 30, 60, 40], [5, 5, 50, 30]], {"area": 200}),
+        ("relative_areas", [[5, 5, 30, 20], [10, 10, 30, 20]], {"area": 0.25}),
+        ("duplicate_object", [[5, 5, 30, 20], [5, 5, 30, 20]], {}),
+        # Sound boxes that a hasty rule would take for something else.
+        (None, [[5, 5, 30, 20], [20, 10, 30, 20]], {}),
+        (None, [[0, 0, 1, 1], [20, 10, 30, 20]], {}),
+        (None, [[5, 5, 30, 20]], {"area": 1}),
+        (None, [], {}),
+        ("box_out_of_bounds", [[30, 10, 30.6, 30]], {}),
+        ("box_out_of_bounds", [[40, 30, 60, 40], [5, 5, 50, 30], [50, 5, 20, 30]], {}),
+    ],
+)
+def test_units_of_coco_boxes(tmp_path: Path, kind: str | None, boxes: list[Any], more: dict[str, Any]) -> None:
+    counts = coco(tmp_path, boxes, **more).counts
+    if kind == "corner_boxes":
+        assert counts.pop("box_out_of_bounds") == 1
+    if kind == "relative_areas" or not boxes:
+        counts.pop("empty_image", None)
+    assert counts == ({} if kind is None else {kind: 1})
+
+
+def test_areas_of_sizes_are_no_corners(tmp_path: Path) -> None:
+    report = coco(tmp_path, [[40, 30, 60, 40]], area=2400)
+    assert report.counts == {"box_out_of_bounds": 1}
+
+
+def test_a_voc_folder_of_shares(voc: VocFolder) -> None:
+    for stem in "at":
+        voc.pair(stem)
+        voc.xml(stem, voc_object(0.1, 0.2, 0.5, 0.9))
+    voc.list("trainval", "a\n")
+    voc.list("test", "t\n")
+    report = check(voc)
+    assert report.counts["relative_boxes"] == 2
+    assert "multiply" in report.at_least(Severity.ERROR)[0].detail
+    assert report.objects == {"train": {"cat": 0}, "test": {"cat": 0}}
+
+
+def test_boxes_under_a_pixel(tmp_path: Path) -> None:
+    boxes = [[5, 5, 30, 20], [20, 10, 0.5, 0.9], [20, 10, 0.5, 9], [9, 9, 0, 0.5]]
+    report = coco(tmp_path, boxes)
+    assert report.counts == {"tiny_box": 1, "too_many_tiny": 1, "zero_area_box": 1}
+    assert "1 boxes" in report.findings[0].detail
+    assert "dataset.max_bad" in report.findings[1].detail
+    assert report.objects == {"test": {"cat": 2}}  # on which a network can be trained
+    source = CocoSource(test_json=str(tmp_path / "a.json"), test_images=str(tmp_path), max_bad=1)
+    assert "too_many_tiny" not in check_source(source).counts
+
+
+@pytest.mark.parametrize(
+    ("names", "similar"),
+    [
+        (("cat", "Cat"), {"Cat": "cat"}),
+        (("cat", "cats"), {"cats": "cat"}),
+        (("box", "Boxes"), {"Boxes": "box"}),
+        (("berry", "berries"), {"berries": "berry"}),
+        (
+            ("traffic light", "traffic_light", "Trafficlight"),
+            {"traffic_light": "traffic light", "Trafficlight": "traffic light"},
+        ),
+        (("bus", "glass", "ski", "person", "s"), {}),
+    ],
+)
+def test_similar_names_of_classes(tmp_path: Path, names: tuple[str, ...], similar: dict[str, str]) -> None:
+    report = coco(tmp_path, [], names)
+    found = [one for one in report.findings if one.kind == "similar_classes"]
+    assert [one.file for one in found] == list(similar)
+    assert all(f"class {similar[one.file]!r}" in one.detail for one in found)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.datasets.check import check_source
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.storage.input_file import InputFileError
@@ -214,3 +215,60 @@ def test_real_files(shared_data: Path) -> None:
         assert (len(dataset), sum(map(len, truths)), sum(int(one.crowd.sum()) for one in truths)) == expected
         assert (len(dataset.classes), dataset.category_ids[-1], dataset.classes[-1]) == (80, 90, "toothbrush")
         assert dataset.bad == ()
+
+
+def test_a_shape_in_place_of_a_box(tmp_path: Path) -> None:
+    shapes = [
+        [[2, 3, 12, 3, 12, 9]],
+        {"size": [20, 30], "counts": [25, 3, 572]},  # column 1, rows 5 to 7
+        {"size": [20, 30], "counts": "i03\\a0"},
+    ]
+    annotations = [annotation(1, box=None, segmentation=one) for one in shapes]
+    del annotations[0]["bbox"]
+    content = {"images": [image(1)], "annotations": annotations, "categories": CATEGORIES}
+    dataset = load(tmp_path, content)
+    np.testing.assert_array_equal(dataset.ground_truth[1].boxes[:2], [[2, 3, 12, 9], [1, 5, 2, 8]])
+    np.testing.assert_array_equal(dataset.ground_truth[1].boxes[2], [1, 5, 2, 8])
+
+
+def test_an_object_without_box_and_shape_is_left_out_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lacking = annotation(1, box=None, category=7, id=4)
+    content = {"images": [image(1)], "annotations": [annotation(1), lacking], "categories": CATEGORIES}
+    source = source_of(tmp_path, content)
+    dataset = source.load(Split.test)
+    assert dataset.ground_truth[1].labels.tolist() == [1]
+    assert "left out 1 objects" in caplog.text
+    assert "annotation 4, object 'dog' lacks a bbox" in caplog.text
+    found = check_source(source).findings
+    assert [(one.kind, Path(one.file).name) for one in found] == [("object_without_box", "1.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("in_images", "in_annotations", "own"),
+    [(1.0, 1, 1), (1, 1.0, 1), (1, "1", 1), ("1", 1, "1"), ("0001", 1, "0001"), ("1.0", 1, "1.0"), (1, "0001", 1)],
+)
+def test_ids_are_numbers_here_and_text_or_floats_there(
+    tmp_path: Path, in_images: Any, in_annotations: Any, own: object
+) -> None:
+    content = {
+        "images": [{"id": in_images, "file_name": "1.jpg"}],
+        "annotations": [annotation(in_annotations, category=3.0), annotation(in_annotations, category="7")],
+        "categories": [{"id": "3", "name": "cat"}, {"id": 7.0, "name": "dog"}],
+    }
+    dataset = load(tmp_path, content)
+    assert dataset.records[0].image_id == own
+    assert type(dataset.records[0].image_id) is type(own)
+    assert dataset.category_ids == (3, 7)
+    assert dataset.ground_truth[own].labels.tolist() == [1, 2]
+
+
+def test_ids_that_mean_one_number_are_told_apart_as_written(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg"}, {"id": "1", "file_name": "2.jpg"}],
+        "annotations": [annotation(1), annotation("1", category=7), annotation("01")],
+        "categories": CATEGORIES,
+    }
+    source = source_of(tmp_path, content)
+    truth = source.load(Split.test).ground_truth
+    assert (truth[1].labels.tolist(), truth["1"].labels.tolist()) == ([1], [2])
+    assert [one.kind for one in source.strays()] == ["orphan_annotation"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from detpipe import boxes as box_ops
 from detpipe.datasets.coco_results import ResultFileError, read_detections, write_detections
 from detpipe.storage.input_file import InputFileError
-from detpipe.structures import Dataset, Detections, ImageId, ImageRecord
+from detpipe.structures import Dataset, Detections, ImageId, ImageRecord, WrittenDetections
 
 
 def dataset_of(*images: tuple[ImageId, str]) -> Dataset:
@@ -87,7 +87,7 @@ def result(**changes: Any) -> dict[str, Any]:
     return {"image_id": "b", "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5, **changes}
 
 
-def read(tmp_path: Path, content: object, dataset: Dataset = VOC) -> dict[ImageId, Detections]:
+def read(tmp_path: Path, content: object, dataset: Dataset = VOC) -> dict[ImageId, WrittenDetections]:
     path = tmp_path / "results.json"
     path.write_text(json.dumps(content))
     return read_detections(path, dataset)
@@ -152,3 +152,37 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_bytes(b"\xff[")
     with pytest.raises(InputFileError, match=r"bad\.json: expected COCO results in JSON"):
         read_detections(tmp_path / "bad.json", VOC)
+
+
+@pytest.mark.parametrize("image_id", [7, 7.0, "7", "07", "7.0", "000007"])
+@pytest.mark.parametrize("category_id", [3, 3.0, "3"])
+def test_ids_are_numbers_or_text_or_whole_floats(tmp_path: Path, image_id: object, category_id: object) -> None:
+    found = read(tmp_path, [result(image_id=image_id, category_id=category_id)])
+    assert found["000007"].labels.tolist() == [1]
+
+
+def test_results_of_others_are_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = read(tmp_path, [result(), result(image_id="zebra"), result(category_id=99), result(image_id="zebra")])
+    assert len(found["b"]) == 1
+    assert "left out 3 of 4 results: set has no image 'zebra', category 99" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bbox", "word"),
+    [([0.1, 0.1, 0.5, 0.5], "shares of the image; give pixels"), ([12, 8, 25, 18], r"give [x, y, width, height]")],
+)
+def test_boxes_in_other_units_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bbox: list[float], word: str
+) -> None:
+    read(tmp_path, [result(bbox=bbox)] * 3)
+    assert word in caplog.text
+    caplog.clear()
+    read(tmp_path, [result(bbox=bbox), result(bbox=[25, 10, 5, 5])])
+    assert caplog.text == ""
+
+
+def test_the_numbers_are_kept_as_written(tmp_path: Path) -> None:
+    rows = [result(bbox=[10.1, 0.3, 0.7, 0.1], score=0.3 + 1e-12), result(score=0.3), result(score=1)]
+    found = read(tmp_path, rows)["b"]
+    assert found.written_scores.tolist() == [1, 0.3 + 1e-12, 0.3]
+    assert found.xywh[1].tolist() == [10.1, 0.3, 0.7, 0.1]

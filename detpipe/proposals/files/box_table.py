@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.datasets.coco_ids import number_of
 from detpipe.structures import Float32Array
 
 
@@ -51,6 +52,16 @@ class BoxTable:
             for name in {pure.name, pure.stem}:
                 short[name] = None if name in short else key
         return {name: key for name, key in short.items() if key is not None}
+
+    @functools.cached_property
+    def by_number(self) -> Mapping[int, str]:
+        """From the number that a key means to the key, without ambiguous numbers: 7 for "7" and "000007"."""
+        keys: dict[int, str | None] = {}
+        for key in self.boxes:
+            number = number_of(key)
+            if number is not None:
+                keys[number] = None if number in keys else key
+        return {number: key for number, key in keys.items() if key is not None}
 
 
 def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, is_mat: bool = False) -> StoredBoxes:

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from detpipe.datasets.coco_ids import plain_id
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, as_stored
 from detpipe.proposals.files.detectron_pkl import from_corner_and_size
+from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageRecord, Proposals
 
 
 def read_coco_results(path: Path) -> BoxTable:
     """The boxes by image of a list [{"image_id", "bbox": [x, y, width, height], "score"}, ...] in any order.
 
-    Raises ProposalFileError for other content.
+    An image_id that is a whole float is an integer. Raises ProposalFileError, which names the file and the first bad
+    result, for other content, and InputFileError for a file that is not JSON.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ProposalFileError(f"{path}: expected a COCO result file, got no JSON: {error}") from error
+    content = read_json(path, "a COCO result file")
     if not isinstance(content, list):
         raise ProposalFileError(f"{path}: expected COCO's list of results, got a {type(content).__name__}")
-    rows: defaultdict[str, list[list[Any]]] = defaultdict(list)
+    rows: defaultdict[str, list[list[float]]] = defaultdict(list)
     for number, result in enumerate(content):
         if not _is_result(result):
             raise ProposalFileError(
-                f"{path}: result {number}: expected image_id, bbox of four numbers and score, got {result!r:.120}"
+                f"{path}: result {number}: expected image_id, bbox of four numbers and score, got "
+                f"{reprlib.repr(result)}"
             )
-        rows[str(result["image_id"])].append([*result["bbox"], result["score"]])
+        rows[str(plain_id(result["image_id"]))].append([*map(float, result["bbox"]), float(result["score"])])
     boxes = {name: from_corner_and_size(as_stored(path, name, of_image)) for name, of_image in rows.items()}
     return BoxTable(path, boxes, by_id=True)
 
@@ -38,11 +40,15 @@ def read_coco_results(path: Path) -> BoxTable:
 def _is_result(result: Any) -> bool:
     return (
         isinstance(result, dict)
-        and isinstance(result.get("image_id"), (int, str))
+        and plain_id(result.get("image_id")) is not None
         and isinstance(result.get("bbox"), list)
         and len(result["bbox"]) == 4
-        and all(isinstance(number, (int, float)) for number in (*result["bbox"], result.get("score")))
+        and all(_is_number(number) for number in (*result["bbox"], result.get("score")))
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 def write_coco_results(path: Path, images: Iterable[tuple[ImageRecord, Proposals]], category_id: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.boxes import clip
+from detpipe.datasets.coco_ids import number_of
 from detpipe.datasets.image_file import AnyImage
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes
 from detpipe.proposals.files.coco_json import read_coco_results
@@ -124,7 +125,9 @@ class ImportedProposals(Proposer):
         for name in [image_id, *names] if table.by_id else [*names, image_id]:
             if name in table.boxes:
                 return name
-        return next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
+        short = next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
+        image_number = number_of(record.image_id) if table.by_id else None
+        return short if short is not None or image_number is None else table.by_number.get(image_number)
 
     def _locations(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
         """The file and the key of an image's boxes in each file that has some."""

@@ -21,6 +21,7 @@ from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.files.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
 from detpipe.proposals.files.safe_pickle import UnsafePickleError
 from detpipe.proposals.proposer import ImportedBoxesError
+from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Dataset, ImageId, ImageRecord, Proposals
 
 SIZE = (40, 60)
@@ -375,6 +376,15 @@ def test_coco_results(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("in_file", "of_image"), [(7, "000007"), (7.0, 7), ("7", 7), ("007", 7), ("7.0", 7), ("000007", 7)]
+)
+def test_ids_are_numbers_here_and_text_there(tmp_path: Path, in_file: object, of_image: ImageId):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{"image_id": in_file, "bbox": [4, 2, 26, 8], "score": 1}]))
+    assert propose(ImportedProposals(path=str(path)), dataset(of_image)).boxes.tolist() == BOXES[1:]
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "{}", "[1]", '[{"image_id": 1}]', '[{"image_id": 1, "bbox": [1, 2, 3], "score": 1}]',
      '[{"image_id": 1, "bbox": [1, 2, 3, "x"], "score": 1}]', '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]',
@@ -383,7 +393,7 @@ def test_coco_results(tmp_path: Path):
 def test_broken_json_is_named(tmp_path: Path, text: str):
     path = tmp_path / "results.json"
     path.write_text(text)
-    with pytest.raises(ProposalFileError, match=r"results\.json"):
+    with pytest.raises((ProposalFileError, InputFileError), match=r"results\.json"):
         ImportedProposals(path=str(path)).check()
 
 
