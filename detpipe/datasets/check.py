@@ -16,7 +16,17 @@ import numpy as np
 from detpipe.datasets import box_units
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import FORMAT_SUFFIXES, BrokenImageError, ImageHeader, file_digest, read_image
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, image_fault, sound_truth, usable_header
+from detpipe.datasets.source import (
+    DatasetSource,
+    Entry,
+    RawObject,
+    Split,
+    are_raw_boxes,
+    image_fault,
+    sound_truth,
+    upright_entry,
+    usable_header,
+)
 from detpipe.parallel import ordered_map
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
@@ -87,7 +97,10 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     """
     entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
     headers = ordered_map(partial(_check_image, full=full), (entry for _, entry in entries), workers=workers)
-    checked = [_Checked(split, entry, header) for (split, entry), header in zip(entries, headers, strict=True)]
+    checked = [
+        _Checked(split, _upright(source, entry, header), header)
+        for (split, entry), header in zip(entries, headers, strict=True)
+    ]
     names = source.class_names()
     images = Counter(one.split for one in checked)
     objects = _count_objects(source, checked, names)
@@ -108,6 +121,13 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
         images={split.value: count for split, count in images.items()},
         objects={split.value: dict(counts) for split, counts in objects.items()},
     )
+
+
+def _upright(source: DatasetSource, entry: Entry, header: ImageHeader | Finding) -> Entry:
+    """The entry with its boxes as loading takes them."""
+    if isinstance(header, ImageHeader) and are_raw_boxes(entry, header, source.exif_boxes):
+        return upright_entry(entry, header)
+    return entry
 
 
 def _check_image(entry: Entry, *, full: bool) -> ImageHeader | Finding:
@@ -141,7 +161,7 @@ def _image_findings(entry: Entry, header: ImageHeader) -> Iterator[Finding]:
         yield finding("alpha_channel", path, "transparency is ignored")
     if header.is_grey:
         yield finding("greyscale", path, "the single channel is repeated three times")
-    if header.orientation != 1:
+    if header.orientation != 1 and not any(note.kind == "turned_boxes" for note in entry.notes):
         yield finding(
             "exif_rotation",
             path,

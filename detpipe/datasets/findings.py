@@ -25,6 +25,8 @@ SEVERITY: Mapping[str, Severity] = {
     "broken_image": Severity.ERROR,
     "truncated_image": Severity.ERROR,
     "missing_image": Severity.ERROR,
+    "ambiguous_image": Severity.ERROR,
+    "outside_image": Severity.ERROR,
     "missing_annotation": Severity.ERROR,
     "broken_annotation": Severity.ERROR,
     "list_entry_without_files": Severity.ERROR,
@@ -37,6 +39,7 @@ SEVERITY: Mapping[str, Severity] = {
     "too_many_tiny": Severity.ERROR,
     # Objects are dropped or changed.
     "object_without_box": Severity.WARNING,
+    "turned_boxes": Severity.WARNING,
     "zero_area_box": Severity.WARNING,
     "box_out_of_bounds": Severity.WARNING,
     "duplicate_object": Severity.WARNING,
@@ -51,7 +54,9 @@ SEVERITY: Mapping[str, Severity] = {
     "untrained_class": Severity.WARNING,
     "similar_classes": Severity.WARNING,
     "orphan_annotation": Severity.WARNING,
+    "passed_over": Severity.WARNING,
     # Handled.
+    "other_encoding": Severity.INFO,
     "wrong_extension": Severity.INFO,
     "alpha_channel": Severity.INFO,
     "greyscale": Severity.INFO,

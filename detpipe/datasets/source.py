@@ -12,7 +12,7 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from detpipe import boxes as box_ops
 from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.folder_scan import FolderScan
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
 from detpipe.structures import (
     MAX_PIXELS,
@@ -47,6 +48,17 @@ class Split(Enum):
     test = "test"
 
 
+class ExifBoxes(Enum):
+    """The pixels that boxes were drawn on, for images that EXIF rotates."""
+
+    auto = "auto"
+    """The stated size decides: boxes are rotated if it is the size before rotation."""
+    upright = "upright"
+    """The rotated image, as it is shown: boxes stay as they are."""
+    raw = "raw"
+    """The image before rotation, as tools without EXIF show it: boxes are rotated with the image."""
+
+
 class TooManyBadError(ValueError):
     """A split has more unusable images than `max_bad` allows."""
 
@@ -66,6 +78,15 @@ class RawObject:
     crowd: bool = False
     area: float | None = None
     written: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """The content of split.json. rule: how the split was made, in words. train, test: names of images, sorted."""
+
+    rule: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,10 @@ class DatasetSource(abc.ABC):
     stretch: Stretch = Stretch.none
     """How dark or deep images are spread over 0..255. none: 8 bits stay, the upper 8 of 16 are kept; bits: for 12-bit
     data in 16-bit files; percentile: from the 0.5th to the 99.5th percentile of each image."""
+    outside: bool = False
+    """Also read images outside the folders of the data set: names with ../, absolute paths, and links to elsewhere."""
+    exif_boxes: ExifBoxes = ExifBoxes.auto
+    """The pixels that boxes were drawn on, for images that EXIF rotates: auto, upright or raw."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad <= 1:
@@ -140,6 +165,10 @@ class DatasetSource(abc.ABC):
     def strays(self) -> list[Finding]:
         """Findings on files that belong to no split."""
         return []
+
+    def automatic_split(self) -> StoredSplit | None:
+        """The names of the images of each split, if a hash of the names divides them; None if the data set does."""
+        return None
 
     def category_ids(self, split: Split, names: Sequence[str]) -> list[int]:  # noqa: ARG002
         """The ids of the classes `names` in result files: 1..K unless the format has its own ids."""
@@ -184,11 +213,15 @@ class DatasetSource(abc.ABC):
         truths: dict[ImageId, GroundTruth] = {}
         bad: list[LeftOut] = []
         dropped: Counter[str] = Counter()
+        turned: list[Path] = []
         for entry in entries:
             header = usable_header(entry, self.read_options)
             if isinstance(header, Finding):
                 bad.append(LeftOut(header.file, header.detail))
                 continue
+            if are_raw_boxes(entry, header, self.exif_boxes):
+                turned.append(entry.origin)
+                entry = upright_entry(entry, header)
             assert entry.image is not None  # usable_header gives a header only if there is an image
             truth = sound_truth(entry.objects, labels, header.image_size)
             n_dropped = sum(one.name in labels for one in entry.objects) - len(truth)
@@ -197,9 +230,10 @@ class DatasetSource(abc.ABC):
             records.append(ImageRecord(entry.image_id, entry.image, header.image_size, self.read_options))
             truths[entry.image_id] = truth
         title = self.title(split)
-        _log_left_out(title, entries)
         self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
+        _log_turned(title, turned)
+        _log_left_out_objects(title, entries)
         return Dataset(
             name=title,
             classes=tuple(names),
@@ -233,6 +267,61 @@ def usable_header(entry: Entry, options: ReadOptions = PLAIN_READING) -> ImageHe
         return finding("missing_image", entry.image, f"no such file, named in {entry.origin.name}")
     except (BrokenImageError, OSError) as error:
         return image_fault(entry.image, error)
+
+
+def are_raw_boxes(entry: Entry, header: ImageHeader, exif_boxes: ExifBoxes) -> bool:
+    """Whether the boxes of an image that EXIF rotates were drawn on its pixels before rotation.
+
+    With ExifBoxes.auto they were if the annotation states the size before rotation. A rotation by 180 degrees and a
+    square image don't change the size, so then nothing shows it.
+    """
+    if header.orientation == 1 or exif_boxes is ExifBoxes.upright:
+        return False
+    return exif_boxes is ExifBoxes.raw or entry.stated_size == header.raw_size != header.image_size
+
+
+def upright_entry(entry: Entry, header: ImageHeader) -> Entry:
+    """The entry with boxes and stated size rotated as the image is, and a note that says so."""
+    objects = tuple(_upright_object(one, header) for one in entry.objects)
+    stated = entry.stated_size
+    if stated is not None and header.orientation >= 5:
+        stated = stated[::-1]
+    detail = (
+        f"{len(objects)} boxes were drawn before EXIF's rotation (orientation {header.orientation}) and are rotated"
+    )
+    note = finding("turned_boxes", entry.origin, f"{detail}; if they were right, give dataset.exif_boxes=upright")
+    return replace(entry, objects=objects, stated_size=stated, notes=(*entry.notes, note))
+
+
+def _upright_object(one: RawObject, header: ImageHeader) -> RawObject:
+    box = _upright_box(one.box, header.orientation, header.image_size)
+    if one.written is None:
+        return replace(one, box=box)
+    sides = one.written[2:] if header.orientation < 5 else one.written[:1:-1]
+    return replace(one, box=box, written=(box[0], box[1], *sides))
+
+
+def _upright_box(
+    box: tuple[float, float, float, float], orientation: int, image_size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """A box on the pixels before rotation -> on the image of `image_size` (height, width) after it, by EXIF 2.3."""
+    x1, y1, x2, y2 = box
+    height, width = image_size
+    if orientation >= 5:
+        x1, y1, x2, y2 = y1, x1, y2, x2
+    if orientation in (3, 4, 7, 8):
+        y1, y2 = height - y2, height - y1
+    if orientation in (2, 3, 6, 7):
+        x1, x2 = width - x2, width - x1
+    return x1, y1, x2, y2
+
+
+def passed_over_findings(scan: FolderScan) -> list[Finding]:
+    """A finding for each reason why pictures in a folder are not read, with their number."""
+    return [
+        finding("passed_over", paths[0], f"{len(paths)} {'file' if len(paths) == 1 else 'files'}: {reason}")
+        for reason, paths in scan.passed_over()
+    ]
 
 
 def image_fault(path: Path, error: BrokenImageError | OSError) -> Finding:
@@ -323,10 +412,23 @@ def _log_dropped(title: str, dropped: Counter[str]) -> None:
         )
 
 
-def _log_left_out(title: str, entries: Sequence[Entry]) -> None:
+def _log_turned(title: str, turned: Sequence[Path]) -> None:
+    if turned:
+        logger.warning(
+            "%s: the boxes of %d images were drawn before EXIF's rotation and are rotated, too (%s%s); if they were "
+            "right, give dataset.exif_boxes=upright",
+            title,
+            len(turned),
+            ", ".join(str(one) for one in turned[:3]),
+            ", ..." if len(turned) > 3 else "",
+        )
+
+
+def _log_left_out_objects(title: str, entries: Sequence[Entry]) -> None:
     notes = [note for entry in entries for note in entry.notes if note.kind == "object_without_box"]
     if notes:
-        logger.warning("%s: left out %d objects without a box: %s", title, len(notes), "; ".join(map(str, notes[:3])))
+        first = "; ".join(map(str, notes[:3])) + (f"; and {len(notes) - 3} more" if len(notes) > 3 else "")
+        logger.warning("%s: objects without a box are left out: %s", title, first)
 
 
 def hold_max_bad(bad: Sequence[LeftOut], total: int, max_bad: float, setting: str) -> None:

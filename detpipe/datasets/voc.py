@@ -8,21 +8,37 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
+import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
+from typing import Any
 
-from defusedxml.ElementTree import parse as parse_xml
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring as parse_xml
 
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, RawObject, Split, read_number
-from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, ImageLists, divide
+from detpipe.datasets.folder_scan import without_suffix
+from detpipe.datasets.image_file import BrokenImageError, read_header
+from detpipe.datasets.image_finder import AmbiguousImageError, ImageNotFoundError, hash_name, normalised
+from detpipe.datasets.source import Entry, RawObject, Split, StoredSplit, passed_over_findings, read_number
+from detpipe.datasets.splits import DividedSource
+from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding, read_bytes
+from detpipe.datasets.voc_folder import VocFolder, find_folders, labels_of
+from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, UnitedLists, divide
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
+
+LARGEST_XML = 8 << 20
+"""Bytes of the largest annotation that is read: 30,000 objects, or 200,000 points of outlines."""
+_DECLARED = re.compile(r"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["'][^>]*\?>""")
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 class BrokenAnnotationError(ValueError):
@@ -43,175 +59,340 @@ class VocAnnotation:
 
 
 @dataclass(kw_only=True)
-class VocSource(DatasetSource):
-    """A folder in VOC's layout, or a flat folder with images and XML files together."""
+class VocSource(DividedSource):
+    """A folder in VOC's layout or a similar one (see `voc_folder`), or several such folders as one data set.
 
-    root: str
-    """Folder that contains Annotations and JPEGImages, for example VOCdevkit/VOC2007."""
+    An image's id is the name of its XML file without suffix. If two files have this name, the id begins with their
+    subfolder, split folder or root.
+    """
+
+    # OmegaConf has no type for "a text or a list of texts".
+    root: Any
+    """Folder that contains Annotations and JPEGImages, for example VOCdevkit/VOC2007; a list of folders is one data
+    set: [VOC2007,VOC2012]."""
     train: str = DEFAULT_TRAIN
     """Name of the list in ImageSets/Main for training."""
     val: str | None = None
     """Name of the list in ImageSets/Main for validation; null: no validation split."""
     test: str = DEFAULT_TEST
     """Name of the list in ImageSets/Main for testing."""
-    split_seed: int = 0
-    """Seed of the random split that is used if lists are missing."""
-    test_share: float = 0.2
-    """Share of test images in the random split, between 0 and 1; used if lists are missing."""
+    encoding: str | None = None
+    """Encoding of XML files and lists that are not in UTF-8 and don't say theirs: gb18030, cp932, cp949, ..."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.test_share < 1:
-            raise ValueError(f"test_share: expected a share between 0 and 1, got {self.test_share}")
+        roots = [self.root] if isinstance(self.root, str | Path) else self.root
+        if (
+            not isinstance(roots, Sequence)
+            or not roots
+            or not all(isinstance(one, str | Path) and one for one in roots)
+        ):
+            raise ValueError(f"root: expected a folder or a list of folders, got {self.root!r}")
+        self.root = str(self.root) if isinstance(self.root, str | Path) else [str(one) for one in roots]
+        if self.encoding is not None and known_encoding(self.encoding) is None:
+            raise ValueError(f"encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}")
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders of the data set."""
+        return [Path(one) for one in ([self.root] if isinstance(self.root, str) else self.root)]
 
     def has(self, split: Split) -> bool:
-        return split is not Split.val or self.val is not None
+        return split in self._division.ids
 
     def title(self, split: Split) -> str:
-        return f"{Path(self.root).name} {split.value}"
+        return f"{'+'.join(root.name or str(root) for root in self.roots)} {split.value}"
 
     def entries(self, split: Split) -> list[Entry]:
-        return [self._entry(name) for name in self._division.names.get(split, ())]
+        return [self._entry(one) for one in self._division.ids.get(split, ())]
+
+    def annotated(self, split: Split) -> bool:
+        """False for a list of images of which none has an XML file, as VOC's test images: a split to detect on."""
+        ids = self._division.ids.get(split, ())
+        return any(one in self._xml_files for one in ids) or not any(self._image_of(one)[0] for one in ids)
 
     def known_classes(self) -> list[str]:
-        used = dict.fromkeys(name for names in self._division.names.values() for name in names)
-        parsed = (self._annotations.get(name) for name in used)
+        used = dict.fromkeys(one for ids in self._division.ids.values() for one in ids)
+        parsed = (self._annotation(one) for one in used if one in self._xml_files)
         return sorted({one.name for xml in parsed if isinstance(xml, VocAnnotation) for one in xml.objects})
 
+    def automatic_split(self) -> StoredSplit | None:
+        division = self._division
+        if not division.automatic:
+            return None
+        names = {split: sorted({self._hash_name(one) for one in ids}) for split, ids in division.ids.items()}
+        return StoredSplit(division.rule, tuple(names[Split.train]), tuple(names.get(Split.test, ())))
+
     def strays(self) -> list[Finding]:
-        """Findings for images without XML that no list names, and for repeated list entries."""
-        used = {name for names in self._division.names.values() for name in names}
-        pictured = {path for name in used if (path := self._image_of(name)) is not None}
-        found = [
-            finding("missing_annotation", path, "image without XML; left out of training and testing")
-            for name, path in sorted(self._folder.images_by_stem.items())
-            if name not in used and name not in self._folder.annotations and path not in pictured
-        ]
-        for name in filter(None, (self.train, self.val, self.test)):
-            lines = self._folder.lists.lines(name) or []
-            n_repeated = len(lines) - len(set(lines))
-            if n_repeated:
-                detail = f"{n_repeated} repeated names in the list; each name is used once"
-                found.append(finding("duplicate_list_entry", self._folder.lists.folder / f"{name}.txt", detail))
+        """Findings for images without XML that no list names, for repeated list entries, and for other pictures."""
+        used = {one for ids in self._division.ids.values() for one in ids}
+        pictured = {path for one in used if (path := self._image_of(one)[0]) is not None}
+        found = []
+        for folder in self._folders:
+            found += [
+                finding("missing_annotation", path, "image without XML; left out of training and testing")
+                for name, path in sorted(folder.image_names.items())
+                if self._id(folder, name) not in used and path not in pictured
+            ]
+            for name in filter(None, (self.train, self.val, self.test)):
+                lists = folder.lists(self._repeated)
+                lines = lists.lines(name) or []
+                n_repeated = len(lines) - len(set(lines))
+                if n_repeated:
+                    detail = f"{n_repeated} repeated names in the list; each name is used once"
+                    file = lists.file(name) or lists.folder / f"{name}.txt"
+                    found.append(finding("duplicate_list_entry", file, detail))
+            found += passed_over_findings(folder.finder.scan)
         return found
 
     @functools.cached_property
-    def _folder(self) -> _Folder:
-        return _Folder.scan(Path(self.root))
+    def _folders(self) -> list[VocFolder]:
+        roots = self.roots
+        return [
+            folder
+            for root, label in zip(roots, labels_of(roots), strict=True)
+            for folder in find_folders(root, label, outside=self.outside, encoding=self.encoding)
+        ]
+
+    @functools.cached_property
+    def _repeated(self) -> set[str]:
+        """The names that two folders have: they are no ids."""
+        counts = Counter(name for folder in self._folders for name in folder.paths)
+        return {name for name, count in counts.items() if count > 1}
+
+    def _id(self, folder: VocFolder, name: str) -> str:
+        return folder.id_of(name, self._repeated)
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[VocFolder, str]]:
+        """The folder of each id, and the name in it."""
+        return {self._id(folder, name): (folder, name) for folder in self._folders for name in folder.paths}
+
+    @functools.cached_property
+    def _xml_files(self) -> dict[str, Path]:
+        """The XML file of each id that has one, in the order of the ids."""
+        files = {self._id(folder, name): path for folder in self._folders for name, path in folder.xml_files.items()}
+        return dict(sorted(files.items()))
 
     @functools.cached_property
     def _division(self) -> Division:
-        division = divide(
-            self._folder.lists,
-            sorted(self._folder.annotations),
-            train=self.train,
-            val=self.val,
-            test=self.test,
-            seed=self.split_seed,
-            share=self.test_share,
-        )
-        logger.info("%s: %s", self.root, division.rule)
+        division = self._divided()
+        for folder in self._folders:
+            logger.info("%s: %s", folder.root, folder.description)
+            if passed_over := folder.finder.scan.passed_over_text():
+                logger.warning("%s: %s", folder.images, passed_over)
+        logger.info("%s: %s", "+".join(map(str, self.roots)), division.rule)
         return division
 
-    @functools.cached_property
-    def _annotations(self) -> dict[str, VocAnnotation | Finding]:
-        """All annotations by the stem of their file, read once; a Finding for each that can't be read."""
-        parsed: dict[str, VocAnnotation | Finding] = {}
-        for name, path in self._folder.annotations.items():
-            try:
-                parsed[name] = read_voc_annotation(path)
-            except BrokenAnnotationError as error:
-                parsed[name] = finding("broken_annotation", path, str(error).removeprefix(f"{path}: "))
-        return parsed
-
-    def _image_of(self, name: str) -> Path | None:
-        annotation = self._annotations.get(name)
-        return self._folder.image(name, annotation.filename if isinstance(annotation, VocAnnotation) else "")
-
-    def _entry(self, name: str) -> Entry:
-        annotation, image = self._annotations.get(name), self._image_of(name)
-        origin = self._folder.annotations.get(name, image or self._folder.lists.folder / name)
-        if isinstance(annotation, Finding):
-            return Entry(name, image, origin, fault=annotation)
-        if annotation is None:
-            kind = "list_entry_without_files" if image is None else "missing_annotation"
-            what = "neither image nor XML for this name in a list" if image is None else "image without XML"
-            return Entry(name, image, origin, fault=finding(kind, origin, what))
-        notes = list(annotation.notes)
-        if image is None:
-            other = f", nor {annotation.filename!r}" if annotation.filename else ""
-            fault = finding("missing_image", origin, f"no image {name} with a usual suffix{other}")
-            return Entry(name, None, origin, annotation.objects, annotation.stated_size, fault, tuple(notes))
-        named = PureWindowsPath(annotation.filename)
-        if annotation.filename and name not in (named.stem, named.name):
-            detail = f"its <filename> is {annotation.filename!r}, another name; the image used is {image.name}"
-            notes.append(finding("filename_mismatch", origin, detail))
-        return Entry(name, image, origin, annotation.objects, annotation.stated_size, None, tuple(notes))
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """The content of a VOC folder: XML files by stem, images by name and by stem, lists."""
-
-    annotations: Mapping[str, Path]
-    images_by_name: Mapping[str, Path]
-    images_by_stem: Mapping[str, Path]
-    lists: ImageLists
-
-    @classmethod
-    def scan(cls, root: Path) -> _Folder:
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected a VOC folder, got no such folder; set dataset.root")
-        annotation_folder = root / "Annotations" if (root / "Annotations").is_dir() else root
-        annotations = {p.stem: p for p in sorted(annotation_folder.iterdir()) if p.suffix.lower() == ".xml"}
-        if not annotations:
-            there = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
-            raise FileNotFoundError(
-                f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, got a folder with {there}; set "
-                "dataset.root"
+    def _divided(self) -> Division:
+        """The ids of each split: by folders that are named after splits, by lists, and by name without either."""
+        listed = {folder: folder.lists(self._repeated) for folder in self._folders if folder.split is None}
+        names = [self.train, self.test, *([self.val] if self.val else []), "train", "val"]
+        with_lists = [folder for folder, lists in listed.items() if any(lists.has(name) for name in names)]
+        divisions = []
+        if any(folder.split for folder in self._folders):
+            divisions.append(self._divided_by_folder())
+        without = [folder for folder in listed if folder not in with_lists]
+        for group in filter(None, (with_lists, without) if with_lists else (without,)):
+            divisions.append(
+                divide(
+                    UnitedLists([listed[folder] for folder in group]),
+                    [one for one in self._xml_files if self._places[one][0] in group],
+                    # Folders without lists beside others are divided by name, whatever the lists of these are called.
+                    train=self.train if group is with_lists or not with_lists else DEFAULT_TRAIN,
+                    val=self.val if group is with_lists or not with_lists else None,
+                    test=self.test if group is with_lists or not with_lists else DEFAULT_TEST,
+                    by_name=self._divide_ids,
+                    by_name_rule=self.rule,
+                )
             )
-        image_folder = next((root / n for n in ("JPEGImages", "images", "Images") if (root / n).is_dir()), root)
-        images = [p for p in sorted(image_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-        # If images differ only in the suffix, the most common suffix comes last, so that it stays in the dict.
-        images.sort(key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()), reverse=True)
-        by_stem = {path.stem: path for path in images}
-        lists = ImageLists(root / "ImageSets" / "Main", annotations.keys() | by_stem.keys())
-        return cls(annotations, {path.name: path for path in images}, by_stem, lists)
+        ids: dict[Split, list[str]] = {}
+        for division in divisions:
+            for split, some in division.ids.items():
+                ids.setdefault(split, []).extend(some)
+        automatic = any(division.automatic for division in divisions)
+        if automatic and not ids[Split.test] and not self.test_share:
+            del ids[Split.test]
+        return Division(ids, "; ".join(division.rule for division in divisions), automatic)
 
-    def image(self, name: str, filename: str) -> Path | None:
-        """The image with the annotation's own name and any usual suffix, else the one in its <filename>.
+    def _divided_by_folder(self) -> Division:
+        ids: dict[Split, list[str]] = {}
+        for folder in self._folders:
+            if folder.split is not None:
+                names = folder.xml_files or folder.paths
+                ids.setdefault(folder.split, []).extend(self._id(folder, name) for name in sorted(names))
+        rule = [f"{split.value} is the folder of this name" for split in Split if split in ids]
+        automatic = False
+        if Split.test not in ids and Split.val in ids:
+            ids[Split.test] = ids.pop(Split.val)
+            rule[-1] = "test is the folder of validation images, as there is none of test images"
+        if Split.test not in ids:
+            ids[Split.train], ids[Split.test] = map(list, self._divide_ids(ids[Split.train]))
+            rule, automatic = [f"of the folder of training images {self.rule}"], True
+        ids.setdefault(Split.train, [])
+        return Division(ids, "; ".join(rule), automatic)
 
-        Renamed or copied files often keep an old <filename>. So it is used only if no image has the annotation's own
-        name, or to choose between images that differ only in the suffix.
-        """
-        # <filename> may be a path of any operating system; only its last part is used.
-        named = PureWindowsPath(filename)
-        by_name, by_stem = self.images_by_name, self.images_by_stem
-        own = (by_name.get(named.name) if named.stem == name else None) or by_stem.get(name)
-        return own or by_name.get(named.name) or by_stem.get(named.stem) or by_stem.get(named.name)
+    def _divide_ids(self, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        train, test = self.divide_by_name([self._hash_name(one) for one in ids])
+        return [ids[number] for number in train], [ids[number] for number in test]
+
+    def _hash_name(self, image_id: str) -> str:
+        """The name of an image for the automatic split: its path in its folder, which other folders don't change."""
+        folder, name = self._places.get(image_id, (None, image_id))
+        return hash_name(name if folder is None else folder.paths[name])
+
+    @functools.cached_property
+    def _parsed(self) -> dict[str, VocAnnotation | Finding]:
+        return {}
+
+    def _annotation(self, image_id: str) -> VocAnnotation | Finding:
+        """The annotation of an id that has one, read once; a Finding if it can't be read."""
+        if image_id not in self._parsed:
+            path = self._xml_files[image_id]
+            try:
+                self._parsed[image_id] = read_voc_annotation(path, self.encoding)
+            except (BrokenAnnotationError, OSError) as error:
+                self._parsed[image_id] = finding("broken_annotation", path, str(error).removeprefix(f"{path}: "))
+        return self._parsed[image_id]
+
+    @functools.cached_property
+    def _found_images(self) -> dict[str, tuple[Path | None, Finding | None]]:
+        return {}
+
+    def _image_of(self, image_id: str) -> tuple[Path | None, Finding | None]:
+        """The image of an id, searched once, or the reason why there is none. Of an unknown id both are None."""
+        if image_id not in self._found_images:
+            self._found_images[image_id] = self._find_image(image_id)
+        return self._found_images[image_id]
+
+    def _find_image(self, image_id: str) -> tuple[Path | None, Finding | None]:
+        if image_id not in self._places:
+            return None, None
+        folder, name = self._places[image_id]
+        if image_id not in self._xml_files:
+            return folder.image_names[name], None
+        annotation = self._annotation(image_id)
+        filename = annotation.filename if isinstance(annotation, VocAnnotation) else ""
+        stated = annotation.stated_size if isinstance(annotation, VocAnnotation) else None
+        try:
+            return _choose_image(folder, name, filename, stated), None
+        except ImageNotFoundError as error:
+            return None, finding(error.KIND, self._xml_files[image_id], str(error))
+
+    def _entry(self, image_id: str) -> Entry:
+        image, fault = self._image_of(image_id)
+        if image_id not in self._xml_files:
+            origin = image or self._folders[0].lists(set()).folder / image_id
+            if image is None:
+                what = "neither image nor XML for this name in a list"
+                return Entry(image_id, None, origin, fault=finding("list_entry_without_files", origin, what))
+            if any(image_id in ids and not self.annotated(split) for split, ids in self._division.ids.items()):
+                return Entry(image_id, image, origin)
+            return Entry(image_id, image, origin, fault=finding("missing_annotation", origin, "image without XML"))
+        annotation, origin = self._annotation(image_id), self._xml_files[image_id]
+        if isinstance(annotation, Finding):
+            return Entry(image_id, image, origin, fault=annotation)
+        notes = list(annotation.notes)
+        if image is not None and annotation.filename:
+            named = normalised(hash_name(annotation.filename).rpartition("/")[2])
+            if named not in (normalised(origin.stem), normalised(without_suffix(origin.stem))):
+                detail = f"its <filename> is {annotation.filename!r}, another name; the image used is {image.name}"
+                notes.append(finding("filename_mismatch", origin, detail))
+        return Entry(image_id, image, origin, annotation.objects, annotation.stated_size, fault, tuple(notes))
 
 
-def read_voc_annotation(path: Path) -> VocAnnotation:
-    """Read one XML file. Only the name and bndbox of its objects are required.
+def _choose_image(folder: VocFolder, name: str, filename: str, stated: tuple[int, int] | None) -> Path:
+    """The image with the annotation's own name, else the one in its <filename>. stated: (height, width).
 
-    Corners in the wrong order are swapped, a coordinate of 0 is taken as 1 (VOC counts from 1), and equal corners (a
-    click) give an empty box; each is noted. Raises BrokenAnnotationError, which names the file and what was expected.
+    Renamed or copied files often keep an old <filename>, and tiles keep that of their source. So it is used only if no
+    image has the annotation's own name, if it is the one of two that has the stated size, or to choose between images
+    that differ only in the suffix. Raises the errors of `ImageFinder.find`.
+    """
+    own = folder.own_images(name)
+    if len(own) == 1 and (not filename or normalised(hash_name(filename).rpartition("/")[2]) == normalised(name)):
+        return own[0]
+    named, reason = None, None
+    if filename:
+        try:
+            named = folder.finder.find(filename)
+        except ImageNotFoundError as error:
+            reason = error
+    if not own:
+        missing = folder.finder.not_found(folder.paths[name])
+        if named is None:
+            raise missing if reason is None else type(reason)(f"{missing}; by <filename>: {reason}")
+        if _has_size(named, stated) is False:
+            raise ImageNotFoundError(
+                f"{missing}; its <filename> {named.name} has another size than the annotation says"
+            )
+        return named
+    if named in own:
+        return named
+    if len(own) == 1:
+        if named is not None and _has_size(own[0], stated) is False and _has_size(named, stated):
+            return named
+        return own[0]
+    sized = [path for path in own if _has_size(path, stated)]
+    if len(sized) != 1:
+        names = ", ".join(path.name for path in own[:3])
+        raise AmbiguousImageError(
+            f"{len(own)} images have the name of this annotation: {names}; remove one, or name it in <filename>"
+        )
+    return sized[0]
+
+
+def _has_size(image: Path, stated: tuple[int, int] | None) -> bool | None:
+    """Whether an image has this (height, width), before or after its rotation by EXIF; None if this is not known."""
+    if stated is None or min(stated) <= 0:
+        return None
+    try:
+        size = read_header(image).image_size
+    except (BrokenImageError, OSError, ValueError):
+        return None
+    return stated in (size, size[::-1])
+
+
+def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotation:
+    """Read one XML file. Only the name of its objects and a box or an outline are required.
+
+    encoding: of a file that is not in UTF-8 and does not declare its encoding rightly. An object with a <polygon>, with
+    points, or with a <robndbox> in place of <bndbox> has the box around it. An object without any of them is left out,
+    corners in the wrong order are swapped, a coordinate of 0 is taken as 1 (VOC counts from 1), and equal corners (a
+    click) give an empty box; each is noted. Raises BrokenAnnotationError, which names the file and what was expected,
+    and OSErrors of the file system.
     """
     try:
-        root = parse_xml(path).getroot()
-    # defusedxml raises ValueError on entities, expat on unknown encodings.
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        text, note = _decode_xml(read_bytes(path, "a VOC annotation in XML", LARGEST_XML), encoding)
+        root = parse_xml(text)
+    except DefusedXmlException as error:
+        raise BrokenAnnotationError(
+            f"{path}: expected a VOC annotation in XML, got one that defines entities, which may be an attack; remove "
+            "its <!DOCTYPE ...>"
+        ) from error
+    except ElementTree.ParseError as error:
         raise BrokenAnnotationError(
             f"{path}: expected a VOC annotation in XML, got an error on reading it: {error}"
         ) from error
-    if root is None or root.tag != "annotation":
-        raise BrokenAnnotationError(f"{path}: expected <annotation>, got {'nothing' if root is None else root.tag!r}")
+    except (ValueError, LookupError) as error:
+        raise BrokenAnnotationError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    if root.tag != "annotation":
+        raise BrokenAnnotationError(f"{path}: expected <annotation>, got {str(root.tag)[:100]!r}")
+    # labelme keeps objects that were deleted.
+    elements = [one for one in root.findall("object") if _text(one, "deleted") != "1"]
     try:
-        raw = [_parse_object(element) for element in root.findall("object")]
+        raw = [_parse_object(element) for element in elements]
     except ValueError as error:
         raise BrokenAnnotationError(f"{path}: {error}") from error
-    corners = [corner for _, _, corner in raw]
-    notes = []
+    notes = [] if note is None else [finding("other_encoding", path, note)]
+    boxless = Counter(name for name, _, corner in raw if corner is None)
+    if boxless:
+        lacking = ", ".join(
+            f"object {name!r} lacks <bndbox>" + (f" ({count} times)" if count > 1 else "")
+            for name, count in list(boxless.items())[:5]
+        )
+        notes.append(finding("object_without_box", path, f"{lacking}; left out"))
+    boxed = [(name, difficult, corner) for name, difficult, corner in raw if corner is not None]
+    corners = [corner for _, _, corner in boxed]
     swapped = sum(x1 > x2 or y1 > y2 for x1, y1, x2, y2 in corners)
     if swapped:
         notes.append(finding("swapped_corners", path, f"{swapped} boxes with xmin > xmax or ymin > ymax; swapped"))
@@ -220,26 +401,109 @@ def read_voc_annotation(path: Path) -> VocAnnotation:
     return VocAnnotation(
         filename=_text(root, "filename"),
         stated_size=_parse_size(root),
-        objects=tuple(RawObject(name, _half_open(corner), difficult) for name, difficult, corner in raw),
+        objects=tuple(RawObject(name, _half_open(corner), difficult) for name, difficult, corner in boxed),
         notes=tuple(notes),
     )
+
+
+def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
+    """The text of an XML file without its declaration, and a note if its encoding is not the declared one.
+
+    Expat knows no encoding with several bytes per sign but UTF-8 and UTF-16, so the text is decoded here. Raises
+    ValueError if the encoding is not known and the text needs it.
+    """
+    declared = _DECLARED.match(data[:1000].decode("latin-1"))
+    marked = marked_encoding(data)
+    names = [marked, declared[1] if declared else None, "utf-8", encoding]
+    for name in dict.fromkeys(filter(None, names)):
+        # In UTF-16 each sign has two bytes: without a mark or "<\0" at the start it is not UTF-16.
+        if name.lower().replace("_", "-").startswith(("utf-16", "utf-32", "ucs")) and name != marked:
+            continue
+        text = decoded(data, name)
+        if text is not None:
+            expected = marked or (declared[1] if declared else "utf-8")
+            is_other = known_encoding(name) != known_encoding(expected)
+            return _DECLARATION.sub("", text, count=1), (
+                f"it is not in {expected}, which it {'declares' if declared else 'should be in'}; read as {name}"
+                if is_other
+                else None
+            )
+    if _is_latin(data):
+        return _DECLARATION.sub("", decoded(data, "latin-1") or "", count=1), "it declares no encoding; read as Latin-1"
+    # Paths of another machine don't matter, so only names of classes need the encoding.
+    text = _DECLARATION.sub("", data.decode("latin-1"), count=1)
+    if any(not found.isascii() for found in re.findall(r"<(?:name|filename)>([^<]*)<", text)):
+        said = f"{declared[1]}, as it declares" if declared else "UTF-8, as it declares no encoding"
+        raise ValueError(
+            f"expected text in {said}, got other bytes in a name; name the encoding, as in dataset.encoding=gb18030 "
+            "(Chinese), cp932 (Japanese) or cp949 (Korean)"
+        )
+    return text, "it is not in the encoding that it declares; its names are ASCII, so this has no effect"
+
+
+def _is_latin(data: bytes) -> bool:
+    """Whether bytes above ASCII stand alone and are letters in Latin-1. In other encodings they come in pairs."""
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    return all(len(run) == 1 and run[0] >= 0xC0 and run[0] not in (0xD7, 0xF7) for run in runs)
 
 
 Corners = tuple[float, float, float, float]
 
 
-def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners]:
-    """The name, the difficult flag, and (xmin, ymin, xmax, ymax) as in the file."""
+def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners | None]:
+    """The name, the difficult flag, and (xmin, ymin, xmax, ymax) as in the file; None for an object without a box."""
     name = _text(element, "name")
+    if not name:
+        raise ValueError("expected <name> in each <object>, got one without")
+    difficult = _text(element, "difficult").lower() in ("1", "true")
     box = element.find("bndbox")
-    if not name or box is None:
-        raise ValueError(
-            f"expected <name> and <bndbox> in each <object>, got one without {'<bndbox>' if name else '<name>'}"
+    if box is not None and len(box):
+        xmin, ymin, xmax, ymax = (
+            _number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
         )
-    xmin, ymin, xmax, ymax = (
-        read_number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
+        return name, difficult, (xmin, ymin, xmax, ymax)
+    for tag, corners_of in (("robndbox", _rotated_corners), ("polygon", _outline), ("points", _outline)):
+        shape = element.find(tag)
+        if shape is None:
+            continue
+        points = corners_of(shape, f"object {name!r}, <{tag}>")
+        if points:
+            xs, ys = zip(*points, strict=True)
+            return name, difficult, (min(xs), min(ys), max(xs), max(ys))
+    return name, difficult, None
+
+
+def _outline(shape: ElementTree.Element, what: str) -> list[tuple[float, float]]:
+    """The points of an outline: <pt><x/><y/></pt> (labelme), <x1/><y1/><x2/><y2/> (Roboflow), or with <point>."""
+    inner = [one for one in shape if one.tag in ("pt", "point")]
+    if inner:
+        return [
+            (_number(one.findtext("x"), f"{what}, <x>"), _number(one.findtext("y"), f"{what}, <y>")) for one in inner
+        ]
+    # One pass, because an outline may have many points.
+    numbers = {str(one.tag): one.text for one in shape}
+    xs = [tag for tag in numbers if re.fullmatch(r"x[0-9]+", tag)]
+    return [
+        (_number(numbers[tag], f"{what}, <{tag}>"), _number(numbers.get(f"y{tag[1:]}"), f"{what}, <y{tag[1:]}>"))
+        for tag in xs
+    ]
+
+
+def _rotated_corners(shape: ElementTree.Element, what: str) -> list[tuple[float, float]]:
+    """The corners of a rotated box: centre cx, cy, sides w, h, and the angle in radians (roLabelImg)."""
+    cx, cy, width, height, angle = (
+        _number(shape.findtext(tag), f"{what}, <{tag}>") for tag in ("cx", "cy", "w", "h", "angle")
     )
-    return name, _text(element, "difficult").lower() in ("1", "true"), (xmin, ymin, xmax, ymax)
+    # Half of the sides of the upright box around it.
+    x = (abs(width * math.cos(angle)) + abs(height * math.sin(angle))) / 2
+    y = (abs(width * math.sin(angle)) + abs(height * math.cos(angle))) / 2
+    return [(cx - x, cy - y), (cx + x, cy + y)]
+
+
+def _number(text: str | None, what: str) -> float:
+    """A finite number, also with a decimal comma. Raises ValueError that begins with `what`."""
+    value = None if text is None else text.strip()
+    return read_number(value.replace(",", ".") if value and _DECIMAL_COMMA.fullmatch(value) else value, what)
 
 
 def _half_open(corners: Corners) -> Corners:
@@ -255,12 +519,16 @@ def _take_one(value: float, first: int) -> float:
 
 
 def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """(height, width) from <size>; None if it is missing or not numeric."""
-    height, width = _text(root, "size/height"), _text(root, "size/width")
-    try:
-        return round(float(height)), round(float(width))
-    except (ValueError, OverflowError):
-        return None
+    """(height, width) from <size>, or labelme's <imagesize>; None if it is missing or not numeric."""
+    for height, width in (("size/height", "size/width"), ("imagesize/nrows", "imagesize/ncols")):
+        try:
+            return (
+                round(_number(_text(root, height) or None, height)),
+                round(_number(_text(root, width) or None, width)),
+            )
+        except ValueError:
+            continue
+    return None
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:

@@ -1,38 +1,59 @@
-"""Splits of a VOC folder: the lists in ImageSets/Main, or a rule if lists are missing."""
+"""Splits of VOC folders: the lists in ImageSets/Main, in ImageSets or beside it, or a rule if lists are missing."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from detpipe.datasets.image_file import IMAGE_SUFFIXES
+from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
+from detpipe.datasets.image_finder import PathIndex
 from detpipe.datasets.source import Split
+from detpipe.datasets.text_file import read_text
 
 DEFAULT_TRAIN, DEFAULT_TEST = "trainval", "test"
 """The names of VOC's standard lists. Only these may be replaced by another list or a rule if they are missing."""
+_OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation"), "test": ("testing",)}
+_FORMS = ("{}", "{}_list", "list_{}", "{}list", "{}_ids", "{}_images")
 
 
 @dataclass(frozen=True)
 class Division:
-    """names: the unique names of each split, in order. rule: how they were chosen, as a phrase for the log."""
+    """ids: the unique ids of each split, in order. rule: how they were chosen, as a phrase for the log.
 
-    names: Mapping[Split, Sequence[str]]
+    automatic: whether a hash of the names decides for some images.
+    """
+
+    ids: Mapping[Split, Sequence[str]]
     rule: str
+    automatic: bool = False
 
 
 class ImageLists:
-    """The lists in one folder. A missing list is None."""
+    """The lists of one VOC folder. A missing list is None."""
 
-    def __init__(self, folder: Path, known: Collection[str]) -> None:
-        """known: the names of all images and annotations, to tell a name with spaces from a name with a flag."""
-        self.folder = folder
-        self._known = known
-        self._files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    def __init__(
+        self,
+        root: Path,
+        known: Mapping[str, str],
+        *,
+        encoding: str | None = None,
+        id_of: Callable[[str], str] = str,
+    ) -> None:
+        """known: from the path of each annotation and image, without suffix, to its name, for entries of any form.
+
+        encoding: of lists that are not in UTF-8. id_of: from a name in this folder to the id in the data set.
+        """
+        self.root, self._encoding, self._id_of = root, encoding, id_of
+        self._known = {**known, **{name: name for name in known.values()}}
+        self._index = PathIndex(known.items())
+        main, above = root / "ImageSets" / "Main", root / "ImageSets"
+        self._main = [*_texts(main), *_texts(above)]
+        self._files = [*self._main, *_texts(root)]
+        self.folder = main if main.is_dir() or not self._main else above
 
     def read(self, name: str) -> list[str] | None:
-        """The unique names in `name`.txt, in order; else those of all per-class lists *_`name`.txt, sorted.
+        """The unique ids in `name`.txt, in order; else of all per-class lists *_`name`.txt, sorted.
 
         A per-class list has -1, 0 or 1 after each name; all of its images belong to the split.
         """
@@ -41,118 +62,177 @@ class ImageLists:
 
     def lines(self, name: str) -> list[str] | None:
         """As `read`, but with the repeated names of a plain list."""
-        plain = [file for file in self._files if file.stem == name]
-        if plain:
-            return self._names(plain[0])
-        per_class = [file for file in self._files if file.stem.endswith(f"_{name}")]
+        file = self.file(name)
+        if file is not None:
+            return self._ids(file)
+        per_class = [file for file in self._main if file.stem.endswith(f"_{name}")]
         if per_class:
-            return sorted({one for file in per_class for one in self._names(file)})
+            return sorted({one for file in per_class for one in self._ids(file)})
         return None
+
+    def file(self, name: str) -> Path | None:
+        """The plain list with this name: NAME.txt, else NAME_list.txt and the like; None if there is none.
+
+        A list outside ImageSets counts only if it names an image of the folder.
+        """
+        names = [form.format(one) for form in _FORMS for one in (name, *_OTHER_NAMES.get(name, ()))]
+        for one in names:
+            for file in self._files:
+                if file.stem.lower() == one.lower() and (file in self._main or self._names_images(file)):
+                    return file
+        return None
+
+    def has(self, name: str) -> bool:
+        """Whether the list exists, as a plain list or per class."""
+        return self.file(name) is not None or any(file.stem.endswith(f"_{name}") for file in self._main)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all lists in ImageSets, and of the files beside it that name images."""
+        return [file.stem for file in self._files if file in self._main or self._names_images(file)]
+
+    def _names_images(self, file: Path) -> bool:
+        try:
+            return not set(self._names(file)).isdisjoint(self._known.values())
+        except (OSError, ValueError):  # it is no list at all
+            return False
+
+    def _ids(self, file: Path) -> list[str]:
+        return [self._id_of(name) for name in self._names(file)]
+
+    def _names(self, file: Path) -> list[str]:
+        text = read_text(file, "a list of image names", self._encoding)
+        return [self._name(line.strip(), file) for line in text.splitlines() if line.strip()]
+
+    def _name(self, line: str, file: Path) -> str:
+        if line in self._known:
+            return self._known[line]
+        *first, last = line.rsplit(None, 1)
+        # Behind the name there may be the flag of a per-class list, or the path of the annotation.
+        if first and (last in ("-1", "0", "1") or suffix_of(last) == ".xml"):
+            line = first[0]
+        return self._resolved(line, file)
+
+    def _resolved(self, entry: str, file: Path) -> str:
+        """The name in the folder that an entry means: a name, or a path of any machine, with or without suffix."""
+        if entry in self._known:
+            return self._known[entry]
+        path = entry.replace("\\", "/").removesuffix(".xml").removesuffix(".XML")
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        found = sorted(set(self._index.find(parts))) if parts else []
+        if len(found) > 1:
+            raise ValueError(
+                f"{file}: {entry!r} may be any of {len(found)} images: {', '.join(found[:3])}; write the path of one"
+            )
+        return found[0] if found else without_suffix(parts[-1]) if parts else entry
+
+
+def _texts(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if suffix_of(path.name) == ".txt" and not is_hidden(path.name))
+
+
+class UnitedLists:
+    """The lists of several VOC folders: a list has the images of all folders that have it."""
+
+    def __init__(self, lists: Sequence[ImageLists]) -> None:
+        self._lists = lists
+
+    def read(self, name: str) -> list[str] | None:
+        """The unique ids of the list in all folders; None if no folder has it."""
+        found = [ids for ids in (one.read(name) for one in self._lists) if ids is not None]
+        return list(dict.fromkeys(one for ids in found for one in ids)) if found else None
 
     def read_required(self, name: str) -> list[str]:
         """As `read`, but raises FileNotFoundError, which names the existing lists, if the list is missing."""
-        names = self.read(name)
-        if names is None:
-            there = ", ".join(file.stem for file in self._files) or "none"
-            raise FileNotFoundError(f"{self.folder}: expected the list {name}.txt, got these lists: {there}")
-        return names
+        ids = self.read(name)
+        if ids is None:
+            folders = ", ".join(str(one.folder) for one in self._lists)
+            raise FileNotFoundError(f"{folders}: expected the list {name}.txt, got these lists: {self.text}")
+        return ids
 
-    def _names(self, file: Path) -> list[str]:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: expected a list of image names in UTF-8, got other bytes ({error})") from error
-        return [self._name(line.strip()) for line in lines if line.strip()]
+    @property
+    def text(self) -> str:
+        """The names of all lists, for a message."""
+        return ", ".join(sorted({name for one in self._lists for name in one.names})) or "none"
 
-    def _name(self, line: str) -> str:
-        if line in self._known:
-            return line
-        *name, flag = line.rsplit(None, 1)
-        if name and flag in ("-1", "0", "1"):
-            return self._without_suffix(name[0])
-        return self._without_suffix(line)
 
-    def _without_suffix(self, name: str) -> str:
-        """The name without folder and image suffix; other dots in the name are kept."""
-        if name in self._known:
-            return name
-        path = PurePosixPath(name.replace("\\", "/"))
-        return path.stem if path.suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else path.name
+Divide = Callable[[Sequence[str]], tuple[Sequence[str], Sequence[str]]]
+"""From the ids of images to those for training and those for testing, by the hash of their names."""
 
 
 def divide(
-    lists: ImageLists, annotated: Sequence[str], *, train: str, val: str | None, test: str, seed: int, share: float
+    lists: UnitedLists,
+    annotated: Sequence[str],
+    *,
+    train: str,
+    val: str | None,
+    test: str,
+    by_name: Divide,
+    by_name_rule: str,
 ) -> Division:
-    """Find the names of each split.
+    """Find the ids of each split.
 
     Existing lists are used as they are. If VOC's standard lists are missing, these rules apply:
     - train.txt replaces trainval.txt.
     - Lists train and val without a list test: val becomes test.
     - Only one of train and test exists: the other split is all other annotated images.
-    - No list, or no other annotated images: a random split by seed and name (`seeded_split`).
+    - No list, or no other annotated images: a split by the hash of each name (`by_name`).
     Splits that a rule makes never share an image. Raises FileNotFoundError for a missing list with another name.
     """
-    val_names = lists.read_required(val) if val is not None else None
-    train_names = lists.read(train) if train == DEFAULT_TRAIN else lists.read_required(train)
-    test_names = lists.read(test) if test == DEFAULT_TEST else lists.read_required(test)
+    val_ids = lists.read_required(val) if val is not None else None
+    train_ids = lists.read(train) if train == DEFAULT_TRAIN else lists.read_required(train)
+    test_ids = lists.read(test) if test == DEFAULT_TEST else lists.read_required(test)
     rule = [f"train is the list {train}", f"test is the list {test}"]
-    if test_names is None and val_names is None:
-        train, train_names, test_names = _val_as_test(lists, train, train_names)
+    automatic = False
+    if test_ids is None and val_ids is None:
+        train, train_ids, test_ids = _val_as_test(lists, train, train_ids)
         rule = [f"train is the list {train}", "test is the list val, as there is no list test"]
-    if train_names is None:
-        train_names = lists.read("train")
+    if train_ids is None:
+        train_ids = lists.read("train")
         rule[0] = f"train is the list train, as there is no list {train}"
-    val_set = set(val_names or ())
-    if train_names is None and test_names is None:
-        train_names, test_names = seeded_split(_without(annotated, val_set), seed, share)
-        rule = [f"no lists: {share:.0%} of the annotated images are test, by seed {seed} and name"]
-    elif test_names is None:
-        assert train_names is not None  # the case of both None is above
-        test_names = _without(annotated, val_set | set(train_names))
+    val_set = set(val_ids or ())
+    if train_ids is None and test_ids is None:
+        train_ids, test_ids = map(list, by_name(_without(annotated, val_set)))
+        unused = "" if lists.text == "none" else f" (not used: {lists.text})"
+        rule, automatic = [f"no lists{unused}: of the annotated images {by_name_rule}"], True
+    elif test_ids is None:
+        assert train_ids is not None  # the case of both None is above
+        test_ids = _without(annotated, val_set | set(train_ids))
         rule[1] = "test is all other annotated images"
-        if not test_names:
-            train_names, test_names = seeded_split(train_names, seed, share)
-            rule[1] = f"{share:.0%} of that list are test, by seed {seed} and name"
-    elif train_names is None:
-        train_names = _without(annotated, val_set | set(test_names))
+        if not test_ids:
+            train_ids, test_ids = map(list, by_name(train_ids))
+            rule[1], automatic = f"of that list {by_name_rule}", True
+    elif train_ids is None:
+        train_ids = _without(annotated, val_set | set(test_ids))
         rule[0] = "train is all other annotated images"
-    names = {Split.train: train_names, Split.test: test_names}
-    if val_names is not None:
-        names[Split.val] = val_names
-    return Division(names, "; ".join(rule))
+    ids = {Split.train: train_ids, Split.test: test_ids}
+    if val_ids is not None:
+        ids[Split.val] = val_ids
+    unlisted = _without(annotated, {one for side in ids.values() for one in side})
+    if unlisted:
+        rule.append(f"{len(unlisted)} annotated images are in no list and not used")
+    return Division(ids, "; ".join(rule), automatic)
 
 
 def _val_as_test(
-    lists: ImageLists, train: str, train_names: list[str] | None
+    lists: UnitedLists, train: str, train_ids: list[str] | None
 ) -> tuple[str, list[str] | None, list[str] | None]:
     """Use the list val as test if it shares no image with the list `train`, or with train.txt instead of trainval.
 
-    Returns the name of the training list, its names, and the test names. If neither list fits, returns `train` and
-    `train_names` unchanged and None.
+    Returns the name of the training list, its ids, and the test ids. If neither list fits, returns `train` and
+    `train_ids` unchanged and None.
     """
-    val_names = lists.read("val")
-    candidates = [(train, train_names)]
+    val_ids = lists.read("val")
+    candidates = [(train, train_ids)]
     if train == DEFAULT_TRAIN:
         candidates.append(("train", lists.read("train")))
-    for name, names in candidates:
-        if val_names is not None and names is not None and not set(names) & set(val_names):
-            return name, names, val_names
-    return train, train_names, None
+    for name, ids in candidates:
+        if val_ids is not None and ids is not None and not set(ids) & set(val_ids):
+            return name, ids, val_ids
+    return train, train_ids, None
 
 
-def seeded_split(names: Sequence[str], seed: int, share: float) -> tuple[list[str], list[str]]:
-    """Split `names` at random into two lists, each in the order of `names`; the second has `share` of them, rounded.
-
-    The split depends only on the seed and the set of names, not on their order. With two or more names neither list is
-    empty; with one name or none the second list is empty.
-    """
-    shuffled = sorted(
-        names, key=lambda name: hashlib.blake2b(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
-    )
-    count = min(max(1, round(share * len(names))), max(0, len(names) - 1))
-    second = set(shuffled[:count])
-    return [name for name in names if name not in second], [name for name in names if name in second]
-
-
-def _without(names: Iterable[str], others: Collection[str]) -> list[str]:
-    return [name for name in names if name not in others]
+def _without(ids: Iterable[str], others: Collection[str]) -> list[str]:
+    return [one for one in ids if one not in others]

@@ -5,24 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from detpipe.datasets.source import Split
-from detpipe.datasets.voc_lists import Division, ImageLists, divide, seeded_split
+from detpipe.datasets.splits import hash_split
+from detpipe.datasets.voc_lists import Division, ImageLists, UnitedLists, divide
 
 ANNOTATED = ["a", "b", "c", "d", "e"]
 
 
-def lists_of(folder: Path, known: tuple[str, ...] = tuple(ANNOTATED), **texts: str) -> ImageLists:
+def lists_of(root: Path, known: tuple[str, ...] = tuple(ANNOTATED), **texts: str) -> ImageLists:
+    folder = root / "ImageSets" / "Main"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (folder / f"{name}.txt").write_bytes(text.encode())
-    return ImageLists(folder, known)
+    return ImageLists(root, {name: name for name in known})
 
 
-def divided(lists: ImageLists, train: str = "trainval", val: str | None = None, test: str = "test") -> Division:
-    return divide(lists, ANNOTATED, train=train, val=val, test=test, seed=0, share=0.4)
+def by_name(ids: list[str]) -> tuple[list[str], list[str]]:
+    train, test = hash_split(ids, seed=0, share=0.4)
+    return [ids[number] for number in train], [ids[number] for number in test]
+
+
+def divided(*lists: ImageLists, train: str = "trainval", val: str | None = None, test: str = "test") -> Division:
+    return divide(
+        UnitedLists(lists), ANNOTATED, train=train, val=val, test=test, by_name=by_name, by_name_rule="some are test"
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,11 @@ def divided(lists: ImageLists, train: str = "trainval", val: str | None = None, 
         ("v1.5\n", ["v1.5"]),
         ("a\na\n", ["a"]),
         ("unknown.png\n", ["unknown"]),
-        ("", []),
+        ("/data/VOC2007/JPEGImages/a.jpg\n", ["a"]),
+        ("C:\\set\\images\\a.jpg 1\n", ["a"]),
+        ("./images/a.jpg ./annotations/a.xml\n", ["a"]),
+        ("A.JPG\n", ["a"]),
+        ("\n", []),
     ],
 )
 def test_reads_lists_of_all_kinds(tmp_path: Path, text: str, names: list[str]) -> None:
@@ -55,9 +66,53 @@ def test_per_class_lists_alone_make_the_split(tmp_path: Path) -> None:
 
 
 def test_list_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"test\.txt: expected a list of image names in UTF-8"):
-        ImageLists(tmp_path, ()).read("test")
+    lists = lists_of(tmp_path, known=("中文",), test="x")
+    (tmp_path / "ImageSets/Main/test.txt").write_bytes("中文\n".encode("gb18030"))
+    with pytest.raises(ValueError, match=r"test\.txt: expected a list of image names in UTF-8.*dataset\.encoding"):
+        lists.read("test")
+    assert ImageLists(tmp_path, {"中文": "中文"}, encoding="gb2312").read("test") == ["中文"]
+    (tmp_path / "ImageSets/Main/test.txt").write_bytes("中文\n".encode("utf-16"))
+    assert lists.read("test") == ["中文"]
+    (tmp_path / "ImageSets/Main/test.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"test\.txt: expected a list of image names, got an empty file"):
+        lists.read("test")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["ImageSets/train.txt", "train.txt", "train_list.txt", "list_train.txt", "Train.txt", "ImageSets/training.txt"],
+)
+def test_lists_beside_main(tmp_path: Path, path: str) -> None:
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text("images/a.jpg\nimages/b.jpg\n")
+    assert ImageLists(tmp_path, {name: name for name in ANNOTATED}).read("train") == ["a", "b"]
+
+
+def test_other_texts_are_no_lists(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("notes of a test\n")
+    (tmp_path / "._train.txt").write_text("a\n")
+    lists = ImageLists(tmp_path, {name: name for name in ANNOTATED})
+    assert (lists.read("test"), lists.read("train"), lists.names) == (None, None, [])
+
+
+def test_lists_that_are_not_used_are_named(tmp_path: Path) -> None:
+    lists = lists_of(tmp_path, night="a\nb\n")
+    assert "(not used: night)" in divided(lists).rule
+
+
+def test_entries_in_subfolders(tmp_path: Path) -> None:
+    lists = lists_of(tmp_path, train="dogs/1.jpg\n2\n")
+    known = {"cats/1": "cats/1", "dogs/1": "dogs/1", "dogs/2": "2"}
+    assert ImageLists(tmp_path, known).read("train") == ["dogs/1", "2"]
+    (lists.folder / "train.txt").write_text("1\n")
+    with pytest.raises(ValueError, match=r"train\.txt: '1' may be any of 2 images: cats/1, dogs/1; write the path"):
+        ImageLists(tmp_path, known).read("train")
+
+
+def test_lists_of_several_folders_are_united(tmp_path: Path) -> None:
+    first = lists_of(tmp_path / "1", trainval="a\nb\n", test="c\n")
+    second = lists_of(tmp_path / "2", trainval="d\n", train="d\n")
+    assert divided(first, second).ids == {Split.train: ["a", "b", "d"], Split.test: ["c"]}
 
 
 def test_named_list_must_be_there(tmp_path: Path) -> None:
@@ -71,7 +126,7 @@ def test_named_list_must_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "train", "test", "rule"),
     [
-        ({"trainval": "a\nb\n", "test": "c\n"}, ["a", "b"], ["c"], "list trainval; test is the list test"),
+        ({"trainval": "a\nb\n", "test": "c\n"}, ["a", "b"], ["c"], "list trainval; test is the list test; 2 annotated"),
         ({"train": "a\n", "test": "c\n"}, ["a"], ["c"], "as there is no list trainval"),
         ({"trainval": "a\nb\n", "train": "a\n", "val": "b\n"}, ["a"], ["b"], "test is the list val"),
         ({"train": "a\n", "val": "b\n"}, ["a"], ["b"], "test is the list val"),
@@ -83,39 +138,24 @@ def test_named_list_must_be_there(tmp_path: Path) -> None:
 )
 def test_rules(tmp_path: Path, texts: dict[str, str], train: list[str], test: list[str], rule: str) -> None:
     division = divided(lists_of(tmp_path, **texts))
-    assert division.names == {Split.train: train, Split.test: test}
+    assert division.ids == {Split.train: train, Split.test: test}
     assert rule in division.rule
 
 
 @pytest.mark.parametrize("texts", [{}, {"trainval": "e\nd\nc\nb\na\n"}])
-def test_seeded_where_nothing_else_is_left(tmp_path: Path, texts: dict[str, str]) -> None:
+def test_by_name_where_nothing_else_is_left(tmp_path: Path, texts: dict[str, str]) -> None:
     division = divided(lists_of(tmp_path, **texts))
-    train, test = division.names[Split.train], division.names[Split.test]
+    train, test = division.ids[Split.train], division.ids[Split.test]
     assert sorted([*train, *test]) == ANNOTATED
-    assert len(test) == 2
-    assert "by seed 0" in division.rule
+    assert 0 < len(test) < 5
+    assert "some are test" in division.rule
+    assert division.automatic
 
 
 def test_folder_of_lists_may_lack(tmp_path: Path) -> None:
-    assert "no lists" in divided(ImageLists(tmp_path / "none", ANNOTATED)).rule
+    assert "no lists" in divided(ImageLists(tmp_path / "none", {})).rule
 
 
 def test_val_is_kept_out_of_sides_that_a_rule_makes(tmp_path: Path) -> None:
     division = divided(lists_of(tmp_path, trainval="a\n", val="b\n"), val="val")
-    assert division.names == {Split.train: ["a"], Split.val: ["b"], Split.test: ["c", "d", "e"]}
-
-
-@given(
-    names=st.lists(st.text(min_size=1), unique=True, max_size=30), seed=st.integers(0, 5), share=st.floats(0.01, 0.99)
-)
-def test_seeded_split_is_a_partition_that_order_does_not_change(names: list[str], seed: int, share: float) -> None:
-    first, second = seeded_split(names, seed, share)
-    assert sorted(first + second) == sorted(names)
-    assert len(names) < 2 or (first and second)
-    assert [set(side) for side in seeded_split(names[::-1], seed, share)] == [set(first), set(second)]
-
-
-def test_seed_matters() -> None:
-    names = [str(number) for number in range(100)]
-    assert seeded_split(names, 0, 0.2) != seeded_split(names, 1, 0.2)
-    assert len(seeded_split(names, 0, 0.2)[1]) == 20
+    assert division.ids == {Split.train: ["a"], Split.val: ["b"], Split.test: ["c", "d", "e"]}
