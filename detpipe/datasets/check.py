@@ -108,6 +108,7 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
         *chain.from_iterable(_findings_of(one, source.annotated(one.split)) for one in checked),
         *_bad_shares(source, checked, images),
         *source.strays(),
+        *_read_outside(source, checked),
         *_unknown_classes(checked, names),
         *_untrained_classes(objects),
         *_similar_classes(source.known_classes()),
@@ -234,6 +235,12 @@ def _bad_shares(source: DatasetSource, checked: Sequence[_Checked], images: Mapp
         if count > source.max_bad * images[split]:
             detail = f"{count} of {images[split]} images can't be used, more than max_bad={source.max_bad:g}"
             yield finding("too_many_bad", source.title(split), detail)
+
+
+def _read_outside(source: DatasetSource, checked: Sequence[_Checked]) -> Iterator[Finding]:
+    """A finding for each image outside of the folders of the data set."""
+    for path in source.images_outside(one.entry.image for one in checked if one.entry.image is not None):
+        yield finding("read_outside", path, "outside of the folders of the data set; read, as dataset.outside=true")
 
 
 def _unknown_classes(checked: Sequence[_Checked], names: Sequence[str]) -> Iterator[Finding]:

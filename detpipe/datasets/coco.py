@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from typing import Any
 from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.datasets.coco_segmentation import segmentation_box
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.source import FARTHEST, DatasetSource, Entry, RawObject, Split, read_number
+from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
+from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, StoredSplit, read_number
+from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageId
+
+logger = logging.getLogger(__name__)
 
 
 class CocoFileError(ValueError):
@@ -41,8 +46,11 @@ class CocoFile:
 
 
 @dataclass(kw_only=True)
-class CocoSource(DatasetSource):
-    """COCO JSON files, one per split, each with an image folder. The classes of all files are merged by name."""
+class CocoSource(DividedSource):
+    """COCO JSON files, one per split, each with an image folder. The classes of all files are merged by name.
+
+    With train_json and without test_json, a share of the training images is the test split (see `splits`).
+    """
 
     train_json: str | None = None
     """COCO JSON file of the training images."""
@@ -68,19 +76,56 @@ class CocoSource(DatasetSource):
             raise ValueError("expected a COCO file; set train_json and train_images, or test_json and test_images")
 
     def has(self, split: Split) -> bool:
-        return self._paths(split)[0] is not None
+        return self._paths(self._home(split))[0] is not None
 
     def title(self, split: Split) -> str:
-        file, _ = self._paths(split)
+        file, _ = self._paths(self._home(split))
         return (
             f"{Path(file).parent.name}/{Path(file).name} {split.value}" if file is not None else f"COCO {split.value}"
         )
 
     def entries(self, split: Split) -> Sequence[Entry]:
+        if self._is_divided and split in self._sides:
+            return self._sides[split]
         return self._files[split].entries
 
     def annotated(self, split: Split) -> bool:
-        return self._files[split].annotated
+        return self._files[self._home(split)].annotated
+
+    def named_folders(self) -> list[Path]:
+        return [Path(folder) for _, folder in map(self._paths, Split) if folder is not None]
+
+    def automatic_split(self) -> StoredSplit | None:
+        if not self._is_divided:
+            return None
+        train, test = (tuple(sorted(map(self._hash_name, self._sides[split]))) for split in (Split.train, Split.test))
+        return StoredSplit(f"of {self.train_json} {self.rule}", train, test)
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether the training file is divided into training and test images."""
+        return self.train_json is not None and self.test_json is None and self.test_share > 0
+
+    def _home(self, split: Split) -> Split:
+        """The split whose file has the images of `split`."""
+        return Split.train if split is Split.test and self._is_divided else split
+
+    @functools.cached_property
+    def _sides(self) -> dict[Split, tuple[Entry, ...]]:
+        """The images of the training file by split."""
+        entries = self._files[Split.train].entries
+        train, test = self.divide_by_name([self._hash_name(entry) for entry in entries])
+        logger.info("%s: no test_json: of these images %s", self.train_json, self.rule)
+        sides = {Split.train: train, Split.test: test}
+        return {split: tuple(entries[number] for number in numbers) for split, numbers in sides.items()}
+
+    def _hash_name(self, entry: Entry) -> str:
+        """The name of an image for the automatic split: its path in the image folder."""
+        folder = Path(self.train_images or "")
+        if entry.image is None:
+            return str(entry.image_id)
+        is_below = entry.image.is_relative_to(folder)
+        return hash_name(entry.image.relative_to(folder).as_posix() if is_below else entry.image.name)
 
     def strays(self) -> list[Finding]:
         return [one for file in self._files.values() for one in file.strays]
@@ -92,7 +137,7 @@ class CocoSource(DatasetSource):
 
     def category_ids(self, split: Split, names: Sequence[str]) -> list[int]:
         """The ids in the split's own file. A class that only other files have gets its id there, or a free id."""
-        own = _ids_by_name(self._files[split])
+        own = _ids_by_name(self._files[self._home(split)])
         others = {name: number for file in self._files.values() for name, number in _ids_by_name(file).items()}
         taken = set(own.values())
         numbers = []
@@ -118,7 +163,7 @@ class CocoSource(DatasetSource):
         for split in Split:
             file, folder = self._paths(split)
             if file is not None and folder is not None:
-                files[split] = read_coco_file(Path(file), Path(folder))
+                files[split] = read_coco_file(Path(file), Path(folder), outside=self.outside)
         return files
 
 
@@ -127,9 +172,10 @@ def _ids_by_name(file: CocoFile) -> dict[str, int]:
     return {name: number for number, name in sorted(file.categories.items(), reverse=True)}
 
 
-def read_coco_file(path: Path, images: Path) -> CocoFile:
+def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFile:
     """Read a COCO instances file. It needs `images` with id and file_name, and the categories of its annotations.
 
+    outside: images outside of the folder `images` are read, too; see `ImageFinder`.
     An annotation without bbox gets the box of its segmentation; without both, it is left out, and the entry has a note.
     An image with another unusable annotation becomes an entry with a fault. Raises FileNotFoundError for a missing file
     or folder; InputFileError for a file that is not JSON, and CocoFileError for JSON that is not a COCO file, which
@@ -149,8 +195,9 @@ def read_coco_file(path: Path, images: Path) -> CocoFile:
         annotations = _group_by_image(_records(content, "annotations"), records)
     except CocoFileError as error:
         raise CocoFileError(f"{path}: {error}") from error
+    finder = ImageFinder(images, beside=path.parent, outside=outside)
     entries = [
-        _entry(image_id, image, annotations.pop(image_id, []), categories, path, images)
+        _entry(image_id, image, annotations.pop(image_id, []), categories, path, finder)
         for image_id, image in records.items()
     ]
     strays = [
@@ -228,16 +275,16 @@ def _entry(
     annotations: Sequence[Mapping[str, Any]],
     categories: Mapping[int, str],
     path: Path,
-    images: Path,
+    images: ImageFinder,
 ) -> Entry:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         fault = finding("missing_image", path, f"image {image_id!r} has no file_name")
         return Entry(image_id, None, path, fault=fault)
-    # Some files contain paths of the machine that wrote them; then only the file name is used.
-    file = images / name
-    if not file.exists() and (images / file.name).exists():
-        file = images / file.name
+    try:
+        file = images.find(name)
+    except ImageNotFoundError as error:
+        return Entry(image_id, None, path, fault=_unfound(error, images.folder / name, path))
     height, width = _side(image.get("height")), _side(image.get("width"))
     stated_size = (height, width) if height is not None and width is not None else None
     objects, notes = [], []
@@ -259,6 +306,13 @@ def _side(value: object) -> int | None:
 
 def _name(annotation: Mapping[str, Any]) -> str:
     return f"annotation {reprlib.repr(annotation.get('id', ''))}"
+
+
+def _unfound(error: ImageNotFoundError, file: Path, path: Path) -> Finding:
+    """The finding for an image without a file. file: the path as named in the COCO file `path`."""
+    if error.KIND != ImageNotFoundError.KIND:
+        return finding(error.KIND, path, f"file_name {error}")
+    return finding(error.KIND, file, f"no such file, named in {path.name}: {error}")
 
 
 def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> RawObject:

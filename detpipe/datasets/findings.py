@@ -55,6 +55,7 @@ SEVERITY: Mapping[str, Severity] = {
     "similar_classes": Severity.WARNING,
     "orphan_annotation": Severity.WARNING,
     "passed_over": Severity.WARNING,
+    "read_outside": Severity.WARNING,
     # Handled.
     "other_encoding": Severity.INFO,
     "wrong_extension": Severity.INFO,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detpipe.datasets.findings import Finding
+from detpipe.datasets.folder_scan import FolderScan, scan
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.source import DatasetSource, Entry, Split, passed_over_findings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
 class ImageFolderSource(DatasetSource):
-    """The images in a folder and its subfolders (except hidden ones), or a single file, as the test split.
+    """The images in a folder and its subfolders (without hidden files and folders), or one file, as the test split.
 
     An image's id is its file name without suffix. If two images would share an id, all ids are paths relative to the
     folder, without suffix if these are unique, else with it.
@@ -34,25 +40,38 @@ class ImageFolderSource(DatasetSource):
     def known_classes(self) -> list[str]:
         return list(self.classes or ())
 
+    def named_folders(self) -> list[Path]:
+        root = Path(self.root)
+        # A file that the user names may be a link to any place.
+        return [root] if root.is_dir() else [root.parent, root.resolve().parent]
+
+    def strays(self) -> list[Finding]:
+        return passed_over_findings(self._scan) if Path(self.root).is_dir() else []
+
     def entries(self, split: Split) -> list[Entry]:
         root = Path(self.root)
-        if root.is_file():
-            return [Entry(root.stem, root, root)] if split is Split.test else []
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected an image or a folder of images, got no such file or folder")
-        files = sorted(
-            path
-            for path in root.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith(".") for part in path.relative_to(root).parts)
-            and path.is_file()
-        )
+            if not root.exists():
+                raise FileNotFoundError(f"{root}: expected an image or a folder of images, got no such file or folder")
+            return [Entry(root.stem, root, root)] if split is Split.test else []
+        files = self._scan.images
         if not files:
-            raise FileNotFoundError(f"{root}: expected images ({', '.join(IMAGE_SUFFIXES)}) in the folder, got none")
+            passed_over = self._scan.passed_over_text()
+            raise FileNotFoundError(
+                f"{root}: expected images ({', '.join(IMAGE_SUFFIXES[:8])}, ...) in the folder, got none"
+                + (f"; {passed_over}" if passed_over else "")
+            )
         if split is not Split.test:
             return []
         ids = _shortest_ids([path.relative_to(root) for path in files])
         return [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]
+
+    @functools.cached_property
+    def _scan(self) -> FolderScan:
+        found = scan(Path(self.root), outside=self.outside)
+        if passed_over := found.passed_over_text():
+            logger.warning("%s: %s", self.root, passed_over)
+        return found
 
 
 def _shortest_ids(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ import logging
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 
 from detpipe import boxes as box_ops
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.folder_scan import FolderScan
+from detpipe.datasets.folder_scan import FolderScan, is_inside, real_folders
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
 from detpipe.structures import (
     MAX_PIXELS,
@@ -166,6 +166,17 @@ class DatasetSource(abc.ABC):
         """Findings on files that belong to no split."""
         return []
 
+    def named_folders(self) -> list[Path]:
+        """The folders with images that the settings name. Images outside of them are read with `outside` only."""
+        return []
+
+    def images_outside(self, images: Iterable[Path]) -> list[Path]:
+        """Those of the images that are outside of the named folders: none, unless `outside` is set."""
+        if not self.outside:
+            return []
+        real = real_folders(self.named_folders())
+        return [path for path in images if not is_inside(path, real)]
+
     def automatic_split(self) -> StoredSplit | None:
         """The names of the images of each split, if a hash of the names divides them; None if the data set does."""
         return None
@@ -233,6 +244,7 @@ class DatasetSource(abc.ABC):
         self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
         _log_turned(title, turned)
+        _log_outside(title, self.images_outside(record.path for record in records))
         _log_left_out_objects(title, entries)
         return Dataset(
             name=title,
@@ -421,6 +433,14 @@ def _log_turned(title: str, turned: Sequence[Path]) -> None:
             len(turned),
             ", ".join(str(one) for one in turned[:3]),
             ", ..." if len(turned) > 3 else "",
+        )
+
+
+def _log_outside(title: str, paths: Sequence[Path]) -> None:
+    if paths:
+        first = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
+        logger.warning(
+            "%s: read %d images outside of its folders, as outside=true allows: %s", title, len(paths), first
         )
 
 

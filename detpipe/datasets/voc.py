@@ -116,6 +116,9 @@ class VocSource(DividedSource):
         parsed = (self._annotation(one) for one in used if one in self._xml_files)
         return sorted({one.name for xml in parsed if isinstance(xml, VocAnnotation) for one in xml.objects})
 
+    def named_folders(self) -> list[Path]:
+        return [one for folder in self._folders for one in folder.named]
+
     def automatic_split(self) -> StoredSplit | None:
         division = self._division
         if not division.automatic:

@@ -54,14 +54,14 @@ class VocFolder:
     encoding: str | None
 
     @functools.cached_property
-    def _named(self) -> tuple[Path, ...]:
+    def named(self) -> tuple[Path, ...]:
         """The folders that the user named: the root, and the folders of the layout in it, which may be links."""
         return tuple(folder for folder in (self.root, self.annotations, self.images) if folder is not None)
 
     @functools.cached_property
     def finder(self) -> ImageFinder:
         """Finds the images by their names in XML files."""
-        return ImageFinder(self.images, beside=self.annotations, also=self._named, outside=self.outside)
+        return ImageFinder(self.images, beside=self.annotations, also=self.named, outside=self.outside)
 
     @functools.cached_property
     def xml_scan(self) -> FolderScan:
@@ -70,7 +70,7 @@ class VocFolder:
             return FolderScan(self.root)
         if self.annotations == self.images:
             return self.finder.scan
-        return scan(self.annotations, outside=self.outside, real=real_folders(self._named))
+        return scan(self.annotations, outside=self.outside, real=real_folders(self.named))
 
     @functools.cached_property
     def xml_files(self) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detpipe.classify.images.database import ImagesReader, stored_paths
 from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.labelled_images import label_gaps
 from detpipe.storage.manifest import Manifest, manifest_path, read_manifest
 
 
@@ -42,11 +43,13 @@ def manifest_classes(manifest: Manifest) -> tuple[str, ...] | None:
 def training_classes(reader: ImagesReader) -> tuple[str, ...]:
     """Return the classes of a training database: its names, or the numbers 0 to the largest label.
 
-    Raises ValueError for an empty database, ClassMismatchError for a label without a name.
+    Raises ValueError for an empty database and for labels that are ids, ClassMismatchError for a label without a name.
     """
     if not len(reader):
         raise ValueError(f"{reader.path}: expected images to train on, got an empty database; make it again")
     names = database_classes(reader.path)
+    if names is None and (gaps := label_gaps(reader.labels.tolist())):
+        raise ValueError(f"{reader.path}: expected labels 0 to K - 1 of K classes, got {gaps}")
     classes = names if names is not None else tuple(str(label) for label in range(int(reader.labels.max()) + 1))
     check_labels(reader, classes)
     return classes

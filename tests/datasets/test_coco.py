@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from detpipe.datasets.check import check_source
 from detpipe.datasets.coco import CocoSource
-from detpipe.datasets.source import Split, TooManyBadError
+from detpipe.datasets.source import ExifBoxes, Split, TooManyBadError
+from detpipe.datasets.splits import hash_split
 from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Dataset
 
@@ -201,6 +204,116 @@ def test_annotations_of_no_image_are_strays(tmp_path: Path) -> None:
     assert [one.kind for one in source_of(tmp_path, content).strays()] == ["orphan_annotation"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images\\1.jpg",
+        "C:\\photos\\1.jpg",
+        "https://site.org/x/1.jpg?size=3",
+        "file:///home/x/1.jpg",
+        "%31.jpg",
+        "1.JPG",
+        "1",
+        "1.png",
+        "../test images/1.jpg",
+    ],
+)
+def test_names_of_other_machines(tmp_path: Path, name: str) -> None:
+    records = load(tmp_path, {"images": [image(1, name)], "categories": CATEGORIES}).records
+    assert [record.path.name for record in records] == ["1.jpg"]
+
+
+def test_a_name_that_fits_two_images_is_an_error(tmp_path: Path) -> None:
+    content = {"images": [image(1, "1.jpg")], "categories": CATEGORIES}
+    source = source_of(tmp_path, content, files=("a/1.jpg", "b/1.jpg"))
+    fault = source.entries(Split.test)[0].fault
+    assert fault is not None
+    assert (fault.kind, "may be any of 2 images" in fault.detail) == ("ambiguous_image", True)
+
+
+@pytest.mark.parametrize("form", ["../secret/x.jpg", "{folder}/secret/x.jpg", "link.jpg"])
+def test_images_outside_need_the_setting(tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "secret").mkdir()
+    cv2.imwrite(str(tmp_path / "secret" / "x.jpg"), np.zeros((20, 30, 3), np.uint8))
+    content = {"images": [image(1), image(2, form.format(folder=tmp_path))], "categories": CATEGORIES}
+    source = source_of(tmp_path, content)
+    (tmp_path / "test images" / "link.jpg").symlink_to(tmp_path / "secret" / "x.jpg")
+    dataset = source.load(Split.test)
+    assert len(dataset) == 1
+    assert "dataset.outside=true" in dataset.bad[0].reason
+    assert len(source_of(tmp_path, content, outside=True).load(Split.test)) == 2
+    assert "read 1 images outside" in caplog.text
+    counts = check_source(source_of(tmp_path, content, outside=True)).counts
+    assert counts["read_outside"] == 1
+
+
+def test_one_file_is_divided_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"{number}.jpg" for number in range(12)]
+    content = {"images": [image(n, name) for n, name in enumerate(names)], "annotations": [], "categories": CATEGORIES}
+    with caplog.at_level(logging.INFO):
+        source = source_of(tmp_path, content, files=tuple(names), split="train", test_share=0.5)
+        sides = {split: [entry.image_id for entry in source.entries(split)] for split in (Split.train, Split.test)}
+    assert sorted(sides[Split.train] + sides[Split.test]) == list(range(12))  # type: ignore[operator]
+    assert "no test_json: of these images about 50% are test" in caplog.text
+    train, test = hash_split([str(number) for number in range(12)], 0, 0.5)
+    assert sides == {Split.train: train, Split.test: test}  # a VOC folder of these names has the same split
+    stored = source.automatic_split()
+    assert stored is not None
+    assert set(stored.test) == set(map(str, test))
+    fewer = source_of(tmp_path, {**content, "images": content["images"][::-2]}, split="train", test_share=0.5)
+    assert {entry.image_id for entry in fewer.entries(Split.test)} <= set(test)
+    assert source.load(Split.test).category_ids == (3, 7)
+
+
+def test_one_file_may_stay_whole(tmp_path: Path) -> None:
+    content = {"images": [image(1), image(2)], "categories": CATEGORIES}
+    source = source_of(tmp_path, content, split="train", test_share=0)
+    assert [source.has(split) for split in Split] == [True, False, False]
+    assert len(source.entries(Split.train)) == 2
+    test_only = source_of(tmp_path, content)
+    assert [test_only.has(split) for split in Split] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "exif_boxes", "box"),
+    [
+        # The file has 20 rows of 30 pixels; with 6 it is shown rotated by 90 degrees clockwise, with 8 the other way.
+        (6, (20, 30), "auto", [20 - 2 - 11, 1, 20 - 2, 1 + 10]),
+        (8, (20, 30), "auto", [2, 30 - 1 - 10, 2 + 11, 30 - 1]),
+        (5, (20, 30), "auto", [2, 1, 13, 11]),
+        (7, (20, 30), "auto", [20 - 13, 30 - 11, 20 - 2, 30 - 1]),
+        (6, (30, 20), "auto", [1, 2, 11, 13]),
+        (6, None, "auto", [1, 2, 11, 13]),
+        (6, (20, 30), "upright", [1, 2, 11, 13]),
+        (6, None, "raw", [20 - 2 - 11, 1, 20 - 2, 1 + 10]),
+        (3, (20, 30), "auto", [1, 2, 11, 13]),
+        (3, (20, 30), "raw", [30 - 11, 20 - 13, 30 - 1, 20 - 2]),
+        (2, None, "raw", [30 - 11, 2, 30 - 1, 13]),
+        (4, None, "raw", [1, 20 - 13, 11, 20 - 2]),
+    ],
+)
+def test_boxes_before_exifs_rotation_are_rotated(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    orientation: int,
+    size: tuple[int, int] | None,
+    exif_boxes: str,
+    box: list[int],
+) -> None:
+    stated = {} if size is None else {"height": size[0], "width": size[1]}
+    content = {"images": [{**image(1), **stated}], "annotations": [annotation(1)], "categories": CATEGORIES}
+    source = source_of(tmp_path, content, exif_boxes=ExifBoxes(exif_boxes))
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    PIL.Image.new("RGB", (30, 20)).save(tmp_path / "test images" / "1.jpg", exif=exif)
+    np.testing.assert_array_equal(source.load(Split.test).ground_truth[1].boxes, [box])  # type: ignore[index]
+    is_turned = box != [1, 2, 11, 13]
+    counts = check_source(source).counts
+    assert counts.get("turned_boxes", 0) == is_turned
+    assert counts.get("exif_rotation", 0) == (not is_turned)
+    assert ("dataset.exif_boxes=upright" in caplog.text) == is_turned
+
+
 def test_real_files(shared_data: Path) -> None:
     train, test = shared_data / "coco_train", shared_data / "coco_val"
     source = CocoSource(
@@ -237,7 +350,7 @@ def test_an_object_without_box_and_shape_is_left_out_alone(tmp_path: Path, caplo
     source = source_of(tmp_path, content)
     dataset = source.load(Split.test)
     assert dataset.ground_truth[1].labels.tolist() == [1]
-    assert "left out 1 objects" in caplog.text
+    assert "object 'dog' lacks a bbox" in caplog.text
     assert "annotation 4, object 'dog' lacks a bbox" in caplog.text
     found = check_source(source).findings
     assert [(one.kind, Path(one.file).name) for one in found] == [("object_without_box", "1.jpg")]

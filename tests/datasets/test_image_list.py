@@ -60,3 +60,27 @@ def test_nothing_to_load(tmp_path: Path) -> None:
         ids(tmp_path)
     with pytest.raises(ValueError, match="expected a train split"):
         ImageFolderSource(root=str(tmp_path)).load(Split.train)
+
+
+def test_every_suffix_is_found_and_others_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jfif", "b.jpe", "c.ppm", "d.gif", "e.jp2", "f.heic", "._a.jpg", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    source = ImageFolderSource(root=str(tmp_path))
+    assert [entry.image_id for entry in source.entries(Split.test)] == ["a", "b", "c", "d", "e"]
+    assert [(one.kind, ".heic is not read" in one.detail) for one in source.strays()] == [("passed_over", True)]
+    assert "passed over 1 (f.heic)" in caplog.text
+    for path in tmp_path.iterdir():
+        if path.name != "f.heic":
+            path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"got none; passed over 1 \(f\.heic\): \.heic is not read"):
+        ids(tmp_path)
+
+
+def test_links_that_leave_the_folder(tmp_path: Path) -> None:
+    folder_of(tmp_path / "other", "b.jpg")
+    root = folder_of(tmp_path / "photos", "a.jpg")
+    (root / "b.jpg").symlink_to(tmp_path / "other" / "b.jpg")
+    assert ids(root) == ["a"]
+    dataset = ImageFolderSource(root=str(root), outside=True).load(Split.test)
+    assert [record.image_id for record in dataset.records] == ["a", "b"]
+    assert ids(root / "b.jpg") == ["b"]  # named by the user

@@ -26,8 +26,15 @@ from detpipe.classify.images.database import (
     make_image_record,
     shard_paths,
 )
+from detpipe.datasets.folder_scan import is_inside, real_folders
 from detpipe.datasets.idx import read_idx_images
-from detpipe.datasets.labelled_images import LabelledImages, read_class_folders, read_class_names, read_image_list
+from detpipe.datasets.labelled_images import (
+    LabelledImages,
+    label_gaps,
+    read_class_folders,
+    read_class_names,
+    read_image_list,
+)
 from detpipe.datasets.source import hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
@@ -53,6 +60,8 @@ class MakeDb(Command):
     """A text file, one "path label" per line, paths relative to `root`; null: the folders in `root` are classes."""
     root: str = "."
     """The folder of the paths in `list`; without `list`, a folder with one folder of images per class."""
+    outside: bool = False
+    """Also read images outside of `root`: paths with ../, absolute paths, and links to elsewhere."""
     idx_images: str | None = None
     """A file of grey images in MNIST's format (IDX, or IDX.gz), instead of a list or folders."""
     idx_labels: str | None = None
@@ -131,6 +140,9 @@ def run(config: MakeDb) -> None:
     """Write the database, or resume an unfinished one."""
     path = config.database
     images = read_images(config)
+    if images.classes is None and (gaps := label_gaps([image.label for image in images.images])):
+        logger.warning("make-db: %s: %s; train-cls refuses these labels", config.source, gaps)
+    log_outside(config, images)
     artefact = Artefact(path, stage="make-db", settings=settings(config, images), inputs={"images": digest(images)})
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
@@ -148,6 +160,16 @@ def run(config: MakeDb) -> None:
         summary["megabytes"],
         path,
     )
+
+
+def log_outside(config: MakeDb, images: LabelledImages) -> None:
+    """Log images outside of the root. There are none, unless `outside` is set."""
+    if config.outside:
+        real = real_folders([images.root])
+        files = [images.path(image) for image in images.images if image.grey is None and image.fault is None]
+        paths = [path for path in files if not is_inside(path, real)]
+        if paths:
+            logger.warning("make-db: %d images are outside of %s, as %s", len(paths), images.root, paths[0])
 
 
 def read_images(config: MakeDb) -> LabelledImages:
@@ -171,8 +193,8 @@ def read_source(config: MakeDb) -> LabelledImages:
     if config.idx_images is not None and config.idx_labels is not None:
         return read_idx_images(Path(config.idx_images), Path(config.idx_labels), classes)
     if config.list is None:
-        return read_class_folders(Path(config.root))
-    images = read_image_list(Path(config.list), Path(config.root), classes)
+        return read_class_folders(Path(config.root), outside=config.outside)
+    images = read_image_list(Path(config.list), Path(config.root), classes, outside=config.outside)
     if not images.images:
         raise ValueError(f'{config.list}: expected one image per line, got an empty list; add lines "path label"')
     return images
@@ -197,20 +219,25 @@ def digest(images: LabelledImages) -> str:
             rows.append([image.name, image.label, hashlib.blake2b(image.grey.tobytes(), digest_size=16).hexdigest()])
             continue
         path = images.path(image)
-        rows.append([image.name, image.label, path.stat().st_size if path.is_file() else -1])
+        is_there = image.fault is None and path.is_file()
+        rows.append([image.name, image.label, path.stat().st_size if is_there else -1])
     return digest_of(rows)
 
 
 def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
-    """Return the images of each shard in the order of their keys: a pure function of images, settings and seed."""
+    """Return the images of each shard in the order of their keys: a pure function of images, settings and seed.
+
+    Images without a file have an index, but no task.
+    """
     form = ImageForm(Resize.parse(config.resize_as), config.encode, config.grey, config.quality)
     order = image_order(len(images.images), shuffle=config.shuffle, seed=config.seed)
-    tasks = []
+    tasks: list[ImageTask | None] = []
     for index, original in enumerate(order):
         image = images.images[original]
-        tasks.append(ImageTask(images.path(image), image.label, image_key(index, image.name), form, image.grey))
+        task = ImageTask(images.path(image), image.label, image_key(index, image.name), form, image.grey)
+        tasks.append(task if image.fault is None else None)
     ends = np.linspace(0, len(tasks), config.num_shards + 1).round().astype(int)
-    return [tasks[begin:end] for begin, end in pairwise(ends)]
+    return [[task for task in tasks[begin:end] if task is not None] for begin, end in pairwise(ends)]
 
 
 def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequence[LeftOut]:
@@ -218,11 +245,12 @@ def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequ
 
     Raises Interrupted after a signal, OtherSizeError with check_size.
     """
-    bad: list[LeftOut] = []
+    bad = [LeftOut(image.name, image.fault) for image in images.images if image.fault is not None]
     shards = shard_paths(config.database, config.num_shards)
     size = SameSize(first_size(shards[0]))
     tasks = missing_tasks(shards, plan(config, images))
-    done, total = len(images.images) - len(tasks), len(images.images)
+    total = len(images.images)
+    done = total - len(bad) - len(tasks)
     if done:
         logger.info("make-db: %d of %d images already done", done, total)
     # The pixels of IDX files are in memory: sending them to a worker would take longer than storing them.

@@ -13,6 +13,7 @@ from detpipe.classify.database_sample import evenly_by_class, read_at
 from detpipe.classify.images.contents import DatabaseContents, Fault, PixelStatistics, read_contents
 from detpipe.classify.images.database import describe_runs
 from detpipe.commands.inspect.settings import InspectDb
+from detpipe.datasets.labelled_images import label_gaps
 from detpipe.report.curves import to_png
 from detpipe.report.database_page import (
     CELL,
@@ -169,6 +170,8 @@ def describe_labels(contents: DatabaseContents, manifest: Manifest | None) -> st
     classes = manifest_classes(manifest) if manifest is not None else None
     empty = [name for label, name in enumerate(classes or ()) if label not in counts]
     some = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+    gaps = label_gaps(counts) if classes is None else ""
+    text += f"; {gaps}" if gaps else ""
     return text + (f"; {len(empty):,} classes without records: {some}" if empty else "")
 
 
