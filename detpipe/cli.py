@@ -30,6 +30,7 @@ usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg j
 
 {commands}
 
+Results go to stdout, the log to stderr. -q: warnings and errors only. -v: also the time and the module of each line.
 `detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
 --cfg job` shows their values.
 """
@@ -82,6 +83,8 @@ def dispatch(arguments: list[str]) -> NoReturn:
         sys.exit(0)
     if arguments[0] == "help":
         sys.exit(show_help(arguments[1:]))
+    if arguments[0] in ("-q", "--quiet", "-v", "--verbose") and arguments[1:]:
+        dispatch([*arguments[1:], arguments[0]])
     name, rest = chosen("", summary_of_all(), arguments), arguments[1:]
     if name in FAMILIES:
         family = family_of(name)
@@ -158,21 +161,25 @@ def run_command(command: CommandRow) -> int:
     # hydra takes tenths of a second: `detpipe --help` doesn't wait for it.
     import hydra
 
-    from detpipe.config import register
+    from detpipe.config import NewRunFolder, register
+    from detpipe.console import set_verbosity
 
     register()
     if {"-h", "--help"} & set(sys.argv[1:]):
-        return guarded(command.name, lambda: show_command_help(command, as_hydra_reads(sys.argv[1:])), debug=False)
-    sys.argv[1:] = as_hydra_reads(sys.argv[1:])
+        return guarded(command.name, lambda: show_command_help(command, sys.argv[1:]), debug=False)
+    if failed := guarded(command.name, lambda: read_words(command), debug=False):
+        return failed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
     if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
         sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
+    quiet, verbose = taken_out(("-q", "--quiet")), taken_out(("-v", "--verbose"))
     debug = any(argument in ("debug=true", "debug=True", "debug=1") for argument in sys.argv)
 
     status = 0
 
     def application(config: DictConfig) -> None:
         nonlocal status
+        set_verbosity(quiet=quiet, verbose=verbose)
         # Caught here, not around Hydra: it would print a line of its own, and end a sweep at its first failure.
         status = max(status, guarded(command.name, lambda: execute(command, config), debug=debug))
         if status == STOPPED:  # a sweep's other jobs as well
@@ -183,51 +190,32 @@ def run_command(command: CommandRow) -> int:
             refuse_torchrun(f"detpipe {command.name}")
         hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=command.application)(application)()
 
-    return max(guarded(command.name, start, debug=debug), status)
+    status = max(guarded(command.name, start, debug=debug), status)
+    if status == 1:
+        NewRunFolder.remove_if_empty()
+    return status
+
+
+def taken_out(options: Collection[str]) -> bool:
+    """Take options out of the words of the command line; returns whether there was one."""
+    before = len(sys.argv)
+    sys.argv[1:] = [word for word in sys.argv[1:] if word not in options]
+    return len(sys.argv) < before
 
 
 def show_command_help(command: CommandRow, words: Sequence[str]) -> None:
     """Show the settings of a command, as the words set them."""
     from detpipe.help import command_help
+    from detpipe.overrides import hydra_words
 
-    sys.stdout.write(command_help(command, words))
-
-
-def as_hydra_reads(words: Sequence[str]) -> list[str]:
-    """The words of a command, the values in quotes that Hydra could not read without, as that of `dataset.root=Bücher`.
-
-    A path has any letters, while Hydra's grammar knows a few signs. What it can read stays as it is.
-    """
-    # With commas, a sweep's word is a list of values: as one text it would be another sweep than was meant.
-    sweeps = "-m" in words or "--multirun" in words
-    return [word if sweeps and "," in word else quoted(word) for word in words]
+    sys.stdout.write(command_help(command, hydra_words(command, words)))
 
 
-def quoted(word: str) -> str:
-    """`key=value` with the value in double quotes, if Hydra can read it so and not as it is; any other word as it came.
+def read_words(command: CommandRow) -> None:
+    """Replace the words of the command line by what Hydra reads right. Raises ValueError for what nobody can read."""
+    from detpipe.overrides import hydra_words
 
-    A value that begins as a list, a mapping, a quoted text or an interpolation stays, too: it is a mistake in one.
-    """
-    key, _, value = word.partition("=")
-    is_setting = "=" in word[1:] and not word.startswith("-")
-    if not is_setting or value.lstrip().startswith(("[", "{", '"', "'", "$")) or is_readable(word):
-        return word
-    # In Hydra's quotes a backslash is itself, but before a quote it is doubled.
-    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
-    with_quotes = f'{key}="{escaped}"'
-    return with_quotes if is_readable(with_quotes) else word
-
-
-def is_readable(word: str) -> bool:
-    """Whether a word is an override in Hydra's grammar."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(word)
-    except HydraException:
-        return False
-    return True
+    sys.argv[1:] = hydra_words(command, sys.argv[1:])
 
 
 def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
@@ -258,10 +246,9 @@ def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
 
 
 def execute(command: CommandRow, config: DictConfig) -> None:
-    """Make the command's dataclass and run it, log lines above the progress bars."""
+    """Make the command's dataclass and run it."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from detpipe.config import to_command
     from detpipe.network.allocator import keep_freed_memory
@@ -270,10 +257,9 @@ def execute(command: CommandRow, config: DictConfig) -> None:
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
     logging.captureWarnings(True)
     keep_freed_memory()
-    with logging_redirect_tqdm():
-        words = HydraConfig.get().overrides
-        settings = to_command(config, [*words.hydra, *words.task])  # what it refuses needs no import of the work
-        command.load_run()(settings)
+    words = HydraConfig.get().overrides
+    settings = to_command(config, [*words.hydra, *words.task])  # what it refuses needs no import of the work
+    command.load_run()(settings)
 
 
 def configuration_error(error: Exception, command: str) -> str:

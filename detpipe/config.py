@@ -7,12 +7,15 @@ torch is imported for `--help` or `--cfg job`.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import copy
 import dataclasses
 import logging
+import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose
 from hydra.core.config_search_path import ConfigSearchPath
@@ -21,7 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from detpipe.class_path import load_class
 from detpipe.commands.table import COMMANDS, CommandRow
@@ -67,6 +70,9 @@ NOT_TAKEN: dict[str, frozenset[str]] = {
 _DEFAULTS: dict[str, dict[str, Any]] = {}
 """Application -> settings that replace the defaults of its schema while a command is composed a second time."""
 
+LOG_FILE = "detpipe.log"
+"""The log of a run folder, as conf/hydra/job_logging names it."""
+
 EXPERIMENT = "experiment"
 """The group of presets that set several groups at once; it has no field."""
 
@@ -75,6 +81,39 @@ def register() -> None:
     """Let Hydra find the tables. It may be called again."""
     Plugins.instance().register(TableSource)
     Plugins.instance().register(TableSearchPath)
+    OmegaConf.register_new_resolver("home", lambda path: str(Path(path).expanduser()), replace=True)
+
+
+class NewRunFolder(Callback):
+    """Notes which folders Hydra makes, so that a command that fails at once leaves none of them behind."""
+
+    _made: ClassVar[list[Path]] = []
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Before the run folder is made."""
+        self._note(config.hydra.run.dir)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Before the folder of a sweep is made."""
+        self._note(config.hydra.sweep.dir)
+
+    @classmethod
+    def _note(cls, folder: str) -> None:
+        path = Path(folder)
+        cls._made[:] = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+
+    @classmethod
+    def remove_if_empty(cls) -> None:
+        """Remove the folders that Hydra made, unless a command wrote into them."""
+        made, cls._made[:] = [*cls._made], []
+        for folder in made[:1]:
+            files = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
+            if any(not {".hydra", LOG_FILE, "multirun.yaml"} & set(path.parts) for path in files):
+                return
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in made[1:]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 class TableSearchPath(SearchPathPlugin):
@@ -209,6 +248,7 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     overrides: the words that `config` was composed with. A setting among them wins over a solver.prototxt, and over the
     settings that are kept with the run's classifier. For a command that takes these Hydra must still be initialised.
     """
+    config = _with_home(config)
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if OmegaConf.select(config, "solver.prototxt") is not None:
         config = _with_solver_prototxt(config, given)
@@ -218,6 +258,25 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
                 config = _with_kept_detect_settings(config, application, overrides, not_taken)
     _refuse_added(config)
     return OmegaConf.to_object(config)
+
+
+def _with_home(config: DictConfig) -> DictConfig:
+    """The configuration with the home folder for `~` in every text, also in lists: no text has another use for it."""
+
+    config = copy.deepcopy(config)
+    nodes: list[Any] = [config]
+    while nodes:
+        node = nodes.pop()
+        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        for key in keys:
+            if OmegaConf.is_missing(node, key):
+                continue
+            value = node[key]
+            if OmegaConf.is_config(value):
+                nodes.append(value)
+            elif isinstance(value, str) and value.partition("/")[0] == "~":
+                node[key] = str(Path(value).expanduser())
+    return config
 
 
 def _refuse_added(config: DictConfig, prefix: str = "") -> None:

@@ -348,15 +348,77 @@ def setting_help(word: str) -> str:
 
 def unknown_setting(row: CommandRow, word: str) -> str:
     """The error for a word that is not a setting of a command, with the settings that have a similar name."""
-    known: set[str] = set()
-    for _ in all_settings(row, word, known):
-        pass
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = names_like(row, word)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     command = f"detpipe {row.name}"
     return (
         f"{word}: expected a setting of `{command}`, got an unknown name; {hint}`{command} --help` lists all settings"
     )
+
+
+# fmt: off
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "annotations": ("dataset.train_json", "dataset.root"), "arch": ("backbone.name",), "batch": ("solver.batch_size",),
+    "checkpoint": ("solver.weights",), "conf": ("detect.score_floor",), "confidence": ("detect.score_floor",),
+    "cuda": ("device",), "data": ("dataset.root",), "data_dir": ("dataset.root",), "file": ("path",),
+    "force": ("overwrite",), "gpu": ("device",), "image": ("source",), "images": ("source",),
+    "image_size": ("crops.size",), "img_size": ("crops.size",), "imgsz": ("crops.size",), "input": ("source", "path"),
+    "iou": ("detect.nms_iou",), "iters": ("solver.max_iter",), "iterations": ("solver.max_iter",),
+    "learning_rate": ("solver.base_lr",), "lr": ("solver.base_lr",), "max_det": ("detect.max_detections",),
+    "max_dets": ("detect.max_detections",), "min_score": ("detect.score_floor",), "model": ("backbone.name",),
+    "names": ("dataset.classes",), "nc": ("dataset.classes",), "nms": ("detect.nms_iou",),
+    "num_classes": ("dataset.classes",), "num_workers": ("workers",), "out": ("run_dir",), "output": ("out", "run_dir"),
+    "output_dir": ("out", "run_dir"), "pretrained": ("backbone.weights",), "project": ("run_dir",),
+    "random_seed": ("seed",), "save_dir": ("out", "run_dir"), "score": ("detect.score_floor",),
+    "score_threshold": ("detect.score_floor",), "score_thresh": ("detect.score_floor",),
+    "steps": ("solver.max_iter",), "thresh": ("detect.score_floor",), "threshold": ("detect.score_floor",),
+    "wd": ("solver.weight_decay",),
+}
+# fmt: on
+"""Names that other programs have for settings: the last part of a word, and what it is here, first choice first."""
+
+
+def names_like(row: CommandRow, word: str, *, cutoff: float = 0.6) -> list[str]:
+    """The settings of a command that may be meant by a word, at most three: best first, none if no name is similar.
+
+    `max_iter` means all settings whose last part it is. cutoff: the least likeness of other names, 0 to 1.
+    """
+    known: set[str] = set()
+    for _ in all_settings(row, word, known):
+        pass
+    last = word.rpartition(".")[2]
+    likely = (
+        "solver",
+        "detect",
+        "dataset",
+        "backbone",
+        "crops",
+        "proposals",
+        "sampling",
+        "head",
+        "multibox_solver",
+        "tuning",
+    )
+    names = sorted(
+        known, key=lambda name: (likely.index(part) if (part := name.partition(".")[0]) in likely else -1, name)
+    )
+    others = [name for name in OTHER_NAMES.get(last, ()) if name in known][:1]
+    same_end = [name for name in names if is_named(name, last) and name not in others]
+    inside = difflib.get_close_matches(word, names, n=1, cutoff=max(cutoff, 0.8))
+    ends = {name.rpartition(".")[2]: name for name in reversed(names)}
+    near = [ends[one] for one in difflib.get_close_matches(last, ends, n=1, cutoff=max(cutoff, 0.75))]
+    found = [*others, *same_end][:3]
+    return found or inside or near or difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+
+
+def field_options(row: CommandRow) -> dict[str, list[str]]:
+    """The fields of a command that choose an option of a group, each with all options and presets."""
+    fields = {field.name: group_of(field) for field in dataclasses.fields(row.load_settings())}
+    return {
+        name: sorted({*GROUPS[group], *presets_of(group)})
+        for name, group in fields.items()
+        if name in GROUPS and group in GROUPS
+    }
 
 
 def is_named(name: str, word: str) -> bool:

@@ -1,21 +1,107 @@
-"""Progress of long operations: a bar on a terminal, otherwise (log file, CI) a line for every tenth."""
+"""Progress of long operations: a bar on a terminal; in a log (file, CI) a line for every tenth, and every 30 s."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
+from detpipe.console import PROGRESS, is_quiet
+
+logger = logging.getLogger(PROGRESS)
 
 Item = TypeVar("Item")
 
 PAUSE = 1.0
 """Minimum seconds between two lines; shorter operations show none."""
+SILENCE = 30.0
+"""Maximum seconds without a line."""
+
+
+class Counter:
+    """Counts the finished items of an operation, and shows the count, the rate and the remaining time.
+
+    name: of the operation. total: number of items. unit: the plural of an item's name.
+    """
+
+    def __init__(self, name: str, *, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self._begun = self._shown = time.perf_counter()
+        self._shown_tenths = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        hidden = is_quiet() or not sys.stderr.isatty()
+        self._bar = tqdm(desc=name, total=total, unit=f" {unit}", disable=hidden, file=sys.stderr)
+        # A thread, because one item can take minutes.
+        self._clock = threading.Thread(target=self._show_regularly, daemon=True)
+
+    def advance(self, count: int = 1) -> None:
+        """Count finished items."""
+        with self._lock:
+            self._bar.update(count)
+            self.done += count
+            tenths = 10 * self.done // max(self.total, 1)
+            is_due = tenths > self._shown_tenths and self.done < self.total
+            if is_due and time.perf_counter() - self._shown >= PAUSE:
+                self._shown_tenths = tenths
+                self._show()
+
+    def start(self) -> None:
+        """Begin to show progress."""
+        self._clock.start()
+
+    def stop(self) -> None:
+        """End the bar and the lines."""
+        self._ended.set()
+        self._clock.join()
+        self._bar.close()
+
+    def _show_regularly(self) -> None:
+        while not self._ended.wait(max(SILENCE - (time.perf_counter() - self._shown), 0.01)):
+            with self._lock:
+                if time.perf_counter() - self._shown >= SILENCE and not self._ended.is_set():
+                    self._show()
+
+    def _show(self) -> None:
+        self._shown = time.perf_counter()
+        logger.info("%s: %s", self.name, progress_text(self.done, self.total, self.unit, self._shown - self._begun))
+
+
+def progress_text(done: int, total: int, unit: str, seconds: float) -> str:
+    """The state of an operation in words: "40 of 600 images, 8.1 per second, 1 min 9 s left"."""
+    if not done:
+        return f"0 of {total} {unit} after {duration(seconds)}"
+    rate = done / max(seconds, 1e-9)
+    speed = f"{rate:.1f} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
+    return f"{done} of {total} {unit}, {speed}, {duration((total - done) / rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words with its two largest units: "45 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextlib.contextmanager
+def counted(name: str, *, total: int, unit: str) -> Iterator[Counter]:
+    """A block whose finished items are counted by `Counter.advance`. With a total of 0 it shows nothing."""
+    counter = Counter(name, total=total, unit=unit)
+    counter.start()
+    try:
+        yield counter
+    finally:
+        counter.stop()
 
 
 def progress(items: Iterable[Item], name: str, *, total: int, unit: str) -> Iterator[Item]:
@@ -23,15 +109,10 @@ def progress(items: Iterable[Item], name: str, *, total: int, unit: str) -> Iter
 
     unit: the plural of an item's name.
     """
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=name, total=total, unit=f" {unit}")
+    if not total:
+        yield from items
         return
-    begun = shown = time.perf_counter()
-    tenth = max(total // 10, 1)
-    for done, item in enumerate(items, start=1):
-        yield item
-        if done % tenth == 0 and done < total and time.perf_counter() - shown >= PAUSE:
-            shown = time.perf_counter()
-            rate = done / max(shown - begun, 1e-9)
-            left = (total - done) / rate
-            logger.info("%s: %d of %d, %.1f %s per second, %.0f s left", name, done, total, rate, unit, left)
+    with counted(name, total=total, unit=unit) as counter:
+        for item in items:
+            yield item
+            counter.advance()

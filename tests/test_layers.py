@@ -14,7 +14,9 @@ import detpipe
 
 PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
-    **dict.fromkeys(("boxes", "structures", "class_path", "jit", "parallel", "progress", "randomness", "resize"), 0),
+    **dict.fromkeys(
+        ("boxes", "structures", "class_path", "console", "jit", "parallel", "progress", "randomness", "resize"), 0
+    ),
     **dict.fromkeys(("storage", "solver"), 0),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),
     **dict.fromkeys(("inspect", "network"), 2),
@@ -22,7 +24,7 @@ LAYERS = {
     **dict.fromkeys(("proposals", "classify"), 4),
     **dict.fromkeys(("report", "runs"), 5),
     "commands": 6,
-    **dict.fromkeys(("config", "help", "cli", "__main__"), 7),
+    **dict.fromkeys(("config", "help", "overrides", "cli", "__main__"), 7),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -30,13 +32,17 @@ BESIDE = {
     ("randomness", "structures"),
     ("storage", "structures"),
     ("solver", "storage"),
+    ("progress", "console"),
+    ("overrides", "config"),
+    ("overrides", "help"),
     ("cli", "config"),
+    ("cli", "overrides"),
     ("cli", "help"),
     ("help", "config"),
     ("__main__", "cli"),
 }
 """Who may import whom of the same number: as ARCHITECTURE.md says below its table."""
-HYDRA_ONLY_IN = {"config", "help", "cli"}
+HYDRA_ONLY_IN = {"config", "help", "overrides", "cli"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
 
 

@@ -6,6 +6,7 @@ import enum
 import logging
 from dataclasses import dataclass
 
+from detpipe.console import RESULT
 from detpipe.datasets.check import CheckReport, check_source
 from detpipe.datasets.findings import Severity
 from detpipe.runs.command import Command
@@ -39,8 +40,8 @@ class Check(Command):
 def run(config: Check) -> None:
     """Write and log all faults of the data set. Then raises DataFaultError if one is at or above `fail_on`."""
     report = inspect(config, full=config.full)
-    logger.info("%s", report.to_text())
-    logger.info("check: %d findings -> %s", len(report.findings), config.folder.check)
+    logger.log(RESULT, "%s", report.to_text())
+    logger.log(RESULT, "check: %d findings -> %s", len(report.findings), config.folder.check)
     if config.fail_on is FailOn.never:
         return
     failed = report.at_least(Severity(config.fail_on.value))

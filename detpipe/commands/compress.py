@@ -15,6 +15,7 @@ from detpipe.classify.classifier_folder import ClassifierError, save_classifier
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.detector_settings import LAYERS, Compress
+from detpipe.console import RESULT
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
 from detpipe.runs.detect_settings import carry_settings
@@ -95,7 +96,8 @@ def head_milliseconds(network: FastRcnn) -> float:
 
 def report(config: Compress, ranks: Sequence[int], numbers: dict[str, float]) -> None:
     """Log the result."""
-    logger.info(
+    logger.log(
+        RESULT,
         "compress: ranks %s keep %.1f %% and %.1f %% of the squared singular values; parameters: %.0f of %.0f; time of "
         "%d regions: %.1f ms (before: %.1f ms) -> %s\nto evaluate: detpipe detect run_dir=%s, "
         "then detpipe eval run_dir=%s",

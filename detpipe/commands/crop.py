@@ -13,6 +13,7 @@ import numpy as np
 from detpipe.classify.crops.database import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, sample_regions
 from detpipe.commands.stage_settings import Crop
+from detpipe.console import RESULT
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
@@ -66,7 +67,8 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
     if config.verify:
         verify(path, artefact)
     summary = artefact.manifest.summary
-    logger.info(
+    logger.log(
+        RESULT,
         "crop: %d crops of %d images in %.1f s, %.1f MB -> %s",
         summary["crops"],
         summary["images"],
@@ -155,7 +157,7 @@ def verify(path: Path, artefact: Artefact) -> None:
             raise ValueError(f"{path}: expected {wanted} crops, got {len(reader)}; run crop with overwrite=true")
         for index in progress(range(len(reader)), "verify", total=len(reader), unit="crops"):
             reader.read([index])
-    logger.info("crop: all %d crops of %s are valid", wanted, path)
+    logger.log(RESULT, "crop: all %d crops of %s are valid", wanted, path)
 
 
 def _names(dataset: Dataset, regions: Regions) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from detpipe.classify.detect import Scorer
 from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
+from detpipe.console import RESULT
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
 from detpipe.metrics.overlap_table import overlap_table
-from detpipe.progress import progress
+from detpipe.progress import Counter, counted
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
@@ -33,6 +34,8 @@ from detpipe.storage.manifest import plain, read_manifest
 from detpipe.structures import Float32Array, Image, ImageRecord
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 TIMED = 24
 """Number of evenly spaced images on which proposing, and scoring one region, are timed."""
@@ -56,13 +59,9 @@ def run(config: Curve) -> None:
     )
     timed = timed_records(stored)
     one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
-    chunks = progress(
-        chunks_of(stored, 0 if spec.PROPOSES else budgets[-1]),
-        "curve",
-        total=-(-len(dataset) // CHUNK),
-        unit=f"batches of {CHUNK} images",
-    )
-    measured = budget_pass(detector.scorer, chunks, budgets, config.detect)
+    with counted("curve", total=len(dataset), unit="images") as count:
+        chunks = (counting(chunk, count) for chunk in chunks_of(stored, 0 if spec.PROPOSES else budgets[-1]))
+        measured = budget_pass(detector.scorer, chunks, budgets, config.detect)
     seconds = stage_seconds(measured, seconds_of_proposing(stored, timed, config.folder.classifier), one_region)
     ids = [record.image_id for record in dataset.records]
     curve = budget_curve(
@@ -85,6 +84,13 @@ def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, 
     records = stored.dataset.records
     for start in range(0, len(records), CHUNK):
         yield stored_regions(stored, records[start : start + CHUNK], most)
+
+
+def counting(images: Iterator[Item], count: Counter) -> Iterator[Item]:
+    """Yield the images and count those that are done with."""
+    for image in images:
+        yield image
+        count.advance()
 
 
 def timed_records(stored: StoredSplit) -> list[ImageRecord]:
@@ -178,5 +184,5 @@ def write_all(config: Curve, detector: Detector, stored: StoredSplit, curve: Bud
     write_bytes(png_file, to_png(budget_curve_figure(curve)))
     page = BudgetPage(subtitle=stored.dataset.name, curve=curve, method=method, resamples=config.resamples, timed=timed)
     write_budget_page(html_file, page)
-    logger.info("\n%s\n%s", budget_text(curve), " ".join(budget_sentences(curve)))
-    logger.info("curve: %d images -> %s, %s, %s", len(stored.dataset), json_file, png_file, html_file)
+    logger.log(RESULT, "\n%s\n%s", budget_text(curve), " ".join(budget_sentences(curve)))
+    logger.log(RESULT, "curve: %d images -> %s, %s, %s", len(stored.dataset), json_file, png_file, html_file)

@@ -17,6 +17,7 @@ from detpipe.classify.detect import NO_DETECTIONS, of_readable, select_detection
 from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.nearest_regions import NearestRegions, nearest_regions
 from detpipe.commands.stage_settings import Detect
+from detpipe.console import RESULT
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
@@ -114,7 +115,8 @@ def run(config: Detect) -> None:
         keep_settings(config.folder.classifier, kept)
     write_extras(config, images.dataset, out, min_score, why)
     summary = artefact.manifest.summary
-    logger.info(
+    logger.log(
+        RESULT,
         "detect: %d detections in %d images in %.1f s -> %s",
         summary["detections"],
         summary["images"],
@@ -267,7 +269,7 @@ def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, fi
     images.bad.extend(unreadable_before(unfinished(out)))
     with making.stoppable(unfinished(out)) as stop, LmdbWriter(unfinished(out)) as writer:
         missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        found = ((index, one) for chunk in missing for index, one in _find_chunk(chunk, config, images.dataset, find))
+        found = (one for chunk in missing for one in _find_chunk(chunk, config, images.dataset, find))
         last = {chunk[-1] for chunk in chunks}
         for index, one in progress(found, "detect", total=sum(map(len, missing)), unit="images"):
             writer.put(_key(index), _pack(one))
@@ -375,7 +377,8 @@ def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: fl
     if config.coco:
         path = out.path / "detections_coco.json"
         images = write_coco_dataset(path, dataset, detections, min_score=min_score)
-        logger.info(
+        logger.log(
+            RESULT,
             "detect: COCO data set of the detections with a score of at least %.2f (%s) -> %s; file names are relative "
             "to %s",
             min_score,
@@ -430,5 +433,5 @@ def write_source_pages(
         pictures=pictures,
     )
     write_source_page(out.source_page, data)
-    logger.info("%s", counts_text(data))
-    logger.info("detect: page %s, table %s, images %s", out.source_page, out.path / "detections.csv", folder)
+    logger.log(RESULT, "%s", counts_text(data))
+    logger.log(RESULT, "detect: page %s, table %s, images %s", out.source_page, out.path / "detections.csv", folder)

@@ -13,6 +13,7 @@ from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.commands.stage_settings import Evaluate
+from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
@@ -51,15 +52,18 @@ def run(config: Evaluate) -> None:
     if config.detections is None:
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
     write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
-    logger.info("\n%s", metrics.to_text())
+    logger.log(RESULT, "\n%s", metrics.to_text())
     if point is not None:
-        logger.info(
+        logger.log(
+            RESULT,
             "at a score of at least %.2f, where F1 is best: precision %.2f, recall %.2f",
             point.score,
             point.precision,
             point.recall,
         )
-    logger.info("eval: VOC10 mAP@0.5 %.3f -> %s, %s", metrics.voc10.map, config.folder.metrics, config.folder.report)
+    logger.log(
+        RESULT, "eval: VOC10 mAP@0.5 %.3f -> %s, %s", metrics.voc10.map, config.folder.metrics, config.folder.report
+    )
 
 
 def measured_point(point: OperatingPoint | None, dataset: Dataset) -> KeptOperatingPoint | None:

@@ -14,6 +14,7 @@ from detpipe.classify.export.graph_file import check_onnx_packages, write_onnx, 
 from detpipe.classify.export.network_graph import NetworkGraph
 from detpipe.classify.kinds import ExportForm, kind_in, load_scorer
 from detpipe.commands.detector_settings import Export, Format
+from detpipe.console import RESULT
 from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.run_proposer import proposer_of_run
@@ -127,7 +128,8 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
 def report(config: Export, artefact: Artefact) -> None:
     """Log the result."""
     path = config.out_folder / FILES[config.format]
-    logger.info(
+    logger.log(
+        RESULT,
         "export: %s, %.1f MB; largest difference from the network: %.1g; description: %s",
         path,
         path.stat().st_size / 1e6,

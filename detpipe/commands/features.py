@@ -23,6 +23,7 @@ from detpipe.classify.features.store import (
 )
 from detpipe.classify.labeling import sample_regions
 from detpipe.commands.stage_settings import Features
+from detpipe.console import RESULT
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
@@ -83,7 +84,8 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
             making.summary = fill_store(artefact.path, plan, extractor, before=before, classes=len(dataset.classes))
     shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
-    logger.info(
+    logger.log(
+        RESULT,
         "features: %d regions of %d %s images, %d of them reused, %d MB, in %.1f s -> %s",
         summary["regions"],
         summary["images"],

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from detpipe.commands.run_settings import Propose
+from detpipe.console import RESULT
 from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
@@ -104,4 +105,6 @@ def report(folder: RunFolder, artefact: Artefact) -> None:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in summary.items() if isinstance(value, float))
         recall = f"; {summary['recall_of']} images, 1000 boxes: {numbers}"
         files += f", {folder.recall}"
-    logger.info("propose: %s images in %.1f s%s -> %s", summary["images"], artefact.manifest.seconds, recall, files)
+    logger.log(
+        RESULT, "propose: %s images in %.1f s%s -> %s", summary["images"], artefact.manifest.seconds, recall, files
+    )

@@ -11,6 +11,7 @@ from detpipe.commands import check, crop, detect, evaluate, features, propose, t
 from detpipe.commands.run_settings import Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
+from detpipe.console import RESULT
 from detpipe.datasets.findings import STOPS_RUN, Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
@@ -175,4 +176,4 @@ def summarize(config: Run) -> None:
     }
     rows = [f"{stage:<14} {seconds:>8.1f} s   {paths[stage]}" for stage, seconds in times.items()]
     total = sum(times.values())
-    logger.info("\n%s\n%-14s %8.1f s\n\nreport: %s", "\n".join(rows), "total", total, config.folder.report)
+    logger.log(RESULT, "\n%s\n%-14s %8.1f s\n\nreport: %s", "\n".join(rows), "total", total, config.folder.report)

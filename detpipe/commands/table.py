@@ -20,7 +20,8 @@ class CommandRow:
 
     name: as it is typed. settings: "module:Class" of its dataclass. help: one line. work: the module of `run(config)`,
     where it is not that of the settings. torchrun: whether several processes of torchrun may run it together.
-    writes_run_dir: whether Hydra keeps its log and the composed settings in run_dir.
+    writes_run_dir: whether Hydra keeps its log and the composed settings in run_dir. argument: the setting that a
+    first word without "=" sets, as `detpipe detect photos` sets source.
     """
 
     name: str
@@ -29,6 +30,7 @@ class CommandRow:
     work: str = ""
     torchrun: bool = False
     writes_run_dir: bool = True
+    argument: str = ""
 
     @property
     def application(self) -> str:
@@ -96,12 +98,14 @@ COMMANDS: dict[str, CommandRow] = {
             "detpipe.commands.stage_settings:Detect",
             "detect objects in the test images, or in any image or folder (source=PATH)",
             work="detpipe.commands.detect",
+            argument="source",
         ),
         CommandRow(
             "eval",
             "detpipe.commands.stage_settings:EvaluateImages",
             "measure detections (detections=FILE: of any detector), or a classifier of images (db=DB)",
             work="detpipe.commands.images.evaluate",
+            argument="run_dir",
         ),
         CommandRow(
             "compress",
@@ -109,6 +113,7 @@ COMMANDS: dict[str, CommandRow] = {
             "make the layers of a Fast R-CNN smaller by truncated SVD (run_dir=DIR out=DIR)",
             work="detpipe.commands.compress",
             writes_run_dir=False,
+            argument="run_dir",
         ),
         CommandRow(
             "export",
@@ -116,12 +121,14 @@ COMMANDS: dict[str, CommandRow] = {
             "write the network of a run as an ONNX or torch.export file (run_dir=DIR out=DIR)",
             work="detpipe.commands.export",
             writes_run_dir=False,
+            argument="run_dir",
         ),
         CommandRow(
             "curve",
             "detpipe.commands.detector_settings:Curve",
             "plot mAP, recall and time against the number of proposals",
             work="detpipe.commands.curve",
+            argument="run_dir",
         ),
         CommandRow(
             "make-db",
@@ -134,18 +141,21 @@ COMMANDS: dict[str, CommandRow] = {
             "detpipe.commands.images.compute_mean:ComputeMean",
             "write the mean image of a database (db=DB) as .binaryproto or .npy (out=FILE)",
             writes_run_dir=False,
+            argument="db",
         ),
         CommandRow(
             "classes add",
             "detpipe.commands.detector_settings:ClassesAdd",
             "add a class to a detector on stored features, in seconds",
             work="detpipe.commands.classes.add",
+            argument="name",
         ),
         CommandRow(
             "classes remove",
             "detpipe.commands.detector_settings:ClassesRemove",
             "remove a class from a detector on stored features; the others do not change",
             work="detpipe.commands.classes.remove",
+            argument="name",
         ),
         CommandRow(
             "proposals info",
@@ -153,6 +163,7 @@ COMMANDS: dict[str, CommandRow] = {
             "show the contents of a proposals.lmdb and the settings that made it",
             work="detpipe.commands.proposals.info",
             writes_run_dir=False,
+            argument="path",
         ),
         CommandRow(
             "proposals verify",
@@ -160,18 +171,21 @@ COMMANDS: dict[str, CommandRow] = {
             "check the records, and with dataset= that the images are unchanged",
             work="detpipe.commands.proposals.verify",
             writes_run_dir=False,
+            argument="path",
         ),
         CommandRow(
             "proposals recall",
             "detpipe.commands.proposals.settings:ProposalsRecall",
             "measure recall: curves and tables, several methods side by side (against=[...])",
             work="detpipe.commands.proposals.recall",
+            argument="path",
         ),
         CommandRow(
             "proposals show",
             "detpipe.commands.proposals.settings:ProposalsShow",
             "draw the boxes on the images, as pictures and a page",
             work="detpipe.commands.proposals.show",
+            argument="path",
         ),
         CommandRow(
             "proposals export",
@@ -179,11 +193,13 @@ COMMANDS: dict[str, CommandRow] = {
             "write a file for COCO, Detectron2, MMDetection or R-CNN",
             work="detpipe.commands.proposals.export",
             writes_run_dir=False,
+            argument="path",
         ),
         CommandRow(
             "proposals import",
             "detpipe.commands.proposals.import_:ProposalsImport",
             "read the boxes of another program (proposals.path=FILE) into a proposals.lmdb",
+            argument="proposals.path",
         ),
         CommandRow(
             "proposals fuse",
@@ -202,6 +218,7 @@ COMMANDS: dict[str, CommandRow] = {
             "plot the losses, speed and snapshots of a training",
             work="detpipe.commands.inspect.run",
             writes_run_dir=False,
+            argument="run_dir",
         ),
         CommandRow(
             "inspect db",
@@ -209,24 +226,28 @@ COMMANDS: dict[str, CommandRow] = {
             "read every record of a database of images (db=DB): labels, pictures, mean, faults",
             work="detpipe.commands.inspect.db",
             writes_run_dir=False,
+            argument="db",
         ),
         CommandRow(
             "inspect weights",
             "detpipe.commands.inspect.settings:InspectWeights",
             "list the tensors of a weight file: sizes, filters, change from another file",
             work="detpipe.commands.inspect.weights",
+            argument="path",
         ),
         CommandRow(
             "inspect activations",
             "detpipe.commands.inspect.settings:InspectActivations",
             "measure weights, activations and gradients layer by layer; draw feature maps",
             work="detpipe.commands.inspect.activations",
+            argument="run_dir",
         ),
         CommandRow(
             "inspect time",
             "detpipe.commands.inspect.settings:InspectTime",
             "measure time and memory of each layer, forward and backward",
             work="detpipe.commands.inspect.time",
+            argument="run_dir",
         ),
     )
 }

@@ -28,6 +28,7 @@ from detpipe.datasets.source import (
     usable_header,
 )
 from detpipe.parallel import ordered_map
+from detpipe.progress import progress
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
 
@@ -96,7 +97,8 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     Raises the errors of the source where lists, folders or JSON files can't be read at all.
     """
     entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
-    headers = ordered_map(partial(_check_image, full=full), (entry for _, entry in entries), workers=workers)
+    results = ordered_map(partial(_check_image, full=full), (entry for _, entry in entries), workers=workers)
+    headers = progress(results, "check", total=len(entries), unit="images")
     checked = [
         _Checked(split, _upright(source, entry, header), header)
         for (split, entry), header in zip(entries, headers, strict=True)

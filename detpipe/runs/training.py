@@ -14,6 +14,7 @@ import torch
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.create import check_weights
 from detpipe.backbone.settings import BackboneConfig
+from detpipe.console import RESULT
 from detpipe.datasets.image_file import file_digest
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
@@ -196,7 +197,8 @@ def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, 
 def report(artefact: Artefact) -> None:
     """Log the result."""
     summary = artefact.manifest.summary
-    logger.info(
+    logger.log(
+        RESULT,
         "%s: %d iterations in %.1f s, %.0f examples/s, data loading: %.1f %% of the time -> %s",
         artefact.manifest.stage,
         summary["iterations"],

@@ -26,7 +26,7 @@ from detpipe.classify.features.geometry import COLUMNS as GEOMETRY
 from detpipe.classify.features.geometry import region_geometry
 from detpipe.classify.labeling import Regions
 from detpipe.datasets.image_file import read_image
-from detpipe.progress import progress
+from detpipe.progress import counted
 from detpipe.storage.atomic import replaced, write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, read_value
 from detpipe.storage.input_file import check_input
@@ -228,11 +228,12 @@ def fill_store(
     features, done = _resumed(path, (rows, width), len(plan)) or _new(path, (rows, width))
     row = sum(len(one.regions) for one in plan[:done])
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
-    with stop_on_signal() as stop:
-        for group in progress(groups, "features", total=len(groups), unit=f"batches of {GROUP} images"):
+    with stop_on_signal() as stop, counted("features", total=len(plan) - done, unit="images") as count:
+        for group in groups:
             for values in _group_features(group, extractor, before, known):
                 features[row : row + len(values)] = values
                 row += len(values)
+                count.advance()
             done += len(group)
             features.flush()
             write_json(path / DONE, done)

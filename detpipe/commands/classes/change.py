@@ -33,6 +33,7 @@ from detpipe.classify.labeling import IGNORED, SamplingConfig, label_regions, sa
 from detpipe.commands.detector_settings import ClassChange
 from detpipe.commands.proposals.verify import fault_of_image, left_out_records
 from detpipe.commands.train_cls.stored_head import trained_summary
+from detpipe.console import RESULT
 from detpipe.datasets.source import Split
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.stored.linear_svm import SvmConfig
@@ -133,7 +134,8 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], la
         keep_proposer(config.folder, artefact.path)
         carry_settings(backup_path(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
-    logger.info(
+    logger.log(
+        RESULT,
         "classes: %s in %.1f s: now %s -> %s; for detect and eval, give dataset.classes=[%s]",
         label,
         artefact.manifest.seconds,

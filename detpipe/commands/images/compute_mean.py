@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.classify.images.database import ImagesReader
+from detpipe.console import RESULT
 from detpipe.progress import progress
 from detpipe.runs.command import Command
 from detpipe.storage.mean_file import check_suffix, write_mean
@@ -44,7 +45,7 @@ def run(config: ComputeMean) -> None:
     write_mean(path, mean)
     names = ("blue", "green", "red") if len(mean) == 3 else ("grey",)
     values = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, channel_means(mean), strict=True))
-    logger.info("compute-mean: %d images of %d x %d: %s -> %s", count, *mean.shape[1:], values, path)
+    logger.log(RESULT, "compute-mean: %d images of %d x %d: %s -> %s", count, *mean.shape[1:], values, path)
 
 
 def mean_image(reader: ImagesReader) -> Float32Array:

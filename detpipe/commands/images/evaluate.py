@@ -19,6 +19,7 @@ from detpipe.classify.images.train import all_logits
 from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands import evaluate
 from detpipe.commands.stage_settings import EvaluateImages
+from detpipe.console import RESULT
 from detpipe.metrics.classification import ClassificationMetrics, classification_metrics
 from detpipe.network.device import resolve_device
 from detpipe.report.classification_page import (
@@ -100,5 +101,5 @@ def write(config: EvaluateImages, metrics: ClassificationMetrics, seconds: float
         ("calibration", calibration_figure(metrics.calibration)),
     ):
         write_bytes(folder.path / f"{name}.png", to_png(figure))
-    logger.info("\n%s", metrics.to_text())
-    logger.info("eval: top-1 %.4f -> %s, %s", metrics.top1, folder.metrics, folder.report)
+    logger.log(RESULT, "\n%s", metrics.to_text())
+    logger.log(RESULT, "eval: top-1 %.4f -> %s, %s", metrics.top1, folder.metrics, folder.report)

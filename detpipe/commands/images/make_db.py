@@ -26,6 +26,7 @@ from detpipe.classify.images.database import (
     make_image_record,
     shard_paths,
 )
+from detpipe.console import RESULT
 from detpipe.datasets.folder_scan import is_inside, real_folders
 from detpipe.datasets.idx import read_idx_images
 from detpipe.datasets.labelled_images import (
@@ -152,7 +153,8 @@ def run(config: MakeDb) -> None:
     if config.verify:
         verify(path, artefact)
     summary = artefact.manifest.summary
-    logger.info(
+    logger.log(
+        RESULT,
         "make-db: %d images of %d labels in %.1f s, %.1f MB -> %s",
         summary["images"],
         len(summary["labels"]),
@@ -349,4 +351,4 @@ def verify(path: Path, artefact: Artefact) -> None:
     with ImagesReader(path) as reader:
         for index in progress(range(len(reader)), "verify", total=len(reader), unit="images"):
             reader.planes(index)
-    logger.info("make-db: all %d images of %s are valid", artefact.manifest.summary["images"], path)
+    logger.log(RESULT, "make-db: all %d images of %s are valid", artefact.manifest.summary["images"], path)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detpipe.commands.inspect.network import StudiedNetwork, first_image, images_and_labels, studied_network
 from detpipe.commands.inspect.settings import InspectActivations
+from detpipe.console import RESULT
 from detpipe.inspect.signal_scale import activation_scale, gradient_scale
 from detpipe.inspect.signals import Signals, feature_maps, measure_signals
 from detpipe.report.curves import to_png
@@ -74,8 +75,10 @@ def write_all(config: InspectActivations, studied: StudiedNetwork, data: Signals
     write_bytes(png_file, to_png(signals_figure(data.signals)))
     write_signals_page(html_file, data)
     files = [json_file, png_file, html_file, *write_maps(folder / "inspect_maps", data)]
-    logger.info("%s, in %s mode\n%s", data.subtitle, "training" if config.is_training else "test", signals_text(data))
-    logger.info("activations: %d layers -> %s", len(data.signals.layers), ", ".join(map(str, files)))
+    logger.log(
+        RESULT, "%s, in %s mode\n%s", data.subtitle, "training" if config.is_training else "test", signals_text(data)
+    )
+    logger.log(RESULT, "activations: %d layers -> %s", len(data.signals.layers), ", ".join(map(str, files)))
 
 
 def write_maps(folder: Path, data: SignalsPage) -> list[Path]:

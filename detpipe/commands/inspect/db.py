@@ -13,6 +13,7 @@ from detpipe.classify.database_sample import evenly_by_class, read_at
 from detpipe.classify.images.contents import DatabaseContents, Fault, PixelStatistics, read_contents
 from detpipe.classify.images.database import describe_runs
 from detpipe.commands.inspect.settings import InspectDb
+from detpipe.console import RESULT
 from detpipe.datasets.labelled_images import label_gaps
 from detpipe.report.curves import to_png
 from detpipe.report.database_page import (
@@ -68,8 +69,8 @@ def run(config: InspectDb) -> None:
     written = write(config.out_folder, data, contents)
     for fault in faults:
         logger.warning("%s: %s", fault.where, fault.reason)
-    logger.info("%s", database_text(data))
-    logger.info("inspect db: %d records -> %s", len(contents.records), ", ".join(map(str, written)))
+    logger.log(RESULT, "%s", database_text(data))
+    logger.log(RESULT, "inspect db: %d records -> %s", len(contents.records), ", ".join(map(str, written)))
     if faults:
         raise DatabaseFaultError(
             f"{path}: expected no faults, got {data.fault_count}, listed above and in {written[0]}; make the database "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.commands.inspect.settings import InspectRun
+from detpipe.console import RESULT
 from detpipe.report.curves import to_png
 from detpipe.report.training_figure import training_figure
 from detpipe.report.training_page import SnapshotFile, TrainingPage, training_text, write_training_page
@@ -33,8 +34,8 @@ def run(config: InspectRun) -> None:
     write_json(json_file, as_json(data))
     write_bytes(png_file, to_png(training_figure(data.rows)))
     write_training_page(html_file, data)
-    logger.info("%s", training_text(data))
-    logger.info("inspect run: %d rows -> %s, %s, %s", len(data.rows), json_file, png_file, html_file)
+    logger.log(RESULT, "%s", training_text(data))
+    logger.log(RESULT, "inspect run: %d rows -> %s, %s, %s", len(data.rows), json_file, png_file, html_file)
 
 
 def training_folder(run_folder: RunFolder) -> Path:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detpipe.commands.inspect.network import images_and_labels, studied_network
 from detpipe.commands.inspect.settings import InspectTime
+from detpipe.console import RESULT
 from detpipe.inspect.step_cost import measure_cost
 from detpipe.inspect.step_time import Clock
 from detpipe.network.device import autocast, resolve_bf16, resolve_device
@@ -46,8 +47,8 @@ def run(config: InspectTime) -> None:
     write_json(json_file, {"network": data.subtitle, "machine": data.machine, **cost.to_json()})
     write_bytes(png_file, to_png(time_figure(cost)))
     write_time_page(html_file, data)
-    logger.info("%s; %s\n\n%s", data.subtitle, data.machine, time_text(data))
-    logger.info("time: %d layers -> %s, %s, %s", len(cost.layers), json_file, png_file, html_file)
+    logger.log(RESULT, "%s; %s\n\n%s", data.subtitle, data.machine, time_text(data))
+    logger.log(RESULT, "time: %d layers -> %s, %s, %s", len(cost.layers), json_file, png_file, html_file)
 
 
 def clock_of(device: torch.device) -> Clock:

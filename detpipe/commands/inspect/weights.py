@@ -13,6 +13,7 @@ from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import CAFFE, NONE, BackboneConfig
 from detpipe.classify.kinds import load_spec
 from detpipe.commands.inspect.settings import InspectWeights
+from detpipe.console import RESULT
 from detpipe.inspect.filters import filter_pictures, first_filters, is_filter_bank
 from detpipe.inspect.tensor_statistics import TensorStatistics, histogram, tensor_statistics
 from detpipe.inspect.weight_change import WeightChange, weight_change
@@ -143,11 +144,11 @@ def write_all(folder: Path, data: WeightsPage) -> None:
         files.append(folder / "inspect_filters.png")
         write_bytes(files[-1], image_to_png(data.filters[1]))
     write_weights_page(html_file, data)
-    logger.info("\n%s", weights_text(data))
+    logger.log(RESULT, "\n%s", weights_text(data))
     bad = [name for name, one in data.statistics.items() if one.not_finite]
     if bad:
         logger.warning("%s: NaN or infinity in: %s", data.subtitle, ", ".join(bad))
-    logger.info("weights: %d tensors -> %s", len(data.statistics), ", ".join(map(str, files)))
+    logger.log(RESULT, "weights: %d tensors -> %s", len(data.statistics), ", ".join(map(str, files)))
 
 
 def to_json(

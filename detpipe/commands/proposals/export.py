@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.commands.proposals.settings import ExportFormat, ProposalsExport
+from detpipe.console import RESULT
 from detpipe.proposals.files.coco_json import write_coco_results
 from detpipe.proposals.files.detectron_pkl import to_detectron2, to_mmdetection, to_mmdetection2
 from detpipe.proposals.files.rcnn_mat import write_mat
@@ -43,7 +44,7 @@ def run(config: ProposalsExport) -> None:
     with replaced(out) as scratch:
         write(scratch, config.format, split.dataset, images)
     boxes = sum(len(proposals) for _, proposals in images)
-    logger.info("export: %d boxes of %d %s images -> %s", boxes, len(images), config.split.value, out)
+    logger.log(RESULT, "export: %d boxes of %d %s images -> %s", boxes, len(images), config.split.value, out)
 
 
 def write(path: Path, format_: ExportFormat, dataset: Dataset, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:

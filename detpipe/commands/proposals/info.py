@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.commands.proposals.settings import ProposalsInfo
+from detpipe.console import RESULT
 from detpipe.proposals.box_columns import scale_of
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader, parse_proposals
@@ -38,7 +39,7 @@ class Content:
 def run(config: ProposalsInfo) -> None:
     """Log the description. Raises ArtefactError for an unfinished database, CorruptRecordError for a damaged one."""
     manifest = read_manifest(config.database)
-    logger.info("%s", describe(config.database, manifest, count(config.database)))
+    logger.log(RESULT, "%s", describe(config.database, manifest, count(config.database)))
 
 
 def count(database: Path) -> Content:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.commands.proposals.settings import ProposalsVerify
+from detpipe.console import RESULT
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
@@ -40,7 +41,7 @@ def run(config: ProposalsVerify) -> None:
             f"overwrite=true. The first: {faults[0]}"
         )
     images = "" if config.dataset is None else " and match the images"
-    logger.info("verify: all records of %s are valid%s", database, images)
+    logger.log(RESULT, "verify: all records of %s are valid%s", database, images)
 
 
 def faults_of_records(database: Path, manifest: Manifest) -> Iterator[str]:

@@ -19,6 +19,7 @@ from detpipe.classify.features.network import FeatureClassifier, FeatureClassifi
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
 from detpipe.commands.stage_settings import TrainCls
+from detpipe.console import RESULT
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHeadConfig
@@ -76,7 +77,8 @@ def run(config: TrainCls) -> None:
             keep_proposer(config.folder, artefact.path)
             carry_settings(backup_path(artefact.path), artefact.path)  # heads are compared with equal settings
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
-    logger.info(
+    logger.log(
+        RESULT,
         "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
         head_word(head),
         artefact.manifest.summary["regions"],
