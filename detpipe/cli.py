@@ -240,6 +240,8 @@ def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
         text = configuration_error(error, command) if of_hydra else error
+        if isinstance(error, RecursionError):
+            text = "the settings refer to themselves; look for a file or a ${...} that names itself"
         sys.stderr.write(f"detpipe {command}: {text}\n")
         return 1
     return 0
@@ -284,6 +286,14 @@ def configuration_error(error: Exception, command: str) -> str:
             "characters in double quotes, and the whole in single quotes for the shell: "
             f"'{key}=\"...\"', or in a list '{key}=[\"...\"]'"
         )
+    unknown_key = re.match(r"In '(.+?)/(.+?)': ConfigKeyError .*?Key '(.+?)' not in", text)
+    if unknown_key and (command == "run" or unknown_key[1] != "experiment"):
+        from detpipe.help import names_like
+
+        group, option, key = unknown_key.groups()
+        near = names_like(COMMANDS[command], key)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{group}={option}: expected settings of `detpipe {command}`, got the unknown name {key}{hint}"
     experiment = re.match(r"In 'experiment/(.+?)'", text)
     if experiment and command != "run":
         text = (

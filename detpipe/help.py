@@ -407,6 +407,9 @@ def names_like(row: CommandRow, word: str, *, cutoff: float = 0.6) -> list[str]:
     inside = difflib.get_close_matches(word, names, n=1, cutoff=max(cutoff, 0.8))
     ends = {name.rpartition(".")[2]: name for name in reversed(names)}
     near = [ends[one] for one in difflib.get_close_matches(last, ends, n=1, cutoff=max(cutoff, 0.75))]
+    if "." in word:  # a whole name with a typo means that setting, not others with the same end
+        inside = difflib.get_close_matches(word, names, n=1, cutoff=max(cutoff, 0.9)) or inside
+        same_end = [] if inside and not others and word not in same_end else same_end
     found = [*others, *same_end][:3]
     return found or inside or near or difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
 

@@ -20,6 +20,7 @@ from detpipe.class_path import load_class
 from detpipe.commands.table import CommandRow
 from detpipe.config import EXPERIMENT, GROUPS, default_choices
 from detpipe.help import experiments_of, field_options, group_of, names_like, presets_of, source_of
+from detpipe.preset_files import check_preset
 
 OPTIONS: Mapping[str, bool] = {
     **dict.fromkeys(
@@ -30,6 +31,11 @@ OPTIONS: Mapping[str, bool] = {
     **dict.fromkeys(("--config-dir", "-cd", "--experimental-rerun", "--info", "-i", "--shell-completion", "-sc"), True),
 }
 """The options of every command, and whether a word of their own follows."""
+CHOICES = {
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
+}
+"""The values of options that have few."""
 LONGEST_WORD = 100_000
 """Limit on the characters of a word. Hydra's parser takes a minute for a million."""
 LONGEST_NUMBER = 400
@@ -45,10 +51,13 @@ def hydra_words(row: CommandRow, words: Sequence[str]) -> list[str]:
         refuse_oversized(word)
     words = with_argument(row, words)
     sweep = is_sweep(words)
-    if not has_other_files(words):
-        for group, option in choices(words):
+    folder = preset_folder(words)
+    for group, option in choices(words):
+        if folder is not None and (folder / group / f"{option}.yaml").exists():
+            check_preset(folder / group / f"{option}.yaml")
+        elif not has_other_files(words):
             refuse_unknown_choice(row, group, option, sweep=sweep)
-        refuse_parts_of_nothing(row, words)
+    refuse_parts_of_nothing(row, words)
     # Options first: argparse reads no setting after an option that stands behind settings.
     options: list[str] = []
     settings: list[str] = []
@@ -66,6 +75,15 @@ def has_other_files(words: Sequence[str]) -> bool:
     """Whether presets may come from folders that only Hydra knows."""
     starts = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
     return any(word.startswith(starts) for word in words)
+
+
+def preset_folder(words: Sequence[str]) -> Path | None:
+    """The folder of presets that `--config-dir` names; None without this option."""
+    for index, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            return Path(value) if equals else Path(*words[index + 1 : index + 2])
+    return None
 
 
 def split_words(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -99,6 +117,8 @@ def with_argument(row: CommandRow, words: Sequence[str]) -> list[str]:
     for word, is_value in split_words(words):
         if not is_value and word.startswith("-"):
             refuse_unknown_option(row, word, words)
+        elif not is_value and word.startswith("="):
+            raise ValueError(f"{word}: expected SETTING=VALUE, got no name before '='")
         elif not is_value and "=" not in word and not word.startswith("~"):
             if taken or (not Path(word).expanduser().exists() and is_option(row, word)):
                 raise ValueError(bare_word(row, word))
@@ -112,10 +132,16 @@ def refuse_unknown_option(row: CommandRow, word: str, words: Sequence[str]) -> N
     """Raise ValueError for an option that no command has. `--source photos` and `--source=photos` are settings."""
     option, equals, value = word.partition("=")
     if option in OPTIONS:
+        following = value if equals else next(iter(words[words.index(word) + 1 : words.index(word) + 2]), "")
+        allowed = CHOICES.get(option, ())
+        if OPTIONS[option] and (not following or (allowed and following not in allowed)):
+            raise ValueError(
+                f"{option}: expected {' or '.join(allowed) or 'a value'} after it, got {following or 'nothing'}"
+            )
         return
     name = option.lstrip("-").replace("-", "_")
-    following = words[words.index(word) + 1 : words.index(word) + 2]
-    value = value if equals else next((one for one in following if "=" not in one and one[:1] != "-"), "...")
+    after = words[words.index(word) + 1 : words.index(word) + 2]
+    value = value if equals else next((one for one in after if "=" not in one and one[:1] != "-"), "...")
     near = difflib.get_close_matches(option, [one for one in OPTIONS if one.startswith("--")], n=1, cutoff=0.75)
     settings = names_like(row, name)
     if settings and (not near or name in settings):
@@ -173,7 +199,7 @@ def refuse_unknown_choice(row: CommandRow, group: str, chosen: str, *, sweep: bo
         return
     for option in chosen.split(",") if sweep else [chosen]:
         plain = option.strip().strip("\"'")
-        if plain in (*known, "null") or plain.startswith(("[", "$")) or "(" in plain:
+        if plain in (*known, "null") or plain.startswith("$") or "(" in plain:
             continue
         near = difflib.get_close_matches(plain, known, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
