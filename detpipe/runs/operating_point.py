@@ -35,7 +35,8 @@ class KeptOperatingPoint:
 def keep_operating_point(classifier: Path, point: KeptOperatingPoint | None) -> None:
     """Write the operating point into a classifier's folder. None deletes an earlier one; no classifier: nothing."""
     if point is not None and (classifier / DESCRIPTION).is_file():
-        write_json(classifier / FILE, plain(point))
+        if point != _found(classifier):
+            write_json(classifier / FILE, plain(point))
     elif point is None:
         (classifier / FILE).unlink(missing_ok=True)
 
@@ -52,6 +53,13 @@ def kept_operating_point(classifier: Path) -> KeptOperatingPoint | None:
         return read_dataclass(path, KeptOperatingPoint)
     except DataclassJsonError as error:
         raise ClassifierError(f"{error}; delete the file and run `detpipe eval` again") from error
+
+
+def _found(classifier: Path) -> KeptOperatingPoint | None:
+    try:
+        return kept_operating_point(classifier)
+    except ClassifierError:  # damaged: it is written again
+        return None
 
 
 def shown_from(classifier: Path, stated: float | None) -> tuple[float, str]:

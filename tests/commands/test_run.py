@@ -146,13 +146,18 @@ def test_a_changed_setting_is_refused_by_name(run_copy: Path, voc_root: Path, ov
     assert bytes_of(run_copy) == before
 
 
-def test_changed_data_are_refused(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
-    spoilt = drawn.copy(voc_root, tmp_path / "drawn")
-    annotation = spoilt / "Annotations" / "test_0.xml"
+def test_changed_test_annotations_need_a_new_evaluation_only(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    """Those of training images are refused: see tests/runs/test_dataset_record.py."""
+    other = drawn.copy(voc_root, tmp_path / "drawn")
+    annotation = other / "Annotations" / "test_0.xml"
     annotation.write_text(annotation.read_text().replace("disc", "square"))
-    outcome = detpipe("run", *drawn.voc(spoilt), *drawn.settings("run"), f"run_dir={run_copy}")
-    assert outcome.status == 1
-    assert "input test" in outcome.err
+    kept = ("proposals.lmdb/data.mdb", "classifier/weights.safetensors", "detections.json")
+    times = {name: (run_copy / name).stat().st_mtime_ns for name in kept}
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    outcome = detpipe("run", *drawn.voc(other), *drawn.settings("run"), f"run_dir={run_copy}")
+    assert outcome.status == 0, outcome.err
+    assert {name: (run_copy / name).stat().st_mtime_ns for name in kept} == times
+    assert json.loads((run_copy / "metrics.json").read_text())["voc10"] != metrics["voc10"]
 
 
 def test_overwrite_makes_it_anew(run_copy: Path, voc_root: Path) -> None:
