@@ -250,6 +250,10 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     """
     config = _with_home(config)
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    iterations_stated = "solver.max_iter" in given or OmegaConf.select(config, "solver.prototxt") is not None
+    if iterations_stated and "solver.min_epochs" not in given and OmegaConf.select(config, "solver.min_epochs"):
+        config = copy.deepcopy(config)
+        config.solver.min_epochs = 0.0  # a preset's
     if OmegaConf.select(config, "solver.prototxt") is not None:
         config = _with_solver_prototxt(config, given)
     if "detect" not in given:

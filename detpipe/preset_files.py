@@ -1,7 +1,7 @@
 """Presets and experiments of other people: YAML files in a folder that `--config-dir` names.
 
-They are checked before Hydra reads them. Hydra would expand nested aliases without limit, and run what a `hydra` section
-names.
+They are checked before Hydra reads them. Hydra would expand nested aliases without limit, and run what a `hydra`
+section names.
 """
 
 from __future__ import annotations

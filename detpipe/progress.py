@@ -71,20 +71,25 @@ class Counter:
 
     def _show(self) -> None:
         self._shown = time.perf_counter()
-        logger.info("%s: %s", self.name, progress_text(self.done, self.total, self.unit, self._shown - self._begun))
+        logger.info("%s: %s", self.name, pace(self.done, self.total, self._shown - self._begun, self.unit))
 
 
-def progress_text(done: int, total: int, unit: str, seconds: float) -> str:
-    """The state of an operation in words: "40 of 600 images, 8.1 per second, 1 min 9 s left"."""
-    if not done:
-        return f"0 of {total} {unit} after {duration(seconds)}"
-    rate = done / max(seconds, 1e-9)
-    speed = f"{rate:.1f} per second" if rate >= 1 else f"{1 / rate:.1f} s each"
-    return f"{done} of {total} {unit}, {speed}, {duration((total - done) / rate)} left"
+def pace(done: int, total: int, seconds: float, unit: str, *, earlier: int = 0) -> str:
+    """Count, rate and time left as text: "3 of 7 images, 12 s per image, 48 s left". unit: plural.
+
+    seconds: the time of the items after the first `earlier` ones, which an interrupted process has done.
+    """
+    rate = max(done - earlier, 0) / max(seconds, 1e-9)
+    if not rate:
+        return f"{done:,} of {total:,} {unit}"
+    speed = f"{rate:.1f} {unit} per second" if rate >= 1 else f"{as_time(1 / rate)} per {unit.removesuffix('s')}"
+    return f"{done:,} of {total:,} {unit}, {speed}, {as_time((total - done) / rate)} left"
 
 
-def duration(seconds: float) -> str:
-    """A time in words with its two largest units: "45 s", "3 min 20 s", "2 h 5 min"."""
+def as_time(seconds: float) -> str:
+    """A duration as text: 0.42 s, 42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

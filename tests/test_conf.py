@@ -280,6 +280,16 @@ def test_run_hands_its_settings_to_the_stages() -> None:
             made("run", wrong)
 
 
+@pytest.mark.parametrize(
+    ("words", "min_epochs"),
+    [((), 3.0), (("solver.max_iter=20",), 0.0), (("solver.max_iter=20", "solver.min_epochs=1"), 1.0)],
+)
+def test_iterations_on_the_command_line_win_over_the_least_passes_of_a_preset(
+    words: tuple[str, ...], min_epochs: float
+) -> None:
+    assert made("run", "experiment=fast_rcnn", *words).solver.min_epochs == min_epochs
+
+
 def test_a_fusion_may_not_write_over_its_source(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "proposals.lmdb"):
         with pytest.raises(ValueError, match="another run_dir"):

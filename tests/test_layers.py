@@ -31,6 +31,7 @@ BESIDE = {
     ("boxes", "structures"),
     ("randomness", "structures"),
     ("storage", "structures"),
+    ("solver", "progress"),
     ("solver", "storage"),
     ("progress", "console"),
     ("overrides", "config"),

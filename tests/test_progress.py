@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from detpipe.progress import counted, duration, progress, progress_text
+from detpipe.progress import as_time, counted, pace, progress
 
 
 def test_a_line_every_tenth(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,7 +41,7 @@ def test_a_long_item_is_not_silent(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     with caplog.at_level(logging.INFO), counted("detect", total=7, unit="images") as count:
         time.sleep(0.1)
         count.advance()
-    assert caplog.messages[0].startswith("detect: 0 of 7 images after ")
+    assert caplog.messages[0].startswith("detect: 0 of 7 images")
 
 
 def test_the_lines_end_with_the_work(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -55,13 +55,19 @@ def test_the_lines_end_with_the_work(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert len(caplog.messages) == seen
 
 
-def test_the_state_in_words() -> None:
-    assert progress_text(0, 7, "images", 30.2) == "0 of 7 images after 30 s"
-    assert progress_text(40, 600, "images", 5) == "40 of 600 images, 8.0 per second, 1 min 10 s left"
-    assert progress_text(2, 7, "images", 50) == "2 of 7 images, 25.0 s each, 2 min 5 s left"
+def test_the_pace_of_slow_and_of_fast_work() -> None:
+    assert pace(2, 7, 24.0, "images") == "2 of 7 images, 12 s per image, 1 min 0 s left"
+    assert pace(300, 1200, 10.0, "crops") == "300 of 1,200 crops, 30.0 crops per second, 30 s left"
+    assert pace(0, 7, 24.0, "images") == "0 of 7 images"
 
 
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0, 59.4, 60, 3599, 7500)] == [
-        "0 s", "59 s", "1 min 0 s", "59 min 59 s", "2 h 5 min",
-    ]  # fmt: skip
+def test_items_that_were_done_before_do_not_count_in_the_pace() -> None:
+    assert pace(60, 100, 20.0, "iterations", earlier=50).endswith("2.0 s per iteration, 1 min 20 s left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.42 s"), (9.94, "9.9 s"), (41.6, "42 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert as_time(seconds) == text

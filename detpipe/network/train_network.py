@@ -46,6 +46,7 @@ def train_network(
     *,
     new_modules: Sequence[nn.Module],
     examples: int,
+    data: str,
     make_batch: Callable[[int], Batch],
     loss: Callable[[Batch], Mapping[str, Tensor]],
     validate: Callable[[], Mapping[str, float]] | None,
@@ -55,8 +56,9 @@ def train_network(
     """Train `network`, which has a `backbone`, in place. Returns the solver's summary.
 
     new_modules: modules with random initial weights; they learn at a higher rate. examples: number of examples in one
-    epoch. learning: which parts of the backbone are frozen. make_batch, loss, validate: see `Solver`. With several
-    processes (context.ranks) each process makes its own part of a batch.
+    epoch. data: what they are, as "160 images", for messages. learning: which parts of the backbone are frozen.
+    make_batch, loss, validate: see `Solver`. With several processes (context.ranks) each process makes its own part of
+    a batch.
 
     Raises Interrupted after a signal.
     """
@@ -87,6 +89,8 @@ def train_network(
         folder=context.folder,
         key=context.key,
         seed=context.seed,
+        examples=examples,
+        data=data,
         ranks=ranks,
     ).run()
 

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from detpipe.progress import as_time
 from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, hex_colour, legend, short_name
 from detpipe.structures import Float64Array
 
@@ -142,18 +143,6 @@ def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
     with matplotlib.rc_context(STYLE), _quiet_glyphs():
         FigureCanvasAgg(figure).print_figure(data, format="png", dpi=dpi, facecolor="white")
     return data.getvalue()
-
-
-def as_time(seconds: float) -> str:
-    """A duration as text: 0.42 s, 42 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _envelope(curve: Curve) -> Curve:

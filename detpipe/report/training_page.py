@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detpipe.progress import as_time
 from detpipe.report import page
-from detpipe.report.curves import as_time
 from detpipe.report.run.sections import setting_groups
 from detpipe.report.text_table import as_bytes, significant, text_table
 from detpipe.report.training_figure import Rows, training_figure

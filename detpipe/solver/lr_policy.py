@@ -54,8 +54,10 @@ class LrPolicy:
                 f"got {self.warmup_iter} and {self.warmup_start}"
             )
 
-    def factor(self, iteration: int, max_iter: int) -> float:
+    def factor(self, iteration: int, max_iter: int, stretch: float = 1.0) -> float:
         """The factor of the base rate at `iteration` (from 0) of `max_iter`.
+
+        stretch: the schedule, but not the warm-up, takes this many times as many iterations as its settings say.
 
         fixed: 1. step: gamma ^ floor(i / stepsize). multistep: gamma ^ (stepvalues <= i). exp: gamma ^ i.
         inv: (1 + gamma i) ^ -power. poly: (1 - i / max_iter) ^ power. sigmoid: 1 / (1 + exp(-gamma (i - stepsize))).
@@ -65,7 +67,10 @@ class LrPolicy:
         if iteration < self.warmup_iter:
             warmup = self.warmup_start + (1 - self.warmup_start) * iteration / self.warmup_iter
         try:
-            factor = self._policy_factor(iteration, max_iter)
+            at = iteration if stretch == 1 else int(iteration / stretch)
+            # Poly and cosine are shares of max_iter, so they are stretched with it.
+            relative = self.policy in (Policy.poly, Policy.cosine)
+            factor = self._policy_factor(iteration if relative else at, max_iter)
         except (OverflowError, ZeroDivisionError, TypeError) as error:  # TypeError: a root of a negative number
             raise ValueError(self._not_finite(iteration, max_iter)) from error
         if not math.isfinite(factor):

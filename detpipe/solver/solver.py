@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from detpipe.progress import SILENCE, pace
 from detpipe.solver.caffe_updates import clip_summed_gradients
 from detpipe.solver.debug_info import DebugInfo
 from detpipe.solver.initial_weights import take_weights
@@ -47,6 +48,11 @@ logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 
+FEW_PASSES = 2
+"""Fewer passes over the data than this give a warning."""
+NOT_SHOWN = ("iteration", "examples_per_second", "waiting")
+"""Values of a row that a line of progress has in another form, or that only the log file has."""
+
 
 class DivergedError(RuntimeError):
     """The loss is NaN or infinite."""
@@ -60,8 +66,9 @@ class Solver(Generic[Batch]):
     function from the index of a batch (0, 1, ...) to the batch; it must be thread-safe if prefetch_threads > 1. loss:
     named scalars of a batch; "loss" is minimised. validate: returns named numbers for the log, or None. folder: of
     snapshots and logs. key: digest of all settings and inputs of the training; a snapshot with another key is refused.
-    seed: of random numbers in the iterations; config.random_seed overrides it. ranks: of a distributed training; each
-    rank makes its own part of a batch, and the losses are means over parts of equal size.
+    seed: of random numbers in the iterations; config.random_seed overrides it. examples: number of examples in one pass
+    over the data, 0 if unknown; data: what these are, as "160 images", for messages. ranks: of a distributed training;
+    each rank makes its own part of a batch, and the losses are means over parts of equal size.
     """
 
     config: SolverConfig
@@ -74,7 +81,10 @@ class Solver(Generic[Batch]):
     folder: Path
     key: str
     seed: int = 0
+    examples: int = 0
+    data: str = ""
     ranks: Ranks = field(default_factory=Ranks)
+    _shown: float = field(default=0.0, init=False)
 
     def run(self) -> dict[str, float]:
         """Train to max_iter, and first resume from a snapshot if config.resume says so.
@@ -84,6 +94,8 @@ class Solver(Generic[Batch]):
         and DivergedError if the loss is not finite.
         """
         self._check()
+        if self.ranks.is_first:
+            self._announce()
         state = self._fresh_state()
         start = self._start(state)
         step = self.ranks.parallel(LossModule(self.module, self.loss))
@@ -96,7 +108,7 @@ class Solver(Generic[Batch]):
             self.max_iter * self.config.iter_size,
             threads=self.config.prefetch_threads,
         )
-        begun = time.perf_counter()
+        begun = self._shown = time.perf_counter()
         try:
             with (
                 stop_on_signal() as stop,
@@ -134,8 +146,27 @@ class Solver(Generic[Batch]):
         if self.config.snapshot_best is not None and self.validate is None:
             raise ValueError("solver.snapshot_best: expected a validation set, got none; set snapshot_best=null")
         if self.max_iter:
-            self.config.lr.factor(0, self.max_iter)
-            self.config.lr.factor(self.max_iter - 1, self.max_iter)
+            self.config.rate_factor(0, self.max_iter)
+            self.config.rate_factor(self.max_iter - 1, self.max_iter)
+
+    def _announce(self) -> None:
+        """Log the length of the training in passes over the data, and warn if they are few."""
+        if not self.max_iter or not self.examples:
+            return
+        passes = self._passes(self.max_iter)
+        logger.info("train: %s iterations = %s passes over %s", f"{self.max_iter:,}", _short(passes), self.data)
+        if passes < FEW_PASSES:
+            logger.warning(
+                "train: fewer than %d passes may be too few to learn from all of the data; give solver.epochs=%d (%s "
+                "iterations) or more",
+                FEW_PASSES,
+                FEW_PASSES,
+                f"{self.config.iterations_of(FEW_PASSES, self.examples):,}",
+            )
+
+    def _passes(self, iterations: int) -> float:
+        """The number of passes over the data in so many iterations."""
+        return iterations * self.config.batch_size * self.config.iter_size / self.examples
 
     @property
     def _is_silent(self) -> bool | None:
@@ -160,7 +191,7 @@ class Solver(Generic[Batch]):
         seed_generators((self.config.seed(self.seed) + 7919 * self.ranks.rank) * 1_000_003 + iteration)
         self.module.train()
         optimizer = state.optimizer
-        factor = self.config.lr.factor(iteration, self.max_iter)
+        factor = self.config.rate_factor(iteration, self.max_iter)
         for group in optimizer.param_groups:
             group["lr"] = self.config.base_lr * group["lr_mult"] * factor
         optimizer.zero_grad(set_to_none=True)
@@ -227,6 +258,8 @@ class Solver(Generic[Batch]):
             last or (self.config.test_interval > 0 and done % self.config.test_interval == 0)
         )
         if not (validates or last or done % self.config.display == 0):
+            if log is not None and progress.disable and time.perf_counter() - self._shown >= SILENCE:
+                self._show(progress, done, start, time.perf_counter() - begun, f"loss {float(losses['loss']):.4g}")
             return
         numbers = {name: round(float(value), 6) for name, value in losses.items()}
         check_finite(losses, done)
@@ -236,7 +269,7 @@ class Solver(Generic[Batch]):
         rate = (done - start) * self.config.iter_size * self.config.batch_size / elapsed
         row = {
             "iteration": done,
-            "lr": self.config.base_lr * self.config.lr.factor(done - 1, self.max_iter),
+            "lr": self.config.base_lr * self.config.rate_factor(done - 1, self.max_iter),
             **numbers,
         }
         if state.smoothed is not None:
@@ -245,10 +278,22 @@ class Solver(Generic[Batch]):
             row.update(self._validated(state, done))
         row.update({"examples_per_second": round(rate, 1), "waiting": round(batches.waited / elapsed, 4)})
         log.append(row)
-        progress.set_postfix_str(
-            f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s, data loading {row['waiting']:.1%} of the time"
+        shown = [f"{name} {value:.4g}" for name, value in row.items() if name not in NOT_SHOWN]
+        self._show(progress, done, start, elapsed, ", ".join(shown))
+
+    def _show(self, progress: tqdm[Any], done: int, start: int, seconds: float, numbers: str) -> None:
+        """Log iterations, passes, rate, time left and the numbers; a terminal has the first ones in its bar."""
+        self._shown = time.perf_counter()
+        passes = (
+            f" ({_short(self._passes(done))} of {_short(self._passes(self.max_iter))} passes)" if self.examples else ""
         )
-        logger.info("train %s", ", ".join(f"{name} {value:g}" for name, value in row.items()))
+        if progress.disable:
+            line = pace(done, self.max_iter, seconds, "iterations", earlier=start)
+            logger.info("train: %s", f"{line.replace('iterations', f'iterations{passes}', 1)}; {numbers}")
+        else:
+            progress.clear()  # else the line would continue that of the bar
+            logger.info("train: iteration %d%s; %s", done, passes, numbers)
+            progress.refresh()
 
     def _validated(self, state: TrainingState, done: int) -> dict[str, float]:
         """Validate the averaged weights, or the current ones without an average, and keep the best on disk."""
@@ -328,6 +373,11 @@ class Solver(Generic[Batch]):
                 return snapshots[-1] if snapshots else None
             case file:
                 return Path(file)
+
+
+def _short(number: float) -> str:
+    """A number of passes: 0.06, 7.5, 12."""
+    return f"{number:.1f}" if 0.95 <= number < 99.5 else f"{number:.2g}" if number < 1 else f"{number:.0f}"
 
 
 def seed_generators(seed: int) -> None:

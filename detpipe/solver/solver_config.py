@@ -50,6 +50,9 @@ class SolverConfig:
     """Number of iterations of the training; 0 saves the network without training."""
     epochs: float | None = None
     """Number of passes over the data; if set, it replaces max_iter."""
+    min_epochs: float = 0.0
+    """Least number of passes over the data: with more data, max_iter grows and the schedule is stretched with it. It is
+    ignored if solver.max_iter is on the command line, or if epochs is set."""
     base_lr: float = 5e-4
     """Base learning rate. It is multiplied by the schedule (`lr`) and by `new_lr_mult` and `lr_mult`."""
     lr: LrPolicy = field(default_factory=LrPolicy)
@@ -126,8 +129,10 @@ class SolverConfig:
                 raise ValueError(f"solver.{name}: expected a share in [0, 1), got {getattr(self, name)}")
         if self.clip_gradients is not None and not self.clip_gradients > 0:
             raise ValueError(f"solver.clip_gradients: expected a positive norm or null, got {self.clip_gradients}")
-        if self.epochs is not None and not self.epochs >= 0:
-            raise ValueError(f"solver.epochs: expected at least 0, got {self.epochs}")
+        if self.epochs is not None and not 0 <= self.epochs < math.inf:
+            raise ValueError(f"solver.epochs: expected a number of at least 0 or null, got {self.epochs}")
+        if not 0 <= self.min_epochs < math.inf:
+            raise ValueError(f"solver.min_epochs: expected a number of at least 0, got {self.min_epochs}")
         for name in ("base_lr", "delta"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"solver.{name}: expected a positive number, got {getattr(self, name)}")
@@ -166,10 +171,22 @@ class SolverConfig:
             )
 
     def iterations(self, examples: int) -> int:
-        """The number of iterations: max_iter, or `epochs` passes over this many examples, rounded up."""
-        if self.epochs is None:
-            return self.max_iter
-        return math.ceil(self.epochs * examples / (self.batch_size * self.iter_size))
+        """The number of iterations over this many examples, rounded up: of `epochs` passes if set, else max_iter.
+
+        min_epochs raises max_iter, unless that is 0.
+        """
+        if self.epochs is not None:
+            return self.iterations_of(self.epochs, examples)
+        return max(self.max_iter, self.iterations_of(self.min_epochs, examples)) if self.max_iter else 0
+
+    def iterations_of(self, passes: float, examples: int) -> int:
+        """The number of iterations of some passes over this many examples, rounded up."""
+        return math.ceil(passes * examples / (self.batch_size * self.iter_size))
+
+    def rate_factor(self, iteration: int, iterations: int) -> float:
+        """The factor of the base rate at `iteration` (from 0) of `iterations`, which min_epochs may have raised."""
+        raised = self.epochs is None and self.max_iter and iterations > self.max_iter
+        return self.lr.factor(iteration, iterations, iterations / self.max_iter if raised else 1.0)
 
     def seed(self, default: int) -> int:
         """random_seed, or `default` if it is None."""
@@ -187,4 +204,5 @@ WATCHING = frozenset(
 
 def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The plain values of a SolverConfig that change the result of a training: its part of an artefact's key."""
-    return {name: value for name, value in settings.items() if name not in WATCHING | ELSEWHERE}
+    unused = WATCHING | ELSEWHERE if settings.get("min_epochs") else WATCHING | ELSEWHERE | {"min_epochs"}
+    return {name: value for name, value in settings.items() if name not in unused}

@@ -100,11 +100,3 @@ def test_the_settings_of_matplotlib_stay_as_they_were():
     before = dict(matplotlib.rcParams)
     curves.to_png(curves.seconds_figure({"propose": 3.0}))
     assert dict(matplotlib.rcParams) == before
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.42, "0.42 s"), (9.94, "9.9 s"), (41.6, "42 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
-)
-def test_times_read_well(seconds: float, text: str):
-    assert curves.as_time(seconds) == text

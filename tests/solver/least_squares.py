@@ -62,6 +62,8 @@ class Training:
     make_batch: Callable[[int], Batch] = draw_batch
     on_batch: Callable[[int], None] = lambda number: None
     groups: list[dict[str, Any]] | None = None
+    examples: int = 0
+    data: str = ""
     ranks: Ranks = field(default_factory=Ranks)
     batches: int = field(default=0, init=False)
 
@@ -93,6 +95,8 @@ class Training:
             folder=self.folder,
             key=self.key,
             seed=self.seed,
+            examples=self.examples,
+            data=self.data,
             ranks=self.ranks,
         ).run()
 

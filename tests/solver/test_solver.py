@@ -527,6 +527,48 @@ def test_waiting_for_data_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Training(tmp_path, DropoutNetwork(), config(max_iter=2)).run()["waiting"] > 1
 
 
+def test_a_schedule_is_stretched_with_the_training() -> None:
+    """Twice as many iterations as max_iter: the rate falls at the same shares of the training."""
+    step = SolverConfig(max_iter=4, min_epochs=1, lr=LrPolicy(policy=Policy.step, stepsize=3, warmup_iter=1))
+    assert [step.rate_factor(i, 4) for i in range(4)] == [0.1, 1, 1, 0.1]
+    assert [step.rate_factor(i, 8) for i in range(8)] == [0.1, 1, 1, 1, 1, 1, 0.1, 0.1]
+    cosine = SolverConfig(max_iter=4, min_epochs=1, lr=LrPolicy())
+    assert cosine.rate_factor(4, 8) == LrPolicy().factor(2, 4)
+    passes = replace(step, epochs=2.0)
+    assert passes.rate_factor(4, 8) == 0.1  # epochs leaves the schedule as it is
+
+
+def test_the_length_of_a_training_is_said_in_passes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    settings = config(max_iter=40, batch_size=4, display=20)
+    Training(tmp_path / "a", linear(), settings, make_batch=doubles, examples=64, data="16 images").run()
+    assert "train: 40 iterations = 2.5 passes over 16 images" in caplog.messages
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    (line,) = [line for line in caplog.messages if line.startswith("train: 20 of 40 iterations (1.2 of 2.5 passes), ")]
+    assert "per second, " in line
+    assert " left; " in line
+    assert "loss " in line
+
+
+def test_fewer_than_two_passes_give_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = config(max_iter=3, batch_size=4)
+    Training(tmp_path, linear(), settings, make_batch=doubles, examples=200, data="50 images").run()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "solver.epochs=2 (100 iterations)" in warning
+
+
+def test_slow_iterations_get_lines_between_two_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detpipe.solver.solver.SILENCE", 0.0)
+    caplog.set_level("INFO")
+    settings = config(max_iter=10, display=10, test_interval=0)
+    training = Training(tmp_path, linear(), settings, make_batch=doubles)
+    training.run()
+    assert sum(line.startswith("train: ") for line in caplog.messages) == 10
+    assert len(training.rows()) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "examples", "iterations"),
     [
@@ -536,6 +578,10 @@ def test_waiting_for_data_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"epochs": 0.5, "batch_size": 64}, 1, 1),
         ({"epochs": 0}, 100, 0),
         ({"epochs": 3}, 0, 0),
+        ({"max_iter": 7, "min_epochs": 2, "batch_size": 10}, 20, 7),
+        ({"max_iter": 7, "min_epochs": 2, "batch_size": 10}, 100, 20),
+        ({"max_iter": 0, "min_epochs": 2, "batch_size": 10}, 100, 0),
+        ({"max_iter": 7, "min_epochs": 2, "epochs": 1, "batch_size": 10}, 100, 10),
     ],
 )
 def test_epochs_become_iterations(values: dict[str, Any], examples: int, iterations: int) -> None:

@@ -40,8 +40,13 @@ def test_what_is_watched_does_not_count() -> None:
 
 def test_every_field_has_its_place() -> None:
     names = {one.name for one in fields(SolverConfig)}
-    assert names == {*RESULT} | WATCHING | ELSEWHERE
-    assert len(names) == len(RESULT) + len(WATCHING) + len(ELSEWHERE)
+    assert names == {*RESULT, "min_epochs"} | WATCHING | ELSEWHERE
+    assert len(names) == len(RESULT) + 1 + len(WATCHING) + len(ELSEWHERE)
+
+
+def test_a_key_without_min_epochs_is_that_of_earlier_versions() -> None:
+    assert "min_epochs" not in result_settings({"min_epochs": 0.0, "max_iter": 3})
+    assert result_settings({"min_epochs": 2.0}) == {"min_epochs": 2.0}
 
 
 def test_no_settings() -> None:

@@ -66,6 +66,7 @@ def fine_tune(
         network,
         new_modules=new_modules,
         examples=len(train),
+        data=f"{len(train):,} crops",
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, device, context.bf16, validation_crops(context.solver)) if val else None,

@@ -67,6 +67,7 @@ def train_fast_rcnn(
         network,
         new_modules=network.new_modules,
         examples=len(train) * max(solver.batch_size // head.images_per_batch, 1),
+        data=f"{len(train):,} images",
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, head, sampling, device, bf16, images, seed) if val else None,

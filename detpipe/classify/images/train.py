@@ -85,6 +85,7 @@ def train_images(
         network,
         new_modules=[network.head],
         examples=len(train),
+        data=f"{len(train):,} images",
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, view, device, bf16) if val is not None and len(val) else None,

@@ -86,12 +86,13 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 
 def wanted_iterations(manifest: Manifest | None, solver: Mapping[str, Any]) -> int | None:
-    """Return the total number of iterations; None if it is given in epochs and the training is not finished."""
+    """Return the total number of iterations; None if it depends on the data and the training is not finished."""
     summary = manifest.summary if manifest is not None and isinstance(manifest.summary, dict) else {}
     done = summary.get("iterations")
     if is_number(done):
         return int(done)
-    return None if solver.get("epochs") is not None else _whole(solver, "max_iter")
+    follows_data = solver.get("epochs") is not None or solver.get("min_epochs")
+    return None if follows_data else _whole(solver, "max_iter")
 
 
 def snapshots(folder: Path) -> Iterator[SnapshotFile]:

@@ -82,6 +82,7 @@ def train_multibox(
         network,
         new_modules=network.new_modules,
         examples=len(train),
+        data=f"{len(train):,} images",
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, head, device, bf16, images) if val else None,

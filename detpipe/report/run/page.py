@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
+from detpipe.progress import as_time
 from detpipe.report import curves, page
 from detpipe.report.run import gallery, sections
 from detpipe.storage.atomic import write_text
@@ -93,7 +94,7 @@ def render(data: ReportData) -> str:
         proposals=sections.proposal_rows(data.recall or {}),
         losses=sections.loss_figures(data.log_rows, data.proposer_rows),
         seconds=curves.seconds_figure(data.seconds),
-        all_seconds=curves.as_time(sum(data.seconds.values())),
+        all_seconds=as_time(sum(data.seconds.values())),
         findings=[(kind, f"{n:,}") for kind, n in (data.check_counts or {}).items()],
         max_bad_shown=MAX_BAD_SHOWN,
         groups=sections.setting_groups(data.settings),

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from detpipe.metrics.evaluate import Metrics
-from detpipe.report.curves import as_time
+from detpipe.progress import as_time
 from detpipe.report.figure_style import hex_colour
 from detpipe.report.page import Cell
 from detpipe.report.text_table import number
