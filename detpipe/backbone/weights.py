@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-logger = logging.getLogger(__name__)
+from detpipe.storage.input_file import check_input
+from detpipe.storage.torch_file import read_torch_file
 
-NESTED_KEYS = ("state_dict", "model", "model_state", "backbone")
-"""Keys under which training programs store the weights in a checkpoint."""
+logger = logging.getLogger(__name__)
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "network.")
 """Prefixes that DataParallel, torch.compile and detectors (also ours) add to the names of tensors."""
@@ -49,7 +48,7 @@ class LoadReport:
 def load_weights(module: nn.Module, path: Path) -> LoadReport:
     """Load the tensors of a .pth, .pt or .safetensors file whose name and shape match a tensor of the module.
 
-    A .pth file is a state dict, or a dict that contains one (see NESTED_KEYS). It is read without unpickling code.
+    A .pth file is a state dict, or a dict that contains one. No code in it runs, see `read_torch_file`.
     Common prefixes of names (see WRAPPERS) are removed if more names match then. What does not match is logged.
 
     Raises FileNotFoundError; ValueError for an unreadable file, or if no tensor matches.
@@ -81,35 +80,15 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a .pth, .pt or .safetensors file by name, on the CPU. Raises as `load_weights`."""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such weight file: {path}")
     if path.suffix == ".safetensors":
+        check_input(path, "a safetensors file")
         try:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: expected a safetensors file, got one that can't be read ({error})") from error
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: expected only tensors, got other objects, which are not unpickled for safety, or another file "
-            f"type; save only the state dict, or use .safetensors ({str(error).splitlines()[0]})"
-        ) from error
-    except Exception as error:  # torch.load passes on any error of its zip and pickle readers
-        raise ValueError(
-            f"{path}: expected a PyTorch file, got a damaged one or another type ({type(error).__name__}: {error})"
-        ) from error
-    return _find_state(content, path)
-
-
-def _find_state(content: object, path: Path) -> dict[str, torch.Tensor]:
-    while isinstance(content, Mapping):
-        tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
-        nested = next((content[key] for key in NESTED_KEYS if isinstance(content.get(key), Mapping)), None)
-        if nested is None and tensors:
-            return tensors
-        content = nested
-    raise ValueError(f"{path}: expected a dict of tensors, or one under a key of {list(NESTED_KEYS)}, got neither")
+    return read_torch_file(path)
 
 
 def unwrapped_both(one: State, other: State) -> tuple[State, State]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from detpipe.storage.input_file import check_input
+from detpipe.storage.torch_file import read_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +18,7 @@ logger = logging.getLogger(__name__)
 def take_weights(module: nn.Module, path: Path) -> None:
     """Copy each tensor of the file to the parameter or buffer with the same name. Unmatched names are logged.
 
-    path: a .safetensors file, or a state dict or solver snapshot saved by torch (loaded with weights_only=True).
+    path: a .safetensors file, or a state dict or solver snapshot saved by torch (see `read_torch_file`).
     Raises FileNotFoundError, and ValueError if the file has another format, no name matches, or a shape differs.
     """
     state, own = read_weights(path), module.state_dict()
@@ -53,28 +55,14 @@ def check_start_weights(weights: str | None, setting: str) -> None:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, on the CPU. Raises the errors of `take_weights`."""
-    if path.is_dir():
-        raise ValueError(f"{path}: expected a file of weights, got a folder; name the file in it")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"solver.weights: no such file: {path}")
     if path.suffix == ".caffemodel":
         raise ValueError(f"{path}: expected .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
     if path.suffix == ".safetensors":
+        check_input(path, "a safetensors file")
         try:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: expected a safetensors file, got one that can't be read: {error}") from error
-    return {name: tensor for name, tensor in _read_pt(path).items() if isinstance(tensor, Tensor)}
-
-
-def _read_pt(path: Path) -> dict[str, object]:
-    """The model's state dict from a snapshot, or the state dict that is the whole file."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load passes on any error of its zip and pickle readers
-        raise ValueError(f"{path}: expected weights, got a file that can't be read ({type(error).__name__})") from error
-    if isinstance(state, dict) and "iteration" in state:
-        state = state.get("model")
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: expected a dict of tensors, got {type(state).__name__}")
-    return state
+    return read_torch_file(path)

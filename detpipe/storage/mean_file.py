@@ -7,31 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.storage.caffe_blob import read_blob
 from detpipe.storage.caffe_blob_pb2 import BlobProto
+from detpipe.storage.input_file import read_input
+from detpipe.storage.npy_file import read_npy
 from detpipe.structures import Float32Array
 
 SUFFIXES = (".binaryproto", ".npy")
 MAX_BYTES = 1 << 28
 """Limit on the file size, which is a mean image of 4,700 x 4,700 pixels."""
-
-NPY_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    TokenError,
-    RecursionError,
-    MemoryError,
-)
-"""Errors of numpy for a damaged .npy file, whose header it parses as a Python expression."""
+_EXPECTED = "a mean image"
 
 
 class MeanFileError(ValueError):
@@ -58,13 +47,16 @@ def write_mean(path: Path, mean: Float32Array) -> None:
 
 
 def read_mean(path: Path) -> Float32Array:
-    """Read a mean (C, H, W). Raises FileNotFoundError, and MeanFileError for any other content.
+    """Read a mean (C, H, W).
 
     A .npy file is read as an array, any other as a blob, because blobs often have other suffixes than .binaryproto. The
     file may have a first axis of length 1. One value per channel, (C,), gives a mean of 1 x 1 pixels. Nothing is
     unpickled, and sizes are checked against the data before memory is allocated.
+
+    Raises FileNotFoundError, MeanFileError for any other content, and InputFileError, NpyFileError for a file that is
+    none of the two kinds.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: expected a mean image, got no such file; check the path")
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -76,21 +68,15 @@ def read_mean(path: Path) -> Float32Array:
 
 
 def _read_npy(path: Path) -> Float32Array:
-    try:
-        # Memory-mapped, so that a header with a larger size than the file is an error before memory is allocated.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except NPY_ERRORS as error:
-        raise MeanFileError(f"{path}: expected an array of numbers, got: {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise MeanFileError(f"{path}: expected an array of real numbers, got {getattr(array, 'dtype', type(array))}")
+    array = read_npy(path, _EXPECTED)
     shape = _image_shape(array.shape, path)
     with np.errstate(over="ignore"):  # the caller refuses infinity
-        return np.array(array, dtype=np.float32).reshape(shape)
+        return array.astype(np.float32).reshape(shape)
 
 
 def _read_blob(path: Path) -> Float32Array:
     try:
-        array = read_blob(memoryview(path.read_bytes()), str(path)).array
+        array = read_blob(memoryview(read_input(path, _EXPECTED)), str(path)).array
     except ValueError as error:
         raise MeanFileError(str(error)) from error
     return array.reshape(_image_shape(array.shape, path))

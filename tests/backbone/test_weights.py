@@ -97,13 +97,12 @@ def test_truncated_file(tmp_path: Path) -> None:
         read_state(tmp_path / "w.pth")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of odd protocols
 def test_damaged_files_give_one_kind_of_error(tmp_path: Path) -> None:
     """torch's reader raises IndexError, KeyError, struct.error and others on such bytes."""
     generator, path = random.Random(0), tmp_path / "w.pth"
     torch.save({"a": torch.ones(4, 3)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
-    for _ in range(300):
+    for _ in range(100):
         damaged = bytearray(whole)
         for _ in range(4):
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)

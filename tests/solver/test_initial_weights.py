@@ -45,11 +45,11 @@ def test_what_is_in_one_of_the_two_only_is_told(tmp_path: Path, caplog: pytest.L
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, r"expected weights named like \['weight', 'bias'\], got \[\]"),
+        ({}, "expected a dict of tensors"),
         ({"fc8": torch.zeros(1)}, r"got \['fc8'\]"),
         ({"weight": torch.zeros(3, 2)}, r"weight: expected shape \(2, 3\), got \(3, 2\)"),
-        ([1, 2], "expected a dict of tensors, got list"),
-        ({"iteration": 3}, "expected a dict of tensors, got NoneType"),
+        ([1, 2], "expected a dict of tensors"),
+        ({"iteration": 3}, "expected a dict of tensors"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, content: Any, words: str) -> None:

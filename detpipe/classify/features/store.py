@@ -32,7 +32,7 @@ from detpipe.storage.dataclass_json import DataclassJsonError, read_value
 from detpipe.storage.input_file import check_input
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Manifest, read_manifest
-from detpipe.storage.mean_file import NPY_ERRORS
+from detpipe.storage.npy_file import NPY_ERRORS
 from detpipe.structures import Float32Array, Image, ImageId, ImageRecord, Int64Array
 
 Float16Array = npt.NDArray[np.float16]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,7 +27,8 @@ from detpipe.heads.stored.feature_head import (
     sigmoid_by_class,
 )
 from detpipe.heads.stored.platt import platt
-from detpipe.storage.mean_file import NPY_ERRORS
+from detpipe.storage.input_file import read_input
+from detpipe.storage.npy_file import read_npy
 from detpipe.structures import Float32Array
 
 MAX_VECTOR_BYTES = 1 << 30
@@ -166,11 +166,12 @@ class ZeroShotConfig(StoredHeadConfig):
 def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
     """Read the vectors of these classes, (K, E) float32 with norm 1, from PATH.npy and the names in PATH.txt.
 
-    Raises FileNotFoundError; ValueError if the file is not a 2-D float array, or if a class has no vector.
+    Raises FileNotFoundError; ValueError if the file is not a 2-D float array of finite numbers, or if a class has no
+    vector.
     """
     names_path = path.with_suffix(".txt")
     for file in (path, names_path):
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(
                 f"{file}: expected class vectors (.npy) and their names (.txt) in one folder; there is no such file"
             )
@@ -178,14 +179,17 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
         raise ValueError(
             f"{path}: expected class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}"
         )
+    stored = read_npy(path, "a .npy file of class vectors")
     try:
-        stored: npt.NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except NPY_ERRORS as error:
-        raise ValueError(f"{path}: expected a .npy file of numbers, got: {error}") from error
-    names = [line.strip() for line in names_path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not isinstance(stored, np.ndarray) or stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
-        shape = f"{stored.shape} {stored.dtype}" if isinstance(stored, np.ndarray) else "an archive of several arrays"
-        raise ValueError(f"{path}: expected one vector for each of the {len(names)} names in {names_path}, got {shape}")
+        text = read_input(names_path, "the names of the class vectors").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{names_path}: expected names of classes in UTF-8, got other bytes: {error}") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
+        raise ValueError(
+            f"{path}: expected one vector for each of the {len(names)} names in {names_path}, got {stored.shape} "
+            f"{stored.dtype}"
+        )
     missing = [name for name in classes if name not in names]
     if missing:
         raise ValueError(f"{names_path}: expected a vector for each class, got none for {missing}")

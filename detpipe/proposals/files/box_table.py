@@ -6,11 +6,13 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from detpipe.datasets.coco_ids import number_of
+from detpipe.storage.reader_process import Arrays
 from detpipe.structures import Float32Array
 
 
@@ -62,6 +64,36 @@ class BoxTable:
             if number is not None:
                 keys[number] = None if number in keys else key
         return {number: key for number, key in keys.items() if key is not None}
+
+    def to_arrays(self) -> tuple[Any, Arrays]:
+        """The table as JSON and arrays of all its boxes, to send it from the process that read the file."""
+        stored = list(self.boxes.values())
+        none = StoredBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        form = {
+            "names": list(self.boxes),
+            "nameless": self.nameless,
+            "by_id": self.by_id,
+            "is_mat": any(one.is_mat for one in stored),
+        }
+        return form, {
+            "boxes": np.concatenate([none.boxes, *(one.boxes for one in stored)]),
+            "counts": np.array([len(one.boxes) for one in stored], np.int64),
+            "has_scores": np.array([one.scores is not None for one in stored], np.bool_),
+            "scores": np.concatenate([none.scores, *(one.scores for one in stored if one.scores is not None)]),
+        }
+
+    @staticmethod
+    def from_arrays(source: Path, form: Any, arrays: Arrays) -> BoxTable:
+        """The inverse of `to_arrays`. The boxes of the images are views of the arrays."""
+        ends = np.cumsum(arrays["counts"])
+        scored = np.where(arrays["has_scores"], arrays["counts"], 0)
+        score_ends = np.cumsum(scored)
+        boxes = {}
+        for number, name in enumerate(form["names"]):
+            own = arrays["boxes"][ends[number] - arrays["counts"][number] : ends[number]]
+            scores = arrays["scores"][score_ends[number] - scored[number] : score_ends[number]]
+            boxes[name] = StoredBoxes(own, scores if arrays["has_scores"][number] else None, form["is_mat"])
+        return BoxTable(source, boxes, nameless=form["nameless"], by_id=form["by_id"])
 
 
 def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, is_mat: bool = False) -> StoredBoxes:

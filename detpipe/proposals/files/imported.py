@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, Store
 from detpipe.proposals.files.coco_json import read_coco_results
 from detpipe.proposals.files.detectron_pkl import read_pickle
 from detpipe.proposals.files.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
+from detpipe.proposals.files.safe_pickle import UnsafePickleError
 from detpipe.proposals.proposer import ImportedBoxesError, Proposer, ranked, scores_of_order
+from detpipe.storage.reader_process import Arrays, read_in_process
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageId, ImageRecord, Proposals
 
 logger = logging.getLogger(__name__)
@@ -229,13 +231,25 @@ def _read_tables(files: tuple[tuple[Path, int], ...]) -> list[BoxTable]:
 
 
 def _read(file: Path) -> BoxTable:
-    readers: dict[str, Any] = {
-        ".mat": read_mat, ".pkl": read_pickle, ".pickle": read_pickle, ".json": read_coco_results,
-    }  # fmt: skip
-    if file.suffix.lower() not in readers:
-        raise ProposalFileError(f"{file}: expected a file of proposals ({', '.join(readers)}), got {file.suffix!r}")
-    table: BoxTable = readers[file.suffix.lower()](file)
-    return table
+    """The boxes of a file, which is read in a process of its own."""
+    if file.suffix.lower() not in _READERS:
+        raise ProposalFileError(f"{file}: expected a file of proposals ({', '.join(_READERS)}), got {file.suffix!r}")
+    form, arrays = read_in_process(
+        _read_arrays, file, "a file of proposals", errors=[ProposalFileError, UnsafePickleError], expansion=32
+    )
+    return BoxTable.from_arrays(file, form, arrays)
+
+
+def _read_arrays(file: Path) -> tuple[Any, Arrays]:
+    return _READERS[file.suffix.lower()](file).to_arrays()
+
+
+_READERS: Mapping[str, Callable[[Path], BoxTable]] = {
+    ".mat": read_mat,
+    ".pkl": read_pickle,
+    ".pickle": read_pickle,
+    ".json": read_coco_results,
+}
 
 
 def _file_of(folder: Path, record: ImageRecord) -> Path | None:
@@ -253,7 +267,7 @@ def _of_folder(folder: Path, record: ImageRecord) -> StoredBoxes | None:
     file = _file_of(folder, record)
     if file is None:
         return None
-    table = read_mat(file)
+    table = _read(file)
     if len(table.boxes) != 1:
         raise ProposalFileError(f"{file}: expected the boxes of one image, got {len(table.boxes)}")
     return next(iter(table.boxes.values()))

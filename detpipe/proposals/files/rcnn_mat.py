@@ -8,8 +8,6 @@ The file doesn't say which. The sizes of the images do: see `find_form`.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -17,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes, as_stored
+from detpipe.storage.input_file import open_input
 from detpipe.structures import Float32Array, ImageRecord, Proposals
 
 
@@ -37,7 +35,10 @@ class MatForm(Enum):
 def read_mat(path: Path) -> BoxTable:
     """The boxes of a .mat file: a cell `boxes` and a cell `images` of names, or one array `boxes` for one image.
 
-    The name of a single image is the file's stem without "_boxes". Raises ProposalFileError.
+    The name of a single image is the file's stem without "_boxes". scipy, which reads the file, can be made to crash or
+    to take any memory: read files of other people by `ImportedProposals`, in a process of their own.
+
+    Raises ProposalFileError for other content, and what scipy raises for other files.
     """
     content = _load(path)
     boxes = content["boxes"]
@@ -142,33 +143,13 @@ def _neither(raw: Float32Array, possible: set[MatForm], image_size: tuple[int, i
     return f"neither: its columns go from {low} to {high}"
 
 
-# scipy raises these for truncated and other files.
-_NO_MAT_FILE = (
-    MatReadError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    OSError,
-    zlib.error,
-    struct.error,
-)
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = scipy.io.loadmat(str(path), variable_names=["boxes", "images"])
+        with open_input(path, "a .mat file") as file:
+            content = scipy.io.loadmat(file, variable_names=["boxes", "images"])  # type: ignore[arg-type]
     except NotImplementedError as error:
         raise ProposalFileError(
             f"{path}: expected a .mat file of MATLAB 5 to 7, got 7.3 (HDF5); in MATLAB: save(..., '-v7')"
-        ) from error
-    except _NO_MAT_FILE as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ProposalFileError(
-            f"{path}: expected a .mat file, got one that can't be read: {error}; copy it again"
         ) from error
     if not isinstance(content.get("boxes"), np.ndarray):
         raise ProposalFileError(f"{path}: expected a variable `boxes`, got {_names(content)}")

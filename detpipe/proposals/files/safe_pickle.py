@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import struct
 from collections import OrderedDict
 from enum import IntEnum
 from pathlib import Path
@@ -17,40 +16,28 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from detpipe.storage.input_file import open_input
+
 
 class UnsafePickleError(ValueError):
-    """A pickle that contains more than containers, numbers and arrays, or that is damaged."""
+    """A pickle that contains more than containers, numbers and arrays."""
 
 
 def load_numbers(path: Path) -> Any:
     """The content of a pickle of dicts, lists, tuples, sets, strings, numbers, None, and numpy arrays of numbers.
 
-    Detectron2's BoxMode becomes an int, MMEngine's InstanceData a dict. Strings of Python 2 are read as Latin-1.
-    Raises FileNotFoundError, or UnsafePickleError with the name of the class for any other content.
+    Detectron2's BoxMode becomes an int, MMEngine's InstanceData a dict. Strings of Python 2 are read as Latin-1. No
+    code runs, but a pickle of some bytes can take any memory and time: read files of other people by
+    `ImportedProposals`, in a process of their own.
+
+    Raises UnsafePickleError with the name of the class for any other content, what pickle raises for a damaged file,
+    and the errors of `open_input`.
     """
-    with path.open("rb") as file:
+    with open_input(path, "a pickle of numbers") as file:
         try:
-            return _plain(_NumbersUnpickler(file, encoding="latin1").load(), 0, {})
+            return _plain(_NumbersUnpickler(file, encoding="latin1").load(), {})
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: {error}") from error
-        except _NO_PICKLE as error:
-            raise UnsafePickleError(f"{path}: expected a pickle of numbers, got a broken one: {error}") from error
-
-
-# The unpickler raises these for bytes that are not a pickle, or are truncated.
-_NO_PICKLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    struct.error,
-)
 
 
 def dump_numbers(value: Any) -> bytes:
@@ -220,25 +207,20 @@ class _NumbersUnpickler(pickle.Unpickler):
         raise UnsafePickleError(f"expected a pickle without references to other files, got a reference {pid!r:.40}")
 
 
-def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
+def _plain(value: Any, done: dict[int, Any]) -> Any:
     """The value with the stand-ins replaced by their content. Containers are copied, shared ones once.
 
-    done: from the id of a container to its copy, or None while it is being copied.
+    done: from the id of a container to its copy.
     """
     if isinstance(value, _StandIn) and hasattr(value, "value"):
-        return _plain(value.value, depth + 1, done)
+        return _plain(value.value, done)
     if isinstance(value, (_StandIn, type)):
         raise UnsafePickleError(f"expected data, got {value!r:.60}")
     if not isinstance(value, (dict, list, tuple)):
         return value
     if id(value) not in done:
-        if depth > 50:
-            raise UnsafePickleError("expected lists at most 50 levels deep, got more")
-        done[id(value)] = None
         if isinstance(value, dict):
-            done[id(value)] = {key: _plain(item, depth + 1, done) for key, item in value.items()}
+            done[id(value)] = {key: _plain(item, done) for key, item in value.items()}
         else:
-            done[id(value)] = type(value)(_plain(item, depth + 1, done) for item in value)
-    if done[id(value)] is None:
-        raise UnsafePickleError("expected nested lists, got one that contains itself")
+            done[id(value)] = type(value)(_plain(item, done) for item in value)
     return done[id(value)]

@@ -243,7 +243,7 @@ def test_an_unseen_class_by_its_vector(tmp_path: Path) -> None:
         (np.eye(2), "a\n", "vector for each of the 1 names"),
         (np.eye(2), "a\nc\n", r"got none for \['b'\]"),
         (np.zeros((2, 2)), "a\nb\n", "finite vectors that are not 0"),
-        (np.array([object()], dtype=object), "a\n", "expected a .npy file of numbers"),
+        (np.array([object()], dtype=object), "a\n", r"v\.npy: expected"),
     ],
 )
 def test_bad_class_vectors(array: np.ndarray, names: str, message: str, tmp_path: Path) -> None:
@@ -253,12 +253,12 @@ def test_bad_class_vectors(array: np.ndarray, names: str, message: str, tmp_path
         vectors_of(tmp_path / "v.npy", ("a", "b"))
 
 
-@pytest.mark.parametrize(("place", "byte"), [(0, 0), (8, 1), (21, 44), (26, 66)])  # numpy raises four kinds of errors
+@pytest.mark.parametrize(("place", "byte"), [(0, 0), (8, 1), (21, 44), (26, 66)])
 def test_class_vectors_with_a_damaged_header(place: int, byte: int, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.eye(2, dtype=np.float32))
     (tmp_path / "v.txt").write_text("a\nb\n")
     whole = bytearray((tmp_path / "v.npy").read_bytes())
     whole[place] = byte
     (tmp_path / "v.npy").write_bytes(whole)
-    with pytest.raises(ValueError, match=r"v\.npy: .* file of numbers"):
+    with pytest.raises(ValueError, match=r"v\.npy: expected"):
         vectors_of(tmp_path / "v.npy", ("a", "b"))

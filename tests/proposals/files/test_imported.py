@@ -171,8 +171,8 @@ def test_broken_mat_files_are_named(tmp_path: Path):
     wrong = tmp_path / "wrong.mat"
     for content in (b"", b"no mat file", good[:200], good[:-30], b"MATLAB 7.3 MAT-file" + bytes(105) + b"\x00\x02IM"):
         wrong.write_bytes(content)
-        with pytest.raises(ProposalFileError, match=r"wrong\.mat: expected"):
-            read_mat(wrong)
+        with pytest.raises(ValueError, match=r"wrong\.mat: expected"):
+            ImportedProposals(path=str(wrong)).check()
     scipy.io.savemat(wrong, {"other": FAST})
     with pytest.raises(ProposalFileError, match="expected a variable `boxes`"):
         read_mat(wrong)
