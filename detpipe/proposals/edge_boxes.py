@@ -14,6 +14,7 @@ import numpy as np
 from detpipe.datasets.image_file import AnyImage, as_image
 from detpipe.proposals.proposer import Proposer, ranked
 from detpipe.proposals.selective_search.opencv import require_ximgproc
+from detpipe.storage.reader_process import Arrays, read_in_process
 from detpipe.structures import Dataset, Proposals
 
 
@@ -88,15 +89,22 @@ _WANTED = "expected OpenCV's structured-forest model (model.yml.gz of opencv_ext
 @functools.lru_cache(maxsize=1)
 def load_edge_model(path: str) -> Any:
     """OpenCV's edge detector, cached because the file is large. Raises FileNotFoundError or ValueError."""
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: {_WANTED}, found no such file; download it or correct proposals.model")
+    read_in_process(_try_model, Path(path), _WANTED.removeprefix("expected "), errors=[ValueError], expansion=64)
+    return cv2.ximgproc.createStructuredEdgeDetection(path)
+
+
+def _try_model(path: Path) -> tuple[None, Arrays]:
+    """Load the model and use it once. A damaged one can end the process, so this runs in another."""
     try:
-        _check_model(path)
-        return cv2.ximgproc.createStructuredEdgeDetection(path)
+        _check_model(str(path))
+        cv2.ximgproc.createStructuredEdgeDetection(str(path)).detectEdges(np.zeros((64, 64, 3), np.float32))
     except cv2.error as error:
         raise ValueError(
             f"{path}: {_WANTED}, got a file that OpenCV can't read: {error.err}; download it again"
         ) from error
+    return None, {}
 
 
 def _check_model(path: str) -> None:
