@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -26,6 +28,16 @@ from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import MAX_PIXELS, PLAIN_READING, Detections, Float32Array, Image, Proposals, ReadOptions
 
+_is_forked = False
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
 
 @dataclass(frozen=True, eq=False)
 class Detector:
@@ -33,6 +45,8 @@ class Detector:
 
     spec: classes and backbone as trained. proposer: for images that come without proposals. precision: the one that the
     scorer computes in, for information. options: how images are read, and stretched.
+
+    It may be used in a process forked from the one that loaded it, on a CPU; CUDA does not allow that.
     """
 
     scorer: Scorer
@@ -60,7 +74,22 @@ class Detector:
         max_pixels: limit on height x width of an image file. Images are stretched as those of the data set were.
         Raises ClassifierError where the folder holds no trained classifier, or broken settings.
         """
-        folder = RunFolder(Path(path))
+        if _is_forked:
+            with ThreadPoolExecutor(1) as pool:  # for the reason in `score_many`
+                return pool.submit(cls._load, Path(path), device, config, precision, proposer, max_pixels).result()
+        return cls._load(Path(path), device, config, precision, proposer, max_pixels)
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        device: str,
+        config: DetectConfig | None,
+        precision: str,
+        proposer: Proposer | None,
+        max_pixels: int,
+    ) -> Detector:
+        folder = RunFolder(path)
         torch_device = resolve_device(Device(device))
         kept = kept_settings(folder.classifier)
         config = config or kept.detect
@@ -87,7 +116,7 @@ class Detector:
         Raises BrokenImageError for an unreadable file, MissingImageError for a path to nothing, both ValueErrors, and
         ValueError that names the argument for other images and boxes.
         """
-        return next(self.predict_many([self._with_regions(image, proposals)]))
+        return next(self.predict_many(map(self._with_regions, [image], [proposals])))
 
     def predict_batch(
         self, images: Sequence[AnyImage], proposals: Sequence[Proposals | npt.ArrayLike] | None = None
@@ -137,7 +166,15 @@ class Detector:
         """Yield the regions (R, 4), their scores and the (height, width) of each image, before any is selected."""
         step = self.config.dedup_step
         distinct = ((image, boxes[geometry.distinct(boxes, step)] if step else boxes) for image, boxes in images)
-        yield from scored_regions(self.scorer, distinct)
+        scored = scored_regions(self.scorer, distinct)
+        if not _is_forked:
+            yield from scored
+            return
+        # The OpenMP threads of PyTorch do not survive a fork, and the thread that forked would wait for them forever. A
+        # new thread gets new ones.
+        with ThreadPoolExecutor(1) as pool:
+            while (one := pool.submit(next, scored, None).result()) is not None:
+                yield one
 
 
 def as_boxes(proposals: Proposals | npt.ArrayLike) -> Float32Array:

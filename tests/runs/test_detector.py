@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,27 @@ def test_a_batch_is_its_images_one_by_one(run: Path, voc_root: Path) -> None:
         alone = detector.predict(path)
         assert len(one) == len(alone) > 0
         np.testing.assert_allclose(one.scores, alone.scores, atol=1e-3)
+
+
+def test_a_forked_process_detects_the_same(run: Path, voc_root: Path, use_threads: Callable[[int], None]) -> None:
+    """OpenMP's threads are lost in a fork: the child waited for them forever, also to load another detector."""
+    use_threads(2)
+    detector = Detector.from_run(run, device="cpu")
+    images = [read_image(voc_root / "JPEGImages" / f"{name}.jpg") for name in drawn.TEST[:2]]
+    expected = detector.predict_batch(images)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            signal.alarm(60)
+            for each in (detector, Detector.from_run(run, device="cpu")):
+                found = [*each.predict_batch(images), each.predict(images[0])]
+                for one, other in zip(found, [*expected, expected[0]], strict=True):
+                    np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_batch_with_proposals(run: Path, voc_root: Path) -> None:
@@ -102,7 +126,7 @@ def test_a_broken_file_of_settings_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "classifier").mkdir()
     path = tmp_path / "classifier" / "proposals.json"
     path.write_text(text)
-    with pytest.raises(ClassifierError, match=r"proposals\.json: expected a proposer's"):
+    with pytest.raises(ClassifierError, match=r"proposals\.json: expected a (JSON object|proposer's)"):
         proposer_of_run(RunFolder(tmp_path))
 
 
