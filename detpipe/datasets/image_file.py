@@ -123,7 +123,7 @@ def read_header(path: str | PathLike[str], options: ReadOptions = PLAIN_READING)
     """
     # Memory-mapped, so that only the pages of the header and of the end are read.
     with _open(Path(path), options) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return parse_header(data, path, max_pixels=options.max_pixels, setting="dataset.max_pixels")
+        return parse_header(data, path, max_pixels=options.max_pixels)
 
 
 AnyImage = Image | PIL.Image.Image | str | PathLike[str]
@@ -199,7 +199,7 @@ def _decoded(path: Path, options: ReadOptions, channels: Channels, *, deep: bool
     """The pixels before rotation, and the header."""
     with _open(path, options) as file:
         data = file.read()
-    header = parse_header(data, path, max_pixels=options.max_pixels, setting="dataset.max_pixels")
+    header = parse_header(data, path, max_pixels=options.max_pixels)
     return decode(data, header, path, channels, deep=deep), header
 
 
@@ -218,7 +218,7 @@ def _open(path: Path, options: ReadOptions) -> BinaryIO:
         file.close()
         raise BrokenImageError(
             f"{path}: expected an image file of at most {most:,} bytes, got {size:,}; scale the image down, or raise "
-            "dataset.max_pixels"
+            "max_pixels (dataset.max_pixels for a data set)"
         )
     return file
 

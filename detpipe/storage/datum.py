@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from detpipe.storage.encoded_image import BrokenImageError, Channels, decode, parse_header
 from detpipe.storage.messages_pb2 import Datum
-from detpipe.structures import Image
+from detpipe.structures import MAX_PIXELS, Image
 
 REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
 """From the reduction to the bits of OpenCV's IMREAD_REDUCED_* flags, without the colour bits."""
@@ -97,7 +98,7 @@ def unpack_image(datum: Datum, where: str, *, reduction: int = 1) -> npt.NDArray
     reduction: 2, 4 or 8 decodes a JPEG (`is_jpeg`) at 1/2, 1/4 or 1/8 of its size, rounded up, which is faster.
     """
     if datum.encoded:
-        image = _decoded(datum, where, cv2.IMREAD_COLOR, reduction)
+        image = _decoded(datum, where, Channels.COLOUR, reduction)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     planes = list(_raw_planes(datum, where))
     # cv2.merge releases the interpreter's lock, so that other threads can run.
@@ -111,18 +112,30 @@ def unpack_planes(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
     """
     if not datum.encoded:
         return _raw_planes(datum, where)
-    image = _decoded(datum, where, cv2.IMREAD_ANYCOLOR, 1)  # grey stays one plane
+    image = _decoded(datum, where, Channels.AS_STORED, 1)
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
-def _decoded(datum: Datum, where: str, flags: int, reduction: int) -> npt.NDArray[np.uint8]:
-    """Decode to (H, W, 3) BGR, or to (H, W) grey if the flags allow it."""
+def _decoded(datum: Datum, where: str, channels: Channels, reduction: int) -> npt.NDArray[np.uint8]:
+    """Decode to (H, W, 3) BGR, or to (H, W) grey if the channels allow it."""
+    data = datum.data
     try:
-        pixels = np.frombuffer(datum.data, dtype=np.uint8)
-        found = cv2.imdecode(pixels, flags | REDUCED[reduction]) if datum.data else None
-    except cv2.error as error:  # a header with more pixels than OpenCV accepts
+        # The end may be missing: Caffe reads what is there.
+        header = parse_header(data, where, max_pixels=1 << 62, whole=False)
+        height, width = header.image_size
+        if height * width > MAX_PIXELS:
+            raise CorruptDatumError(
+                f"{where}: expected an encoded image of at most {MAX_PIXELS:,} pixels, got one of {width} x {height}; "
+                "make the database again with smaller images"
+            )
+        if header.format == "JPEG":
+            flags = channels.value | REDUCED[reduction]
+            found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        else:
+            found = decode(data, header, where, channels)
+    except (BrokenImageError, cv2.error) as error:
         raise CorruptDatumError(
-            f"{where}: expected an encoded image, got one that OpenCV refuses; make the database again"
+            f"{where}: expected an encoded image, got one that can't be decoded; make the database again"
         ) from error
     size = stored_size(datum)
     if found is None or (size is not None and found.shape[:2] != tuple(-(-side // reduction) for side in size)):

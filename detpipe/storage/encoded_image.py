@@ -113,13 +113,11 @@ class ImageHeader:
         return self.image_size if self.orientation < 5 else self.image_size[::-1]
 
 
-def parse_header(
-    data: Bytes, where: object, *, max_pixels: int = MAX_PIXELS, whole: bool = True, setting: str = "max_pixels"
-) -> ImageHeader:
+def parse_header(data: Bytes, where: object, *, max_pixels: int = MAX_PIXELS, whole: bool = True) -> ImageHeader:
     """Parse the header of an encoded image. Messages begin with `where`.
 
-    max_pixels: limit on height x width; `setting` is its name in the message. whole: raise TruncatedImageError for a
-    JPEG or PNG without its end. Raises BrokenImageError for anything that is not an image, or too large.
+    max_pixels: limit on height x width. whole: raise TruncatedImageError for a JPEG or PNG without its end. Raises
+    BrokenImageError for anything that is not an image, or too large.
     """
     if not len(data):
         raise BrokenImageError(f"{_wanted(where)}, got an empty file; {MEND}")
@@ -128,17 +126,24 @@ def parse_header(
     elif data[:8] == _PNG_START:
         header = _png_header(data, where, whole)
     else:
+        if data[8:12] == b"WEBP":
+            # Pillow allocates the pixels of a WebP when it opens the file.
+            _check_size(_webp_size(data[:30]), where, max_pixels)
         with _opened(data, where) as image:
             header = _described(image, where)
-    height, width = header.image_size
+    _check_size(header.image_size, where, max_pixels)
+    return header
+
+
+def _check_size(size: tuple[int, int], where: object, max_pixels: int) -> None:
+    height, width = size
     if min(height, width) < 1:
         raise BrokenImageError(f"{_wanted(where)}, got one of {width} x {height} pixels; {MEND}")
     if height * width > max_pixels:
         raise BrokenImageError(
             f"{_wanted(where)} of at most {max_pixels:,} pixels, got a huge one of {width} x {height}; scale it down, "
-            f"or raise {setting}"
+            "or raise max_pixels (dataset.max_pixels for a data set)"
         )
-    return header
 
 
 def decode(data: Bytes, header: ImageHeader, where: object, channels: Channels, *, deep: bool = False) -> Levels:
@@ -304,6 +309,20 @@ def _header(name: str, raw_size: tuple[int, int], orientation: int, *, has_alpha
 
 def _valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _webp_size(start: bytes) -> tuple[int, int]:
+    """The (height, width) in the first 30 bytes of a WebP: of the canvas, or of the only frame; (1, 1) if unknown."""
+    kind, body = start[12:16], start[20:].ljust(10, b"\0")
+    if kind == b"VP8X":
+        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", body[6:10])
+        return height & 0x3FFF, width & 0x3FFF
+    return 1, 1
 
 
 def _opened(data: Bytes, where: object) -> PIL.ImageFile.ImageFile:

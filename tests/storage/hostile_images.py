@@ -17,6 +17,36 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def claiming(kind: str, height: int, width: int) -> bytes:
+    """A small file of a format of Pillow whose header claims this size."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    if kind == "PNG":
+        return png(pixels, size=(height, width))
+    stream = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {"no_jp2": True} if kind == "JPEG2000" else {}
+    PIL.Image.fromarray(pixels).save(stream, kind, **options)
+    data = bytearray(stream.getvalue())
+    if kind == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    elif kind == "GIF":
+        data[6:10] = struct.pack("<HH", width, height)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", width, height)
+    elif kind == "PPM":
+        data = bytearray(data.replace(b"16 8", f"{width} {height}".encode()))
+    elif kind == "JPEG2000":  # SIZ: the end and, further on, the size of a tile
+        data[8:16] = data[24:32] = struct.pack(">II", width, height)
+    elif kind == "TIFF":
+        for tag, value in ((256, width), (257, height)):
+            at = data.index(struct.pack("<HHI", tag, 4 if struct.pack("<HHI", tag, 4, 1) in data else 3, 1))
+            data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, value)
+    elif kind == "WEBP":  # VP8L: 14 bits each of width - 1 and height - 1
+        at = data.index(b"VP8L") + 9
+        data[at : at + 4] = struct.pack("<I", (width - 1) & 0x3FFF | ((height - 1) & 0x3FFF) << 14)
+    return bytes(data)
+
+
 def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

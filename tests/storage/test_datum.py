@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from detpipe.storage.datum import (
 from detpipe.storage.lmdb_store import LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.structures import Image
+from tests.storage.hostile_images import claiming
 
 
 def picture(height: int = 24, width: int = 32) -> Image:
@@ -187,6 +190,29 @@ def huge_png(width: int, height: int) -> bytes:
 def test_an_image_bomb_is_refused() -> None:
     with pytest.raises(CorruptDatumError, match="record 7"):
         unpack_image(Datum(encoded=True, data=huge_png(100_000, 100_000)), "record 7")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("reduction", [1, 8])
+def test_a_small_record_that_claims_a_huge_image_is_refused_by_its_header(kind: str, reduction: int) -> None:
+    datum = Datum(encoded=True, data=claiming(kind, 16_000, 16_001))
+    assert len(datum.data) < 2_000
+    message = r"record 7: .* at most 100,000,000 pixels, got one of 16001 x 16000"
+    with pytest.raises(CorruptDatumError, match=message):
+        unpack_image(datum, "record 7", reduction=reduction)
+    with pytest.raises(CorruptDatumError, match=message):
+        unpack_planes(datum, "record 7")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_other_formats_of_a_record_are_read_as_their_files(kind: str) -> None:
+    stream = io.BytesIO()
+    PIL.Image.fromarray(picture()).save(stream, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    found = unpack_image(Datum(encoded=True, data=stream.getvalue()), "")
+    assert np.abs(found.astype(int) - picture()).mean() < 6
+    np.testing.assert_array_equal(
+        unpack_planes(Datum(encoded=True, data=stream.getvalue()), ""), found[..., ::-1].transpose(2, 0, 1)
+    )
 
 
 def readable(record: bytes) -> npt.NDArray[np.uint8] | None:

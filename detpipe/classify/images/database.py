@@ -32,13 +32,17 @@ from detpipe.storage.datum import (
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.storage.wire import VARINT, read_fields, read_varint
-from detpipe.structures import Image, Int64Array
+from detpipe.structures import MAX_PIXELS, Image, Int64Array, ReadOptions
 
 logger = logging.getLogger(__name__)
 
 SHARD = "shard_{:05d}"
 SMALL = 1 << 14
 """Records up to this many bytes are parsed whole: most of their data is read with the first page anyway."""
+JPEG_SIDE = 65_535
+"""Limit of the JPEG format on height and width."""
+RECORD_BYTES = (1 << 31) - 1024
+"""Limit of protobuf on the size of a message, less the other fields."""
 RUNS_FROM = 8
 """Fewer records than this are not checked for runs of equal labels: they may occur by chance."""
 
@@ -86,11 +90,16 @@ class Resize:
         """
         if self.size is not None:
             return resize(image, self.size, Interpolation.bilinear, antialias=False)
-        height, width = image.shape[:2]
-        if self.short is None or min(height, width) == self.short:
-            return image
+        new = self.resized((image.shape[0], image.shape[1]))
+        return image if new == image.shape[:2] else resize(image, new)
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that an image of this size is resized to."""
+        if self.size is not None or self.short is None:
+            return self.size or size
+        height, width = size
         scale = self.short / min(height, width)
-        return resize(image, (max(self.short, round(height * scale)), max(self.short, round(width * scale))))
+        return max(self.short, round(height * scale)), max(self.short, round(width * scale))
 
 
 def _is_side(text: str) -> bool:
@@ -99,12 +108,37 @@ def _is_side(text: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageForm:
-    """How images are stored. grey: convert to one channel. quality: JPEG quality, 1 to 100."""
+    """How images are stored.
+
+    grey: convert to one channel. quality: JPEG quality, 1 to 100. max_pixels: limit on height x width of an image, both
+    in its file and as it is stored.
+    """
 
     resize: Resize
     encode: Encode
     grey: bool
     quality: int
+    max_pixels: int = MAX_PIXELS
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Raise ValueError unless an image of this (height, width) can be stored."""
+        height, width = size
+        # An encoded record with more pixels than MAX_PIXELS is refused when it is read.
+        most = self.max_pixels if self.encode is Encode.none else min(self.max_pixels, MAX_PIXELS)
+        if height * width > most:
+            raise ValueError(
+                f"expected an image of at most {most:,} pixels after resizing, got {width} x {height}; give a smaller "
+                "resize, or raise max_pixels"
+            )
+        if self.encode is Encode.jpg and max(size) > JPEG_SIDE:
+            raise ValueError(
+                f"expected sides of at most {JPEG_SIDE:,} pixels for a JPEG, got {width} x {height}; give a smaller "
+                "resize, or encode=png"
+            )
+        if 3 * height * width > RECORD_BYTES:
+            raise ValueError(
+                f"expected at most {RECORD_BYTES:,} bytes, got {width} x {height} pixels; give a smaller resize"
+            )
 
 
 @dataclass(frozen=True)
@@ -150,10 +184,14 @@ def make_image_record(task: ImageTask) -> ImageRecord | BrokenImage:
     """Read, resize, encode and serialise one image. Returns BrokenImage if it cannot be read."""
     read = read_grey if task.form.grey else read_image
     try:
-        pixels = task.grey if task.grey is not None else read(task.path)
+        pixels = task.grey if task.grey is not None else read(task.path, ReadOptions(task.form.max_pixels))
     except (BrokenImageError, OSError) as error:
         return BrokenImage(str(error))
-    image = task.form.resize(pixels)
+    try:
+        task.form.check(task.form.resize.resized((pixels.shape[0], pixels.shape[1])))
+        image = task.form.resize(pixels)
+    except ValueError as error:
+        return BrokenImage(f"{task.path}: {error}")
     if task.form.encode is Encode.none:
         datum = caffe_datum(image, task.label)
     else:
@@ -166,7 +204,7 @@ def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) ->
     """Encode an image. A file that already has the format, and is not resized, is stored unchanged, as Caffe does."""
     encode = task.form.encode
     if not resized and task.grey is None:
-        header = read_header(task.path)
+        header = read_header(task.path, ReadOptions(task.form.max_pixels))
         # Readers of the record ignore EXIF, so a rotated image is stored in its displayed orientation.
         if header.format == _FORMAT[encode] and header.orientation == 1 and header.is_grey >= task.form.grey:
             return task.path.read_bytes()

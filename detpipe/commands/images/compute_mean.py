@@ -13,7 +13,7 @@ from detpipe.classify.images.database import ImagesReader
 from detpipe.console import RESULT
 from detpipe.progress import progress
 from detpipe.runs.command import Command
-from detpipe.storage.mean_file import check_suffix, write_mean
+from detpipe.storage.mean_file import MAX_BYTES, check_suffix, write_mean
 from detpipe.structures import Float32Array
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ def mean_image(reader: ImagesReader) -> Float32Array:
     total: npt.NDArray[np.uint64] | None = None
     for index in progress(range(len(reader)), "mean", total=len(reader), unit="images"):
         planes = reader.planes(index)
+        if 4 * planes.size > MAX_BYTES:
+            raise ValueError(
+                f"{reader.where(index)}: expected images whose mean has at most {MAX_BYTES:,} bytes, got "
+                f"{planes.shape} (C, H, W); make the database with a smaller resize"
+            )
         if total is None:
             total = np.zeros(planes.shape, dtype=np.uint64)
         if planes.shape != total.shape:

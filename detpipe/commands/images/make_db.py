@@ -44,7 +44,7 @@ from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of
-from detpipe.structures import LeftOut
+from detpipe.structures import MAX_PIXELS, LeftOut
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class MakeDb(Command):
     """Number of databases to divide the records into."""
     max_bad: float = 0.01
     """The share of images, 0 to 1, that may be unreadable; the command fails above it."""
+    max_pixels: int = MAX_PIXELS
+    """Limit on height x width of an image, in its file and as it is stored. A larger one counts as unreadable."""
     verify: bool = False
     """Read and decode all records after writing, also those of an existing database."""
 
@@ -101,13 +103,20 @@ class MakeDb(Command):
             raise ValueError("idx_images and idx_labels: expected both or none, got one; give both files of the set")
         if self.idx_images is not None and self.list is not None:
             raise ValueError("list and idx_images: expected one of them, got both; leave one out")
-        Resize.parse(self.resize_as)
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels: expected at least 1, got {self.max_pixels}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
+        size = Resize.parse(self.resize_as).size
+        if size is not None:
+            try:
+                self.form.check(size)
+            except ValueError as error:
+                raise ValueError(f"resize: {error}") from error
         if self.first < 0:
             raise ValueError(f"first: expected at least 0, got {self.first}")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count: expected at least 1, or null for all, got {self.count}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality: expected 1 to 100, got {self.quality}")
         if not 1 <= self.num_shards <= 99_999:
             raise ValueError(f"num_shards: expected 1 to 99999, got {self.num_shards}")
         if not 0 <= self.max_bad <= 1:
@@ -123,6 +132,11 @@ class MakeDb(Command):
         if self.resize is not None:
             return self.resize
         return "256x256" if self.idx_images is None else "none"
+
+    @property
+    def form(self) -> ImageForm:
+        """How images are stored."""
+        return ImageForm(Resize.parse(self.resize_as), self.encode, self.grey, self.quality, self.max_pixels)
 
     @property
     def source(self) -> str:
@@ -231,12 +245,11 @@ def plan(config: MakeDb, images: LabelledImages) -> list[list[ImageTask]]:
 
     Images without a file have an index, but no task.
     """
-    form = ImageForm(Resize.parse(config.resize_as), config.encode, config.grey, config.quality)
     order = image_order(len(images.images), shuffle=config.shuffle, seed=config.seed)
     tasks: list[ImageTask | None] = []
     for index, original in enumerate(order):
         image = images.images[original]
-        task = ImageTask(images.path(image), image.label, image_key(index, image.name), form, image.grey)
+        task = ImageTask(images.path(image), image.label, image_key(index, image.name), config.form, image.grey)
         tasks.append(task if image.fault is None else None)
     ends = np.linspace(0, len(tasks), config.num_shards + 1).round().astype(int)
     return [[task for task in tasks[begin:end] if task is not None] for begin, end in pairwise(ends)]

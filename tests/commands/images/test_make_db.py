@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from detpipe.classify.images.database import ImagesReader
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.mean_file import read_mean
+from detpipe.storage.messages_pb2 import Datum
 from tests.command_line import Outcome, detpipe, start
+from tests.storage.hostile_images import claiming
 
 COUNT = 12
 
@@ -267,3 +270,65 @@ def test_faults_are_one_sentence(
     assert wanted in outcome.err
     assert outcome.err.startswith(f"detpipe {command}: ")
     assert outcome.err.count("\n") == 1
+
+
+def one_picture(root: Path, pixels: np.ndarray) -> Path:
+    """A folder with one class and one image."""
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "one.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "reason"),
+    [
+        ((1, 70_000), ["resize=short:256"], "at most 100,000,000 pixels after resizing, got 17920000 x 256; .*resize"),
+        (
+            (1, 70_000),
+            ["resize=none", "encode=jpg"],
+            "sides of at most 65,535 pixels .* got 70000 x 1; .*resize",
+        ),
+        ((1, 300), ["resize=short:256", "encode=jpg"], "sides of at most 65,535 .* got 76800 x 256; .*encode=png"),
+        ((20, 30), ["resize=none", "max_pixels=599"], "at most 599 pixels, got a huge one of 30 x 20; .*max_pixels"),
+    ],
+)
+def test_extreme_shapes_are_bad_images(tmp_path: Path, size: tuple[int, int], settings: list[str], reason: str) -> None:
+    root = one_picture(tmp_path / "root", np.zeros(size, np.uint8))
+    outcome = detpipe("make-db", f"root={root}", f"out={tmp_path / 'db'}", "workers=0", *settings)
+    assert outcome.status != 0
+    assert re.search(rf"one\.png: expected .*{reason}", outcome.err), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["resize=99999x99999"], "resize: expected an image of at most 100,000,000 pixels .* got 99999 x 99999"),
+        (["resize=70000x1", "encode=jpg"], "resize: expected sides of at most 65,535 pixels for a JPEG"),
+        (["resize=40000x40000", "max_pixels=2000000000"], "resize: expected at most 2,147,482,624 bytes"),
+        (["max_pixels=0"], "max_pixels: expected at least 1, got 0"),
+    ],
+)
+def test_extreme_settings_are_refused_before_work(tmp_path: Path, settings: list[str], reason: str) -> None:
+    root = one_picture(tmp_path / "root", np.zeros((2, 3), np.uint8))
+    outcome = detpipe("make-db", f"root={root}", f"out={tmp_path / 'db'}", "workers=0", *settings)
+    assert outcome.status != 0
+    assert re.search(reason, outcome.err), outcome.err
+    assert not (tmp_path / "db").exists()
+
+
+def test_the_mean_of_a_record_that_claims_a_huge_image(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db") as writer:
+        record = Datum(encoded=True, data=claiming("JPEG", 30_000, 30_000), label=0)
+        writer.put(b"00000000_a", record.SerializeToString())
+    outcome = detpipe("compute-mean", f"db={tmp_path / 'db'}", f"out={tmp_path / 'mean.npy'}")
+    assert outcome.status != 0
+    assert "a: expected an encoded image of at most 100,000,000 pixels, got one of 30000 x 30000" in outcome.err
+
+
+def test_a_mean_that_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
+    with LmdbWriter(tmp_path / "db") as writer:
+        png = cv2.imencode(".png", np.zeros((8_192, 8_193), np.uint8))[1].tobytes()
+        writer.put(b"00000000_a", Datum(encoded=True, data=png, label=0).SerializeToString())
+    outcome = detpipe("compute-mean", f"db={tmp_path / 'db'}", f"out={tmp_path / 'mean.npy'}")
+    assert outcome.status != 0
+    assert "expected images whose mean has at most 268,435,456 bytes, got (1, 8192, 8193)" in outcome.err
