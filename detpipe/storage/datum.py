@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from detpipe.storage.encoded_image import BrokenImageError, Channels, decode, parse_header
+from detpipe.storage.encoded_image import BrokenImageError, Channels, HugeImageError, decode, parse_header
 from detpipe.storage.messages_pb2 import Datum
-from detpipe.structures import MAX_PIXELS, Image
+from detpipe.structures import Image
 
 REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
 """From the reduction to the bits of OpenCV's IMREAD_REDUCED_* flags, without the colour bits."""
@@ -121,18 +121,15 @@ def _decoded(datum: Datum, where: str, channels: Channels, reduction: int) -> np
     data = datum.data
     try:
         # The end may be missing: Caffe reads what is there.
-        header = parse_header(data, where, max_pixels=1 << 62, whole=False)
-        height, width = header.image_size
-        if height * width > MAX_PIXELS:
-            raise CorruptDatumError(
-                f"{where}: expected an encoded image of at most {MAX_PIXELS:,} pixels, got one of {width} x {height}; "
-                "make the database again with smaller images"
-            )
+        header = parse_header(data, where, whole=False)
         if header.format == "JPEG":
             flags = channels.value | REDUCED[reduction]
             found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
         else:
             found = decode(data, header, where, channels)
+    except HugeImageError as error:
+        fault = str(error).partition(";")[0]
+        raise CorruptDatumError(f"{fault}; make the database again with smaller images") from error
     except (BrokenImageError, cv2.error) as error:
         raise CorruptDatumError(
             f"{where}: expected an encoded image, got one that can't be decoded; make the database again"

@@ -91,6 +91,10 @@ class Channels(Enum):
     """COLOUR, or GREY if the image has a single channel."""
 
 
+class HugeImageError(BrokenImageError):
+    """An image has more pixels than the limit."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """The header of an image file.
@@ -140,7 +144,7 @@ def _check_size(size: tuple[int, int], where: object, max_pixels: int) -> None:
     if min(height, width) < 1:
         raise BrokenImageError(f"{_wanted(where)}, got one of {width} x {height} pixels; {MEND}")
     if height * width > max_pixels:
-        raise BrokenImageError(
+        raise HugeImageError(
             f"{_wanted(where)} of at most {max_pixels:,} pixels, got a huge one of {width} x {height}; scale it down, "
             "or raise max_pixels (dataset.max_pixels for a data set)"
         )

@@ -197,7 +197,7 @@ def test_an_image_bomb_is_refused() -> None:
 def test_a_small_record_that_claims_a_huge_image_is_refused_by_its_header(kind: str, reduction: int) -> None:
     datum = Datum(encoded=True, data=claiming(kind, 16_000, 16_001))
     assert len(datum.data) < 2_000
-    message = r"record 7: .* at most 100,000,000 pixels, got one of 16001 x 16000"
+    message = r"record 7: .* at most 100,000,000 pixels, got a huge one of 16001 x 16000; make the database"
     with pytest.raises(CorruptDatumError, match=message):
         unpack_image(datum, "record 7", reduction=reduction)
     with pytest.raises(CorruptDatumError, match=message):

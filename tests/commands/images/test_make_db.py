@@ -322,7 +322,7 @@ def test_the_mean_of_a_record_that_claims_a_huge_image(tmp_path: Path) -> None:
         writer.put(b"00000000_a", record.SerializeToString())
     outcome = detpipe("compute-mean", f"db={tmp_path / 'db'}", f"out={tmp_path / 'mean.npy'}")
     assert outcome.status != 0
-    assert "a: expected an encoded image of at most 100,000,000 pixels, got one of 30000 x 30000" in outcome.err
+    assert "a: expected an image file of at most 100,000,000 pixels, got a huge one of 30000 x 30000" in outcome.err
 
 
 def test_a_mean_that_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
