@@ -42,7 +42,13 @@ def main() -> None:
     arguments = parser.parse_args()
     coco = arguments.folder / "coco_train"
     sets = [
-        load_dataset("coco", "train", train_json=str(coco / "instances.json"), train_images=str(coco / "images")),
+        load_dataset(
+            "coco",
+            "train",
+            train_json=str(coco / "instances.json"),
+            train_images=str(coco / "images"),
+            test_share=0,
+        ),
         *(
             load_dataset("voc", "train", root=str(arguments.folder / name), train="train")
             for name in ("raccoon", "bccd")

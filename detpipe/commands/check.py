@@ -10,6 +10,7 @@ from detpipe.console import RESULT
 from detpipe.datasets.check import CheckReport, check_source
 from detpipe.datasets.findings import Severity
 from detpipe.runs.command import Command
+from detpipe.runs.run_folder import write_split
 from detpipe.storage.atomic import write_json
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def run(config: Check) -> None:
 
 
 def inspect(config: Command, *, full: bool) -> CheckReport:
-    """Check the data set, write check.json and return the findings."""
+    """Check the data set, write check.json, and split.json for an automatic split, and return the findings."""
     report = check_source(config.data_source, full=full, workers=config.workers)
+    write_split(config.folder, config.data_source)
     write_json(config.folder.check, report.to_json())
     return report

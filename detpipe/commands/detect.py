@@ -21,7 +21,7 @@ from detpipe.console import RESULT
 from detpipe.datasets.coco_dataset import write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
-from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.datasets.voc import write_voc_results
 from detpipe.network.device import resolve_device
@@ -183,10 +183,14 @@ def source_images(config: Detect) -> Input:
     """Return the images of `source`. The run's proposer proposes boxes when an image is read."""
     assert config.source is not None
     spec = load_region_spec(config.folder.classifier)
-    stretch = kept_settings(config.folder.classifier).stretch
-    images = ImageFolderSource(root=config.source, max_bad=1.0, max_pixels=config.max_pixels, stretch=stretch).load(
-        Split.test
+    source = DetectedImages(
+        root=config.source,
+        max_bad=1.0,
+        outside=config.outside,
+        max_pixels=config.max_pixels,
+        stretch=kept_settings(config.folder.classifier).stretch,
     )
+    images = source.load(Split.test)
     dataset = replace(images, classes=spec.classes, category_ids=spec.category_ids)
     hold_readable(config, Input(dataset, lambda _: iter(()), ""))  # before old detections are deleted
     # Digests of the files, because a changed image can have the same file size, such as a BMP.

@@ -14,7 +14,7 @@ from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTas
 from detpipe.runs.command import Command
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.recall import measure_recall, update_recall
-from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
+from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests, write_split
 from detpipe.storage.manifest import Artefact, Making, find_manifest
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
@@ -25,6 +25,7 @@ def run(config: Propose) -> None:
     """Propose boxes on every image of every split, and measure their recall."""
     splits = load_splits(config.data_source)
     config.proposals.check(list(splits.values()))
+    write_split(config.folder, config.data_source)
     found = None if config.overwrite else find_manifest(config.folder.proposals)
     digests = splits_digests(splits, objects=config.proposals.uses_objects, found=found)
     artefact = Artefact(

@@ -144,6 +144,8 @@ class Detect(Command):
     """From scored regions to detections."""
     precision: Precision = Precision.auto
     """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
+    outside: bool = False
+    """With `source`: also follow links in this folder that lead out of it."""
     source: str | None = None
     """An image or a folder of images, in place of a data set. The outputs go to sources/NAME of the run folder."""
     max_pixels: int = MAX_PIXELS

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import FolderScan, scan
@@ -56,7 +57,7 @@ class ImageFolderSource(DatasetSource):
             return [Entry(root.stem, root, root)] if split is Split.test else []
         files = self._scan.images
         if not files:
-            passed_over = self._scan.passed_over_text()
+            passed_over = self._scan.passed_over_text(self.OUTSIDE)
             raise FileNotFoundError(
                 f"{root}: expected images ({', '.join(IMAGE_SUFFIXES[:8])}, ...) in the folder, got none"
                 + (f"; {passed_over}" if passed_over else "")
@@ -69,9 +70,16 @@ class ImageFolderSource(DatasetSource):
     @functools.cached_property
     def _scan(self) -> FolderScan:
         found = scan(Path(self.root), outside=self.outside)
-        if passed_over := found.passed_over_text():
+        if passed_over := found.passed_over_text(self.OUTSIDE):
             logger.warning("%s: %s", self.root, passed_over)
         return found
+
+
+@dataclass(kw_only=True)
+class DetectedImages(ImageFolderSource):
+    """The images of `detpipe detect source=...`, whose settings are those of the command."""
+
+    OUTSIDE: ClassVar[str] = "outside"
 
 
 def _shortest_ids(paths: Sequence[Path]) -> list[str]:

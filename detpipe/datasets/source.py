@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -110,6 +111,9 @@ class Entry:
 @dataclass(kw_only=True)
 class DatasetSource(abc.ABC):
     """Base class of the data set formats. Each format is a dataclass of its settings."""
+
+    OUTSIDE: ClassVar[str] = "dataset.outside"
+    """The full name of the setting `outside`, for messages."""
 
     classes: list[str] | None = None
     """Names of the classes to use, in label order; objects of other classes are dropped. Default: all, sorted."""
@@ -244,7 +248,7 @@ class DatasetSource(abc.ABC):
         self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
         _log_turned(title, turned)
-        _log_outside(title, self.images_outside(record.path for record in records))
+        _log_outside(title, self.images_outside(record.path for record in records), self.OUTSIDE)
         _log_left_out_objects(title, entries)
         return Dataset(
             name=title,
@@ -436,12 +440,10 @@ def _log_turned(title: str, turned: Sequence[Path]) -> None:
         )
 
 
-def _log_outside(title: str, paths: Sequence[Path]) -> None:
+def _log_outside(title: str, paths: Sequence[Path], setting: str) -> None:
     if paths:
         first = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
-        logger.warning(
-            "%s: read %d images outside of its folders, as outside=true allows: %s", title, len(paths), first
-        )
+        logger.warning("%s: read %d images outside of its folders (%s=true): %s", title, len(paths), setting, first)
 
 
 def _log_left_out_objects(title: str, entries: Sequence[Entry]) -> None:

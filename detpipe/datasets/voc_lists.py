@@ -140,8 +140,14 @@ class UnitedLists:
         self._lists = lists
 
     def read(self, name: str) -> list[str] | None:
-        """The unique ids of the list in all folders; None if no folder has it."""
-        found = [ids for ids in (one.read(name) for one in self._lists) if ids is not None]
+        """The unique ids of the list in all folders; None if no folder has it.
+
+        A folder without trainval beside others that have it adds its list train.
+        """
+        some_have = any(one.has(name) for one in self._lists)
+        names = ["train" if name == DEFAULT_TRAIN and some_have and not one.has(name) else name for one in self._lists]
+        read = (one.read(own) for one, own in zip(self._lists, names, strict=True))
+        found = [ids for ids in read if ids is not None]
         return list(dict.fromkeys(one for ids in found for one in ids)) if found else None
 
     def read_required(self, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.source import DatasetSource, Split
+from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of, find_manifest
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, Stretch
 
@@ -23,6 +24,11 @@ class RunFolder:
     def check(self) -> Path:
         """Findings of the data check."""
         return self.path / "check.json"
+
+    @property
+    def split(self) -> Path:
+        """The images of each split, if a hash of their names divides the data set."""
+        return self.path / "split.json"
 
     @property
     def proposals(self) -> Path:
@@ -97,6 +103,13 @@ def load_splits(source: DatasetSource) -> dict[Split, Dataset]:
             f"dataset: expected at least one list of images, got {source}; name one in the dataset settings"
         )
     return splits
+
+
+def write_split(folder: RunFolder, source: DatasetSource) -> None:
+    """Write split.json if a hash of the names divides the data set, for people and for `dataset.split_file`."""
+    stored = source.automatic_split()
+    if stored is not None:
+        write_json(folder.split, {"rule": stored.rule, "train": stored.train, "test": stored.test})
 
 
 def dataset_digest(dataset: Dataset) -> str:

@@ -29,8 +29,50 @@ def test_refuses_what_it_does_not_know() -> None:
         load_dataset("yolo")
     with pytest.raises(ValueError, match="expected train, val, test, got 'trainval'"):
         load_dataset("voc", "trainval", root=".")
-    with pytest.raises(TypeError, match="rot"):
+    with pytest.raises(TypeError, match=r"rot: expected a setting of 'voc'.*did you mean root\?"):
         load_dataset("voc", rot=".")
+    with pytest.raises(TypeError, match="root: expected a value for 'voc', got none"):
+        load_dataset("voc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"kind": 5}, "kind"),
+        ({"kind": ["voc"]}, "kind"),
+        ({"split": None}, "split"),
+        ({"split": ["test"]}, "split"),
+        ({"root": 5}, "root"),
+        ({"root": None}, "root"),
+        ({"root": []}, "root"),
+        ({"root": ["a", 5]}, "root"),
+        ({"root": ""}, "root"),
+        ({"classes": "cat"}, "classes"),
+        ({"classes": ["cat", 5]}, "classes"),
+        ({"classes": []}, "classes"),
+        ({"max_bad": "0.1"}, "max_bad"),
+        ({"max_bad": float("nan")}, "max_bad"),
+        ({"max_bad": True}, "max_bad"),
+        ({"train": 7}, "train"),
+        ({"split_seed": 1.5}, "split_seed"),
+        ({"test_share": 1.5}, "test_share"),
+        ({"outside": "yes"}, "outside"),
+        ({"exif_boxes": "turned"}, "exif_boxes"),
+        ({"encoding": "klingon"}, "encoding"),
+        ({"split_file": 3}, "split_file"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, object], name: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"^{name}: expected"):
+        load_dataset(**{"kind": "voc", "root": ".", **arguments})  # type: ignore[arg-type]
+
+
+def test_paths_and_values_of_enums_are_taken(voc: VocFolder) -> None:
+    voc.pair("a")
+    voc.list("test", "a\n")
+    for settings in ({"root": voc.root}, {"root": [voc.root]}, {"root": (str(voc.root),), "exif_boxes": "raw"}):
+        assert len(load_dataset("voc", **settings)) == 1  # type: ignore[arg-type]
+    assert len(load_dataset("images", root=voc.images)) == 1
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_lists_of_several_folders_are_united(tmp_path: Path) -> None:
     first = lists_of(tmp_path / "1", trainval="a\nb\n", test="c\n")
     second = lists_of(tmp_path / "2", trainval="d\n", train="d\n")
     assert divided(first, second).ids == {Split.train: ["a", "b", "d"], Split.test: ["c"]}
+    (second.root / "ImageSets/Main/trainval.txt").unlink()
+    assert divided(first, lists_of(tmp_path / "2")).ids == {Split.train: ["a", "b", "d"], Split.test: ["c"]}
 
 
 def test_named_list_must_be_there(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.view import place_cut, take_cut
 from detpipe.classify.kinds import kind_in, load_classifier
 from detpipe.commands.inspect.settings import NetworkCommand
-from detpipe.datasets.image_file import IMAGE_SUFFIXES, read_image
+from detpipe.datasets.folder_scan import image_files
+from detpipe.datasets.image_file import read_image
 from detpipe.heads.softmax import SoftmaxHead, softmax_loss
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
@@ -104,7 +105,7 @@ def _image_files(path: Path) -> list[Path]:
     """Return the file, or the image files in a folder, by name. Raises FileNotFoundError for a folder without."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = image_files(path)
     if not files:
         raise FileNotFoundError(f"image: expected an image or a folder of images, got {path}, which has none")
     return files
