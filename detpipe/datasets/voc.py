@@ -38,6 +38,9 @@ LARGEST_XML = 8 << 20
 """Bytes of the largest annotation that is read: 30,000 objects, or 200,000 points of outlines."""
 _DECLARED = re.compile(r"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["'][^>]*\?>""")
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_LONGEST_DECLARATION = 1000
+_LONGEST_NAME, _LONGEST_NUMBER, _LONGEST_PATH = 1000, 100, 4096
+"""Limits on the characters of a class name, a number and a <filename>."""
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -402,7 +405,7 @@ def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotatio
     if any(0 <= value < 1 for corner in corners for value in corner):
         notes.append(finding("zero_based_boxes", path, "a coordinate is 0, but VOC counts from 1; taken as 1"))
     return VocAnnotation(
-        filename=_text(root, "filename"),
+        filename=filename if len(filename := _text(root, "filename")) <= _LONGEST_PATH else "",
         stated_size=_parse_size(root),
         objects=tuple(RawObject(name, _half_open(corner), difficult) for name, difficult, corner in boxed),
         notes=tuple(notes),
@@ -415,7 +418,7 @@ def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
     Expat knows no encoding with several bytes per sign but UTF-8 and UTF-16, so the text is decoded here. Raises
     ValueError if the encoding is not known and the text needs it.
     """
-    declared = _DECLARED.match(data[:1000].decode("latin-1"))
+    declared = _DECLARED.match(data[:_LONGEST_DECLARATION].decode("latin-1"))
     marked = marked_encoding(data)
     names = [marked, declared[1] if declared else None, "utf-8", encoding]
     for name in dict.fromkeys(filter(None, names)):
@@ -426,15 +429,15 @@ def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
         if text is not None:
             expected = marked or (declared[1] if declared else "utf-8")
             is_other = known_encoding(name) != known_encoding(expected)
-            return _DECLARATION.sub("", text, count=1), (
+            return _without_declaration(text), (
                 f"it is not in {expected}, which it {'declares' if declared else 'should be in'}; read as {name}"
                 if is_other
                 else None
             )
     if _is_latin(data):
-        return _DECLARATION.sub("", decoded(data, "latin-1") or "", count=1), "it declares no encoding; read as Latin-1"
+        return _without_declaration(decoded(data, "latin-1") or ""), "it declares no encoding; read as Latin-1"
     # Paths of another machine don't matter, so only names of classes need the encoding.
-    text = _DECLARATION.sub("", data.decode("latin-1"), count=1)
+    text = _without_declaration(data.decode("latin-1"))
     if any(not found.isascii() for found in re.findall(r"<(?:name|filename)>([^<]*)<", text)):
         said = f"{declared[1]}, as it declares" if declared else "UTF-8, as it declares no encoding"
         raise ValueError(
@@ -442,6 +445,11 @@ def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
             "(Chinese), cp932 (Japanese) or cp949 (Korean)"
         )
     return text, "it is not in the encoding that it declares; its names are ASCII, so this has no effect"
+
+
+def _without_declaration(text: str) -> str:
+    found = _DECLARATION.match(text[:_LONGEST_DECLARATION])
+    return text if found is None else text[found.end() :]
 
 
 def _is_latin(data: bytes) -> bool:
@@ -458,6 +466,8 @@ def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners | No
     name = _text(element, "name")
     if not name:
         raise ValueError("expected <name> in each <object>, got one without")
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"expected a class name of at most {_LONGEST_NAME} characters, got {len(name):,}")
     difficult = _text(element, "difficult").lower() in ("1", "true")
     box = element.find("bndbox")
     if box is not None and len(box):
@@ -506,6 +516,8 @@ def _rotated_corners(shape: ElementTree.Element, what: str) -> list[tuple[float,
 def _number(text: str | None, what: str) -> float:
     """A finite number, also with a decimal comma. Raises ValueError that begins with `what`."""
     value = None if text is None else text.strip()
+    if value and len(value) > _LONGEST_NUMBER:
+        raise ValueError(f"{what}: expected a number, got {len(value):,} characters")
     return read_number(value.replace(",", ".") if value and _DECIMAL_COMMA.fullmatch(value) else value, what)
 
 

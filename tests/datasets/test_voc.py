@@ -403,6 +403,9 @@ HOSTILE = {
     "nothing": "\0" * 100,
     "spaces": " " * 100,
     "a list": "a\nb\n",
+    "declarations": "<?xml " * 100_000,
+    "long name": f"<annotation>{voc_object(1, 1, 9, 9, 'a' * 100_000)}</annotation>",
+    "long number": f"<annotation>{voc_object(1, 1, 9, '1' * 100_000)}</annotation>",  # type: ignore[arg-type]
     "open": "<annotation>" * 1000,
     "large": " " * (8 << 20) + "<annotation/>",
     "pointer": "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
