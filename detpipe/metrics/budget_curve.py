@@ -19,6 +19,9 @@ from detpipe.metrics.overlap_table import OverlapTable
 from detpipe.metrics.recall_curves import recall_curves
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
+WIDEST = 0.2
+"""The widest interval of the best mAP from which a number of proposals is recommended."""
+
 
 @dataclass(frozen=True)
 class StageSeconds:
@@ -69,10 +72,14 @@ class BudgetPoint:
 
 @dataclass(frozen=True, eq=False)
 class BudgetCurve:
-    """The points by ascending budget. tolerance: the share of the best mAP to give up for fewer proposals, 0 to 1."""
+    """The points by ascending budget.
+
+    tolerance: the share of the best mAP to give up for fewer proposals, 0 to 1. images: number of images with objects.
+    """
 
     points: tuple[BudgetPoint, ...]
     tolerance: float
+    images: int
 
     @property
     def best(self) -> BudgetPoint | None:
@@ -89,11 +96,27 @@ class BudgetCurve:
         sufficient = (1 - self.tolerance) * best.map.value.item()
         return next(point for point in self.points if point.map.value.item() >= sufficient)
 
+    @property
+    def too_few_images(self) -> bool:
+        """Whether the images can't tell how many proposals are enough.
+
+        So it is if the 95 % interval of the best mAP is wider than WIDEST. A bootstrap can't know what no image shows,
+        such as an object that needs more proposals; an event that none of n images has may be in 3 / n of all (rule of
+        three), so fewer than 3 / WIDEST images with objects are too few, too. False without objects.
+        """
+        best = self.best
+        if best is None:
+            return False
+        low, high = best.map.interval
+        return bool(self.images * WIDEST < 3 or (high - low).item() > WIDEST)
+
     def to_json(self) -> dict[str, Any]:
         """The points, the tolerance, and the budgets of `best` and `fewest`; None for NaN."""
         best, fewest = self.best, self.fewest
         return {
             "tolerance": self.tolerance,
+            "images_with_objects": self.images,
+            "too_few_images": self.too_few_images,
             "best": None if best is None else best.budget,
             "fewest": None if fewest is None else fewest.budget,
             "points": [point.to_json() for point in self.points],
@@ -132,7 +155,7 @@ def budget_curve(
         )
         for budget in sorted(detections)
     ]
-    return BudgetCurve(tuple(points), tolerance)
+    return BudgetCurve(tuple(points), tolerance, len(np.unique(table.images)))
 
 
 def share_of_scoring(first: tuple[float, float], all_of_them: tuple[float, float], regions: float) -> float:

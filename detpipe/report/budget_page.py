@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from detpipe.metrics.bootstrap import Resampled
-from detpipe.metrics.budget_curve import BudgetCurve, BudgetPoint
+from detpipe.metrics.budget_curve import WIDEST, BudgetCurve, BudgetPoint
 from detpipe.report import page
 from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, hex_colour
 from detpipe.report.page import Cell, interval_cell
@@ -70,10 +70,17 @@ def budget_text(curve: BudgetCurve) -> str:
 
 
 def budget_sentences(curve: BudgetCurve) -> list[str]:
-    """The smallest sufficient number of boxes and the best one, or that there are no objects."""
+    """The smallest sufficient number of boxes and the best one, or that there are no objects or too few images."""
     best, fewest = curve.best, curve.fewest
     if best is None or fewest is None:
         return ["There are no objects, so all numbers of proposals are equally good."]
+    if curve.too_few_images:
+        low, high = (number(end.item()) for end in best.map.interval)
+        return [
+            f"Too few images to tell how many boxes are enough: {curve.images:,} images with objects, best mAP "
+            f"{number(best.map.value.item())} (95 % interval {low} to {high}).",
+            f"At least {math.ceil(3 / WIDEST)} such images and an interval of at most {WIDEST:g} are needed.",
+        ]
     found = (
         f"The fewest boxes within {100 * curve.tolerance:g} % of the best mAP: {fewest.budget:,} per image, mAP "
         f"{number(fewest.map.value.item())} at {1000 * fewest.seconds.all:.0f} ms per image."
@@ -121,8 +128,8 @@ def _cell(value: Resampled | float) -> str | Cell:
 def budget_curve_figure(curve: BudgetCurve) -> Figure:
     """Left: mAP with its interval, COCO's AP and AR, the proposals' recall. Right: milliseconds, stacked by stage.
 
-    Both over the number of proposals on a log axis, with a line at the smallest sufficient number. Without points the
-    panels are empty.
+    Both over the number of proposals on a log axis, with a line at the smallest sufficient number, unless there are too
+    few images to know it. Without points the panels are empty.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.9), layout="constrained")
@@ -176,7 +183,7 @@ def _budget_axis(axes: Axes, curve: BudgetCurve) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets], rotation=45, fontsize=8)
-    if curve.fewest is not None:
+    if curve.fewest is not None and not curve.too_few_images:
         axes.axvline(curve.fewest.budget, color=INK, linewidth=0.8, linestyle="--")
 
 

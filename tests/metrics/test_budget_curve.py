@@ -31,7 +31,7 @@ def curve(
     tolerance: float = 0.01,
     propose: float = 0.5,
 ) -> BudgetCurve:
-    """Of two images with two proposals each, the second of which is the object."""
+    """Of images with two proposals each, the second of which is the object: two unless `truth` has others."""
     records = tuple(ImageRecord(name, Path(f"{name}.jpg"), (40, 40)) for name in truth or {})
     dataset = Dataset("drawn", ("thing",), (1,), records, truth)
     proposals = {name: Proposals(BOXES, np.array([1, 0.5], np.float32)) for name in truth or {}}
@@ -88,3 +88,27 @@ def test_the_share_of_scoring_lies_on_a_line():
     assert share_of_scoring((1, 0.2), (101, 0.1), 51) == 0.1  # noise: level
     assert share_of_scoring((1, 0.2), (1, 0.3), 1) == 0.3
     assert share_of_scoring((0, 0.0), (0, 0.0), 0) == 0
+
+
+def of_images(n: int, found_in: int) -> BudgetCurve:
+    """n images with an object each, which is found in the first `found_in` with two proposals."""
+    truth: dict[ImageId, GroundTruth] = {str(k): TRUTH["a"] for k in range(n)}
+    return curve({2: {str(k): found(1) for k in range(found_in)}}, truth)
+
+
+def test_few_images_cannot_tell():
+    # All 14 found: the interval is 1 to 1, but 3 of 14 is more than 0.2 (rule of three).
+    assert of_images(14, 14).too_few_images
+    assert not of_images(15, 15).too_few_images
+    # Half found: the mAP of 20 images is uncertain by more than 0.2, that of 300 is not.
+    assert of_images(20, 10).too_few_images
+    assert not of_images(300, 150).too_few_images
+    assert of_images(20, 10).to_json()["too_few_images"] is True
+    assert of_images(15, 15).to_json()["images_with_objects"] == 15
+
+
+def test_images_without_objects_do_not_count():
+    truth: dict[ImageId, GroundTruth] = {str(k): GroundTruth.from_boxes([], []) for k in range(30)} | TRUTH
+    made = curve({2: {name: found(1) for name in "ab"}}, truth)
+    assert made.images == 2
+    assert made.too_few_images

@@ -5,11 +5,27 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from detpipe.metrics.budget_curve import BudgetCurve
 from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, render, write_budget_page
-from tests.metrics.test_budget_curve import curve, found
+from detpipe.structures import Detections, GroundTruth, ImageId
+from tests.metrics.test_budget_curve import curve as drawn_curve
+from tests.metrics.test_budget_curve import found, of_images
 from tests.report.run.test_page import EVIL, read
 
-DETECTIONS = {1: {"a": found(1)}, 2: {"a": found(1), "b": found(1)}, 4: {"a": found(1), "b": found(1)}}
+IMAGES = [f"{number:02}" for number in range(40)]
+TRUTH: dict[ImageId, GroundTruth] = {name: GroundTruth.from_boxes([[0, 0, 10, 10]], [1]) for name in IMAGES}
+ALL: dict[ImageId, Detections] = {name: found(1) for name in IMAGES}
+DETECTIONS = {1: {name: found(1) for name in IMAGES[:20]}, 2: ALL, 4: ALL}
+
+
+def curve(
+    detections: dict[int, dict[ImageId, Detections]],
+    truth: dict[ImageId, GroundTruth] = TRUTH,
+    tolerance: float = 0.01,
+    propose: float = 0.5,
+) -> BudgetCurve:
+    """Of forty images, if `truth` has no others."""
+    return drawn_curve(detections, truth, tolerance, propose)
 
 
 def test_the_page(tmp_path: Path):
@@ -44,3 +60,10 @@ def test_nothing_to_find():
     for made in (curve({1: {}}, {}), curve({})):
         words = read(render(BudgetPage(subtitle="", curve=made, method="x", resamples=0, timed=0))).words
         assert any(("no objects" in one) or ("fewest boxes" in one) for one in words)
+
+
+def test_few_images_give_no_recommendation():
+    first, rule = budget_sentences(of_images(7, 5))
+    assert "Too few images to tell" in first
+    assert "7 images with objects, best mAP 0.714" in first
+    assert "15 such images and an interval of at most 0.2" in rule
