@@ -15,6 +15,8 @@ from detpipe.structures import Int64Array
 
 Box = tuple[float, float, float, float]
 """x y width height."""
+_MOST_COUNTS = 1_000_000
+"""Numbers or characters of an RLE. A real mask has some thousands."""
 _LONGEST_NUMBER = 12
 """Characters of one number in a compressed RLE: 12 x 5 bits, so that int64 holds it."""
 
@@ -58,6 +60,8 @@ def _rle_box(rle: Mapping[str, Any]) -> Box | None:
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list) or len(size) != 2 or not all(_is_size(side) for side in size):
         raise ValueError(f"segmentation: expected an RLE with size [height, width], got {reprlib.repr(size)}")
+    if isinstance(counts, str | list) and len(counts) > _MOST_COUNTS:
+        raise ValueError(f"segmentation: expected an RLE of at most {_MOST_COUNTS:,} counts, got {len(counts):,}")
     if isinstance(counts, str):
         runs = _decompress(counts)
     elif isinstance(counts, list) and all(_is_size(count) for count in counts):

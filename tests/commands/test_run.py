@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,30 @@ def test_lists_and_objects_that_are_not_there_are_missed_first(voc_root: Path, t
         assert said in outcome.err
         assert "Traceback" not in outcome.err
         assert not (tmp_path / "run" / "proposals.lmdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "remedy"),
+    [
+        (lambda x, y, w, h: [x / 1e4, y / 1e4, w / 1e4, h / 1e4], "relative_boxes", "multiply x and width"),
+        (lambda x, y, w, h: [x, y, x + w, y + h], "corner_boxes", "write x2 - x1"),
+        (lambda x, y, w, h: [x, y, w / 1e3, h / 1e3], "too_many_tiny", "dataset.max_bad"),
+    ],
+)
+def test_boxes_in_other_units_stop_the_run(
+    voc_root: Path, tmp_path: Path, change: Callable[..., list[float]], kind: str, remedy: str
+) -> None:
+    dataset = drawn.write_coco(tmp_path / "coco", voc_root)
+    file = tmp_path / "coco" / "train.json"
+    content = json.loads(file.read_text())
+    for one in content["annotations"]:
+        one["bbox"] = change(*one["bbox"])
+    file.write_text(json.dumps(content))
+    outcome = detpipe("run", *dataset, *drawn.settings("run"), f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 1
+    assert kind in outcome.err
+    assert remedy in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "run" / "proposals.lmdb").exists()
 
 
 def test_a_class_without_objects_is_named_and_the_run_goes_on(voc_root: Path, tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_an_rle_as_pycocotools_reads_it(seed: int) -> None:
         ({"size": [4, 5], "counts": "P"}, "expected a compressed RLE"),
         ({"size": [4, 5], "counts": "o" * 99 + "0"}, "a number of 100 characters"),
         ({"size": [4, 5], "counts": "O"}, "or negative runs"),
+        ({"size": [4, 5], "counts": "0" * 1_000_001}, "at most 1,000,000 counts"),
+        ({"size": [4, 5], "counts": [0] * 1_000_001}, "at most 1,000,000 counts"),
     ],
 )
 def test_other_content_is_named(segmentation: Any, message: str) -> None:
