@@ -144,6 +144,24 @@ def _decoded(datum: Datum, where: str, channels: Channels, reduction: int) -> np
 
 def _raw_planes(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
     shape = (datum.channels, datum.height, datum.width)
-    if shape[0] not in (1, 3) or min(shape) < 1 or len(datum.data) != shape[0] * shape[1] * shape[2]:
-        raise CorruptDatumError(f"{where}: expected 3 x H x W bytes, or 1 x H x W, got {len(datum.data)} for {shape}")
-    return np.frombuffer(datum.data, dtype=np.uint8).reshape(shape)
+    pixels = _float_pixels(datum, where) if datum.float_data and not datum.data else np.frombuffer(datum.data, np.uint8)
+    if shape[0] not in (1, 3) or min(shape) < 1 or len(pixels) != shape[0] * shape[1] * shape[2]:
+        raise CorruptDatumError(f"{where}: expected 3 x H x W values, or 1 x H x W, got {len(pixels)} for {shape}")
+    return pixels.reshape(shape)
+
+
+def _float_pixels(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
+    """float_data as pixels, (count,). Caffe takes these values as they are where `data` is empty.
+
+    Raises CorruptDatumError if they are not the values of pixels, as in a database of features.
+    """
+    values = np.array(datum.float_data, dtype=np.float32)
+    with np.errstate(invalid="ignore"):  # NaN is no pixel, which the next line finds
+        pixels = values.clip(0, 255).astype(np.uint8)
+    if not np.array_equal(pixels, values):
+        raise CorruptDatumError(
+            f"{where}: expected pixels, which are whole numbers from 0 to 255, got float_data from "
+            f"{values.min():.4g} to {values.max():.4g} in {datum.channels} x {datum.height} x {datum.width}, as of "
+            "features or normalised images; make a database of the images with `detpipe make-db`"
+        )
+    return pixels

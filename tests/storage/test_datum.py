@@ -148,7 +148,7 @@ def test_a_flipped_bit_is_found() -> None:
 
 
 def test_an_empty_record_has_no_image() -> None:
-    with pytest.raises(CorruptDatumError, match="record 7: expected 3 x H x W bytes, or 1 x H x W, got 0 for"):
+    with pytest.raises(CorruptDatumError, match="record 7: expected 3 x H x W values, or 1 x H x W, got 0 for"):
         unpack_image(parse_datum(b"", "record 7"), "record 7")
 
 
@@ -161,7 +161,7 @@ def test_an_empty_record_has_no_image() -> None:
         Datum(channels=3, height=-2, width=-2, data=bytes(12)),
         Datum(channels=3, height=0, width=5, data=b""),
         Datum(channels=3, height=1 << 30, width=1 << 30, data=bytes(12)),
-        Datum(channels=3, float_data=[1.0] * 12, height=2, width=2),
+        Datum(channels=3, float_data=[1.5] * 12, height=2, width=2),
         Datum(encoded=True),
         Datum(encoded=True, data=b"no image"),
         Datum(encoded=True, data=pack_image(picture(), jpeg_quality=90).data, channels=3, height=24, width=33),
@@ -243,3 +243,34 @@ def test_a_cut_record_gives_no_half_image(length: int) -> None:
     # The checksum stands last, so a cut just before it leaves a Datum as Caffe writes it.
     assert image is None or np.array_equal(image, picture(8, 8))
     assert image is None or length >= len(record) - 6
+
+
+# --- float_data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_data_of_pixels_is_read_as_caffe_reads_it(channels: int) -> None:
+    values = range(0, 2 * 3 * channels * 10, 10)
+    raw = Datum(channels=channels, height=2, width=3, data=bytes(values))
+    floats = Datum(channels=channels, height=2, width=3, float_data=values)
+    assert np.array_equal(unpack_planes(floats, "db"), unpack_planes(raw, "db"))
+    assert np.array_equal(unpack_image(floats, "db"), unpack_image(raw, "db"))
+    # Caffe takes float_data only where there are no bytes.
+    both = Datum(channels=1, height=1, width=1, data=b"\x05", float_data=[7.0])
+    assert unpack_planes(both, "db").tolist() == [[[5]]]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.5, 1, 2], "got float_data from 0.5 to 2 in 3 x 1 x 1"),
+        ([-1, 0, 255], "from -1 to 255"),
+        ([0, 0, 256], "from 0 to 256"),
+        ([0, float("nan"), 1], "whole numbers"),
+        ([0, float("inf"), 1], "to inf"),
+        ([1, 2], r"3 x H x W values, or 1 x H x W, got 2 for \(3, 1, 1\)"),
+    ],
+)
+def test_other_float_data_is_named(values: list[float], words: str) -> None:
+    with pytest.raises(CorruptDatumError, match=f"^db: expected .*{words}"):
+        unpack_image(Datum(channels=3, height=1, width=1, float_data=values), "db")

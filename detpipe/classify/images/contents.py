@@ -261,4 +261,4 @@ def _read(record: memoryview) -> tuple[int, int, bytes, npt.NDArray[np.uint8]]:
         # The header first: it reveals a truncated file, and a size that does not fit into memory.
         kind = parse_header(datum.data, "").format
     planes = unpack_planes(datum, "")
-    return label, KINDS.index(kind if kind in KINDS else "other"), datum.data, planes
+    return label, KINDS.index(kind if kind in KINDS else "other"), datum.data or planes.tobytes(), planes

@@ -146,7 +146,7 @@ def test_a_damaged_record_is_named_and_the_database_can_be_made_again(tmp_path: 
     ("datum", "words"),
     [
         (Datum(channels=3, height=2, width=2, data=bytes(12), box_target=[1, 2]), "expected 4 deltas, got 2"),
-        (Datum(channels=3, height=2, width=2, data=bytes(9)), "expected 3 x H x W bytes"),
+        (Datum(channels=3, height=2, width=2, data=bytes(9)), "expected 3 x H x W values"),
         (Datum(encoded=True, data=b"\xff\xd8nothing"), "expected an encoded image"),
     ],
 )
