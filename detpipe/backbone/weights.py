@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from detpipe.storage.input_file import check_input
+from detpipe.storage.tensor_file import read_safetensors
 from detpipe.storage.torch_file import read_torch_file
 
 logger = logging.getLogger(__name__)
@@ -45,11 +43,11 @@ class LoadReport:
         return (*self.missing, *(line.split(":")[0] for line in self.wrong_shape))
 
 
-def load_weights(module: nn.Module, path: Path) -> LoadReport:
+def load_weights(module: nn.Module, path: Path, *, log: bool = True) -> LoadReport:
     """Load the tensors of a .pth, .pt or .safetensors file whose name and shape match a tensor of the module.
 
     A .pth file is a state dict, or a dict that contains one. No code in it runs, see `read_torch_file`.
-    Common prefixes of names (see WRAPPERS) are removed if more names match then. What does not match is logged.
+    Common prefixes of names (see WRAPPERS) are removed if more names match then. log: log what does not match.
 
     Raises FileNotFoundError; ValueError for an unreadable file, or if no tensor matches.
     """
@@ -74,7 +72,8 @@ def load_weights(module: nn.Module, path: Path) -> LoadReport:
         ),
     )
     module.load_state_dict(fitting, strict=False)
-    _log(report)
+    if log:
+        _log(report)
     return report
 
 
@@ -83,11 +82,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         raise FileNotFoundError(f"no such weight file: {path}")
     if path.suffix == ".safetensors":
-        check_input(path, "a safetensors file")
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: expected a safetensors file, got one that can't be read ({error})") from error
+        return read_safetensors(path)
     return read_torch_file(path)
 
 

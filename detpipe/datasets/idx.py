@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.datasets.labelled_images import ImageListError, LabelledImage, LabelledImages
+from detpipe.storage.input_file import open_input
 
 UINT8 = 8
 GZIP = b"\x1f\x8b"
@@ -54,9 +55,9 @@ def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Memory is allocated for the data that exist, not for the size in the header. Raises FileNotFoundError, and IdxError
     for another format, data type or size.
     """
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"{file}: expected an IDX file such as train-images-idx3-ubyte.gz, got no such file")
-    with file.open("rb") as raw:
+    with open_input(file, "an IDX file such as train-images-idx3-ubyte.gz") as raw:
         packed = raw.read(2) == GZIP
         raw.seek(0)
         try:
@@ -72,7 +73,7 @@ def _parse(file: BinaryIO | gzip.GzipFile, dimensions: int, where: str) -> npt.N
     if head != wanted:
         raise IdxError(
             f"{where}: expected an IDX file of uint8 with {dimensions} dimensions (images have 3, labels 1), which "
-            f"begins with {wanted.hex(' ')}, got {head.hex(' ') or 'nothing'}"
+            f"begins with {wanted.hex(' ')}, got {head.hex(' ')}"
         )
     lengths = file.read(4 * dimensions)
     if len(lengths) < 4 * dimensions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,11 +169,11 @@ def _has_folder(folder: Path) -> bool:
 def read_class_names(file: Path) -> tuple[str, ...]:
     """Read class names, one per line in label order (as Caffe's synset_words.txt).
 
-    Raises ImageListError for an empty or repeated name.
+    Raises ImageListError for an empty or repeated name, and for other bytes than UTF-8; and as `read_input`.
     """
     names = tuple(line.strip() for line in read_text(file, "class names, one per line").splitlines())
     if not names or not all(names) or len(set(names)) != len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, times in Counter(names).items() if times > 1)[:5]
         raise ImageListError(
             f"{file}: expected one class name per line, each once, got {len(names)} lines; repeated: {repeated}"
         )

@@ -6,13 +6,13 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.backbone.weights import read_state
 from detpipe.storage.atomic import replaced
+from detpipe.storage.tensor_file import write_safetensors
 
 WEIGHTS = "weights.safetensors"
 NET = "net.prototxt"
@@ -26,8 +26,7 @@ class NetworkFolderError(ValueError):
 def save_network(folder: Path, network: nn.Module, backbone: BackboneConfig) -> None:
     """Write the weights and, for a Caffe net, the prototxt. Each file is written atomically."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replaced(folder / WEIGHTS) as scratch:
-        save_file(state, scratch)
+    write_safetensors(folder / WEIGHTS, state)
     if backbone.prototxt is not None:
         with replaced(folder / NET) as scratch:
             shutil.copyfile(find_prototxt(backbone.prototxt), scratch)

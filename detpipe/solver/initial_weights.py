@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from detpipe.storage.input_file import check_input
+from detpipe.storage.tensor_file import read_safetensors
 from detpipe.storage.torch_file import read_torch_file
 
 logger = logging.getLogger(__name__)
@@ -60,9 +58,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".caffemodel":
         raise ValueError(f"{path}: expected .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
     if path.suffix == ".safetensors":
-        check_input(path, "a safetensors file")
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: expected a safetensors file, got one that can't be read: {error}") from error
+        return read_safetensors(path)
     return read_torch_file(path)

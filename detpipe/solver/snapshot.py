@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from detpipe.solver.training_log import SmoothedLoss
-from detpipe.storage.atomic import replaced
+from detpipe.storage.tensor_file import write_pt
 
 _NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
 
@@ -56,8 +56,7 @@ def save_snapshot(folder: Path, iteration: int, state: dict[str, Any], *, keep: 
     state: tensors, numbers, strings and containers of them, as torch.load(weights_only=True) can read.
     """
     path = snapshot_path(folder, iteration, prefix)
-    with replaced(path) as scratch:
-        torch.save(state, scratch)
+    write_pt(path, state)
     for old in find_snapshots(folder)[:-keep]:
         old.unlink()
     return path

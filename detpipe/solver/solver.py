@@ -39,8 +39,8 @@ from detpipe.solver.snapshot import (
 from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import SmoothedLoss, TrainingLog
 from detpipe.solver.weight_average import averaged_weights, moving_average
-from detpipe.storage.atomic import replaced
 from detpipe.storage.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
+from detpipe.storage.tensor_file import write_pt
 
 __all__ = ["DivergedError", "Optimizer", "Solver", "SolverConfig", "check_finite"]
 
@@ -315,8 +315,7 @@ class Solver(Generic[Batch]):
             return
         state.best = value
         path = best_path(self.folder / "snapshots", self.config.snapshot_prefix)
-        with replaced(path) as scratch:
-            torch.save({"iteration": done, "key": self.key, "model": self.module.state_dict(), name: value}, scratch)
+        write_pt(path, {"iteration": done, "key": self.key, "model": self.module.state_dict(), name: value})
         logger.info("best %s so far: %g after iteration %d, saved to %s", name, value, done, path)
 
     def _save(

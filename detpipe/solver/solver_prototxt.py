@@ -21,6 +21,7 @@ from google.protobuf import text_format
 from detpipe.solver.caffe_solver_pb2 import SolverParameter
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.solver_config import Optimizer, Regularization, SolverConfig
+from detpipe.storage.input_file import open_input
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class SolverPrototxtError(ValueError):
 
 
 def read_solver_prototxt(path: Path) -> SolverConfig:
-    """Read a file. Raises FileNotFoundError, and SolverPrototxtError, which names the file and the fault."""
+    """Read a file. Raises FileNotFoundError, InputFileError, and SolverPrototxtError, which names file and fault."""
     values = solver_values(path)
     lr = {name.removeprefix("lr."): value for name, value in values.items() if name.startswith("lr.")}
     others = {name: value for name, value in values.items() if not name.startswith("lr.")}
@@ -108,9 +109,9 @@ def solver_values(path: Path, replaced: Mapping[str, Any] | None = None) -> dict
 
 
 def _parse(path: Path) -> SolverParameter:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"solver.prototxt: no such file: {path}")
-    with path.open("rb") as file:
+    with open_input(path, "a solver.prototxt") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise SolverPrototxtError(f"{path}: expected a solver.prototxt of at most {MAX_BYTES} bytes, got a larger file")

@@ -13,7 +13,7 @@ import numpy as np
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.storage.caffe_blob import read_blob
 from detpipe.storage.caffe_blob_pb2 import BlobProto
-from detpipe.storage.input_file import read_input
+from detpipe.storage.input_file import check_input, read_input
 from detpipe.storage.npy_file import read_npy
 from detpipe.structures import Float32Array
 
@@ -58,6 +58,7 @@ def read_mean(path: Path) -> Float32Array:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: expected a mean image, got no such file; check the path")
+    check_input(path, "a mean image (.binaryproto or .npy)")
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise MeanFileError(f"{path}: expected a mean image of at most {MAX_BYTES} bytes, got {size}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detpipe.storage.reader_process import Arrays, read_in_process
+from detpipe.storage.tensor_file import MAX_TENSORS
 
 NESTED_KEYS = ("state_dict", "model", "model_state", "backbone")
 """Keys under which training programs, also our solver, store the weights in a checkpoint."""
@@ -78,6 +79,8 @@ def _find_state(content: object, path: Path) -> dict[str, Tensor]:
         tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
         nested = next((content[key] for key in NESTED_KEYS if isinstance(content.get(key), Mapping)), None)
         if nested is None and tensors:
+            if len(tensors) > MAX_TENSORS:
+                raise TorchFileError(f"{path}: expected at most {MAX_TENSORS} tensors, got {len(tensors)}")
             return tensors
         content = nested
     raise TorchFileError(f"{path}: expected a dict of tensors, or one under a key of {list(NESTED_KEYS)}, got neither")

@@ -36,7 +36,7 @@ def test_no_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "expected"),
     [
-        (b"", "begins with 00 00 08 03, got nothing"),
+        (b"\0", "begins with 00 00 08 03, got 00"),
         (LABELS, r"images: expected an IDX file .*, got 00 00 08 01"),
         (IMAGES[:9], "3 dimensions, got a file that ends before them"),
         (IMAGES[:-1], r"expected 6 bytes .*\(2, 1, 3\), got 5"),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
 from detpipe.storage.atomic import replaced
 from detpipe.storage.caffe_blob import Blob, read_blob, write_blob
+from detpipe.storage.input_file import read_input
 from detpipe.storage.wire import LENGTH, Field, read_fields, write_length
 
 V1_LAYERS, V2_LAYERS = 2, 100
@@ -34,11 +35,11 @@ def read_caffemodel(path: Path) -> Blobs:
     The blobs are views of the file's bytes, so little other memory is used. If a name occurs twice, the last layer
     counts, as in Caffe. Raises FileNotFoundError; ValueError for another, a truncated or an invalid file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such weight file: {path}")
     if path.stat().st_size > MAX_FILE:
         raise ValueError(f"{path}: expected a .caffemodel of at most {MAX_FILE} bytes, got {path.stat().st_size}")
-    return parse_caffemodel(path.read_bytes(), str(path))
+    return parse_caffemodel(read_input(path, "a .caffemodel"), str(path))
 
 
 def parse_caffemodel(content: bytes, where: str) -> Blobs:

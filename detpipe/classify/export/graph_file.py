@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.export import ExportedProgram
 
 from detpipe.classify.export.network_graph import NetworkGraph
 from detpipe.storage.atomic import replaced
+from detpipe.storage.tensor_file import disk_error, write_buffer
 
 TOLERANCE = 1e-3
 """Largest difference allowed between the results of a file and of the network."""
@@ -48,11 +50,14 @@ def write_torch(graph: NetworkGraph, path: Path) -> float:
     Raises ExportError if the network cannot be exported.
     """
     program = exported(graph)
-    with replaced(path) as scratch, scratch.open("wb+") as file:
-        torch.export.save(program, file)
-        file.seek(0)
-        module = torch.export.load(file).module()  # safe: our own file, just written
-        return largest_difference(graph, lambda example: _ran(module, example))
+    # To memory first: on a full disk, torch's own writer ends the process with a signal.
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    module = torch.export.load(file).module()  # safe: our own file
+    difference = largest_difference(graph, lambda example: _ran(module, example))
+    write_buffer(path, file)
+    return difference
 
 
 def write_onnx(graph: NetworkGraph, path: Path) -> float:
@@ -77,7 +82,10 @@ def write_onnx(graph: NetworkGraph, path: Path) -> float:
         raise ExportError(f"this network cannot be exported to ONNX: {_first_line(error)}; try format=torch") from error
     assert program is not None
     with replaced(path) as scratch:
-        program.save(scratch)
+        try:
+            program.save(scratch)
+        except OSError as error:
+            raise disk_error(path, error) from error
         difference = largest_difference(graph, _session(scratch))
     return difference
 

@@ -27,7 +27,7 @@ from detpipe.heads.stored.feature_head import (
     sigmoid_by_class,
 )
 from detpipe.heads.stored.platt import platt
-from detpipe.storage.input_file import read_input
+from detpipe.storage.input_file import check_input, read_input
 from detpipe.storage.npy_file import read_npy
 from detpipe.structures import Float32Array
 
@@ -175,16 +175,13 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
             raise FileNotFoundError(
                 f"{file}: expected class vectors (.npy) and their names (.txt) in one folder; there is no such file"
             )
+    check_input(path, "class vectors (.npy)")
     if path.stat().st_size > MAX_VECTOR_BYTES:
         raise ValueError(
             f"{path}: expected class vectors of at most {MAX_VECTOR_BYTES} bytes, got {path.stat().st_size}"
         )
     stored = read_npy(path, "a .npy file of class vectors")
-    try:
-        text = read_input(names_path, "the names of the class vectors").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{names_path}: expected names of classes in UTF-8, got other bytes: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = _names(names_path)
     if stored.dtype.kind != "f" or stored.ndim != 2 or len(stored) != len(names):
         raise ValueError(
             f"{path}: expected one vector for each of the {len(names)} names in {names_path}, got {stored.shape} "
@@ -198,3 +195,12 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
     if not np.isfinite(norms).all() or not norms.all():
         raise ValueError(f"{path}: expected finite vectors that are not 0, got others; check the file")
     return np.asarray(chosen / norms, dtype=np.float32)
+
+
+def _names(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises ValueError for other bytes than UTF-8."""
+    try:
+        text = read_input(path, "the names of the class vectors, one per line").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected class names in UTF-8, got other bytes at {error.start}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

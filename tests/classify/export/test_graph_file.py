@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import resource
+import signal
 from collections.abc import Collection
 from pathlib import Path
 from unittest import mock
@@ -160,6 +163,40 @@ def test_a_graph_of_other_numbers_is_refused_and_not_left(network: nn.Module, tm
     with pytest.raises(ExportError, match=r"differ by .*0\.001"):
         write_torch(graph_with(network), tmp_path / "one.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+class Large(nn.Module):
+    """Has 2 MiB of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1 << 19))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        return (crops.float().flatten(1).mean(dim=1, keepdim=True) + self.weight[0],)
+
+
+def write_on_full_disk(path: Path, found: multiprocessing.SimpleQueue[str]) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file too large is an error of the write
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    try:
+        write_torch(graph_with(Large()), path)
+    except OSError as error:
+        found.put(str(error))
+
+
+def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path) -> None:
+    # torch's own writer ends the process with SIGABRT, so the test needs another process.
+    path = tmp_path / "one.pt2"
+    path.write_bytes(b"old")
+    context = multiprocessing.get_context("spawn")
+    found = context.SimpleQueue()
+    process = context.Process(target=write_on_full_disk, args=(path, found))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert "one.pt2: expected to write the file" in found.get()
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("one.pt2", b"old")]
 
 
 def test_a_network_without_a_graph_of_any_length_is_refused() -> None:
