@@ -34,6 +34,7 @@ class Backbone(nn.Module):
 
     spec: the expected input. feature_width: length of a feature vector. feature_maps: the maps that `forward_maps` can
     return, from the input up. classifier: the last layer, from features to 1000 ImageNet logits, or None.
+    has_random_weights: whether no weights were loaded (weights=none).
     """
 
     def __init__(self, spec: InputSpec, feature_width: int, feature_maps: dict[str, FeatureMap]) -> None:
@@ -42,6 +43,7 @@ class Backbone(nn.Module):
         self.feature_width = feature_width
         self.feature_maps = feature_maps
         self.classifier: nn.Module | None = None
+        self.has_random_weights = False
         self._frozen_stages = 0
         self._frozen_batch_norm = False
 
@@ -68,8 +70,8 @@ class Backbone(nn.Module):
     def load_imagenet_weights(self) -> None:
         """Load the published weights and `classifier`. Raises ValueError if the network has none."""
         raise ValueError(
-            f"backbone.weights: {type(self).__name__} has no ImageNet weights of its own; set weights=FILE, or "
-            "weights=none for random ones"
+            f"backbone.weights: {type(self).__name__} has no ImageNet weights of its own; set "
+            "backbone.weights=FILE, or backbone.weights=none for random ones"
         )
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:

@@ -107,7 +107,9 @@ def grey(x: torch.Tensor) -> torch.Tensor:
     return torch.lerp(green, blue, of_blue).add_(red - green, alpha=of_red).unsqueeze(1)
 
 
-def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None) -> CaffeBackbone:
+def build(
+    prototxt: str, weights: Path | None, mean: Sequence[float], scale: float, size: int | None, *, log: bool = True
+) -> CaffeBackbone:
     """Build the net of a prototxt (or preset) for the phase TEST and images of size x size; None: the prototxt's size.
 
     Without weights it is initialised by its fillers from torch's global generator. There is no classifier without
@@ -118,7 +120,7 @@ def build(prototxt: str, weights: Path | None, mean: Sequence[float], scale: flo
     shape = input_shape(definition, size, str(path))
     net = build_net(definition, input_shape=shape, generator=torch.default_generator, where=str(path))
     head = net.steps[_last_with_weights(net)]
-    has_head = weights is not None and _load(net, weights, head)
+    has_head = weights is not None and _load(net, weights, head, log)
     backbone = CaffeBackbone(net, mean, scale)
     if not has_head:
         backbone.classifier = None
@@ -155,12 +157,12 @@ PLAIN_SUFFIXES = (".pth", ".pt", ".safetensors")
 """Suffixes of PyTorch weight files."""
 
 
-def _load(net: Net, weights: Path, head: Step) -> bool:
+def _load(net: Net, weights: Path, head: Step, log: bool) -> bool:
     """Load a .caffemodel, .pth or .safetensors file. Returns whether it has weights for the last layer."""
     if weights.suffix in PLAIN_SUFFIXES:
-        not_loaded = load_weights(net, weights).not_loaded
+        not_loaded = load_weights(net, weights, log=log).not_loaded
         return not any(name.startswith(f"layers.{head.module}.") for name in not_loaded)
-    return head.layer.name not in load_blobs(net, read_caffemodel(weights), str(weights))
+    return head.layer.name not in load_blobs(net, read_caffemodel(weights), str(weights), log=log)
 
 
 def read_definition(path: Path, *, train: bool = False) -> NetParameter:

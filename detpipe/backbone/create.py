@@ -38,35 +38,42 @@ def check_weights(config: BackboneConfig) -> None:
 
 
 def _check_named(config: BackboneConfig) -> None:
-    """Raise if the weights would have to be downloaded without permission, or if their file does not exist."""
+    """Raise if the network does not exist, its weights would be downloaded without permission, or have no file."""
+    library, _, name = config.name.partition("/")
+    if library == "torchvision":
+        torchvision_models.check_name(name)
+    elif library == "timm":
+        timm_models.check_name(name)
     path = Path(config.weights)
     if config.weights == IMAGENET and config.name not in NETWORKS and not config.download:
         raise ValueError(
-            f"{config.name}: its ImageNet weights must be downloaded, which needs download=true; set that, or "
-            "weights=PATH for a local file, or weights=none for random ones"
+            f"{config.name}: its ImageNet weights must be downloaded, which needs backbone.download=true; set that, or "
+            "backbone.weights=FILE for a local file, or backbone.weights=none for random ones"
         )
-    if config.weights in (IMAGENET, NONE) or path.is_file():
+    if config.weights in (IMAGENET, NONE) or path.exists():
         return
-    if path.is_dir():
-        raise ValueError(f"backbone.weights: expected a weight file, got the folder {path}; name a file in it")
     raise FileNotFoundError(
         f"backbone.weights: expected imagenet, none or the path of a file, got {config.weights}, which does not exist"
     )
 
 
-def create_backbone(config: BackboneConfig) -> Backbone:
+def create_backbone(config: BackboneConfig, *, log: bool = True) -> Backbone:
     """Create a backbone with its weights, in evaluation mode. Its spec has the configured input size.
 
     With weights=none, weights are drawn from torch's global generator, which the caller seeds. `classifier` is None
-    unless the weights include an ImageNet classifier.
+    unless the weights include an ImageNet classifier. log: log what a weight file has and lacks.
 
     Raises ImportError if a package is missing, FileNotFoundError or ValueError if the weights can't be loaded, and
     ValueError for an unknown name.
     """
     _check_named(config)
     if config.name == CAFFE:
-        return _caffe(config)
-    backbone = _own(config) if config.name in NETWORKS else _from_library(config)
+        backbone = _caffe(config, log)
+    else:
+        backbone = _own(config, log) if config.name in NETWORKS else _from_library(config, log)
+    backbone.has_random_weights = config.weights == NONE
+    if config.name == CAFFE:
+        return backbone.eval()
     if config.input_size is not None:
         backbone.spec = replace(backbone.spec, size=(config.input_size, config.input_size))
     return backbone.eval()
@@ -79,13 +86,13 @@ def map_strides(config: BackboneConfig, names: Sequence[str]) -> list[int]:
     return [backbone.feature_maps[name].stride for name in names]
 
 
-def create_from_seed(config: BackboneConfig, seed: int, *, pretrained: bool = True) -> Backbone:
+def create_from_seed(config: BackboneConfig, seed: int, *, pretrained: bool = True, log: bool = True) -> Backbone:
     """As `create_backbone`, with random weights drawn from `seed`. The state of torch's global generator is restored.
 
     pretrained: false skips loading the configured weights, because others will be loaded.
     """
     with seeded(seed):
-        return create_backbone(config if pretrained else replace(config, weights=NONE, download=False))
+        return create_backbone(config if pretrained else replace(config, weights=NONE, download=False), log=log)
 
 
 @contextmanager
@@ -108,30 +115,30 @@ def written_out(config: BackboneConfig) -> BackboneConfig:
     return replace(config, mean=mean, mean_file=None, scale=scale)
 
 
-def _caffe(config: BackboneConfig) -> Backbone:
+def _caffe(config: BackboneConfig, log: bool) -> Backbone:
     """A Caffe net must be built for the input size, because the shapes of its InnerProduct weights depend on it."""
     plain = written_out(config)
     assert plain.prototxt is not None
     assert plain.scale is not None
     weights = None if plain.weights == NONE else Path(plain.weights)
-    return caffe_backbone.build(plain.prototxt, weights, plain.mean, plain.scale, plain.input_size).eval()
+    return caffe_backbone.build(plain.prototxt, weights, plain.mean, plain.scale, plain.input_size, log=log)
 
 
-def _own(config: BackboneConfig) -> Backbone:
+def _own(config: BackboneConfig, log: bool) -> Backbone:
     backbone: Backbone = load_class(NETWORKS[config.name])()
     if config.weights == IMAGENET:
         backbone.load_imagenet_weights()
-    elif not _load_file(backbone, config.weights):
+    elif not _load_file(backbone, config.weights, log):
         backbone.classifier = None
     return backbone
 
 
-def _from_library(config: BackboneConfig) -> Backbone:
+def _from_library(config: BackboneConfig, log: bool) -> Backbone:
     library, _, name = config.name.partition("/")
     build = torchvision_models.build if library == "torchvision" else timm_models.build
     network = build(name, config.download)
     # Load before wrapping, because names in the file are those of the library.
-    has_classifier = config.weights == IMAGENET or _load_file(network, config.weights)
+    has_classifier = config.weights == IMAGENET or _load_file(network, config.weights, log)
     if library == "torchvision":
         backbone: Backbone = torchvision_models.TorchvisionBackbone(name, network)
     else:
@@ -141,10 +148,10 @@ def _from_library(config: BackboneConfig) -> Backbone:
     return backbone
 
 
-def _load_file(network: nn.Module, weights: str) -> bool:
+def _load_file(network: nn.Module, weights: str, log: bool) -> bool:
     """Load the file, unless it is `none`. Returns whether it has weights for the classifier, the last linear layer."""
     if weights == NONE:
         return False
-    not_loaded = load_weights(network, Path(weights)).not_loaded
+    not_loaded = load_weights(network, Path(weights), log=log).not_loaded
     linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     return bool(linear) and not any(name.startswith(f"{linear[-1]}.") for name in not_loaded)

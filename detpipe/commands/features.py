@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.backbone.create import check_weights, create_from_seed, written_out
+from detpipe.backbone.create import create_from_seed, written_out
+from detpipe.backbone.settings import NONE
+from detpipe.backbone.trial import try_backbone
 from detpipe.classify.features.extractor import RegionFeatures, network_digest
 from detpipe.classify.features.store import (
     FeatureStore,
@@ -57,7 +59,12 @@ def run(config: Features) -> None:
 def make_extractor(config: Features) -> RegionFeatures:
     """Return the frozen network that computes the features."""
     device = resolve_device(config.device)
-    check_weights(config.backbone)
+    try_backbone(config.backbone, (config.crops.size, config.crops.size), "crops.size")
+    if config.backbone.weights == NONE:
+        logger.warning(
+            "backbone.weights=none: the features are those of a network with random weights, which is never trained; "
+            "set backbone.weights=imagenet or backbone.weights=FILE"
+        )
     backbone = create_from_seed(replace(written_out(config.backbone), input_size=config.crops.size), config.seed)
     return RegionFeatures(
         backbone,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from detpipe.backbone.create import check_weights, map_strides
+from detpipe.backbone.fine_tuning import FineTuningConfig
+from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
 from detpipe.commands.run_settings import Run
@@ -66,10 +67,21 @@ def check_settings(config: Run) -> None:
     """Raise the errors of later steps about their settings now, before hours of work."""
     resolve_device(config.device)
     check_detect_settings(config.detect, kind_of_head(config.head), f"this run has head={head_word(config.head)}")
-    check_weights(config.backbone)
     check_start_weights(config.solver.weights, "solver.weights")
-    if isinstance(config.head, FastRcnnConfig):
-        map_strides(config.backbone, config.head.maps)
+    check_backbone(config)
+
+
+def check_backbone(config: Run) -> None:
+    """Raise the errors of the training and of `detpipe features` about the backbone."""
+    head = config.head
+    if isinstance(head, FastRcnnConfig):
+        size = image_size(head.scales, head.max_side)
+        try_backbone(config.backbone, size, "head.scales", maps=head.maps, learning=head, batch=head.images_per_batch)
+        return
+    trained = config.tuning.head() if config.fine_tune else head
+    learning = trained if isinstance(trained, FineTuningConfig) else None
+    batch = config.solver.batch_size if learning is not None else 2
+    try_backbone(config.backbone, (config.crops.size,) * 2, "crops.size", learning=learning, batch=batch)
 
 
 def check_proposals(config: Run) -> None:

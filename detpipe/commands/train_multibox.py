@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.backbone.create import map_strides, written_out
+from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.commands.stage_settings import TargetSource, TrainMultiBox
 from detpipe.heads.multibox.folder import (
     DESCRIPTION,
@@ -38,6 +39,11 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
 
     Raises ValueError if there are no objects.
     """
+    size = image_size(config.multibox.scales, config.multibox.max_side, square=config.multibox.square)
+    try_backbone(
+        config.backbone, size, "multibox.scales", maps=config.multibox.maps, learning=config.multibox,
+        stages="multibox.freeze_stages",
+    )  # fmt: skip
     labelled, max_bad = config.targets is TargetSource.truth, config.data_source.max_bad
     train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
     boxes, sizes = objects_of(targets_of(config, train_part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from detpipe.solver.ranks import Ranks
 from detpipe.solver.solver import Solver
 from detpipe.solver.solver_config import SolverConfig, result_settings
 from detpipe.solver.sync_batch_norm import synchronise_batch_norms
+
+logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 
@@ -66,7 +69,7 @@ def train_network(
     assert isinstance(backbone, Backbone)
     solver, ranks = context.solver, context.ranks
     network.to(context.device).to(memory_format=torch.channels_last)
-    backbone.freeze(learning.freeze_stages, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm)
+    freeze(backbone, learning, has_weights=solver.weights is not None)
     backbone.use_fast_depthwise_backward()
     if learning.sync_batch_norm and ranks.size > 1 and not learning.freeze_batch_norm:
         synchronise_batch_norms(network)
@@ -93,6 +96,23 @@ def train_network(
         data=data,
         ranks=ranks,
     ).run()
+
+
+def freeze(backbone: Backbone, learning: FineTuningConfig, *, has_weights: bool) -> None:
+    """Freeze parts of the backbone. Random weights are never frozen, because nothing could be learned from them.
+
+    has_weights: whether the network has weights from another file than the backbone's.
+    """
+    stages, depthwise = learning.freeze_stages, learning.freeze_depthwise
+    if backbone.has_random_weights and not has_weights and (stages or depthwise):
+        logger.warning(
+            "backbone.weights=none: the network has random weights, so all of it is trained, and freeze_stages=%d and "
+            "freeze_depthwise=%s have no effect",
+            stages,
+            str(depthwise).lower(),
+        )
+        stages, depthwise = 0, False
+    backbone.freeze(stages, depthwise=depthwise, batch_norm=learning.freeze_batch_norm)
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from detpipe.backbone.create import create_backbone
+from detpipe.backbone.create import check_weights, create_backbone
 from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.backbone.torchvision_models import build
@@ -37,10 +37,30 @@ def test_none_is_drawn_from_the_callers_seed_and_has_no_classifier() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in states), strict=True))
 
 
-@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18"])
-def test_nothing_is_downloaded_unasked(name: str) -> None:
-    with pytest.raises(ValueError, match=r"download=true.*weights=PATH.*weights=none"):
-        create_backbone(BackboneConfig(name=name))
+def test_nothing_is_downloaded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detpipe.backbone.timm_models.check_name", lambda name: None)
+    for name in ("torchvision/resnet18", "timm/resnet18"):
+        with pytest.raises(
+            ValueError, match=r"backbone\.download=true.*backbone\.weights=FILE.*backbone\.weights=none"
+        ):
+            create_backbone(BackboneConfig(name=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("torchvision/resnet5O", "torchvision/resnet50"),
+        ("torchvision/vit_b16", "torchvision/vit_b_16"),
+        ("torchvison/resnet18", "torchvision/resnet18"),
+        ("Timm/resnet18", "timm/resnet18"),
+        ("efficientnet-lite0", "efficientnet_lite0"),
+        ("Caffe", "caffe"),
+        ("resnet50", "torchvision/resnet50 or timm/resnet50"),
+    ],
+)
+def test_a_wrong_name_is_noticed_before_its_weights_and_a_near_one_is_named(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"^backbone\.name: .*got '.*did you mean .*{meant}"):
+        check_weights(BackboneConfig(name=name))
 
 
 def test_a_file_of_torchvision(tmp_path: Path) -> None:
@@ -82,7 +102,7 @@ def test_no_images() -> None:
         ({"name": "resnet18"}, "expected efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got 'resnet18'"),
         ({"input_size": 0}, "at least 1 pixel"),
         ({"weights": ""}, r"backbone\.weights: expected imagenet, none or a path"),
-        ({"weights": "none", "download": True}, "download=true needs weights=imagenet"),
+        ({"weights": "none", "download": True}, r"backbone\.download=true needs backbone\.weights=imagenet"),
     ],
 )
 def test_wrong_settings(options: dict[str, object], message: str) -> None:

@@ -75,10 +75,10 @@ def build_net(
     return net.train(train)
 
 
-def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
+def load_blobs(net: Net, blobs: Blobs, where: str, *, log: bool = True) -> list[str]:
     """Copy blobs into the layers of the same name. Returns the names of layers that the file does not have.
 
-    Layers that only one side has are logged. Raises ValueError, beginning with `where`, if a layer's blobs differ in
+    log: log the layers that only one side has. Raises ValueError, beginning with `where`, if a layer's blobs differ in
     number or shape, or if no layer matches.
     """
     missing, loaded = [], set()
@@ -105,9 +105,9 @@ def load_blobs(net: Net, blobs: Blobs, where: str) -> list[str]:
         loaded.add(name)
     if not loaded:
         raise ValueError(f"{where}: expected weights of layers {missing[:4]}, got {list(blobs)[:4]}")
-    if missing:
+    if missing and log:
         logger.warning("%s: layers missing in the file, initialised by fillers: %s", where, ", ".join(missing))
-    if unused := [name for name in blobs if name not in loaded]:
+    if log and (unused := [name for name in blobs if name not in loaded]):
         logger.warning("%s: layers not in the net, ignored: %s", where, ", ".join(unused))
     return missing
 

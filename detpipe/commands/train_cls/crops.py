@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from detpipe.backbone.create import written_out
+from detpipe.backbone.trial import try_backbone
 from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.crops.database import CropsReader
 from detpipe.classify.crops.network import RcnnSpec, build_rcnn
@@ -23,6 +24,8 @@ def prepare(config: TrainCls) -> TrainingJob:
     """Return the training of a backbone and a softmax head on the crops. Raises ArtefactError without crops."""
     manifest, head = read_manifest(config.folder.crops), config.trained_head
     spec = describe(config, manifest)
+    side = spec.crops.size
+    try_backbone(spec.backbone, (side, side), "crops.size", learning=head, batch=config.solver.batch_size)
     fg_share = float(manifest.settings["sampling"]["fg_share"])
 
     def train(context: RunContext) -> dict[str, float]:

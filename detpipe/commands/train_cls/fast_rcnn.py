@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detpipe.backbone.create import written_out
+from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.fast_rcnn.batches import ProposedImage
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
@@ -29,6 +30,9 @@ def prepare(config: TrainCls) -> TrainingJob:
         backbone=written_out(config.backbone),
         head=head,
     )
+
+    size = image_size(head.scales, head.max_side)
+    try_backbone(spec.backbone, size, "head.scales", maps=head.maps, learning=head, batch=head.images_per_batch)
 
     def train(context: RunContext) -> dict[str, float]:
         network = build_fast_rcnn(spec, seed=context.seed, pretrained=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from detpipe.backbone.create import written_out
+from detpipe.backbone.trial import try_backbone
 from detpipe.classify.classifier_folder import save_classifier
 from detpipe.classify.images.database import ImagesReader
 from detpipe.classify.images.network import ImageClassifierSpec, build_image_classifier
@@ -30,6 +31,7 @@ def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: Image
     """Return the training of a backbone and a head. Raises ClassMismatchError if `val` has other labels."""
     head = config.trained_head
     spec = ImageClassifierSpec(classes=training_classes(reader), backbone=written_out(config.backbone), view=view)
+    try_backbone(spec.backbone, None, "backbone.input_size", learning=head, batch=config.solver.batch_size)
     if val is not None:
         check_labels(val, spec.classes)
 

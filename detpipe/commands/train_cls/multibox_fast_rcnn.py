@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detpipe.backbone.create import map_strides, written_out
+from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.classifier_folder import DESCRIPTION as CLASSIFIER
 from detpipe.classify.classifier_folder import read_kind, read_spec, save_classifier
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec, build_multibox_fast_rcnn
@@ -32,6 +33,8 @@ def prepare(config: TrainCls) -> TrainingJob:
     assert isinstance(config.head, MultiBoxFastRcnnConfig)
     head = config.head
     check_multibox_folder(config)
+    size = image_size(head.scales, head.max_side)
+    try_backbone(config.backbone, size, "head.scales", maps=head.maps, learning=head, batch=head.images_per_batch)
     train_part, val_part = training_parts(config.data_source, config.sampling.val_share, config.seed)
     spec = describe(config, head, train_part)
 
