@@ -38,16 +38,12 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path}: expected a header of at most {MAX_HEADER} bytes, got one of {header} bytes")
     try:
         with safe_open(path, framework="pt") as file:
-            check_count(len(file.keys()), path)
+            count = len(file.keys())
+        if count > MAX_TENSORS:
+            raise ValueError(f"{path}: expected a file of weights with at most {MAX_TENSORS} tensors, got {count}")
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a safetensors file, got one that can't be read ({error})") from error
-
-
-def check_count(tensors: int, path: Path) -> None:
-    """Raise ValueError for more than MAX_TENSORS tensors in the file."""
-    if tensors > MAX_TENSORS:
-        raise ValueError(f"{path}: expected a file of weights with at most {MAX_TENSORS} tensors, got {tensors}")
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
