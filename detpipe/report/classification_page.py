@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.classification import Calibration, ClassificationMetrics
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, legend, short_name
+from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend, short_name
 from detpipe.report.text_table import number
 from detpipe.report.training_figure import training_figure
 from detpipe.storage.atomic import write_text
@@ -79,7 +79,7 @@ def confusion_figure(metrics: ClassificationMetrics) -> Figure:
     counts = metrics.confusion[np.ix_(there, there)].astype(np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 6.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=False)
         colours = LinearSegmentedColormap.from_list("share", ["#3b6fe000", ACCENT])
@@ -99,7 +99,7 @@ def calibration_figure(calibration: Calibration) -> Figure:
     middles = (calibration.edges[1:] + calibration.edges[:-1]) / 2
     width = 0.9 / len(middles)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], color=INK, linewidth=1, alpha=0.5, label="calibrated")
         there = calibration.images > 0

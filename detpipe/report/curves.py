@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.progress import as_time
-from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, hex_colour, legend, short_name
+from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, WIDTH, hex_colour, legend, short_name
 from detpipe.structures import Float64Array
 
 Curve = tuple[Float64Array, Float64Array]
@@ -41,7 +41,8 @@ def precision_recall_figure(curves: Mapping[str, Curve], per_class: Mapping[str,
     with matplotlib.rc_context(STYLE):
         if len(names) > MAX_TOGETHER:
             return _panels(curves, per_class, names)
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        height = 3.4 + 0.22 * -(-len(names) // 2)  # with the legend below
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         for name in names:
             # The number comes first because matplotlib leaves labels that start with "_" out of the legend.
@@ -49,17 +50,17 @@ def precision_recall_figure(curves: Mapping[str, Curve], per_class: Mapping[str,
             axes.plot(*_envelope(curves[name]), color=hex_colour(labels[name]), label=label)
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         if names:
-            axes.legend(title="AP", loc="center left", bbox_to_anchor=(1.0, 0.5), alignment="left")
+            figure.legend(title="AP", loc="outside lower left", alignment="left", ncols=2, fontsize=9)
         return figure
 
 
 def _panels(curves: Mapping[str, Curve], per_class: Mapping[str, float], names: Sequence[str]) -> Figure:
-    columns = 6
+    columns = 3
     rows = -(-len(names) // columns)
-    height = 1.5 * rows + 0.6
-    figure = Figure(figsize=(10, height))
+    height = 1.3 * rows + 0.6
+    figure = Figure(figsize=(WIDTH, height))
     # Set manually: the constrained layout takes seconds for 80 panels.
-    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.45 / height, top=1 - 0.25 / height, hspace=0.35, wspace=0.14)
+    figure.subplots_adjust(left=0.11, right=0.98, bottom=0.45 / height, top=1 - 0.25 / height, hspace=0.35, wspace=0.14)
     # Without sharex and sharey, which take quadratic time in the number of panels.
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, name) in enumerate(zip(panels, names, strict=False)):
@@ -87,7 +88,7 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
     numbers = sorted(map(int, recall))
     lines = {"recall@0.5": "at IoU 0.5", "recall@0.7": "at IoU 0.7", "ar": "average recall", "mabo": "MABO"}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
         axes = figure.add_subplot()
         for i, (key, name) in enumerate(lines.items(), start=1):
             values = [recall[str(n)].get(key) for n in numbers]
@@ -107,14 +108,14 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
 def seconds_figure(seconds: Mapping[str, float]) -> Figure:
     """A bar for each stage, in the given order, with its time at the end."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 0.5 + 0.42 * max(len(seconds), 1)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.5 + 0.36 * max(len(seconds), 1)), layout="constrained")
         axes = figure.add_subplot()
         rows = range(len(seconds))
         bars = axes.barh(rows, list(seconds.values()), height=0.62, color=ACCENT)
         axes.bar_label(bars, [f" {as_time(value)}" for value in seconds.values()], padding=2)
         axes.set_yticks(rows, [short_name(name, 24) for name in seconds])
         axes.invert_yaxis()
-        axes.margins(x=0.14)
+        axes.margins(x=0.24)  # for the longest time
         axes.grid(visible=False)
         axes.xaxis.set_visible(False)
         axes.spines[["bottom", "left"]].set_visible(False)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from detpipe.classify.images.contents import Fault
 from detpipe.report import page
 from detpipe.report.drawing import captioned, class_colour, contact_sheet
-from detpipe.report.figure_style import ACCENT, STYLE, short_name
+from detpipe.report.figure_style import ACCENT, STYLE, WIDTH, short_name
 from detpipe.report.page import Cell, Picture
 from detpipe.report.text_table import shortened, text_table
 from detpipe.resize import Interpolation, resize
@@ -109,7 +109,7 @@ def label_figure(counts: Mapping[int, int], names: Mapping[int, str]) -> Figure:
     values = list(counts.values())
     with matplotlib.rc_context(STYLE):
         if len(counts) <= MAX_NAMED:
-            figure = Figure(figsize=(7, 0.7 + 0.3 * max(len(counts), 1)), layout="constrained")
+            figure = Figure(figsize=(WIDTH, 0.7 + 0.3 * max(len(counts), 1)), layout="constrained")
             axes = figure.add_subplot()
             bars = axes.barh(range(len(values)), values, height=0.7, color=ACCENT)
             axes.bar_label(bars, [f"{value:,}" for value in values], padding=3, fontsize=8)
@@ -119,7 +119,7 @@ def label_figure(counts: Mapping[int, int], names: Mapping[int, str]) -> Figure:
             axes.grid(visible=False, axis="y")
             axes.set(xlabel="records")
             return figure
-        figure = Figure(figsize=(7, 3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3), layout="constrained")
         axes = figure.add_subplot()
         axes.bar(range(len(values)), values, width=1.0, color=ACCENT)
         axes.margins(x=0)

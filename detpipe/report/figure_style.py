@@ -41,10 +41,27 @@ STYLE: dict[Any, Any] = {
 """matplotlib settings for all figures, used with `matplotlib.rc_context`."""
 
 
-def legend(axes: Axes) -> None:
-    """Add a legend if there are labels."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+WIDTH = 5.2
+"""Width of a figure in inches: its text is readable on a screen of 400 pixels, and not too large on a wide one."""
+
+
+def legend(axes: Axes, columns: int = 3) -> None:
+    """Add a legend above the axes, where it covers no line, if there are labels."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        # Filled by rows, as text is read; matplotlib fills columns.
+        rows = -(-len(labels) // columns)
+        order = [i for column in range(columns) for i in range(column, len(labels), columns)] if rows > 1 else None
+        pairs = [(handles[i], labels[i]) for i in order or range(len(labels))]
+        axes.legend(
+            *zip(*pairs, strict=True),
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=columns,
+            fontsize=9,
+            columnspacing=1.2,
+            borderaxespad=0.3,
+        )
 
 
 def plain_log_axis(axes: Axes) -> None:

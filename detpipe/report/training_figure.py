@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.report.curves import Curve
-from detpipe.report.figure_style import ACCENT, SECOND, STYLE, hex_colour, legend
+from detpipe.report.figure_style import ACCENT, SECOND, STYLE, WIDTH, hex_colour, legend
 from detpipe.solver.training_summary import is_number
 from detpipe.structures import Float64Array
 
@@ -25,14 +25,23 @@ def training_figure(rows: Rows, *, progress: bool = True) -> Figure:
     """A panel over iterations for each group of keys in a training log: loss, accuracy, recall of proposals.
 
     Loss and accuracy are drawn faintly as logged, and strongly as a moving average over a twentieth of the log.
+    Training and validation share an axis only if they are the same loss: with a box loss in training, the validation's
+    loss is that of the classes, and is drawn with the training's class loss.
     progress: also panels for learning rate, speed and waiting. Without rows there is one empty panel.
     """
-    groups = [(_losses, r".*loss"), (_accuracies, r".*accuracy"), (_recalls, r"val_(recall|ar)_.*")]
+    groups: list[tuple[Callable[[Axes, Rows, Sequence[str]], None], str]]
+    if _names(rows, "class_loss") and _names(rows, "val_loss"):
+        groups = [(_class_losses, "class_loss|val_loss"), (_losses, r"(?!val_|class_loss).*loss")]
+        if not _names(rows, "box_loss"):  # the loss is the class loss
+            groups = groups[:1]
+    else:
+        groups = [(_losses, r".*loss")]
+    groups += [(_accuracies, r".*accuracy"), (_recalls, r"val_(recall|ar)_.*")]
     if progress:
         groups += [(_rate, "lr"), (_speed, "examples_per_second"), (_waiting, "waiting")]
     panels = [(draw, names) for draw, pattern in groups if (names := _names(rows, pattern))]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 2.1 * max(len(panels), 1) + 0.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.1 * max(len(panels), 1) + 0.6), layout="constrained")
         axes = figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
         for one, (draw, names) in zip(axes, panels, strict=False):
             draw(one, rows, names)
@@ -49,14 +58,27 @@ def _names(rows: Rows, pattern: str) -> list[str]:
 def _losses(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         if name == "loss":
-            _noisy(axes, _column(rows, name), ACCENT, "training")
+            _noisy(axes, _column(rows, name), ACCENT, "training" if "val_loss" in names else "loss")
         elif name.startswith("val_"):
             _line(axes, _column(rows, name), SECOND, "validation")
         else:
             iterations, values = _column(rows, name)
             label = name.replace("_", " ")
             _line(axes, (iterations, smoothed(values)), hex_colour(i + 4), label, style="--", marker=None)
-    axes.set(ylabel="loss")
+    # Alone, these are losses of the training; beside class losses they must not be taken for them.
+    axes.set(ylabel="loss" if "val_loss" in names or not any("val_loss" in row for row in rows) else "training loss")
+    axes.set_ylim(bottom=0)
+    legend(axes)
+
+
+def _class_losses(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
+    """The loss of the classes, in training and validation."""
+    for name in sorted(names):  # training first
+        if name == "val_loss":
+            _line(axes, _column(rows, name), SECOND, "validation")
+        else:
+            _noisy(axes, _column(rows, name), ACCENT, "training")
+    axes.set(ylabel="class loss")
     axes.set_ylim(bottom=0)
     legend(axes)
 
@@ -70,6 +92,9 @@ def _accuracies(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
             label = "validation" if name == "val_accuracy" else name.removeprefix("val_").replace("_", " ")
             _line(axes, _column(rows, name), colour, label)
     axes.set(ylabel="accuracy")
+    axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+    for line in axes.lines:
+        line.set_clip_on(False)  # else a line at 100 % would be half as wide
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     legend(axes)
 
@@ -115,7 +140,7 @@ def _recalls(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
         axes.plot(*_column(rows, name), "--" if average else "-", marker="o", markersize=4, color=colour, label=label)
     axes.set(ylabel="validation recall", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # six lines leave no room inside the plot
+    legend(axes, columns=2)
 
 
 def _column(rows: Rows, key: str) -> Curve:

@@ -20,6 +20,37 @@ def test_the_loss_takes_the_rows_that_have_it():
     assert len(training_figure([{"iteration": 1, "loss": 2.0}], progress=False).axes) == 1
 
 
+def test_validation_is_drawn_with_the_same_loss_of_the_training():
+    """R-CNN's training has a box loss, too; its validation has the class loss alone."""
+    rows = [{"iteration": i, "loss": 3.0, "class_loss": 1.0, "box_loss": 2.0} for i in (1, 2)]
+    rows[1]["val_loss"] = 1.5
+    classes, training = training_figure(rows, progress=False).axes
+    drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in classes.lines}
+    assert (classes.get_ylabel(), drawn["training"], drawn["validation"]) == ("class loss", [1, 1], [1.5])
+    assert training.get_ylabel() == "training loss"
+    assert {line.get_label() for line in training.lines if not line.get_label().startswith("_")} == {"loss", "box loss"}
+    without_boxes = [{"iteration": 1, "loss": 1.0, "class_loss": 1.0, "val_loss": 1.5}]
+    assert [axes.get_ylabel() for axes in training_figure(without_boxes, progress=False).axes] == ["class loss"]
+
+
+def test_the_axis_of_accuracy_ends_at_100_percent():
+    rows = [{"iteration": i, "accuracy": 0.9 + i / 100, "val_accuracy": 1.0} for i in range(1, 11)]
+    (axes,) = training_figure(rows, progress=False).axes
+    assert axes.get_ylim()[1] == 1.0
+    low = [{"iteration": i, "accuracy": i / 100} for i in range(1, 11)]
+    assert training_figure(low, progress=False).axes[0].get_ylim()[1] < 0.2
+
+
+def test_no_legend_covers_a_line():
+    rows = [{"iteration": i, "loss": 3.0, "class_loss": 1.0, "box_loss": 2.0, "val_loss": 1.0} for i in range(1, 9)]
+    figure = training_figure(rows, progress=False)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        assert legend is not None
+        assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+
+
 def test_the_recall_of_a_network_that_proposes_has_a_panel_of_its_own():
     rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 0.5, "val_recall_10": 0.4, "val_ar_10": 0.2}]
     loss, recall = training_figure(rows, progress=False).axes
