@@ -17,10 +17,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.progress import as_time
 from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, WIDTH, hex_colour, legend, short_name
+from detpipe.report.fonts import BASE, family_of, font_of
 from detpipe.structures import Float64Array
 
 Curve = tuple[Float64Array, Float64Array]
@@ -142,6 +144,12 @@ def to_png(figure: Figure, *, dpi: int = 120) -> bytes:
     """The figure as a PNG with a white background."""
     data = io.BytesIO()
     with matplotlib.rc_context(STYLE), _quiet_glyphs():
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            files = [path for c in dict.fromkeys(text.get_text()) if (path := font_of(c)) not in (None, BASE)]
+            if files:  # a browser finds such fonts itself, a picture has to be drawn with them
+                families = [family_of(path) for path in dict.fromkeys(files) if path is not None]
+                text.set_fontfamily([*text.get_fontfamily(), *families])
         FigureCanvasAgg(figure).print_figure(data, format="png", dpi=dpi, facecolor="white")
     return data.getvalue()
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import PIL.Image
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from detpipe.boxes import clip
+from detpipe.report.fonts import runs, shown_name
 from detpipe.resize import Interpolation, resize
 from detpipe.structures import Detections, Float32Array, GroundTruth, Image
 
@@ -60,13 +58,13 @@ def draw_boxes(
     canvas = ImageDraw.Draw(picture, "RGBA")
     height, width = image.shape[:2]
     line = max(1, round((height + width) / (600 if thin else 300)))
-    font = _font(max(11, round((height + width) / 52)))
+    size = max(11, round((height + width) / 52))
     frames = clip(boxes, (height, width)).round().astype(int).tolist()
     colours = colours or [RED] * len(boxes)
     for frame, colour in reversed(list(zip(frames, colours, strict=True))):
         _frame(canvas, frame, colour, line, dashed)
     for frame, colour, caption in reversed(list(zip(frames, colours, captions or [""] * len(boxes), strict=True))):
-        _caption(canvas, frame, _one_line(caption), colour, font, (height, width))
+        _caption(canvas, frame, _one_line(caption), colour, size, (height, width))
     return np.array(picture)
 
 
@@ -75,14 +73,14 @@ def draw_detections(image: Image, detections: Detections, classes: Sequence[str]
     shown = detections.scores >= min_score
     labels = detections.labels[shown].tolist()
     scores = detections.scores[shown].tolist()
-    captions = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    captions = [f"{shown_name(classes, label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     return draw_boxes(image, detections.boxes[shown], captions, [class_colour(label) for label in labels])
 
 
 def draw_ground_truth(image: Image, ground_truth: GroundTruth, classes: Sequence[str], *, names: bool = True) -> Image:
     """A copy of the image with the objects as dashed boxes in their class colours. names: whether to write names."""
     labels = ground_truth.labels.tolist()
-    captions = [classes[label - 1] for label in labels] if names else []
+    captions = [shown_name(classes, label) for label in labels] if names else []
     return draw_boxes(image, ground_truth.boxes, captions, [class_colour(label) for label in labels], dashed=True)
 
 
@@ -114,7 +112,7 @@ def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
     picture = PIL.Image.fromarray(cell)
     frame = [gap, plate + gap, gap + side, plate + gap + side]
     size = (cell.shape[0], cell.shape[1] - gap)
-    _caption(ImageDraw.Draw(picture, "RGBA"), frame, _one_line(text), colour, _font(12), size)
+    _caption(ImageDraw.Draw(picture, "RGBA"), frame, _one_line(text), colour, 12, size)
     return np.array(picture)
 
 
@@ -142,23 +140,22 @@ def image_to_png(image: Image) -> bytes:
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and covers most alphabets. Missing characters are drawn as a box."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf", size)
-
-
 def _one_line(text: str) -> str:
     """The text without control characters and lone surrogates (in some file names), which FreeType can't draw."""
     return "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode("utf-8")).strip()
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _width(text: str, size: int) -> float:
+    """The width of the text in pixels."""
+    return sum(font.getlength(part) for part, font in runs(text, size))
+
+
+def _fit(text: str, size: int, width: int) -> str:
     """The text, shortened with an ellipsis to fit the width, or "" if not even one letter fits."""
-    if font.getlength(text) <= width:
+    if _width(text, size) <= width:
         return text
     text = text[:width]  # each letter is at least a pixel wide
-    while text and font.getlength(text + "…") > width:
+    while text and _width(text + "…", size) > width:
         text = text[:-1]
     return text.rstrip() + "…" if text else ""
 
@@ -182,19 +179,24 @@ def _caption(
     frame: list[int],
     text: str,
     colour: Colour,
-    font: ImageFont.FreeTypeFont,
+    size: int,
     image_size: tuple[int, int],
 ) -> None:
     """The text on a coloured background above the frame, or inside it if there is no room above."""
     height, width = image_size
-    pad = max(2, int(font.size) // 5)
-    text = _fit(text, font, max(0, width - 2 * pad))
+    pad = max(2, size // 5)
+    text = _fit(text, size, max(0, width - 2 * pad))
     if not text:
         return
-    ascent, descent = font.getmetrics()
-    plate_width, plate_height = int(font.getlength(text)) + 2 * pad, ascent + descent + pad // 2
+    parts = runs(text, size)
+    ascent, descent = (max(part_font.getmetrics()[i] for _, part_font in parts) for i in (0, 1))
+    plate_width, plate_height = int(_width(text, size)) + 2 * pad, ascent + descent + pad // 2
     left = max(0, min(frame[0], width - plate_width))
     top = frame[1] - plate_height if frame[1] >= plate_height else max(0, min(frame[1], height - plate_height))
     canvas.rectangle((left, top, left + plate_width - 1, top + plate_height - 1), fill=(*colour, 225))
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 150
-    canvas.text((left + pad, top), text, fill=(255, 255, 255, 255) if dark else (15, 15, 15, 255), font=font)
+    fill = (255, 255, 255, 255) if dark else (15, 15, 15, 255)
+    x = float(left + pad)
+    for part, part_font in parts:
+        canvas.text((x, top + ascent - part_font.getmetrics()[0]), part, fill=fill, font=part_font)
+        x += part_font.getlength(part)

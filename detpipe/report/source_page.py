@@ -12,6 +12,7 @@ import numpy as np
 from detpipe.report import page
 from detpipe.report.drawing import draw_detections, scaled
 from detpipe.report.figure_style import hex_colour
+from detpipe.report.fonts import stand_ins
 from detpipe.report.page import Cell, Picture
 from detpipe.report.text_table import shortened, text_table
 from detpipe.storage.atomic import write_text
@@ -95,4 +96,5 @@ def render(data: SourcePage) -> str:
         counts=[(Cell(name, colour=colours[name]), *numbers) for name, *numbers in data.rows],
         head=HEAD,
         max_bad=MAX_BAD,
+        stand_ins=stand_ins(data.classes),
     )

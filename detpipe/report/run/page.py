@@ -14,6 +14,7 @@ from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
 from detpipe.progress import as_time
 from detpipe.report import curves, page
+from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
@@ -80,6 +81,7 @@ def render(data: ReportData) -> str:
         min_score=min_score,
         chosen_how=how,
         shown_at_once=SHOWN_AT_ONCE,
+        stand_ins=stand_ins(dataset.classes),
         classes=[] if metrics is None else sections.class_rows(dataset, metrics),
         precision_recall=None if metrics is None else _precision_recall(metrics),
         misses=gallery.misses(
