@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detpipe.classify.database_sample import evenly_by_class, read_at
+from detpipe.classify.database_sample import evenly_by_class, image_numbers, read_at
 from detpipe.classify.images.contents import DatabaseContents, Fault, PixelStatistics, read_contents
 from detpipe.classify.images.database import describe_runs
 from detpipe.commands.inspect.settings import InspectDb
@@ -60,7 +60,15 @@ def run(config: InspectDb) -> None:
         names=names,
         faults=faults,
         fault_count=contents.fault_count + len(faults) - len(contents.faults),
-        sample=list(sampled(contents, names, config.sample, config.seed)),
+        sample=list(
+            sampled(
+                contents,
+                names,
+                config.sample,
+                config.seed,
+                of_crops=manifest is not None and manifest.stage == "crop",
+            )
+        ),
         seed=config.seed,
         mean=None if contents.mean is None else mean_image(contents.mean),
     )
@@ -193,16 +201,20 @@ def describe_repeats(contents: DatabaseContents) -> str:
     return f"{copies:,} duplicate records{labels}: {pairs}{', …' if len(groups) > len(shown) else ''}"
 
 
-def sampled(contents: DatabaseContents, names: Mapping[int, str], count: int, seed: int) -> Iterator[SampledImage]:
-    """Yield small images of some records for the contact sheet, in label order."""
-    chosen = evenly_by_class(contents.labels, count, seed)
+def sampled(
+    contents: DatabaseContents, names: Mapping[int, str], count: int, seed: int, *, of_crops: bool
+) -> Iterator[SampledImage]:
+    """Yield small images of some records for the contact sheet, in label order. of_crops: several records an image."""
+    places = contents.records["place"]
+    images = image_numbers(contents.shards)[places] if of_crops and count and len(places) else None
+    chosen = evenly_by_class(contents.labels, count, seed, images)
     records = contents.records[chosen]
     wanted = set(records["place"].tolist())
-    images = (
+    pictures = (
         {place: small_image(key, value) for place, key, value in read_at(contents.shards, wanted)} if wanted else {}
     )
     for place, label in zip(records["place"].tolist(), records["label"].tolist(), strict=True):
-        key, image = images[place]
+        key, image = pictures[place]
         yield SampledImage(label, names[label], key, image)
 
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.classify.database_sample import evenly_by_class, read_at
+from detpipe.classify.crops.database import shuffled_keys
+from detpipe.classify.database_sample import evenly_by_class, image_numbers, read_at
 from detpipe.classify.images import contents as database_contents
 from detpipe.classify.images.contents import read_contents
 from detpipe.storage.datum import caffe_datum, caffe_encoded_datum
@@ -87,6 +88,7 @@ def test_a_sample_is_even_and_drawn_by_the_seed(tmp_path: Path) -> None:
     assert evenly_by_class(labels, 7, seed=0).tolist() == chosen.tolist()
     assert evenly_by_class(labels, 99, seed=0).tolist() == list(range(54))
     assert evenly_by_class(labels[:0], 7, seed=0).tolist() == []
+    assert evenly_by_class(labels, 0, seed=0).tolist() == []
     path = write(tmp_path / "db", [b"a", b"b", b"c"])
     assert [(place, value) for place, _, value in read_at([path], {2, 0, 9})] == [(0, b"a"), (2, b"c")]
 
@@ -117,3 +119,25 @@ def test_a_header_that_claims_too_many_pixels_is_not_decoded(tmp_path: Path) -> 
     bomb = Datum(data=png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:], encoded=True)
     (fault,) = read_contents(write(tmp_path / "db", [bomb.SerializeToString()])).faults
     assert "expected an image file" in fault.reason
+
+
+def test_a_sample_of_crops_is_even_over_images(tmp_path: Path) -> None:
+    """12 images with 8 crops each, shuffled as `detpipe crop` does with the same seed."""
+    ids = [f"image_{number}" for number in range(12) for _ in range(8)]
+    keys = shuffled_keys(ids, seed=0)
+    labels = np.tile(np.arange(8) % 2, 12)[np.argsort(keys)]
+    with LmdbWriter(tmp_path / "db") as writer:
+        for key in keys:
+            writer.put(key, b"crop")
+    images = image_numbers([tmp_path / "db"])
+    assert len(set(images.tolist())) == 12
+    chosen = evenly_by_class(labels, 24, 0, images)
+    assert np.bincount(labels[chosen]).tolist() == [12, 12]
+    assert np.bincount(images[chosen]).tolist() == [2] * 12
+
+
+def test_a_sample_is_drawn_independently_of_the_order_of_the_database() -> None:
+    """Records shuffled with the generator of the seed: the sample must not be the first records before that."""
+    before = np.argsort(np.random.default_rng(0).permutation(5000))  # by key: the number before shuffling
+    chosen = evenly_by_class(np.zeros(5000, np.int64), 50, seed=0)
+    assert before[chosen].max() > 2500
