@@ -11,6 +11,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import math
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +26,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.class_path import load_class
 from detpipe.commands.table import COMMANDS, CommandRow
@@ -91,15 +93,18 @@ class NewRunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Before the run folder is made."""
-        self._note(config.hydra.run.dir)
+        self._note(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the folder of a sweep is made."""
-        self._note(config.hydra.sweep.dir)
+        self._note(config.hydra.sweep)
 
     @classmethod
-    def _note(cls, folder: str) -> None:
-        path = Path(folder)
+    def _note(cls, place: DictConfig) -> None:
+        try:
+            path = Path(place.dir)
+        except OmegaConfBaseException:  # Hydra reads it next, and reports it
+            return
         cls._made[:] = [one for one in (path, *path.parents) if not os.path.lexists(one)]
 
     @classmethod
@@ -261,6 +266,7 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
             if OmegaConf.get_type(config) is APPLICATIONS[application].load_settings():
                 config = _with_kept_detect_settings(config, application, overrides, not_taken)
     _refuse_added(config)
+    _refuse_extremes(config)
     return OmegaConf.to_object(config)
 
 
@@ -293,6 +299,16 @@ def _refuse_added(config: DictConfig, prefix: str = "") -> None:
         node = None if OmegaConf.is_missing(config, name) else config[name]
         if isinstance(node, DictConfig):
             _refuse_added(node, f"{prefix}{name}.")
+
+
+def _refuse_extremes(config: DictConfig) -> None:
+    """Raise ValueError for a number that no setting can use: infinity, NaN, and an integer of 64 bits or more."""
+    for name, value in flat_settings(config).items():
+        for one in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{name}: expected a finite number, got {one}")
+            if isinstance(one, int) and not -(2**63) <= one < 2**63:
+                raise ValueError(f"{name}: expected an integer below 2^63, got {one}")
 
 
 def _with_kept_detect_settings(
@@ -330,7 +346,7 @@ def flat_settings(config: DictConfig) -> dict[str, Any]:
     """The values of a nested configuration by their full names: {"fast_rcnn.flip": False, ...}."""
     flat: dict[str, Any] = {}
     for name in map(str, config):
-        value = config[name]
+        value = None if OmegaConf.is_missing(config, name) else config[name]
         inner = flat_settings(value) if isinstance(value, DictConfig) else {"": value}
         flat |= {f"{name}.{key}".rstrip("."): one for key, one in inner.items()}
     return flat

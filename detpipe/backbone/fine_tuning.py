@@ -19,3 +19,7 @@ class FineTuningConfig:
     sync_batch_norm: bool = False
     """With several processes: compute the statistics of batch norms that are not frozen over the whole batch, not over
     the part of each process."""
+
+    def __post_init__(self) -> None:
+        if self.freeze_stages < 0:
+            raise ValueError(f"freeze_stages: expected at least 0, got {self.freeze_stages}")

@@ -72,6 +72,9 @@ class TrainedHeadConfig(RegionHeadConfig, FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        FineTuningConfig.__post_init__(self)
+        if not self.box_loss_weight >= 0:
+            raise ValueError(f"head.box_loss_weight: expected at least 0, got {self.box_loss_weight}")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"head: expected dropout and label_smoothing in [0, 1), got {self.dropout} and {self.label_smoothing}"

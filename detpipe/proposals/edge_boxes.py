@@ -40,6 +40,9 @@ class EdgeBoxes(Proposer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, least in (("min_score", 0), ("min_area", 0), ("max_aspect_ratio", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"edge_boxes: expected {name} of at least {least}, got {getattr(self, name)}")
         for name in ("alpha", "beta"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"edge_boxes: expected {name} between 0 and 1, got {getattr(self, name)}")

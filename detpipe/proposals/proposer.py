@@ -61,6 +61,8 @@ class Proposer(abc.ABC):
     """Seed of all random choices. The result for an image depends on this seed and on the image only."""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"proposals.seed: expected at least 0, got {self.seed}")
         if self.max_proposals is not None and self.max_proposals < 1:
             raise ValueError(f"max_proposals: expected a number from 1 or null for all, got {self.max_proposals}")
 

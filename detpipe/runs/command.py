@@ -9,6 +9,9 @@ from detpipe.datasets.source import DatasetSource
 from detpipe.network.settings import Device
 from detpipe.runs.run_folder import RunFolder
 
+MOST_WORKERS = 1024
+"""Limit on worker processes: more is a mistake, and would fill the memory."""
+
 
 @dataclass(kw_only=True)
 class Command:
@@ -33,6 +36,12 @@ class Command:
         # Checked here because the first random number may be drawn only after an hour of work.
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected an integer with 0 <= seed < 2^63, got {self.seed}")
+        if not -1 <= self.workers <= MOST_WORKERS:
+            raise ValueError(
+                f"workers: expected -1 (one per core), 0 (none) or a number up to {MOST_WORKERS}, got {self.workers}"
+            )
+        if not self.run_dir:
+            raise ValueError("run_dir: expected a folder, got an empty text; give run_dir=. for the current folder")
 
     @property
     def data_source(self) -> DatasetSource:

@@ -158,6 +158,7 @@ class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        MultiBoxTargetConfig.__post_init__(self)
         self.maps, self.scales = list(self.maps), list(self.scales)
         if not self.maps or not self.scales or min(self.scales) < 32:
             raise ValueError(

@@ -110,6 +110,8 @@ class TwoLayersConfig(CompetingHeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.weight_decay >= 0:
+            raise ValueError(f"head.weight_decay: expected at least 0, got {self.weight_decay}")
         if min(self.hidden, self.networks, self.batch_size) < 1 or not (self.passes > 0 and self.lr > 0):
             raise ValueError(
                 "head: expected hidden, networks and batch_size >= 1, passes and lr above 0, got "
