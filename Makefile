@@ -4,7 +4,11 @@ RUN_DIR ?= runs/demo
 # Compile selective search now, not in the middle of the first run.
 WARM := $(BIN)/python -c 'from detpipe import SelectiveSearch; SelectiveSearch().check()'
 
-.PHONY: run test-quick test test-slow check docs format clean
+# The fuzz run: its time, and the folder of the files that it finds, which the tests read again.
+FUZZ_MINUTES ?= 60
+FUZZ_CORPUS ?= tests/fuzz/corpus
+
+.PHONY: run test-quick test test-slow fuzz check docs format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
 	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
@@ -17,6 +21,9 @@ test: .venv/.dev  ## the whole suite but the tests marked slow
 
 test-slow: .venv/.dev  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+fuzz: .venv/.dev  ## damaged files for every reader, for an hour; what one fails on is kept in tests/fuzz/corpus
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) --corpus $(FUZZ_CORPUS)
 
 check: .venv/.dev  ## the one list of format, lint and type checks, for people, hooks and CI
 	$(BIN)/ruff format --check .

@@ -297,7 +297,6 @@ def serve() -> None:
     # What a library prints must not get into the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _never(("RLIMIT_CORE", "RLIMIT_FSIZE"))
     for line in sys.stdin.buffer:
         request = json.loads(line)
         os.chdir(request["cwd"])
@@ -341,18 +340,11 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]} …"
 
 
-def _never(names: Iterable[str]) -> None:
-    """Allow no core dumps and no writing of files, where the system has such limits."""
-    try:
-        import resource
-    except ImportError:
-        return
-    for name in names:
-        resource.setrlimit(getattr(resource, name), (0, 0))
-
-
 def _set_limits(memory: int | None, seconds: float | None) -> None:
-    """Limit the memory and the processor time from here on, in bytes and seconds; None is no limit."""
+    """Limit the memory and the processor time from here on, in bytes and seconds; None is no limit.
+
+    With limits, there are no core dumps, and no file can be written.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -361,6 +353,9 @@ def _set_limits(memory: int | None, seconds: float | None) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     end = hard if seconds is None else math.ceil(used.ru_utime + used.ru_stime + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (_lower(end, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if memory is None else 0, hard))
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     if memory is None:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

@@ -1,0 +1,1 @@
+"""Damaged files for every reader: `make fuzz` for an hour, test_fuzz.py for some seconds."""

@@ -1,0 +1,372 @@
+"""The table of readers: for each its valid files, which are small, and how it reads one."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import scipy.io
+from google.protobuf import text_format
+
+from detpipe.storage.reader_process import Arrays
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """A row of the table.
+
+    suffix: of the files. make: the valid files. read: reads a path. contained: `read` itself runs in a ReaderProcess
+    when users call it, so any exception, crash or limit becomes one sentence. allowed: exceptions that are right; they
+    must name the file in one line. uses_torch: it is imported before the limits are set.
+    """
+
+    suffix: str
+    make: Callable[[], list[bytes]]
+    read: Callable[[Path], object]
+    contained: bool = False
+    allowed: tuple[type[Exception], ...] = (ValueError, OSError)
+    file_name: str = "file"
+    uses_torch: bool = False
+
+
+class ManyLinesError(Exception):
+    """An error that is not one sentence with the name of the file."""
+
+
+def read_one(path: Path) -> tuple[Any, Arrays]:
+    """Read a file in a folder that has the name of its reader. Allowed errors are dropped."""
+    reader = READERS[path.parent.name]
+    try:
+        reader.read(path)
+    except reader.allowed as error:
+        text = str(error)
+        if not reader.contained and ("\n" in text or len(text) > 2_000 or str(path.parent) not in text):
+            raise ManyLinesError(f"{type(error).__name__}: {text[:300]!r}") from error
+    return None, {}
+
+
+# What is imported is imported on first use: torch takes a second, and most readers do without.
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def encoded(suffix: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture()).save(buffer, format=suffix, **options)
+    return buffer.getvalue()
+
+
+def with_exif() -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return encoded("jpeg", exif=exif)
+
+
+def images() -> list[bytes]:
+    grey = cv2.imencode(".png", picture()[:, :, 0].astype(np.uint16) * 257)[1].tobytes()
+    forms = [encoded("png"), encoded("jpeg"), encoded("bmp"), encoded("tiff"), encoded("gif"), encoded("webp")]
+    return [*forms, encoded("tiff", compression="tiff_lzw"), encoded("jpeg", progressive=True), with_exif(), grey]
+
+
+def read_image_file(path: Path) -> object:
+    from detpipe.datasets.image_file import read_header, read_image
+
+    read_header(path)
+    return read_image(path)
+
+
+BOXES = np.array([[1, 1, 4, 6], [2, 2, 3, 5]], np.float32)
+
+
+def pickles() -> list[bytes]:
+    detectron = {"ids": [1, 2], "boxes": [BOXES, BOXES[:0]], "objectness_logits": [BOXES[:, 0], BOXES[:0, 0]]}
+    named = {"a/b.jpg": {"bboxes": BOXES, "scores": BOXES[:, 0]}}
+    return [pickle.dumps(one, protocol) for one in (detectron, named, [BOXES]) for protocol in (0, 2, 4, 5)]
+
+
+def mats() -> list[bytes]:
+    cells, names = np.empty((1, 2), object), np.empty((2, 1), object)
+    cells[0, 0], cells[0, 1], names[0, 0], names[1, 0] = BOXES, BOXES[:1], "a", "b"
+    files = []
+    for content in (
+        {"boxes": cells, "images": names},
+        {"boxes": BOXES},
+        {"boxes": np.zeros((0, 4)), "other": {"field": [BOXES, "text"]}},
+    ):
+        for compressed in (False, True):
+            buffer = io.BytesIO()
+            scipy.io.savemat(buffer, content, do_compression=compressed)
+            files.append(buffer.getvalue())
+    return files
+
+
+def coco_results() -> list[bytes]:
+    results = [{"image_id": i, "category_id": 1, "bbox": [1, 2.5, 3, 4], "score": 0.5} for i in range(3)]
+    return [json.dumps(results).encode(), b"[]"]
+
+
+def read_proposals(path: Path) -> object:
+    from detpipe.proposals.files.imported import _read_arrays
+
+    return _read_arrays(path)
+
+
+def read_results(path: Path) -> object:
+    from detpipe.datasets.coco_results import read_detections
+    from detpipe.structures import Dataset, ImageRecord
+
+    records = tuple(ImageRecord(i, Path(f"{i}.jpg"), (6, 9)) for i in range(3))
+    return read_detections(path, Dataset("test", ("thing",), (1,), records, None))
+
+
+def coco() -> list[bytes]:
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 6}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 4], "area": 12, "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 3, 1, 3, 4]], "iscrowd": 0},
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    return [json.dumps(content).encode()]
+
+
+def read_coco(path: Path) -> object:
+    from detpipe.datasets.coco import read_coco_file
+
+    return read_coco_file(path, path.parent)
+
+
+def xmls() -> list[bytes]:
+    text = """<annotation><filename>a.jpg</filename><size><width>9</width><height>6</height><depth>3</depth></size>
+<object><name>thing</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>6</ymax>
+</bndbox></object></annotation>"""
+    return [text.encode(), f'<?xml version="1.0" encoding="utf-8"?>{text}'.encode()]
+
+
+def read_xml(path: Path) -> object:
+    from detpipe.datasets.voc import read_voc_annotation
+
+    return read_voc_annotation(path)
+
+
+def read_list(path: Path) -> object:
+    from detpipe.datasets.labelled_images import read_image_list
+
+    return read_image_list(path, path.parent, None)
+
+
+def idx() -> list[bytes]:
+    return [b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 3, 4)) + bytes(24)]
+
+
+def read_idx_file(path: Path) -> object:
+    from detpipe.datasets.idx import read_idx
+
+    return read_idx(path, 3)
+
+
+def arrays() -> list[bytes]:
+    files = []
+    for array in (np.ones((3, 2, 2), np.float32), np.ones(3), np.asfortranarray(np.ones((2, 3), np.uint8))):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        files.append(buffer.getvalue())
+    return files
+
+
+def read_array(path: Path) -> object:
+    from detpipe.storage.npy_file import _load
+
+    return {name: np.array(array) for name, array in _load(path)[1].items()}
+
+
+def torch_files() -> list[bytes]:
+    import torch
+
+    files = []
+    for content in ({"a": torch.ones(2, 3), "b": torch.zeros(2).half()}, {"epoch": 1, "model": {"w": torch.ones(1)}}):
+        for new in (True, False):
+            buffer = io.BytesIO()
+            torch.save(content, buffer, _use_new_zipfile_serialization=new)
+            files.append(buffer.getvalue())
+    return files
+
+
+def read_torch(path: Path) -> object:
+    from detpipe.storage.torch_file import _load
+
+    return _load(path)
+
+
+def safetensors() -> list[bytes]:
+    from safetensors.numpy import save
+
+    return [save({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.float16)})]
+
+
+def read_safetensors(path: Path) -> object:
+    from detpipe.backbone.weights import read_state
+
+    return read_state(path)
+
+
+def blobs() -> list[bytes]:
+    from detpipe.storage.caffe_blob_pb2 import BlobProto, BlobShape
+
+    old = BlobProto(num=1, channels=3, height=2, width=2, data=range(12))
+    return [
+        old.SerializeToString(),
+        BlobProto(shape=BlobShape(dim=[3, 2, 2]), double_data=range(12)).SerializeToString(),
+    ]
+
+
+def read_mean_file(path: Path) -> object:
+    from detpipe.storage.mean_file import read_mean
+
+    return read_mean(path)
+
+
+NET = """name: "net" input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3
+  weight_filler { type: "xavier" } } }
+layer { name: "r" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "f" type: "InnerProduct" bottom: "p" top: "f" inner_product_param { num_output: 5 } }
+layer { name: "s" type: "Softmax" bottom: "f" top: "s" }
+"""
+
+
+def read_net(path: Path) -> object:
+    from detpipe.backbone.caffe.load import load_caffe
+
+    return load_caffe(path)
+
+
+def caffemodels() -> list[bytes]:
+    from detpipe.backbone.caffe.caffe_net_pb2 import NetParameter
+
+    net = NetParameter()
+    text_format.Parse('name: "n" layer { name: "c" type: "Convolution" }', net)
+    for _ in range(2):
+        blob = net.layer[0].blobs.add()
+        blob.shape.dim.extend([2, 3])
+        blob.data.extend(range(6))
+    return [net.SerializeToString()]
+
+
+def read_model(path: Path) -> object:
+    from detpipe.backbone.caffe.caffemodel import read_caffemodel
+
+    return [blob.array.sum() for several in read_caffemodel(path).values() for blob in several]
+
+
+SOLVER = """net: "net.prototxt" base_lr: 0.01 lr_policy: "step" gamma: 0.1 stepsize: 100 max_iter: 300 momentum: 0.9
+weight_decay: 0.0005 snapshot: 100 snapshot_prefix: "x" test_iter: 10 test_interval: 50 random_seed: 1
+"""
+
+
+def read_solver(path: Path) -> object:
+    from detpipe.solver.solver_prototxt import read_solver_prototxt
+
+    return read_solver_prototxt(path)
+
+
+def databases() -> list[bytes]:
+    from detpipe.proposals.proposals_db import StoredProposals, serialize_proposals
+    from detpipe.storage.datum import caffe_datum, pack_image
+    from detpipe.storage.lmdb_store import LmdbWriter
+    from detpipe.structures import Proposals
+
+    files = []
+    proposals = Proposals(BOXES, np.array([1, 0.5], np.float32))
+    record = serialize_proposals(StoredProposals(proposals, (6, 9), bytes(16), None))
+    values = [
+        record,
+        caffe_datum(picture(), 1).SerializeToString(),
+        pack_image(picture(), jpeg_quality=90).SerializeToString(),
+        bytes(10_000),  # needs pages of its own
+    ]
+    for count in (1, 30):
+        with tempfile.TemporaryDirectory() as folder:
+            with LmdbWriter(Path(folder)) as writer:
+                for number in range(count):
+                    for kind, value in enumerate(values):
+                        writer.put(b"%d/%08d" % (kind, number), value)
+            files.append((Path(folder) / "data.mdb").read_bytes())
+    return files
+
+
+def read_database(path: Path) -> object:
+    from detpipe.proposals.proposals_db import parse_proposals
+    from detpipe.storage.datum import parse_datum, unpack_image
+    from detpipe.storage.lmdb_pages import check_pages
+    from detpipe.storage.lmdb_store import LmdbReader
+
+    check_pages(path.parent)
+    reader = LmdbReader(path.parent)
+    try:
+        found: list[object] = [len(reader)]
+        for key, value in reader.items():
+            where = f"{path.parent}, record {key!r}"
+            if key.startswith(b"0"):
+                found.append(parse_proposals(value, where))
+            elif key[:1] in b"12":
+                found.append(unpack_image(parse_datum(value, where), where))
+    finally:
+        reader.close()
+    return found
+
+
+def manifests() -> list[bytes]:
+    content = {
+        "stage": "propose",
+        "settings": {"a": [1, None, {"b": "c"}]},
+        "inputs": {"train": "ab"},
+        "complete": True,
+        "seconds": 1.5,
+        "summary": {"images": 3},
+        "bad": [{"path": "a.jpg", "reason": "cut"}],
+        "detpipe": "0.1.0",
+    }
+    return [json.dumps(content).encode()]
+
+
+def read_manifest_file(path: Path) -> object:
+    from detpipe.storage.manifest import find_manifest
+
+    return find_manifest(path.parent)
+
+
+READERS: dict[str, FileReader] = {
+    "image": FileReader(".png", images, read_image_file),
+    "pickle": FileReader(".pkl", pickles, read_proposals, contained=True),
+    "mat": FileReader(".mat", mats, read_proposals, contained=True),
+    "proposals_json": FileReader(".json", coco_results, read_proposals, contained=True),
+    "results_json": FileReader(".json", coco_results, read_results),
+    "coco": FileReader(".json", coco, read_coco),
+    "voc": FileReader(".xml", xmls, read_xml),
+    "image_list": FileReader(".txt", lambda: [b"a.jpg 0\nb c.jpg 1\n\nd.jpg\n2\n"], read_list),
+    "idx": FileReader(".idx", idx, read_idx_file),
+    "npy": FileReader(".npy", arrays, read_array, contained=True),
+    "pth": FileReader(".pth", torch_files, read_torch, contained=True, uses_torch=True),
+    "safetensors": FileReader(".safetensors", safetensors, read_safetensors, uses_torch=True),
+    "binaryproto": FileReader(".binaryproto", blobs, read_mean_file),
+    "prototxt": FileReader(".prototxt", lambda: [NET.encode()], read_net, uses_torch=True),
+    "caffemodel": FileReader(".caffemodel", caffemodels, read_model, uses_torch=True),
+    "solver": FileReader(".prototxt", lambda: [SOLVER.encode()], read_solver, uses_torch=True),
+    "lmdb": FileReader(".mdb", databases, read_database, file_name="data"),
+    "manifest": FileReader(".json", manifests, read_manifest_file, file_name="manifest"),
+}
+"""All readers by name. A reader that is new gets a row."""
