@@ -119,7 +119,7 @@ class ReaderProcess:
         request = {
             "function": [function.__module__, function.__qualname__],
             "path": os.fspath(path),
-            "cwd": str(Path.cwd()),
+            "folder": None if path.is_absolute() else str(Path.cwd()),
             "memory": memory,
             "seconds": seconds,
         }
@@ -152,6 +152,8 @@ class ReaderProcess:
 
     def _ask(self, request: Mapping[str, Any], memory: int, seconds: float) -> tuple[str, Any]:
         """What became of one file: ("result", ...), or the kind of fault and what to say of it."""
+        if self._process is not None and self._process.poll() is not None:  # killed while it was idle
+            self._end()
         process = self._process = self._process or _start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -230,6 +232,7 @@ def _factor() -> float:
     return factor
 
 
+_READY = b"ready"
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
     "from detpipe.storage.reader_process import serve; serve()"
@@ -247,7 +250,16 @@ def _start() -> subprocess.Popen[bytes]:
         env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
     )
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(json.dumps([part for part in sys.path if isinstance(part, str)]).encode() + b"\n")
+    process.stdin.flush()
+    if process.stdout.read(len(_READY)) != _READY:
+        process.stdin.close()
+        process.stdout.close()
+        raise OSError(
+            f"{sys.executable}: expected Python to start, to read a file in a process of its own; it ended with exit "
+            f"status {process.wait()}; check that `python -c 'import detpipe'` works"
+        )
     return process
 
 
@@ -297,9 +309,12 @@ def serve() -> None:
     # What a library prints must not get into the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    answers.write(_READY)
+    answers.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        os.chdir(request["cwd"])
+        if request["folder"] is not None:
+            os.chdir(request["folder"])
         module, name = request["function"]
         function = getattr(import_module(module), name)
         answer, arrays = _answer(function, request)

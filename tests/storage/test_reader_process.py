@@ -277,3 +277,17 @@ def test_its_end_is_awaited_in_any_thread(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert one._process is None
+
+
+def test_one_that_was_killed_while_idle_is_replaced(file: Path) -> None:
+    with ReaderProcess() as one:
+        pid, _ = one.read(nothing, file, "numbers")
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert one.read(nothing, file, "numbers")[0] != pid
+
+
+def test_an_interpreter_that_does_not_start_is_not_the_files_fault(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_process, "_START", "raise SystemExit(5)")
+    with ReaderProcess() as one, pytest.raises(OSError, match="exit status 5"):
+        one.read(nothing, file, "numbers")
