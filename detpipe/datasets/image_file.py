@@ -123,7 +123,7 @@ def read_header(path: str | PathLike[str], options: ReadOptions = PLAIN_READING)
     """
     # Memory-mapped, so that only the pages of the header and of the end are read.
     with _open(Path(path), options) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return parse_header(data, path, max_pixels=options.max_pixels)
+        return parse_header(data, path, max_pixels=options.max_pixels, file=file)
 
 
 AnyImage = Image | PIL.Image.Image | str | PathLike[str]

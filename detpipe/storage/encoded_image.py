@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -117,11 +117,14 @@ class ImageHeader:
         return self.image_size if self.orientation < 5 else self.image_size[::-1]
 
 
-def parse_header(data: Bytes, where: object, *, max_pixels: int = MAX_PIXELS, whole: bool = True) -> ImageHeader:
+def parse_header(
+    data: Bytes, where: object, *, max_pixels: int = MAX_PIXELS, whole: bool = True, file: BinaryIO | None = None
+) -> ImageHeader:
     """Parse the header of an encoded image. Messages begin with `where`.
 
-    max_pixels: limit on height x width. whole: raise TruncatedImageError for a JPEG or PNG without its end. Raises
-    BrokenImageError for anything that is not an image, or too large.
+    max_pixels: limit on height x width. whole: raise TruncatedImageError for a JPEG or PNG without its end. file: the
+    open file that `data` maps, which Pillow reads. Raises BrokenImageError for anything that is not an image,
+    HugeImageError for too many pixels.
     """
     if not len(data):
         raise BrokenImageError(f"{_wanted(where)}, got an empty file; {MEND}")
@@ -133,7 +136,7 @@ def parse_header(data: Bytes, where: object, *, max_pixels: int = MAX_PIXELS, wh
         if data[8:12] == b"WEBP":
             # Pillow allocates the pixels of a WebP when it opens the file.
             _check_size(_webp_size(data[:30]), where, max_pixels)
-        with _opened(data, where) as image:
+        with _opened(data, where, file) as image:
             header = _described(image, where)
     _check_size(header.image_size, where, max_pixels)
     return header
@@ -156,9 +159,12 @@ def decode(data: Bytes, header: ImageHeader, where: object, channels: Channels, 
     deep: 16 bits stay uint16; otherwise their upper 8 are kept. Raises BrokenImageError.
     """
     if header.format in ("JPEG", "PNG"):
+        if header.format == "PNG":
+            # OpenCV allocates the length that a chunk claims.
+            chunks = list(_chunks(data, where))
         if header.is_animated:
             # Without the chunk that announces an animation, OpenCV decodes the default image.
-            data = _PNG_START + b"".join(data[start:end] for name, start, end in _chunks(data) if name != b"acTL")
+            data = _PNG_START + b"".join(data[start:end] for name, start, end in chunks if name != b"acTL")
         first = _MARKER.search(data, 2) if header.format == "JPEG" else None
         if first is not None and first.start() > 2:
             # OpenCV knows a JPEG by the marker at its third byte.
@@ -282,7 +288,7 @@ def _png_header(data: Bytes, where: object, whole: bool) -> ImageHeader:
         raise BrokenImageError(f"{_wanted(where)}, got a PNG without a header; {MEND}")
     width, height, _, colours = struct.unpack(">IIBB", data[16:26])
     has_alpha, is_animated, exif = colours in (4, 6), False, b""
-    for name, start, end in islice(_chunks(data), _MOST_PARTS):
+    for name, start, end in islice(_chunks(data, where), _MOST_PARTS):
         has_alpha |= name == b"tRNS"
         is_animated |= name == b"acTL"
         if name == b"eXIf":
@@ -293,12 +299,17 @@ def _png_header(data: Bytes, where: object, whole: bool) -> ImageHeader:
     return replace(header, is_animated=is_animated)
 
 
-def _chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk of a PNG; the data begin 8 bytes after the start and end 4 before the end."""
-    at = len(_PNG_START)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at, end
+def _chunks(data: Bytes, where: object) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk of a PNG; the data begin 8 bytes after the start and end 4 before the end.
+
+    Raises BrokenImageError for a chunk that is longer than the file.
+    """
+    at, name = len(_PNG_START), b""
+    while at + 12 <= len(data) and name != b"IEND":
+        name, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            raise BrokenImageError(f"{_wanted(where)}, got a PNG with a chunk that is longer than the file; {MEND}")
+        yield name, at, end
         at = end
 
 
@@ -329,18 +340,17 @@ def _webp_size(start: bytes) -> tuple[int, int]:
     return 1, 1
 
 
-def _opened(data: Bytes, where: object) -> PIL.ImageFile.ImageFile:
+def _opened(data: Bytes, where: object, file: BinaryIO | None = None) -> PIL.ImageFile.ImageFile:
     """The image as Pillow opens it, without its pixels."""
     start = bytes(data[:16])
-    # BytesIO shares the bytes without a copy; an mmap is a file object itself.
-    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    stream = file or io.BytesIO(data)  # which shares bytes without a copy
     fitting = [(name, plugin) for name, pattern, plugin in _PLUGINS if pattern.match(start)]
     if not fitting:
         raise BrokenImageError(f"{_wanted(where)}, got something else; {MEND}")
     name, plugin = fitting[0]
     try:
         stream.seek(0)
-        return plugin(stream)  # type: ignore[arg-type]
+        return plugin(stream)
     except Exception as error:  # Pillow's parsers of headers raise errors of many classes on damaged files
         if name == "TIFF":
             raise BrokenImageError(_unread_tiff(data, where)) from error
