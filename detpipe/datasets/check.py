@@ -27,8 +27,10 @@ from detpipe.datasets.source import (
     upright_entry,
     usable_header,
 )
+from detpipe.datasets.stretch import darkness
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
+from detpipe.structures import ReadOptions
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
 
@@ -82,11 +84,15 @@ class CheckReport:
 
 @dataclass(frozen=True)
 class _Checked:
-    """One entry of a split with the header of its image, or with the reason why the image can't be used."""
+    """One entry of a split with the header of its image, or with the reason why the image can't be used.
+
+    dark: what is found in its pixels.
+    """
 
     split: Split
     entry: Entry
     header: ImageHeader | Finding
+    dark: Finding | None
 
 
 def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) -> CheckReport:
@@ -97,11 +103,12 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     Raises the errors of the source where lists, folders or JSON files can't be read at all.
     """
     entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
-    results = ordered_map(partial(_check_image, full=full), (entry for _, entry in entries), workers=workers)
-    headers = progress(results, "check", total=len(entries), unit="images")
+    check_image = partial(_check_image, full=full, options=source.read_options)
+    results = ordered_map(check_image, (entry for _, entry in entries), workers=workers)
+    seen = progress(results, "check", total=len(entries), unit="images")
     checked = [
-        _Checked(split, _upright(source, entry, header), header)
-        for (split, entry), header in zip(entries, headers, strict=True)
+        _Checked(split, _upright(source, entry, header), header, fault)
+        for (split, entry), (header, fault) in zip(entries, seen, strict=True)
     ]
     names = source.class_names()
     images = Counter(one.split for one in checked)
@@ -133,14 +140,16 @@ def _upright(source: DatasetSource, entry: Entry, header: ImageHeader | Finding)
     return entry
 
 
-def _check_image(entry: Entry, *, full: bool) -> ImageHeader | Finding:
-    header = usable_header(entry)
+def _check_image(entry: Entry, *, full: bool, options: ReadOptions) -> tuple[ImageHeader | Finding, Finding | None]:
+    """The header, or why the image can't be used, and what is found in its pixels."""
+    header = usable_header(entry, options)
     if full and entry.image is not None and isinstance(header, ImageHeader):
         try:
-            read_image(entry.image)
-        except BrokenImageError as error:
-            return image_fault(entry.image, error)
-    return header
+            fault = darkness(read_image(entry.image, options))
+        except (BrokenImageError, OSError) as error:
+            return image_fault(entry.image, error), None
+        return header, finding("dark_image", entry.image, fault) if fault else None
+    return header, None
 
 
 def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:
@@ -148,6 +157,8 @@ def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:
     if isinstance(one.header, Finding):
         yield one.header
         return
+    if one.dark is not None:
+        yield one.dark
     yield from _image_findings(one.entry, one.header)
     if annotated:
         yield from _object_findings(one.entry, one.header.image_size)

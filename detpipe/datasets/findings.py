@@ -49,6 +49,7 @@ SEVERITY: Mapping[str, Severity] = {
     "size_mismatch": Severity.WARNING,
     "exif_rotation": Severity.WARNING,
     "filename_mismatch": Severity.WARNING,
+    "dark_image": Severity.WARNING,
     "duplicate_image": Severity.WARNING,
     "split_overlap": Severity.WARNING,
     "untrained_class": Severity.WARNING,

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.storage.encoded_image import Levels
-from detpipe.structures import Stretch
+from detpipe.structures import Image, Stretch
 
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles that become 0 and 255."""
+_FEW_BITS, _DARK = 64, 32
+"""An image uses few of its bits below the first value, and is dark if 99 % of its values are below the second."""
 
 
 def stretched(pixels: Levels, stretch: Stretch) -> npt.NDArray[np.uint8]:
@@ -29,3 +31,23 @@ def stretched(pixels: Levels, stretch: Stretch) -> npt.NDArray[np.uint8]:
         low, high = pixels.min(), max(pixels.max(), pixels.min() + 1)
     scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)) + np.float32(0.5)
     return np.asarray(scaled.clip(0, 255), dtype=np.uint8)
+
+
+def darkness(pixels: Image) -> str | None:
+    """What is remarkable about the values of an image (H, W, 3), H, W > 0, and what to do; None for a usual image.
+
+    Found are images that use at most 6 of 8 bits, such as 12-bit data in a 16-bit file, and nearly black ones.
+    """
+    largest = int(pixels.max())
+    if not largest:
+        return "all pixels are black; export the image again, or remove it"
+    if largest < _FEW_BITS:
+        return (
+            f"the largest value is {largest} of 255, as of data that use few of their bits; dataset.stretch=bits or "
+            "dataset.stretch=percentile spreads them"
+        )
+    # A sixteenth of the pixels is enough to see it.
+    bright = int(np.percentile(pixels[::4, ::4], 99))
+    if bright < _DARK:
+        return f"99 % of the values are at most {bright} of 255; dataset.stretch=percentile spreads them"
+    return None

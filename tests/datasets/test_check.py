@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,6 +18,7 @@ from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.voc import VocSource
+from detpipe.structures import Stretch
 from tests.datasets.conftest import VocFolder, voc_object
 
 
@@ -172,7 +175,7 @@ def test_json_text_and_levels() -> None:
 
 
 def test_coco_crowds_and_strays(tmp_path: Path) -> None:
-    PIL.Image.new("RGB", (30, 20)).save(tmp_path / "1.png")
+    PIL.Image.new("RGB", (30, 20), "grey").save(tmp_path / "1.png")
     annotation = {"category_id": 1, "bbox": [1, 1, 5, 5]}
     content = {
         "images": [{"id": 1, "file_name": "1.png", "width": 31, "height": 20}],
@@ -185,7 +188,7 @@ def test_coco_crowds_and_strays(tmp_path: Path) -> None:
 
 
 def test_images_without_annotations_are_no_fault(tmp_path: Path) -> None:
-    PIL.Image.new("RGB", (30, 20)).save(tmp_path / "1.png")
+    PIL.Image.new("RGB", (30, 20), "grey").save(tmp_path / "1.png")
     report = check_source(ImageFolderSource(root=str(tmp_path), classes=["cat"]))
     assert report.findings == ()
 
@@ -277,6 +280,37 @@ def test_similar_names_of_classes(tmp_path: Path, names: tuple[str, ...], simila
     found = [one for one in report.findings if one.kind == "similar_classes"]
     assert [one.file for one in found] == list(similar)
     assert all(f"class {similar[one.file]!r}" in one.detail for one in found)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "detail"),
+    [
+        (np.zeros((20, 30), np.uint8), "all pixels are black"),
+        (np.linspace(0, 4095, 600).reshape(20, 30).astype(np.uint16), "the largest value is 15 of 255, .*stretch=bits"),
+        (
+            np.where(np.arange(600) < 598, np.arange(600) % 21, 255).reshape(20, 30).astype(np.uint8),
+            "99 % .* at most 20 of",
+        ),
+    ],
+)
+def test_dark_images_are_found_and_their_stretch_is_named(tmp_path: Path, pixels: np.ndarray, detail: str) -> None:
+    (tmp_path / "1.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    source = ImageFolderSource(root=str(tmp_path), classes=["cat"])
+    found = [one for one in check_source(source).findings if one.kind == "dark_image"]
+    assert len(found) == 1
+    assert found[0].severity is Severity.WARNING
+    assert re.search(detail, found[0].detail)
+    if pixels.any():
+        source = ImageFolderSource(root=str(tmp_path), classes=["cat"], stretch=Stretch.percentile)
+        assert "dark_image" not in check_source(source).counts
+    assert "dark_image" not in check_source(source, full=False).counts  # which does not decode
+
+
+def test_a_usual_dark_photograph_is_no_fault(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60, (40, 40), dtype=np.uint8)
+    pixels[:8, :8] = 200
+    PIL.Image.fromarray(pixels).convert("RGB").save(tmp_path / "1.png")
+    assert check_source(ImageFolderSource(root=str(tmp_path), classes=["cat"])).findings == ()
 
 
 @pytest.mark.parametrize(
