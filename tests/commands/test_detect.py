@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,11 @@ from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.selective_search.search import SelectiveSearch
+from detpipe.runs.detect_settings import keep_settings, kept_settings
 from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.manifest import ArtefactError, read_manifest
-from detpipe.structures import Proposals
+from detpipe.structures import Proposals, Stretch
 from tests import drawn
 from tests.command_line import detpipe
 
@@ -379,3 +381,30 @@ def test_a_coco_data_set_can_be_asked_for_afterwards(run_copy: Path, pictures: P
     assert {image["file_name"] for image in content["images"]} == {"more/two.jpg", "one.jpg"}
     assert len(content["annotations"]) == sum(one["score"] >= 0.2 for one in found)  # type: ignore[operator]
     assert [category["name"] for category in content["categories"]] == list(drawn.CLASSES)
+
+
+def test_new_images_are_stretched_as_those_of_the_data_set(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
+    """12 bits in a 16-bit file: 255 x 16 = 4,080, so dividing by 16 gives the image back."""
+    image = read_image(voc_root / "JPEGImages" / "test_0.jpg")
+    assert image.max() >= 128
+    (tmp_path / "dark.png").write_bytes(cv2.imencode(".png", image[..., ::-1].astype(np.uint16) << 4)[1].tobytes())
+    classifier = run_copy / "classifier"
+    keep_settings(classifier, replace(kept_settings(classifier), stretch=Stretch.bits), replace=True)
+    wanted = Detector.from_run(run_copy, device="cpu").predict(image)
+    assert len(wanted) > 0
+    by_path = Detector.from_run(run_copy, device="cpu").predict(tmp_path / "dark.png")
+    np.testing.assert_array_equal(by_path.boxes, wanted.boxes)
+    found = detect(run_copy, f"source={tmp_path / 'dark.png'}")
+    assert len(found) == len(wanted)
+    np.testing.assert_allclose(sorted(float(one["score"]) for one in found), sorted(wanted.scores), atol=1e-3)
+
+
+def test_the_limit_on_pixels_of_new_images(run_copy: Path, pictures: Path) -> None:
+    outcome = detpipe("detect", f"source={pictures}", "max_pixels=99", f"run_dir={run_copy}", "device=cpu")
+    assert outcome.status != 0
+    assert "expected an image file of at most 99 pixels" in outcome.err
+
+
+def test_a_stretch_is_part_of_what_a_stage_was_made_from(voc_root: Path) -> None:
+    plain, bits = (VocSource(root=str(voc_root), stretch=stretch).load(Split.test) for stretch in list(Stretch)[:2])
+    assert dataset_digest(plain) != dataset_digest(bits)
