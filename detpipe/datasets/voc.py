@@ -148,7 +148,8 @@ class VocSource(DividedSource):
                     detail = f"{n_repeated} repeated names in the list; each name is used once"
                     file = lists.file(name) or lists.folder / f"{name}.txt"
                     found.append(finding("duplicate_list_entry", file, detail))
-            found += passed_over_findings(folder.finder.scan)
+            for scan in folder.scans:
+                found += passed_over_findings(scan)
         return found
 
     @functools.cached_property
@@ -185,9 +186,12 @@ class VocSource(DividedSource):
         division = self._divided()
         for folder in self._folders:
             logger.info("%s: %s", folder.root, folder.description)
-            if passed_over := folder.finder.scan.passed_over_text():
-                logger.warning("%s: %s", folder.images, passed_over)
-        logger.info("%s: %s", "+".join(map(str, self.roots)), division.rule)
+            for scan in folder.scans:
+                if passed_over := scan.passed_over_text():
+                    logger.warning("%s: %s", scan.folder, passed_over)
+        bare = [split.value for split, ids in division.ids.items() if ids and self._xml_files.keys().isdisjoint(ids)]
+        without_xml = "".join(f"; no image of {split} has an XML file, it is a split to detect on" for split in bare)
+        logger.info("%s: %s%s", "+".join(map(str, self.roots)), division.rule, without_xml)
         return division
 
     def _divided(self) -> Division:

@@ -72,6 +72,11 @@ class VocFolder:
             return self.finder.scan
         return scan(self.annotations, outside=self.outside, real=real_folders(self.named))
 
+    @property
+    def scans(self) -> list[FolderScan]:
+        """The files of the folder of images, and of the folder of annotations if it is another."""
+        return [self.finder.scan, *([self.xml_scan] if self.xml_scan is not self.finder.scan else [])]
+
     @functools.cached_property
     def xml_files(self) -> dict[str, Path]:
         """The XML files by name: the last part of the path without suffix, or all of it if another file has this."""

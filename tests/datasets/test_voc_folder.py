@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+import unicodedata
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from detpipe.datasets.check import check_source
-from detpipe.datasets.source import Split
+from detpipe.datasets.source import ExifBoxes, Split
 from detpipe.datasets.voc import VocSource
 from tests.datasets.conftest import VocFolder
 
@@ -141,7 +143,8 @@ def test_a_folder_of_voc_folders_names_the_setting(tmp_path: Path) -> None:
         splits(tmp_path / "kit")
 
 
-def test_a_list_without_annotations_is_a_split_to_detect_on(voc: VocFolder) -> None:
+def test_a_list_without_annotations_is_a_split_to_detect_on(voc: VocFolder, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     voc.pair("a")
     for name in ("t.jpg", "u.jpg"):
         voc.image(name)
@@ -151,6 +154,7 @@ def test_a_list_without_annotations_is_a_split_to_detect_on(voc: VocFolder) -> N
     test = source.load(Split.test)
     assert [record.image_id for record in test.records] == ["t", "u"]
     assert test.ground_truth is None
+    assert "no image of test has an XML file, it is a split to detect on" in caplog.text
     assert source.load(Split.train).ground_truth is not None
     assert check_source(source).counts == {}
     voc.annotation("t")
@@ -203,3 +207,38 @@ def test_layout_folders_may_be_links_and_others_not(voc: VocFolder, tmp_path: Pa
     found = check_source(VocSource(root=str(voc.root), max_bad=1)).findings
     assert ("outside_image", True) in [(one.kind, "dataset.outside=true" in one.detail) for one in found]
     assert all_ids(voc.root, outside=True) == ["a", "b"]
+
+
+def test_links_of_annotations_that_leave_are_named(voc: VocFolder, tmp_path: Path) -> None:
+    for stem in "ab":
+        voc.pair(stem)
+    (voc.annotations / "a.xml").rename(tmp_path / "a.xml")
+    (voc.annotations / "a.xml").symlink_to(tmp_path / "a.xml")
+    found = check_source(VocSource(root=str(voc.root), test_share=0)).findings
+    assert [one.kind for one in found if "dataset.outside=true" in one.detail] == ["passed_over"]
+    assert all_ids(voc.root, outside=True) == ["a", "b"]
+
+
+def test_boxes_on_the_pixels_before_exifs_rotation(voc: VocFolder) -> None:
+    voc.annotation("a", boxes=((2, 3, 12, 13),))  # it states 30 x 20
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    PIL.Image.new("RGB", (30, 20)).save(voc.images / "a.jpg", exif=exif)
+    source = {"root": str(voc.root), "test_share": 0.0}
+    truth = VocSource(**source).load(Split.train).ground_truth  # type: ignore[arg-type]
+    assert truth is not None
+    assert truth["a"].boxes.tolist() == [[20 - 13, 2, 20 - 3, 12]]
+    truth = VocSource(**source, exif_boxes=ExifBoxes.upright).load(Split.train).ground_truth  # type: ignore[arg-type]
+    assert truth is not None
+    assert truth["a"].boxes.tolist() == [[2, 3, 12, 13]]
+
+
+def test_other_normal_forms_of_a_name(voc: VocFolder) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "\xfcbung") for form in ("NFC", "NFD"))
+    for xml, image in ((composed, decomposed), (f"{decomposed}2", f"{composed}2")):
+        voc.image("x.jpg").rename(voc.images / f"{image}.jpg")
+        voc.annotation(xml)
+    voc.list("trainval", f"{decomposed}\n{composed}2\n")
+    entries = VocSource(root=str(voc.root), test_share=0).entries(Split.train)
+    assert [entry.image.stem for entry in entries if entry.image] == [decomposed, f"{composed}2"]
+    assert all(entry.notes == () for entry in entries)
