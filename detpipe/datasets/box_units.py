@@ -6,6 +6,11 @@ import numpy as np
 
 from detpipe.structures import BoolArray, Float64Array
 
+SHARES = (
+    "all {} boxes lie within 1 x 1 pixel, so they are shares of the image; multiply x and width by the image's width, "
+    "y and height by its height"
+)
+"""The fault of boxes for which `are_shares` is true, and the remedy; for the number of boxes."""
 _ROUNDING = 0.01
 """Shares may be beyond 0 or 1 by this, because exporters round."""
 _FAR_OUTSIDE = 0.1

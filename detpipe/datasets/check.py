@@ -296,11 +296,7 @@ def _wrong_units(source: DatasetSource, checked: Sequence[_Checked]) -> Iterator
         sizes = np.array([size for _, size in objects], dtype=np.float64).reshape(-1, 2)
         title = source.title(split)
         if box_units.are_shares(boxes):
-            detail = (
-                f"all {len(boxes)} boxes lie within 1 x 1 pixel, so they are shares of the image; multiply x and width "
-                "by the image's width, y and height by its height"
-            )
-            yield finding("relative_boxes", title, detail)
+            yield finding("relative_boxes", title, box_units.SHARES.format(len(boxes)))
             continue
         if box_units.are_corners(written, sizes, areas):
             detail = (

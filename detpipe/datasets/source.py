@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from detpipe import boxes as box_ops
+from detpipe.datasets import box_units
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_inside, real_folders
 from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
@@ -207,12 +208,12 @@ class DatasetSource(abc.ABC):
         return list(self.classes)
 
     def load(self, split: Split) -> Dataset:
-        """Load a split: sizes from the image headers, boxes clipped to the image, empty boxes dropped.
+        """Load a split: sizes from the image headers, boxes clipped to the image, empty and tiny boxes dropped.
 
         Evaluation uses the boxes of the files (`Dataset.measured_truth`).
         Unusable images are left out and listed in `bad`. Raises ValueError if the split does not exist or has no
-        images, TooManyBadError if more than `max_bad` of its images are unusable, FileNotFoundError for a missing
-        folder or file.
+        images, and if the boxes of the train split are shares of the image; TooManyBadError if more than `max_bad` of
+        its images are unusable, FileNotFoundError for a missing folder or file.
         """
         if not self.has(split):
             there = ", ".join(one.value for one in Split if self.has(one)) or "none"
@@ -245,6 +246,10 @@ class DatasetSource(abc.ABC):
             records.append(ImageRecord(entry.image_id, entry.image, header.image_size, self.read_options))
             truths[entry.image_id] = truth
         title = self.title(split)
+        boxes = np.array([one.box for entry in entries for one in entry.objects], dtype=np.float64).reshape(-1, 4)
+        # Other splits may be evaluated on: detections may be shares, too.
+        if split is Split.train and box_units.are_shares(boxes):
+            raise ValueError(f"{title}: {box_units.SHARES.format(len(boxes))}")
         self._check_max_bad(title, bad, len(entries))
         _log_dropped(title, dropped)
         _log_turned(title, turned)

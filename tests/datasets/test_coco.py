@@ -385,3 +385,17 @@ def test_ids_that_mean_one_number_are_told_apart_as_written(tmp_path: Path) -> N
     truth = source.load(Split.test).ground_truth
     assert (truth[1].labels.tolist(), truth["1"].labels.tolist()) == ([1], [2])
     assert [one.kind for one in source.strays()] == ["orphan_annotation"]
+
+
+def test_shares_are_not_trained_on(tmp_path: Path) -> None:
+    content = {
+        "images": [image(1)],
+        "annotations": [annotation(1, (0.1, 0.2, 0.5, 0.5))],
+        "categories": CATEGORIES,
+    }
+    with pytest.raises(ValueError, match=r"all 1 boxes lie within 1 x 1 pixel.*multiply x and width"):
+        source_of(tmp_path, content, split="train").load(Split.train)
+    dataset = source_of(tmp_path, content).load(Split.test)
+    assert dataset.measured_truth is not None
+    assert len(dataset.measured_truth[1]) == 1
+    assert len(dataset.ground_truth[1]) == 0
