@@ -10,7 +10,7 @@ class FineTuningConfig:
     """Which parts of the backbone are frozen."""
 
     freeze_stages: int = 3
-    """Number of backbone stages to freeze, from the stem up."""
+    """Number of backbone stages to freeze, from the stem up. Random weights (backbone.weights=none) are not frozen."""
     freeze_depthwise: bool = False
     """Freeze the kernels of depthwise convolutions. Their gradient is the slowest part of a training step on a CPU."""
     freeze_batch_norm: bool = True

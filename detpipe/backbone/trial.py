@@ -52,10 +52,8 @@ def try_backbone(
     if maps:
         _check_maps(backbone, maps, config.name)
     if learning is not None:
-        _check_stages(backbone, learning.freeze_stages, config.name, stages)
-        backbone.freeze(
-            learning.freeze_stages, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm
-        )
+        frozen = min(max(learning.freeze_stages, 0), len(backbone.stages))
+        backbone.freeze(frozen, depthwise=learning.freeze_depthwise, batch_norm=learning.freeze_batch_norm)
     network = meta_copy(backbone).train(learning is not None)
     assert isinstance(network, Backbone)
     try:
@@ -70,6 +68,8 @@ def try_backbone(
             f"backbone.name={config.name}: expected a network that takes images of {height} x {width} pixels "
             f"({setting}) in batches of {batch}, got an error ({_text(error)}); {remedy}"
         ) from error
+    if learning is not None:
+        _check_stages(backbone, learning.freeze_stages, config.name, stages)
 
 
 def image_size(scales: Sequence[int], max_side: int, *, square: bool = False) -> tuple[int, int]:

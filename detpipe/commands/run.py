@@ -81,7 +81,9 @@ def check_backbone(config: Run) -> None:
     trained = config.tuning.head() if config.fine_tune else head
     learning = trained if isinstance(trained, FineTuningConfig) else None
     batch = config.solver.batch_size if learning is not None else 2
-    try_backbone(config.backbone, (config.crops.size,) * 2, "crops.size", learning=learning, batch=batch)
+    stages = "tuning.freeze_stages" if config.fine_tune else "head.freeze_stages"
+    size = (config.crops.size, config.crops.size)
+    try_backbone(config.backbone, size, "crops.size", learning=learning, stages=stages, batch=batch)
 
 
 def check_proposals(config: Run) -> None:
@@ -140,6 +142,7 @@ def check_data(config: Run) -> None:
     if stopping:
         raise ValueError(f"expected boxes in pixels, got {stopping[0].kind} in {stopping[0]}")
     train = source.load(Split.train)
+    config.head.check_classes(train.classes)
     present = taught_classes(train)
     lacking = [name for name in train.classes if name not in present]
     if not present or (lacking and config.head.NEEDS_EACH):

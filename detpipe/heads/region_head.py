@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +49,9 @@ class RegionHeadConfig:
     def __post_init__(self) -> None:
         if not self.ridge > 0 or not 0 <= self.ridge_iou < 1:
             raise ValueError(f"head: expected ridge > 0 and ridge_iou in [0, 1), got {self.ridge}, {self.ridge_iou}")
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise an error if the head cannot learn these classes, whatever the images show. Call it before any work."""
 
 
 @dataclass(kw_only=True)

@@ -56,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise FileNotFoundError(f"solver.weights: no such file: {path}")
     if path.suffix == ".caffemodel":
-        raise ValueError(f"{path}: expected .safetensors or .pt; a .caffemodel is read by the backbone, not the solver")
+        raise ValueError(f"{path}: expected .safetensors or .pt; for a .caffemodel, set backbone.weights")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     return read_torch_file(path)

@@ -80,7 +80,7 @@ class LrPolicy:
     def _not_finite(self, iteration: int, max_iter: int) -> str:
         return (
             f"solver.lr: expected a finite learning rate, got none from {self.policy.value} with gamma {self.gamma} "
-            f"and power {self.power} at iteration {iteration} of {max_iter}; change gamma or power"
+            f"and power {self.power} at iteration {iteration} of {max_iter}; change solver.lr.gamma or solver.lr.power"
         )
 
     def _policy_factor(self, iteration: int, max_iter: int) -> float:

@@ -144,7 +144,7 @@ class Solver(Generic[Batch]):
                 "Python, use read_solver_prototxt"
             )
         if self.config.snapshot_best is not None and self.validate is None:
-            raise ValueError("solver.snapshot_best: expected a validation set, got none; set snapshot_best=null")
+            raise ValueError("solver.snapshot_best: expected a validation set, got none; set solver.snapshot_best=null")
         if self.max_iter:
             self.config.rate_factor(0, self.max_iter)
             self.config.rate_factor(self.max_iter - 1, self.max_iter)

@@ -167,7 +167,7 @@ class SolverConfig:
         if self.regularization_type is not Regularization.l2 and not self.type.of_caffe:
             raise ValueError(
                 f"solver.regularization_type: expected l2 for {self.type.value}, got {self.regularization_type.value}; "
-                "choose one of the types caffe_..."
+                "set solver.type=caffe_sgd, or another of Caffe's types"
             )
 
     def iterations(self, examples: int) -> int:

@@ -96,4 +96,4 @@ def _read_layer(fields: Sequence[Field], is_v1: bool, where: str) -> tuple[str, 
         elif field.number == name_number and field.wire_type == LENGTH:
             name = bytes(field.value[:MAX_NAME])
     text = name.decode("utf-8", "backslashreplace")
-    return text, tuple(read_blob(blob, f"{where}: {text!r}, blob {i}") for i, blob in enumerate(blobs))
+    return text, tuple(read_blob(blob, f"{where}: {text[:100]!r}, blob {i}") for i, blob in enumerate(blobs))

@@ -20,7 +20,10 @@ def input_shapes(layer: LayerParameter, given: Sequence[int] | None) -> list[Sha
         labels = [(first[0], *shape[1:]) for shape in rest] or [(first[0],)] * (len(layer.top) - 1)
         return [first, *labels][: len(layer.top)]
     if stated is None:
-        raise ValueError("expected an input size in the prototxt, got none; set input_shape=(N, C, H, W)")
+        raise ValueError(
+            "expected an input size in the prototxt, got none; state it there, or set backbone.input_size=SIDE "
+            "(in Python: input_shape=(N, C, H, W))"
+        )
     if len(stated) == 1:
         stated *= len(layer.top)
     if len(stated) != len(layer.top):

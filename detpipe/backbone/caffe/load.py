@@ -97,7 +97,7 @@ def load_blobs(net: Net, blobs: Blobs, where: str, *, log: bool = True) -> list[
             raise ValueError(
                 f"{where}: layer {name!r}: expected blobs of {[tuple(a.shape) for a in own]}, got "
                 f"{[b.shape for b in theirs]}; rename the layer to train it from scratch, or give the input size of "
-                "the file"
+                "the file (crops.size of a detector, else backbone.input_size)"
             )
         with torch.no_grad():
             for tensor, blob in zip(own, theirs, strict=True):

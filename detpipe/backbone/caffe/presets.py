@@ -5,6 +5,7 @@ Layers have the names of the published weights, so these .caffemodel files can b
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "presets"
@@ -24,6 +25,8 @@ def find_prototxt(name_or_path: str | Path) -> Path:
     if str(name_or_path) in PRESETS:
         return preset(str(name_or_path))
     path = Path(name_or_path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such prototxt: {path}; expected a file, or one of {', '.join(PRESETS)}")
+    if not path.exists():
+        near = difflib.get_close_matches(str(name_or_path).lower(), PRESETS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise FileNotFoundError(f"no such prototxt: {path}; expected a file, or one of {', '.join(PRESETS)}{hint}")
     return path

@@ -88,6 +88,10 @@ class ZeroShotConfig(StoredHeadConfig):
                 f"{self.feature_ridge}, {self.vector_ridge}, {self.negative_iou}"
             )
 
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise unless each class has a vector."""
+        vectors_of(self._path(), classes)
+
     def fit(self, examples: Examples, shared: dict[str, Tensor], *, seed: int, bf16: bool = False) -> FeatureHead:
         """Fit the map on the classes that have regions. All classes are scored by their vectors.
 
