@@ -60,8 +60,8 @@ def write_pt(path: Path, state: Mapping[str, Any]) -> None:
     with replaced(path) as scratch:
         try:
             torch.save(dict(state), scratch)
-        except RuntimeError as error:
-            raise disk_error(path, error) from error
+        except RuntimeError as error:  # its message is about positions in torch's archive
+            raise disk_error(path, OSError("torch.save could not write all bytes")) from error
 
 
 def write_buffer(path: Path, buffer: io.BytesIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,3 +305,24 @@ def test_what_belongs_to_one_command_is_refused(voc_root: Path, tmp_path: Path, 
     assert outcome.status == 1
     assert override.split("=")[0] in outcome.err
     assert not (tmp_path / "proposals.lmdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["backbone.name=torchvision/vit_b_16"], r"set crops\.size=224"),
+        (["backbone.name=torchvision/vit_b_16", "head=svm"], r"set crops\.size=224"),
+        (["head=fast_rcnn", "backbone.name=torchvision/vit_b_16"], r"head\.maps.*choose other maps or another network"),
+        (["head=fast_rcnn", "head.freeze_stages=99"], r"head\.freeze_stages: expected 0 to"),
+        (["head=zero_shot"], r"set head\.vectors=FILE\.npy"),
+    ],
+)
+def test_a_backbone_or_head_that_can_not_work_is_named_before_any_work(
+    voc_root: Path, tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    small = [word for word in drawn.settings("run") if not word.startswith(("head", "backbone"))]
+    run_dir = tmp_path / "run"
+    done = detpipe("run", *drawn.voc(voc_root), *small, "backbone.weights=none", *words, f"run_dir={run_dir}")
+    assert done.status == 1
+    assert re.search(sentence, done.err)
+    assert not (run_dir / "proposals.lmdb").exists()

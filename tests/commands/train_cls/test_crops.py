@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,3 +142,44 @@ def test_two_processes_train_as_one(cropped: Path, tmp_path: Path) -> None:
         assert found["loss"] == pytest.approx(row["loss"], abs=1e-5)
     assert two.stderr.count("train-cls: 4 iterations") == 1
     assert read_manifest(other / "classifier").digest == read_manifest(cropped / "classifier").digest
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["backbone.name=torchvision/vit_b_16"], r"images of \d+ x \d+ pixels \(crops\.size\).*set crops\.size=224"),
+        (["head.freeze_stages=99"], r"head\.freeze_stages: expected 0 to \d+,.*got 99; set head\.freeze_stages="),
+        (["backbone.name=timm/no_such_network"], "timm"),  # missing, or without such a network
+        (["backbone.name=torchvision/resnet5O"], "did you mean torchvision/resnet50"),
+    ],
+)
+def test_a_backbone_that_can_not_work_is_named_before_the_old_classifier_goes(
+    cropped: Path, finished_run: Path, words: list[str], sentence: str
+) -> None:
+    shutil.copytree(finished_run / "classifier", cropped / "classifier")
+    before = bytes_of(cropped)
+    done = detpipe(*arguments(cropped, "overwrite=true", "backbone.weights=none", *words))
+    assert done.status == 1
+    assert re.search(sentence, done.err)
+    assert "Traceback" not in done.err
+    assert bytes_of(cropped) == before
+
+
+def test_nothing_was_made_by_a_backbone_that_failed(cropped: Path) -> None:
+    # The next try must not have to say overwrite=true.
+    done = detpipe(*arguments(cropped, "solver.max_iter=0", "backbone.weights=none", "head.freeze_stages=99"))
+    assert done.status == 1
+    done = detpipe(*arguments(cropped, "solver.max_iter=1", "backbone.weights=none", "head.freeze_stages=3"))
+    assert done.status == 0, done.err
+    assert "backbone.weights=none: the network has random weights, so all of it is trained" in done.err + done.out
+
+
+def test_a_solver_prototxt_of_a_program_that_gives_max_iter(cropped: Path, tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text(SOLVER.replace("max_iter: 4", ""))
+    words = arguments(cropped, f"solver.prototxt={tmp_path / 'solver.prototxt'}")
+    done = detpipe(*words)
+    assert done.status == 1
+    assert "solver.max_iter=..." in done.err
+    done = detpipe(*words, "solver.max_iter=2")
+    assert done.status == 0, done.err
+    assert [row["iteration"] for row in rows(cropped)] == [0, 1, 2]
