@@ -111,6 +111,7 @@ class Solver(Generic[Batch]):
         begun = self._shown = time.perf_counter()
         try:
             with (
+                kept_generators(),
                 stop_on_signal() as stop,
                 save_on_hangup() as save,
                 tqdm(total=self.max_iter, initial=start, desc="train", unit="it", disable=self._is_silent) as progress,
@@ -377,6 +378,14 @@ class Solver(Generic[Batch]):
 def _short(number: float) -> str:
     """A number of passes: 0.06, 7.5, 12."""
     return f"{number:.1f}" if 0.95 <= number < 99.5 else f"{number:.2g}" if number < 1 else f"{number:.0f}"
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """A context that restores torch's global generators at its end: a training seeds them in each iteration."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
 
 
 def seed_generators(seed: int) -> None:

@@ -27,7 +27,8 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Record SIGINT and SIGTERM instead of terminating; a second signal raises KeyboardInterrupt.
 
-    Outside the main thread the handlers are not changed.
+    Outside the main thread the handlers are not changed, nor is a handler that was not installed from Python, because
+    it could not be restored.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -39,7 +40,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = signal.Signals(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield request
     finally:
@@ -63,11 +65,12 @@ class SaveRequest:
 def save_on_hangup() -> Iterator[SaveRequest]:
     """Record SIGHUP instead of terminating (also Caffe's default).
 
-    Does nothing outside the main thread, and on systems without SIGHUP.
+    Does nothing outside the main thread, on systems without SIGHUP, and if the handler was not installed from Python.
     """
     request = SaveRequest()
     hangup = getattr(signal, "SIGHUP", None)
-    if hangup is None or threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if hangup is None or not is_main or signal.getsignal(hangup) is None:
         yield request
         return
 

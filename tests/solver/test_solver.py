@@ -231,6 +231,12 @@ def test_another_seed_is_another_training(tmp_path: Path) -> None:
     assert one.state() != two.state()
 
 
+def test_a_training_leaves_the_global_random_numbers_as_they_were(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    Training(tmp_path, DropoutNetwork(), config(max_iter=3), seed=1).run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_snapshot_of_another_training_is_refused(tmp_path: Path) -> None:
     first = Training(tmp_path, DropoutNetwork(), config(), on_batch=cut_at(15))
     with pytest.raises(PowerCutError):

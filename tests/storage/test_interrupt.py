@@ -78,3 +78,12 @@ def test_a_side_thread_notes_no_hangup() -> None:
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+def test_a_handler_that_could_not_be_restored_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python knows no handler that a program in C has installed."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", None)
+    with stop_on_signal() as stop, save_on_hangup() as save:
+        assert not stop
+        assert not save.take()

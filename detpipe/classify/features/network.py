@@ -19,6 +19,7 @@ from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.table import head_class
+from detpipe.storage.dataclass_json import from_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, 
 
 def examples_of(store: FeatureStore) -> Examples:
     """The training examples of a head: the store in memory, in float32. Each view of a region is one example."""
-    views = FeatureConfig(**store.manifest.settings["extraction"]["features"]).views
+    settings = store.manifest.settings["extraction"]["features"]
+    views = from_json(settings, FeatureConfig, f"{store.path}: features").views
     width = store.features.shape[1] // len(views)
     # torch converts float16: numpy takes several times as long.
     parts = [torch.from_numpy(np.array(store.features[:, view * width :][:, :width])) for view in range(len(views))]

@@ -11,6 +11,7 @@ N: regions of all images, in the images' order. R: of one image. D: feature widt
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -322,11 +323,15 @@ def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"expected {rows * width * 2 / 1e6:.0f} MB of disk for the features, got: {error.strerror}; free disk "
+            f"expected {rows * width * 2 / 1e6:.0f} MB of disk for the features, got: {_cause(error)}; free disk "
             "space, or use fewer regions (sampling.regions_per_image, detect.max_proposals)",
             str(path / FEATURES),
         ) from error
     return open_memmap(path / FEATURES, mode="r+"), 0
+
+
+def _cause(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _write_columns(path: Path, plan: Sequence[ImageRegions], classes: int) -> None:

@@ -225,7 +225,7 @@ def planned_regions(
     """Return the regions of a split's store labelled with the new classes, and regions sampled for a new class."""
     if stored.split is Split.test:
         return list(changed_regions(before, stored, {}, None))
-    sampling = SamplingConfig(**before.manifest.settings["regions"])
+    sampling = from_json(before.manifest.settings["regions"], SamplingConfig, f"{before.path}: regions")
     sampled = sampled_regions(before, stored, new, sampling, config.enough, config.seed) if new is not None else {}
     return list(changed_regions(before, stored, sampled, sampling))
 
