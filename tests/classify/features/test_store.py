@@ -254,3 +254,41 @@ def test_features_beyond_float16(images: Path, tmp_path: Path) -> None:
 
     with pytest.raises(FeatureStoreError, match="float16's 65504"):
         fill(tmp_path / "store", plan_of(images), Huge())
+
+
+@pytest.mark.parametrize(
+    ("listed", "key"),
+    [
+        ([{"image_id": "0"}], "regions"),
+        ([{"image_id": None, "regions": 0}], "image id"),
+        ([{"image_id": "0", "regions": "x"}], "regions"),
+        ({"image_id": "0", "regions": 0}, "expected list"),
+        (None, "expected list"),
+    ],
+)
+def test_a_damaged_list_of_images_is_named_with_its_key(images: Path, tmp_path: Path, listed: object, key: str) -> None:
+    path = tmp_path / "store"
+    assert fill(path, plan_of(images), MeanColour())
+    (path / "images.json").write_text(json.dumps(listed))
+    with pytest.raises(FeatureStoreError, match=rf"images\.json.*{key}.*run detpipe features overwrite=true"):
+        open_store(path)
+
+
+@pytest.mark.parametrize("done", ["-1", "1000", '"x"', "null", "[]", "1.5", ""])
+def test_a_damaged_count_of_finished_images_starts_again(images: Path, tmp_path: Path, done: str) -> None:
+    path, whole = tmp_path / "store", tmp_path / "whole"
+    assert fill(whole, plan_of(images), MeanColour())
+    assert not fill(path, plan_of(images), MeanColour(), StopsAfter(1))
+    (path / "done.json").write_text(done)
+    assert fill(path, plan_of(images), MeanColour())
+    assert (path / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
+
+
+def test_a_short_array_does_not_grow_when_a_run_is_resumed(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    assert not fill(path, plan_of(images), MeanColour(), StopsAfter(1))
+    data = (path / "features.npy").read_bytes()
+    (path / "features.npy").write_bytes(data[:-10])
+    assert fill(path, plan_of(images), MeanColour())
+    assert len((path / "features.npy").read_bytes()) == len(data)
+    assert len(open_store(path)) == sum(n % 4 for n in range(IMAGES))
