@@ -71,9 +71,14 @@ class CocoSource(DividedSource):
             file, folder = self._paths(split)
             if (file is None) != (folder is None):
                 given, lacking = ("json", "images") if folder is None else ("images", "json")
-                raise ValueError(f"expected {split.value}_{lacking} with {split.value}_{given}; set both or neither")
+                raise ValueError(
+                    f"dataset.{split.value}_{lacking}: expected it with dataset.{split.value}_{given}; set both or none"
+                )
         if not any(self.has(split) for split in Split):
-            raise ValueError("expected a COCO file; set train_json and train_images, or test_json and test_images")
+            raise ValueError(
+                "expected a COCO file; set dataset.train_json and dataset.train_images, or dataset.test_json and "
+                "dataset.test_images"
+            )
 
     def has(self, split: Split) -> bool:
         return self._paths(self._home(split))[0] is not None

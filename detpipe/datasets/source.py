@@ -271,7 +271,7 @@ class DatasetSource(abc.ABC):
             summary = f"{title}: {len(bad)} of {total} images can't be used: {first}{more}"
             if len(bad) > self.max_bad * total:
                 raise TooManyBadError(
-                    f"{summary}. This is more than max_bad={self.max_bad:g}; correct the images or raise max_bad"
+                    f"{summary}. This is more than dataset.max_bad={self.max_bad:g}; correct the images or raise it"
                 )
             logger.warning("%s", summary)
 

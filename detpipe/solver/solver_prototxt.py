@@ -261,7 +261,7 @@ def beyond_caffe(config: SolverConfig) -> list[str]:
         "type": (lambda c: not c.type.of_caffe, "choose one of the types caffe_..."),
         "lr.policy": (lambda c: c.lr.policy is Policy.cosine, "choose another policy"),
         "lr.warmup_iter": (lambda c: c.lr.warmup_iter > 0, "give 0"),
-        "epochs": (lambda c: c.epochs is not None, "give max_iter"),
+        "epochs": (lambda c: c.epochs is not None, "give solver.max_iter"),
         "ema": (lambda c: c.ema is not None, "give null"),
         "new_lr_mult": (lambda c: c.new_lr_mult != 1, f"give 1; {in_the_network}"),
         "lr_mult": (lambda c: bool(c.lr_mult), f"give {{}}; {in_the_network}"),

@@ -243,21 +243,21 @@ class Artefact:
     def begin(self, *, overwrite: bool) -> State:
         """Return NEW after deleting any old artefact, PARTIAL to resume, COMPLETE if there is nothing to do.
 
+        A folder in which an earlier run failed before it made anything is NEW also for another key.
         Raises ArtefactError if an artefact with another key exists and `overwrite` is false, and always for files
         without a manifest, which detpipe did not make and does not delete.
         """
         found = None if overwrite else find_manifest(self.path)
         if found is not None and found.complete and not self.path.exists():
             found = None  # The file was deleted, but not its manifest.
+        if found is not None and not same_key(found, self.manifest) and self._is_unmade(found):
+            found = None
         if found is None:
             self.refuse_foreign()
             self._remove()
             self._write()
             return State.NEW
         if not same_key(found, self.manifest):
-            if not found.complete and found.stage == self.manifest.stage and self._holds_nothing():
-                self._write()  # An attempt that failed before it had made anything leaves nothing to keep.
-                return State.NEW
             other = "settings" if found.settings != self.manifest.settings else "data"
             raise ArtefactError(
                 f"{self.path}: made with other {other}: {'; '.join(differences(found, self.manifest, self._explain))}. "
@@ -320,9 +320,10 @@ class Artefact:
         scratch = f".{manifest_path(self.path).name}."
         return any(not child.name.startswith(scratch) for child in self.path.iterdir())
 
-    def _holds_nothing(self) -> bool:
-        """Whether the artefact has no part that a later attempt could continue from."""
-        if not self.path.is_dir():  # the stage keeps what is finished in another place
+    def _is_unmade(self, found: Manifest) -> bool:
+        """Whether a folder has nothing to continue from: an earlier run failed before it made anything."""
+        # The parts of a .json artefact are in another place.
+        if found.complete or found.stage != self.manifest.stage or not self.path.is_dir():
             return False
         files = [path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir()]
         return all(

@@ -151,9 +151,17 @@ def test_an_attempt_that_made_nothing_is_started_again_with_other_settings(tmp_p
     (path / "log.jsonl").write_text('{"iteration": 20}\n')
     assert artefact(path, backbone="right").begin(overwrite=False) is State.NEW
     assert artefact(path, backbone="right").begin(overwrite=False) is State.PARTIAL
+    assert not (path / "log.jsonl").exists()
+    (path / "snapshots").mkdir()
     (path / "snapshots" / "iter_20.pt").write_text("weights")
     with pytest.raises(ArtefactError, match="backbone: right -> other"):
         artefact(path, backbone="other").begin(overwrite=False)
+
+
+def test_another_stage_is_refused_even_if_nothing_was_made(tmp_path: Path) -> None:
+    artefact(tmp_path / "classifier").begin(overwrite=False)
+    with pytest.raises(ArtefactError, match="stage"):
+        Artefact(tmp_path / "classifier", stage="other", settings={}, inputs={}).begin(overwrite=False)
 
 
 def test_a_database_without_records_is_nothing_and_one_record_is_something(tmp_path: Path) -> None:

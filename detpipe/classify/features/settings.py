@@ -27,7 +27,7 @@ class FeatureConfig:
                 f"{list(self.image_sides)}"
             )
         if not self.crops and not self.image_sides:
-            raise ValueError("features: expected crops=true, or image_sides, or both, got neither")
+            raise ValueError("features: expected features.crops=true, or image_sides, or both, got neither")
 
     @property
     def views(self) -> tuple[bool, ...]:

@@ -76,7 +76,7 @@ def shipped_classifier(config: BackboneConfig) -> ImageClassifier:
     backbone = create_backbone(config)
     if backbone.classifier is None:
         raise ValueError(
-            f"backbone {config.name} with weights={config.weights}: expected weights with a classifier, got none; "
+            f"{config.name} with backbone.weights={config.weights}: expected weights with a classifier, got none; "
             "train one with `detpipe train-cls db.train=DB`, and give its run_dir without backbone="
         )
     return ImageClassifier(backbone, backbone.classifier, dropout=0.0).eval()

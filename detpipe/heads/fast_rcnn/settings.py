@@ -59,7 +59,7 @@ class FastRcnnConfig(TrainedHeadConfig):
         if not self.maps or (self.merge_width is None and len(self.maps) > 1):
             raise ValueError(
                 f"head.maps: expected one map, or several with head.merge_width=WIDTH, got {self.maps} and "
-                f"merge_width={self.merge_width}"
+                f"head.merge_width={self.merge_width}"
             )
         if self.box_regression is BoxRegression.ridge:
             raise ValueError(

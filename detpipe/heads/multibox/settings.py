@@ -108,8 +108,8 @@ class MultiBoxTargetConfig:
             )
         if self.matched_by is MatchedBy.prediction and self.matching is not Matching.bipartite:
             raise ValueError(
-                f"multibox.matched_by: prediction needs matching=bipartite, got {self.matching.value}; set it, or "
-                "matched_by=prior"
+                f"multibox.matched_by: prediction needs multibox.matching=bipartite, got "
+                f"{self.matching.value}; set it, or multibox.matched_by=prior"
             )
         if self.negatives is not None and self.negatives < 1:
             raise ValueError(f"multibox.negatives: expected at least 1 per positive, or null, got {self.negatives}")

@@ -62,7 +62,9 @@ def group(segments: Segments, colour: Histograms, texture: Histograms, similarit
     more than MAX_SEGMENTS segments.
     """
     if len(segments.sizes) > MAX_SEGMENTS:
-        raise ValueError(f"expected at most {MAX_SEGMENTS} segments, got {len(segments.sizes)}; lower max_side")
+        raise ValueError(
+            f"expected at most {MAX_SEGMENTS} segments, got {len(segments.sizes)}; lower proposals.max_side"
+        )
     none = np.zeros((len(segments.sizes), 0), dtype=np.uint16)
     hierarchy = _group(
         segments.boxes,

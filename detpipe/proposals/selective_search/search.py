@@ -167,8 +167,8 @@ class SelectiveSearch(Proposer):
         require_ximgproc()
         if self.order is not SelectiveSearchOrder.paper and not rand_can_be_seeded():
             logger.warning(
-                "OpenCV's random order can't be seeded on this platform (%s): using order=paper instead, so that "
-                "results are repeatable",
+                "OpenCV's random order can't be seeded on this platform (%s): using proposals.order=paper instead, so "
+                "that results are repeatable",
                 sys.platform,
             )
 
