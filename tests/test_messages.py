@@ -31,7 +31,7 @@ NAMED = re.compile(r"(?<![\w.{\0/-])([a-z_][a-z_0-9]*(?:\.[a-z_0-9]+)*)=(?!=)(\[
 DOTTED = re.compile(r"(?<![\w.{\0/-])([a-z_]+(?:\.[a-z_0-9]+)+)(?![\w(\0.])")
 ADVISED = re.compile(r"\b(?:set|raise|lower|give) ([a-z]+_[a-z_]+)\b(?![.=(])")
 FILES = frozenset(
-    ("json", "lmdb", "txt", "html", "safetensors", "jpg", "png", "yaml", "pkl", "mat", "npy", "xml", "gz")
+    ("json", "lmdb", "txt", "html", "safetensors", "jpg", "png", "yaml", "pkl", "mat", "npy", "xml", "gz", "mdb")
 )
 """Suffixes of files, which look like the last part of a setting."""
 OF_PYTHON = {"weights", "download"}
