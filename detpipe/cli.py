@@ -137,23 +137,26 @@ def chosen(family: str, summary: Collection[str], arguments: Sequence[str]) -> s
 
 
 def complete(arguments: list[str]) -> NoReturn:
-    """Answer a shell's question for completions: the words of commands here, their settings by Hydra's completion."""
+    """Answer a shell's question for completions, or write the script that makes it ask."""
     line = os.environ.get("COMP_LINE", "")
     *done, typed = [*line.split()[1:], ""] if line.endswith(" ") else line.split()[1:] or [""]
     asks_help = done[:1] == ["help"]
     path = done[asks_help:]
     name = next((one for one in (" ".join(path[:1]), " ".join(path[:2])) if one in COMMANDS), None)
-    if arguments[1:2] == ["query=bash"] and (asks_help or name is None):
+    if arguments[1:2] in (["query=bash"], ["query=fish"]) and (asks_help or name is None):
         names: list[str] = [*summary_of_all(), *([] if asks_help else ["help"])]
         if path:
             names = [*family_of(path[0])] if len(path) == 1 else []
         sys.stdout.write("\n".join(one for one in names if one.startswith(typed)) + "\n")
         sys.exit(0)
-    if name is not None:
-        # Hydra knows the application only, not the words that chose it.
-        os.environ["COMP_LINE"] = line.replace(f" {name}", "", 1)
-    sys.argv = [sys.argv[0], *arguments]
-    sys.exit(run_command(COMMANDS[name or "run"]))
+    if name is not None and arguments[1:2] in (["query=bash"], ["query=fish"]):
+        from detpipe.completion import completions
+
+        words = done[len(name.split()) :]
+        sys.stdout.write("\n".join(completions(COMMANDS[name], words, typed)) + "\n")
+        sys.exit(0)
+    sys.argv = [sys.argv[0], *arguments]  # Hydra writes the script that a shell reads
+    sys.exit(run_command(COMMANDS["run"]))
 
 
 def run_command(command: CommandRow) -> int:

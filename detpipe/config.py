@@ -14,7 +14,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,35 +29,13 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.class_path import load_class
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.heads.table import HEADS
-from detpipe.proposals.methods import METHODS
 
 logger = logging.getLogger(__name__)
 
 APPLICATIONS: dict[str, CommandRow] = {row.application: row for row in COMMANDS.values()}
 """The commands by the names that Hydra has for them."""
-
-GROUPS: dict[str, Mapping[str, str]] = {
-    "dataset": {
-        "voc": "detpipe.datasets.voc:VocSource",
-        "coco": "detpipe.datasets.coco:CocoSource",
-        "images": "detpipe.datasets.image_list:ImageFolderSource",
-        "demo": "detpipe.datasets.demo:DemoSource",
-    },
-    "proposals": METHODS,
-    "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
-    "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},
-    "sampling": {"rcnn": "detpipe.classify.labeling:SamplingConfig"},
-    "head": HEADS,
-    "multibox": {"pyramid": "detpipe.heads.multibox.settings:MultiBoxConfig"},
-    "solver": {
-        "adamw": "detpipe.solver.solver_config:SolverConfig",
-        "multibox": "detpipe.heads.multibox.settings:MultiBoxSolverConfig",
-    },
-}
-"""Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand
-in conf/GROUP/*.yaml."""
 
 CHOSEN_WHOLE = ("proposals", "head", "solver")
 """Fields whose options have different keys: those of one must not be mixed with another's."""

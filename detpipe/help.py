@@ -27,8 +27,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from detpipe.class_path import class_path_of, load_class
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.config import EXPERIMENT, GROUPS, register
+from detpipe.config import EXPERIMENT, register
 
 # fmt: off
 MOST_USED = (

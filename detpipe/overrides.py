@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.class_path import load_class
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import CommandRow
-from detpipe.config import EXPERIMENT, GROUPS, default_choices
+from detpipe.config import EXPERIMENT, default_choices
 from detpipe.help import experiments_of, field_options, group_of, names_like, presets_of, source_of
 from detpipe.preset_files import check_preset
 

@@ -16,12 +16,15 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import detpipe.config as config
 from detpipe.class_path import load_class
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
 from detpipe.heads.multibox.settings import MultiBoxSolverConfig
 from detpipe.heads.region_head import TrainedHeadConfig
+from detpipe.help import walk
 from detpipe.solver.solver_prototxt import read_solver_prototxt
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -58,9 +61,7 @@ def files_of_groups() -> Iterator[tuple[str, str]]:
             yield path.parent.name, path.stem
 
 
-OPTIONS = sorted(
-    {(group, option) for group, options in config.GROUPS.items() for option in options} | set(files_of_groups())
-)
+OPTIONS = sorted({(group, option) for group, options in GROUPS.items() for option in options} | set(files_of_groups()))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -71,7 +72,7 @@ def test_every_option_of_every_group(group: str, option: str) -> None:
     for command in commands:
         one = made(command, choice, *MANDATORY.get(choice, []))
         assert type(one) is COMMANDS[command]
-        schema = config.GROUPS.get(group, {}).get(option)
+        schema = GROUPS.get(group, {}).get(option)
         if schema is not None:
             assert type(getattr(one, group)) is load_class(schema)
 
@@ -239,7 +240,7 @@ def enums_within(kind: Any, seen: set[Any]) -> Iterator[type[enum.Enum]]:
 def test_enums_are_written_as_their_values() -> None:
     """Hydra takes an enum by its name, manifests and Python hold its value: a person must meet one word only."""
     seen: set[Any] = set()
-    components = [load_class(path) for options in config.GROUPS.values() for path in options.values()]
+    components = [load_class(path) for options in GROUPS.values() for path in options.values()]
     found = [one for kind in (*COMMANDS.values(), *components) for one in enums_within(kind, seen)]
     assert {"Device", "Precision", "FailOn", "CropMode", "SelectiveSearchPreset"} <= {one.__name__ for one in found}
     for one in found:
@@ -404,3 +405,45 @@ def test_googlenets_proposals() -> None:
     fused = made("propose", "proposals=googlenet", "proposals.weights=runs/mine/multibox").proposals
     assert (fused.sources, fused.budgets) == (["selective_search", "multibox"], [1000, 200])
     assert fused.weights == "runs/mine/multibox"
+
+
+EXTREMES = ("-1", "0", ".inf", "-.inf", ".nan", "1.0e+30", str(10**30), str(-(10**30)))
+
+
+def numbers_of(command: str, *words: str) -> Iterator[str]:
+    """The names of the numeric settings of a command."""
+    for setting in walk(compose(command, list(words)), ""):
+        if re.search(r"\b(int|float)\b", setting.kind) and not re.search("mapping|list of list", setting.kind):
+            yield setting.name if "list" not in setting.kind else f"{setting.name}[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "choice"),
+    [(command, "") for command in COMMANDS]
+    + [("check", f"dataset={one}") for one in GROUPS["dataset"]]
+    + [("propose", f"proposals={one}") for one in GROUPS["proposals"]]
+    + [("train-cls", f"head={one}") for one in GROUPS["head"]],
+)
+def test_an_extreme_number_is_accepted_or_refused_by_name(command: str, choice: str) -> None:
+    """Before any work, with one sentence that names the setting. A number that is none, or endless, is never accepted."""
+    config.register()
+    words = [*([choice] if choice else []), *MANDATORY.get(choice, [])]
+    with initialize_config_module("detpipe.conf", version_base="1.3"):
+        composed = compose(command, words)
+        for number in numbers_of(command, *words):
+            name = number.removesuffix("[]")
+            if choice and not name.startswith(choice.partition("=")[0]):
+                continue  # tested without the choice
+            for value in EXTREMES:
+                changed = composed.copy()
+                text = f"x: [{value}]" if number.endswith("[]") else f"x: {value}"
+                try:
+                    OmegaConf.update(changed, name, OmegaConf.create(text)["x"], merge=False)
+                    config.to_command(changed, words)
+                except OmegaConfBaseException:  # another type; Hydra names the setting
+                    continue
+                except ValueError as refused:
+                    assert name.rpartition(".")[2] in str(refused), f"{name}={value}: {refused}"
+                    assert "\n" not in str(refused)
+                else:
+                    assert value in ("-1", "0", "1.0e+30", EXTREMES[-2], EXTREMES[-1]), f"{name}={value}"

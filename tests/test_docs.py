@@ -42,9 +42,10 @@ from detpipe import Detector
 from detpipe.backbone.settings import NETWORKS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.kinds import load_classifier
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.proposals.export import SUFFIX
 from detpipe.commands.table import COMMANDS, CommandRow, family_of
-from detpipe.config import APPLICATIONS, GROUPS, register, to_command
+from detpipe.config import APPLICATIONS, register, to_command
 from detpipe.datasets.findings import SEVERITY
 from detpipe.heads.table import HEADS
 from detpipe.inspect.gradient_check import gradient_check

@@ -9,8 +9,9 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from detpipe import help as texts
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS
-from detpipe.config import GROUPS, register
+from detpipe.config import register
 from tests.command_line import detpipe
 
 

@@ -24,7 +24,7 @@ LAYERS = {
     **dict.fromkeys(("proposals", "classify"), 4),
     **dict.fromkeys(("report", "runs"), 5),
     "commands": 6,
-    **dict.fromkeys(("config", "help", "overrides", "preset_files", "cli", "__main__"), 7),
+    **dict.fromkeys(("config", "help", "completion", "overrides", "preset_files", "cli", "__main__"), 7),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -39,6 +39,7 @@ BESIDE = {
     ("overrides", "preset_files"),
     ("cli", "config"),
     ("cli", "overrides"),
+    ("cli", "completion"),
     ("cli", "help"),
     ("help", "config"),
     ("__main__", "cli"),

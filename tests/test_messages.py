@@ -13,8 +13,9 @@ from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 
 import detpipe
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.config import EXPERIMENT, GROUPS, register
+from detpipe.config import EXPERIMENT, register
 from detpipe.help import Setting, all_settings, presets_of
 from detpipe.overrides import as_typed
 from tests.test_conf import MANDATORY

@@ -15,8 +15,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from detpipe.class_path import load_class
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.config import EXPERIMENT, GROUPS
+from detpipe.config import EXPERIMENT
 from detpipe.help import NO_VALUE, Setting, about_option, comments_of, presets_of, walk
 from detpipe.runs.command import Command
 

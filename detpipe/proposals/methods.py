@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detpipe.class_path import load_class
-from detpipe.proposals.proposer import Proposer
+
+if TYPE_CHECKING:
+    from detpipe.proposals.proposer import Proposer
 
 METHODS: dict[str, str] = {
     "selective_search": "detpipe.proposals.selective_search.search:SelectiveSearch",
