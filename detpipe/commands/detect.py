@@ -288,7 +288,17 @@ def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, fi
         shutil.rmtree(unfinished(out), ignore_errors=True)
         hold_readable(config, images)
     with LmdbReader(unfinished(out)) as reader:
-        return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+        try:
+            return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+        except (ValueError, TypeError) as error:
+            raise _damaged(reader.path, error) from error
+
+
+def _damaged(database: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{database}: expected the detections of finished images, got damaged ones ({error}); delete this folder and "
+        "run the command again"
+    )
 
 
 def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) -> Iterator[tuple[int, Found]]:
@@ -329,7 +339,10 @@ def unreadable_before(database: Path) -> list[LeftOut]:
     if not (database / "data.mdb").is_file():
         return []
     with LmdbReader(database) as reader:
-        return [LeftOut(**fault) for fault in json.loads(reader.get(BAD))] if BAD in reader else []
+        try:
+            return [LeftOut(**fault) for fault in json.loads(reader.get(BAD))] if BAD in reader else []
+        except (ValueError, TypeError) as error:
+            raise _damaged(database, error) from error
 
 
 def _key(index: int) -> bytes:

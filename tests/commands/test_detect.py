@@ -22,6 +22,7 @@ from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.detect_settings import keep_settings, kept_settings
 from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.run_proposer import proposer_of_run
+from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import ArtefactError, read_manifest
 from detpipe.structures import Proposals, Stretch
 from tests import drawn
@@ -394,7 +395,7 @@ def test_new_images_are_stretched_as_those_of_the_data_set(run_copy: Path, voc_r
     assert len(wanted) > 0
     by_path = Detector.from_run(run_copy, device="cpu").predict(tmp_path / "dark.png")
     np.testing.assert_array_equal(by_path.boxes, wanted.boxes)
-    found = detect(run_copy, f"source={tmp_path / 'dark.png'}")
+    found = detect(run_copy, f"source={tmp_path / 'dark.png'}", out="sources/dark")
     assert len(found) == len(wanted)
     np.testing.assert_allclose(sorted(float(one["score"]) for one in found), sorted(wanted.scores), atol=1e-3)
 
@@ -408,3 +409,19 @@ def test_the_limit_on_pixels_of_new_images(run_copy: Path, pictures: Path) -> No
 def test_a_stretch_is_part_of_what_a_stage_was_made_from(voc_root: Path) -> None:
     plain, bits = (VocSource(root=str(voc_root), stretch=stretch).load(Split.test) for stretch in list(Stretch)[:2])
     assert dataset_digest(plain) != dataset_digest(bits)
+
+
+def test_damaged_detections_of_an_interrupted_run_are_named(run_copy: Path, voc_root: Path) -> None:
+    path = run_copy / "detections.manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "complete": False}))
+    (run_copy / "detections.json").unlink()
+    for key, value in ((b"bad", b"[3]"), (b"00000003", b"[[[1, 2]], 3]"), (b"00000003", b"{")):
+        with LmdbWriter(run_copy / "detections.lmdb") as writer:
+            for index in range(4):
+                writer.put(f"{index:08d}".encode(), b"[[], [], [], null]")
+            writer.put(b"bad", b"[]")
+            writer.put(key, value)
+        outcome = detpipe("detect", *drawn.voc(voc_root), *drawn.settings("detect"), f"run_dir={run_copy}")
+        assert outcome.status == 1
+        assert "detections.lmdb: expected the detections of finished images" in outcome.err
+        assert "Traceback" not in outcome.err

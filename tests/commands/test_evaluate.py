@@ -105,3 +105,57 @@ def test_a_data_set_without_boxes(voc_root: Path, tmp_path: Path) -> None:
     assert "no annotations" in outcome.err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["voc10"] == {"map": None, "per_class": {"disc": None, "square": None}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("recall.json", "[1, 2]", "recall.json"),
+        ("recall.json", '{"10": {"ar": "high"}}', "ar"),
+        ("recall.json", '{"ten": {"ar": 0.5}}', "ten"),
+        ("recall.json", '{"10": 0.5}', "10"),
+        ("check.json", '{"findings": []}', "counts"),
+        ("check.json", '{"counts": {"duplicate image": "many"}}', "duplicate image"),
+        ("check.json", '{"counts": 3}', "counts"),
+        ("nearest_regions.json", '{"dataset": 3, "images": []}', "dataset"),
+        ("nearest_regions.json", '{"images": []}', "dataset"),
+        ("classifier/log.jsonl", "[]\n", "log.jsonl:1"),
+        ("classifier/operating_point.json", "{", None),
+    ],
+)
+def test_damaged_files_of_the_run_are_named_and_left_out(
+    run_copy: Path, voc_root: Path, name: str, content: str, key: str | None
+) -> None:
+    (run_copy / name).write_text(content)
+    outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
+    assert outcome.status == 0, outcome.err
+    assert "Traceback" not in outcome.err
+    if key is not None:
+        (line,) = [line for line in outcome.err.splitlines() if "not on the page" in line]
+        assert str(run_copy / name) in line
+        assert key in line
+
+
+def test_regions_of_other_numbers_of_objects_are_named(run_copy: Path, voc_root: Path) -> None:
+    path = run_copy / "nearest_regions.json"
+    content = json.loads(path.read_text())
+    for images in (content["images"][:1], [rows[:1] for rows in content["images"]], [[[0.5]] * 2] * 4):
+        path.write_text(json.dumps({**content, "images": images}))
+        outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
+        assert outcome.status == 0, outcome.err
+        assert "nearest_regions.json: images: " in outcome.err
+
+
+@pytest.mark.parametrize(("key", "value"), [("size", 10**6), ("size", "large"), ("context_pad", -1)])
+def test_a_damaged_classifier_json_is_one_sentence(run_copy: Path, voc_root: Path, key: str, value: object) -> None:
+    path = run_copy / "classifier" / "classifier.json"
+    content = json.loads(path.read_text())
+    content["crops"][key] = value
+    path.write_text(json.dumps(content))
+    for command in ("eval", "detect"):
+        outcome = detpipe(command, *drawn.voc(voc_root), f"run_dir={run_copy}", "overwrite=true")
+        assert outcome.status == 1
+        last = outcome.err.strip().splitlines()[-1]
+        assert str(path) in last
+        assert key in last
+        assert "Traceback" not in outcome.err

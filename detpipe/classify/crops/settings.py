@@ -23,6 +23,10 @@ class Encoding(enum.Enum):
     raw = "raw"
 
 
+MAX_SIZE = 2048
+"""Limit on the side of a crop: a batch of larger ones would fill the memory."""
+
+
 @dataclass(kw_only=True)
 class CropConfig:
     """How regions are cropped from their image, and stored."""
@@ -41,8 +45,8 @@ class CropConfig:
     """OpenCV's JPEG quality, 1 to 100."""
 
     def __post_init__(self) -> None:
-        if self.size < 8:
-            raise ValueError(f"crops.size: expected at least 8 pixels, got {self.size}")
+        if not 8 <= self.size <= MAX_SIZE:
+            raise ValueError(f"crops.size: expected 8 to {MAX_SIZE} pixels, got {self.size}")
         if not 0 <= self.context_pad < REFERENCE_SIDE // 2:
             raise ValueError(f"crops.context_pad: expected 0 to {REFERENCE_SIDE // 2 - 1}, got {self.context_pad}")
         if len(self.fill) != 3 or not all(0 <= value <= 255 for value in self.fill):

@@ -17,6 +17,10 @@ class Pooling(enum.Enum):
     pool = "pool"
 
 
+MOST = {"pool_size": 64, "hidden": 65_536, "images_per_batch": 1024, "max_side": 16_384}
+"""Limits on settings: larger values, as in a damaged classifier.json, would fill the memory."""
+
+
 @dataclass(kw_only=True)
 class FastRcnnConfig(TrainedHeadConfig):
     """Fast R-CNN: feature maps, region pooling, layers and losses. `flip` mirrors half of the training images."""
@@ -65,17 +69,19 @@ class FastRcnnConfig(TrainedHeadConfig):
             raise ValueError(
                 "head.box_regression: expected joint or none for fast_rcnn, which trains it with the classes, got ridge"
             )
-        for name in ("pool_size", "hidden", "images_per_batch", "max_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"head.{name}: expected at least 1, got {getattr(self, name)}")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"head.{name}: expected 1 to {most}, got {getattr(self, name)}")
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:
             raise ValueError(f"head.refine: expected at least 0, got {self.refine}")
-        if self.merge_width is not None and self.merge_width < 1:
-            raise ValueError(f"head.merge_width: expected at least 1 channel or null, got {self.merge_width}")
-        if not self.scales or min(self.scales) < 32:
-            raise ValueError(f"head.scales: expected sides of at least 32 pixels, got {self.scales}")
+        if self.merge_width is not None and not 1 <= self.merge_width <= MOST["hidden"]:
+            raise ValueError(
+                f"head.merge_width: expected 1 to {MOST['hidden']} channels or null, got {self.merge_width}"
+            )
+        if not self.scales or not 32 <= min(self.scales) <= max(self.scales) <= MOST["max_side"]:
+            raise ValueError(f"head.scales: expected sides of 32 to {MOST['max_side']} pixels, got {self.scales}")
 
 
 @dataclass(kw_only=True)
