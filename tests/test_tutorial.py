@@ -46,7 +46,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         command_line.close()
     rows = list(csv.DictReader((tmp_path / "detections.csv").read_text("utf-8").splitlines()))
     photos = sorted(path.name for path in (tmp_path / "new_photos").iterdir())
-    drawn = sorted(path.name for path in (tmp_path / "runs/tutorial/annotated").iterdir())
+    drawn = sorted(path.name for path in (tmp_path / "runs/tutorial/sources/new_photos/annotated").iterdir())
     assert len(photos) == 3
     assert drawn == photos
     assert {row["photo"] for row in rows} <= set(photos)

@@ -160,6 +160,8 @@ def test_a_file_name_that_is_no_utf8(finished_run: Path, voc_root: Path, tmp_pat
     assert found.status == 0, found.err
     assert "Logging error" not in found.err
     assert r"broken\udce9.jpg" in (run_dir / "detpipe.log").read_text()
-    assert {one["image_id"] for one in json.loads((run_dir / "detections.json").read_text())} == {"caf\udce9"}
-    assert [os.fsencode(path.name) for path in (run_dir / "annotated").iterdir()] == [b"caf\xe9.jpg"]
-    assert (run_dir / "voc_results" / "comp4_det_test_disc.txt").read_bytes().startswith(b"caf\xe9 ")
+    own = run_dir / "sources" / "photos"
+    assert {one["file_name"] for one in json.loads((own / "detections.json").read_text())} == {"caf\udce9.jpg"}
+    assert "caf\N{REPLACEMENT CHARACTER}.jpg," in (own / "detections.csv").read_text("utf-8")
+    assert [os.fsencode(path.name) for path in (own / "annotated").iterdir()] == [b"caf\xe9.jpg"]
+    assert (own / "voc_results" / "comp4_det_test_disc.txt").read_bytes().startswith(b"caf\xe9 ")
