@@ -425,9 +425,10 @@ def numbers_of(command: str, *words: str) -> Iterator[str]:
     + [("train-cls", f"head={one}") for one in GROUPS["head"]],
 )
 def test_an_extreme_number_is_accepted_or_refused_by_name(command: str, choice: str) -> None:
-    """Before any work, with one sentence that names the setting. A number that is none, or endless, is never accepted."""
+    """Before any work, with one sentence that names the setting. NaN and infinity are never accepted."""
     config.register()
     words = [*([choice] if choice else []), *MANDATORY.get(choice, [])]
+    refused: list[tuple[str, str]] = []
     with initialize_config_module("detpipe.conf", version_base="1.3"):
         composed = compose(command, words)
         for number in numbers_of(command, *words):
@@ -442,8 +443,10 @@ def test_an_extreme_number_is_accepted_or_refused_by_name(command: str, choice: 
                     config.to_command(changed, words)
                 except OmegaConfBaseException:  # another type; Hydra names the setting
                     continue
-                except ValueError as refused:
-                    assert name.rpartition(".")[2] in str(refused), f"{name}={value}: {refused}"
-                    assert "\n" not in str(refused)
+                except ValueError as error:
+                    refused.append((f"{name}={value}", str(error)))
                 else:
                     assert value in ("-1", "0", "1.0e+30", EXTREMES[-2], EXTREMES[-1]), f"{name}={value}"
+    for word, message in refused:
+        assert word.partition("=")[0].rpartition(".")[2] in message, f"{word}: {message}"
+        assert "\n" not in message

@@ -117,8 +117,9 @@ def run(config: Detect) -> None:
     summary = artefact.manifest.summary
     logger.log(
         RESULT,
-        "detect: %d detections in %d images in %.1f s -> %s",
+        "detect: %d detections with a score of at least %g in %d images in %.1f s -> %s",
         summary["detections"],
+        config.detect.score_floor,
         summary["images"],
         artefact.manifest.seconds,
         out.detections,

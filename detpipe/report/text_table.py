@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as lines with columns two spaces apart; the first column is aligned left, the others right."""
     lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    widths = [max(columns_of(line[column]) for line in lines) for column in range(len(head))]
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - columns_of(cell))
+        return cell + space if column == 0 else space + cell
+
+    return "\n".join("  ".join(padded(cell, i) for i, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def columns_of(text: str) -> int:
+    """The columns of a terminal that the text takes: a Chinese, Japanese or Korean character takes two."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:

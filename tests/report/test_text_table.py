@@ -21,3 +21,8 @@ def test_numbers() -> None:
     assert [significant(x) for x in (0.012345, 1234567.0, math.nan, None)] == ["0.0123", "1.23e+06", "–", "–"]
     assert [as_bytes(x) for x in (999, 12_345, 5e6, 7.5e9)] == ["999 B", "12.3 kB", "5.0 MB", "7.50 GB"]
     assert [as_count(x) for x in (0, 999, 4_652_008, 3.08e9)] == ["0", "999", "4.65 M", "3.08 G"]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    table = text_table(["class", "n"], [["猫", "1"], ["ねこ猫", "12"], ["e\u0301", "3"]])
+    assert table.splitlines() == ["class    n", "猫       1", "ねこ猫  12", "e\u0301        3"]
