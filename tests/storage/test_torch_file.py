@@ -118,6 +118,11 @@ def test_hostile_files_are_one_sentence(name: str, measured: dict[str, Any]) -> 
     assert seconds < 100
 
 
+def test_the_limit_of_memory_is_named(measured: dict[str, Any]) -> None:
+    for name in ("a deflated storage of 300 MB", "strides of 0", "one tensor under many names"):
+        assert "needs more than 0.2" in measured["outcomes"][f"{name}.pth"][0]
+
+
 def test_memory_is_bounded(measured: dict[str, Any]) -> None:
     libraries = 700 << 20  # torch itself, for the most part files that both processes share
     assert measured["own_peak"] < libraries
