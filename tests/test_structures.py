@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
+from detpipe.structures import (
+    Dataset,
+    Detections,
+    GroundTruth,
+    ImageRecord,
+    LoadedTruth,
+    Proposals,
+    WrittenDetections,
+    WrittenTruth,
+)
 
 BOXES = np.array([[0, 0, 4, 4], [1, 1, 3, 5]], dtype=np.float32)
 SCORES = np.array([0.9, 0.2], dtype=np.float32)
@@ -112,3 +121,27 @@ def test_dataset() -> None:
 def test_dataset_refuses(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         dataset(**changes)
+
+
+def test_objects_of_a_file_are_measured_as_written() -> None:
+    plain = GroundTruth.from_boxes([[0, 0, 5, 5]], [1])
+    assert plain.measured is plain
+    written = GroundTruth.from_boxes([[-5, 0, 5, 5], [9, 9, 9, 9]], [1, 2])
+    loaded = LoadedTruth(plain.boxes, plain.labels, plain.difficult, plain.crowd, plain.areas, written)
+    assert loaded.measured is written
+    assert type(loaded[np.array([True])]) is GroundTruth  # some of the objects are no longer those of the file
+    records = (ImageRecord("a", Path("a.jpg"), (9, 9)),)
+    dataset = Dataset("set", ("cat", "dog"), (1, 2), records, {"a": loaded, "left out": plain})
+    assert dataset.measured_truth == {"a": written}
+    assert Dataset("set", (), (), records, None).measured_truth is None
+
+
+def test_the_numbers_of_a_file_have_their_shape_and_dtype() -> None:
+    none, no_boxes = np.zeros(0, np.bool_), np.zeros((0, 4), np.float32)
+    empty = (no_boxes, np.zeros(0, np.int64), none, none, np.zeros(0, np.float32))
+    assert len(WrittenTruth(*empty, xywh=np.zeros((0, 4)), written_areas=np.zeros(0))) == 0
+    with pytest.raises(ValueError, match=r"WrittenTruth\.xywh: expected \(0, 4\) float64"):
+        WrittenTruth(*empty, xywh=no_boxes, written_areas=np.zeros(0))
+    found = (no_boxes, np.zeros(0, np.float32), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"WrittenDetections\.written_scores"):
+        WrittenDetections(*found, xywh=np.zeros((0, 4)), written_scores=np.zeros(1))
