@@ -72,6 +72,8 @@ IGNORED = (
     *("train_state", "test_state", "net", "train_net", "test_net"),
 )
 """Fields that are accepted but have no effect: the network's files, Caffe's device, and its snapshot format."""
+OF_NETS = ("name", "layer", "layers", "input", "input_dim", "input_shape")
+"""Fields with which a network's file begins."""
 INLINE = ("net_param", "train_net_param", "test_net_param")
 
 
@@ -133,11 +135,13 @@ def _explained(error: text_format.ParseError) -> str:
         text = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
         return f"{where}expected a solver.prototxt: {text[:200]}"
     name = unknown[1][:60]
+    if name in OF_NETS:
+        return f"{where}expected a solver.prototxt, got the file of a network, which is set as backbone.prototxt"
     if name in INLINE:
         return f"{where}{name}: expected the network in a separate file, got it inside the solver; move it"
     near = difflib.get_close_matches(name, [field.name for field in SolverParameter.DESCRIPTOR.fields], n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{where}expected a field of Caffe's solver, got {name}{hint}"
+    hint = f"did you mean {near[0]}?" if near else "remove it if it does not change the training"
+    return f"{where}expected a field of Caffe's solver, got {name}; {hint}"
 
 
 def _values(message: SolverParameter, replaced: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ MAX_NAME = 1000
 
 TOKEN = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"?|'(?:\\.|[^'\\\n])*'?|[{}<>]")
 """A comment, a text or a brace. A text without an end is the rest of its line; else each quote in it would be tried."""
+OF_SOLVERS = ("net", "train_net", "test_net", "test_iter", "test_interval", "base_lr", "max_iter", "lr_policy")
+"""Fields with which a solver.prototxt begins."""
 UNKNOWN_FIELD = re.compile(r'Message type "detpipe\.caffe\.(\w+)" has no field named "([^"]*)"')
 
 
@@ -81,6 +83,8 @@ def _explained(error: text_format.ParseError) -> str:
         text = re.sub(r"^\d+:\d+ : ", "", str(error)).strip()
         return f"{place}expected a Caffe net: {text[:200]}"
     message, name = unknown[1], unknown[2][:60]
+    if message == "NetParameter" and name in OF_SOLVERS:
+        return f"{place}expected a Caffe net, got a solver.prototxt; give the net's file, which its field `net` names"
     fields = DESCRIPTOR.message_types_by_name[message].fields_by_name
     near = difflib.get_close_matches(name, fields, n=1)
     hint = f"did you mean {near[0]}?" if near else "remove it if it does not change the net's results"

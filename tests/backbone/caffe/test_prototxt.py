@@ -45,6 +45,7 @@ def test_an_unknown_layer_is_named_with_its_type() -> None:
         ("foo < " * 2000, "at most 16 nested"),
         ("foo: [" * 2000, "expected a field of Caffe's NetParameter, got foo"),
         ("\0", "expected a Caffe net"),
+        ('net: "n.prototxt" base_lr: 0.1', "got a solver.prototxt; give the net's file"),
         # Each of these quotes could begin a text that does not end.
         ('\\"' * (MAX_TEXT // 2), "names of at most 1000"),
         ('name: "' + '\\"' * (MAX_TEXT // 2 - 9), "names of at most 1000"),
