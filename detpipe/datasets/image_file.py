@@ -190,8 +190,8 @@ def from_pillow(image: PIL.Image.Image, options: ReadOptions = PLAIN_READING) ->
 
 
 def file_digest(path: Path) -> bytes:
-    """The 16-byte BLAKE2b digest of the file."""
-    with path.open("rb") as file:
+    """The 16-byte BLAKE2b digest of a regular file that is not empty. Raises InputFileError, and OSErrors."""
+    with open_input(path, "a file to read") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 

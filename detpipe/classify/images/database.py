@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 SHARD = "shard_{:05d}"
 SMALL = 1 << 14
 """Records up to this many bytes are parsed whole: most of their data is read with the first page anyway."""
-JPEG_SIDE = 65_535
-"""Limit of the JPEG format on height and width."""
+JPEG_SIDE = 65_500
+"""Limit of libjpeg on height and width. The format itself has 65,535."""
 RECORD_BYTES = (1 << 31) - 1024
 """Limit of protobuf on the size of a message, less the other fields."""
 RUNS_FROM = 8
