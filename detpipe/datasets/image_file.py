@@ -192,7 +192,8 @@ def from_pillow(image: PIL.Image.Image, options: ReadOptions = PLAIN_READING) ->
 def file_digest(path: Path) -> bytes:
     """The 16-byte BLAKE2b digest of a regular file that is not empty. Raises InputFileError, and OSErrors."""
     with open_input(path, "a file to read") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))  # type: ignore[arg-type]
+        return digest.digest()
 
 
 def _decoded(path: Path, options: ReadOptions, channels: Channels, *, deep: bool) -> tuple[Levels, ImageHeader]:
