@@ -171,9 +171,11 @@ class RefuseLinks(Callback):
         from detpipe.storage.links import LinkError, refuse_links
 
         try:
-            refuse_links(Path(str(config.run_dir)))
+            refuse_links(Path(str(config.run_dir)).expanduser())
         except (LinkError, OSError) as error:
             raise SystemExit(f"detpipe {self._command}: {error}") from error
+        except OmegaConfBaseException:  # an error in the settings, which is said when they are used
+            return
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As `on_run_start`: the folders of the jobs are inside run_dir."""

@@ -59,7 +59,6 @@ LIKE_OTHERS = [
     ("command", "name", "words"),
     [
         ("check", "run_dir", []),
-        ("run", "dataset.root", ["dataset=voc"]),
         ("run", "backbone.weights", []),
         ("train-cls", "solver.resume", []),
         ("propose", "proposals.path", ["proposals=import"]),
@@ -68,6 +67,14 @@ LIKE_OTHERS = [
 def test_text_is_taken_as_it_was_typed(command: str, name: str, words: Sequence[str], typed: str) -> None:
     word = hydra_words(COMMANDS[command], [*words, f"{name}={typed}"])[-1]
     assert OverridesParser.create().parse_override(word).value() == typed
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [("2024.10", "2024.10"), ("[2007,2024.10]", ["2007", "2024.10"]), ("~x", "~x"), ("true", "true")],
+)
+def test_a_root_is_a_text_or_a_list_of_texts(typed: str, wanted: object) -> None:
+    assert setting("check", "dataset.root", "dataset=voc", f"dataset.root={typed}") == wanted
 
 
 @pytest.mark.parametrize(("typed", "wanted"), [("null", None), ("1.10", "1.10"), ("true", "true"), ("2024", "2024")])

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from detpipe.datasets.folder_scan import is_hidden, is_inside, real_folders, scan
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError
-from detpipe.datasets.text_file import marked_encoding, read_bytes, read_text
+from detpipe.datasets.text_file import marked_encoding, read_text
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.storage.input_file import read_input
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def read_image_list(file: Path, root: Path, classes: Sequence[str] | None, *, ou
     `outside` is set; an image without a file has a fault. Raises FileNotFoundError, and ImageListError, which names the
     line, for any other line.
     """
-    text = _decoded(read_bytes(file, "a list of images", LARGEST_LIST))
+    text = _decoded(read_input(file, "a list of images", LARGEST_LIST))
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected the folder of the images in {file}, got no such folder; set root")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]

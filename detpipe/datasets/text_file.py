@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from detpipe.storage.input_file import open_input
+from detpipe.storage.input_file import read_input
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -39,19 +39,7 @@ LARGEST_TEXT = 1 << 26
 
 
 class TextFileError(ValueError):
-    """A text file is too large, or has another encoding than expected."""
-
-
-def read_bytes(path: Path, expected: str, largest: int = LARGEST_TEXT) -> bytes:
-    """The bytes of a file of at most `largest` bytes. Raises TextFileError, InputFileError and OSErrors."""
-    with open_input(path, expected) as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
-        raise TextFileError(
-            f"{path}: expected {expected} of at most {largest >> 20} MB, got a larger file; check that it is the right "
-            "one, or divide it"
-        )
-    return data
+    """A text file has another encoding than expected."""
 
 
 def read_text(path: Path, expected: str, encoding: str | None = None) -> str:
@@ -59,7 +47,7 @@ def read_text(path: Path, expected: str, encoding: str | None = None) -> str:
 
     Raises TextFileError, InputFileError and OSErrors.
     """
-    data = read_bytes(path, expected)
+    data = read_input(path, expected, LARGEST_TEXT)
     found = marked_encoding(data)
     for name in (found,) if found else ("utf-8", encoding):
         text = None if name is None else decoded(data, name)

@@ -26,10 +26,11 @@ from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import AmbiguousImageError, ImageNotFoundError, hash_name, normalised
 from detpipe.datasets.source import Entry, RawObject, Split, StoredSplit, passed_over_findings, read_number
 from detpipe.datasets.splits import DividedSource
-from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding, read_bytes
+from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 from detpipe.datasets.voc_folder import VocFolder, find_folders, labels_of
 from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, UnitedLists, divide
 from detpipe.storage.atomic import replaced, write_bytes
+from detpipe.storage.input_file import read_input
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
@@ -372,7 +373,7 @@ def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotatio
     and OSErrors of the file system.
     """
     try:
-        text, note = _decode_xml(read_bytes(path, "a VOC annotation in XML", LARGEST_XML), encoding)
+        text, note = _decode_xml(read_input(path, "a VOC annotation in XML", LARGEST_XML), encoding)
         root = parse_xml(text)
     except DefusedXmlException as error:
         raise BrokenAnnotationError(

@@ -55,10 +55,16 @@ def check_input(path: Path, expected: str) -> None:
     open_input(path, expected).close()
 
 
-def read_input(path: Path, expected: str) -> bytes:
-    """The bytes of a file, at least one. Raises as `open_input`."""
+def read_input(path: Path, expected: str, largest: int | None = None) -> bytes:
+    """The bytes of a file, at least one and at most `largest`. Raises as `open_input`, also for a larger file."""
     with open_input(path, expected) as file:
-        return file.read()
+        data = file.read() if largest is None else file.read(largest + 1)
+    if largest is not None and len(data) > largest:
+        raise InputFileError(
+            f"{path}: expected {expected} of at most {largest >> 20} MB, got a larger file; check that it is the right "
+            "one, or divide it"
+        )
+    return data
 
 
 def _kind(mode: int) -> str | None:

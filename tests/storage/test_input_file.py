@@ -57,3 +57,11 @@ def test_a_link_to_a_regular_file_is_followed_and_a_missing_file_raises(tmp_path
     assert read_input(tmp_path / "b", "a letter") == b"x"
     with pytest.raises(FileNotFoundError):
         check_input(tmp_path / "c", "a letter")
+
+
+def test_a_file_above_the_limit_is_refused_without_being_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"1234")
+    assert read_input(file, "a list", 4) == b"1234"
+    with pytest.raises(InputFileError, match=r"list\.txt: expected a list of at most .* larger"):
+        read_input(file, "a list", 3)

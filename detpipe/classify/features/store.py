@@ -331,6 +331,7 @@ def _new(path: Path, shape: tuple[int, int]) -> tuple[np.memmap[Any, Any], int]:
 
 
 def _cause(error: OSError) -> str:
+    """The system's own words: a message that names a file and a remedy would be said twice."""
     return os.strerror(error.errno) if error.errno else str(error)
 
 

@@ -29,6 +29,7 @@ from detpipe.storage.datum import (
     unpack_image,
     unpack_planes,
 )
+from detpipe.storage.input_file import read_input
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
 from detpipe.storage.wire import VARINT, read_fields, read_varint
@@ -207,7 +208,7 @@ def _encoded(task: ImageTask, image: npt.NDArray[np.uint8], *, resized: bool) ->
         header = read_header(task.path, ReadOptions(task.form.max_pixels))
         # Readers of the record ignore EXIF, so a rotated image is stored in its displayed orientation.
         if header.format == _FORMAT[encode] and header.orientation == 1 and header.is_grey >= task.form.grey:
-            return task.path.read_bytes()
+            return read_input(task.path, "an image file")
     options = [cv2.IMWRITE_JPEG_QUALITY, task.form.quality] if encode is Encode.jpg else []
     pixels = image if image.ndim == 2 else image[:, :, ::-1]
     return cv2.imencode(f".{encode.value}", pixels, options)[1].tobytes()
