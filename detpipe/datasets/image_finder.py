@@ -198,12 +198,20 @@ class ImageFinder:
         parts = _parts(next(_spellings(name), "")) if len(name) <= _LONGEST else []
         if not parts:
             return ImageNotFoundError(text)
-        for path in self._indexed(self.scan.left).find(parts):
+        for path in self._left.find(parts):
             return OutsideImageError(f"{path.name} {_LEAVES} {self.folder}; {self._remedy}")
-        unread = [path for path in self.scan.files if suffix_of(path.name) in UNREAD_SUFFIXES]
-        for path in self._indexed(unread).find(parts):
+        for path in self._unread.find(parts):
             text += f"; {path.name} is not read: {UNREAD_SUFFIXES[suffix_of(path.name)]}"
         return ImageNotFoundError(text)
+
+    # Cached, because all names of a data set may be wrong.
+    @functools.cached_property
+    def _left(self) -> PathIndex[Path]:
+        return self._indexed(self.scan.left)
+
+    @functools.cached_property
+    def _unread(self) -> PathIndex[Path]:
+        return self._indexed(path for path in self.scan.files if suffix_of(path.name) in UNREAD_SUFFIXES)
 
     def _indexed(self, paths: Iterable[Path]) -> PathIndex[Path]:
         return PathIndex((path.relative_to(self.folder).as_posix(), path) for path in paths)

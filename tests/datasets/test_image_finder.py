@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detpipe.datasets import image_finder
 from detpipe.datasets.image_finder import (
     AmbiguousImageError,
     ImageFinder,
@@ -178,3 +179,14 @@ def test_any_text_is_a_file_inside_or_an_error(tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize("name", ["x\\a.jpg", "./x/a.jpg", "x/a.png", "x/a"])
 def test_the_name_for_the_hash_is_the_same_for_each_spelling(name: str) -> None:
     assert hash_name(name) == "x/a"
+
+
+def test_many_wrong_names_search_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    count = image_finder.suffix_of
+    monkeypatch.setattr(image_finder, "suffix_of", lambda name: calls.append(name) or count(name))
+    finder = ImageFinder(folder_of(tmp_path, *(f"{number}.jpg" for number in range(20))))
+    for number in range(30):
+        with pytest.raises(ImageNotFoundError):
+            finder.find(f"none {number}.jpg")
+    assert len(calls) == 20
