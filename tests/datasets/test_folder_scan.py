@@ -73,7 +73,17 @@ def test_images_of_one_folder_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("a.jpg", "a"), ("scene.1", "scene.1"), ("scene.1.JPG", "scene.1"), ("a.heic", "a"), ("", "")]
+    ("name", "stem"),
+    [
+        ("a.jpg", "a"),
+        ("x/.jpg", "x/.jpg"),
+        ("x.jpg/a", "x.jpg/a"),
+        ("a.", "a."),
+        ("scene.1", "scene.1"),
+        ("scene.1.JPG", "scene.1"),
+        ("a.heic", "a"),
+        ("", ""),
+    ],
 )
 def test_only_the_suffix_of_a_picture_is_removed(name: str, stem: str) -> None:
     assert without_suffix(name) == stem
