@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detpipe.commands.inspect.network import StudiedNetwork, first_image, images_and_labels, studied_network
 from detpipe.commands.inspect.settings import InspectActivations
@@ -32,6 +34,7 @@ SIDE = 640
 def run(config: InspectActivations) -> None:
     """Run one forward and backward pass, and write the measured signals."""
     studied = studied_network(config)
+    check_layers(studied.network, config.layers)
     images, labels, source = images_and_labels(config, studied)
 
     def loss() -> Tensor:
@@ -45,6 +48,16 @@ def run(config: InspectActivations) -> None:
     image = first_image(images)
     pictures = {name: drawn_maps(image, maps[name], config.maps) for name in names}
     write_all(config, studied, SignalsPage(subtitle=f"{studied.title}; {source}", signals=signals, maps=pictures))
+
+
+def check_layers(network: nn.Module, names: Sequence[str]) -> None:
+    """Raise ValueError for a name that no layer of the network has, before anything is measured."""
+    known = [name for name, _ in network.named_modules() if name]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f" (as {', '.join(known[:3])}, ...)"
+        raise ValueError(f"layers: expected names of layers of the network, got {', '.join(unknown)}{hint}")
 
 
 def some_layers(signals: Signals) -> list[str]:

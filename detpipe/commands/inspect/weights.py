@@ -51,6 +51,8 @@ def run(config: InspectWeights) -> None:
     if config.against is not None:
         against, before = other_weights(config.against, path.parent, config.prototxt)
         change = weight_change(tensors, before)
+    # Before the tensors are measured: the name of a layer may be wrong.
+    filters = drawn_filters(tensors, config, bgr=is_bgr(path) if config.bgr is None else config.bgr)
     measured = progress(tensors.items(), "weights", total=len(tensors), unit="tensors")
     statistics = {name: tensor_statistics(tensor) for name, tensor in measured}
     data = WeightsPage(
@@ -58,7 +60,7 @@ def run(config: InspectWeights) -> None:
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         statistics=statistics,
         histograms=chosen_histograms(tensors, statistics),
-        filters=drawn_filters(tensors, config, bgr=is_bgr(path) if config.bgr is None else config.bgr),
+        filters=filters,
         against=against,
         change=change,
     )

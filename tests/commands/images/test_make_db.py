@@ -193,7 +193,7 @@ def test_means(pictures: Path, tmp_path: Path) -> None:
         wanted = np.mean([reader.planes(place) for place in range(COUNT)], axis=0)
     mean = read_mean(tmp_path / "mean.npy")
     np.testing.assert_allclose(mean, wanted, rtol=1e-6)
-    assert f"blue {wanted[0].mean():.3f}, green {wanted[1].mean():.3f}, red {wanted[2].mean():.3f}" in outcome.err
+    assert f"blue {wanted[0].mean():.3f}, green {wanted[1].mean():.3f}, red {wanted[2].mean():.3f}" in outcome.out
 
 
 def test_idx_files_become_grey_records_as_they_are(tmp_path: Path) -> None:

@@ -182,3 +182,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
             InspectTime(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="maps: expected"):
         InspectActivations(maps=0)
+
+
+def test_a_wrong_layer_is_named_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_activations, "measure_signals", None)
+    with pytest.raises(ValueError, match=r"layers: .* got conv22; did you mean conv2\?"):
+        inspect_activations.run(InspectActivations(run_dir=str(tmp_path), backbone=LENET, layers=["conv22"]))
