@@ -130,7 +130,7 @@ def test_a_sound_data_set(voc_root: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_crop_is_found(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
     folder = drawn.copy(finished_run, tmp_path / "run")
-    assert "are valid" in run("crop", voc_root, folder, "verify=true").err
+    assert "are valid" in run("crop", voc_root, folder, "verify=true").out
     file = folder / "crops.lmdb" / "data.mdb"
     data = file.read_bytes()
     jpeg = data[data.index(b"\xff\xd8\xff\xe0") :][:900]

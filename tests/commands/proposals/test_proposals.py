@@ -92,7 +92,7 @@ def test_a_database_that_is_a_pointer_is_named(runs: Path, tmp_path: Path) -> No
 
 
 def test_info_of_a_fusion(runs: Path) -> None:
-    text = good(detpipe("proposals", "info", f"path={runs / 'fused'}")).err
+    text = good(detpipe("proposals", "info", f"path={runs / 'fused'}")).out
     lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line.startswith("  "))
     assert lines["method"] == "fuse"
     assert 'sources=["uniform", "gaussian"]' in lines["settings"]
@@ -107,7 +107,7 @@ def test_info_of_a_fusion(runs: Path) -> None:
 
 
 def test_info_in_the_run_folder(runs: Path) -> None:
-    text = good(detpipe("proposals", "info", f"run_dir={runs / 'uniform'}")).err
+    text = good(detpipe("proposals", "info", f"run_dir={runs / 'uniform'}")).out
     assert "method    uniform" in text
     assert "sources   " not in text
 
@@ -127,8 +127,8 @@ def verify(run: Path, *more: str) -> Outcome:
 
 def test_verify_what_is_whole(runs: Path, voc_root: Path) -> None:
     for run in ("uniform", "fused"):
-        assert "are valid" in good(verify(runs / run)).err
-        assert "match the images" in good(verify(runs / run, *drawn.voc(voc_root))).err
+        assert "are valid" in good(verify(runs / run)).out
+        assert "match the images" in good(verify(runs / run, *drawn.voc(voc_root))).out
 
 
 def spoil(run: Path, change: dict[str, bytes]) -> Path:
