@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import enum
-import re
 import subprocess
 import sys
 import typing
@@ -16,8 +14,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 import detpipe.config as config
 from detpipe.class_path import load_class
@@ -25,7 +22,7 @@ from detpipe.commands.groups import GROUPS
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls
 from detpipe.heads.multibox.settings import MultiBoxSolverConfig
 from detpipe.heads.region_head import TrainedHeadConfig
-from detpipe.help import walk
+from detpipe.overrides import hydra_words
 from detpipe.solver.solver_prototxt import read_solver_prototxt
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -408,51 +405,63 @@ def test_googlenets_proposals() -> None:
     assert fused.weights == "runs/mine/multibox"
 
 
-EXTREMES = ("-1", ".inf", ".nan", str(10**30), str(-(10**30)))
-OF_CHOICES = {
-    "check": [f"dataset={one}" for one in GROUPS["dataset"]],
-    "propose": [f"proposals={one}" for one in GROUPS["proposals"]],
-    "train-cls": [f"head={one}" for one in GROUPS["head"]],
-}
+def settings_objects() -> Iterator[Any]:
+    """An object of each settings class: the commands, the options of groups, and the dataclasses in them."""
+    seen: set[type] = set()
+    options = [load_class(path) for group in GROUPS.values() for path in group.values()]
+    waiting = [default_object(kind) for kind in [row.load_settings() for row in config.APPLICATIONS.values()] + options]
+    while waiting:
+        one = waiting.pop()
+        if type(one) not in seen:
+            seen.add(type(one))
+            yield one
+            waiting += [value for value in vars(one).values() if dataclasses.is_dataclass(value)]
 
 
-def numbers_of(command: str, *words: str) -> Iterator[tuple[str, str]]:
-    """Name and type of the numeric settings of a command."""
-    for setting in walk(compose(command, list(words)), ""):
-        if re.search(r"\b(int|float)\b", setting.kind) and not re.search("mapping|list of list", setting.kind):
-            yield setting.name, setting.kind
-
-
-def answer(composed: DictConfig, name: str, value: str) -> str:
-    """What a command says to a value; "" if it takes it, and for a value of another type, which Hydra refuses."""
-    changed = copy.deepcopy(composed)
-    try:
-        OmegaConf.update(changed, name, OmegaConf.create(f"x: {value}")["x"], merge=False)
-        config.to_command(changed)
-    except OmegaConfBaseException:
-        return f"{name}: another type"
-    except ValueError as refused:
-        return str(refused)
-    return ""
+def default_object(kind: type) -> Any:
+    """An object with the defaults, and "a" for what is required."""
+    needed = {"VocSource": ["root"], "ImageFolderSource": ["root"], "CocoSource": ["train_json", "train_images"]}
+    return kind(**dict.fromkeys(needed.get(kind.__name__, ()), "a"))
 
 
 def test_an_extreme_number_is_accepted_or_refused_by_name() -> None:
-    """Before any work, with one sentence that names the setting. Infinity and NaN are never accepted."""
-    config.register()
-    seen: set[tuple[str, str]] = set()
-    with initialize_config_module("detpipe.conf", version_base="1.3"):
-        for command in COMMANDS:
-            for choice in ("", *OF_CHOICES.get(command, ())):
-                words = [*([choice] if choice else []), *MANDATORY.get(choice, [])]
-                composed = compose(command, words)
-                for name, kind in numbers_of(command, *words):
-                    if (name, kind) in seen:
-                        continue
-                    seen.add((name, kind))
-                    for value in EXTREMES:
-                        said = answer(composed, name, f"[{value}]" if "list" in kind else value)
-                        place = f"{command} {choice} {name}={value}: {said}"
-                        assert said or value not in (".inf", ".nan"), place
-                        assert not said or name.rpartition(".")[2] in said, place
-                        assert "\n" not in said, place
-    assert len(seen) > 100
+    """With one sentence that names the setting."""
+    tried = 0
+    for one in settings_objects():
+        for field in dataclasses.fields(one):
+            hint = typing.get_type_hints(type(one))[field.name]
+            numeric = {int, float} & {hint, *typing.get_args(hint)}
+            for value in (-1, 10**30, -(10**30)) if numeric and typing.get_origin(hint) is not dict else ():
+                tried += 1
+                try:
+                    dataclasses.replace(one, **{field.name: [value] if typing.get_origin(hint) is list else value})
+                except ValueError as refused:
+                    said = str(refused)
+                    if field.name not in said or "\n" in said:
+                        pytest.fail(f"{type(one).__name__}.{field.name}={value}: {said}")
+    assert tried > 300
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("solver.epochs=inf", "solver.epochs: expected a finite number, got inf"),
+        ("head.box_loss_weight=nan", "head.box_loss_weight: expected a finite number, got nan"),
+        ("head.box_loss_weight=-1", "head.box_loss_weight: expected at least 0"),
+        ("solver.max_iter=1" + "0" * 30, "solver.max_iter: expected an integer below"),
+        ("workers=-2", "workers: expected -1"),
+        ("workers=100000", "workers: expected -1"),
+        ("head.freeze_stages=-1", "freeze_stages: expected at least 0"),
+        ('run_dir=""', "run_dir: expected a folder, got an empty text"),
+    ],
+)
+def test_numbers_that_no_setting_can_use(word: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        made("train-cls", word)
+
+
+def test_home_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["run_dir=~/run", "dataset=voc", "dataset.root=~", "dataset.classes=[~/a,b~]"]
+    one = made("check", *hydra_words(config.APPLICATIONS["check"], words))
+    assert (one.run_dir, one.dataset.root, one.dataset.classes) == ("/home/me/run", "/home/me", ["/home/me/a", "b~"])
