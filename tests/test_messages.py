@@ -35,8 +35,6 @@ FILES = frozenset(
     ("json", "lmdb", "txt", "html", "safetensors", "jpg", "png", "yaml", "pkl", "mat", "npy", "xml", "gz", "mdb")
 )
 """Suffixes of files, which look like the last part of a setting."""
-OF_PYTHON = {"weights", "download"}
-"""Names that messages of backbone/ have from the Python API."""
 
 
 def text_of(node: ast.AST) -> str:
@@ -74,7 +72,7 @@ def advised() -> dict[tuple[str, str], str]:
         for path in sorted(PACKAGE.rglob("*.py"))
         for line, text in messages_in(ast.parse(path.read_text(encoding="utf-8")))
         for name, value in advice_in(text)
-        if name not in NO_SETTINGS and not (name in OF_PYTHON and path.is_relative_to(PACKAGE / "backbone"))
+        if name not in NO_SETTINGS
     }
 
 

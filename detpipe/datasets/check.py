@@ -104,7 +104,9 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     """
     entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
     check_image = partial(_check_image, full=full, options=source.read_options)
-    results = ordered_map(check_image, (entry for _, entry in entries), workers=workers)
+    results = ordered_map(
+        check_image, (entry for _, entry in entries), workers=workers, describe=lambda entry: str(entry.image)
+    )
     seen = progress(results, "check", total=len(entries), unit="images")
     checked = [
         _Checked(split, _upright(source, entry, header), header, fault)

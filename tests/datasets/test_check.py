@@ -195,7 +195,7 @@ def test_images_without_annotations_are_no_fault(tmp_path: Path) -> None:
 
 def coco(folder: Path, boxes: list[Any], names: tuple[str, ...] = ("cat",), **more: Any) -> CheckReport:
     """The report on one image 40 high and 60 wide. boxes: of the first class. more: of each annotation."""
-    PIL.Image.new("RGB", (60, 40)).save(folder / "1.png")
+    PIL.Image.new("RGB", (60, 40), "grey").save(folder / "1.png")
     annotations = [{"image_id": 1, "category_id": 0, "bbox": box, **more} for box in boxes]
     content = {
         "images": [{"id": 1, "file_name": "1.png"}],
