@@ -40,7 +40,7 @@ def source_of(
     images = folder / f"{split} images"
     for file in files:
         (images / file).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(images / file), np.zeros((20, 30, 3), np.uint8))
+        cv2.imwrite(str(images / file), np.full((20, 30, 3), 128, np.uint8))
     path = folder / f"{split}.json"
     path.write_text(json.dumps(content))
     return CocoSource(**{f"{split}_json": str(path), f"{split}_images": str(images), "max_bad": 1.0, **settings})
@@ -191,7 +191,7 @@ def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
 def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a COCO file; set"):
         CocoSource()
-    with pytest.raises(ValueError, match="expected train_images with train_json"):
+    with pytest.raises(ValueError, match="dataset.train_images: .*set both"):
         CocoSource(train_json="a.json")
     source = source_of(tmp_path, {"images": [image(1)]})
     assert [source.has(split) for split in Split] == [False, False, True]
@@ -350,7 +350,6 @@ def test_an_object_without_box_and_shape_is_left_out_alone(tmp_path: Path, caplo
     source = source_of(tmp_path, content)
     dataset = source.load(Split.test)
     assert dataset.ground_truth[1].labels.tolist() == [1]
-    assert "object 'dog' lacks a bbox" in caplog.text
     assert "annotation 4, object 'dog' lacks a bbox" in caplog.text
     found = check_source(source).findings
     assert [(one.kind, Path(one.file).name) for one in found] == [("object_without_box", "1.jpg")]
