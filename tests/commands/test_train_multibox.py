@@ -291,7 +291,11 @@ def test_an_unfinished_training_goes_on(trained: Path, voc_root: Path, net: Path
 
 @pytest.mark.parametrize(
     ("override", "words"),
-    [("val_share=1", "val_share in"), ("target_boxes=0", "target_boxes >= 1"), ("multibox.maps=[a]", "no feature map")],
+    [
+        ("val_share=1", "val_share in"),
+        ("target_boxes=0", "target_boxes >= 1"),
+        ("multibox.maps=[a]", "choose other maps"),
+    ],
 )
 def test_wrong_settings(override: str, words: str, voc_root: Path, net: Path, tmp_path: Path) -> None:
     outcome = train(voc_root, net, tmp_path, override)
