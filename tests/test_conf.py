@@ -365,7 +365,7 @@ def test_a_solver_prototxt_needs_only_what_the_command_line_does_not_set(
 @pytest.mark.parametrize(
     ("text", "setting"),
     [
-        ("", "solver.max_iter=..."),
+        ("# none\n", "solver.max_iter=..."),
         ("max_iter: 5", "solver.base_lr=..."),
         ("max_iter: 5 base_lr: 1", "solver.lr.policy=..."),
         ('max_iter: 5 base_lr: 1 lr_policy: "step"', "solver.lr.gamma=... solver.lr.stepsize=..."),

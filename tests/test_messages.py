@@ -25,6 +25,10 @@ LOGGED = {"debug", "info", "warning", "error", "log"}
 NO_SETTINGS = {
     "input_shape": "an argument of the Python API for nets of Caffe",
     "box_columns.snapped": "a function",
+    "detpipe.datasets.coco_results.read_detections": "a function",
+    "dropout_param.scale_train": "a field of a prototxt",
+    "numpy.save": "a function",
+    "torch.save": "a function",
     "detpipe.boxes.rank": "a function",
 }
 """What looks like a setting in a message, and what it is."""
@@ -32,7 +36,7 @@ NAMED = re.compile(r"(?<![\w.{\0/-])([a-z_][a-z_0-9]*(?:\.[a-z_0-9]+)*)=(?!=)(\[
 DOTTED = re.compile(r"(?<![\w.{\0/-])([a-z_]+(?:\.[a-z_0-9]+)+)(?![\w(\0.])")
 ADVISED = re.compile(r"\b(?:set|raise|lower|give) ([a-z]+_[a-z_]+)\b(?![.=(])")
 FILES = frozenset(
-    ("json", "lmdb", "txt", "html", "safetensors", "jpg", "png", "yaml", "pkl", "mat", "npy", "xml", "gz", "mdb")
+    ("json", "lmdb", "csv", "txt", "html", "safetensors", "jpg", "png", "yaml", "pkl", "mat", "npy", "xml", "gz", "mdb")
 )
 """Suffixes of files, which look like the last part of a setting."""
 

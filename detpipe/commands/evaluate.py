@@ -179,7 +179,7 @@ def _check_counts(path: Path) -> dict[str, int] | None:
     """Return the numbers of findings in check.json; None if it is missing or damaged."""
     try:
         values = read_object(path, "run `detpipe check` again")
-        return from_json(values.get("counts", {}), dict[str, int], f"{path}: counts")
+        return from_json(values.get("counts"), dict[str, int], f"{path}: counts")
     except FileNotFoundError:
         return None
     except DataclassJsonError as error:

@@ -448,7 +448,7 @@ def _log_turned(title: str, turned: Sequence[Path]) -> None:
 def _log_outside(title: str, paths: Sequence[Path], setting: str) -> None:
     if paths:
         first = ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
-        logger.warning("%s: read %d images outside of its folders (%s=true): %s", title, len(paths), setting, first)
+        logger.warning("%s: read %d images outside of its folders, as %s allows: %s", title, len(paths), setting, first)
 
 
 def _log_left_out_objects(title: str, entries: Sequence[Entry]) -> None:

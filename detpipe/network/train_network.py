@@ -15,7 +15,7 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
-from detpipe.solver.solver import Solver
+from detpipe.solver.solver import FEW_PASSES, Solver
 from detpipe.solver.solver_config import SolverConfig, result_settings
 from detpipe.solver.sync_batch_norm import synchronise_batch_norms
 
@@ -50,6 +50,7 @@ def train_network(
     new_modules: Sequence[nn.Module],
     examples: int,
     data: str,
+    few_passes: float = FEW_PASSES,
     make_batch: Callable[[int], Batch],
     loss: Callable[[Batch], Mapping[str, Tensor]],
     validate: Callable[[], Mapping[str, float]] | None,
@@ -60,8 +61,8 @@ def train_network(
 
     new_modules: modules with random initial weights; they learn at a higher rate. examples: number of examples in one
     epoch. data: what they are, as "160 images", for messages. learning: which parts of the backbone are frozen.
-    make_batch, loss, validate: see `Solver`. With several processes (context.ranks) each process makes its own part of
-    a batch.
+    few_passes, make_batch, loss, validate: see `Solver`. With several processes (context.ranks) each process makes its
+    own part of a batch.
 
     Raises Interrupted after a signal.
     """
@@ -94,6 +95,7 @@ def train_network(
         seed=context.seed,
         examples=examples,
         data=data,
+        few_passes=few_passes,
         ranks=ranks,
     ).run()
 
@@ -106,10 +108,10 @@ def freeze(backbone: Backbone, learning: FineTuningConfig, *, has_weights: bool)
     stages, depthwise = learning.freeze_stages, learning.freeze_depthwise
     if backbone.has_random_weights and not has_weights and (stages or depthwise):
         logger.warning(
-            "backbone.weights=none: the network has random weights, so all of it is trained, and freeze_stages=%d and "
-            "freeze_depthwise=%s have no effect",
+            "backbone.weights=none: the network has random weights, so all of it is trained, also its frozen parts (%d "
+            "stages%s)",
             stages,
-            str(depthwise).lower(),
+            " and the depthwise kernels" if depthwise else "",
         )
         stages, depthwise = 0, False
     backbone.freeze(stages, depthwise=depthwise, batch_norm=learning.freeze_batch_norm)

@@ -74,6 +74,8 @@ def load_snapshot(path: Path) -> dict[str, Any]:
     """The state in a snapshot, on the CPU. Raises SnapshotError, which names the file, if it can't be read."""
     try:
         check_input(path, "a snapshot")
+    except FileNotFoundError as error:
+        raise SnapshotError(f"{path}: expected a snapshot, got no such file; correct the path") from error
     except InputFileError as error:
         raise SnapshotError(f"{error}, or delete it to resume from the one before") from error
     try:

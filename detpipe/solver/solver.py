@@ -48,8 +48,8 @@ logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 
-FEW_PASSES = 2
-"""Fewer passes over the data than this give a warning."""
+FEW_PASSES = 2.0
+"""Fewer passes over the data than this give a warning, unless the caller states another number."""
 NOT_SHOWN = ("iteration", "examples_per_second", "waiting")
 """Values of a row that a line of progress has in another form, or that only the log file has."""
 
@@ -67,8 +67,9 @@ class Solver(Generic[Batch]):
     named scalars of a batch; "loss" is minimised. validate: returns named numbers for the log, or None. folder: of
     snapshots and logs. key: digest of all settings and inputs of the training; a snapshot with another key is refused.
     seed: of random numbers in the iterations; config.random_seed overrides it. examples: number of examples in one pass
-    over the data, 0 if unknown; data: what these are, as "160 images", for messages. ranks: of a distributed training;
-    each rank makes its own part of a batch, and the losses are means over parts of equal size.
+    over the data, 0 if unknown; data: what these are, as "160 images", for messages. few_passes: fewer passes than this
+    give a warning. ranks: of a distributed training; each rank makes its own part of a batch, and the losses are means
+    over parts of equal size.
     """
 
     config: SolverConfig
@@ -83,6 +84,7 @@ class Solver(Generic[Batch]):
     seed: int = 0
     examples: int = 0
     data: str = ""
+    few_passes: float = FEW_PASSES
     ranks: Ranks = field(default_factory=Ranks)
     _shown: float = field(default=0.0, init=False)
 
@@ -156,13 +158,13 @@ class Solver(Generic[Batch]):
             return
         passes = self._passes(self.max_iter)
         logger.info("train: %s iterations = %s passes over %s", f"{self.max_iter:,}", _short(passes), self.data)
-        if passes < FEW_PASSES:
+        if passes < 0.99 * self.few_passes:
             logger.warning(
-                "train: fewer than %d passes may be too few to learn from all of the data; give solver.epochs=%d (%s "
+                "train: fewer than %g passes may be too few to learn from all of the data; give solver.epochs=%g (%s "
                 "iterations) or more",
-                FEW_PASSES,
-                FEW_PASSES,
-                f"{self.config.iterations_of(FEW_PASSES, self.examples):,}",
+                self.few_passes,
+                self.few_passes,
+                f"{self.config.iterations_of(self.few_passes, self.examples):,}",
             )
 
     def _passes(self, iterations: int) -> float:

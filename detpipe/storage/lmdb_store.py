@@ -26,6 +26,8 @@ __all__ = ["MAX_KEY", "DatabaseError", "LmdbReader", "LmdbWriter"]
 
 LOCK = "lock.mdb"
 _MAX_CHECKED = 1000
+_LEAST_MAP, _GROWTH = 1 << 28, 16
+"""Bytes of a reader's map for a small file, and its size as a multiple of the file's. It takes addresses, no memory."""
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock of Linux: type, whence, start, length, process
 
 _File = tuple[int, int]
@@ -115,7 +117,10 @@ def _open_for_reading(path: Path) -> _Environment:
         raise _missing(path)
     found = _environments.get(_file_of(path))
     if found is None or found.env is None:
-        return _opened(path, writable=False, readonly=True, lock=_is_being_written(path))
+        # A map larger than the file, because another process may make the file larger meanwhile.
+        size = (path / DATA).stat().st_size
+        options = {"readonly": True, "lock": _is_being_written(path), "map_size": max(_LEAST_MAP, _GROWTH * size)}
+        return _opened(path, writable=False, **options)
     if found.writable:
         raise DatabaseError(
             f"{path}: expected a database to read, got one that this process is writing; close it first"

@@ -181,7 +181,7 @@ def test_a_source_without_a_readable_image_fails(run_copy: Path, pictures: Path,
     for number in range(5):
         (folder / f"{number}.jpg").write_bytes(b"<html>not found</html>")
     for source, named in ((pictures / "broken.jpg", "broken.jpg: expected an image file, got a truncated one"),
-                          (folder, "2.jpg: expected an image file, got something else")):  # fmt: skip
+                          (folder, "2.jpg: expected an image file, got an HTML page")):  # fmt: skip
         outcome = detpipe("detect", *drawn.settings("detect"), f"source={source}", f"run_dir={run_copy}")
         assert outcome.status == 1
         last = outcome.err.strip().splitlines()[-1]

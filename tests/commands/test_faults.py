@@ -107,7 +107,7 @@ def test_check_fails_as_it_is_told(faulty: Path, tmp_path: Path, fail_on: str, s
     assert set(check) == {"findings", "counts"}
     for kind, file in FAULTS.items():
         assert kind in check["counts"]
-        assert file in outcome.err
+        assert file in outcome.out
     if status:
         assert f"at or above fail_on={fail_on}" in outcome.err.splitlines()[-1]
 
@@ -124,8 +124,8 @@ def test_warnings_alone_pass_by_default(voc_root: Path, tmp_path: Path) -> None:
 def test_a_sound_data_set(voc_root: Path, tmp_path: Path) -> None:
     outcome = run("check", voc_root, tmp_path, "fail_on=warning")
     assert outcome.status == 0
-    assert "nothing found" in outcome.err
-    assert "train: 10 images; objects: disc 10, square 10" in outcome.err
+    assert "nothing found" in outcome.out
+    assert "train: 10 images; objects: disc 10, square 10" in outcome.out
 
 
 def test_a_damaged_crop_is_found(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:

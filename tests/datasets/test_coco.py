@@ -191,7 +191,7 @@ def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
 def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a COCO file; set"):
         CocoSource()
-    with pytest.raises(ValueError, match="dataset.train_images: .*set both"):
+    with pytest.raises(ValueError, match=r"dataset\.train_images: .*set both"):
         CocoSource(train_json="a.json")
     source = source_of(tmp_path, {"images": [image(1)]})
     assert [source.has(split) for split in Split] == [False, False, True]

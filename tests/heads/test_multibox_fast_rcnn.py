@@ -125,7 +125,7 @@ def test_all_but_the_backbone_is_new() -> None:
         ({"crop_share": 2.0}, "crop_share in"),
         ({"crop_area": 0.0}, "crop_area in"),
         ({"colour": 1.0}, "colour in"),
-        ({"scales": [16]}, "sides of at least 32"),
+        ({"scales": [16]}, "head.scales: expected sides of 32"),
     ],
 )
 def test_settings_that_make_no_head(settings: dict[str, object], words: str) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from detpipe.solver.parameter_groups import parameter_groups
 from detpipe.solver.ranks import Ranks
-from detpipe.solver.solver import Solver
+from detpipe.solver.solver import FEW_PASSES, Solver
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.solver.training_log import read_log
 
@@ -64,6 +64,7 @@ class Training:
     groups: list[dict[str, Any]] | None = None
     examples: int = 0
     data: str = ""
+    few_passes: float = FEW_PASSES
     ranks: Ranks = field(default_factory=Ranks)
     batches: int = field(default=0, init=False)
 
@@ -97,6 +98,7 @@ class Training:
             seed=self.seed,
             examples=self.examples,
             data=self.data,
+            few_passes=self.few_passes,
             ranks=self.ranks,
         ).run()
 

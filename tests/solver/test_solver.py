@@ -563,6 +563,16 @@ def test_fewer_than_two_passes_give_a_warning(tmp_path: Path, caplog: pytest.Log
     assert "solver.epochs=2 (100 iterations)" in warning
 
 
+def test_the_number_of_passes_that_are_few_depends_on_the_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(max_iter=3, batch_size=4)
+    Training(tmp_path / "a", linear(), settings, make_batch=doubles, examples=12, few_passes=1).run()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    Training(tmp_path / "b", linear(), settings, make_batch=doubles, examples=16, few_passes=1).run()
+    assert "solver.epochs=1 (4 iterations)" in caplog.text
+
+
 def test_slow_iterations_get_lines_between_two_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def fine_tune(
         new_modules=new_modules,
         examples=len(train),
         data=f"{len(train):,} crops",
+        few_passes=1,  # each object is in many crops
         make_batch=make_batch,
         loss=loss,
         validate=validation(network, val, device, context.bf16, validation_crops(context.solver)) if val else None,

@@ -45,7 +45,7 @@ def test_a_database(database: Path, tmp_path: Path) -> None:
     assert (found["records"], found["unreadable"], found["faults"]) == (6, 0, [])
     assert found["labels"] == {"0": {"name": "cat", "records": 3}, "1": {"name": "dog", "records": 3}}
     assert found["pixels"]["3"]["mean"] == pytest.approx([100.0] * 3)
-    assert "cat" in done.err
+    assert "cat" in done.out
     assert (database / "data.mdb").read_bytes() == before
 
 

@@ -211,7 +211,7 @@ def test_export_of_an_unreadable_image_has_no_boxes(runs: Path, voc_root: Path, 
         detpipe("proposals", "export", *drawn.voc(voc_root), f"path={run}", f"out={out}", "format=detectron2")
     )
     assert "test_3.jpg: no proposals" in outcome.err
-    assert "export: 120 boxes of 4 test images" in outcome.err
+    assert "export: 120 boxes of 4 test images" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ UNIFORM = ("proposals=uniform", "proposals.max_proposals=40")
 def test_merged_shards_are_one_run(runs: Path, voc_root: Path, tmp_path: Path) -> None:
     root, arguments = shards(voc_root, tmp_path, *UNIFORM)
     outcome = good(detpipe("proposals", "merge", *drawn.voc(root), *arguments))
-    assert "propose: 14 images" in outcome.err
+    assert "propose: 14 images" in outcome.out
     assert records(tmp_path / "run") == records(runs / "uniform")
     made, whole = (read_manifest(run / "proposals.lmdb") for run in (tmp_path / "run", runs / "uniform"))
     assert made.digest == whole.digest
@@ -374,7 +374,7 @@ def test_results_of_a_path_stand_in_the_run_folder(runs: Path, voc_root: Path) -
     before = {path.name for path in (runs / "uniform").iterdir()}
     place = [f"path={runs / 'uniform'}", "run_dir=results", "split=train"]
     outcome = good(detpipe("proposals", "recall", *drawn.voc(voc_root), *place, f"against=[{runs / 'gaussian'}]"))
-    assert "uniform minus gaussian, ar at 2000: " in outcome.err
+    assert "uniform minus gaussian, ar at 2000: " in outcome.out
     good(detpipe("proposals", "show", *drawn.voc(voc_root), *place, "count=2"))
     assert {path.name for path in Path("results").iterdir()} >= {"recall_curves.json", "recall_curves.html"}
     assert (Path("results") / "proposals_shown" / "0002_train_1.jpg").is_file()

@@ -97,9 +97,8 @@ def test_what_is_refused(voc_root: Path, proposed_copy: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="expected a val split"):
         recall(voc_root, proposed_copy / "gaussian", split=Split.val)
     other = drawn.copy(voc_root, tmp_path / "other")
-    (other / "Annotations" / f"{drawn.TEST[0]}.xml").write_text(
-        (other / "Annotations" / f"{drawn.TEST[0]}.xml").read_text().replace("disc", "square")
-    )
+    image = other / "JPEGImages" / f"{drawn.TEST[0]}.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
     with pytest.raises(ArtefactError, match="give the dataset settings"):
         recall(other, proposed_copy / "gaussian")
     for wrong in ({"budgets": []}, {"budgets": [0]}, {"resamples": -1}):

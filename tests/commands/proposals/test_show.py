@@ -14,7 +14,7 @@ from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.proposals.baselines import Gaussian
-from detpipe.structures import Image
+from detpipe.structures import Image, ReadOptions
 from tests import drawn
 from tests.commands.proposals.proposed import propose_all_but, propose_into
 
@@ -65,10 +65,10 @@ def test_without_annotations(voc_root: Path, tmp_path: Path, caplog: pytest.LogC
 def test_images_without_proposals_or_pixels_are_named(
     voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read(path: Path) -> Image:
+    def read(path: Path, options: ReadOptions) -> Image:
         if path.stem == "test_2":
             raise BrokenImageError(f"{path}: it has gone")
-        return read_image(path)
+        return read_image(path, options)
 
     folder = propose_all_but("test_1", voc_root, tmp_path / "run")
     monkeypatch.setattr("detpipe.commands.proposals.show.read_image", read)

@@ -140,7 +140,7 @@ def test_two_processes_train_as_one(cropped: Path, tmp_path: Path) -> None:
     assert two.returncode == 0, two.stderr
     for row, found in zip(rows(cropped), rows(other), strict=True):
         assert found["loss"] == pytest.approx(row["loss"], abs=1e-5)
-    assert two.stderr.count("train-cls: 4 iterations") == 1
+    assert two.stdout.count("train-cls: 4 iterations") == 1
     assert read_manifest(other / "classifier").digest == read_manifest(cropped / "classifier").digest
 
 

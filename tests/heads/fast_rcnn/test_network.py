@@ -87,9 +87,9 @@ def test_first_weights_are_as_large_as_asked_for() -> None:
         ({"maps": []}, "expected one map"),
         ({"maps": ["a", "b"], "merge_width": None}, "expected one map"),
         ({"box_regression": BoxRegression.ridge}, "joint or none"),
-        ({"scales": []}, "sides of at least 32"),
+        ({"scales": []}, "head.scales: expected sides of 32"),
         ({"hidden": 0}, "head.hidden"),
-        ({"merge_width": 0}, "at least 1 channel"),
+        ({"merge_width": 0}, "head.merge_width: expected 1 to"),
     ],
 )
 def test_settings_that_make_no_head(settings: dict[str, object], words: str) -> None:

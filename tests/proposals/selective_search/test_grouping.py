@@ -174,5 +174,5 @@ def test_one_segment_is_the_whole():
 def test_too_many_segments_are_refused():
     many = MAX_SEGMENTS + 1
     segments = Segments(np.zeros((many, 4), np.int32), np.ones(many, np.int32), np.zeros((0, 2), np.int32))
-    with pytest.raises(ValueError, match="lower max_side"):
+    with pytest.raises(ValueError, match=r"lower proposals\.max_side"):
         group(segments, np.zeros((many, 1), np.uint16), np.zeros((many, 1), np.uint16), "C", many)
