@@ -48,7 +48,8 @@ def run(config: Evaluate) -> None:
     seconds = {stage: manifest.seconds for stage, manifest in stages.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
     write_json(config.folder.metrics, metrics.to_json(seconds))
-    point = best_f1(dataset.ground_truth, detections) if dataset.ground_truth is not None else None
+    truth = dataset.measured_truth
+    point = best_f1(truth, detections) if truth is not None else None
     if config.detections is None:
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
     write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
