@@ -14,6 +14,7 @@ from PIL import ImageDraw
 from detpipe.boxes import clip
 from detpipe.report.fonts import runs, shown_name
 from detpipe.resize import Interpolation, resize
+from detpipe.storage.encoded_image import JPEG_SIDE
 from detpipe.structures import Detections, Float32Array, GroundTruth, Image
 
 Colour = tuple[int, int, int]
@@ -123,13 +124,15 @@ def scaled(image: Image, scale: float) -> Image:
 
 
 def to_jpeg(image: Image, quality: int = 92) -> bytes:
-    """The bytes of a JPEG file of the image. quality: 0 to 100.
+    """The bytes of a JPEG file of the image, scaled down to the limit on its sides. quality: 0 to 100.
 
-    Raises ValueError for an image without pixels or with a side above 65500 pixels, the limit of JPEG.
+    Raises ValueError for an image without pixels.
     """
-    height, width = image.shape[:2]
-    if not 0 < min(height, width) <= max(height, width) <= 65500:
-        raise ValueError(f"expected an image with sides from 1 to 65500 pixels (JPEG's limit), got {image.shape}")
+    if not image.size:
+        raise ValueError(f"expected an image with pixels, got {image.shape}")
+    longest = max(image.shape[:2])
+    if longest > JPEG_SIDE:
+        image = scaled(image, JPEG_SIDE / longest)
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 

@@ -34,6 +34,8 @@ Bytes = bytes | mmap.mmap
 Levels = npt.NDArray[Any]
 """Pixels, uint8 or uint16."""
 
+JPEG_SIDE = 65_500
+"""Limit of libjpeg on height and width. The format itself has 65,535."""
 MEND = "export or download it again, or remove it from the data set"
 """The remedy for a broken image."""
 

@@ -29,6 +29,7 @@ from detpipe.storage.datum import (
     unpack_image,
     unpack_planes,
 )
+from detpipe.storage.encoded_image import JPEG_SIDE
 from detpipe.storage.input_file import read_input
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
 from detpipe.storage.messages_pb2 import Datum
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 SHARD = "shard_{:05d}"
 SMALL = 1 << 14
 """Records up to this many bytes are parsed whole: most of their data is read with the first page anyway."""
-JPEG_SIDE = 65_500
-"""Limit of libjpeg on height and width. The format itself has 65,535."""
 RECORD_BYTES = (1 << 31) - 1024
 """Limit of protobuf on the size of a message, less the other fields."""
 RUNS_FROM = 8

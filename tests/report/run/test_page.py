@@ -111,7 +111,7 @@ def test_every_section_stands_in_the_page(tmp_path: Path):
         "10, 20",
         "duplicate image",
         "1 min 24 s",
-        "best_f1",
+        "Best F1",
     ):
         assert wanted in text, wanted
     assert "1 of 2 found, 1 wrong" in text
