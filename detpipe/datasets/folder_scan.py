@@ -114,7 +114,7 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
             path = current / entry.name
             if entry.is_symlink() and not outside and not is_inside(path, allowed):
                 result.left.append(path)
-            elif not entry.is_dir():
+            elif not _is_folder(entry):
                 result.files.append(path)
             elif deep:
                 # Links come last, so that a folder is searched under its own name.
@@ -128,6 +128,13 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from (entry for entry in entries if not is_hidden(entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle; the reader of the file names it
+        return False
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -87,3 +87,9 @@ def test_images_of_one_folder_only(tmp_path: Path) -> None:
 )
 def test_only_the_suffix_of_a_picture_is_removed(name: str, stem: str) -> None:
     assert without_suffix(name) == stem
+
+
+def test_a_link_in_a_circle_is_a_file_that_its_reader_names(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to("a.jpg")
+    (tmp_path / "b.jpg").touch()
+    assert [path.name for path in scan(tmp_path, outside=True).files] == ["a.jpg", "b.jpg"]
