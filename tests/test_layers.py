@@ -15,7 +15,19 @@ import detpipe
 PACKAGE = Path(detpipe.__file__).parent
 LAYERS = {
     **dict.fromkeys(
-        ("boxes", "structures", "class_path", "console", "jit", "parallel", "progress", "randomness", "resize"), 0
+        (
+            "boxes",
+            "structures",
+            "arguments",
+            "class_path",
+            "console",
+            "jit",
+            "parallel",
+            "progress",
+            "randomness",
+            "resize",
+        ),
+        0,
     ),
     **dict.fromkeys(("storage", "solver"), 0),
     **dict.fromkeys(("datasets", "metrics", "backbone"), 1),

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import reprlib
 from collections.abc import Mapping
-from enum import Enum
-from os import PathLike, fspath
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from detpipe.arguments import checked
 from detpipe.class_path import load_class
 
 if TYPE_CHECKING:
@@ -61,29 +58,4 @@ def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any]) ->
         is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if is_required and name not in settings:
             raise TypeError(f"{name}: expected a value for {kind!r}, got none; give {name}=...")
-    return {name: _checked_value(name, hints[name], value) for name, value in settings.items()}
-
-
-def _checked_value(name: str, hint: Any, value: Any) -> Any:
-    if hint is Any:
-        return value  # the class checks it
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and NoneType in kinds:
-        return None
-    for kind in kinds:
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            if value in [*kind, *(one.value for one in kind)]:
-                return kind(value)
-            raise ValueError(f"{name}: expected {', '.join(str(one.value) for one in kind)}, got {value!r}")
-        if kind is str and isinstance(value, PathLike):
-            return fspath(value)
-        if get_origin(kind) is list:
-            (inner,) = get_args(kind)
-            if isinstance(value, list | tuple) and all(isinstance(one, inner) for one in value):
-                return list(value)
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        elif isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-            return value
-    names = " or ".join(str(kind) if get_origin(kind) else kind.__name__ for kind in kinds if kind is not NoneType)
-    raise TypeError(f"{name}: expected {names}, got {type(value).__name__} {reprlib.repr(value)}")
+    return {name: checked(name, hints[name], value) for name, value in settings.items()}

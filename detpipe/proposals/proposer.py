@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.arguments import checked_fields
 from detpipe.boxes import clip, rank
 from detpipe.datasets.image_file import AnyImage
 from detpipe.storage.manifest import plain
@@ -61,6 +62,7 @@ class Proposer(abc.ABC):
     """Seed of all random choices. The result for an image depends on this seed and on the image only."""
 
     def __post_init__(self) -> None:
+        checked_fields(self)
         if self.seed < 0:
             raise ValueError(f"proposals.seed: expected at least 0, got {self.seed}")
         if self.max_proposals is not None and self.max_proposals < 1:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from detpipe import boxes as geometry
+from detpipe.arguments import checked
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import ScoredRegions, Scorer, scored_regions, select_detections
 from detpipe.classify.kinds import load_scorer
@@ -72,8 +73,13 @@ class Detector:
         device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
         precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
         max_pixels: limit on height x width of an image file. Images are stretched as those of the data set were.
-        Raises ClassifierError where the folder holds no trained classifier, or broken settings.
+        Raises ClassifierError where the folder holds no trained classifier, or broken settings; TypeError or ValueError
+        that names a wrong argument.
         """
+        checked("path", str, path)
+        checked("device", Device, device)
+        checked("precision", Precision, precision)
+        checked("max_pixels", int, max_pixels)
         if _is_forked:
             with ThreadPoolExecutor(1) as pool:  # for the reason in `score_many`
                 return pool.submit(cls._load, Path(path), device, config, precision, proposer, max_pixels).result()

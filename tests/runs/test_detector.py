@@ -209,3 +209,12 @@ def test_the_limit_on_pixels_of_a_detector(finished_run: Path, tmp_path: Path) -
     detector = Detector.from_run(finished_run, device="cpu", max_pixels=399)
     with pytest.raises(ValueError, match=r"a\.png: expected an image file of at most 399 pixels"):
         detector.predict(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("path", None), ("path", 3), ("device", "gpu"), ("precision", "fp8"), ("max_pixels", "many")]
+)
+def test_a_wrong_argument_of_from_run_is_named(name: str, value: object) -> None:
+    arguments = {"path": "nowhere", name: value}
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        Detector.from_run(**arguments)  # type: ignore[arg-type]

@@ -272,9 +272,9 @@ def test_max_side_scales_back(preset: str):
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ValueError, match=r"preset: expected one of turbo, turbo_quality, .*cv2_quality, got 'fast'"):
+    with pytest.raises(ValueError, match=r"preset: expected turbo, turbo_quality, .*cv2_quality, got 'fast'"):
         SelectiveSearch(preset="fast")
-    with pytest.raises(ValueError, match="order: expected one of objectness, paper, opencv, got 'big'"):
+    with pytest.raises(ValueError, match="order: expected objectness, paper, opencv, got 'big'"):
         SelectiveSearch(order="big")
     with pytest.raises(ValueError, match="min_size"):
         SelectiveSearch(min_size=-1)
@@ -386,3 +386,12 @@ def test_real_photograph(shared_data: Path):
     assert len(found) > 300
     check_proposals(found, *image.shape[:2], min_size=10)
     assert same(found, SelectiveSearch()(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_proposals", "x"), ("max_proposals", 1.5), ("seed", None), ("max_side", "large"), ("preset", "fastest")],
+)
+def test_a_wrong_argument_is_named(name: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        SelectiveSearch(**{name: value})
