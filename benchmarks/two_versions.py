@@ -1,6 +1,6 @@
 """The cost of reading files in two versions of detpipe: the same commands by two checkouts in turn.
 
-    python benchmarks/two_versions.py OTHER FOLDER [--set coco_train] [--runs 5]
+    python benchmarks/two_versions.py OTHER FOLDER [--set coco_train] [--runs 5] [--rows check detect]
 
 OTHER is a checkout of another version (`git worktree add OTHER COMMIT`). FOLDER/SET holds instances.json and images/.
 A row is the median processor time of a command, or of a loop over a database, in this version and in OTHER, and the
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", default="coco_train")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--rows", nargs="*", help="only these rows")
     arguments = parser.parse_args()
     this = Path(__file__).resolve().parents[1]
     checkouts = {"this": this, "other": arguments.other.resolve()}
@@ -73,6 +74,8 @@ def main() -> None:
         }
         print(f"{'processor time':<24} {'this':>9} {'other':>9}   this / other")
         for row, measure in rows.items():
+            if arguments.rows and row not in arguments.rows:
+                continue
             seconds: dict[str, list[float]] = {name: [] for name in checkouts}
             for turn in range(arguments.runs):
                 for name in sorted(checkouts, reverse=turn % 2 == 1):
@@ -112,8 +115,8 @@ def of_data(data: Path) -> list[str]:
 
 def make_run(checkout: Path, data: Path, run_dir: Path) -> None:
     """A run with proposals, crops and a classifier that has hardly learned."""
-    words = ["solver.max_iter=2", "crops.size=64", "sampling.regions_per_image=32", "detect.max_proposals=100"]
-    for stage, more in (("propose", []), ("crop", words[1:3]), ("train-cls", words[:3])):
+    crops = ["crops.size=64", "sampling.regions_per_image=32"]
+    for stage, more in (("propose", []), ("crop", crops), ("train-cls", ["solver.max_iter=2"])):
         command(checkout, stage, *of_data(data), *more, f"run_dir={run_dir}")
 
 

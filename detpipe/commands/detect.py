@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,8 +31,6 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.report.drawing import draw_detections, to_jpeg
-from detpipe.report.page import Picture
-from detpipe.report.source_page import MAX_IMAGES, SourcePage, counts_text, picture, write_source_page
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
 from detpipe.runs.detector import Detector
@@ -47,6 +46,9 @@ from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
+
+if TYPE_CHECKING:
+    from detpipe.report.page import Picture
 
 logger = logging.getLogger(__name__)
 
@@ -418,6 +420,9 @@ def write_source_pages(
 
     They are made from detections.json, so another `show_floor` needs no new detection.
     """
+    # Imported here, because pages import matplotlib, which takes half a second and only a source needs.
+    from detpipe.report.source_page import MAX_IMAGES, SourcePage, counts_text, picture, write_source_page
+
     assert config.source is not None
     root, folder = source_root(config.source), out.path / "annotated"
     detections = read_detections(out.detections, dataset)

@@ -15,14 +15,19 @@ import numpy as np
 
 from detpipe.datasets import box_units
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
-from detpipe.datasets.image_file import FORMAT_SUFFIXES, BrokenImageError, ImageHeader, file_digest, read_image
+from detpipe.datasets.image_file import (
+    FORMAT_SUFFIXES,
+    ImageHeader,
+    file_digest,
+    read_header,
+    read_image_and_header,
+)
 from detpipe.datasets.source import (
     DatasetSource,
     Entry,
     RawObject,
     Split,
     are_raw_boxes,
-    image_fault,
     sound_truth,
     upright_entry,
     usable_header,
@@ -144,14 +149,17 @@ def _upright(source: DatasetSource, entry: Entry, header: ImageHeader | Finding)
 
 def _check_image(entry: Entry, *, full: bool, options: ReadOptions) -> tuple[ImageHeader | Finding, Finding | None]:
     """The header, or why the image can't be used, and what is found in its pixels."""
-    header = usable_header(entry, options)
-    if full and entry.image is not None and isinstance(header, ImageHeader):
-        try:
-            fault = darkness(read_image(entry.image, options))
-        except (BrokenImageError, OSError) as error:
-            return image_fault(entry.image, error), None
-        return header, finding("dark_image", entry.image, fault) if fault else None
-    return header, None
+    dark: list[Finding] = []
+
+    def read(path: Path, options: ReadOptions) -> ImageHeader:
+        pixels, header = read_image_and_header(path, options)
+        fault = darkness(pixels)
+        if fault is not None:
+            dark.append(finding("dark_image", path, fault))
+        return header
+
+    header = usable_header(entry, options, read if full else read_header)
+    return header, dark[0] if dark else None
 
 
 def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:

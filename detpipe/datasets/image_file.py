@@ -50,6 +50,7 @@ __all__ = [
     "read_grey",
     "read_header",
     "read_image",
+    "read_image_and_header",
     "unread_reason",
 ]
 
@@ -101,10 +102,15 @@ def read_image(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) 
     options.stretch says otherwise), palettes and CMYK become RGB.
     Raises FileNotFoundError, TruncatedImageError, and BrokenImageError for any other file that can't be decoded.
     """
+    return read_image_and_header(path, options)[0]
+
+
+def read_image_and_header(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) -> tuple[Image, ImageHeader]:
+    """The results of `read_image` and `read_header`, with one pass over the file. Raises as `read_image`."""
     is_deep = options.stretch is not Stretch.none
     levels, header = _decoded(Path(path), options, Channels.COLOUR, deep=is_deep)
     rgb = np.asarray(cv2.cvtColor(levels, cv2.COLOR_BGR2RGB))
-    return _upright(stretched(rgb, options.stretch), header, Path(path))
+    return _upright(stretched(rgb, options.stretch), header, Path(path)), header
 
 
 def read_grey(path: str | PathLike[str], options: ReadOptions = PLAIN_READING) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import logging
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -28,7 +28,6 @@ from detpipe.structures import (
     MAX_PIXELS,
     PLAIN_READING,
     Dataset,
-    Float32Array,
     GroundTruth,
     ImageId,
     ImageRecord,
@@ -276,14 +275,21 @@ class DatasetSource(abc.ABC):
             logger.warning("%s", summary)
 
 
-def usable_header(entry: Entry, options: ReadOptions = PLAIN_READING) -> ImageHeader | Finding:
-    """The header of an entry's image, or a finding with the reason why the image can't be used."""
+def usable_header(
+    entry: Entry,
+    options: ReadOptions = PLAIN_READING,
+    read: Callable[[Path, ReadOptions], ImageHeader] = read_header,
+) -> ImageHeader | Finding:
+    """The header of an entry's image, or a finding with the reason why the image can't be used.
+
+    read: reads the header of a file, and may read more of it. It raises as `read_header`.
+    """
     if entry.fault is not None:
         return entry.fault
     if entry.image is None:
         return finding("missing_image", entry.origin, f"no image file for {entry.image_id}")
     try:
-        return read_header(entry.image, options)
+        return read(entry.image, options)
     except (FileNotFoundError, IsADirectoryError):
         return finding("missing_image", entry.image, f"no such file, named in {entry.origin.name}")
     except (BrokenImageError, OSError) as error:
@@ -367,48 +373,37 @@ def sound_truth(objects: Sequence[RawObject], labels: dict[str, int], image_size
     unclipped = np.clip(corners, -FARTHEST, FARTHEST).astype(np.float32)
     clipped = box_ops.clip(unclipped, image_size)
     clipped_areas = box_ops.area(clipped)
-    truth = GroundTruth(
-        boxes=clipped,
-        labels=np.array([labels[one.name] for one in known], dtype=np.int64),
-        difficult=np.array([one.difficult for one in known], dtype=np.bool_),
-        crowd=np.array([one.crowd for one in known], dtype=np.bool_),
-        # Some exporters write an area of 0 as a placeholder.
-        areas=np.array(
-            [one.area if one.area and one.area > 0 else own for one, own in zip(known, clipped_areas, strict=True)],
-            dtype=np.float32,
-        ),
+    of_class = np.array([labels[one.name] for one in known], dtype=np.int64)
+    difficult = np.array([one.difficult for one in known], dtype=np.bool_)
+    crowd = np.array([one.crowd for one in known], dtype=np.bool_)
+    # Some exporters write an area of 0 as a placeholder.
+    areas = np.array(
+        [one.area if one.area and one.area > 0 else own for one, own in zip(known, clipped_areas, strict=True)],
+        dtype=np.float32,
     )
-    written = _as_written(known, truth, unclipped)
+    written: GroundTruth | None = None
+    if known and all(one.written is not None for one in known):
+        xywh = np.array([one.written for one in known], dtype=np.float64)
+        own_areas = np.array(
+            [wh if one.area is None else one.area for one, wh in zip(known, xywh[:, 2] * xywh[:, 3], strict=True)],
+            dtype=np.float64,
+        )
+        written = WrittenTruth(
+            unclipped, of_class, difficult, crowd, own_areas.astype(np.float32), xywh=xywh, written_areas=own_areas
+        )
     usable = (clipped_areas > 0) & (clipped[:, 2:] - clipped[:, :2] >= 1).any(axis=1)
+    if written is None and not (usable.all() and np.array_equal(unclipped, clipped)):
+        written = GroundTruth(unclipped, of_class, difficult, crowd, box_ops.area(unclipped))
     if not usable.all():
-        truth = truth[usable]
+        clipped, of_class, areas = clipped[usable], of_class[usable], areas[usable]
+        difficult, crowd = difficult[usable], crowd[usable]
     if written is None:
-        return truth
-    return LoadedTruth(truth.boxes, truth.labels, truth.difficult, truth.crowd, truth.areas, written)
+        return GroundTruth(clipped, of_class, difficult, crowd, areas)
+    return LoadedTruth(clipped, of_class, difficult, crowd, areas, written)
 
 
 FARTHEST = 1e15
 """Coordinates beyond this are moved to it, so that float32 can hold areas."""
-
-
-def _as_written(known: Sequence[RawObject], truth: GroundTruth, unclipped: Float32Array) -> GroundTruth | None:
-    """The objects as their file has them; None if `truth`, before anything is dropped, is the same.
-
-    truth: with clipped boxes. unclipped: (N, 4).
-    """
-    boxes = truth.boxes if np.array_equal(unclipped, truth.boxes) else unclipped
-    if known and all(one.written is not None for one in known):
-        xywh = np.array([one.written for one in known], dtype=np.float64)
-        of_boxes = xywh[:, 2] * xywh[:, 3]
-        areas = np.array(
-            [area if one.area is None else one.area for one, area in zip(known, of_boxes, strict=True)],
-            dtype=np.float64,
-        )
-        flags = (truth.labels, truth.difficult, truth.crowd)
-        return WrittenTruth(boxes, *flags, areas.astype(np.float32), xywh=xywh, written_areas=areas)
-    if boxes is truth.boxes:
-        return None
-    return GroundTruth(boxes, truth.labels, truth.difficult, truth.crowd, box_ops.area(boxes))
 
 
 def read_number(value: object, what: str) -> float:

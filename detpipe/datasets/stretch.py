@@ -46,8 +46,9 @@ def darkness(pixels: Image) -> str | None:
             f"the largest value is {largest} of 255, as of data that use few of their bits; dataset.stretch=bits or "
             "dataset.stretch=percentile spreads them"
         )
-    # A sixteenth of the pixels is enough to see it.
-    bright = int(np.percentile(pixels[::4, ::4], 99))
-    if bright < _DARK:
-        return f"99 % of the values are at most {bright} of 255; dataset.stretch=percentile spreads them"
-    return None
+    # A sixteenth of the pixels is enough to see it, and counting is ten times as fast as a percentile.
+    some = np.ascontiguousarray(pixels[::4, ::4])
+    if np.count_nonzero(some >= _DARK) > 0.01 * some.size:
+        return None
+    bright = int(np.percentile(some, 99))
+    return f"99 % of the values are at most {bright} of 255; dataset.stretch=percentile spreads them"

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from detpipe.storage.encoded_image import BrokenImageError, Channels, HugeImageError, decode, parse_header
+from detpipe.storage.encoded_image import BrokenImageError, Channels, HugeImageError, decode, jpeg_size, parse_header
 from detpipe.storage.messages_pb2 import Datum
-from detpipe.structures import Image
+from detpipe.structures import MAX_PIXELS, Image
 
 REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
 """From the reduction to the bits of OpenCV's IMREAD_REDUCED_* flags, without the colour bits."""
@@ -120,9 +120,11 @@ def _decoded(datum: Datum, where: str, channels: Channels, reduction: int) -> np
     """Decode to (H, W, 3) BGR, or to (H, W) grey if the channels allow it."""
     data = datum.data
     try:
+        claimed = jpeg_size(data)
+        is_plain_jpeg = claimed is not None and claimed[0] * claimed[1] <= MAX_PIXELS
         # The end may be missing: Caffe reads what is there.
-        header = parse_header(data, where, whole=False)
-        if header.format == "JPEG":
+        header = None if is_plain_jpeg else parse_header(data, where, whole=False)
+        if header is None or header.format == "JPEG":
             flags = channels.value | REDUCED[reduction]
             found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
         else:

@@ -21,6 +21,7 @@ from detpipe.storage.encoded_image import (
     TruncatedImageError,
     decode,
     exif_orientation,
+    jpeg_size,
     parse_header,
 )
 from tests.storage.hostile_images import exif, jpeg, png, tiff
@@ -82,6 +83,16 @@ def test_the_size_of_a_jpeg_is_that_of_its_frame_not_of_its_thumbnail() -> None:
     block = b"Exif\0\0" + thumbnail
     data = with_segment(jpeg(RAMP), b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block)
     assert parse_header(data, "a").image_size == (4, 8)
+
+
+def test_the_size_of_a_jpeg_without_oddities_is_found_fast_and_as_in_its_header() -> None:
+    data = jpeg(RAMP)
+    assert jpeg_size(data) == (4, 8) == parse_header(data, "a").image_size
+    assert jpeg_size(jpeg(RAMP[..., 0])) == (4, 8)
+    block = b"Exif\0\0" + jpeg(np.zeros((2, 3, 3), np.uint8))
+    assert jpeg_size(with_segment(data, b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block)) == (4, 8)
+    for odd in (b"", b"\xff", data[:20], png(RAMP), with_segment(data, b"\0\0"), with_segment(data, b"\xff\xfe\0\1")):
+        assert jpeg_size(odd) is None
 
 
 # EXIF
