@@ -355,6 +355,8 @@ def _shape_box(segmentation: object, name: str) -> tuple[float, float, float, fl
 
 
 def _coordinate(value: object) -> float:
+    if type(value) in (int, float) and -FARTHEST <= value <= FARTHEST:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
     number = read_number(value, "bbox")
     if abs(number) > FARTHEST:
         raise ValueError(f"bbox: expected pixels, got {number:g}")

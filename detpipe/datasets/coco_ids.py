@@ -18,6 +18,8 @@ _WHOLE = re.compile(r"\d{1,40}(\.0{1,10})?", re.ASCII)
 
 def plain_id(value: object) -> ImageId | None:
     """The id as an integer or a text that is not empty; a whole float is an integer. None for any other value."""
+    if type(value) is int:  # the usual one, of thousands in a file
+        return value
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -27,6 +29,8 @@ def plain_id(value: object) -> ImageId | None:
 
 def number_of(value: object) -> int | None:
     """The integer that an id means: 7 for 7, 7.0, "7", "007" and "7.0". None for any other value."""
+    if type(value) is int:
+        return value
     value = plain_id(value)
     if isinstance(value, str):
         return int(value.strip().partition(".")[0]) if _WHOLE.fullmatch(value.strip()) else None
@@ -61,9 +65,10 @@ class IdMatcher:
 
     def find(self, value: object) -> ImageId | None:
         """The id that the value means: as written, else as a number. None if there is none."""
-        name, number = plain_id(value), number_of(value)
+        name = plain_id(value)
         if name is not None and name in self.names:
             return self.names[name]
+        number = number_of(value)
         return None if number is None else self.numbers.get(number)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.storage.atomic import write_json
@@ -112,21 +113,28 @@ def write_split(folder: RunFolder, source: DatasetSource) -> None:
         write_json(folder.split, {"rule": stored.rule, "train": stored.train, "test": stored.test})
 
 
+_digests: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
+"""From data sets, which don't change, to their digests: several stages ask for each."""
+
+
 def dataset_digest(dataset: Dataset) -> str:
     """Return the digest of a split: classes, image ids, image sizes, file sizes in bytes, and objects.
 
     The pixels are not part of it: each record of proposals has the digest of its image file. dataset.stretch, which
-    changes them, is.
+    changes them, is. It is computed once for a `Dataset`.
     """
-    truth = dataset.ground_truth or {}
-    return digest_of(
-        [
-            dataset.classes,
-            dataset.category_ids,
-            _image_values(dataset),
-            [object_values(truth[record.image_id].measured) for record in dataset.records if truth],
-        ]
-    )
+    found = _digests.get(dataset)
+    if found is None:
+        truth = dataset.ground_truth or {}
+        found = _digests[dataset] = digest_of(
+            [
+                dataset.classes,
+                dataset.category_ids,
+                _image_values(dataset),
+                [object_values(truth[record.image_id].measured) for record in dataset.records if truth],
+            ]
+        )
+    return found
 
 
 def images_digest(dataset: Dataset) -> str:
