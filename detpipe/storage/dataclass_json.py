@@ -21,6 +21,10 @@ from detpipe.structures import ImageId
 Read = TypeVar("Read")
 
 
+_MOST_FAULTS, _LONGEST_FAULT = 5, 300
+"""Faults of one file that a message names, and letters of each."""
+
+
 class DataclassJsonError(ValueError):
     """JSON does not describe the dataclass. The message names each wrong key and its fault."""
 
@@ -94,8 +98,15 @@ def from_json(values: Any, cls: type[Read], where: str) -> Read:
         return _CONVERTER.structure(values, cls)
     except Exception as error:  # cattrs groups the errors of the fields' checks, which may be of any class
         name = getattr(cls, "__name__", str(cls))
-        faults = "; ".join(transform_error(error, path=name, format_exception=_sentence))
-        raise DataclassJsonError(f"{where}: {faults}") from error
+        faults = transform_error(error, path=name, format_exception=_sentence)
+        text = "; ".join(map(_shortened, faults[:_MOST_FAULTS]))
+        more = f"; and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+        raise DataclassJsonError(f"{where}: {text}{more}") from error
+
+
+def _shortened(fault: str) -> str:
+    """A fault may quote a key or a value of any length."""
+    return fault if len(fault) <= _LONGEST_FAULT else f"{fault[:_LONGEST_FAULT]} …"
 
 
 def _converter() -> cattrs.Converter:

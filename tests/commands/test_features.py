@@ -116,7 +116,7 @@ def test_eval_beside_what_is_not_finished(voc_root: Path, changed: Path) -> None
     (changed / "recall.json").write_text("{")
     outcome = ran("eval", voc_root, changed, DISC)
     assert "features/test: not finished" in outcome.err
-    assert "recall.json: expected a JSON object" in outcome.err
+    assert "recall.json: expected JSON" in outcome.err
     assert list(json.loads((changed / "metrics.json").read_text())["seconds"]) == [
         "propose",
         "features",

@@ -144,3 +144,14 @@ def test_what_is_not_a_json_file_is_named_with_the_remedy(tmp_path: Path, kind: 
     with pytest.raises(DataclassJsonError, match=f"{named}.*; run `detpipe check`$") as caught:
         read_object(path, "run `detpipe check`")
     assert str(path) in str(caught.value)
+
+
+def test_a_message_about_a_hostile_file_is_short() -> None:
+    @dataclass
+    class Numbers:
+        first: int = 0
+
+    for values in ({"x" * 10_000: 1}, {"first": "y" * 10_000}, {f"key {number}": 1 for number in range(10_000)}):
+        with pytest.raises(DataclassJsonError, match=r"^here: ") as raised:
+            from_json(values, Numbers, "here")
+        assert len(str(raised.value)) < 2_000
