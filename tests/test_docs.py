@@ -457,7 +457,7 @@ def test_a_metric_is_shown_and_written_after_the_row_of_its_page(
     written = json.loads(Path("runs/theirs/metrics.json").read_text())
     assert written[key] == dict.fromkeys(drawn.CLASSES, 0)
     assert f"{key}  disc 0.000   square 0.000" in done.out + done.err
-    assert f"<h3>{key}</h3>" in Path("runs/theirs/report.html").read_text()
+    assert f"<h3>{key.replace('_', ' ').title()}</h3>" in Path("runs/theirs/report.html").read_text()
 
 
 def test_a_backbone_is_a_name_after_the_row_of_its_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

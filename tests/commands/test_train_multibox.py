@@ -142,7 +142,7 @@ def test_another_setting_is_refused_by_name(
     ("file", "said"),
     [
         ("gone.safetensors", "no such file|does not exist"),
-        ("folder", r"expected a (\.caffemodel|file of weights), got"),
+        ("folder", r"expected a (\.caffemodel|(PyTorch )?file of weights), got"),
         ("text.safetensors", "text.safetensors: expected a safetensors file"),
         ("text.pt", "text.pt: "),
     ],
