@@ -19,7 +19,7 @@ from detpipe.storage.reader_process import ReaderProcess
 from tests.fuzz.fuzzing import CORPUS, Fuzzer, fuzz, seeds_of
 from tests.fuzz.readers import READERS
 
-TURN = 200
+TURN = 25
 """Files for each reader before the next one has its turn."""
 
 
