@@ -58,13 +58,13 @@ def check_input(path: Path, expected: str) -> None:
 def read_input(path: Path, expected: str, largest: int | None = None) -> bytes:
     """The bytes of a file, at least one and at most `largest`. Raises as `open_input`, also for a larger file."""
     with open_input(path, expected) as file:
-        data = file.read() if largest is None else file.read(largest + 1)
-    if largest is not None and len(data) > largest:
-        raise InputFileError(
-            f"{path}: expected {expected} of at most {largest >> 20} MB, got a larger file; check that it is the right "
-            "one, or divide it"
-        )
-    return data
+        # read(largest + 1) would reserve so much memory, also for a small file.
+        if largest is not None and os.fstat(file.fileno()).st_size > largest:
+            raise InputFileError(
+                f"{path}: expected {expected} of at most {largest >> 20} MB, got a larger file; check that it is the "
+                "right one, or divide it"
+            )
+        return file.read()
 
 
 def _kind(mode: int) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,9 @@ def test_a_file_above_the_limit_is_refused_without_being_read_whole(tmp_path: Pa
     assert read_input(file, "a list", 4) == b"1234"
     with pytest.raises(InputFileError, match=r"list\.txt: expected a list of at most .* larger"):
         read_input(file, "a list", 3)
+    tracemalloc.start()
+    try:
+        read_input(file, "a list", 1 << 30)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
