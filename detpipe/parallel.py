@@ -129,7 +129,7 @@ def script_without_guard() -> Path | None:
 
 
 def _main_file() -> Path | None:
-    """The file that a spawned process imports as the main module; None if there is none.
+    """The file that a spawned process imports as the main module; None without such a file.
 
     Python itself does not import the `__main__.py` of a package again.
     """

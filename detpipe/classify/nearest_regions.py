@@ -19,10 +19,10 @@ from detpipe.structures import Float32Array, GroundTruth
 class NearestRegions:
     """One region for each of the G objects of an image, in the order of the objects.
 
-    boxes: (G, 4), moved by box regression. scores: (G,), of the object's class. ious: (G,), of box and object. Of the
-    regions with an IoU of at least 0.5 it is the one with the highest score; if there is none, the one with the
-    greatest IoU. Without regions, scores and ious are 0. proposal_ious: (G,), the greatest IoU of a region that was
-    not moved.
+    boxes: (G, 4), moved by box regression. scores: (G,), of the object's class. ious: (G,), of box and object. The
+    region is the one with the highest score among those with an IoU of at least 0.5. If no region has such an IoU, it
+    is the one with the greatest IoU. Without regions, scores and ious are 0. proposal_ious: (G,), the greatest IoU of a
+    region that was not moved.
     """
 
     boxes: Float32Array

@@ -64,7 +64,7 @@ class IdMatcher:
         return cls({**_known(names), **own}, _known(numbers))
 
     def find(self, value: object) -> ImageId | None:
-        """The id that the value means: as written, else as a number. None if there is none."""
+        """The id that the value means: as written, else as a number. None for an unknown value."""
         name = plain_id(value)
         if name is not None and name in self.names:
             return self.names[name]

@@ -111,7 +111,7 @@ class VocSource(DividedSource):
         return [self._entry(one) for one in self._division.ids.get(split, ())]
 
     def annotated(self, split: Split) -> bool:
-        """False for a list of images of which none has an XML file, as VOC's test images: a split to detect on."""
+        """False if no image of the list has an XML file, as for VOC's tests. Such a split is only for detection."""
         ids = self._division.ids.get(split, ())
         return any(one in self._xml_files for one in ids) or not any(self._image_of(one)[0] for one in ids)
 
@@ -236,7 +236,7 @@ class VocSource(DividedSource):
         automatic = False
         if Split.test not in ids and Split.val in ids:
             ids[Split.test] = ids.pop(Split.val)
-            rule[-1] = "test is the folder of validation images, as there is none of test images"
+            rule[-1] = "test is the folder of validation images, because there is no folder of test images"
         if Split.test not in ids:
             ids[Split.train], ids[Split.test] = map(list, self._divide_ids(ids[Split.train]))
             rule, automatic = [f"of the folder of training images {self.rule}"], True
@@ -271,7 +271,7 @@ class VocSource(DividedSource):
         return {}
 
     def _image_of(self, image_id: str) -> tuple[Path | None, Finding | None]:
-        """The image of an id, searched once, or the reason why there is none. Of an unknown id both are None."""
+        """The image of an id, or the reason why it has no image; searched once. Both are None for an unknown id."""
         if image_id not in self._found_images:
             self._found_images[image_id] = self._find_image(image_id)
         return self._found_images[image_id]

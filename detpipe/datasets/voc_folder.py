@@ -42,7 +42,7 @@ class VocFolder:
     """One folder of annotations with the folder of its images.
 
     root: the folder that the user named. split: which split the folder is; None if lists or a rule decide.
-    annotations: the folder of the XML files; None if there are none. label: distinguishes the folder in ids.
+    annotations: the folder of the XML files; None without XML files. label: distinguishes the folder in ids.
     """
 
     root: Path

@@ -71,7 +71,7 @@ class ImageLists:
         return None
 
     def file(self, name: str) -> Path | None:
-        """The plain list with this name: NAME.txt, else NAME_list.txt and the like; None if there is none.
+        """The plain list with this name: NAME.txt, else NAME_list.txt and the like; None if no list has this name.
 
         A list outside ImageSets counts only if it names an image of the folder.
         """

@@ -35,7 +35,7 @@ def write_nearest(path: Path, dataset: Dataset, nearest: Sequence[NearestRegions
 
 
 def read_nearest(path: Path, dataset: Dataset) -> Mapping[ImageId, NearestRegions] | None:
-    """Read the file; None if there is none, or if it is of other images or objects.
+    """Read the file; None if it is missing, or is of other images or objects.
 
     Raises DataclassJsonError, which names the file and the key, for a damaged file.
     """

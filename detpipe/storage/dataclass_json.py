@@ -5,18 +5,18 @@ The files may be damaged: every reader of them goes through this module, and nam
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
-
-import cattrs
-from cattrs import transform_error
-from cattrs.v import format_exception
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin
 
 from detpipe.storage.input_file import InputFileError, read_input
 from detpipe.structures import ImageId
+
+if TYPE_CHECKING:
+    import cattrs
 
 Read = TypeVar("Read")
 
@@ -95,8 +95,10 @@ def from_json(values: Any, cls: type[Read], where: str) -> Read:
     Raises DataclassJsonError, which names each wrong key.
     """
     try:
-        return _CONVERTER.structure(values, cls)
+        return _converter().structure(values, cls)
     except Exception as error:  # cattrs groups the errors of the fields' checks, which may be of any class
+        from cattrs import transform_error
+
         name = getattr(cls, "__name__", str(cls))
         faults = transform_error(error, path=name, format_exception=_sentence)
         text = "; ".join(map(_shortened, faults[:_MOST_FAULTS]))
@@ -109,7 +111,10 @@ def _shortened(fault: str) -> str:
     return fault if len(fault) <= _LONGEST_FAULT else f"{fault[:_LONGEST_FAULT]} …"
 
 
+@functools.cache
 def _converter() -> cattrs.Converter:
+    import cattrs  # imported on use: every command imports this module, and few read a file with it at once
+
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly)
@@ -146,6 +151,8 @@ def _image_id(value: Any) -> ImageId:
 
 def _sentence(error: BaseException, kind: type | None) -> str:
     """The fault of one value: the message of the check that refused it, else cattrs' description."""
+    from cattrs.v import format_exception
+
     own = type(error) in (ValueError, TypeError) and str(error)
     return own or format_exception(error, kind)
 
@@ -157,6 +164,3 @@ def _exactly(value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"expected {kind.__name__}, got {str(value)[:100]!r}")
     return value
-
-
-_CONVERTER = _converter()

@@ -179,7 +179,7 @@ def run(config: MakeDb) -> None:
 
 
 def log_outside(config: MakeDb, images: LabelledImages) -> None:
-    """Log images outside of the root. There are none, unless `outside` is set."""
+    """Log images outside of the root. Only with `outside` can a list have such images."""
     if config.outside:
         real = real_folders([images.root])
         files = [images.path(image) for image in images.images if image.grey is None and image.fault is None]
