@@ -51,7 +51,7 @@ def render(data: BudgetPage) -> str:
     return page.render(
         "budget.html",
         data.subtitle,
-        data=data,
+        content=data,
         sentences=budget_sentences(data.curve),
         figure=budget_curve_figure(data.curve),
         quality_head=HEAD,

@@ -88,7 +88,7 @@ def render(data: DatabasePage) -> str:
     return page.render(
         "database.html",
         data.subtitle,
-        data=data,
+        content=data,
         faults=[(fault.where, fault.reason) for fault in data.faults[:MOST_FAULTS]],
         sample=[Picture(one.image, f"record {one.key}", one.caption, below=one.key) for one in data.sample],
         figure=label_figure(data.labels, data.names),

@@ -1,12 +1,16 @@
-"""HTML pages from the files in templates/. A page is one file without scripts and network requests.
+"""HTML pages from the files in templates/. A page is one file without network requests.
 
-Jinja2 escapes all values, because names of files and classes are untrusted. The policy in base.html also forbids
-scripts and requests.
+Jinja2 escapes all values, because names of files and classes are untrusted. A page with controls has scripts, which are
+files in templates/, and their data as JSON. The content policy of a page also forbids requests and all other scripts.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -58,14 +62,72 @@ def interval_cell(value: Resampled) -> Cell:
     return Cell(number(value.value.item()), below="" if np.isnan(low) else f"{number(low)} – {number(high)}")
 
 
-def render(template: str, subtitle: str, **values: object) -> str:
+def render(
+    template: str,
+    subtitle: str,
+    *,
+    scripts: Sequence[str] = (),
+    data: Mapping[str, object] | None = None,
+    **values: object,
+) -> str:
     """Render a template with these values, all escaped. Characters that can't be printed or encoded become U+FFFD.
 
-    Raises jinja2.UndefinedError if the template uses a missing value.
+    scripts: names of files in templates/, which run in this order at the end of the page; dom.js has what they share.
+    data: for the scripts (`pageData()` in dom.js), as JSON; unlike values, its texts reach the scripts unchanged.
+    Raises jinja2.UndefinedError if the template uses a missing value, and ValueError for NaN or infinity in data, since
+    JSON has neither.
     """
-    text = _environment().get_template(template).render(subtitle=subtitle, sections=[], **values)
+    sources = [_script(name) for name in scripts]
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            subtitle=subtitle,
+            sections=[],
+            policy=_policy(sources),
+            data_block=None if data is None else _data_block(data),
+            scripts=[Markup(source) for source in sources],
+            **values,
+        )
+    )
     bad = {ord(c): "\N{REPLACEMENT CHARACTER}" for c in set(text) if not c.isprintable() and c not in "\n\t"}
     return text.translate(bad)
+
+
+def jpeg_uri(image: Image, quality: int) -> str:
+    """The image (H, W, 3) RGB as a JPEG in a data URI, for src of an img. quality: 0 to 100."""
+    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, quality)).decode('ascii')}"
+
+
+_ENDS_SCRIPT = re.compile(r"</script|<script|<!--", re.IGNORECASE)
+"""What the HTML parser reads in a script as its end, or as the start of a comment that hides the end."""
+
+
+@cache
+def _script(name: str) -> str:
+    """The text of a script of templates/, as the browser will hash it."""
+    environment = _environment()
+    assert environment.loader is not None
+    text = environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
+    if _ENDS_SCRIPT.search(text) or not all(c.isprintable() or c in "\n\t" for c in text):
+        raise ValueError(f"{name}: expected a script without script tags, comments of HTML and control characters")
+    return text
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """The content policy: no request, and no script but these, which the browser knows by their hashes."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if not scripts:
+        return policy
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return f"{policy}; script-src {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _data_block(data: Mapping[str, object]) -> Markup:
+    """JSON in ASCII without <, > and &, so that no text in it can end the block or begin a tag or comment."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"}))
 
 
 @cache
@@ -78,14 +140,10 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    environment.filters |= {"number": number, "spec": format, "svg": _svg, "jpeg": _jpeg}
+    environment.filters |= {"number": number, "spec": format, "svg": _svg, "jpeg": jpeg_uri}
     environment.tests["cell"] = lambda value: isinstance(value, Cell)
     return environment
 
 
 def _svg(figure: Figure, name: str) -> Markup:
     return Markup(to_svg(figure, name))
-
-
-def _jpeg(image: Image, quality: int) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(to_jpeg(image, quality)).decode('ascii')}"

@@ -70,7 +70,7 @@ def render(data: RecallPage) -> str:
     return page.render(
         "recall.html",
         data.subtitle,
-        data=data,
+        content=data,
         methods=methods,
         figure=recall_curves_figure(all_curves),
         titles=list(TITLES.values()),

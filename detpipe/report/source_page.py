@@ -92,7 +92,7 @@ def render(data: SourcePage) -> str:
     return page.render(
         "source.html",
         data.source,
-        data=data,
+        content=data,
         counts=[(Cell(name, colour=colours[name]), *numbers) for name, *numbers in data.rows],
         head=HEAD,
         max_bad=MAX_BAD,

@@ -78,7 +78,7 @@ def render(data: WeightsPage) -> str:
     return page.render(
         "weights.html",
         data.subtitle,
-        data=data,
+        content=data,
         summary=summary(data),
         not_finite=[name for name, one in data.statistics.items() if one.not_finite],
         filters=[] if filters is None else [Picture(filters, f"filters of {name}", name, quality=95)],

@@ -73,7 +73,7 @@ def render(data: ReportData) -> str:
     return page.render(
         "run.html",
         dataset.name,
-        data=data,
+        content=data,
         metrics=metrics,
         point=point,
         cards=sections.headline(dataset, metrics, data.seconds),
