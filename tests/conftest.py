@@ -24,6 +24,7 @@ LONG = (
     "backbone/test_efficientnet_lite0.py",
     "backbone/test_torchvision_models.py",
     "backbone/test_weights.py",
+    "browser",
     "classify/export",
     "classify/fast_rcnn/test_train.py",
     "classify/multibox_fast_rcnn",
