@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detpipe.metrics.bootstrap import ImageBootstrap
-from detpipe.metrics.map_bootstrap import resampled_map
+from detpipe.metrics.map_bootstrap import hits_by_class, resampled_aps, resampled_map
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.structures import Detections, GroundTruth, ImageId
 
@@ -59,3 +59,20 @@ def test_without_images_there_is_no_number():
     resampled = resampled_map({}, {}, CLASSES, resamples=3, seed=0)
     assert math.isnan(resampled.value[0])
     assert all(math.isnan(end[0]) for end in resampled.interval)
+
+
+def test_columns_of_equal_hits_are_those_of_the_other_detector():
+    pairs = [drawn_image(np.random.default_rng(i), SCORES[6 * i : 6 * i + 6]) for i in range(6)]
+    truth: dict[ImageId, GroundTruth] = {i: gt for i, (gt, _) in enumerate(pairs)}
+    found: dict[ImageId, Detections] = {i: one for i, (_, one) in enumerate(pairs)}
+    no_dogs = {
+        i: Detections(one.boxes[one.labels == 1], one.scores[one.labels == 1], one.labels[one.labels == 1])
+        for i, one in found.items()
+    }
+    bootstrap = ImageBootstrap.draw(6, 20, 0)
+    hits, fewer = hits_by_class(truth, found, 2), hits_by_class(truth, no_dogs, 2)
+    first = resampled_aps(hits, bootstrap)
+    alone, beside = resampled_aps(fewer, bootstrap), resampled_aps(fewer, bootstrap, (hits, first))
+    assert first.value[1] > 0
+    assert alone.value.tolist() == beside.value.tolist() == [first.value[0], 0.0]
+    np.testing.assert_array_equal(alone.samples, beside.samples)
