@@ -19,6 +19,7 @@ from detpipe.console import RESULT
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.truncated_svd import kept_share, rank_keeping, truncated
 from detpipe.runs.detect_settings import carry_settings
+from detpipe.runs.kept_dataset import carry_dataset
 from detpipe.runs.run_folder import copy_proposals
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
@@ -54,6 +55,7 @@ def run(config: Compress) -> None:
             keep_proposer(config.folder, new)
             carry_settings(old, new)
     copy_proposals(config.folder, config.new_folder)
+    carry_dataset(config.folder, config.new_folder)
     report(config, ranks, artefact.manifest.summary)
 
 

@@ -19,6 +19,7 @@ from detpipe.parallel import ordered_map
 from detpipe.progress import progress
 from detpipe.randomness import generator_for
 from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import training_parts
@@ -53,6 +54,7 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
         explain=explainer(config.folder, {split.value: dataset}),
     )
     with artefact.making(overwrite=config.overwrite) as making:
+        keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, [dataset])
             tasks = plan(config, stored, records)

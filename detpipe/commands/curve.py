@@ -28,6 +28,7 @@ from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
 from detpipe.runs.detector import Detector
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.atomic import write_bytes, write_json
 from detpipe.storage.manifest import plain, read_manifest
@@ -52,6 +53,7 @@ def run(config: Curve) -> None:
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
     stored = open_split(config.folder.proposals, config.split, dataset)
+    keep_dataset(config.folder, config.data_source)
     budgets = sorted(set(config.budgets))
     detect = replace(config.detect, max_proposals=budgets[-1])
     detector = Detector.from_run(

@@ -34,6 +34,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
 from detpipe.runs.detector import Detector
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.nearest_file import write_nearest
 from detpipe.runs.operating_point import shown_from
 from detpipe.runs.run_folder import RunFolder, images_input
@@ -99,6 +100,8 @@ def run(config: Detect) -> None:
     # Loaded before the old detections are deleted: they must not be lost if the network is missing.
     find = None if is_done(config, artefact) else finder(config, images)
     with artefact.making(overwrite=make_room(config, artefact, out)) as making:
+        if config.source is None:
+            keep_dataset(config.folder, config.data_source)
         if making.needed:
             if config.source is None:
                 remember(config.folder, [images.dataset])

@@ -19,6 +19,7 @@ from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.report.run.page import ReportData, write_report
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.nearest_file import read_nearest
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
@@ -51,6 +52,7 @@ def run(config: Evaluate) -> None:
     truth = dataset.measured_truth
     point = best_f1(truth, detections) if truth is not None else None
     if config.detections is None:
+        keep_dataset(config.folder, config.data_source)
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
     write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
     logger.log(RESULT, "\n%s", metrics.to_text())

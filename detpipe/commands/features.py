@@ -31,6 +31,7 @@ from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.randomness import generator_for
 from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
@@ -83,6 +84,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
     if config.overwrite:
         keep_backup(artefact)
     with artefact.making(overwrite=config.overwrite) as making:
+        keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, [dataset])
             before = earlier_store(artefact)

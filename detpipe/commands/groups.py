@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from detpipe.datasets.formats import FORMATS
 from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
 
 GROUPS: dict[str, Mapping[str, str]] = {
-    "dataset": {
-        "voc": "detpipe.datasets.voc:VocSource",
-        "coco": "detpipe.datasets.coco:CocoSource",
-        "images": "detpipe.datasets.image_list:ImageFolderSource",
-        "demo": "detpipe.datasets.demo:DemoSource",
-    },
+    "dataset": FORMATS,
     "proposals": METHODS,
     "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
     "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},

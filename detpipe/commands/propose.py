@@ -13,6 +13,7 @@ from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
 from detpipe.runs.command import Command
 from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests, write_split
 from detpipe.storage.manifest import Artefact, Making, find_manifest
@@ -36,6 +37,7 @@ def run(config: Propose) -> None:
         explain=explainer(config.folder, {split.value: dataset for split, dataset in splits.items()}),
     )
     with artefact.making(overwrite=config.overwrite) as making:
+        keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, splits.values())
             tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]

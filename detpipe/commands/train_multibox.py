@@ -79,6 +79,7 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
         inputs={**part_digests(train_part, val_part), **proposals},
         train=train,
         datasets=part_datasets(train_part, val_part),
+        source=config.data_source,
     )
 
 

@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.datasets.coco_segmentation import segmentation_box
@@ -51,6 +51,11 @@ class CocoSource(DividedSource):
 
     With train_json and without test_json, a share of the training images is the test split (see `splits`).
     """
+
+    PATHS: ClassVar[tuple[str, ...]] = (
+        *(f"{split.value}_{kind}" for split in Split for kind in ("json", "images")),
+        *DividedSource.PATHS,
+    )
 
     train_json: str | None = None
     """COCO JSON file of the training images."""

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -62,6 +63,9 @@ class DemoDataError(ValueError):
 @dataclass(kw_only=True)
 class DemoSource(DatasetSource):
     """Objects of seven classes pasted on textures, generated on first use as a VOC folder."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("root",)
+    GENERATED: ClassVar[bool] = True
 
     root: str = "runs/demo_data"
     """Folder of the demo data. It is generated if it does not exist."""

@@ -26,6 +26,8 @@ class ImageFolderSource(DatasetSource):
     folder, without suffix if these are unique, else with it.
     """
 
+    PATHS: ClassVar[tuple[str, ...]] = ("root",)
+
     root: str
     """Folder of images, or one image file."""
 

@@ -114,6 +114,10 @@ class DatasetSource(abc.ABC):
 
     OUTSIDE: ClassVar[str] = "dataset.outside"
     """The full name of the setting `outside`, for messages."""
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    """The settings that are paths of files or folders."""
+    GENERATED: ClassVar[bool] = False
+    """Whether the files are generated if they do not exist."""
 
     classes: list[str] | None = None
     """Names of the classes to use, in label order; objects of other classes are dropped. Default: all, sorted."""

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from detpipe.datasets.source import DatasetSource, Split, StoredSplit
 from detpipe.storage.dataclass_json import read_dataclass
@@ -19,6 +20,8 @@ from detpipe.storage.input_file import check_input
 @dataclass(kw_only=True)
 class DividedSource(DatasetSource):
     """Base class of the formats with an automatic split into train and test."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("split_file",)
 
     split_seed: int = 0
     """Seed of the automatic split, which is used if the data set does not say which images are for testing."""

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml
@@ -69,6 +69,8 @@ class VocSource(DividedSource):
     An image's id is the name of its XML file without suffix. If two files have this name, the id begins with their
     subfolder, split folder or root.
     """
+
+    PATHS: ClassVar[tuple[str, ...]] = ("root", *DividedSource.PATHS)
 
     # OmegaConf has no type for "a text or a list of texts".
     root: Any

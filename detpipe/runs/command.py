@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from detpipe.datasets.source import DatasetSource
 from detpipe.network.settings import Device
+from detpipe.runs.kept_dataset import kept_dataset, kept_text
 from detpipe.runs.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 1024
 """Limit on worker processes: more is a mistake, and would fill the memory."""
@@ -20,7 +24,8 @@ class Command:
     run_dir: str = "runs/latest"
     """The run folder, which holds all outputs."""
     dataset: DatasetSource | None = None
-    """The data set: dataset=voc|coco|images|demo and its settings."""
+    """The data set: dataset=voc|coco|images|demo and its settings. null: the one that the run folder remembers
+    (dataset.json)."""
     seed: int = 0
     """Seed of all random numbers: 0 <= seed < 2^63."""
     device: Device = Device.auto
@@ -45,12 +50,26 @@ class Command:
 
     @property
     def data_source(self) -> DatasetSource:
-        """The data set. Raises ValueError if the settings have none."""
+        """The data set: that of the settings, else the one that the run folder remembers.
+
+        Raises ValueError if there is none, and as `kept_dataset`.
+        """
         if self.dataset is None:
-            raise ValueError(
-                "dataset: expected a data set, got none; give dataset=voc dataset.root=DIR (or coco, images, demo)"
-            )
+            # Kept in the field, so that the stages of a run share it: a source reads its lists only once.
+            self.dataset = kept_dataset(self.dataset_folder)
+            if self.dataset is None:
+                raise ValueError(
+                    f"dataset: expected a data set, got none, and {self.dataset_folder.path} remembers none (it has no "
+                    "dataset.json); give dataset=voc dataset.root=DIR (or coco, images, demo), or the run_dir of a run "
+                    "that was made with one"
+                )
+            logger.info("using the run's own data set: %s", kept_text(self.dataset_folder, self.dataset))
         return self.dataset
+
+    @property
+    def dataset_folder(self) -> RunFolder:
+        """The run folder that remembers the data set."""
+        return self.folder
 
     @property
     def folder(self) -> RunFolder:

@@ -27,6 +27,11 @@ class RunFolder:
         return self.path / "check.json"
 
     @property
+    def dataset(self) -> Path:
+        """The data set settings, which later commands use if none are given."""
+        return self.path / "dataset.json"
+
+    @property
     def split(self) -> Path:
         """The images of each split, if a hash of their names divides the data set."""
         return self.path / "split.json"

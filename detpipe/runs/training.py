@@ -16,10 +16,12 @@ from detpipe.backbone.create import check_weights
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.console import RESULT
 from detpipe.datasets.image_file import file_digest
+from detpipe.datasets.source import DatasetSource
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.network.train_network import RunContext, training_key
 from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import RunFolder, dataset_digest
 from detpipe.runs.training_images import Part
 from detpipe.solver.initial_weights import check_start_weights
@@ -49,7 +51,7 @@ class TrainingJob:
 
     folder: path of the artefact. stage: the command's name in the manifest. learned: the settings of model and data in
     the key; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
-    datasets: the splits among the inputs, by name.
+    datasets: the splits among the inputs, by name. source: the settings of this data set, for the run folder.
     train: trains the network, saves it in rank 0, and returns the solver's summary.
     """
 
@@ -59,6 +61,7 @@ class TrainingJob:
     inputs: Mapping[str, str]
     train: Callable[[RunContext], dict[str, float]]
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    source: DatasetSource | None = None
 
     def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
         """Return the artefact with its key."""
@@ -91,6 +94,8 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
         def work(context: RunContext) -> dict[str, float]:
             if ranks.is_first:
                 remember(RunFolder(job.folder.parent), job.datasets.values())
+                if job.source is not None:
+                    keep_dataset(RunFolder(job.folder.parent), job.source)
             return job.train(context)
 
         complete(job.artefact(config, device, bf16=bf16), config, device, bf16, ranks, work)

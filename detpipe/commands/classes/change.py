@@ -44,6 +44,7 @@ from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
 from detpipe.runs.detect_settings import carry_settings
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.region_plans import class_ious, nearest_indices, unlabelled
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests
@@ -134,9 +135,11 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], la
         keep_proposer(config.folder, artefact.path)
         carry_settings(backup_path(artefact.path), artefact.path)
         artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
+    keep_dataset(config.folder, replace(config.data_source, classes=list(classes)))
     logger.log(
         RESULT,
-        "classes: %s in %.1f s: now %s -> %s; for detect and eval, give dataset.classes=[%s]",
+        "classes: %s in %.1f s: now %s -> %s; this run folder's data set has them from now on. If you give "
+        "dataset=..., add dataset.classes=[%s]",
         label,
         artefact.manifest.seconds,
         ", ".join(spec.classes),

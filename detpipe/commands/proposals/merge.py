@@ -17,6 +17,7 @@ from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.source import Split
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import ProposalsReader, ProposalsWriter, find_database, parse_proposals
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import load_splits, splits_digests
 from detpipe.storage.manifest import Artefact, Manifest, differences, read_manifest
 from detpipe.structures import ImageRecord, LeftOut
@@ -45,6 +46,7 @@ def run(config: ProposalsMerge) -> None:
     inputs = {**splits_digests(splits), **other_inputs}
     artefact = Artefact(config.folder.proposals, stage="propose", settings=settings, inputs=inputs)
     with artefact.making(overwrite=config.overwrite) as making:
+        keep_dataset(config.folder, config.data_source)
         if making.needed:
             tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
             propose.seal(config, splits, making, copy_records(config.folder.proposals, shards, tasks))

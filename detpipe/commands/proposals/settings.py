@@ -9,6 +9,7 @@ from pathlib import Path
 from detpipe.datasets.source import Split
 from detpipe.proposals.proposals_db import find_database
 from detpipe.runs.command import Command
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.stored_split import StoredSplit, open_split
 
 
@@ -23,6 +24,11 @@ class ProposalsCommand(Command):
     def database(self) -> Path:
         """The path of the proposals.lmdb. Raises FileNotFoundError if it does not exist."""
         return find_database(self.run_dir if self.path is None else self.path)
+
+    @property
+    def dataset_folder(self) -> RunFolder:
+        """The run folder of the database. `run_dir` is where the outputs go."""
+        return RunFolder(self.database.parent)
 
 
 @dataclass(kw_only=True)

@@ -50,6 +50,7 @@ def prepare(config: TrainCls) -> TrainingJob:
         inputs={"proposals": read_manifest(config.folder.proposals).digest, **part_digests(train_part, val_part)},
         train=train,
         datasets=part_datasets(train_part, val_part),
+        source=config.data_source,
     )
 
 

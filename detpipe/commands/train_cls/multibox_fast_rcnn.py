@@ -57,6 +57,7 @@ def prepare(config: TrainCls) -> TrainingJob:
         inputs=part_digests(train_part, val_part),
         train=train,
         datasets=part_datasets(train_part, val_part),
+        source=config.data_source,
     )
 
 

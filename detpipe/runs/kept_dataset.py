@@ -1,0 +1,115 @@
+"""dataset.json: the data set settings that a run folder remembers, so that its commands need no `dataset=...`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from detpipe.class_path import load_class
+from detpipe.datasets.formats import FORMATS, format_word
+from detpipe.datasets.source import DatasetSource
+from detpipe.runs.run_folder import RunFolder
+from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
+from detpipe.storage.manifest import plain
+
+logger = logging.getLogger(__name__)
+
+REMEDY = "give dataset=voc dataset.root=DIR (or coco, images, demo), which replaces the file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptDataset:
+    """The content of the file. dataset: the word of `dataset=`. settings: those that differ from their defaults.
+
+    Paths are absolute.
+    """
+
+    dataset: str
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.dataset not in FORMATS:
+            raise ValueError(f"dataset: expected one of {', '.join(FORMATS)}, got {self.dataset!r}")
+
+
+def keep_dataset(folder: RunFolder, source: DatasetSource) -> None:
+    """Write the settings of the data set into the run folder, in place of earlier ones.
+
+    Equal ones are not written again. Settings of a class that is not in the table of formats, as of a format in a
+    user's own Python code, can't be kept: earlier ones are deleted.
+    """
+    word = format_word(type(source))
+    if word is None:
+        folder.dataset.unlink(missing_ok=True)
+        return
+    kept = KeptDataset(dataset=word, settings=dict(_settings(source)))
+    try:
+        if read_dataclass(folder.dataset, KeptDataset) == kept:
+            return
+    except (OSError, DataclassJsonError):  # missing or damaged
+        pass
+    write_json(folder.dataset, asdict(kept))
+
+
+def kept_dataset(folder: RunFolder) -> DatasetSource | None:
+    """The data set that the run folder remembers; None if it remembers none.
+
+    Raises DataclassJsonError for a damaged file, FileNotFoundError if the data is no longer at its path. Both name the
+    file and the remedy.
+    """
+    path = folder.dataset
+    if not path.is_file():
+        return None
+    kept = read_dataclass(path, KeptDataset, REMEDY)
+    try:
+        source: DatasetSource = from_json(kept.settings, load_class(FORMATS[kept.dataset]), str(path))
+    except DataclassJsonError as error:
+        raise DataclassJsonError(f"{error}; {REMEDY}") from error
+    for name, place in [] if source.GENERATED else _paths(source):
+        if not Path(place).exists():
+            raise FileNotFoundError(
+                f"{path}: expected the data set at dataset.{name}={place}, got no such path; give "
+                f"dataset={kept.dataset} dataset.{name}=... with its present path, which replaces the file"
+            )
+    return source
+
+
+def carry_dataset(old: RunFolder, new: RunFolder) -> None:
+    """Copy the file to a run folder that is made from another one; nothing if it is missing or damaged."""
+    try:
+        kept = read_dataclass(old.dataset, KeptDataset)
+    except (OSError, DataclassJsonError):
+        return
+    write_json(new.dataset, asdict(kept))
+
+
+def kept_text(folder: RunFolder, source: DatasetSource) -> str:
+    """The kept data set as words of a command line, with its file, for the log."""
+    words = [f"dataset={format_word(type(source))}", *(f"dataset.{name}={value}" for name, value in _settings(source))]
+    return f"{' '.join(words)} ({folder.dataset})"
+
+
+def _settings(source: DatasetSource) -> Iterator[tuple[str, Any]]:
+    """The name and the plain value of each setting that differs from its default."""
+    for field in fields(source):
+        value = getattr(source, field.name)
+        if field.default is MISSING or value != field.default:
+            yield field.name, _absolute(value) if field.name in source.PATHS else plain(value)
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, list):
+        return [str(Path(one).absolute()) for one in value]
+    return None if value is None else str(Path(value).absolute())
+
+
+def _paths(source: DatasetSource) -> Iterator[tuple[str, str]]:
+    for name in source.PATHS:
+        value = getattr(source, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                yield name, one
