@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.budget_curve import WIDEST, BudgetCurve, BudgetPoint
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, hex_colour
+from detpipe.report.figure_style import ACCENT, INK, SECOND, WIDTH, hex_colour, legend, one_panel, share_axis
 from detpipe.report.page import Cell, interval_cell
 from detpipe.report.text_table import number, text_table
 from detpipe.storage.atomic import write_text
@@ -53,7 +52,7 @@ def render(data: BudgetPage) -> str:
         data.subtitle,
         content=data,
         sentences=budget_sentences(data.curve),
-        figure=budget_curve_figure(data.curve),
+        figures=budget_figures(data.curve),
         quality_head=HEAD,
         quality=[(*_names(point), *map(_cell, _numbers(point))) for point in points],
         cost_head=("proposals", *(f"{name}, ms" for name in MILLISECONDS)),
@@ -125,40 +124,37 @@ def _cell(value: Resampled | float) -> str | Cell:
     return number(value) if isinstance(value, float) else interval_cell(value)
 
 
-def budget_curve_figure(curve: BudgetCurve) -> Figure:
-    """Left: mAP with its interval, COCO's AP and AR, the proposals' recall. Right: milliseconds, stacked by stage.
+def budget_figures(curve: BudgetCurve) -> dict[str, Figure]:
+    """Two figures by title: mAP with its interval, COCO's AP and AR, the proposals' recall; and milliseconds by stage.
 
     Both over the number of proposals on a log axis, with a line at the smallest sufficient number, unless there are too
-    few images to know it. Without points the panels are empty.
+    few images to know it. With less than two numbers there are no figures: one point is not a curve.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.9), layout="constrained")
-        quality, cost = figure.subplots(1, 2)
-        _quality(quality, curve)
-        _cost(cost, curve)
-        for axes in (quality, cost):
-            _budget_axis(axes, curve)
-        return figure
+    if len(curve.points) < 2:
+        return {}
+    return {
+        "accuracy": one_panel(WIDTH, 4.2, lambda axes: _quality(axes, curve)),
+        "milliseconds per image": one_panel(WIDTH, 4.2, lambda axes: _cost(axes, curve)),
+    }
 
 
 def _quality(axes: Axes, curve: BudgetCurve) -> None:
     budgets = [point.budget for point in curve.points]
-    if budgets:
-        low, high = (np.concatenate(ends) for ends in zip(*(point.map.interval for point in curve.points), strict=True))
-        axes.fill_between(budgets, low, high, color=ACCENT, alpha=0.2, linewidth=0)
+    low, high = (np.concatenate(ends) for ends in zip(*(point.map.interval for point in curve.points), strict=True))
+    axes.fill_between(budgets, low, high, color=ACCENT, alpha=0.2, linewidth=0)
     lines = {
         "mAP at IoU 0.5": [point.map.value.item() for point in curve.points],
         "COCO AP": [point.ap for point in curve.points],
         "COCO AR": [point.ar for point in curve.points],
-        "average recall of the proposals": [point.proposal_ar.value.item() for point in curve.points],
+        "AR of proposals": [point.proposal_ar.value.item() for point in curve.points],
     }
     for (name, values), colour in zip(lines.items(), (ACCENT, SECOND, hex_colour(2), INK), strict=True):
         style = ":" if colour == INK else "-"
         axes.plot(budgets, values, marker="o", markersize=3, label=name, color=colour, linestyle=style)
-    axes.set(ylim=(0, 1.02))
-    axes.set_title("accuracy", loc="left")
-    if budgets:
-        axes.legend(loc="best", fontsize=8)
+    axes.set_ylabel("accuracy")
+    share_axis(axes, percent=False)
+    legend(axes, columns=2)
+    _budget_axis(axes, curve)
 
 
 def _cost(axes: Axes, curve: BudgetCurve) -> None:
@@ -166,14 +162,12 @@ def _cost(axes: Axes, curve: BudgetCurve) -> None:
     parts = {
         title: [1000 * _known(getattr(point.seconds, name)) for point in curve.points] for name, title in STAGES.items()
     }
-    if budgets:
-        colours = [hex_colour(label) for label in range(1, len(parts) + 1)]
-        axes.stackplot(budgets, *parts.values(), labels=parts.keys(), colors=colours, alpha=0.7, linewidth=0)
-        # Reversed: the last stage is stacked on top.
-        handles, names = axes.get_legend_handles_labels()
-        axes.legend(handles[::-1], names[::-1], loc="upper left", fontsize=8)
+    colours = [hex_colour(label) for label in range(1, len(parts) + 1)]
+    axes.stackplot(budgets, *parts.values(), labels=parts.keys(), colors=colours, alpha=0.7, linewidth=0)
+    axes.set_ylabel("milliseconds per image")
     axes.set_ylim(bottom=0)
-    axes.set_title("milliseconds per image", loc="left")
+    legend(axes)
+    _budget_axis(axes, curve)
 
 
 def _budget_axis(axes: Axes, curve: BudgetCurve) -> None:

@@ -15,9 +15,9 @@ from matplotlib.ticker import PercentFormatter
 
 from detpipe.metrics.classification import Calibration, ClassificationMetrics
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend, short_name
+from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend, share_axis, short_name
 from detpipe.report.text_table import number
-from detpipe.report.training_figure import training_figure
+from detpipe.report.training_figure import has_curves, training_figure
 from detpipe.storage.atomic import write_text
 
 MOST_CONFUSED = 30
@@ -59,7 +59,9 @@ def render(data: ClassificationPage) -> str:
         figures={
             "confusion": confusion_figure(metrics),
             "calibration": calibration_figure(metrics.calibration),
-            "loss": training_figure(data.log_rows, progress=False) if data.log_rows else None,
+            "loss": training_figure(data.log_rows, progress=False)
+            if has_curves(data.log_rows, progress=False)
+            else None,
         },
         confused=[(metrics.classes[label], metrics.classes[chosen], n) for label, chosen, n in metrics.confused()],
         most_confused=MOST_CONFUSED,
@@ -105,7 +107,8 @@ def calibration_figure(calibration: Calibration) -> Figure:
         there = calibration.images > 0
         upper.bar(middles[there], calibration.accuracy[there], width=width, color=ACCENT, alpha=0.35)
         upper.plot(calibration.confidence[there], calibration.accuracy[there], "o-", color=SECOND, label="measured")
-        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        upper.set(ylabel="accuracy", xlim=(0, 1))
+        share_axis(upper, percent=False)
         legend(upper)
         lower.bar(middles, calibration.images, width=width, color=ACCENT)
         lower.set(xlabel="confidence", ylabel="images")

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import PercentFormatter
 
 from detpipe.progress import as_time
-from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, WIDTH, hex_colour, legend, short_name
+from detpipe.report.figure_style import ACCENT, FAINT, INK, STYLE, WIDTH, hex_colour, legend, share_axis, short_name
 from detpipe.report.fonts import BASE, family_of, font_of
 from detpipe.structures import Float64Array
 
@@ -50,7 +50,8 @@ def precision_recall_figure(curves: Mapping[str, Curve], per_class: Mapping[str,
             # The number comes first because matplotlib leaves labels that start with "_" out of the legend.
             label = f"{per_class[name]:.2f}  {short_name(name, 24)}"
             axes.plot(*_envelope(curves[name]), color=hex_colour(labels[name]), label=label)
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1))
+        share_axis(axes, percent=False)
         if names:
             figure.legend(title="AP", loc="outside lower left", alignment="left", ncols=2, fontsize=9)
         return figure
@@ -67,10 +68,11 @@ def _panels(curves: Mapping[str, Curve], per_class: Mapping[str, float], names: 
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, name) in enumerate(zip(panels, names, strict=False)):
         lowest, leftmost = i >= len(names) - columns, i % columns == 0
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
+        axes.set(xlim=(0, 1))
         axes.set(xticks=(0, 0.5, 1) if lowest else (), yticks=(0, 0.5, 1) if leftmost else ())
         recall, precision = _envelope(curves[name])
         axes.plot(recall, precision, color=ACCENT, linewidth=1.3)
+        share_axis(axes, percent=False)
         axes.fill_between(recall, precision, color=ACCENT, alpha=0.15, linewidth=0)
         axes.set_title(f"{per_class[name]:.2f}  {short_name(name, 15)}", fontsize=9, loc="left", pad=3)
         axes.tick_params(labelsize=7, length=0)
@@ -101,8 +103,8 @@ def recall_figure(recall: Mapping[str, Mapping[str, float | None]]) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(numbers, [f"{n:,}" for n in numbers])
         axes.minorticks_off()
-        axes.set(xlabel="proposals per image", ylabel="recall", ylim=(0, 1.02))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set(xlabel="proposals per image", ylabel="recall")
+        share_axis(axes)
         legend(axes)
         return figure
 
@@ -125,8 +127,11 @@ def seconds_figure(seconds: Mapping[str, float]) -> Figure:
         return figure
 
 
-def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element for HTML. name: a word that is unique in the page and makes the ids unique."""
+def to_svg(figure: Figure, name: str, alt: str = "") -> str:
+    """The figure as an <svg> element for HTML. name: a word that is unique in the page and makes the ids unique.
+
+    alt: the alternative text, which screen readers read in place of the labels.
+    """
     text = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), _quiet_glyphs():
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -137,7 +142,8 @@ def to_svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'\b(width|height)="[\d.]+pt" ?', "", svg, count=2)
     # Round to hundredths of a point: this halves a page with 80 classes.
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
-    return svg.replace(INK, "currentColor").replace(FAINT, "currentColor")
+    svg = svg.replace(INK, "currentColor").replace(FAINT, "currentColor")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1) if alt else svg
 
 
 def to_png(figure: Figure, *, dpi: int = 120) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -48,9 +49,10 @@ def draw_boxes(
     """A copy of the image with a frame around each box. Line width and font size are relative to the image size.
 
     boxes: (N, 4) in pixels of this image, the most important first: it is drawn last, on top. Boxes are clipped to the
-    image. captions: one per box, or empty for none; "" draws no caption. colours: one per box, or empty for red.
-    dashed: for ground truth. thin: half the line width, for many boxes. N = 0 gives an unchanged copy. Raises
-    ValueError if the numbers differ.
+    image. captions: one per box, or empty for none; "" draws no caption. Captions stay in the image and do not overlap:
+    without a free place next to its box or in it, a caption is left out, the least important first. colours: one per
+    box, or empty for red. dashed: for ground truth. thin: half the line width, for many boxes. N = 0 gives an unchanged
+    copy. Raises ValueError if the numbers differ.
     """
     for what, given in (("captions", captions), ("colours", colours)):
         if given and len(given) != len(boxes):
@@ -64,8 +66,9 @@ def draw_boxes(
     colours = colours or [RED] * len(boxes)
     for frame, colour in reversed(list(zip(frames, colours, strict=True))):
         _frame(canvas, frame, colour, line, dashed)
-    for frame, colour, caption in reversed(list(zip(frames, colours, captions or [""] * len(boxes), strict=True))):
-        _caption(canvas, frame, _one_line(caption), colour, size, (height, width))
+    taken: list[Plate] = []
+    for frame, colour, caption in zip(frames, colours, captions or [""] * len(boxes), strict=True):
+        _caption(canvas, frame, _one_line(caption), colour, size, (height, width), taken)
     return np.array(picture)
 
 
@@ -113,7 +116,7 @@ def captioned(image: Image, text: str, colour: Colour, side: int) -> Image:
     picture = PIL.Image.fromarray(cell)
     frame = [gap, plate + gap, gap + side, plate + gap + side]
     size = (cell.shape[0], cell.shape[1] - gap)
-    _caption(ImageDraw.Draw(picture, "RGBA"), frame, _one_line(text), colour, 12, size)
+    _caption(ImageDraw.Draw(picture, "RGBA"), frame, _one_line(text), colour, 12, size, [])
     return np.array(picture)
 
 
@@ -177,6 +180,38 @@ def _frame(canvas: ImageDraw.ImageDraw, frame: list[int], colour: Colour, line: 
             canvas.rectangle(corners, fill=fill)
 
 
+@dataclass(frozen=True)
+class Plate:
+    """The background of a caption in pixels; right and bottom are not included."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def meets(self, other: Plate) -> bool:
+        """Whether they share a pixel."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def _places(frame: list[int], width: int, height: int, image_size: tuple[int, int]) -> Iterator[Plate]:
+    """Places for a caption of this size that are in the image: above the frame, at its top, below it, at its bottom.
+
+    Each first at the left edge of the frame, then at its right edge.
+    """
+    x1, y1, x2, y2 = frame
+    rows = [y1 - height, y1, y2, y2 - height]
+    if y1 < height:  # no room above, so the upper edge of the image is nearer than below the frame
+        rows.insert(1, 0)
+    for top in rows:
+        for edge in (x1, x2 - width):
+            left = max(0, min(edge, image_size[1] - width))
+            if 0 <= top <= image_size[0] - height and left + width <= image_size[1]:
+                yield Plate(left, top, left + width, top + height)
+
+
 def _caption(
     canvas: ImageDraw.ImageDraw,
     frame: list[int],
@@ -184,9 +219,13 @@ def _caption(
     colour: Colour,
     size: int,
     image_size: tuple[int, int],
+    taken: list[Plate],
 ) -> None:
-    """The text on a coloured background above the frame, or inside it if there is no room above."""
-    height, width = image_size
+    """The text on a coloured background at the first place near the frame that is in the image and free.
+
+    taken: the places of earlier captions; this one's is added. Without a free place nothing is drawn.
+    """
+    width = image_size[1]
     pad = max(2, size // 5)
     text = _fit(text, size, max(0, width - 2 * pad))
     if not text:
@@ -194,9 +233,14 @@ def _caption(
     parts = runs(text, size)
     ascent, descent = (max(part_font.getmetrics()[i] for _, part_font in parts) for i in (0, 1))
     plate_width, plate_height = int(_width(text, size)) + 2 * pad, ascent + descent + pad // 2
-    left = max(0, min(frame[0], width - plate_width))
-    top = frame[1] - plate_height if frame[1] >= plate_height else max(0, min(frame[1], height - plate_height))
-    canvas.rectangle((left, top, left + plate_width - 1, top + plate_height - 1), fill=(*colour, 225))
+    plate = next(
+        (one for one in _places(frame, plate_width, plate_height, image_size) if not any(map(one.meets, taken))), None
+    )
+    if plate is None:
+        return
+    taken.append(plate)
+    left, top = plate.left, plate.top
+    canvas.rectangle((left, top, plate.right - 1, plate.bottom - 1), fill=(*colour, 225))
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 150
     fill = (255, 255, 255, 255) if dark else (15, 15, 15, 255)
     x = float(left + pad)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from detpipe.report.drawing import class_colour
 
@@ -43,6 +46,28 @@ STYLE: dict[Any, Any] = {
 
 WIDTH = 5.2
 """Width of a figure in inches: its text is readable on a screen of 400 pixels, and not too large on a wide one."""
+HALF = 2.5
+"""Width of a small figure in inches: two are next to each other on a screen of 400 pixels."""
+
+
+def one_panel(width: float, height: float, draw: Callable[[Axes], None]) -> Figure:
+    """A figure of this size in inches with one panel, which `draw` fills."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        return figure
+
+
+def share_axis(axes: Axes, *, percent: bool = True) -> None:
+    """A y axis from 0 to 1 for shares, which the lines may touch. Call it after the lines are drawn.
+
+    percent: label it in percent.
+    """
+    axes.set_ylim(0, 1)
+    for line in axes.lines:
+        line.set_clip_on(False)  # else a line at the edge of the panel would be half as wide
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def legend(axes: Axes, columns: int = 3) -> None:

@@ -145,5 +145,5 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _svg(figure: Figure, name: str) -> Markup:
-    return Markup(to_svg(figure, name))
+def _svg(figure: Figure, name: str, alt: str) -> Markup:
+    return Markup(to_svg(figure, name, alt))

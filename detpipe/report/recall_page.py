@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, PercentFormatter
+from matplotlib.ticker import NullFormatter
 
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.method_recall import MethodRecall
@@ -22,7 +23,7 @@ from detpipe.metrics.paired_difference import PairedDifference
 from detpipe.metrics.recall_curves import THRESHOLDS, RecallCurves
 from detpipe.metrics.recall_measures import MEASURES
 from detpipe.report import page
-from detpipe.report.figure_style import STYLE, hex_colour, short_name
+from detpipe.report.figure_style import STYLE, WIDTH, hex_colour, one_panel, share_axis, short_name
 from detpipe.report.page import Cell, interval_cell
 from detpipe.report.text_table import number
 from detpipe.storage.atomic import write_text
@@ -65,14 +66,15 @@ def render(data: RecallPage) -> str:
     all_curves = {name: method.curves for name, method in data.methods.items()}
     methods = [_method_row(name, data, label) for label, name in enumerate(data.methods, start=1)]
     if not any(curves.objects for curves in all_curves.values()):
-        return page.render("recall.html", data.subtitle, methods=methods, figure=None)
+        return page.render("recall.html", data.subtitle, methods=methods, figures=None)
     budgets = next(iter(data.methods.values())).budgets
     return page.render(
         "recall.html",
         data.subtitle,
         content=data,
         methods=methods,
-        figure=recall_curves_figure(all_curves),
+        figures=recall_figures(all_curves),
+        legend=[(name, hex_colour(label)) for label, name in enumerate(data.methods, start=1)],
         titles=list(TITLES.values()),
         numbers={_at(budget): _number_rows(data.methods, budget) for budget in budgets},
         differences=_differences(data),
@@ -134,13 +136,32 @@ def _at(budget: int) -> str:
     return f"At {budget:,} {'proposal' if budget == 1 else 'proposals'} per image"
 
 
+def recall_figures(methods: Mapping[str, RecallCurves]) -> dict[str, Figure]:
+    """Figures by title: each measure of BY_BUDGET (log axis), and recall over IoU for each budget of all methods.
+
+    Figures over the number of proposals are left out if no method has more than one: a point is not a curve.
+    """
+    figures = {}
+    if any(len(curves.curve("ar")[0]) > 1 for curves in methods.values()):
+        for name in BY_BUDGET:
+            figures[TITLES[name]] = one_panel(WIDTH, 3.4, partial(_by_budget, name=name, methods=methods))
+    for budget in _budgets(methods):
+        figures[_by_iou_title(budget)] = one_panel(WIDTH, 3.4, partial(_by_iou, budget=budget, methods=methods))
+    return figures
+
+
+def _budgets(methods: Mapping[str, RecallCurves]) -> list[int]:
+    """The budgets of all methods, in increasing order."""
+    return sorted(set.intersection(*(set(curves.by_iou) for curves in methods.values()))) if methods else []
+
+
 def recall_curves_figure(methods: Mapping[str, RecallCurves]) -> Figure:
-    """A panel for each measure of BY_BUDGET (log axis), and one of recall over IoU for each budget of all methods.
+    """The panels of `recall_figures` in one figure, with a legend, for a PNG file.
 
     methods: by name, in the order of the legend, which has the average recall of all proposals. Without methods the
     panels are empty.
     """
-    budgets = sorted(set.intersection(*(set(curves.by_iou) for curves in methods.values()))) if methods else []
+    budgets = _budgets(methods)
     n_panels = len(BY_BUDGET) + len(budgets)
     rows = -(-(n_panels + 1) // 2)  # one panel holds the legend
     with matplotlib.rc_context(STYLE):
@@ -166,29 +187,27 @@ def _by_budget(axes: Axes, name: str, methods: Mapping[str, RecallCurves]) -> No
     decades = [10**power for power in range(int(np.log10(longest)) + 1)]
     axes.set_xticks(decades, [f"{decade:,}" for decade in decades])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="proposals per image", ylim=(0, 1.02), xlim=(0.9, longest * 1.1))
-    _percent(axes, name)
+    axes.set(xlabel="proposals per image", xlim=(0.9, longest * 1.1))
+    share_axis(axes, percent=name != "abo")  # an average overlap is not a share of objects
     axes.set_title(TITLES[name], loc="left")
 
 
 def _by_iou(axes: Axes, budget: int, methods: Mapping[str, RecallCurves]) -> None:
     for label, curves in enumerate(methods.values(), start=1):
         _line(axes, THRESHOLDS, curves.by_iou[budget], hex_colour(label))
-    axes.set(xlabel="IoU", xlim=(0.5, 1), ylim=(0, 1.02))
-    _percent(axes, "recall")
-    axes.set_title(f"recall of {budget:,} {'proposal' if budget == 1 else 'proposals'} per image", loc="left")
+    axes.set(xlabel="IoU", xlim=(0.5, 1))
+    share_axis(axes)
+    axes.set_title(_by_iou_title(budget), loc="left")
+
+
+def _by_iou_title(budget: int) -> str:
+    return f"recall of {budget:,} {'proposal' if budget == 1 else 'proposals'} per image"
 
 
 def _line(axes: Axes, x: Sequence[float], values: Resampled, colour: str) -> None:
     low, high = values.interval
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.plot(x, values.value, color=colour, marker="o" if len(x) == 1 else "", markersize=4)
-
-
-def _percent(axes: Axes, name: str) -> None:
-    # An average overlap is not a share of objects.
-    if name != "abo":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _legend(axes: Axes, methods: Mapping[str, RecallCurves]) -> None:

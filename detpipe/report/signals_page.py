@@ -10,13 +10,24 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from detpipe.inspect.signal_scale import LIMIT, SignalScale, Verdict, activation_scale, gradient_scale
 from detpipe.inspect.signals import LayerSignal, Signals
 from detpipe.inspect.tensor_statistics import TensorStatistics
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, hex_colour, plain_log_axis, short_name
+from detpipe.report.figure_style import (
+    ACCENT,
+    INK,
+    SECOND,
+    STYLE,
+    WIDTH,
+    hex_colour,
+    legend,
+    one_panel,
+    plain_log_axis,
+    share_axis,
+    short_name,
+)
 from detpipe.report.page import Picture
 from detpipe.report.text_table import significant, text_table
 from detpipe.storage.atomic import write_text
@@ -28,7 +39,7 @@ HEAD = (
 )
 MAX_TEXT_ROWS = 40
 """With more layers than this, the terminal shows only layers with weights. The page shows all."""
-MAX_NAMED = 40
+MAX_NAMED = 30
 """With more layers than this, names on the axis are unreadable and left out."""
 
 
@@ -55,7 +66,7 @@ def render(data: SignalsPage) -> str:
         "signals.html",
         data.subtitle,
         sentences=scale_sentences(data.signals),
-        figure=signals_figure(data.signals),
+        figures=signals_figures(data.signals),
         maps=[Picture(image, f"maps of {name}", name, quality=90) for name, image in data.maps.items()],
         head=HEAD,
         rows=[_row(layer) for layer in data.signals.layers],
@@ -124,33 +135,53 @@ def _std(value: float | None) -> str:
     return "" if value is None else significant(value)
 
 
-def signals_figure(signals: Signals) -> Figure:
-    """Top: standard deviations at the layers with weights (log axis). Bottom: share of zeros in each layer's output.
+def signals_figures(signals: Signals) -> dict[str, Figure]:
+    """Figures by title: standard deviations at the layers with weights (log axis), and zeros in each layer's output.
 
     Standard deviations of 0 and NaN are left out.
     """
-    indices = [i for i, layer in enumerate(signals.layers) if layer.weight is not None]
-    layers = [signals.layers[i] for i in indices]
+    return {
+        "Standard deviations": one_panel(WIDTH, 4.4, lambda axes: _scales(axes, signals, named=True)),
+        "Share of zeros": one_panel(WIDTH, 3.2, lambda axes: _zeros(axes, signals, named=True)),
+    }
+
+
+def signals_figure(signals: Signals) -> Figure:
+    """Both panels of `signals_figures`, one above the other, for a PNG file."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.4), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-        _stds(upper, indices, [layer.activation for layer in layers], ACCENT, "activations", "o-")
-        _stds(upper, indices, [layer.gradient for layer in layers], SECOND, "activation gradients", "o-")
-        _stds(upper, indices, [layer.weight for layer in layers], hex_colour(2), "weights", "s--")
-        _stds(upper, indices, [layer.weight_gradient for layer in layers], hex_colour(5), "weight gradients", "s--")
-        upper.set_yscale("log")
-        plain_log_axis(upper)
-        upper.set_ylabel("standard deviation")
-        if layers:
-            upper.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        _zeros(lower, signals.layers)
-        named = indices if len(indices) <= MAX_NAMED else []
-        names = [short_name(signals.layers[i].name[-24:], 24) for i in named]
-        if named:
-            lower.set_xticks(named, names, rotation=90, fontsize=7)
-        else:
-            lower.set_xlabel("layer, in order of execution")
+        _scales(upper, signals, named=False)
+        _zeros(lower, signals, named=True)
         return figure
+
+
+def _scales(axes: Axes, signals: Signals, *, named: bool) -> None:
+    indices = _with_weights(signals)
+    layers = [signals.layers[i] for i in indices]
+    _stds(axes, indices, [layer.activation for layer in layers], ACCENT, "activations", "o-")
+    _stds(axes, indices, [layer.gradient for layer in layers], SECOND, "activation gradients", "o-")
+    _stds(axes, indices, [layer.weight for layer in layers], hex_colour(2), "weights", "s--")
+    _stds(axes, indices, [layer.weight_gradient for layer in layers], hex_colour(5), "weight gradients", "s--")
+    axes.set_yscale("log")
+    plain_log_axis(axes)
+    axes.set_ylabel("standard deviation")
+    legend(axes, columns=2)
+    if named:
+        _layer_axis(axes, signals)
+
+
+def _with_weights(signals: Signals) -> list[int]:
+    return [i for i, layer in enumerate(signals.layers) if layer.weight is not None]
+
+
+def _layer_axis(axes: Axes, signals: Signals) -> None:
+    """The names of the layers with weights, unless there are too many."""
+    indices = _with_weights(signals)
+    axes.set_xlabel("layer, in order of execution")
+    if 0 < len(indices) <= MAX_NAMED:
+        names = [short_name(signals.layers[i].name[-24:], 24) for i in indices]
+        axes.set_xticks(indices, names, rotation=90, fontsize=8)
 
 
 def _stds(
@@ -161,12 +192,14 @@ def _stds(
         axes.plot(*zip(*there, strict=True), line, color=colour, label=label, markersize=4, linewidth=1.3)
 
 
-def _zeros(axes: Axes, layers: Sequence[LayerSignal]) -> None:
+def _zeros(axes: Axes, signals: Signals, *, named: bool) -> None:
+    layers = signals.layers
     shares = np.nan_to_num([layer.activation.zeros for layer in layers])
     dead = np.array([layer.dead or 0.0 for layer in layers])
     axes.bar(range(len(layers)), shares, color=INK, alpha=0.25, width=0.8, label="zeros")
     axes.bar(range(len(layers)), dead, color=hex_colour(1), width=0.8, label="in dead channels")
-    axes.set(ylim=(0, 1.02), ylabel="zeros")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    if len(layers):
-        axes.legend(loc="upper left", ncols=2, fontsize=8)
+    axes.set_ylabel("zeros")
+    share_axis(axes)
+    legend(axes)
+    if named:
+        _layer_axis(axes, signals)

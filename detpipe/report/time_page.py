@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from detpipe.inspect.step_cost import LayerCost, StepCost, total
 from detpipe.inspect.step_time import Seconds
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, SECOND, STYLE, short_name
+from detpipe.report.figure_style import ACCENT, SECOND, STYLE, WIDTH, legend, one_panel, short_name
 from detpipe.report.page import Cell
 from detpipe.report.text_table import as_bytes, as_count, text_table
 from detpipe.storage.atomic import write_text
@@ -49,7 +49,7 @@ def render(data: TimePage) -> str:
         sums=_sum_rows(cost),
         sum_note=SUM_NOTE,
         memory=_memory(cost),
-        figure=time_figure(cost),
+        figures=time_figures(cost),
         columns=COLUMNS,
         types=_kind_rows(cost),
         layers=[_layer_row(layer, cost) for layer in cost.layers],
@@ -140,18 +140,35 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.2f}"
 
 
+def time_figures(cost: StepCost) -> dict[str, Figure]:
+    """Figures by title: bars of milliseconds by layer type and by layer, the slowest first, at most MAX_BARS each."""
+    return {
+        title: one_panel(WIDTH, _height(rows), lambda axes, rows=rows, title=title: _bars(axes, rows, title))
+        for title, rows in _slowest(cost).items()
+    }
+
+
 def time_figure(cost: StepCost) -> Figure:
-    """Bars of milliseconds, the slowest first. Left: layer types. Right: layers. At most MAX_BARS each."""
+    """The panels of `time_figures` next to each other, for a PNG file."""
+    parts = _slowest(cost)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, max(map(_height, parts.values()))), layout="constrained")
+        for axes, (title, rows) in zip(figure.subplots(1, 2, width_ratios=(1, 1.5)), parts.items(), strict=True):
+            _bars(axes, rows, title)
+        return figure
+
+
+def _slowest(cost: StepCost) -> dict[str, Sequence[LayerCost]]:
+    """The bars of each panel by its title."""
     kinds = [layer for _, layer in cost.by_kind().values()][:MAX_BARS]
     layers = cost.slowest()[:MAX_BARS]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 0.22 * max(len(layers), len(kinds), 6) + 1.2), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-        _bars(left, kinds, "by type")
-        _bars(right, layers, "by layer" + (", the slowest" if len(layers) < len(cost.layers) else ""))
-        if layers:
-            right.legend(loc="lower right")
-        return figure
+    title = "by layer, the slowest" if len(layers) < len(cost.layers) else "by layer"
+    return {"by type": kinds, title: layers}
+
+
+def _height(rows: Sequence[LayerCost]) -> float:
+    """Of a panel with these bars, in inches."""
+    return 0.22 * max(len(rows), 3) + 1.2
 
 
 def _bars(axes: Axes, rows: Sequence[LayerCost], title: str) -> None:
@@ -160,8 +177,8 @@ def _bars(axes: Axes, rows: Sequence[LayerCost], title: str) -> None:
     axes.barh(positions, forward, color=ACCENT, label="forward")
     if any(backward):
         axes.barh(positions, backward, left=forward, color=SECOND, label="backward")
-    axes.set_yticks(positions, [short_name(row.name[-32:], 32) for row in rows], fontsize=7.5)
+    axes.set_yticks(positions, [short_name(row.name[-24:], 24) for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("milliseconds")
-    axes.set_title(title, loc="left")
+    axes.set_xlabel(f"milliseconds {title}")
+    legend(axes)

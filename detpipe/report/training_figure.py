@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from detpipe.report.curves import Curve
-from detpipe.report.figure_style import ACCENT, SECOND, STYLE, WIDTH, hex_colour, legend
+from detpipe.report.figure_style import ACCENT, SECOND, STYLE, WIDTH, hex_colour, legend, share_axis
 from detpipe.solver.training_summary import is_number
 from detpipe.structures import Float64Array
 
@@ -27,9 +27,30 @@ def training_figure(rows: Rows, *, progress: bool = True) -> Figure:
     Loss and accuracy are drawn faintly as logged, and strongly as a moving average over a twentieth of the log.
     Training and validation share an axis only if they are the same loss: with a box loss in training, the validation's
     loss is that of the classes, and is drawn with the training's class loss.
-    progress: also panels for learning rate, speed and waiting. Without rows there is one empty panel.
+    progress: also panels for learning rate, speed and waiting. A panel is left out if each of its keys has one value
+    (see `single_values`): one point is not a curve. Without panels there is an empty one.
     """
-    groups: list[tuple[Callable[[Axes, Rows, Sequence[str]], None], str]]
+    panels = _panels(rows, progress=progress)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.1 * max(len(panels), 1) + 0.6), layout="constrained")
+        axes = figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
+        for one, (draw, names) in zip(axes, panels, strict=False):
+            draw(one, rows, names)
+        axes[-1].set(xlabel="iteration")
+        return figure
+
+
+def has_curves(rows: Rows, *, progress: bool = True) -> bool:
+    """Whether `training_figure` has anything to draw."""
+    return bool(_panels(rows, progress=progress))
+
+
+Draw = Callable[[Axes, Rows, Sequence[str]], None]
+
+
+def _panels(rows: Rows, *, progress: bool) -> list[tuple[Draw, list[str]]]:
+    """The function that draws each panel, with its keys."""
+    groups: list[tuple[Draw, str]]
     if _names(rows, "class_loss") and _names(rows, "val_loss"):
         groups = [(_class_losses, "class_loss|val_loss"), (_losses, r"(?!val_|class_loss).*loss")]
         if not _names(rows, "box_loss"):  # the loss is the class loss
@@ -39,14 +60,22 @@ def training_figure(rows: Rows, *, progress: bool = True) -> Figure:
     groups += [(_accuracies, r".*accuracy"), (_recalls, r"val_(recall|ar)_.*")]
     if progress:
         groups += [(_rate, "lr"), (_speed, "examples_per_second"), (_waiting, "waiting")]
-    panels = [(draw, names) for draw, pattern in groups if (names := _names(rows, pattern))]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 2.1 * max(len(panels), 1) + 0.6), layout="constrained")
-        axes = figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
-        for one, (draw, names) in zip(axes, panels, strict=False):
-            draw(one, rows, names)
-        axes[-1].set(xlabel="iteration")
-        return figure
+    return [(draw, names) for draw, pattern in groups if _longest(rows, names := _names(rows, pattern)) > 1]
+
+
+def single_values(rows: Rows) -> list[str]:
+    """A phrase for each key with one value, such as "validation accuracy 0.95 (iteration 600)"."""
+    return [
+        f"{name.replace('val_', 'validation ').replace('_', ' ')} {values[0]:.4g} (iteration {iterations[0]:,.0f})"
+        for name in _names(rows, r"(?!iteration).*(loss|accuracy)")
+        for iterations, values in [_column(rows, name)]
+        if len(values) == 1
+    ]
+
+
+def _longest(rows: Rows, names: Sequence[str]) -> int:
+    """The largest number of values of a key; 0 without keys."""
+    return max((len(_column(rows, name)[0]) for name in names), default=0)
 
 
 def _names(rows: Rows, pattern: str) -> list[str]:
@@ -138,8 +167,8 @@ def _recalls(axes: Axes, rows: Rows, names: Sequence[str]) -> None:
         label = f"{'average recall' if average else 'recall'}, {budget} boxes"
         colour = hex_colour(budgets.index(budget) + 3)
         axes.plot(*_column(rows, name), "--" if average else "-", marker="o", markersize=4, color=colour, label=label)
-    axes.set(ylabel="validation recall", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(ylabel="validation recall")
+    share_axis(axes)
     legend(axes, columns=2)
 
 

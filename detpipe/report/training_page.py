@@ -10,7 +10,7 @@ from detpipe.progress import as_time
 from detpipe.report import page
 from detpipe.report.run.sections import setting_groups
 from detpipe.report.text_table import as_bytes, significant, text_table
-from detpipe.report.training_figure import Rows, training_figure
+from detpipe.report.training_figure import Rows, has_curves, training_figure
 from detpipe.solver.training_summary import courses
 from detpipe.storage.atomic import write_text
 
@@ -117,7 +117,7 @@ def render(data: TrainingPage) -> str:
         "training.html",
         data.subtitle,
         facts=data.facts().items(),
-        figure=training_figure(data.rows) if data.rows else None,
+        figure=training_figure(data.rows) if has_curves(data.rows) else None,
         head=HEAD,
         numbers=course_rows(data.rows),
         groups=setting_groups(data.settings),

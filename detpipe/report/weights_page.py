@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from detpipe.inspect.tensor_statistics import TensorStatistics
 from detpipe.inspect.weight_change import ParameterChange, WeightChange
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, SECOND, STYLE, plain_log_axis, short_name
+from detpipe.report.figure_style import (
+    ACCENT,
+    HALF,
+    SECOND,
+    STYLE,
+    WIDTH,
+    legend,
+    one_panel,
+    plain_log_axis,
+    short_name,
+)
 from detpipe.report.page import Picture
 from detpipe.report.text_table import as_count, shortened, significant, text_table
 from detpipe.storage.atomic import write_text
@@ -38,7 +50,7 @@ class WeightsPage:
     """The content of the page.
 
     subtitle: the file. shapes, statistics: of all tensors, by name. histograms: of some tensors. filters: the name of a
-    layer and the image of its filters; None if there are none. against: the other file, "" for none. change: the
+    layer and the image of its filters; None without a layer to show. against: the other file, or "". change: the
     difference from the other file.
     """
 
@@ -86,7 +98,7 @@ def render(data: WeightsPage) -> str:
         change_head=CHANGE_HEAD,
         change_figure=change_figure(change) if change is not None and changed else None,
         left_over={} if change is None else _left_over(change),
-        histograms=histograms_figure(data.histograms) if data.histograms else None,
+        histograms=histogram_figures(data.histograms),
         head=HEAD,
         rows=data.rows(),
     )
@@ -138,21 +150,34 @@ def _left_over(change: WeightChange) -> dict[str, str]:
     return {what: names for what, names in found.items() if names}
 
 
+def histogram_figures(histograms: Mapping[str, Histogram]) -> dict[str, Figure]:
+    """A small figure for each histogram, by tensor name, with its own vertical scale."""
+    return {
+        name: one_panel(HALF, 1.5, partial(_histogram, name=name, histogram=histogram))
+        for name, histogram in histograms.items()
+    }
+
+
+def _histogram(axes: Axes, *, name: str, histogram: Histogram) -> None:
+    counts, low, high = histogram
+    axes.stairs(counts, np.linspace(low, high, len(counts) + 1), fill=True, color=ACCENT)
+    axes.set_title(_end_of(name, 26), loc="left", fontsize=8)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+
+
 def histograms_figure(histograms: Mapping[str, Histogram]) -> Figure:
-    """A panel for each histogram, by tensor name, with its own vertical scale. Without histograms it is empty."""
+    """The panels of `histogram_figures` in one figure, for a PNG file. Without histograms it is empty."""
     columns = 4
     rows = max(1, -(-len(histograms) // columns))
-    with matplotlib.rc_context({**STYLE, "font.size": 8, "axes.titlesize": 8}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 1.55 * rows + 0.3), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
         for axes in panels[len(histograms) :]:
             axes.set_visible(False)
-        for axes, (name, (counts, low, high)) in zip(panels, histograms.items(), strict=False):
-            edges = np.linspace(low, high, len(counts) + 1)
-            axes.stairs(counts, edges, fill=True, color=ACCENT)
-            axes.set_title(_end_of(name, 30), loc="left")
-            axes.set_yticks([])
-            axes.xaxis.set_major_locator(MaxNLocator(3))
+        for axes, (name, histogram) in zip(panels, histograms.items(), strict=False):
+            _histogram(axes, name=name, histogram=histogram)
         return figure
 
 
@@ -164,7 +189,7 @@ def change_figure(change: WeightChange) -> Figure:
     floor = 10 ** math.floor(math.log10(positive.min()) - 0.5) if len(positive) else 1e-3
     top = 10 ** math.ceil(math.log10(positive.max()) + 0.1) if len(positive) else 1.0
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
         axes = figure.add_subplot()
         matrices = np.array([one.name.endswith(("weight", ".0")) for one in there], dtype=bool)
         shown = np.clip(np.nan_to_num(values, posinf=top), floor, top)
@@ -176,8 +201,7 @@ def change_figure(change: WeightChange) -> Figure:
         axes.set(xlabel="tensor, in the order of the file", ylabel="|now − before| / |before|", ylim=(floor / 1.5, top))
         if (values == 0).any():
             axes.text(0, floor * 1.08, "unchanged", fontsize=8)
-        if len(there):
-            axes.legend()
+        legend(axes)
         return figure
 
 

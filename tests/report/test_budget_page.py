@@ -6,7 +6,14 @@ import math
 from pathlib import Path
 
 from detpipe.metrics.budget_curve import BudgetCurve
-from detpipe.report.budget_page import BudgetPage, budget_sentences, budget_text, render, write_budget_page
+from detpipe.report.budget_page import (
+    BudgetPage,
+    budget_figures,
+    budget_sentences,
+    budget_text,
+    render,
+    write_budget_page,
+)
 from detpipe.structures import Detections, GroundTruth, ImageId
 from tests.metrics.test_budget_curve import curve as drawn_curve
 from tests.metrics.test_budget_curve import found, of_images
@@ -60,6 +67,15 @@ def test_nothing_to_find():
     for made in (curve({1: {}}, {}), curve({})):
         words = read(render(BudgetPage(subtitle="", curve=made, method="x", resamples=0, timed=0))).words
         assert any(("no objects" in one) or ("fewest boxes" in one) for one in words)
+
+
+def test_one_number_of_proposals_is_no_curve():
+    one, three = curve({1: ALL}), curve(DETECTIONS)
+    assert budget_figures(one) == {}
+    assert "<svg" not in render(BudgetPage(subtitle="", curve=one, method="x", resamples=0, timed=0))
+    accuracy, cost = budget_figures(three).values()
+    assert accuracy.axes[0].get_ylim() == (0, 1)
+    assert len(cost.axes[0].collections) == 3  # the stages
 
 
 def test_few_images_give_no_recommendation():

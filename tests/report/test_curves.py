@@ -96,6 +96,25 @@ def test_an_svg_takes_the_ink_of_the_page_and_is_the_same_each_time():
     assert "3 min 20 s" in text_of(svg)
 
 
+def test_the_alternative_text_is_escaped():
+    svg = curves.to_svg(curves.seconds_figure({"propose": 3.0}), "seconds", 'time of "a" & <b>')
+    element = ElementTree.fromstring(svg)
+    assert element.attrib["role"] == "img"
+    assert element.attrib["aria-label"] == 'time of "a" & <b>'
+    assert "aria-label" not in curves.to_svg(curves.seconds_figure({}), "seconds")
+
+
+def test_axes_of_shares_end_at_1():
+    names = {f"class {k}": k / 20 for k in range(20)}
+    values = {"recall@0.5": 0.5, "recall@0.7": 0.2, "abo": 0.4, "mabo": 0.4, "ar": 1.0}
+    for figure in (
+        curves.precision_recall_figure({"cat": curve()}, {"cat": 0.5}),
+        curves.precision_recall_figure({name: curve(k) for k, name in enumerate(names)}, names),
+        curves.recall_figure({"10": values, "100": values}),
+    ):
+        assert {axes.get_ylim() for axes in figure.axes if axes.get_visible()} == {(0, 1)}
+
+
 def test_the_settings_of_matplotlib_stay_as_they_were():
     before = dict(matplotlib.rcParams)
     curves.to_png(curves.seconds_figure({"propose": 3.0}))

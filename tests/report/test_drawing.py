@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import pytest
 from hypothesis import given, settings
 
@@ -80,6 +82,34 @@ def test_any_caption_on_any_size(text: str, side: int):
 def test_a_caption_changes_pixels_above_the_box():
     changed = draw_boxes(GREY, BOX, ["cat"]) != draw_boxes(GREY, BOX)
     assert changed[:30].any()
+
+
+def test_captions_do_not_overlap_and_stay_in_the_picture(monkeypatch: pytest.MonkeyPatch):
+    """Ten equal boxes near an edge have places for four captions."""
+    drawn: list[tuple[float, ...]] = []
+
+    class Canvas(PIL.ImageDraw.ImageDraw):
+        def rectangle(self, xy: Any, fill: Any = None, **other: Any) -> None:
+            if fill is not None and fill[3] == 225:  # the background of a caption
+                drawn.append(tuple(xy))
+            super().rectangle(xy, fill, **other)
+
+    monkeypatch.setattr("detpipe.report.drawing.ImageDraw.Draw", Canvas)
+    image = np.full((120, 200, 3), 128, np.uint8)
+    boxes = np.array([[150, 30, 190, 70]] * 10, np.float32)
+    draw_boxes(image, boxes, [f"a long name {i}" for i in range(10)])
+    assert len(drawn) == 4  # above, inside at the top, below, inside at the bottom
+    for x1, y1, x2, y2 in drawn:
+        assert 0 <= x1 <= x2 < 200
+        assert 0 <= y1 <= y2 < 120
+    for i, (left, top, right, bottom) in enumerate(drawn):
+        assert not any(left <= x2 and x1 <= right and top <= y2 and y1 <= bottom for x1, y1, x2, y2 in drawn[:i])
+
+
+def test_no_caption_where_the_picture_is_lower_than_its_text():
+    image = np.full((6, 300, 3), 128, np.uint8)
+    box = np.array([[20, 1, 60, 5]], np.float32)
+    assert (draw_boxes(image, box, ["cat"]) == draw_boxes(image, box)).all()
 
 
 def test_as_many_captions_and_colours_as_boxes():

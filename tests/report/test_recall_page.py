@@ -9,7 +9,15 @@ import pytest
 
 from detpipe.metrics.method_recall import MethodRecall, compare
 from detpipe.report.curves import to_png, to_svg
-from detpipe.report.recall_page import BY_BUDGET, RecallPage, recall_curves_figure, render, write_recall_page
+from detpipe.report.recall_page import (
+    BY_BUDGET,
+    TITLES,
+    RecallPage,
+    recall_curves_figure,
+    recall_figures,
+    render,
+    write_recall_page,
+)
 from tests.metrics.test_method_recall import measured
 from tests.metrics.test_overlap_table import FOUND
 from tests.report.run.test_page import EVIL, read
@@ -78,6 +86,13 @@ def test_a_line_a_method_in_each_panel():
     assert mine.get_color() != none.get_color()
 
 
+def test_a_figure_a_panel_for_the_page():
+    figures = recall_figures({"mine": measured(FOUND).curves, "none": measured({}).curves})
+    assert list(figures) == [*(TITLES[name] for name in BY_BUDGET), "recall of 10 proposals per image"]
+    assert all(len(figure.axes) == 1 and len(figure.axes[0].lines) == 2 for figure in figures.values())
+    assert {figure.axes[0].get_ylim() for figure in figures.values()} == {(0, 1)}
+
+
 def test_the_band_is_the_interval():
     method = measured(FOUND)
     axes = figure_of(mine=method).axes[0]
@@ -103,3 +118,6 @@ def test_nothing_to_draw():
         figure = figure_of(**methods)
         assert to_png(figure).startswith(b"\x89PNG")
         to_svg(figure, "recall")
+    assert recall_figures({}) == {}
+    # Without proposals there is one point for each measure, which is not a curve.
+    assert list(recall_figures({"none": measured({}, {}).curves})) == ["recall of 10 proposals per image"]

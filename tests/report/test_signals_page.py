@@ -7,7 +7,7 @@ from detpipe.inspect.signals import measure_signals
 from detpipe.report.curves import to_svg
 from detpipe.report.drawing import image_to_png
 from detpipe.report.mosaic import heat
-from detpipe.report.signals_page import SignalsPage, render, signals_figure, signals_text
+from detpipe.report.signals_page import SignalsPage, render, signals_figure, signals_figures, signals_text
 
 
 def page(std: float) -> SignalsPage:
@@ -32,7 +32,8 @@ def test_a_network_without_weights() -> None:
     data = SignalsPage(subtitle="", signals=measure_signals(network, lambda: network(x).sum()), maps={})
     assert "Feature maps" not in render(data)
     assert "vanish" not in signals_text(data)
-    assert to_svg(signals_figure(data.signals), "signals").startswith("<svg")
+    for figure in (signals_figure(data.signals), *signals_figures(data.signals).values()):
+        assert to_svg(figure, "signals").startswith("<svg")
 
 
 def test_a_png_holds_every_pixel() -> None:

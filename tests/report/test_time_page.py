@@ -7,7 +7,7 @@ from torch import nn
 
 from detpipe.inspect.step_cost import StepCost, measure_cost
 from detpipe.inspect.step_time import Seconds
-from detpipe.report.time_page import TimePage, render, time_figure, time_text
+from detpipe.report.time_page import TimePage, render, time_figure, time_figures, time_text
 
 
 def cost() -> StepCost:
@@ -42,4 +42,5 @@ def test_the_page_has_every_layer() -> None:
 def test_no_layers() -> None:
     none = StepCost(layers=(), whole=Seconds((), ()), watched=Seconds((), ()), peak=0, parameters=0)
     assert "all layers" in render(TimePage(subtitle="", machine="", cost=none))
-    assert not time_figure(none).axes[0].patches
+    for figure in (time_figure(none), *time_figures(none).values()):
+        assert not figure.axes[0].patches

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detpipe.report.training_figure import smoothed, training_figure
+from detpipe.report.training_figure import has_curves, single_values, smoothed, training_figure
 
 
 def test_the_loss_takes_the_rows_that_have_it():
@@ -17,7 +17,15 @@ def test_the_loss_takes_the_rows_that_have_it():
     assert len(np.asarray(top.lines[0].get_xdata())) == 38
     assert np.asarray(top.lines[2].get_xdata()).tolist() == [10]
     assert np.asarray(bottom.lines[0].get_ydata()).tolist() == [0.8, 0.9]
-    assert len(training_figure([{"iteration": 1, "loss": 2.0}], progress=False).axes) == 1
+
+
+def test_one_value_is_a_sentence_and_not_a_curve():
+    once = [{"iteration": 600, "loss": 2.0, "val_accuracy": 0.95}]
+    assert not has_curves(once)
+    assert single_values(once) == ["loss 2 (iteration 600)", "validation accuracy 0.95 (iteration 600)"]
+    twice = [{"iteration": 1, "loss": 3.0}, *once]
+    assert [axes.get_ylabel() for axes in training_figure(twice).axes] == ["loss"]
+    assert single_values(twice) == ["validation accuracy 0.95 (iteration 600)"]
 
 
 def test_validation_is_drawn_with_the_same_loss_of_the_training():
@@ -29,7 +37,7 @@ def test_validation_is_drawn_with_the_same_loss_of_the_training():
     assert (classes.get_ylabel(), drawn["training"], drawn["validation"]) == ("class loss", [1, 1], [1.5])
     assert training.get_ylabel() == "training loss"
     assert {line.get_label() for line in training.lines if not line.get_label().startswith("_")} == {"loss", "box loss"}
-    without_boxes = [{"iteration": 1, "loss": 1.0, "class_loss": 1.0, "val_loss": 1.5}]
+    without_boxes = [{"iteration": i, "loss": 1.0, "class_loss": 1.0, "val_loss": 1.5} for i in (1, 2)]
     assert [axes.get_ylabel() for axes in training_figure(without_boxes, progress=False).axes] == ["class loss"]
 
 
@@ -52,12 +60,12 @@ def test_no_legend_covers_a_line():
 
 
 def test_the_recall_of_a_network_that_proposes_has_a_panel_of_its_own():
-    rows = [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 0.5, "val_recall_10": 0.4, "val_ar_10": 0.2}]
+    rows = [{"iteration": i, "loss": 1 / i, "val_recall_10": 0.2 * i, "val_ar_10": 0.1 * i} for i in (1, 2)]
     loss, recall = training_figure(rows, progress=False).axes
     assert loss.get_ylabel() == "loss"
     drawn = {line.get_label(): np.asarray(line.get_xydata()).tolist() for line in recall.lines}
-    assert drawn == {"recall, 10 boxes": [[2, 0.4]], "average recall, 10 boxes": [[2, 0.2]]}
-    assert len(training_figure(rows[:1], progress=False).axes) == 1
+    assert drawn == {"recall, 10 boxes": [[1, 0.2], [2, 0.4]], "average recall, 10 boxes": [[1, 0.1], [2, 0.2]]}
+    assert recall.get_ylim() == (0, 1)
 
 
 def test_a_smooth_line_keeps_a_constant_and_its_ends():
@@ -69,7 +77,7 @@ def test_an_empty_log_has_an_empty_panel():
 
 
 def test_progress_adds_rate_speed_and_waiting():
-    rows = [{"iteration": 1, "loss": 1.0, "lr": 0.1, "examples_per_second": 9.0, "waiting": 0.0}]
+    rows = [{"iteration": i, "loss": 1.0, "lr": 0.1, "examples_per_second": 9.0, "waiting": 0.0} for i in (1, 2)]
     labels = [axes.get_ylabel() for axes in training_figure(rows).axes]
     assert labels == ["loss", "learning rate", "examples/s, so far", "waiting, so far"]
     assert len(training_figure(rows, progress=False).axes) == 1

@@ -7,7 +7,14 @@ import torch
 from detpipe.inspect.tensor_statistics import histogram, tensor_statistics
 from detpipe.inspect.weight_change import weight_change
 from detpipe.report.mosaic import mosaic
-from detpipe.report.weights_page import WeightsPage, change_figure, histograms_figure, render, weights_text
+from detpipe.report.weights_page import (
+    WeightsPage,
+    change_figure,
+    histogram_figures,
+    histograms_figure,
+    render,
+    weights_text,
+)
 
 HOSTILE = "<script>$x"
 
@@ -58,5 +65,6 @@ def test_the_text() -> None:
 
 def test_figures_of_nothing() -> None:
     assert not histograms_figure({}).axes[0].get_visible()
+    assert histogram_figures({}) == {}
     assert change_figure(weight_change({}, {})).axes[0].get_legend() is None
     assert change_figure(weight_change({"a": torch.ones(1)}, {"a": torch.zeros(1)})).axes[0].lines

@@ -16,6 +16,7 @@ from detpipe.progress import as_time
 from detpipe.report import curves, page
 from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
+from detpipe.report.training_figure import single_values
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
 
@@ -92,10 +93,12 @@ def render(data: ReportData) -> str:
             nearest=data.nearest,
             nms_iou=data.nms_iou,
         ),
-        recall=curves.recall_figure(data.recall) if data.recall else None,
+        recall=curves.recall_figure(data.recall) if data.recall and len(data.recall) > 1 else None,
         proposals=sections.proposal_rows(data.recall or {}),
         losses=sections.loss_figures(data.log_rows, data.proposer_rows),
+        single_values=[*single_values(data.proposer_rows), *single_values(data.log_rows)],
         seconds=curves.seconds_figure(data.seconds),
+        seconds_alt="Time by stage: " + ", ".join(f"{name} {as_time(value)}" for name, value in data.seconds.items()),
         all_seconds=as_time(sum(data.seconds.values())),
         findings=[(kind, f"{n:,}") for kind, n in (data.check_counts or {}).items()],
         max_bad_shown=MAX_BAD_SHOWN,

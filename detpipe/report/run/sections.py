@@ -13,7 +13,7 @@ from detpipe.progress import as_time
 from detpipe.report.figure_style import hex_colour
 from detpipe.report.page import Cell
 from detpipe.report.text_table import number
-from detpipe.report.training_figure import training_figure
+from detpipe.report.training_figure import has_curves, training_figure
 from detpipe.structures import Dataset
 
 
@@ -62,12 +62,12 @@ def proposal_rows(recall: Mapping[str, Mapping[str, float | None]]) -> list[list
 def loss_figures(
     rows: Sequence[Mapping[str, Any]], proposer_rows: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str, Figure]]:
-    """A title, a name and a figure for each of the two training logs with a loss."""
+    """A title, a name and a figure for each of the two training logs with more than one loss."""
     logs = (("The proposal network", "proposer-loss", proposer_rows), ("The classifier", "loss", rows))
     return [
         (title, name, training_figure(own, progress=False))
         for title, name, own in logs
-        if any("loss" in row for row in own)
+        if any("loss" in row for row in own) and has_curves(own, progress=False)
     ]
 
 
