@@ -13,7 +13,7 @@ from torch import nn
 
 from detpipe.classify.classifier_folder import ClassifierError, save_classifier
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
-from detpipe.classify.kinds import kind_in, load_classifier
+from detpipe.classify.kinds import kind_in, load_classifier, load_spec
 from detpipe.commands.detector_settings import LAYERS, Compress
 from detpipe.console import RESULT
 from detpipe.heads.fast_rcnn.network import FastRcnn
@@ -22,7 +22,7 @@ from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.kept_dataset import carry_dataset
 from detpipe.runs.run_folder import copy_proposals
 from detpipe.runs.run_proposer import keep_proposer
-from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -32,31 +32,53 @@ REPEATS = 5
 
 def run(config: Compress) -> None:
     """Compress the layers, save the detector with its proposals, and log size and time before and after."""
-    before = read_manifest(config.folder.classifier)
-    network, spec = load_classifier(config.folder.classifier)
-    if not isinstance(spec, FastRcnnSpec) or not isinstance(network, FastRcnn):
-        raise ClassifierError(
-            f"{config.folder.classifier}: expected a Fast R-CNN (head=fast_rcnn), got "
-            f"{kind_in(config.folder.classifier).description}; give the run_dir of a Fast R-CNN"
-        )
-    if spec.svd_ranks:
-        raise ArtefactError(f"{config.folder.classifier}: is compressed already; compress the original")
+    old, new = config.folder.classifier, config.new_folder.classifier
+    before, spec = read_manifest(old), check_classifier(config)
+    find_manifest(config.folder.proposals)  # a damaged one is named before the work
+    network, _ = load_classifier(old)
+    assert isinstance(network, FastRcnn)
+    check_ranks(network, config.ranks)
     ranks = config.ranks or [rank_keeping(layer_of(network, name), config.keep) for name in LAYERS]
     artefact = Artefact(
-        config.new_folder.classifier,
+        new,
         stage="compress",
         settings={"ranks": ranks, "classes": spec.classes},
         inputs={"classifier": before.digest},
     )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
-            old, new = config.folder.classifier, config.new_folder.classifier
             making.summary = compress(network, spec, ranks, old, new)
             keep_proposer(config.folder, new)
             carry_settings(old, new)
     copy_proposals(config.folder, config.new_folder)
     carry_dataset(config.folder, config.new_folder)
     report(config, ranks, artefact.manifest.summary)
+
+
+def check_classifier(config: Compress) -> FastRcnnSpec:
+    """Return the description of the run's classifier, before its weights are read.
+
+    Raises ClassifierError if it is not a Fast R-CNN, ArtefactError if it is compressed already.
+    """
+    folder = config.folder.classifier
+    spec = load_spec(folder)
+    if not isinstance(spec, FastRcnnSpec):
+        raise ClassifierError(
+            f"{folder}: expected a Fast R-CNN (head=fast_rcnn), got {kind_in(folder).description}; give the run_dir of "
+            "a Fast R-CNN"
+        )
+    if spec.svd_ranks:
+        raise ArtefactError(f"{folder}: is compressed already; compress the original")
+    return spec
+
+
+def check_ranks(network: FastRcnn, ranks: Sequence[int]) -> None:
+    """Raise ValueError for a rank that is too large for its layer, before an earlier result is removed."""
+    for name, rank in zip(LAYERS, ranks, strict=False):
+        layer = layer_of(network, name)
+        most = min(layer.in_features, layer.out_features)
+        if rank > most:
+            raise ValueError(f"ranks: expected a rank of 1 to {most} for {name}, or 0 to leave it, got {rank}")
 
 
 def layer_of(network: FastRcnn, name: str) -> nn.Linear:

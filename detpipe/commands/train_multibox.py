@@ -44,13 +44,14 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
         config.backbone, size, "multibox.scales", maps=config.multibox.maps, learning=config.multibox,
         stages="multibox.freeze_stages",
     )  # fmt: skip
+    given_priors = initial_priors(config)
     labelled, max_bad = config.targets is TargetSource.truth, config.data_source.max_bad
     train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
     boxes, sizes = objects_of(targets_of(config, train_part))
     strides = map_strides(config.backbone, config.multibox.maps)
     # Always computed, because it raises for a data set without objects.
     computed = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))
-    shapes = initial_priors(config) or computed
+    shapes = given_priors or computed
     spec = MultiBoxSpec(written_out(config.backbone), config.multibox, as_numbers(shapes))
 
     def train(context: RunContext) -> dict[str, float]:

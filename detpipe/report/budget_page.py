@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.budget_curve import WIDEST, BudgetCurve, BudgetPoint
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, WIDTH, hex_colour, legend, one_panel, share_axis
+from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, hex_colour, legend, one_panel, share_axis
 from detpipe.report.page import Cell, interval_cell
 from detpipe.report.text_table import number, text_table
 from detpipe.storage.atomic import write_text
@@ -136,6 +137,17 @@ def budget_figures(curve: BudgetCurve) -> dict[str, Figure]:
         "accuracy": one_panel(WIDTH, 4.2, lambda axes: _quality(axes, curve)),
         "milliseconds per image": one_panel(WIDTH, 4.2, lambda axes: _cost(axes, curve)),
     }
+
+
+def budget_curve_figure(curve: BudgetCurve) -> Figure:
+    """The panels of `budget_figures` next to each other, for a PNG file. Without points it is empty."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 3.9), layout="constrained")
+        if curve.points:
+            quality, cost = figure.subplots(1, 2)
+            _quality(quality, curve)
+            _cost(cost, curve)
+        return figure
 
 
 def _quality(axes: Axes, curve: BudgetCurve) -> None:

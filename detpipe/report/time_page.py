@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -143,7 +144,7 @@ def _ms(seconds: float) -> str:
 def time_figures(cost: StepCost) -> dict[str, Figure]:
     """Figures by title: bars of milliseconds by layer type and by layer, the slowest first, at most MAX_BARS each."""
     return {
-        title: one_panel(WIDTH, _height(rows), lambda axes, rows=rows, title=title: _bars(axes, rows, title))
+        title: one_panel(WIDTH, _height(rows), partial(_bars, rows=rows, title=title))
         for title, rows in _slowest(cost).items()
     }
 

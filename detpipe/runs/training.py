@@ -84,11 +84,13 @@ class TrainingJob:
 def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) -> None:
     """Prepare a training and run it, unless it is already done. Of the processes of torchrun, rank 0 writes.
 
-    Raises Interrupted after a signal, ArtefactError if the folder has another training, and as `check_starts`.
+    Raises Interrupted after a signal, ArtefactError if the folder has another training, and as `check_solver_files` and
+    `check_starts`.
     """
     with joined_ranks() as ranks:
         device = resolve_device(config.device)
         bf16 = resolve_bf16(config.precision, device)
+        check_solver_files(config.solver)
         job = prepare()
 
         def work(context: RunContext) -> dict[str, float]:
@@ -99,6 +101,24 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
             return job.train(context)
 
         complete(job.artefact(config, device, bf16=bf16), config, device, bf16, ranks, work)
+
+
+def check_solver_files(solver: SolverConfig) -> None:
+    """Raise ValueError or FileNotFoundError if a file that the training starts from is missing or unreadable.
+
+    Called before the data set is read.
+    """
+    check_start_weights(solver.weights, "solver.weights")
+    resumed = snapshot_of(solver)
+    if resumed is not None and not Path(resumed).is_file():
+        raise FileNotFoundError(
+            f"solver.resume: expected auto, none or the path of a snapshot, got {resumed}; no such file exists"
+        )
+
+
+def snapshot_of(solver: SolverConfig) -> str | None:
+    """The path in solver.resume; None for auto and none."""
+    return None if solver.resume in ("auto", "none") else solver.resume
 
 
 def part_digests(train: Part, val: Part) -> dict[str, str]:
@@ -151,17 +171,16 @@ def complete(
 def check_starts(artefact: Artefact, config: TrainingCommand) -> None:
     """Check that overwrite=true does not delete the files that the training starts from.
 
-    Raises ArtefactError if one of them is in the artefact's folder, FileNotFoundError for a missing snapshot.
+    Raises ArtefactError if one of them is in the artefact's folder.
     """
     if not config.overwrite:
         return
     solver = config.solver
-    resumed = None if solver.resume in ("auto", "none") else solver.resume
-    if resumed is not None and not Path(resumed).is_file():
-        raise FileNotFoundError(
-            f"solver.resume: expected auto, none or the path of a snapshot, got {resumed}; no such file exists"
-        )
-    starts = {"backbone.weights": config.backbone.weights, "solver.weights": solver.weights, "solver.resume": resumed}
+    starts = {
+        "backbone.weights": config.backbone.weights,
+        "solver.weights": solver.weights,
+        "solver.resume": snapshot_of(solver),
+    }
     for name, path in starts.items():
         if path and Path(path).resolve().is_relative_to(artefact.path.resolve()):
             raise ArtefactError(
@@ -192,7 +211,6 @@ def weights_digest(backbone: BackboneConfig, solver: SolverConfig) -> dict[str, 
     Raises FileNotFoundError or ValueError if the weights are not available.
     """
     check_weights(backbone)
-    check_start_weights(solver.weights, "solver.weights")
     files = {"weights": Path(backbone.weights), "solver.weights": Path(solver.weights or "")}
     if backbone.prototxt is not None:
         files["prototxt"] = find_prototxt(backbone.prototxt)

@@ -68,6 +68,27 @@ def test_settings_that_can_t_be(fast_run: Path, tmp_path: Path, words: list[str]
     assert said in outcome.err
 
 
+def test_an_impossible_rank_does_not_delete_the_earlier_result(fast_run: Path, tmp_path: Path) -> None:
+    """The ranks are checked before the work, and before overwrite=true removes a folder."""
+    out = tmp_path / "thin"
+    assert detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[8,0]").status == 0
+    outcome = detpipe("compress", f"run_dir={fast_run}", f"out={out}", "ranks=[8,17]", "overwrite=true")
+    assert outcome.status == 1
+    assert "ranks: expected a rank of 1 to 16 for fc2" in outcome.err
+    assert load_spec(out / "classifier").svd_ranks == (8, 0)
+
+
+def test_the_kind_is_checked_before_the_weights_are_read(finished_run: Path, fast_run: Path, tmp_path: Path) -> None:
+    for run, said in ((finished_run, "head=fast_rcnn"), (fast_run, "proposals.lmdb")):
+        copy = drawn.copy(run, tmp_path / run.name)
+        (copy / "classifier" / "weights.safetensors").write_bytes(b"no weights")
+        (copy / "proposals.lmdb" / "manifest.json").write_text("no JSON")
+        outcome = detpipe("compress", f"run_dir={copy}", f"out={tmp_path / 'thin'}")
+        assert outcome.status == 1
+        assert said in outcome.err
+        assert not (tmp_path / "thin").exists()
+
+
 def test_the_run_itself_is_never_the_place(fast_run: Path) -> None:
     outcome = detpipe("compress", f"run_dir={fast_run}", f"out={fast_run}")
     assert (outcome.status, "expected another folder" in outcome.err) == (1, True)

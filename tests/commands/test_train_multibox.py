@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detpipe.commands import train_multibox
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -162,6 +163,39 @@ def test_weights_that_are_none_are_named_before_anything_is_deleted(
     assert re.search(said, last)
     assert str(tmp_path / file) in last
     assert bytes_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["solver.weights=gone.pt"], "solver.weights: no such file"),
+        (["solver.resume=gone.pt"], "solver.resume: expected auto, none or the path of a snapshot"),
+        (["backbone.weights=gone.pth"], "gone.pth"),
+        (["multibox.maps=[stride9]"], "stride9"),
+        (["multibox.freeze_stages=99"], "multibox.freeze_stages"),
+        (["backbone.name=torchvision/resnet51"], "resnet51"),
+    ],
+)
+def test_what_cannot_be_is_told_before_the_data_are_read(
+    words: list[str], said: str, voc_root: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("the data set was read")
+
+    monkeypatch.setattr(train_multibox, "training_parts", read)
+    outcome = train(voc_root, net, tmp_path, *words)
+    assert outcome.status == 1
+    assert said in outcome.err
+
+
+def test_priors_of_another_form_are_told_before_the_data_are_read(
+    trained: Path, voc_root: Path, net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_multibox, "training_parts", lambda *_, **__: pytest.fail("the data set was read"))
+    weights = f"solver.weights={trained / 'multibox' / 'weights.safetensors'}"
+    outcome = train(voc_root, net, tmp_path, weights, "multibox.form=grids", "multibox.maps=[stride8,stride4]")
+    assert outcome.status == 1
+    assert "solver.weights: expected a MultiBox of the form" in outcome.err or "feature maps" in outcome.err
 
 
 @pytest.mark.parametrize("setting", ["solver.weights", "backbone.weights", "solver.resume"])
