@@ -33,11 +33,13 @@ class ScoredRegions:
 
     probabilities: (R, K + 1) float32; column 0 is background. deltas: (R, K, 4) float32; None without box regression.
     boxes: the regions (R, 4) if they are not the requested ones, because the network proposes regions itself.
+    proposals: the number of regions that are proposals, the first ones; None: all. The others are refined regions.
     """
 
     probabilities: Float32Array
     deltas: Float32Array | None
     boxes: Float32Array | None = None
+    proposals: int | None = None
 
     def first(self, k: int) -> ScoredRegions:
         """The scores of the first k regions, or of all if there are fewer."""
@@ -53,7 +55,7 @@ class ScoredRegions:
         if self.deltas is not None and scored.deltas is not None:
             deltas = np.concatenate([self.deltas, scored.deltas])
         probabilities = np.concatenate([self.probabilities, scored.probabilities])
-        return ScoredRegions(probabilities, deltas, np.concatenate([boxes, more]))
+        return ScoredRegions(probabilities, deltas, np.concatenate([boxes, more]), proposals=len(boxes))
 
 
 def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int]) -> Float32Array:
@@ -146,6 +148,34 @@ def batches_of(images: Iterable[npt.NDArray[np.uint8]], size: int) -> Iterator[t
         yield np.zeros((0, 0, 0, 3), dtype=np.uint8), counts
 
 
+@dataclass(frozen=True, eq=False)
+class SelectedOfClass:
+    """The selection of one class, before the limit of detections.
+
+    rows: (M,) the regions with a sufficient score whose box has an area. boxes: (M, 4) moved by box regression and
+    clipped. kept: (N,) indices into rows that NMS kept, highest score first. placed: (N, 4) their boxes after box
+    voting.
+    """
+
+    rows: Int64Array
+    boxes: Float32Array
+    kept: Int64Array
+    placed: Float32Array
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The detections of one image (D), and where each comes from.
+
+    classes: the selection of each class, 1..K. order: (D,) for each detection its index among the kept boxes of all
+    classes, which are counted from class to class.
+    """
+
+    detections: Detections
+    classes: list[SelectedOfClass]
+    order: Int64Array
+
+
 def select_detections(
     boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int], config: DetectConfig
 ) -> Detections:
@@ -154,7 +184,13 @@ def select_detections(
     For each class, regions with a score of at least score_floor are moved by the deltas of the class, clipped, and
     suppressed by NMS. R = 0 gives none.
     """
+    return select(boxes, scored, image_size, config).detections
+
+
+def select(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, int], config: DetectConfig) -> Selection:
+    """As `select_detections`, with where each detection comes from."""
     found: list[tuple[Float32Array, Float32Array, int]] = []
+    classes: list[SelectedOfClass] = []
     for label in range(1, scored.probabilities.shape[1]):
         scores = scored.probabilities[:, label]
         rows = np.flatnonzero(scores >= config.score_floor)
@@ -167,15 +203,23 @@ def select_detections(
         if config.vote_iou is not None:
             placed = geometry.vote(moved, scores[rows], kept, config.vote_iou)
         found.append((placed, scores[rows[kept]], label))
-    return best_of(found, config.max_detections)
+        classes.append(SelectedOfClass(rows, moved, kept, placed))
+    detections, order = _best_of(found, config.max_detections)
+    return Selection(detections, classes, order)
 
 
 def best_of(found: Sequence[tuple[Float32Array, Float32Array, int]], limit: int) -> Detections:
     """The `limit` best of (boxes, scores, label) lists; ties are ordered by box, then label. [] gives none."""
+    return _best_of(found, limit)[0]
+
+
+def _best_of(found: Sequence[tuple[Float32Array, Float32Array, int]], limit: int) -> tuple[Detections, Int64Array]:
+    """The result of `best_of`, and the index of each detection in the joined lists."""
     boxes = np.concatenate([boxes for boxes, _, _ in found] or [np.zeros((0, 4), dtype=np.float32)])
     scores = np.concatenate([scores for _, scores, _ in found] or [np.zeros(0, dtype=np.float32)])
     labels = np.concatenate(
         [np.full(len(b), label, dtype=np.int64) for b, _, label in found] or [np.zeros(0, np.int64)]
     )
     order = geometry.rank(boxes, scores)[:limit]
-    return Detections(np.ascontiguousarray(boxes[order]), np.ascontiguousarray(scores[order]), labels[order])
+    detections = Detections(np.ascontiguousarray(boxes[order]), np.ascontiguousarray(scores[order]), labels[order])
+    return detections, order

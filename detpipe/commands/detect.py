@@ -14,9 +14,9 @@ import numpy as np
 
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
-from detpipe.classify.detect import NO_DETECTIONS, of_readable, select_detections
+from detpipe.classify.detect import NO_DETECTIONS, of_readable, select
 from detpipe.classify.kinds import load_region_spec
-from detpipe.classify.nearest_regions import NearestRegions, nearest_regions
+from detpipe.classify.object_trace import ObjectTrace, trace_objects
 from detpipe.commands.stage_settings import Detect
 from detpipe.console import RESULT
 from detpipe.datasets.coco_dataset import write_coco_dataset
@@ -35,7 +35,6 @@ from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
 from detpipe.runs.detector import Detector
 from detpipe.runs.kept_dataset import keep_dataset
-from detpipe.runs.nearest_file import write_nearest
 from detpipe.runs.operating_point import shown_from
 from detpipe.runs.run_folder import RunFolder, images_input
 from detpipe.runs.run_proposer import proposer_of_run
@@ -43,6 +42,7 @@ from detpipe.runs.source_folder import resolved_source, source_folder
 from detpipe.runs.source_results import counts_by_class, write_csv, write_results
 from detpipe.runs.stored_features import Scores, stored_scores
 from detpipe.runs.stored_split import StoredSplit, open_split
+from detpipe.runs.trace_file import from_columns, to_columns, write_traces
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
@@ -107,7 +107,7 @@ def run(config: Detect) -> None:
                 remember(config.folder, [images.dataset])
             results = detect_all(config, images, out, making, find or finder(config, images))
             detections = {image_id: one.detections for image_id, one in results.items()}
-            write_nearest(out.nearest_regions, images.dataset, [one.nearest for one in results.values()])
+            write_traces(out.object_traces, images.dataset, config.detect, [one.traces for one in results.values()])
             if config.source is None:
                 write_detections(out.detections, images.dataset, detections)
             else:
@@ -258,10 +258,10 @@ def hold_readable(config: Detect, images: Input) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """The result for one image. nearest: the region nearest to each object; None if objects or image are unknown."""
+    """The result for one image. traces: what happened to each object; None if objects or image are unknown."""
 
     detections: Detections
-    nearest: NearestRegions | None
+    traces: list[ObjectTrace] | None
 
 
 Finder = Callable[[Sequence[ImageRecord]], Iterator[Scores | None]]
@@ -315,8 +315,9 @@ def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) ->
             yield index, Found(NO_DETECTIONS, None)
             continue
         truth = dataset.ground_truth[record.image_id].measured if dataset.ground_truth is not None else None
-        nearest = nearest_regions(*scores, truth) if truth is not None else None
-        yield index, Found(select_detections(*scores, config.detect), nearest)
+        selection = select(*scores, config.detect)
+        traces = trace_objects(*scores, selection, truth, config.detect.nms_iou) if truth is not None else None
+        yield index, Found(selection.detections, traces)
 
 
 def finder(config: Detect, images: Input) -> Finder:
@@ -356,18 +357,18 @@ def _key(index: int) -> bytes:
 
 
 def _pack(one: Found) -> bytes:
-    found, nearest = one.detections, one.nearest.to_rows() if one.nearest is not None else None
-    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), nearest]).encode()
+    found, traces = one.detections, to_columns(one.traces) if one.traces is not None else None
+    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), traces]).encode()
 
 
 def _unpack(record: bytes) -> Found:
-    boxes, scores, labels, nearest = json.loads(record)
+    boxes, scores, labels, traces = json.loads(record)
     detections = Detections(
         np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
         np.asarray(scores, dtype=np.float32),
         np.asarray(labels, dtype=np.int64),
     )
-    return Found(detections, NearestRegions.from_rows(nearest) if nearest is not None else None)
+    return Found(detections, from_columns(traces, "traces") if traces is not None else None)
 
 
 def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
-from detpipe.classify.nearest_regions import NearestRegions
 from detpipe.commands.stage_settings import Evaluate
 from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
@@ -20,10 +19,10 @@ from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.report.run.page import ReportData, write_report
 from detpipe.runs.kept_dataset import keep_dataset
-from detpipe.runs.nearest_file import read_nearest
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
 from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.trace_file import Traces, read_traces
 from detpipe.solver.training_log import TrainingLogError, read_log
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
@@ -150,7 +149,7 @@ def report_data(
 ) -> ReportData:
     """Return the content of the page: the evaluation, and for the run's own detections also the stages before it."""
     own = config.detections is None
-    detect = made["detect"].settings["detect"] if "detect" in made else {}
+    traces = _traces(config.folder, dataset) if own else None
     return ReportData(
         title="detpipe",
         dataset=dataset,
@@ -162,8 +161,8 @@ def report_data(
         settings={stage: manifest.settings for stage, manifest in made.items()},
         seconds=seconds,
         check_counts=_check_counts(config.folder.check),
-        nearest=_nearest(config.folder, dataset) if own else None,
-        nms_iou=detect.get("nms_iou"),
+        traces=traces.images if traces is not None else None,
+        nms_iou=traces.detect.nms_iou if traces is not None else None,
     )
 
 
@@ -199,10 +198,10 @@ def _log(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _nearest(folder: RunFolder, dataset: Dataset) -> Mapping[ImageId, NearestRegions] | None:
-    """Return the region nearest to each object; None if the file is missing or damaged."""
+def _traces(folder: RunFolder, dataset: Dataset) -> Traces | None:
+    """Return what the detector did with each object; None if the file is missing or damaged."""
     try:
-        return read_nearest(folder.nearest_regions, dataset)
+        return read_traces(folder.object_traces, dataset)
     except DataclassJsonError as error:
         logger.warning("not on the page: %s", error)
         return None

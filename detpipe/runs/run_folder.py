@@ -81,9 +81,9 @@ class RunFolder:
         return self.path / "detections.json"
 
     @property
-    def nearest_regions(self) -> Path:
-        """The region nearest to each object before NMS, for the report."""
-        return self.path / "nearest_regions.json"
+    def object_traces(self) -> Path:
+        """What the detector did with each object of the test images."""
+        return self.path / "object_traces.json"
 
     @property
     def source_page(self) -> Path:

@@ -117,8 +117,8 @@ def test_a_data_set_without_boxes(voc_root: Path, tmp_path: Path) -> None:
         ("check.json", '{"findings": []}', "counts"),
         ("check.json", '{"counts": {"duplicate image": "many"}}', "duplicate image"),
         ("check.json", '{"counts": 3}', "counts"),
-        ("nearest_regions.json", '{"dataset": 3, "images": []}', "dataset"),
-        ("nearest_regions.json", '{"images": []}', "dataset"),
+        ("object_traces.json", '{"dataset": 3, "images": []}', "dataset"),
+        ("object_traces.json", '{"images": []}', "dataset"),
         ("classifier/log.jsonl", "[]\n", "log.jsonl:1"),
         ("classifier/operating_point.json", "{", None),
     ],
@@ -136,14 +136,15 @@ def test_damaged_files_of_the_run_are_named_and_left_out(
         assert key in line
 
 
-def test_regions_of_other_numbers_of_objects_are_named(run_copy: Path, voc_root: Path) -> None:
-    path = run_copy / "nearest_regions.json"
+def test_traces_of_other_numbers_of_objects_are_named(run_copy: Path, voc_root: Path) -> None:
+    path = run_copy / "object_traces.json"
     content = json.loads(path.read_text())
-    for images in (content["images"][:1], [rows[:1] for rows in content["images"]], [[[0.5]] * 2] * 4):
+    fewer = [{name: column[:1] for name, column in one.items()} for one in content["images"]]
+    for images in (content["images"][:1], fewer, [{"by": [0]}] * 4):
         path.write_text(json.dumps({**content, "images": images}))
         outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
         assert outcome.status == 0, outcome.err
-        assert "nearest_regions.json: images: " in outcome.err
+        assert "object_traces.json: " in outcome.err
 
 
 @pytest.mark.parametrize(("key", "value"), [("size", 10**6), ("size", "large"), ("context_pad", -1)])

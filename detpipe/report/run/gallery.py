@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.boxes import clip
-from detpipe.classify.nearest_regions import NearestRegions
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.matching import match_detections
 from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, scaled
@@ -61,10 +61,10 @@ def misses(
     *,
     min_score: float,
     most: int,
-    nearest: Mapping[ImageId, NearestRegions] | None = None,
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None,
     nms_iou: float | None = None,
 ) -> MissGallery | None:
-    """At most `most` crops of each kind; None without annotations. nearest, nms_iou: see `find_misses`."""
+    """At most `most` crops of each kind; None without annotations. traces, nms_iou: see `find_misses`."""
     ground_truth = dataset.measured_truth
     if ground_truth is None:
         return None
@@ -74,7 +74,7 @@ def misses(
         dataset.classes,
         min_score=min_score,
         limit=most,
-        nearest=nearest,
+        traces=traces,
         nms_iou=nms_iou,
     )
     records = {record.image_id: record for record in dataset.records}

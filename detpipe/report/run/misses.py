@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from detpipe import boxes
-from detpipe.classify.nearest_regions import NearestRegions
+from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.metrics.matching import Matches, match_detections
-from detpipe.structures import BoolArray, Detections, Float32Array, GroundTruth, ImageId
+from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
 NEAR = 0.1
 """The smallest IoU at which a box counts as a detection of an object at all (Hoiem et al., section 2)."""
-SAME_BOX = 0.5
-"""The smallest IoU at which a detection of the same score is taken for a box before box voting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +55,13 @@ def find_misses(
     limit: int = 12,
     per_image: int = 2,
     iou_threshold: float = 0.5,
-    nearest: Mapping[ImageId, NearestRegions] | None = None,
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None,
     nms_iou: float | None = None,
 ) -> Misses:
     """False positives with at least min_score, by score, and objects without a true positive of that score, by area.
 
-    limit: the length of each list. nearest: the region nearest to each object before NMS, which tells why an object is
-    missed; without it, the reason is what the detections show. nms_iou: for the text. Without errors the lists are
-    empty.
+    limit: the length of each list. traces: what the detector did with each object, which tells why it is missed;
+    without them, the reason is what the detections show. nms_iou: for the text. Without errors the lists are empty.
     """
     wrong: list[Miss] = []
     missed: list[Miss] = []
@@ -74,9 +71,10 @@ def find_misses(
         shown = above(found, min_score)
         matches = match_detections(gt, shown, iou_threshold=iou_threshold)
         wrong.extend(_wrong(image_id, gt, shown, matches, classes, iou_threshold))
-        regions = (nearest or {}).get(image_id)
+        traced = (traces or {}).get(image_id)
         for index in np.flatnonzero(~matches.found(gt) & ~gt.difficult & ~gt.crowd).tolist():
-            kind, why = _why_missed(gt, index, found, regions, classes, iou_threshold, min_score, nms_iou)
+            trace = traced[index] if traced is not None else None
+            kind, why = _why_missed(gt, index, found, trace, classes, iou_threshold, min_score, nms_iou)
             missed.append(Miss(image_id, gt.boxes[index], int(gt.labels[index]), float(gt.areas[index]), kind, why))
     return Misses(
         wrong=_worst(wrong, limit, per_image),
@@ -115,7 +113,7 @@ def _why_missed(
     gt: GroundTruth,
     index: int,
     found: Detections,
-    regions: NearestRegions | None,
+    trace: ObjectTrace | None,
     classes: Sequence[str],
     least: float,
     min_score: float,
@@ -128,21 +126,20 @@ def _why_missed(
     others = np.flatnonzero(~own & shown & (ious >= least))
     if len(near) and shown[near[0]]:
         return "shared box", "its box counts for a neighbouring object"
-    if regions is not None and regions.ious[index] >= least and regions.scores[index] >= min_score:
-        return _why_dropped(regions, index, found, own, nms_iou)
+    covered = trace is not None and trace.iou >= least
+    if trace is not None and covered and trace.score >= min_score:
+        return _why_dropped(trace, found, nms_iou)
     if len(others):
         return "other class", f"detected as {classes[found.labels[others[0]] - 1]} {found.scores[others[0]]:.2f}"
     score = float(found.scores[near[0]]) if len(near) else 0.0
-    if regions is not None and regions.ious[index] >= least:
-        score = max(score, float(regions.scores[index]))
-    if len(near) or (regions is not None and regions.ious[index] >= least):
+    if trace is not None and covered:
+        score = max(score, trace.score)
+    if len(near) or covered:
         return "low score", f"found with score {score:.2f} only"
-    if regions is not None and regions.proposal_ious[index] < least:
-        return "no proposal", f"the best proposal has IoU {regions.proposal_ious[index]:.2f}"
-    if regions is not None:
-        moved = (
-            f"box regression moved a proposal with IoU {regions.proposal_ious[index]:.2f} to {regions.ious[index]:.2f}"
-        )
+    if trace is not None and trace.proposal_iou < least:
+        return "no proposal", f"the best proposal has IoU {trace.proposal_iou:.2f}"
+    if trace is not None:
+        moved = f"box regression moved a proposal with IoU {trace.proposal_iou:.2f} to {trace.proposal_moved_iou:.2f}"
         return "box off", moved
     closest = float(ious[own].max(initial=0))
     if closest >= NEAR:
@@ -150,22 +147,21 @@ def _why_missed(
     return "not found", "no box of this class near it"
 
 
-def _why_dropped(
-    regions: NearestRegions, index: int, found: Detections, own: BoolArray, nms_iou: float | None
-) -> tuple[str, str]:
-    """Why a box that covers the object, with a sufficient score, is not among the detections."""
-    what = f"a box with IoU {regions.ious[index]:.2f} and score {regions.scores[index]:.2f}"
-    overlaps = boxes.iou(regions.boxes[index : index + 1], found.boxes)[0]
-    # Scores in files are rounded.
-    better = np.flatnonzero(own & (found.scores >= regions.scores[index] - 1e-4) & (overlaps > 0))
-    if not len(better):
+def _why_dropped(trace: ObjectTrace, found: Detections, nms_iou: float | None) -> tuple[str, str]:
+    """Why a box that covers the object, with a sufficient score, is not a detection of this object."""
+    what = f"a box with IoU {trace.iou:.2f} and score {trace.score:.2f}"
+    if trace.fate is Fate.limit:
         return "over the limit", f"{what} was left out, because the image has more than detect.max_detections"
-    first = better[overlaps[better].argmax()]
-    if abs(found.scores[first] - regions.scores[index]) <= 1e-4 and overlaps[first] >= SAME_BOX:
+    if trace.fate is Fate.voted:
         return "box off", f"{what} was moved by box voting (detect.vote_iou)"
+    if trace.fate is Fate.kept:
+        return "shared box", "its box counts for a neighbouring object"
     setting = f" (detect.nms_iou={nms_iou:g})" if nms_iou is not None else ""
-    overlap = f"IoU {overlaps[first]:.2f} with a detection with score {found.scores[first]:.2f}"
-    return "removed by NMS", f"{what} was removed by NMS{setting}: {overlap}"
+    if trace.by < 0:
+        return "removed by NMS", f"{what} was removed by NMS{setting}: by a box that is beyond detect.max_detections"
+    overlap = float(boxes.iou(np.array([trace.box], np.float32), found.boxes[[trace.by]])[0, 0])
+    by = f"IoU {overlap:.2f} with a detection with score {found.scores[trace.by]:.2f}"
+    return "removed by NMS", f"{what} was removed by NMS{setting}: {by}"
 
 
 def _worst(misses: list[Miss], limit: int, per_image: int) -> list[Miss]:

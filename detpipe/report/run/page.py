@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from detpipe.classify.nearest_regions import NearestRegions
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
 from detpipe.progress import as_time
@@ -32,7 +32,7 @@ class ReportData:
     detections: all detections by image id. metrics: None without ground truth. recall: the content of recall.json.
     log_rows: of the classifier's training log. proposer_rows: of the training log of a proposal network. settings:
     nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
-    checked. nearest: the region nearest to each object before NMS, by image id; None if unknown. nms_iou: the IoU
+    checked. traces: what the detector did with each object, by image id; None if unknown. nms_iou: the IoU
     threshold of this NMS. min_score: of the drawn detections; None uses the score with the best F1.
     max_images: in the grid.
     """
@@ -47,7 +47,7 @@ class ReportData:
     settings: Mapping[str, object] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     check_counts: Mapping[str, int] | None = None
-    nearest: Mapping[ImageId, NearestRegions] | None = None
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None
     nms_iou: float | None = None
     min_score: float | None = None
     max_images: int = MAX_IMAGES
@@ -90,7 +90,7 @@ def render(data: ReportData) -> str:
             data.detections,
             min_score=min_score,
             most=MAX_CROPS,
-            nearest=data.nearest,
+            traces=data.traces,
             nms_iou=data.nms_iou,
         ),
         recall=curves.recall_figure(data.recall) if data.recall and len(data.recall) > 1 else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from detpipe.classify.nearest_regions import NearestRegions
+from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.report.run.misses import find_misses
 from detpipe.structures import Detections, GroundTruth
 
@@ -32,11 +32,22 @@ def test_each_kind_of_false_positive():
     assert result.wrong_counts == {"duplicate": 1, "other class": 1, "box off": 1, "background": 1}
 
 
-def regions(*rows: tuple[list[float], float, float, float]) -> NearestRegions:
-    """(box, score, IoU, IoU of the proposal) of each object."""
-    return NearestRegions(
-        np.array([box for box, *_ in rows], np.float32).reshape(-1, 4),
-        *(np.array([row[i] for row in rows], np.float32) for i in (1, 2, 3)),
+def trace(
+    box: list[float], score: float, iou: float, proposal_iou: float, fate: Fate = Fate.kept, by: int = -1
+) -> ObjectTrace:
+    x1, y1, x2, y2 = box
+    return ObjectTrace(
+        box=(x1, y1, x2, y2),
+        score=score,
+        iou=iou,
+        rank=0,
+        proposal_iou=proposal_iou,
+        proposal_moved_iou=iou,
+        proposal_rank=0,
+        proposal_scores={},
+        scores={},
+        fate=fate,
+        by=by,
     )
 
 
@@ -62,8 +73,8 @@ def test_a_box_that_nms_removed_is_told_so():
     first, second, removed = [0, 0, 20, 20], [14, 0, 34, 20], [9, 0, 31, 20]
     gt = {"a": GroundTruth.from_boxes([first, second], [1, 1])}
     rows = found((1.0, first, 1), (0.04, second, 2))
-    nearest = {"a": regions((first, 1.0, 1.0, 0.9), (removed, 0.99, 0.68, 0.6))}
-    (miss,) = find_misses(gt, {"a": rows}, CLASSES, min_score=0.5, nearest=nearest, nms_iou=0.3).missed
+    traces = {"a": [trace(first, 1.0, 1.0, 0.9), trace(removed, 0.99, 0.68, 0.6, Fate.nms, 0)]}
+    (miss,) = find_misses(gt, {"a": rows}, CLASSES, min_score=0.5, traces=traces, nms_iou=0.3).missed
     assert miss.kind == "removed by NMS"
     assert "IoU 0.68 and score 0.99" in miss.why
     assert "detect.nms_iou=0.3" in miss.why
@@ -72,17 +83,18 @@ def test_a_box_that_nms_removed_is_told_so():
 
 def test_the_causes_that_scores_before_nms_tell():
     gt = {"a": GroundTruth.from_boxes([A], [1])}
-    for rows, region, kind, why in (
-        ([], (A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
-        ([(0.004, A, 1)], (A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
-        ([(0.9, A, 2)], (A, 0.2, 0.8, 0.7), "other class", "dog 0.90"),
-        ([], (A, 0.9, 0.3, 0.4), "no proposal", "IoU 0.40"),
-        ([], (A, 0.9, 0.3, 0.7), "box off", "0.70 to 0.30"),
-        ([], (A, 0.9, 0.8, 0.7), "over the limit", "detect.max_detections"),
-        ([(0.9, [0, 0, 10, 4], 1)], ([0, 0, 10, 6], 0.9, 0.6, 0.6), "box off", "detect.vote_iou"),
+    for rows, one, kind, why in (
+        ([], trace(A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
+        ([(0.004, A, 1)], trace(A, 0.2, 0.8, 0.7), "low score", "score 0.20"),
+        ([(0.9, A, 2)], trace(A, 0.2, 0.8, 0.7), "other class", "dog 0.90"),
+        ([], trace(A, 0.9, 0.3, 0.4), "no proposal", "IoU 0.40"),
+        ([], trace(A, 0.9, 0.3, 0.7), "box off", "0.70 to 0.30"),
+        ([], trace(A, 0.9, 0.8, 0.7, Fate.limit), "over the limit", "detect.max_detections"),
+        ([], trace(A, 0.9, 0.8, 0.7, Fate.nms), "removed by NMS", "beyond detect.max_detections"),
+        ([(0.9, [0, 0, 10, 4], 1)], trace([0, 0, 10, 6], 0.9, 0.6, 0.6, Fate.voted, 0), "box off", "detect.vote_iou"),
     ):
-        nearest = {"a": regions(region)}
-        (miss,) = find_misses(gt, {"a": found(*rows)}, CLASSES, min_score=0.5, nearest=nearest).missed
+        traces = {"a": [one]}
+        (miss,) = find_misses(gt, {"a": found(*rows)}, CLASSES, min_score=0.5, traces=traces).missed
         assert (miss.kind, why in miss.why) == (kind, True), miss.why
 
 
