@@ -140,7 +140,8 @@ class Miss:
     fate: what became of the covering region: kept, below_floor, nms, limit, voted, or none; "unknown" without a trace.
     by: the index, among the image's detections, of the box that removed or replaced the covering region, or that counts
     for a neighbour; without a trace, of the detection that decided. None if there is none. by_object: the index of the
-    neighbour that this box counts for; None if there is none.
+    neighbour that this box counts for; None if there is none. covering: x1 y1 x2 y2 of the covering region after box
+    regression; None without a trace, or without regions.
     """
 
     image: ImageId
@@ -161,6 +162,7 @@ class Miss:
     fate: str = "unknown"
     by: int | None = None
     by_object: int | None = None
+    covering: tuple[float, float, float, float] | None = None
 
 
 def find_misses(
@@ -229,7 +231,8 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
         best_label=_name(best, classes) if best is not None else None,
         best_score=float(ranked[0][1]) if ranked else None,
         scores={_name(one, classes): float(score) for one, score in ranked},
-        fate=trace.fate,
+        fate=str(getattr(trace.fate, "value", trace.fate)),
+        covering=_box(trace.box) if trace.rank >= 0 else None,
     )
     if trace.rank < 0 or trace.iou < FOREGROUND:
         if trace.proposal_rank >= 0 and trace.proposal_iou >= FOREGROUND:
@@ -238,7 +241,7 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
             cause = Cause.budget
         else:
             cause = Cause.no_proposal
-    elif np.float32(trace.score) >= np.float32(threshold):
+    elif np.float32(trace.score) >= np.float32(threshold) and miss.fate != "below_floor":
         cause = Cause.suppressed
     elif best is None or best == label:
         cause = Cause.threshold
@@ -287,6 +290,11 @@ def _by_detections(
                 by=first,
             )
     return miss
+
+
+def _box(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
 
 
 def _name(label: int, classes: Sequence[str]) -> str:

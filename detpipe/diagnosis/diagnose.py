@@ -1,0 +1,192 @@
+"""The diagnosis of a detector: from objects, detections, traces and proposals to a `BlameResult`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from detpipe.diagnosis.advice import DetectorSettings, Evidence, find_advice
+from detpipe.diagnosis.breakdown import breakdown
+from detpipe.diagnosis.causes import REDUCED, STAGES, Cause, Miss, Trace, find_misses
+from detpipe.diagnosis.comparison import compare
+from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
+from detpipe.diagnosis.oracles import Measured, Scene, perfect_boxes, perfect_classes, perfect_proposals, worth
+from detpipe.diagnosis.result import BlameResult, Comparison, Estimate
+from detpipe.metrics.matching import check_covered
+from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
+
+RESAMPLES = 1000
+"""Bootstrap resamples of the images."""
+REDUCED_TYPES = tuple(kind for kind in FalseType if kind is not FalseType.unlabelled)
+"""The types of false detections of another program: TIDE's five."""
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The missed objects and false detections of all images, in the order of the images."""
+
+    misses: Sequence[Miss]
+    wrong: Sequence[FalseDetection]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """What a diagnosis needs.
+
+    dataset: its name. classes: label k is classes[k - 1]. scene: objects and detections of all images. threshold: the
+    smallest score that counts. threshold_why: where it comes from, in words. traces: of each object by image, None for
+    the reduced form; an image without an entry could not be read. run_dir: the run folder, for messages.
+    of_objects: detections from the objects' boxes alone, by image; None if the detector is not available.
+    detector: settings that the advice names. second_opinion: a sentence about the second classifier.
+    """
+
+    dataset: str
+    classes: Sequence[str]
+    scene: Scene
+    threshold: float
+    threshold_why: str
+    run_dir: str
+    second_opinion: str
+    traces: Mapping[ImageId, Sequence[Trace]] | None = None
+    of_objects: Mapping[ImageId, Detections] | None = None
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OtherRun:
+    """The run that is compared with. run_dir: its folder. Its images and objects are those of the diagnosis."""
+
+    run_dir: str
+    detections: Mapping[ImageId, Detections]
+    threshold: float
+    misses: Sequence[Miss]
+
+
+def find_errors(
+    scene: Scene,
+    classes: Sequence[str],
+    *,
+    threshold: float,
+    traces: Mapping[ImageId, Sequence[Trace]] | None,
+    proposals: Iterable[tuple[ImageId, Float32Array]] | None,
+) -> Errors:
+    """The errors of all images. `unlabelled` is not among the types yet; see `second_opinion.py`.
+
+    traces: None for the reduced form. An image without an entry could not be read: its objects have no region.
+    proposals: of each image, all that are stored (P, 4), best first; None without stored proposals.
+    Raises ValueError for detections of unknown images, and for labels outside 1..K.
+    """
+    check_covered(scene.truth, scene.detections, classes)
+    stored = dict(proposals) if proposals is not None else {}
+    misses: list[Miss] = []
+    wrong: list[FalseDetection] = []
+    for image_id, truth in scene.truth.items():
+        found = scene.detections[image_id]
+        own = None if traces is None else traces.get(image_id, [NO_REGIONS] * len(truth))
+        misses += find_misses(
+            image_id, truth, found, classes, threshold=threshold, traces=own, proposals=stored.get(image_id)
+        )
+        wrong += find_false(image_id, truth, found, classes, threshold=threshold)
+    return Errors(misses, wrong)
+
+
+@dataclass(frozen=True)
+class _NoRegions:
+    """The trace of an object in an image that could not be read."""
+
+    proposal_iou: float = 0.0
+    proposal_rank: int = -1
+    iou: float = 0.0
+    rank: int = -1
+    box: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    score: float = 0.0
+    scores: Mapping[int, float] = field(default_factory=dict)
+    fate: str = "none"
+    by: int = -1
+
+
+NO_REGIONS = _NoRegions()
+
+
+def diagnose(
+    inputs: Inputs, errors: Errors, *, other: OtherRun | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> BlameResult:
+    """All numbers of the diagnosis. The same images, resamples and seed give the same intervals.
+
+    Without images or objects the mAP is NaN, and there is no advice.
+    """
+    scene, classes = inputs.scene, inputs.classes
+    measured = Measured.of(scene, len(classes), resamples=resamples, seed=seed)
+    causes = STAGES if inputs.traces is not None else REDUCED
+    types = tuple(FalseType) if inputs.traces is not None else REDUCED_TYPES
+    missed, false = Counter(one.cause for one in errors.misses), Counter(one.type for one in errors.wrong)
+    names = list(dict.fromkeys([one.value for one in (*causes, *types)]))
+    evidence = Evidence(
+        scene=scene,
+        measured=measured,
+        misses=errors.misses,
+        wrong=errors.wrong,
+        threshold=inputs.threshold,
+        detector=inputs.detector,
+        run_dir=inputs.run_dir,
+    )
+    return BlameResult(
+        dataset=inputs.dataset,
+        classes=classes,
+        images=len(scene.truth),
+        objects=count_objects(scene.truth),
+        threshold=inputs.threshold,
+        threshold_why=inputs.threshold_why,
+        reduced=inputs.traces is None,
+        missed={cause: missed[cause] for cause in causes},
+        false={kind: false[kind] for kind in types},
+        map=Estimate.of(measured.map),
+        worth=worth(scene, measured, errors.misses, errors.wrong, names),
+        oracle=_oracle(inputs, measured),
+        second_opinion=inputs.second_opinion,
+        advice=find_advice(evidence),
+        misses=errors.misses,
+        wrong=errors.wrong,
+        breakdown=breakdown(scene.truth, errors.misses, errors.wrong, classes),
+        comparison=None if other is None else _comparison(inputs, errors, measured, other, resamples, seed),
+    )
+
+
+def count_objects(truth: Mapping[ImageId, GroundTruth]) -> int:
+    """The number of objects that are neither difficult nor crowd."""
+    return sum(int((~gt.difficult & ~gt.crowd).sum()) for gt in truth.values())
+
+
+def _oracle(inputs: Inputs, measured: Measured) -> dict[str, Estimate | None]:
+    """The mAP with perfect stages."""
+    scene, detector = inputs.scene, inputs.detector
+    proposals = None
+    if inputs.of_objects is not None and detector.nms_iou is not None and detector.max_detections is not None:
+        joined = perfect_proposals(
+            scene, inputs.of_objects, nms_iou=detector.nms_iou, max_detections=detector.max_detections
+        )
+        proposals = Estimate.of(measured.fixed(joined))
+    return {
+        "proposals": proposals,
+        "classes": Estimate.of(measured.fixed(perfect_classes(scene, inputs.traces))),
+        "boxes": Estimate.of(measured.fixed(perfect_boxes(scene))),
+    }
+
+
+def _comparison(
+    inputs: Inputs, errors: Errors, measured: Measured, other: OtherRun, resamples: int, seed: int
+) -> Comparison:
+    theirs = Measured.of(
+        Scene(inputs.scene.truth, other.detections), len(inputs.classes), resamples=resamples, seed=seed
+    )
+    return compare(
+        inputs.scene.truth,
+        inputs.classes,
+        misses=errors.misses,
+        map_samples=measured.map,
+        other=other.run_dir,
+        other_threshold=other.threshold,
+        other_misses=other.misses,
+        other_map=theirs.map,
+    )
