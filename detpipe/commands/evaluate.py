@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
-from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.stage_settings import Evaluate
 from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
@@ -21,6 +19,7 @@ from detpipe.report.run.page import ReportData, write_report
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
+from detpipe.runs.run_detections import own_detections
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.trace_file import Traces, read_traces
 from detpipe.solver.training_log import TrainingLogError, read_log
@@ -88,23 +87,6 @@ def measurable(dataset: Dataset) -> Dataset:
     logger.warning("%s: has no annotations to evaluate against; the metrics are null", dataset.name)
     nothing = {record.image_id: GroundTruth.from_boxes([], []) for record in dataset.records}
     return replace(dataset, ground_truth=nothing)
-
-
-def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
-    """Return the path of the run folder's detections of its data set.
-
-    Raises ArtefactError if they are missing or of a `source`, ClassifierError if the classifier has other classes than
-    the data set, or another order of classes: the file has the classifier's labels.
-    """
-    manifest = read_manifest(folder.detections)
-    if manifest.settings.get("source") is not None:
-        raise ArtefactError(
-            f"{folder.detections}: expected detections of the data set, got those of {manifest.settings['source']}; "
-            "run `detpipe detect dataset=...` again, or give detections=FILE"
-        )
-    if (folder.classifier / DESCRIPTION).is_file():
-        check_classes(load_region_spec(folder.classifier), dataset.classes, dataset.name)
-    return folder.detections
 
 
 def manifests(folder: RunFolder) -> dict[str, Manifest]:

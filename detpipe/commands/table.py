@@ -108,6 +108,13 @@ COMMANDS: dict[str, CommandRow] = {
             argument="run_dir",
         ),
         CommandRow(
+            "blame",
+            "detpipe.commands.blame_settings:Blame",
+            "tell why objects were missed and what false detections show, and what to do next",
+            work="detpipe.commands.blame",
+            argument="run_dir",
+        ),
+        CommandRow(
             "compress",
             "detpipe.commands.detector_settings:Compress",
             "make the layers of a Fast R-CNN smaller by truncated SVD (run_dir=DIR out=DIR)",

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from detpipe import boxes as geometry
-from detpipe.diagnosis.breakdown import SIZES
 from detpipe.diagnosis.causes import FOREGROUND, Cause, Miss
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType
 from detpipe.diagnosis.oracles import Measured, Scene, without_false, without_misses
@@ -25,6 +24,8 @@ from detpipe.structures import Detections, ImageId
 
 NMS_STEPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The thresholds of non-maximum suppression that are considered."""
+TINY = 24
+"""Objects of a smaller side, in pixels of the image that the proposer sees, are hard to propose."""
 FEW = 2
 """At most so many classes get an advice of their own."""
 
@@ -34,9 +35,10 @@ class DetectorSettings:
     """What is known of the run whose settings the advice names. The defaults are of a detector without a run.
 
     proposes: the network proposes regions itself. max_proposals, nms_iou, vote_iou, max_detections: as in
-    `DetectConfig`. method: the word of `proposals=`. stored: number of proposals that were stored of the images at most
-    (proposals.max_proposals). max_side: the longer side in pixels to which the proposer shrinks images; None if it does
-    not. side_setting: the name of the setting of max_side. train_objects: number of training objects by class.
+    `DetectConfig`. method: the word of `proposals=`. stored: the largest number of proposals that were stored of an
+    image (proposals.max_proposals). max_side: the longer side in pixels to which images are shrunk before proposing;
+    None if they are not. larger: the settings, as typed, that double it. longest: the longer side of each image, by id.
+    train_objects: number of training objects by class.
     """
 
     proposes: bool = False
@@ -47,15 +49,17 @@ class DetectorSettings:
     method: str | None = None
     stored: int | None = None
     max_side: int | None = None
-    side_setting: str | None = None
+    larger: tuple[str, ...] = ()
+    longest: Mapping[ImageId, int] = field(default_factory=dict)
     train_objects: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the advice is derived from. areas: square pixels of each object, by image and index."""
+    """What the advice is derived from."""
 
     scene: Scene
+    classes: Sequence[str]
     measured: Measured
     misses: Sequence[Miss]
     wrong: Sequence[FalseDetection]
@@ -74,6 +78,10 @@ class Evidence:
     def found(self, misses: Sequence[Miss]) -> Estimate:
         """The increase of the mAP if these missed objects are taken out."""
         return self.measured.increase(without_misses(self.scene, misses))
+
+    def both(self, misses: Sequence[Miss], wrong: Sequence[FalseDetection]) -> Estimate:
+        """The increase of the mAP if both are done."""
+        return self.measured.increase(without_false(without_misses(self.scene, misses), wrong, self.misses))
 
     def fixed(self, wrong: Sequence[FalseDetection]) -> Estimate:
         """The increase of the mAP if these false detections are fixed."""
@@ -123,15 +131,15 @@ def _better_proposals(evidence: Evidence) -> Iterator[Advice]:
     if not misses:
         return
     detector = evidence.detector
-    areas = [float(evidence.scene.truth[one.image].areas[one.object]) for one in misses]
-    small = [one for one, area in zip(misses, areas, strict=True) if area < SIZES[0][2]]
-    if len(small) * 2 >= len(misses) and detector.max_side is not None and detector.side_setting is not None:
+    small = [one for one in misses if _is_tiny(evidence, one)]
+    if len(small) * 2 >= len(misses) and detector.larger:
         yield Advice(
-            text=f"Propose in larger images: {_objects(len(small))} missed that are smaller than 32 x 32 pixels and "
-            f"have no proposal with IoU >= 0.5; images are shrunk to {detector.max_side} pixels before proposing.",
+            text=f"Propose in larger images: {_objects(len(small))} missed without a proposal of IoU >= 0.5, and "
+            f"smaller than {TINY} x {TINY} pixels where the proposer looks; images are shrunk to {detector.max_side} "
+            "pixels before.",
             at_most=evidence.found(small),
             because=Cause.no_proposal.value,
-            settings=(f"{detector.side_setting}={2 * detector.max_side}",),
+            settings=detector.larger,
         )
     nearest = float(np.median([one.stored_iou if one.stored_iou is not None else one.proposal_iou for one in misses]))
     stored = evidence.detector.stored
@@ -144,6 +152,15 @@ def _better_proposals(evidence: Evidence) -> Iterator[Advice]:
         because=Cause.no_proposal.value,
         settings=settings,
     )
+
+
+def _is_tiny(evidence: Evidence, miss: Miss) -> bool:
+    """Whether the object is small in the image that the proposer sees, which is smaller than the original."""
+    area, side = float(evidence.scene.truth[miss.image].areas[miss.object]), evidence.detector.max_side
+    longest = evidence.detector.longest.get(miss.image, 0)
+    if side is None or longest <= side:
+        return False
+    return area * (side / longest) ** 2 < TINY**2
 
 
 def _other_method(method: str) -> str:
@@ -163,7 +180,7 @@ def _box_regression(evidence: Evidence) -> Iterator[Advice]:
 
 
 def _more_images(evidence: Evidence) -> Iterator[Advice]:
-    """For the classes whose objects the classifier misses most."""
+    """For the classes whose objects the classifier misses most, with the false detections that show these objects."""
     causes = (Cause.background, Cause.wrong_class, Cause.threshold, Cause.missed)
     misses = evidence.of(*causes)
     for label, _ in Counter(one.label for one in misses).most_common(FEW):
@@ -184,9 +201,19 @@ def _more_images(evidence: Evidence) -> Iterator[Advice]:
         yield Advice(
             text=f"Label more images with {label}: {_objects(len(own))} missed by the classifier ({', '.join(parts)})."
             f"{known}",
-            at_most=evidence.found(own),
+            at_most=evidence.both(own, _shown_as_others(evidence, label)),
             because=kinds.most_common(1)[0][0].value,
         )
+
+
+def _shown_as_others(evidence: Evidence, label: str) -> list[FalseDetection]:
+    """The false detections of another class that show an object of this class."""
+    names = evidence.classes
+    return [
+        one
+        for one in evidence.types(FalseType.wrong_class)
+        if one.object is not None and names[evidence.scene.truth[one.image].labels[one.object] - 1] == label
+    ]
 
 
 def _higher_nms(evidence: Evidence) -> Iterator[Advice]:

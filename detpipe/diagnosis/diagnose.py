@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from detpipe.diagnosis.advice import DetectorSettings, Evidence, find_advice
 from detpipe.diagnosis.breakdown import breakdown
-from detpipe.diagnosis.causes import REDUCED, STAGES, Cause, Miss, Trace, find_misses
+from detpipe.diagnosis.causes import REDUCED, STAGES, Miss, Trace, find_misses
 from detpipe.diagnosis.comparison import compare
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.oracles import Measured, Scene, perfect_boxes, perfect_classes, perfect_proposals, worth
@@ -18,8 +18,6 @@ from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
 RESAMPLES = 1000
 """Bootstrap resamples of the images."""
-REDUCED_TYPES = tuple(kind for kind in FalseType if kind is not FalseType.unlabelled)
-"""The types of false detections of another program: TIDE's five."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +53,16 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OtherRun:
-    """The run that is compared with. run_dir: its folder. Its images and objects are those of the diagnosis."""
+    """The run that is compared with. Its images and objects are those of the diagnosis.
+
+    run_dir: its folder. reduced: whether its causes are those of the reduced form; then this run's are, too.
+    """
 
     run_dir: str
     detections: Mapping[ImageId, Detections]
     threshold: float
     misses: Sequence[Miss]
+    reduced: bool
 
 
 def find_errors(
@@ -119,11 +121,11 @@ def diagnose(
     scene, classes = inputs.scene, inputs.classes
     measured = Measured.of(scene, len(classes), resamples=resamples, seed=seed)
     causes = STAGES if inputs.traces is not None else REDUCED
-    types = tuple(FalseType) if inputs.traces is not None else REDUCED_TYPES
     missed, false = Counter(one.cause for one in errors.misses), Counter(one.type for one in errors.wrong)
-    names = list(dict.fromkeys([one.value for one in (*causes, *types)]))
+    names = list(dict.fromkeys([one.value for one in (*causes, *FalseType)]))
     evidence = Evidence(
         scene=scene,
+        classes=classes,
         measured=measured,
         misses=errors.misses,
         wrong=errors.wrong,
@@ -140,7 +142,7 @@ def diagnose(
         threshold_why=inputs.threshold_why,
         reduced=inputs.traces is None,
         missed={cause: missed[cause] for cause in causes},
-        false={kind: false[kind] for kind in types},
+        false={kind: false[kind] for kind in FalseType},
         map=Estimate.of(measured.map),
         worth=worth(scene, measured, errors.misses, errors.wrong, names),
         oracle=_oracle(inputs, measured),
@@ -180,10 +182,14 @@ def _comparison(
     theirs = Measured.of(
         Scene(inputs.scene.truth, other.detections), len(inputs.classes), resamples=resamples, seed=seed
     )
+    misses = errors.misses
+    if other.reduced and inputs.traces is not None:
+        reduced = find_errors(inputs.scene, inputs.classes, threshold=inputs.threshold, traces=None, proposals=None)
+        misses = reduced.misses
     return compare(
         inputs.scene.truth,
         inputs.classes,
-        misses=errors.misses,
+        misses=misses,
         map_samples=measured.map,
         other=other.run_dir,
         other_threshold=other.threshold,

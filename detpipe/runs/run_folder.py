@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def blame(self) -> Path:
+        """The cause of each missed object and the type of each false detection."""
+        return self.path / "blame.json"
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"

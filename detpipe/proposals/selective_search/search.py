@@ -180,7 +180,7 @@ class SelectiveSearch(Proposer):
         """
         image = as_image(image)
         image_size = image.shape[:2]
-        small = shrink(image, working_size(image_size, self.max_side or self._own_side))
+        small = shrink(image, working_size(image_size, self.working_side))
         search = self._search_opencv if self._mode else self._search
         boxes = search(small, image_size)
         if not len(boxes):
@@ -202,8 +202,9 @@ class SelectiveSearch(Proposer):
         return modes.get(self.preset)
 
     @property
-    def _own_side(self) -> int:
-        return _REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side
+    def working_side(self) -> int:
+        """The longer side in pixels that a larger image is shrunk to: max_side, or that of the preset."""
+        return self.max_side or (_REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side)
 
     def _search(self, image: Image, image_size: tuple[int, int]) -> Float32Array:
         """Boxes (N, 4) float32 of the working image, best first, in pixels of the original image."""
