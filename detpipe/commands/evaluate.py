@@ -15,18 +15,21 @@ from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.metrics.evaluate import Metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
+from detpipe.proposals.proposals_db import CorruptRecordError
 from detpipe.report.run.page import ReportData, write_report
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
 from detpipe.runs.run_detections import own_detections
 from detpipe.runs.run_folder import RunFolder
+from detpipe.runs.stored_split import open_split
 from detpipe.runs.trace_file import Traces, read_traces
 from detpipe.solver.training_log import TrainingLogError, read_log
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
+from detpipe.storage.lmdb_pages import DatabaseError
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest
-from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
+from detpipe.structures import Dataset, Detections, Float32Array, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,15 @@ logger = logging.getLogger(__name__)
 COCO_LIMIT = 100
 """Detections per image that COCO counts: the limit of a detector of which no other is known."""
 
+SHOWN_PROPOSALS = 50
+"""Proposals of an image that the page can show: more of them would hide the image."""
+
 
 def run(config: Evaluate) -> None:
     """Compute VOC and COCO metrics of the detections on the test split, and write the report page."""
     begun = time.perf_counter()
-    dataset = measurable(config.data_source.load(Split.test))
+    stored = config.data_source.load(Split.test)
+    dataset = measurable(stored)
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
     stages = manifests(config.folder) if config.detections is None else {}
@@ -52,7 +59,9 @@ def run(config: Evaluate) -> None:
     if config.detections is None:
         keep_dataset(config.folder, config.data_source)
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
-    write_report(config.folder.report, report_data(config, dataset, detections, metrics, stages, seconds))
+    data = report_data(config, dataset, detections, metrics, stages, seconds)
+    # Proposals belong to the data set, whatever program made the detections.
+    write_report(config.folder.report, replace(data, proposals=_proposals(config.folder, stored)))
     logger.log(RESULT, "\n%s", metrics.to_text())
     if point is not None:
         logger.log(
@@ -178,6 +187,17 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     except TrainingLogError as error:
         logger.warning("not on the page: %s", error)
         return []
+
+
+def _proposals(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Float32Array]:
+    """Return the best SHOWN_PROPOSALS boxes of each image; none if they are missing, unfinished or of other images."""
+    try:
+        split = open_split(folder.proposals, Split.test, dataset)
+        return {image_id: one.boxes[:SHOWN_PROPOSALS] for image_id, one in split.proposals()}
+    except (ArtefactError, CorruptRecordError, DatabaseError) as error:
+        if folder.proposals.exists():
+            logger.warning("not on the page: %s", error)
+        return {}
 
 
 def _traces(folder: RunFolder, dataset: Dataset) -> Traces | None:

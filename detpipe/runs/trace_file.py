@@ -42,7 +42,7 @@ class SelectionSettings:
 class TraceColumns:
     """The traces of the objects of an image: a column for each field of `ObjectTrace`. No objects give empty columns.
 
-    scores are by label, as text. Raises ValueError if the columns have different lengths, and for another label or fate.
+    scores are by label, as text. Raises ValueError for columns of different lengths, and for another label or fate.
     """
 
     proposal_box: list[Box]

@@ -69,7 +69,7 @@ def written(folder: Path, page: LabelsPage, config: LabelsPageConfig | None = No
     """The page's HTML, the content of its data block, and the base64 text of its pictures."""
     write_labels_page(folder / "audit.html", page, config)
     html = (folder / "audit.html").read_text("utf-8")
-    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    block = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', html, re.DOTALL)
     assert block is not None
     return html, json.loads(block[1]), re.findall(r'<script type="text/plain" id="picture-\d+">(.*?)</script>', html)
 

@@ -19,6 +19,8 @@ from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
 NEAR = 0.1
 """The smallest IoU at which a box counts as a detection of an object at all (Hoiem et al., section 2)."""
+LOW_SCORE = "low score"
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,28 @@ class Miss:
     weight: float
     kind: str
     why: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an object is missed, or a detection wrong. kind: for counting and filtering. why: the sentence below it."""
+
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """The reasons by image id and index.
+
+    missed: by the index of the object in the image's measured truth: objects that are missed at the threshold that the
+    diagnosis was made at. wrong: by the index of the detection, at any score. low_score: the kind of an object that was
+    found there, and is missed at a higher threshold.
+    """
+
+    missed: Mapping[ImageId, Mapping[int, Reason]]
+    wrong: Mapping[ImageId, Mapping[int, Reason]]
+    low_score: str = LOW_SCORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +89,11 @@ def find_misses(
     """
     wrong: list[Miss] = []
     missed: list[Miss] = []
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     for image_id, gt in ground_truth.items():
-        found = detections.get(image_id, nothing)
+        found = detections.get(image_id, NOTHING)
         shown = above(found, min_score)
         matches = match_detections(gt, shown, iou_threshold=iou_threshold)
-        wrong.extend(_wrong(image_id, gt, shown, matches, classes, iou_threshold))
+        wrong.extend(miss for _, miss in _wrong(image_id, gt, shown, matches, classes, iou_threshold))
         traced = (traces or {}).get(image_id)
         for index in np.flatnonzero(~matches.found(gt) & ~gt.difficult & ~gt.crowd).tolist():
             trace = traced[index] if traced is not None else None
@@ -84,6 +107,49 @@ def find_misses(
     )
 
 
+def diagnose(
+    ground_truth: Mapping[ImageId, GroundTruth],
+    detections: Mapping[ImageId, Detections],
+    classes: Sequence[str],
+    *,
+    min_score: float,
+    iou_threshold: float = 0.5,
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None,
+    nms_iou: float | None = None,
+) -> Diagnosis:
+    """The reason of every object that is missed at min_score, and of every false positive. Arguments as in find_misses.
+
+    Whether a detection is wrong, and why, does not depend on the threshold: a match depends only on higher scores.
+    """
+    missed: dict[ImageId, dict[int, Reason]] = {}
+    wrong: dict[ImageId, dict[int, Reason]] = {}
+    for image_id, gt in ground_truth.items():
+        found = detections.get(image_id, NOTHING)
+        matches = match_detections(gt, found, iou_threshold=iou_threshold)
+        wrong[image_id] = {
+            index: Reason(miss.kind, miss.why)
+            for index, miss in _wrong(image_id, gt, found, matches, classes, iou_threshold)
+        }
+        shown = match_detections(gt, above(found, min_score), iou_threshold=iou_threshold)
+        traced = (traces or {}).get(image_id)
+        missed[image_id] = {
+            index: Reason(
+                *_why_missed(
+                    gt,
+                    index,
+                    found,
+                    traced[index] if traced is not None else None,
+                    classes,
+                    iou_threshold,
+                    min_score,
+                    nms_iou,
+                )
+            )
+            for index in np.flatnonzero(~shown.found(gt) & ~gt.difficult & ~gt.crowd).tolist()
+        }
+    return Diagnosis(missed, wrong)
+
+
 def above(detections: Detections, min_score: float) -> Detections:
     """The detections with at least this score."""
     n = int((detections.scores >= min_score).sum())
@@ -92,7 +158,8 @@ def above(detections: Detections, min_score: float) -> Detections:
 
 def _wrong(
     image_id: ImageId, gt: GroundTruth, found: Detections, matches: Matches, classes: Sequence[str], least: float
-) -> Iterator[Miss]:
+) -> Iterator[tuple[int, Miss]]:
+    """Each false positive, with its index."""
     ious = boxes.iou(found.boxes, gt.boxes)
     for index in np.flatnonzero(matches.false_positive).tolist():
         label, own = int(found.labels[index]), float(matches.overlap[index])
@@ -106,7 +173,7 @@ def _wrong(
             kind, why = "box off", f"IoU {own:.2f} with the object"
         else:
             kind, why = "background", "no object of this class is annotated here"
-        yield Miss(image_id, found.boxes[index], label, float(found.scores[index]), kind, why)
+        yield index, Miss(image_id, found.boxes[index], label, float(found.scores[index]), kind, why)
 
 
 def _why_missed(
@@ -135,7 +202,7 @@ def _why_missed(
     if trace is not None and covered:
         score = max(score, trace.score)
     if len(near) or covered:
-        return "low score", f"found with score {score:.2f} only"
+        return LOW_SCORE, f"found with score {score:.2f} only"
     if trace is not None and trace.proposal_iou < least:
         return "no proposal", f"the best proposal has IoU {trace.proposal_iou:.2f}"
     if trace is not None:

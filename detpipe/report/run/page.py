@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file without scripts and network requests."""
+"""The report of a run: one HTML file without network requests. Without scripts it shows a selection of the images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from detpipe.progress import as_time
 from detpipe.report import curves, page
 from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
+from detpipe.report.run.explorer import Explored, explorer_data
+from detpipe.report.run.misses import Diagnosis, diagnose
 from detpipe.report.training_figure import single_values
 from detpipe.storage.atomic import write_text
-from detpipe.structures import Dataset, Detections, ImageId
+from detpipe.structures import Dataset, Detections, Float32Array, ImageId
 
 MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
+MAX_BYTES, REST_BYTES = 8_000_000, 900_000
+"""Of the page, and of what is in it beside pictures and data: text, style, scripts and figures."""
 SHOWN_AT_ONCE = 6
 """Number of images shown at first; the others are collapsed, so that the numbers below are near."""
 
@@ -34,7 +38,9 @@ class ReportData:
     nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
     checked. traces: what the detector did with each object, by image id; None if unknown. nms_iou: the IoU
     threshold of this NMS. min_score: of the drawn detections; None uses the score with the best F1.
-    max_images: in the grid.
+    diagnosis: the reasons of all errors at min_score; None uses those of `misses.diagnose`. proposals: (P, 4) boxes
+    by image id, the best first. max_images: that are shown without scripts. max_bytes: of the page; pictures get
+    smaller for it, and if they are very many, some are left out.
     """
 
     title: str
@@ -50,11 +56,14 @@ class ReportData:
     traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None
     nms_iou: float | None = None
     min_score: float | None = None
+    diagnosis: Diagnosis | None = None
+    proposals: Mapping[ImageId, Float32Array] = field(default_factory=dict)
     max_images: int = MAX_IMAGES
+    max_bytes: int = MAX_BYTES
 
 
 def write_report(path: Path, data: ReportData) -> None:
-    """Write the page to `path` atomically. It is below 8 MB with the default max_images.
+    """Write the page to `path` atomically. It is below `max_bytes` with the default max_images.
 
     Images are read from the records' paths. Unreadable ones are listed, logged and left out.
     """
@@ -71,28 +80,34 @@ def render(data: ReportData) -> str:
         min_score, how = data.min_score, "as set"
     elif point is not None:
         min_score, how = point.score, "the best F1"
+    images = gallery.images(dataset, data.detections, min_score=min_score, most=data.max_images)
+    errors = gallery.misses(
+        dataset,
+        data.detections,
+        min_score=min_score,
+        most=MAX_CROPS,
+        traces=data.traces,
+        nms_iou=data.nms_iou,
+    )
+    shown = [*images.pictures, *(errors.wrong.pictures + errors.missed.pictures if errors is not None else [])]
+    room = data.max_bytes - REST_BYTES - sum(len(page.jpeg_uri(one.image, one.quality)) for one in shown)
     return page.render(
         "run.html",
         dataset.name,
+        scripts=("dom.js", "boxes.js", "report.js") if len(dataset) else (),
+        data=_explorer_data(data, min_score, how, room) if len(dataset) else None,
         content=data,
         metrics=metrics,
         point=point,
         cards=sections.headline(dataset, metrics, data.seconds),
-        images=gallery.images(dataset, data.detections, min_score=min_score, most=data.max_images),
+        images=images,
         min_score=min_score,
         chosen_how=how,
         shown_at_once=SHOWN_AT_ONCE,
         stand_ins=stand_ins(dataset.classes),
         classes=[] if metrics is None else sections.class_rows(dataset, metrics),
         precision_recall=None if metrics is None else _precision_recall(metrics),
-        misses=gallery.misses(
-            dataset,
-            data.detections,
-            min_score=min_score,
-            most=MAX_CROPS,
-            traces=data.traces,
-            nms_iou=data.nms_iou,
-        ),
+        misses=errors,
         recall=curves.recall_figure(data.recall) if data.recall and len(data.recall) > 1 else None,
         proposals=sections.proposal_rows(data.recall or {}),
         losses=sections.loss_figures(data.log_rows, data.proposer_rows),
@@ -104,6 +119,22 @@ def render(data: ReportData) -> str:
         max_bad_shown=MAX_BAD_SHOWN,
         groups=sections.setting_groups(data.settings),
     )
+
+
+def _explorer_data(data: ReportData, min_score: float, how: str, room: int) -> dict[str, Any]:
+    """The data of the page's scripts."""
+    diagnosis, truth = data.diagnosis, data.dataset.measured_truth
+    if diagnosis is None and truth is not None:
+        diagnosis = diagnose(
+            truth,
+            data.detections,
+            data.dataset.classes,
+            min_score=min_score,
+            traces=data.traces,
+            nms_iou=data.nms_iou,
+        )
+    content = Explored(data.dataset, data.detections, min_score, how, diagnosis, data.proposals)
+    return explorer_data(content, room=room)
 
 
 def _precision_recall(metrics: Metrics) -> Figure | None:

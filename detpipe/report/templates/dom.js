@@ -1,9 +1,9 @@
 "use strict";
 // What all pages with a script use: the data of the page, and elements whose text is never read as HTML.
 
-// The content of the page's data block: what `page.render` was given as `data`.
+// The content of the data block: what `page.render` was given as `data`.
 function pageData() {
-  return JSON.parse(document.getElementById("data").textContent);
+  return JSON.parse(document.getElementById("page-data").textContent);
 }
 
 // Text that can be shown: control characters and those that change the direction of text would hide what a name is.

@@ -1,0 +1,189 @@
+"""The data of the interactive images of a run's report: each image with its boxes, and counts at score thresholds.
+
+report.js shows them. The pictures are as large as the room in the page allows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from detpipe.datasets.image_file import read_image
+from detpipe.metrics.matching import match_detections
+from detpipe.metrics.threshold_counts import threshold_counts
+from detpipe.progress import counted
+from detpipe.report.drawing import scaled
+from detpipe.report.figure_style import hex_colour
+from detpipe.report.page import jpeg_uri
+from detpipe.report.run.misses import LOW_SCORE, NOTHING, Diagnosis, Reason
+from detpipe.structures import Dataset, Detections, Float32Array, GroundTruth, ImageId, ImageRecord
+
+log = logging.getLogger(__name__)
+
+SIZES = ((640, 76), (512, 76), (400, 74), (320, 72), (256, 70), (200, 65), (160, 60), (128, 50))
+"""Longest side in pixels and JPEG quality of a picture, from the best to the smallest."""
+LEAST_PICTURE = 4_000
+"""Characters of a small picture. If the page has room for fewer of them than there are images, images are left out."""
+STEPS = 100
+"""Thresholds are multiples of 1 / STEPS, and the one that the page starts with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explored:
+    """What the images show.
+
+    threshold: the score that the page starts with; how: why this one. diagnosis: made at this threshold, None without
+    annotations. proposals: (P, 4) boxes by image id, the best first, may be empty.
+    """
+
+    dataset: Dataset
+    detections: Mapping[ImageId, Detections]
+    threshold: float
+    how: str
+    diagnosis: Diagnosis | None = None
+    proposals: Mapping[ImageId, Float32Array] = field(default_factory=dict)
+
+
+def explorer_data(content: Explored, *, room: int) -> dict[str, Any]:
+    """The data block for report.js: JSON of at most `room` characters, if images have to be left out for that.
+
+    With too little room for all images, those with the most errors at the threshold are kept; counts are of all.
+    Unreadable files are logged and have no picture. Boxes are in pixels of the image, rounded to whole ones.
+    """
+    dataset, truth = content.dataset, content.dataset.measured_truth
+    thresholds = sorted({*(step / STEPS for step in range(STEPS + 1)), _short(content.threshold)})
+    counts = threshold_counts(truth or {}, content.detections, thresholds, n_classes=len(dataset.classes))
+    texts = _Texts()
+    entries = {record.image_id: _entry(record, content, truth, texts) for record in dataset.records}
+    data: dict[str, Any] = {
+        "classes": [{"name": name, "colour": hex_colour(k)} for k, name in enumerate(dataset.classes, start=1)],
+        "annotated": any(map(len, (truth or {}).values())),
+        "threshold": _short(content.threshold),
+        "how": content.how,
+        "thresholds": thresholds,
+        "objects": counts.objects.tolist(),
+        "shown": counts.shown.tolist(),
+        "correct": counts.correct.tolist(),
+        "lowScore": texts.index(content.diagnosis.low_score if content.diagnosis else LOW_SCORE),
+        "total": len(dataset),
+    }
+    room -= len(json.dumps(data)) + len(json.dumps(texts.all))
+    kept = _that_fit(dataset.records, entries, content.threshold, room)
+    room -= sum(len(json.dumps(entries[record.image_id])) for record in kept)
+    with counted("report: pictures", total=len(kept), unit="images") as progress:
+        for n, record in enumerate(kept):
+            # What a picture leaves is for those after it.
+            uri = _picture(record, max(0, room) // (len(kept) - n))
+            entries[record.image_id]["src"] = uri
+            room -= len(uri or "")
+            progress.advance()
+    return data | {"texts": texts.all, "images": [entries[record.image_id] for record in kept]}
+
+
+class _Texts:
+    """Numbers for texts that occur many times, such as "no object of this class is annotated here"."""
+
+    def __init__(self) -> None:
+        self._index: dict[str, int] = {}
+
+    def index(self, text: str) -> int:
+        """The place of a text in `all`."""
+        return self._index.setdefault(text, len(self._index))
+
+    @property
+    def all(self) -> list[str]:
+        """The texts in the order of their numbers."""
+        return list(self._index)
+
+
+def _entry(
+    record: ImageRecord, content: Explored, truth: Mapping[ImageId, GroundTruth] | None, texts: _Texts
+) -> dict[str, Any]:
+    """An image without its picture.
+
+    objects: x1, y1, x2, y2, label, state (0, or 1 for difficult ones and crowds), the score from which it is found (or
+    -1), and the reason if it is missed. detections: x1, y1, x2, y2, label, score, state (1 correct, 0 wrong,
+    2 ignored), and the reason if it is wrong. A reason is two numbers of texts, the kind and the sentence.
+    """
+    found = content.detections.get(record.image_id, NOTHING)
+    gt = GroundTruth.from_boxes([], []) if truth is None else truth[record.image_id]
+    matches = match_detections(gt, found)
+    scores = [_short(score) for score in found.scores]
+    found_from = np.full(len(gt), -1.0)
+    for index in np.flatnonzero(matches.true_positive).tolist():
+        found_from[matches.object_index[index]] = scores[index]
+    state = np.where(matches.true_positive, 1, np.where(matches.ignored, 2, 0)).tolist()
+
+    def reason(reasons: Mapping[ImageId, Mapping[int, Reason]], index: int) -> list[int]:
+        one = reasons.get(record.image_id, {}).get(index)
+        return [] if one is None else [texts.index(one.kind), texts.index(one.why)]
+
+    missed = content.diagnosis.missed if content.diagnosis is not None else {}
+    wrong = content.diagnosis.wrong if content.diagnosis is not None else {}
+    aside = (gt.difficult | gt.crowd).astype(int).tolist()
+    height, width = record.image_size
+    return {
+        "name": record.path.name,
+        "size": [width, height],
+        "src": None,
+        "objects": [
+            [*_whole(box), label, aside[i], found_from[i].item(), *reason(missed, i)]
+            for i, (box, label) in enumerate(zip(gt.boxes, gt.labels.tolist(), strict=True))
+        ],
+        "detections": [
+            [*_whole(box), label, scores[i], state[i], *(reason(wrong, i) if state[i] == 0 else ())]
+            for i, (box, label) in enumerate(zip(found.boxes, found.labels.tolist(), strict=True))
+        ],
+        "proposals": [_whole(box) for box in content.proposals.get(record.image_id, ())],
+    }
+
+
+def _that_fit(
+    records: Sequence[ImageRecord], entries: Mapping[ImageId, dict[str, Any]], threshold: float, room: int
+) -> list[ImageRecord]:
+    """The records whose entries and small pictures fit, in their order. Those with the most errors go first."""
+
+    def errors(record: ImageRecord) -> int:
+        entry = entries[record.image_id]
+        missed = [one for one in entry["objects"] if one[5] == 0 and one[6] < threshold]
+        wrong = [one for one in entry["detections"] if one[6] == 0 and one[5] >= threshold]
+        return len(missed) + len(wrong)
+
+    kept: set[ImageId] = set()
+    for record in sorted(records, key=errors, reverse=True):
+        room -= len(json.dumps(entries[record.image_id])) + LEAST_PICTURE
+        if room < 0:
+            break
+        kept.add(record.image_id)
+    if len(kept) < len(records):
+        log.info("report: room for %d of %d images, those with the most errors", len(kept), len(records))
+    return [record for record in records if record.image_id in kept]
+
+
+def _picture(record: ImageRecord, limit: int) -> str | None:
+    """The image as a data URI of at most `limit` characters; None if it is unreadable or not even the smallest fits."""
+    try:
+        image = read_image(record.path, record.options)
+    except (OSError, ValueError) as error:
+        # A report must not fail if a file was deleted after the run.
+        log.warning("report: an image has no picture: %s", error)
+        return None
+    for side, quality in SIZES:
+        uri = jpeg_uri(scaled(image, min(1.0, side / max(image.shape[:2]))), quality)
+        if len(uri) <= limit:
+            return uri
+    return None
+
+
+def _short(score: float) -> float:
+    """The number with the fewest digits that is the same float32. It keeps the order, and what equals what."""
+    return float(str(np.float32(score)))
+
+
+def _whole(box: Float32Array) -> list[int]:
+    return [round(value) for value in box.tolist()]
