@@ -128,7 +128,7 @@ class Browser:
     def downloaded(self, name: str) -> bytes:
         """The content of a file that the page saved, once it is complete."""
         path = self.downloads / name
-        self.until(path.is_file, f"the file {name}")
+        self.until(lambda: path.is_file() and path.stat().st_size > 0, f"the file {name}")
         return path.read_bytes()
 
     def scrolls_sideways(self) -> bool:
@@ -148,7 +148,7 @@ class Browser:
                 self._requests.append(event["params"]["request"]["url"])
             elif event["method"] == "Network.webSocketCreated":
                 self._requests.append(event["params"]["url"])
-        inside = ("data:", "blob:", "about:", "chrome:")  # the last: Chromium's own first tab
+        inside = ("data:", "blob:", "about:", "chrome:", "chrome-untrusted:")  # the last two: its first tab
         return [url for url in self._requests if not url.startswith(inside) and url.partition("#")[0] != self._own]
 
     def forget(self) -> None:

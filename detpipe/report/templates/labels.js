@@ -69,7 +69,8 @@ function recordOf(item) {
 }
 
 // Change the record of the current item, as one step of undo. step: changes in a row with the same name are one step.
-function change(edit, step = null) {
+// later: the caller stores it, since a pointer moves too often for that.
+function change(edit, step = null, later = false) {
   const item = items[current];
   const after = structuredClone(recordOf(item));
   edit(after);
@@ -80,7 +81,7 @@ function change(edit, step = null) {
     past = past.slice(-UNDO_LIMIT);
   }
   records[item.key] = after;
-  store();
+  if (!later) store();
 }
 
 function undo() {
@@ -93,8 +94,10 @@ function undo() {
   else records[last.key] = last.before;
   store();
   const index = items.findIndex((item) => item.key === last.key);
-  stopEditing();
-  if (index >= 0) {
+  drawing = false;
+  if (index === current && editing && recordOf(items[index]).boxes[selected]) render();
+  else if (index >= 0) {
+    stopEditing();
     if (!passes(items[index])) clearFilters();
     go(index);
   }
@@ -212,10 +215,12 @@ function restore() {
     kept = false;
   }
   byId("unkept").hidden = kept;
-  if (!state || typeof state.records !== "object") return;
-  records = state.records;
-  past = state.past ?? [];
-  clock = state.clock ?? 0;
+  if (!state || typeof state !== "object") return;
+  const known = new Map(items.map((item) => [item.key, item]));
+  const isSound = ([key, record]) => known.has(key) && record?.boxes?.length >= known.get(key).boxes.length;
+  records = Object.fromEntries(Object.entries(state.records ?? {}).filter(isSound));
+  past = Array.isArray(state.past) ? state.past.filter((one) => known.has(one?.key)) : [];
+  clock = Number(state.clock) || 0;
   byId("letters").checked = state.letters !== false;
   const index = items.findIndex((item) => item.key === state.at);
   if (index >= 0) current = index;
@@ -246,6 +251,7 @@ function clearFilters() {
 }
 
 function filtered() {
+  keepEdit();
   stopEditing();
   filterItems();
   if (shown.length && !shown.includes(current)) current = shown[0];
@@ -265,23 +271,35 @@ function go(index) {
   render();
 }
 
+// Whoever drags a corner and goes on without saving means the new box: it is kept. Gives what to say.
+function keepEdit() {
+  const item = items[current];
+  if (!editing || !item || isUnlabelled(item) || selected > 0) return "";
+  if (sameBox(editing[0].box, recordOf(item).boxes[0].box)) return "";
+  change((record) => (record.verdict = item.kind === "missing" ? "add" : "change"));
+  editing = null;
+  return "Box changed.";
+}
+
 // The next item of those shown, in a direction; the current one may have left them by its decision.
 function step(direction) {
+  const kept = keepEdit();
   const ahead = direction > 0 ? shown.find((index) => index > current) : shown.findLast((index) => index < current);
   if (ahead === undefined) say(direction > 0 ? "This is the last one." : "This is the first one.");
   else {
     go(ahead);
-    say("");
+    say(kept);
   }
 }
 
 function nextOpen() {
+  const kept = keepEdit();
   const open = shown.filter((index) => !isSettled(items[index]));
   const ahead = open.find((index) => index > current) ?? open[0];
   if (ahead === undefined) say("All of these are decided. Save the corrections.");
   else {
     go(ahead);
-    say("");
+    say(kept);
   }
 }
 
@@ -333,9 +351,11 @@ function suggest() {
 function correct() {
   const item = items[current];
   if (isUnlabelled(item)) return;
-  decide(item.kind === "missing" ? "none" : "correct", (record) => {
-    record.boxes[0] = fresh(item).boxes[0];
-  });
+  decide(item.kind === "missing" ? "none" : "correct", restoreBox);
+}
+
+function restoreBox(record) {
+  if (!isUnlabelled(items[current])) record.boxes[0] = fresh(items[current]).boxes[0];
 }
 
 function notAnObject() {
@@ -439,10 +459,14 @@ function startDrawing() {
 async function addBox(box, byKeys) {
   drawing = false;
   render();
+  byId("lines").append(...lines(box, "label"));
   const item = items[current];
   const used = recordOf(item).boxes.findLast((one) => one.base === null)?.label ?? item.boxes[0]?.[4] ?? null;
   const label = await picked("Class of the new box", used);
-  if (label === null) return;
+  if (label === null) {
+    render();
+    return;
+  }
   change((record) => record.boxes.push({ box, label, base: null, gone: false }));
   selected = recordOf(item).boxes.length - 1;
   render();
@@ -464,7 +488,6 @@ function picked(title, first) {
   let found = [];
   let at = 0;
   return new Promise((resolve) => {
-    let result = null;
     const draw = () => {
       found.forEach((name, index) => {
         const option = byId(`option-${index}`);
@@ -490,8 +513,8 @@ function picked(title, first) {
       draw();
     };
     const take = (name) => {
-      result = name;
       dialog.close();
+      resolve(name);
     };
     filter.oninput = list;
     filter.onkeydown = (event) => {
@@ -506,7 +529,7 @@ function picked(title, first) {
       }
     };
     byId("cancel").onclick = () => dialog.close();
-    dialog.onclose = () => resolve(result);
+    dialog.onclose = () => resolve(null); // also by Esc; nothing happens after take()
     list();
     dialog.showModal();
     filter.focus();
@@ -537,12 +560,14 @@ function decodeNeighbours() {
   for (const image of near) pictureOf(image)?.decode().catch(() => {});
 }
 
-// The part of the image that is shown: x, y, width, height. Zoomed in, it is three times the box's size.
+// The part of the image that is shown: x, y, width, height. Zoomed in, it is three times the box's size; if the box is
+// large and the person asks for it, less.
 function viewOf(image, boxes) {
   const whole = [0, 0, image.width, image.height];
   if (!boxes.length) return whole;
   const [x1, y1, x2, y2] = [0, 1, 2, 3].map((i) => Math[i < 2 ? "min" : "max"](...boxes.map((box) => box[i])));
-  const share = Math.min(1, Math.max(((x2 - x1) * 3) / image.width, ((y2 - y1) * 3) / image.height, 0.06));
+  const size = Math.max((x2 - x1) / image.width, (y2 - y1) / image.height);
+  const share = Math.min(1, Math.max(size * (zoomed && size > 0.3 ? 1.1 : 3), 0.06));
   if (zoomed === false || (zoomed === null && share > 0.45) || share >= 1) return whole;
   const [width, height] = [image.width * share, image.height * share];
   const x = Math.max(0, Math.min(image.width - width, (x1 + x2 - width) / 2));
@@ -752,7 +777,7 @@ function pointerMove(event) {
   moving.isMoved = true;
   if (moving.way) {
     const box = movedBox(moving.box, moving.way, x - moving.x, y - moving.y, image);
-    change((record) => (record.boxes[selected].box = box), moving.step);
+    change((record) => (record.boxes[selected].box = box), moving.step, true);
     renderStage(item, recordOf(item));
     renderVerdicts(item, recordOf(item));
   } else if (drawing) {
@@ -782,6 +807,7 @@ function pointerUp(event) {
     if (isMoved && box[2] - box[0] >= 2 && box[3] - box[1] >= 2) addBox(box, false);
     else render();
   } else if (isMoved && way) {
+    store();
     render();
   } else if (!isMoved && (!way || way === "nwse")) choose(point);
 }
@@ -826,9 +852,12 @@ function render() {
   byId("work").hidden = isEmpty;
   byId("nothing").hidden = !isEmpty;
   byId("nothing").textContent = items.length ? "No item passes these filters." : "There is nothing to correct.";
+  const focused = document.activeElement;
   renderCount();
-  if (isEmpty) return;
-  const hadFocus = document.activeElement;
+  if (isEmpty) {
+    if (!focused.getClientRects().length) byId("by-state").focus();
+    return;
+  }
   const item = items[current];
   const record = recordOf(item);
   if (!editing) shownView = null;
@@ -845,8 +874,9 @@ function render() {
   decodeNeighbours();
   byId("previous").disabled = !shown.some((index) => index < current);
   byId("next").disabled = !shown.some((index) => index > current);
-  if (hadFocus && hadFocus !== document.body && !document.activeElement?.matches(":focus")) refocus();
-  if (hadFocus && (hadFocus.hidden || hadFocus.disabled)) refocus();
+  const now = document.activeElement;
+  const isLost = now === document.body ? focused !== now : now.disabled || !now.getClientRects().length;
+  if (isLost) refocus();
 }
 
 function refocus() {
@@ -979,7 +1009,7 @@ const ACTIONS = {
   box: editBox,
   remove: notAnObject,
   draw: startDrawing,
-  skip: () => decide("skip"),
+  skip: () => decide("skip", restoreBox),
 };
 const verdictButtons = new Map();
 
@@ -1133,8 +1163,6 @@ function start() {
     render();
   });
   const stage = byId("stage");
-  stage.setAttribute("role", "application");
-  stage.setAttribute("aria-label", "Picture with boxes");
   stage.addEventListener("pointerdown", pointerDown);
   stage.addEventListener("pointermove", pointerMove);
   stage.addEventListener("pointerup", pointerUp);
