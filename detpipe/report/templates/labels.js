@@ -269,6 +269,8 @@ function go(index) {
   store();
   filterItems();
   render();
+  // What a screen reader tells of the new item; the visible line below the buttons tells what was decided.
+  byId("heard").textContent = ["what", "where", "why", "facts"].map((id) => byId(id).innerText).join(". ");
 }
 
 // Whoever drags a corner and goes on without saving means the new box: it is kept. Gives what to say.
@@ -341,7 +343,8 @@ function suggest() {
   } else if (item.action === "remove") decide("remove");
   else {
     decide(item.action === "add" ? "add" : "change", (record) => {
-      if (item.label !== null) record.boxes[0].label = item.label;
+      const isNewLabel = item.action === "add" || item.label !== item.boxes[0][4];
+      if (item.label !== null && isNewLabel) record.boxes[0].label = item.label;
       if (item.box !== null) record.boxes[0].box = [...item.box];
     });
   }
@@ -567,7 +570,7 @@ function viewOf(image, boxes) {
   if (!boxes.length) return whole;
   const [x1, y1, x2, y2] = [0, 1, 2, 3].map((i) => Math[i < 2 ? "min" : "max"](...boxes.map((box) => box[i])));
   const size = Math.max((x2 - x1) / image.width, (y2 - y1) / image.height);
-  const share = Math.min(1, Math.max(size * (zoomed && size > 0.3 ? 1.1 : 3), 0.06));
+  const share = Math.min(1, Math.max(size * (zoomed && size > 0.3 ? 1.1 : 3), zoomed ? 0.06 : 0.2));
   if (zoomed === false || (zoomed === null && share > 0.45) || share >= 1) return whole;
   const [width, height] = [image.width * share, image.height * share];
   const x = Math.max(0, Math.min(image.width - width, (x1 + x2 - width) / 2));
@@ -962,19 +965,20 @@ function select(index) {
   sayLater(`Box ${index + 1} of ${recordOf(items[current]).boxes.length}: ${one.label}${one.gone ? ", deleted" : ""}.`);
 }
 
-// The large buttons: id, key, words, and whether the decision that it makes is the current one.
+// The large buttons: id, words, whether the decision that it makes is the current one (null: it makes none), and whether
+// it is switched off.
 function buttonsOf(item, record) {
   const one = record.boxes[selected];
   const isOwn = one?.base === null;
   if (isUnlabelled(item)) {
     const count = record.boxes.filter((each) => !each.gone).length;
     return [
-      ["suggest", "A", count ? `Accept ${count === 1 ? "the box" : `all ${count} boxes`}` : "Accept: no objects", record.verdict === "accept"],
-      ["class", "W", "Change class…", null, !one || one.gone],
-      ["box", "B", editing ? "Save the box" : "Change box", null, !one || one.gone],
-      ["remove", "N", one?.gone ? "Restore box" : "Delete box", null, !one],
-      ["draw", "D", "Draw a box", drawing],
-      ["skip", "S", "Skip", record.verdict === "skip"],
+      ["suggest", count ? `Accept ${count === 1 ? "the box" : `all ${count} boxes`}` : "Accept: no objects", record.verdict === "accept"],
+      ["class", "Change class…", null, !one || one.gone],
+      ["box", editing ? "Save the box" : "Change box", null, !one || one.gone],
+      ["remove", one?.gone ? "Restore box" : "Delete box", null, !one],
+      ["draw", "Draw a box", drawing],
+      ["skip", "Skip", record.verdict === "skip"],
     ];
   }
   const label = item.label;
@@ -986,13 +990,13 @@ function buttonsOf(item, record) {
   };
   const isBoxSame = sameBox(record.boxes[0].box, item.boxes[0]);
   return [
-    ["suggest", "A", suggestions[item.action] ?? "As the model", isSuggested(item, record)],
-    ...(isMissing ? [] : [["correct", "C", "Correct", record.verdict === "correct"]]),
-    ["class", "W", isMissing ? "Add, other class…" : "Wrong class…", !isMissing && record.verdict === "change" && record.boxes[0].label !== item.boxes[0][4] && !isSuggested(item, record)],
-    ["box", "B", editing ? "Save the box" : isMissing ? "Add, other box" : "Wrong box", record.verdict === "change" && !isBoxSame && !isSuggested(item, record)],
-    ["remove", "N", isOwn ? "Delete added box" : "Not an object", record.verdict === "none" || (record.verdict === "remove" && item.action !== "remove")],
-    ["draw", "D", "Draw a missing object", drawing],
-    ["skip", "S", "Skip", record.verdict === "skip"],
+    ["suggest", suggestions[item.action] ?? "As the model", isSuggested(item, record)],
+    ...(isMissing ? [] : [["correct", "Correct", record.verdict === "correct"]]),
+    ["class", isMissing ? "Add, other class…" : "Wrong class…", !isMissing && record.verdict === "change" && record.boxes[0].label !== item.boxes[0][4] && !isSuggested(item, record)],
+    ["box", editing ? "Save the box" : isMissing ? "Add, other box" : "Wrong box", record.verdict === "change" && !isBoxSame && !isSuggested(item, record)],
+    ["remove", isOwn ? "Delete added box" : "Not an object", record.verdict === "none" || (record.verdict === "remove" && item.action !== "remove")],
+    ["draw", "Draw a missing object", drawing],
+    ["skip", "Skip", record.verdict === "skip"],
   ];
 }
 
@@ -1011,20 +1015,22 @@ const ACTIONS = {
   draw: startDrawing,
   skip: () => decide("skip", restoreBox),
 };
-const verdictButtons = new Map();
+const KEYS = { suggest: "A", correct: "C", class: "W", box: "B", remove: "N", draw: "D", skip: "S" };
+const verdictButtons = new Map(Object.entries(KEYS).map(([name, key]) => [name, verdictButton(name, key)]));
+
+function verdictButton(name, key) {
+  const button = make("button", { type: "button", id: `do-${name}`, class: name === "suggest" ? "main" : null, "aria-keyshortcuts": key });
+  button.append(make("span"), make("kbd", { "aria-hidden": "true" }, key));
+  button.addEventListener("click", () => shown.length && ACTIONS[name]());
+  byId("verdicts").append(button);
+  return button;
+}
 
 function renderVerdicts(item, record) {
   const wanted = buttonsOf(item, record);
   for (const [name, button] of verdictButtons) button.hidden = !wanted.some((one) => one[0] === name);
-  for (const [name, key, words, isPressed, isOff] of wanted) {
-    let button = verdictButtons.get(name);
-    if (!button) {
-      button = make("button", { type: "button", id: `do-${name}`, class: name === "suggest" ? "main" : null, "aria-keyshortcuts": key });
-      button.append(make("span"), make("kbd", { "aria-hidden": "true" }, key));
-      button.addEventListener("click", () => shown.length && ACTIONS[name]());
-      verdictButtons.set(name, button);
-      byId("verdicts").append(button);
-    }
+  for (const [name, words, isPressed, isOff] of wanted) {
+    const button = verdictButtons.get(name);
     button.firstChild.textContent = plain(words);
     button.disabled = Boolean(isOff);
     if (isPressed === null || isPressed === undefined) button.removeAttribute("aria-pressed");
