@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 """x1 y1 x2 y2 in pixels of the image."""
 ImageKey = tuple[str | None, ImageId]
 """Split and image id. The split is None for images outside of a data set."""
-SCRIPTS = ("dom.js", "labels.js")
+SCRIPTS = ("dom.js", "labels_records.js", "labels_classes.js", "labels_boxes.js", "labels.js")
 
 
 @dataclass(frozen=True, kw_only=True)
