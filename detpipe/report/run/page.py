@@ -22,6 +22,7 @@ from detpipe.report.training_figure import single_values
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, Float32Array, ImageId
 
+SCRIPTS = ("dom.js", "boxes.js", "report.js")
 MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
 MAX_BYTES, REST_BYTES = 8_000_000, 900_000
 """Of the page, and of what is in it beside pictures and data: text, style, scripts and figures."""
@@ -94,7 +95,7 @@ def render(data: ReportData) -> str:
     return page.render(
         "run.html",
         dataset.name,
-        scripts=("dom.js", "boxes.js", "report.js") if len(dataset) else (),
+        scripts=SCRIPTS if len(dataset) else (),
         data=_explorer_data(data, min_score, how, room) if len(dataset) else None,
         content=data,
         metrics=metrics,
