@@ -55,14 +55,15 @@ def explorer_data(content: Explored, *, room: int) -> dict[str, Any]:
     With too little room for all images, those with the most errors at the threshold are kept; counts are of all.
     Unreadable files are logged and have no picture. Boxes are in pixels of the image, rounded to whole ones.
     """
-    dataset, truth = content.dataset, content.dataset.measured_truth
+    dataset = content.dataset
+    truth = dataset.measured_truth or {record.image_id: GroundTruth.from_boxes([], []) for record in dataset.records}
     thresholds = sorted({*(step / STEPS for step in range(STEPS + 1)), _short(content.threshold)})
-    counts = threshold_counts(truth or {}, content.detections, thresholds, n_classes=len(dataset.classes))
+    counts = threshold_counts(truth, content.detections, thresholds, n_classes=len(dataset.classes))
     texts = _Texts()
     entries = {record.image_id: _entry(record, content, truth, texts) for record in dataset.records}
     data: dict[str, Any] = {
         "classes": [{"name": name, "colour": hex_colour(k)} for k, name in enumerate(dataset.classes, start=1)],
-        "annotated": any(map(len, (truth or {}).values())),
+        "annotated": any(map(len, truth.values())),
         "threshold": _short(content.threshold),
         "how": content.how,
         "thresholds": thresholds,
@@ -102,7 +103,7 @@ class _Texts:
 
 
 def _entry(
-    record: ImageRecord, content: Explored, truth: Mapping[ImageId, GroundTruth] | None, texts: _Texts
+    record: ImageRecord, content: Explored, truth: Mapping[ImageId, GroundTruth], texts: _Texts
 ) -> dict[str, Any]:
     """An image without its picture.
 
@@ -111,7 +112,7 @@ def _entry(
     2 ignored), and the reason if it is wrong. A reason is two numbers of texts, the kind and the sentence.
     """
     found = content.detections.get(record.image_id, NOTHING)
-    gt = GroundTruth.from_boxes([], []) if truth is None else truth[record.image_id]
+    gt = truth[record.image_id]
     matches = match_detections(gt, found)
     scores = [_short(score) for score in found.scores]
     found_from = np.full(len(gt), -1.0)
