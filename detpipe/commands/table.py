@@ -138,6 +138,13 @@ COMMANDS: dict[str, CommandRow] = {
             argument="run_dir",
         ),
         CommandRow(
+            "learning-curve",
+            "detpipe.commands.learning_curve_settings:LearningCurve",
+            "plot mAP against the number of training images: more labels, better proposals or more pixels?",
+            work="detpipe.commands.learning_curve",
+            argument="run_dir",
+        ),
+        CommandRow(
             "make-db",
             "detpipe.commands.images.make_db:MakeDb",
             "write a list of images, or one folder per class, as a database that Caffe reads too",

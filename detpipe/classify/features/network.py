@@ -20,6 +20,7 @@ from detpipe.classify.features.store import FeatureStore
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
 from detpipe.heads.table import head_class
 from detpipe.storage.dataclass_json import from_json
+from detpipe.structures import Int64Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +79,26 @@ def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, 
     return network
 
 
-def examples_of(store: FeatureStore) -> Examples:
-    """The training examples of a head: the store in memory, in float32. Each view of a region is one example."""
+def examples_of(store: FeatureStore, rows: Int64Array | None = None) -> Examples:
+    """The training examples of a head: the store in memory, in float32. Each view of a region is one example.
+
+    rows: of the store; default, all.
+    """
     settings = store.manifest.settings["extraction"]["features"]
     views = from_json(settings, FeatureConfig, f"{store.path}: features").views
     width = store.features.shape[1] // len(views)
     # torch converts float16: numpy takes several times as long.
-    parts = [torch.from_numpy(np.array(store.features[:, view * width :][:, :width])) for view in range(len(views))]
+    chosen: Any = slice(None) if rows is None else rows
+    columns = (store.features[:, view * width :][:, :width] for view in range(len(views)))
+    parts = [torch.from_numpy(np.array(column[chosen])) for column in columns]
     mirror = np.array([-1, 1, 1, 1], dtype=np.float32)
+    geometry, deltas = store.geometry[chosen], store.deltas[chosen]
     return Examples(
         features=torch.cat(parts).float().numpy(),
-        geometry=np.concatenate([mirrored_geometry(store.geometry) if one else store.geometry for one in views]),
-        labels=np.tile(store.labels, len(views)),
-        ious=np.tile(store.ious, len(views)),
-        deltas=np.concatenate([store.deltas * mirror if one else store.deltas for one in views]),
-        class_ious=np.tile(store.class_ious, (len(views), 1)),
+        geometry=np.concatenate([mirrored_geometry(geometry) if one else geometry for one in views]),
+        labels=np.tile(store.labels[chosen], len(views)),
+        ious=np.tile(store.ious[chosen], len(views)),
+        deltas=np.concatenate([deltas * mirror if one else deltas for one in views]),
+        class_ious=np.tile(store.class_ious[chosen], (len(views), 1)),
         classes=store.classes,
     )

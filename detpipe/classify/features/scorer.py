@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best
@@ -104,13 +105,29 @@ def score_features(
     views: for each view whether it is mirrored; the results are averaged over the views. Features are rounded to
     float16 first, as in a store.
     """
+    return score_views(head, split_views(features.astype(np.float16), geometry, views))
+
+
+View = tuple[bool, torch.Tensor, torch.Tensor]
+"""Whether it is mirrored, features (R, D / V) and geometry (R, G), float32."""
+
+
+def split_views(features: npt.NDArray[np.float16], geometry: Float32Array, views: Sequence[bool]) -> list[View]:
+    """The inputs of a head for each view of stored features (R, D) float16 and geometry (R, G)."""
+    columns = np.split(features.astype(np.float32), len(views), axis=1)
+    return [
+        (mirrored, torch.from_numpy(column), torch.from_numpy(mirrored_geometry(geometry) if mirrored else geometry))
+        for mirrored, column in zip(views, columns, strict=True)
+    ]
+
+
+def score_views(head: FeatureHead, views: Sequence[View]) -> ScoredRegions:
+    """Scores and deltas, averaged over the views. Several heads can share the views of a region."""
     head.cpu()
     all_scores, all_deltas = [], []
-    stored = features.astype(np.float16).astype(np.float32)
     with torch.inference_mode():
-        for mirrored, columns in zip(views, np.split(stored, len(views), axis=1), strict=True):
-            view_geometry = mirrored_geometry(geometry) if mirrored else geometry
-            scores, deltas = head(torch.from_numpy(columns), torch.from_numpy(view_geometry))
+        for mirrored, features, geometry in views:
+            scores, deltas = head(features, geometry)
             all_scores.append(scores)
             if deltas is not None:
                 all_deltas.append(deltas * deltas.new_tensor([-1, 1, 1, 1]) if mirrored else deltas)
