@@ -47,7 +47,7 @@ def render(data: LearningCurvePage) -> str:
     return page.render(
         "learning_curve.html",
         data.subtitle,
-        data=data,
+        content=data,
         sentence=learning_curve_sentence(data.curve, data.limits),
         figure=learning_curve_figure(data.curve, data.limits),
         law=_law_sentence(data.curve, law),
