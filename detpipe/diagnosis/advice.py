@@ -303,7 +303,7 @@ def _another_threshold(evidence: Evidence) -> Iterator[Advice]:
         return
     best = f"threshold={point.score:.3g}"
     if point.score < evidence.threshold:
-        misses = [one for one in evidence.of(Cause.threshold) if one.score >= point.score]
+        misses = [one for one in evidence.of(Cause.threshold) if np.float32(one.score) >= np.float32(point.score)]
         if misses:
             yield Advice(
                 text=f"Lower the score threshold: {_objects(len(misses))} found by it, and F1 is best at "

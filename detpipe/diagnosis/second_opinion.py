@@ -94,6 +94,7 @@ def with_second_opinion(
 
 def train_second(examples: Examples) -> FeatureHead:
     """The second classifier. Raises ValueError if no region shows an object."""
+    examples.check_any_positives()
     settings = SoftmaxRegressionConfig(
         box_regression=BoxRegression.none, iterations=ITERATIONS, background_iou=BACKGROUND_BELOW
     )
