@@ -186,7 +186,7 @@ def _more_images(evidence: Evidence) -> Iterator[Advice]:
     for label, _ in Counter(one.label for one in misses).most_common(FEW):
         own = [one for one in misses if one.label == label]
         kinds = Counter(one.cause for one in own)
-        taken = Counter(one.best_label for one in own if one.cause is Cause.wrong_class and one.best_label)
+        taken = Counter(one.taken_for for one in own if one.taken_for is not None)
         parts = []
         for cause, number in kinds.most_common():
             what = {

@@ -13,8 +13,12 @@ least 0.5 with the object. The covering region is the one of C with the highest 
 2. The covering region's score of the object's class is at least the threshold:
    `suppressed`: its box was removed or replaced (by NMS, box voting, detect.max_detections), or counts for a
    neighbouring object. `by` is the detection that did it.
-3. The covering region's most probable class is the background: `background`; another class: `wrong_class`; the
-   object's own: `threshold`, the score is just too low.
+3. The object was taken for another class: `wrong_class`. That is so if the covering region's most probable class is
+   another one, or has at least the threshold's score; or if a false detection of another class, with at least this
+   score, has an IoU of at least 0.5 with the object, from whichever region. `by` is this detection.
+4. The covering region's most probable class is the background: `background`; the object's own: `threshold`, the score
+   is just too low. (Heads with one score per class call 1 minus the best score the background. Then `background` means
+   a score below 0.5.)
 
 Without a trace, as for detections of another program, the detections alone decide, in this order:
 
@@ -138,9 +142,10 @@ class Miss:
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.
     fate: what became of the covering region: kept, below_floor, nms, limit, voted, or none; "unknown" without a trace.
-    by: the index, among the image's detections, of the box that removed or replaced the covering region, or that counts
-    for a neighbour; without a trace, of the detection that decided. None if there is none. by_object: the index of the
-    neighbour that this box counts for; None if there is none. covering: x1 y1 x2 y2 of the covering region after box
+    by: the index, among the image's detections, of the box that removed or replaced the covering region, that counts for
+    a neighbour, or that shows the object as another class; without a trace, of the detection that decided. None if
+    there is none. by_object: the index of the neighbour that this box counts for; None if there is none.
+    taken_for: the other class, for `wrong_class`; else None. covering: x1 y1 x2 y2 of the covering region after box
     regression; None without a trace, or without regions.
     """
 
@@ -162,6 +167,7 @@ class Miss:
     fate: str = "unknown"
     by: int | None = None
     by_object: int | None = None
+    taken_for: str | None = None
     covering: tuple[float, float, float, float] | None = None
 
 
@@ -205,6 +211,13 @@ def find_misses(
             miss = _by_trace(miss, label, traces[index], threshold, classes)
             if miss.cause is Cause.suppressed:
                 miss = replace(miss, by=_suppressor(traces[index], label, detections, len(shown)))
+            elif miss.cause in (Cause.background, Cause.threshold, Cause.wrong_class):
+                others = matches.false_positive & (shown.labels != label)
+                taken = np.flatnonzero(others & (overlaps[index, : len(shown)] >= FOREGROUND))
+                if len(taken):
+                    by = int(taken[0])
+                    name = classes[shown.labels[by] - 1]
+                    miss = replace(miss, cause=Cause.wrong_class, by=by, taken_for=name)
         if miss.by is not None and miss.by < len(shown) and matches.true_positive[miss.by]:
             miss = replace(miss, by_object=int(matches.object_index[miss.by]))
         found.append(miss)
@@ -234,6 +247,8 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
         fate=str(getattr(trace.fate, "value", trace.fate)),
         covering=_box(trace.box) if trace.rank >= 0 else None,
     )
+    others = [one for one, _ in ranked if one not in (0, label)]
+    other = others[0] if others else None
     if trace.rank < 0 or trace.iou < FOREGROUND:
         if trace.proposal_rank >= 0 and trace.proposal_iou >= FOREGROUND:
             cause = Cause.box_regression
@@ -245,8 +260,12 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
         cause = Cause.suppressed
     elif best is None or best == label:
         cause = Cause.threshold
+    elif best == 0 and (other is None or np.float32(trace.scores[other]) < np.float32(threshold)):
+        cause = Cause.background
     else:
-        cause = Cause.background if best == 0 else Cause.wrong_class
+        cause = Cause.wrong_class
+    if cause is Cause.wrong_class and other is not None:
+        miss = replace(miss, taken_for=classes[other - 1])
     return replace(miss, cause=cause)
 
 
@@ -288,6 +307,7 @@ def _by_detections(
                 best_label=name,
                 best_score=score,
                 by=first,
+                taken_for=name if cause is Cause.wrong_class else None,
             )
     return miss
 

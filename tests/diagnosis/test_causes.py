@@ -51,6 +51,27 @@ def test_classified_as_background() -> None:
 def test_classified_as_another_class() -> None:
     miss = the_miss(ONE_CAT, found((0.6, BOX, DOG)), Traced(score=0.2, scores={CAT: 0.2, DOG: 0.6, 0: 0.2}))
     assert (miss.cause, miss.best_label, miss.best_score) == (Cause.wrong_class, "dog", 0.6)
+    assert (miss.taken_for, miss.by) == ("dog", 0)
+
+
+def test_another_class_at_the_threshold_is_shown_although_the_background_is_more_probable() -> None:
+    # One score per class: the background is 1 minus the best one.
+    scores = {CAT: 0.3, DOG: 0.45, 0: 0.55}
+    (miss,) = find_misses("a", ONE_CAT, found(), CLASSES, threshold=0.4, traces=[Traced(score=0.3, scores=scores)])
+    assert (miss.cause, miss.by, miss.taken_for) == (Cause.wrong_class, None, "dog")
+
+
+def test_a_detection_of_another_region_shows_it_as_another_class() -> None:
+    trace = Traced(score=0.2, scores={CAT: 0.2, 0: 0.8})
+    miss = the_miss(ONE_CAT, found((0.9, FAR, DOG), (0.6, HALF, DOG)), trace)
+    assert (miss.cause, miss.by) == (Cause.wrong_class, 1)
+
+
+def test_the_detection_of_an_object_of_another_class_takes_nothing() -> None:
+    # The dog over the cat is right: it finds the dog that is there, too.
+    truth = objects((BOX, CAT), (HALF, DOG))
+    miss = the_miss(truth, found((0.6, HALF, DOG)), Traced(score=0.2, scores={CAT: 0.2, 0: 0.8}))
+    assert (miss.object, miss.cause, miss.by) == (0, Cause.background, None)
 
 
 def test_correct_but_below_the_threshold() -> None:
