@@ -142,8 +142,8 @@ class Miss:
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.
     fate: what became of the covering region: kept, below_floor, nms, limit, voted, or none; "unknown" without a trace.
-    by: the index, among the image's detections, of the box that removed or replaced the covering region, that counts for
-    a neighbour, or that shows the object as another class; without a trace, of the detection that decided. None if
+    by: the index, among the image's detections, of the box that removed or replaced the covering region, that counts
+    for a neighbour, or that shows the object as another class; without a trace, of the detection that decided. None if
     there is none. by_object: the index of the neighbour that this box counts for; None if there is none.
     taken_for: the other class, for `wrong_class`; else None. covering: x1 y1 x2 y2 of the covering region after box
     regression; None without a trace, or without regions.
