@@ -30,7 +30,7 @@ usage: detpipe {command} [group=option] [key=value] ... [-m for sweeps] [--cfg j
 
 {commands}
 
-Results go to stdout, the log to stderr. -q: warnings and errors only. -v: also the time and the module of each line.
+Results go to stdout, the log to stderr. -q: warnings and errors only. -v: details, with time and module of each line.
 `detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
 --cfg job` shows their values.
 """

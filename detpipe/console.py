@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from tqdm import tqdm
-
 RESULT = 25
 """The level of results (tables, and sentences with numbers and the files that were written): above INFO."""
 
@@ -24,6 +22,11 @@ class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
+        if "tqdm" not in sys.modules:  # then there is no bar
+            super().emit(record)
+            return
+        from tqdm import tqdm
+
         with tqdm.external_write_mode(file=self.stream):
             super().emit(record)
 
@@ -51,7 +54,11 @@ class ResultHandler(ConsoleHandler):
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
-    """Choose what stderr shows. quiet: warnings and errors only, and no progress. verbose: also time and module."""
+    """Choose what stderr shows. quiet: warnings and errors only, and no progress.
+
+    verbose: also time and module, and the debug lines of detpipe, which are then in the log file, too.
+    """
+    logging.getLogger("detpipe").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogHandler) and quiet:
             handler.setLevel(logging.WARNING)

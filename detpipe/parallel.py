@@ -61,12 +61,15 @@ def ordered_map(
     """
     count = resolve_workers(workers)
     if count <= 1:
+        logger.debug("%s: in this process (workers=%d)", _name(function), workers)
         yield from map(function, items)
         return
     use_threads = count <= max_threads
     if not use_threads and (script := script_without_guard()) is not None:
         _warn_of_threads(script)
         use_threads = True
+    kind = "threads" if use_threads else "processes"
+    logger.debug("%s: in %d %s (workers=%d)", _name(function), count, kind, workers)
     context = multiprocessing.get_context("spawn")  # a forked process can hang in the threads of torch or OpenCV
     started = None if use_threads else context.Event()
     pool = _threads(count) if started is None else _processes(count, context, started)
@@ -95,6 +98,11 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _name(function: object) -> str:
+    """Of a function, or of the class of another callable such as a partial."""
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 @cache

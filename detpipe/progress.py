@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from detpipe.console import PROGRESS, is_quiet
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 logger = logging.getLogger(PROGRESS)
 
@@ -37,15 +38,15 @@ class Counter:
         self._shown_tenths = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        hidden = is_quiet() or not sys.stderr.isatty()
-        self._bar = tqdm(desc=name, total=total, unit=f" {unit}", disable=hidden, file=sys.stderr)
+        self._bar = None if is_quiet() or not sys.stderr.isatty() else _new_bar(name, total, unit)
         # A thread, because one item can take minutes.
         self._clock = threading.Thread(target=self._show_regularly, daemon=True)
 
     def advance(self, count: int = 1) -> None:
         """Count finished items."""
         with self._lock:
-            self._bar.update(count)
+            if self._bar is not None:
+                self._bar.update(count)
             self.done += count
             tenths = 10 * self.done // max(self.total, 1)
             is_due = tenths > self._shown_tenths and self.done < self.total
@@ -61,7 +62,8 @@ class Counter:
         """End the bar and the lines."""
         self._ended.set()
         self._clock.join()
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _show_regularly(self) -> None:
         while not self._ended.wait(max(SILENCE - (time.perf_counter() - self._shown), 0.01)):
@@ -72,6 +74,12 @@ class Counter:
     def _show(self) -> None:
         self._shown = time.perf_counter()
         logger.info("%s: %s", self.name, pace(self.done, self.total, self._shown - self._begun, self.unit))
+
+
+def _new_bar(name: str, total: int, unit: str) -> tqdm[Any]:
+    from tqdm import tqdm  # takes a twentieth of a command's start, and a log has no bars
+
+    return tqdm(desc=name, total=total, unit=f" {unit}", file=sys.stderr)
 
 
 def pace(done: int, total: int, seconds: float, unit: str, *, earlier: int = 0) -> str:

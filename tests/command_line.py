@@ -61,6 +61,7 @@ def _own_logging() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.getLogger("detpipe").setLevel(logging.NOTSET)
 
 
 def start(

@@ -26,10 +26,12 @@ def streams() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     yield out, err
     for handler in handlers:
         root.removeHandler(handler)
+    logging.getLogger("detpipe").setLevel(logging.NOTSET)
     root.setLevel(level)
 
 
 def write_lines() -> None:
+    logger.debug("2 workers")
     logger.info("3 images")
     logger.log(RESULT, "mAP %.1f", 0.5)
     logger.warning("a broken image")
@@ -52,7 +54,12 @@ def test_verbose_adds_time_and_module_to_the_log(streams: tuple[io.StringIO, io.
     set_verbosity(quiet=False, verbose=True)
     write_lines()
     assert streams[0].getvalue() == "mAP 0.5\n"
-    assert re.match(r"\d{4}-\d\d-\d\d .* INFO detpipe\.example: 3 images\n", streams[1].getvalue())
+    first, second, _ = streams[1].getvalue().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d .* DEBUG detpipe\.example: 2 workers", first)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d .* INFO detpipe\.example: 3 images", second)
+    set_verbosity(quiet=False, verbose=False)
+    logger.debug("3 workers")
+    assert "3 workers" not in streams[1].getvalue()
 
 
 def test_a_bar_stands_for_the_lines_of_progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from detpipe.backbone.backbone import Backbone, meta_copy
 from detpipe.backbone.create import check_weights, create_from_seed
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.backbone.settings import CAFFE, BackboneConfig
+
+logger = logging.getLogger(__name__)
 
 
 def try_backbone(
@@ -68,6 +71,7 @@ def try_backbone(
             f"backbone.name={config.name}: expected a network that takes images of {height} x {width} pixels "
             f"({setting}) in batches of {batch}, got an error ({_text(error)}); {remedy}"
         ) from error
+    logger.debug("backbone.name=%s: takes %d x %d pixels (%s)", config.name, height, width, setting)
     if learning is not None:
         _check_stages(backbone, learning.freeze_stages, config.name, stages)
 

@@ -81,9 +81,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a .pth, .pt or .safetensors file by name, on the CPU. Raises as `load_weights`."""
     if not path.exists():
         raise FileNotFoundError(f"no such weight file: {path}")
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    return read_torch_file(path)
+    state = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    logger.debug("%s: read %d tensors", path, len(state))
+    return state
 
 
 def unwrapped_both(one: State, other: State) -> tuple[State, State]:

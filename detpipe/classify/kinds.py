@@ -7,6 +7,7 @@ A new kind is a row here and a folder beside this file. `detpipe run`, `train-cl
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.table import HEADS, head_class
 from detpipe.network.network_folder import WEIGHTS, read_network_weights
+
+logger = logging.getLogger(__name__)
 
 Restore = Callable[[Any, Mapping[str, Tensor]], nn.Module]
 """Makes the network from a description and the weights by name.
@@ -228,6 +231,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, ClassifierSpec]:
             f"{folder / WEIGHTS}: expected the weights of the network in {DESCRIPTION}, got: {error}; train it again "
             "with `detpipe train-cls overwrite=true`"
         ) from error
+    logger.debug("%s: loaded %s, of %d classes", folder, kind.description, len(spec.classes))
     return network.eval(), spec
 
 

@@ -13,7 +13,7 @@ from detpipe.commands.stage_settings import Evaluate
 from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
-from detpipe.metrics.evaluate import Metrics, evaluate
+from detpipe.metrics.evaluate import Metrics, check_metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.proposals.proposals_db import CorruptRecordError
 from detpipe.report.run.page import ReportData, write_report
@@ -44,6 +44,7 @@ SHOWN_PROPOSALS = 50
 def run(config: Evaluate) -> None:
     """Compute VOC and COCO metrics of the detections on the test split, and write the report page."""
     begun = time.perf_counter()
+    check_metrics()
     stored = config.data_source.load(Split.test)
     dataset = measurable(stored)
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)

@@ -36,6 +36,7 @@ def run(config: Propose) -> None:
         inputs={**digests, **config.proposals.inputs()},
         explain=explainer(config.folder, {split.value: dataset for split, dataset in splits.items()}),
     )
+    logger.debug("propose: %s of %d images", config.proposals.describe(), sum(map(len, splits.values())))
     with artefact.making(overwrite=config.overwrite) as making:
         keep_dataset(config.folder, config.data_source)
         if making.needed:

@@ -17,6 +17,7 @@ from detpipe.datasets.findings import STOPS_RUN, Severity
 from detpipe.datasets.source import Split
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.table import head_word
+from detpipe.metrics.evaluate import check_metrics
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
@@ -68,6 +69,7 @@ def check_settings(config: Run) -> None:
     resolve_device(config.device)
     check_detect_settings(config.detect, kind_of_head(config.head), f"this run has head={head_word(config.head)}")
     check_start_weights(config.solver.weights, "solver.weights")
+    check_metrics()
     check_backbone(config)
 
 

@@ -10,6 +10,7 @@ import abc
 import logging
 import math
 import reprlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -223,6 +224,7 @@ class DatasetSource(abc.ABC):
             raise ValueError(
                 f"{self.title(split)}: expected a {split.value} split, got settings of these splits: {there}; set it"
             )
+        begun = time.perf_counter()
         entries = self.entries(split)
         if not entries:
             raise ValueError(f"{self.title(split)}: expected images, got an empty split; check the settings of dataset")
@@ -249,6 +251,11 @@ class DatasetSource(abc.ABC):
             records.append(ImageRecord(entry.image_id, entry.image, header.image_size, self.read_options))
             truths[entry.image_id] = truth
         title = self.title(split)
+        logger.debug(
+            "%s: read %d of %d images, %d objects, %d classes, in %.2f s",
+            *(title, len(records), len(entries), sum(map(len, truths.values())), len(names)),
+            time.perf_counter() - begun,
+        )
         boxes = np.array([one.box for entry in entries for one in entry.objects], dtype=np.float64).reshape(-1, 4)
         # Other splits may be evaluated on: detections may be shares, too.
         if split is Split.train and box_units.are_shares(boxes):

@@ -22,8 +22,8 @@ class LayerSignal:
 
     kind: the layer's type. shape: of its output, N first. activation: of its output, before another layer changes it
     in place. dead: the share of the C channels that are 0 in every cell of every image; None for an output with one
-    axis. gradient: of the loss with respect to the output; None if there is none. weight, weight_gradient: of the
-    kernel or matrix; None for a layer without one.
+    axis. gradient: of the loss with respect to the output; None if the loss does not depend on it. weight,
+    weight_gradient: of the kernel or matrix; None for a layer without weights.
     """
 
     name: str

@@ -148,11 +148,23 @@ def _accumulate(
         shape = (10, 101, max(len(objects["categories"]), 1), 4, 3)
         return np.full(shape, -1.0), np.full(shape[:1] + shape[2:], -1.0)
     coco_class, evaluator_class = _code(evaluator)
+    log.debug("COCO's metrics are computed by %s", coco_class.__module__)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints each step
         run = evaluator_class(_index(coco_class(), objects), _index(coco_class(), found), "bbox")
         run.evaluate()
         run.accumulate()
     return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+
+
+def check_evaluator() -> None:
+    """Raise ImportError if the package that `coco_ap` uses by default can't be imported. Call it before any work."""
+    try:
+        _code(CocoEvaluator.AUTO)
+    except (ImportError, OSError) as error:  # OSError: a library that the package was built for is missing
+        raise ImportError(
+            f"COCO's metrics: expected pycocotools or faster-coco-eval, got an error ({error}); pip install --upgrade "
+            "--force-reinstall pycocotools, and uninstall faster-coco-eval if it is the one that fails"
+        ) from error
 
 
 def _code(evaluator: CocoEvaluator) -> tuple[Callable[..., Any], Callable[..., Any]]:

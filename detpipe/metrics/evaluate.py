@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detpipe.metrics.coco_ap import CocoResult, coco_ap
-from detpipe.metrics.table import all_metrics
+import numpy as np
+
+from detpipe.metrics.coco_ap import CocoResult, check_evaluator, coco_ap
+from detpipe.metrics.table import all_metrics, load_metrics
 from detpipe.metrics.voc_ap import VocMethod, VocResult, precision_recall, summarize
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
@@ -58,6 +61,12 @@ class Metrics:
         return "\n".join(line.rstrip() for line in lines)
 
 
+def check_metrics() -> None:
+    """Raise the errors of `evaluate` about packages and the table of metrics, before the work that it measures."""
+    load_metrics()
+    check_evaluator()
+
+
 def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_dets: int = 100) -> Metrics:
     """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and those of the table METRICS.
 
@@ -72,13 +81,16 @@ def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_
     _check_arguments(detections, max_dets)
     known = _known(dataset, ground_truth, detections)
     _warn_of_full_images(known, max_dets)
+    times = [time.perf_counter()]
     curves = precision_recall(ground_truth, known, dataset.classes)
-    return Metrics(
-        voc07=summarize(curves, VocMethod.VOC07),
-        voc10=summarize(curves, VocMethod.VOC10),
-        coco=coco_ap(ground_truth, known, dataset.classes),
-        others=all_metrics(ground_truth, known, dataset.classes),
-    )
+    voc07, voc10 = summarize(curves, VocMethod.VOC07), summarize(curves, VocMethod.VOC10)
+    times.append(time.perf_counter())
+    coco = coco_ap(ground_truth, known, dataset.classes)
+    times.append(time.perf_counter())
+    others = all_metrics(ground_truth, known, dataset.classes)
+    times.append(time.perf_counter())
+    log.debug("metrics: VOC in %.2f s, COCO in %.2f s, others in %.2f s", *np.diff(times).tolist())
+    return Metrics(voc07=voc07, voc10=voc10, coco=coco, others=others)
 
 
 def _checked_truth(dataset: Dataset) -> dict[ImageId, GroundTruth]:

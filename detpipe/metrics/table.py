@@ -26,16 +26,23 @@ TAKEN = ("voc07", "voc10", "coco", "seconds")
 """The other keys of metrics.json."""
 
 
+def load_metrics() -> dict[str, Metric]:
+    """The functions of the table, by key. Call it before any work.
+
+    Raises ValueError for a key of metrics.json's own, ImportError or AttributeError for a function that does not exist.
+    """
+    if taken := [key for key in METRICS if key in TAKEN]:
+        raise ValueError(f"METRICS: expected other keys than {', '.join(TAKEN)}, got {taken[0]}; rename the row")
+    return {key: load_object(path) for key, path in METRICS.items()}
+
+
 def all_metrics(
     ground_truth: Mapping[ImageId, GroundTruth],
     detections: Mapping[ImageId, Detections],
     classes: Sequence[str],
 ) -> dict[str, dict[str, float]]:
-    """The numbers of each metric of the table, by its key. Raises ValueError for a key of metrics.json's own."""
-    if taken := [key for key in METRICS if key in TAKEN]:
-        raise ValueError(f"METRICS: expected other keys than {', '.join(TAKEN)}, got {taken[0]}; rename the row")
+    """The numbers of each metric of the table, by its key. Raises the errors of `load_metrics`."""
     found: dict[str, dict[str, float]] = {}
-    for key, path in METRICS.items():
-        metric: Metric = load_object(path)
+    for key, metric in load_metrics().items():
         found[key] = {name: float(value) for name, value in metric(ground_truth, detections, classes).items()}
     return found

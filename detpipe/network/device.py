@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from contextlib import AbstractContextManager
 
 import torch
 
 from detpipe.network.settings import Device, Precision
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(device: Device) -> torch.device:
@@ -15,16 +18,19 @@ def resolve_device(device: Device) -> torch.device:
     available = torch.cuda.is_available()
     if device is Device.cuda and not available:
         raise ValueError("device=cuda: torch finds no CUDA device; use device=auto or device=cpu")
-    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
+    found = torch.device("cuda" if available and device is not Device.cpu else "cpu")
+    logger.debug("device=%s: computes on %s, %d threads", device.value, found, torch.get_num_threads())
+    return found
 
 
 def resolve_bf16(precision: Precision, device: torch.device) -> bool:
     """Whether to compute in bfloat16 on this device."""
     if precision is not Precision.auto:
         return precision is Precision.bf16
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return torch.cpu._is_avx512_bf16_supported()
+    cuda = device.type == "cuda"
+    bf16 = bool(torch.cuda.is_bf16_supported()) if cuda else torch.cpu._is_avx512_bf16_supported()
+    logger.debug("precision=auto: %s on %s", "bf16" if bf16 else "float32", device)
+    return bf16
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:

@@ -50,8 +50,8 @@ class WeightsPage:
     """The content of the page.
 
     subtitle: the file. shapes, statistics: of all tensors, by name. histograms: of some tensors. filters: the name of a
-    layer and the image of its filters; None without a layer to show. against: the other file, or "". change: the
-    difference from the other file.
+    layer and the image of its filters; None if no layer has filters to show. against: the other file, or "". change:
+    the difference from the other file.
     """
 
     subtitle: str

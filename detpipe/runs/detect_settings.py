@@ -101,6 +101,7 @@ def _read(classifier: Path) -> tuple[KeptSettings, dict[str, Any]]:
     path = classifier / FILE
     try:
         values = read_object(path)
+        logger.debug("%s: settings that the detector was evaluated with", path)
         return from_json(values, KeptSettings, str(path)), dict(values.get("detect", {}))
     except FileNotFoundError:
         return KeptSettings(), {}

@@ -54,6 +54,7 @@ def stored_scores(
     if not same or int(settings["regions"]["max_proposals"]) < detect.max_proposals:
         logger.info("detect: %s has other regions or features; computing the features again", store.path)
         return None
+    logger.debug("detect: takes the features of the regions from %s", store.path)
     extractor = extractor_of(network, spec, detect, device, bf16=bf16)
 
     def stored(record: ImageRecord) -> tuple[Float32Array, ScoredRegions]:

@@ -91,7 +91,10 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
         device = resolve_device(config.device)
         bf16 = resolve_bf16(config.precision, device)
         check_solver_files(config.solver)
+        begun = time.perf_counter()
         job = prepare()
+        seconds = time.perf_counter() - begun
+        logger.debug("%s: prepared in %.1f s; rank %d of %d", job.stage, seconds, ranks.rank, ranks.size)
 
         def work(context: RunContext) -> dict[str, float]:
             if ranks.is_first:

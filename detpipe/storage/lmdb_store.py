@@ -7,11 +7,13 @@ was full; a full map doubles its size.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import struct
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any, Self
 import lmdb
 
 from detpipe.storage.lmdb_pages import DATA, MAX_KEY, DatabaseError, check_header, check_pages
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["MAX_KEY", "DatabaseError", "LmdbReader", "LmdbWriter"]
 
@@ -100,7 +104,10 @@ def _check_once(path: Path, transaction: int, *, for_writing: bool) -> None:
     status = (path / DATA).stat()
     state = (_file_of(path), status.st_size, status.st_mtime_ns, transaction)
     if for_writing or state not in _checked:
+        begun = time.perf_counter()
         check_pages(path, for_writing=for_writing)
+        megabytes = status.st_size / 1e6
+        logger.debug("%s: verified the pages of %.1f MB in %.3f s", path, megabytes, time.perf_counter() - begun)
         if len(_checked) >= _MAX_CHECKED:
             _checked.clear()
         _checked[state] = None

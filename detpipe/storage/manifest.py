@@ -11,13 +11,13 @@ import dataclasses
 import enum
 import hashlib
 import json
+import logging
 import mmap
 import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
 from detpipe.structures import LeftOut
+
+logger = logging.getLogger(__name__)
 
 Settings = dict[str, Any]
 
@@ -136,7 +138,7 @@ def read_manifest(artefact: Path) -> Manifest:
 
 
 def find_manifest(artefact: Path) -> Manifest | None:
-    """The manifest of an artefact, complete or not; None if there is none. Raises ArtefactError for a damaged one."""
+    """The manifest of an artefact, complete or not; None without one. Raises ArtefactError for a damaged one."""
     path = manifest_path(artefact)
     try:
         manifest = from_json(read_object(path), Manifest, str(path))
@@ -237,7 +239,7 @@ class Artefact:
         )
 
     def found(self) -> Manifest | None:
-        """The manifest on disk, complete or not; None if there is none."""
+        """The manifest on disk, complete or not; None before the first run."""
         return find_manifest(self.path)
 
     def begin(self, *, overwrite: bool) -> State:
@@ -256,6 +258,7 @@ class Artefact:
             self.refuse_foreign()
             self._remove()
             self._write()
+            logger.debug("%s: new, key %s", self.path, self.manifest.digest)
             return State.NEW
         if not same_key(found, self.manifest):
             other = "settings" if found.settings != self.manifest.settings else "data"
@@ -265,8 +268,10 @@ class Artefact:
             )
         self.manifest = found
         if found.complete:
+            logger.debug("%s: is complete, key %s, made in %.1f s", self.path, found.digest, found.seconds)
             return State.COMPLETE
         self._refuse_links()
+        logger.debug("%s: is partial, key %s, after %.1f s", self.path, found.digest, found.seconds)
         return State.PARTIAL
 
     @contextlib.contextmanager
@@ -305,6 +310,7 @@ class Artefact:
         self.manifest.bad = list(bad)
         self.manifest.complete = True
         self._write()
+        logger.debug("%s: complete after %.1f s", self.path, self.manifest.seconds)
         return self.manifest
 
     def _write(self) -> None:
@@ -434,6 +440,8 @@ def _flat(manifest: Manifest) -> dict[str, Any]:
 
 def package_version() -> str:
     """detpipe's version, or "unknown" if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # imports email, for commands that need no version
+
     try:
         return version("detpipe")
     except PackageNotFoundError:

@@ -14,12 +14,14 @@ import atexit
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.storage.input_file import InputFileError, check_input
+
+logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Reader = Callable[[Path], tuple[Any, Arrays]]
@@ -210,7 +214,10 @@ def read_in_process(
     expansion: float = 8,
 ) -> tuple[Any, Arrays]:
     """Read a file in a process that waits some seconds for the next file. See `ReaderProcess.read`."""
-    return _shared(os.getpid()).read(function, path, expected, errors=errors, expansion=expansion)
+    begun = time.perf_counter()
+    content = _shared(os.getpid()).read(function, path, expected, errors=errors, expansion=expansion)
+    logger.debug("%s: read in another process in %.2f s", path, time.perf_counter() - begun)
+    return content
 
 
 @functools.cache

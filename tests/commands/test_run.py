@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from detpipe.metrics import coco_ap, table
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import detpipe
@@ -117,6 +119,41 @@ def test_a_second_run_does_nothing(run_copy: Path, voc_root: Path) -> None:
     for stage in STAGES[:-1]:  # eval is quick, and is done anew
         assert again["seconds"][stage] == metrics["seconds"][stage]
     assert {**again, "seconds": 0} == {**metrics, "seconds": 0}
+
+
+def test_verbose_says_what_is_found_and_read(run_copy: Path, voc_root: Path) -> None:
+    words = ("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={run_copy}")
+    assert "DEBUG" not in detpipe(*words).err
+    outcome = detpipe(*words, "-v")
+    assert outcome.status == 0, outcome.err
+    debug = [line.split(" DEBUG ")[1] for line in outcome.err.splitlines() if " DEBUG " in line]
+    modules = {line.split(":")[0] for line in debug}
+    assert modules >= {f"detpipe.{name}" for name in ("storage.manifest", "network.device", "datasets.source")}
+    for name in ("proposals.lmdb", "crops.lmdb", "classifier", "detections.json"):
+        digest = read_manifest(run_copy / name).digest
+        assert any(f"{run_copy / name}: is complete, key {digest}" in line for line in debug), name
+    assert len(debug) >= 10
+    assert "DEBUG" not in outcome.out
+
+
+def test_a_metric_that_does_not_exist_is_told_before_any_work(
+    voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table.METRICS, "mine", "detpipe.metrics.no_such_module:mine")
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 1
+    assert "no_such_module" in outcome.err
+    assert not (tmp_path / "run" / "proposals.lmdb").exists()
+
+
+def test_a_broken_coco_package_is_told_before_any_work(
+    voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coco_ap, "_code", mock.Mock(side_effect=ImportError("libc++ is missing")))
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 1
+    assert "expected pycocotools or faster-coco-eval, got an error (libc++ is missing)" in outcome.err
+    assert not (tmp_path / "run" / "proposals.lmdb").exists()
 
 
 def test_how_the_work_is_watched_or_shared_out_is_no_other_setting(run_copy: Path, voc_root: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import resource
-import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from safetensors.torch import save_file
 
 from detpipe.storage.input_file import InputFileError
 from detpipe.storage.tensor_file import MAX_TENSORS, read_safetensors, write_pt, write_safetensors
+from tests.full_disk import error_on_full_disk
 
 SMALL = {"a": torch.tensor([1.0, 2.0])}
 LARGE = {"a": torch.zeros(1 << 19)}  # 2 MiB
@@ -76,27 +75,16 @@ def test_too_many_tensors_are_refused_at_once(tmp_path: Path) -> None:
     assert time.process_time() - begun < 2
 
 
-def write_on_full_disk(path: Path, found: multiprocessing.SimpleQueue[str]) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file too large is an error of the write
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-    try:
-        (write_pt if path.suffix == ".pt" else write_safetensors)(path, LARGE)
-    except OSError as error:
-        found.put(str(error))
+def writer_of(path: Path) -> Callable[..., None]:
+    return write_pt if path.suffix == ".pt" else write_safetensors
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    (write_pt if path.suffix == ".pt" else write_safetensors)(path, SMALL)
+    writer_of(path)(path, SMALL)
     before = path.read_bytes()
-    context = multiprocessing.get_context("spawn")
-    found = context.SimpleQueue()
-    process = context.Process(target=write_on_full_disk, args=(path, found))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    text = found.get()
+    text = error_on_full_disk(writer_of(path), path, LARGE)
     assert text.startswith(f"{path}: expected to write the file")
     assert "make room" in text
     assert "\n" not in text

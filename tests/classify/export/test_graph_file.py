@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import resource
-import signal
 from collections.abc import Collection
 from pathlib import Path
 from unittest import mock
@@ -30,6 +27,7 @@ from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, Pooling
 from detpipe.heads.fast_rcnn.truncated_svd import truncated
 from detpipe.heads.region_head import BoxRegression
 from tests.classify import tiny
+from tests.full_disk import error_on_full_disk
 
 FAST_RCNN = FastRcnnSpec(
     classes=("a", "b"), category_ids=(1, 2), backbone=BackboneConfig(), head=FastRcnnConfig(scales=[160])
@@ -176,26 +174,15 @@ class Large(nn.Module):
         return (crops.float().flatten(1).mean(dim=1, keepdim=True) + self.weight[0],)
 
 
-def write_on_full_disk(path: Path, found: multiprocessing.SimpleQueue[str]) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a file too large is an error of the write
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-    try:
-        write_torch(graph_with(Large()), path)
-    except OSError as error:
-        found.put(str(error))
+def write_large(path: Path) -> None:
+    write_torch(graph_with(Large()), path)
 
 
 def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path) -> None:
-    # torch's own writer ends the process with SIGABRT, so the test needs another process.
+    """torch's own writer would end the process with SIGABRT."""
     path = tmp_path / "one.pt2"
     path.write_bytes(b"old")
-    context = multiprocessing.get_context("spawn")
-    found = context.SimpleQueue()
-    process = context.Process(target=write_on_full_disk, args=(path, found))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    assert "one.pt2: expected to write the file" in found.get()
+    assert "one.pt2: expected to write the file" in error_on_full_disk(write_large, path)
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("one.pt2", b"old")]
 
 
