@@ -155,6 +155,7 @@ def report_data(
         check_counts=_check_counts(config.folder.check),
         traces=traces.images if traces is not None else None,
         nms_iou=traces.detect.nms_iou if traces is not None else None,
+        max_bytes=round(1e6 * config.report_megabytes),
     )
 
 

@@ -170,6 +170,13 @@ class Evaluate(Command):
 
     detections: str | None = None
     """A COCO result file to evaluate. null: the run folder's detections."""
+    report_megabytes: float = 8.0
+    """The largest size of report.html. With more, its pictures are larger, and it has room for more images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.report_megabytes >= 1:
+            raise ValueError(f"report_megabytes: expected at least 1, got {self.report_megabytes}")
 
 
 @dataclass(kw_only=True)

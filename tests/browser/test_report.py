@@ -168,13 +168,14 @@ def test_boxes_follow_the_threshold_and_the_class(browser: Browser, page: Path, 
     found = report.detections[0]
     for threshold in (0.0, 0.4, 1.0):
         move(browser, threshold)
-        assert boxes("detection") == int((found.scores >= np.float32(threshold)).sum())
+        number = int((found.scores >= np.float32(threshold)).sum())
+        browser.until(lambda number=number: boxes("detection") == number, f"{number} boxes")
     move(browser, 0.0)
     label = int(found.labels[0])
     choose(browser, "class", str(label))
     first = browser.text(".shots li:first-child b")
     assert first == NAMES[0]
-    assert boxes("detection") == int((found.labels == label).sum())
+    browser.until(lambda: boxes("detection") == int((found.labels == label).sum()), "the boxes of the class")
 
 
 def test_filters_show_only_such_images(browser: Browser, page: Path, report: ReportData) -> None:
@@ -302,11 +303,12 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, page: Pat
 def test_captions_keep_apart_and_in_the_picture(browser: Browser, page: Path, width: int) -> None:
     browser.open(page, width=width)
     move(browser, 0.0)
+    browser.until(lambda: browser.all(".shot .caption"))
     places = browser.js(
         """return [...document.querySelectorAll('.shot svg')].map((svg) => ({
           size: svg.viewBox.baseVal, text: [...svg.querySelectorAll('.caption')].map((g) => g.getBBox())}))"""
     )
-    assert sum(len(one["text"]) for one in places) > 30
+    assert sum(len(one["text"]) for one in places) > 10
     for one in places:
         boxes = [(t["x"], t["y"], t["x"] + t["width"], t["y"] + t["height"]) for t in one["text"]]
         for i, (x1, y1, x2, y2) in enumerate(boxes):
@@ -344,7 +346,7 @@ def test_images_without_annotations(browser: Browser, report: ReportData) -> Non
 
 
 def test_images_that_have_no_room_are_said(browser: Browser, report: ReportData) -> None:
-    browser.open(render(replace(report, max_images=0, max_bytes=1_050_000)))
+    browser.open(render(replace(report, max_images=0, max_bytes=750_000)))
     said = re.search(r"(\d+) of (\d+) images. The page has no room for (\d+) more", browser.text("#explorer"))
     assert said is not None
     assert int(said[2]) + int(said[3]) == IMAGES

@@ -25,7 +25,7 @@ from detpipe.structures import Dataset, Detections, Float32Array, GroundTruth, I
 
 log = logging.getLogger(__name__)
 
-SIZES = ((640, 76), (512, 76), (400, 74), (320, 72), (256, 70), (200, 65), (160, 60), (128, 50))
+SIZES = ((640, 76), (512, 74), (400, 70), (320, 66), (256, 62), (200, 60), (160, 56), (128, 50))
 """Longest side in pixels and JPEG quality of a picture, from the best to the smallest."""
 LEAST_PICTURE = 4_000
 """Characters of a small picture. If the page has room for fewer of them than there are images, images are left out."""
@@ -73,13 +73,14 @@ def explorer_data(content: Explored, *, room: int) -> dict[str, Any]:
         "lowScore": texts.index(content.diagnosis.low_score if content.diagnosis else LOW_SCORE),
         "total": len(dataset),
     }
-    room -= len(json.dumps(data)) + len(json.dumps(texts.all))
+    room -= _length(data) + _length(texts.all)
     kept = _that_fit(dataset.records, entries, content.threshold, room)
-    room -= sum(len(json.dumps(entries[record.image_id])) for record in kept)
+    room -= sum(_length(entries[record.image_id]) for record in kept)
     with counted("report: pictures", total=len(kept), unit="images") as progress:
+        size = 0
         for n, record in enumerate(kept):
-            # What a picture leaves is for those after it.
-            uri = _picture(record, max(0, room) // (len(kept) - n))
+            # What a picture leaves is for those after it. Neighbours need about the same size, so few are tried.
+            uri, size = _picture(record, max(0, room) // (len(kept) - n), first=max(0, size - 1))
             entries[record.image_id]["src"] = uri
             room -= len(uri or "")
             progress.advance()
@@ -157,7 +158,7 @@ def _that_fit(
 
     kept: set[ImageId] = set()
     for record in sorted(records, key=errors, reverse=True):
-        room -= len(json.dumps(entries[record.image_id])) + LEAST_PICTURE
+        room -= _length(entries[record.image_id]) + LEAST_PICTURE
         if room < 0:
             break
         kept.add(record.image_id)
@@ -166,19 +167,29 @@ def _that_fit(
     return [record for record in records if record.image_id in kept]
 
 
-def _picture(record: ImageRecord, limit: int) -> str | None:
-    """The image as a data URI of at most `limit` characters; None if it is unreadable or not even the smallest fits."""
+def _picture(record: ImageRecord, limit: int, *, first: int) -> tuple[str | None, int]:
+    """The image as a data URI of at most `limit` characters, with the place of its size in SIZES.
+
+    first: the place of the largest size that may be taken. None if the file is unreadable or not even the smallest
+    picture fits.
+    """
     try:
         image = read_image(record.path, record.options)
     except (OSError, ValueError) as error:
         # A report must not fail if a file was deleted after the run.
         log.warning("report: an image has no picture: %s", error)
-        return None
-    for side, quality in SIZES:
+        return None, first
+    for place in range(first, len(SIZES)):
+        side, quality = SIZES[place]
         uri = jpeg_uri(scaled(image, min(1.0, side / max(image.shape[:2]))), quality)
         if len(uri) <= limit:
-            return uri
-    return None
+            return uri, place
+    return None, first
+
+
+def _length(data: object) -> int:
+    """The characters of data in the page, with the comma after it."""
+    return len(json.dumps(data, separators=(",", ":"))) + 1
 
 
 def _short(score: float) -> float:

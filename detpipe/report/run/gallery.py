@@ -22,7 +22,9 @@ from detpipe.structures import Dataset, Detections, GroundTruth, Image, ImageId,
 log = logging.getLogger(__name__)
 
 IMAGE_SIDE, CROP_SIDE = 480, 240
-"""Longest side in pixels. Even with the largest JPEGs, the page is below 8 MB."""
+"""Longest side in pixels."""
+QUALITY = 65
+"""Of the JPEGs. The page also has pictures of all images, for which it needs the room."""
 CONTEXT = 0.6
 """Margin around a box in a crop, as a share of its longer side."""
 
@@ -111,7 +113,7 @@ def _image(
         # The boxes are scaled to the small image.
         small = Detections(found.boxes * np.float32(scale), found.scores, found.labels)
         drawn = draw_detections(drawn, small, dataset.classes, min_score=min_score)
-    return Picture(drawn, f"{record.path.name} with its boxes", record.path.name, tally)
+    return Picture(drawn, f"{record.path.name} with its boxes", record.path.name, tally, quality=QUALITY)
 
 
 def _tally(gt: GroundTruth, found: Detections | None, min_score: float) -> str:
@@ -142,7 +144,7 @@ def _crop(image: Image, *, miss: Miss, dataset: Dataset, path: Path, missed: boo
     drawn = draw_boxes(drawn, box, colours=[GREEN if missed else RED], dashed=missed)
     name = dataset.classes[miss.label - 1]
     head = f"{name}, {x2 - x1:.0f} × {y2 - y1:.0f} px" if missed else f"{name} {miss.weight:.2f}"
-    return Picture(drawn, f"{head} in {path.name}", head, miss.why, below=path.name)
+    return Picture(drawn, f"{head} in {path.name}", head, miss.why, below=path.name, quality=QUALITY)
 
 
 def _scaled_gt(gt: GroundTruth, scale: float) -> GroundTruth:

@@ -24,7 +24,7 @@ from detpipe.structures import Dataset, Detections, Float32Array, ImageId
 
 SCRIPTS = ("dom.js", "boxes.js", "report.js")
 MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
-MAX_BYTES, REST_BYTES = 8_000_000, 900_000
+MAX_BYTES, REST_BYTES = 8_000_000, 600_000
 """Of the page, and of what is in it beside pictures and data: text, style, scripts and figures."""
 SHOWN_AT_ONCE = 6
 """Number of images shown at first; the others are collapsed, so that the numbers below are near."""

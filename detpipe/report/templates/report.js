@@ -193,9 +193,38 @@ function cardOf(image) {
     const frame = make("span", { class: "frame" }, ...picture(image, ""));
     const button = make("button", { type: "button", class: "shot" }, frame, make("b", {}, image.name), " ", text);
     button.addEventListener("click", () => openViewer(image));
-    cards.set(image, { item: make("li", {}, button), button, frame, text });
+    const card = { image, item: make("li", {}, button), button, frame, text };
+    cards.set(image, card);
+    cardsByItem.set(card.item, card);
+    onScreen.observe(card.item);
   }
   return cards.get(image);
+}
+
+// Only what is on the screen, or a little beyond it, is drawn while a threshold moves; the rest when it comes there.
+const cardsByItem = new Map();
+const visible = new Set();
+const onScreen = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      const card = cardsByItem.get(entry.target);
+      visible[entry.isIntersecting ? "add" : "delete"](card);
+    }
+    drawVisible();
+  },
+  { rootMargin: "400px" },
+);
+
+function drawVisible() {
+  const drawn = [...visible].filter((card) => card.item.isConnected);
+  if (!drawn.length) {
+    return;
+  }
+  // All frames have the same size, so one is measured before anything is drawn.
+  const frame = drawn[0].frame.getBoundingClientRect();
+  for (const card of drawn) {
+    drawBoxes(card.frame.querySelector("svg"), card.image.size, boxesOf(card.image, true), scaleIn(frame, card.image));
+  }
 }
 
 function showGrid() {
@@ -208,15 +237,10 @@ function showGrid() {
   }
   part.more.hidden = selected.length <= state.limit;
   part.more.textContent = `Show ${Math.min(PAGE, selected.length - state.limit)} more images`;
-  if (!made.length) {
-    return;
+  for (const card of made) {
+    card.text.textContent = tally(card.image);
   }
-  // All frames have the same size, so one is measured before anything is drawn.
-  const frame = made[0].frame.getBoundingClientRect();
-  shown.forEach((image, i) => {
-    made[i].text.textContent = tally(image);
-    drawBoxes(made[i].frame.querySelector("svg"), image.size, boxesOf(image, true), scaleIn(frame, image));
-  });
+  drawVisible();
 }
 
 function showCounts() {
