@@ -93,7 +93,7 @@ TO_LABEL = (
 
 def picture(folder: Path, name: str) -> ImageRecord:
     """An image file of WIDTH x HEIGHT, so that a pixel of it is a pixel of the page's picture."""
-    path = folder / f"{name.replace('/', '')}.jpg"
+    path = folder / f"{name.replace('/', '').encode('ascii', 'ignore').decode()}.jpg"
     if not path.exists():
         cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     return ImageRecord(name, path, (HEIGHT, WIDTH))
@@ -605,8 +605,9 @@ def test_a_click_selects_the_smallest_box(unlabelled: Browser) -> None:
 
 
 def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
+    image = f"{EVIL}\udcff\u202e"  # also a byte of a file name that is not UTF-8
     evil = replace(
-        WRONG_CLASS, image=EVIL, label=EVIL, why=EVIL, suggestion=Suggestion(action=Action.change, label=EVIL)
+        WRONG_CLASS, image=image, label=EVIL, why=EVIL, suggestion=Suggestion(action=Action.change, label=EVIL)
     )
     browser.open(audit_page(tmp_path, (evil,), (EVIL, "cat", "x' onclick='document.title=1")))
     assert browser.text("#why") == EVIL
@@ -616,7 +617,7 @@ def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
     assert EVIL in [one.text for one in browser.all("#options li")]
     choose_class(browser, "cat")
     [one] = saved(browser)
-    assert (one.image, one.label) == (EVIL, "cat")
+    assert (one.image, one.label) == (image, "cat")
     assert browser.driver.title == "Label audit"
 
 

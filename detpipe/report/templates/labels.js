@@ -1,6 +1,6 @@
 "use strict";
-// The page on which a person corrects labels: filters, steps, decisions, buttons and keys. Only the current item is in the
-// document. labels_records.js has the state, labels_boxes.js the picture, labels_classes.js the list of classes.
+// The page on which a person corrects labels: filters, steps, decisions, buttons and keys. Only the current item is in
+// the document. labels_records.js has the state, labels_boxes.js the picture, labels_classes.js the list of classes.
 
 // ---- filters and steps
 
@@ -393,8 +393,8 @@ function select(index) {
   sayLater(`Box ${index + 1} of ${recordOf(items[current]).boxes.length}: ${one.label}${one.gone ? ", deleted" : ""}.`);
 }
 
-// The large buttons: id, words, whether the decision that it makes is the current one (null: it makes none), and whether
-// it is switched off.
+// The large buttons: id, words, whether the decision that it makes is the current one (null: it makes none), and
+// whether it is switched off.
 function buttonsOf(item, record) {
   const one = record.boxes[selected];
   const isOwn = one?.base === null;

@@ -180,7 +180,9 @@ function renderHandles(record, image) {
       height: `${bottom - top}%`,
     });
     const corners = Object.keys(CORNERS).map((way) => handle(way, place(way), { "aria-label": spoken(way, one.box) }));
-    const edges = EDGES.map((way) => handle(way, place(way), { tabindex: "-1", "aria-hidden": "true" }, "edge"));
+    const edges = Object.keys(SIDES).map((way) => {
+      return handle(way, place(way), { tabindex: "-1", "aria-label": spoken(way, one.box) }, "edge");
+    });
     made.push(...corners, body, ...edges);
     body.style.zIndex = 1;
     edges.forEach((edge) => (edge.style.zIndex = 2));
@@ -209,7 +211,9 @@ function handle(way, [left, top], attributes, kind = "") {
 function spoken(way, box) {
   const [x1, y1, x2, y2] = box.map((value) => Math.round(value * 10) / 10);
   if (way === "nwse") return `Whole box, x ${x1} to ${x2}, y ${y1} to ${y2}`;
-  return `${CORNERS[way] ?? "Edge"}, x ${/w/.test(way) ? x1 : x2}, y ${/n/.test(way) ? y1 : y2}`;
+  const values = { n: `y ${y1}`, s: `y ${y2}`, e: `x ${x2}`, w: `x ${x1}` };
+  if (way in SIDES) return `${SIDES[way]}, ${values[way]}`;
+  return `${CORNERS[way]}, ${values[way[1]]}, ${values[way[0]]}`;
 }
 
 // The box with the sides in `way` (n, e, s, w) moved by dx and dy, inside of the image, at least a pixel wide and high.
@@ -320,7 +324,7 @@ function pointerUp(event) {
   } else if (!isMoved && (!way || way === "nwse")) choose(point);
 }
 
-// Select the smallest box under a point; again, the next larger one. A click on the picture beside all boxes does nothing.
+// Select the smallest box under a point; again, the next larger one. A click beside all boxes does nothing.
 function choose([x, y]) {
   const item = items[current];
   const under = recordOf(item)

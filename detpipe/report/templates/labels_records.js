@@ -2,15 +2,15 @@
 // The page on which a person corrects labels: its state, undo, corrections.json, and what survives a reload. Items
 // (suspects, or images to label) are shown one at a time. All changes of an item are in its record.
 //
-// A record: verdict ("" is undecided, see VERDICTS), time (when it was decided; a counter), boxes. A box of a record: box
-// (x1 y1 x2 y2 in pixels of the image, unchanged numbers stay exact), label, base (index among the item's boxes; null for
-// a box that the person drew), gone (deleted).
+// A record: verdict ("" is undecided, see VERDICTS), time (when it was decided; a counter), boxes. A box of a record:
+// box (x1 y1 x2 y2 in pixels of the image, unchanged numbers stay exact), label, base (index among the item's boxes;
+// null for a box that the person drew), gone (deleted).
 
 const content = pageData();
 const STORE = `detpipe labels ${content.dataset} ${content.file}`;
 const UNDO_LIMIT = 200;
 const CORNERS = { nw: "Top left corner", ne: "Top right corner", se: "Bottom right corner", sw: "Bottom left corner" };
-const EDGES = ["n", "e", "s", "w"];
+const SIDES = { n: "Top side", e: "Right side", s: "Bottom side", w: "Left side" };
 const KINDS = {
   missing: "Label missing?",
   wrong_class: "Wrong class?",
