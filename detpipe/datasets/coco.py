@@ -259,6 +259,27 @@ def _parse_images(records: Sequence[dict[str, Any]]) -> dict[ImageId, dict[str, 
     return images
 
 
+def records_of_objects(content: Mapping[str, Any]) -> dict[ImageId, list[dict[str, Any]]]:
+    """The annotation records of the objects of each image's `Entry`, in the same order.
+
+    content: of a COCO file that `read_coco_file` has read. An image without objects has an empty list.
+    """
+    categories = _parse_categories(_records(content, "categories"))
+    images = _parse_images(_records(content, "images"))
+    groups = _group_by_image(_records(content, "annotations"), images)
+    return {one: [record for record in groups.get(one, []) if _has_box(record, categories)] for one in images}
+
+
+def _has_box(record: Mapping[str, Any], categories: Mapping[int, str]) -> bool:
+    try:
+        _parse_object(record, categories)
+    except NoBoxError:
+        return False
+    except ValueError:  # a fault of the whole image, whose entry has no objects
+        return True
+    return True
+
+
 def _image_id(value: object, what: str) -> ImageId:
     image_id = plain_id(value)
     if image_id is None:
@@ -345,6 +366,7 @@ def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> R
         crowd=record.get("iscrowd") in (1, True, "1"),
         area=_area(record.get("area")),
         written=written,
+        id=None if (own := plain_id(record.get("id"))) is None else str(own),
     )
 
 

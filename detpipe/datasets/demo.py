@@ -84,6 +84,10 @@ class DemoSource(DatasetSource):
     def entries(self, split: Split) -> Sequence[Entry]:
         return self._voc.entries(split)
 
+    def as_voc(self) -> VocSource:
+        """The generated folder as a VOC data set with the same images and objects. Generates it if it is missing."""
+        return self._voc
+
     def known_classes(self) -> list[str]:
         return self._voc.known_classes()
 

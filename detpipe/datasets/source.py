@@ -71,7 +71,7 @@ class RawObject:
 
     box: x1 y1 x2 y2, half-open, pixels; it may extend beyond the image or be empty. area: square pixels; None means the
     area of the box. written: x y width height as the file has them, which the corners can't always give back exactly;
-    None if the file has corners.
+    None if the file has corners. id: the id of the annotation as text; None if the format has none.
     """
 
     name: str
@@ -80,6 +80,7 @@ class RawObject:
     crowd: bool = False
     area: float | None = None
     written: tuple[float, float, float, float] | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -329,6 +330,12 @@ def upright_entry(entry: Entry, header: ImageHeader) -> Entry:
     )
     note = finding("turned_boxes", entry.origin, f"{detail}; if they were right, give dataset.exif_boxes=upright")
     return replace(entry, objects=objects, stated_size=stated, notes=(*entry.notes, note))
+
+
+def raw_box(box: tuple[float, float, float, float], header: ImageHeader) -> tuple[float, float, float, float]:
+    """A box on the image after EXIF's rotation -> on its pixels before it: the inverse of `upright_entry`."""
+    inverse = {6: 8, 8: 6}.get(header.orientation, header.orientation)
+    return _upright_box(box, inverse, header.raw_size)
 
 
 def _upright_object(one: RawObject, header: ImageHeader) -> RawObject:

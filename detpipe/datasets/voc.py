@@ -54,12 +54,14 @@ class VocAnnotation:
     """The content of one XML file. filename: its <filename>, or "". stated_size: (height, width) from <size>, or None.
 
     objects: boxes in the program's convention with sorted corners, not clipped. notes: corrections and oddities.
+    places: the index of each object among the <object> tags of the file, some of which are no objects.
     """
 
     filename: str
     stated_size: tuple[int, int] | None
     objects: tuple[RawObject, ...]
     notes: tuple[Finding, ...]
+    places: tuple[int, ...]
 
 
 @dataclass(kw_only=True)
@@ -154,6 +156,11 @@ class VocSource(DividedSource):
             for scan in folder.scans:
                 found += passed_over_findings(scan)
         return found
+
+    @property
+    def folders(self) -> list[VocFolder]:
+        """The folders of annotations, in the order of the roots: one or more of each."""
+        return self._folders
 
     @functools.cached_property
     def _folders(self) -> list[VocFolder]:
@@ -375,8 +382,50 @@ def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotatio
     and OSErrors of the file system.
     """
     try:
-        text, note = _decode_xml(read_input(path, "a VOC annotation in XML", LARGEST_XML), encoding)
-        root = parse_xml(text)
+        data = read_input(path, "a VOC annotation in XML", LARGEST_XML)
+    except ValueError as error:
+        raise BrokenAnnotationError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    return parse_voc_annotation(data, path, encoding)
+
+
+def parse_voc_annotation(data: bytes, path: Path, encoding: str | None = None) -> VocAnnotation:
+    """The content of an XML file that was read: as `read_voc_annotation`. path: for messages."""
+    root, note = _parsed_root(data, path, encoding)
+    # labelme keeps objects that were deleted.
+    elements = [(place, one) for place, one in enumerate(root.findall("object")) if _text(one, "deleted") != "1"]
+    try:
+        raw = [(place, *_parse_object(element)) for place, element in elements]
+    except ValueError as error:
+        raise BrokenAnnotationError(f"{path}: {error}") from error
+    notes = [] if note is None else [finding("other_encoding", path, note)]
+    boxless = Counter(name for _, name, _, corner in raw if corner is None)
+    if boxless:
+        lacking = ", ".join(
+            f"object {name!r} lacks <bndbox>" + (f" ({count} times)" if count > 1 else "")
+            for name, count in list(boxless.items())[:5]
+        )
+        notes.append(finding("object_without_box", path, f"{lacking}; left out"))
+    boxed = [(place, name, difficult, corner) for place, name, difficult, corner in raw if corner is not None]
+    corners = [corner for _, _, _, corner in boxed]
+    swapped = sum(x1 > x2 or y1 > y2 for x1, y1, x2, y2 in corners)
+    if swapped:
+        notes.append(finding("swapped_corners", path, f"{swapped} boxes with xmin > xmax or ymin > ymax; swapped"))
+    if any(0 <= value < 1 for corner in corners for value in corner):
+        notes.append(finding("zero_based_boxes", path, "a coordinate is 0, but VOC counts from 1; taken as 1"))
+    return VocAnnotation(
+        filename=filename if len(filename := _text(root, "filename")) <= _LONGEST_PATH else "",
+        stated_size=_parse_size(root),
+        objects=tuple(RawObject(name, box_of_corners(corner), difficult) for _, name, difficult, corner in boxed),
+        notes=tuple(notes),
+        places=tuple(place for place, _, _, _ in boxed),
+    )
+
+
+def _parsed_root(data: bytes, path: Path, encoding: str | None) -> tuple[ElementTree.Element, str | None]:
+    """The root of an annotation, and a note on its encoding. Raises BrokenAnnotationError."""
+    try:
+        xml = decode_xml(data, encoding)
+        root: ElementTree.Element = parse_xml(xml.text)
     except DefusedXmlException as error:
         raise BrokenAnnotationError(
             f"{path}: expected a VOC annotation in XML, got one that defines entities, which may be an attack; remove "
@@ -390,37 +439,26 @@ def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotatio
         raise BrokenAnnotationError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     if root.tag != "annotation":
         raise BrokenAnnotationError(f"{path}: expected <annotation>, got {str(root.tag)[:100]!r}")
-    # labelme keeps objects that were deleted.
-    elements = [one for one in root.findall("object") if _text(one, "deleted") != "1"]
-    try:
-        raw = [_parse_object(element) for element in elements]
-    except ValueError as error:
-        raise BrokenAnnotationError(f"{path}: {error}") from error
-    notes = [] if note is None else [finding("other_encoding", path, note)]
-    boxless = Counter(name for name, _, corner in raw if corner is None)
-    if boxless:
-        lacking = ", ".join(
-            f"object {name!r} lacks <bndbox>" + (f" ({count} times)" if count > 1 else "")
-            for name, count in list(boxless.items())[:5]
-        )
-        notes.append(finding("object_without_box", path, f"{lacking}; left out"))
-    boxed = [(name, difficult, corner) for name, difficult, corner in raw if corner is not None]
-    corners = [corner for _, _, corner in boxed]
-    swapped = sum(x1 > x2 or y1 > y2 for x1, y1, x2, y2 in corners)
-    if swapped:
-        notes.append(finding("swapped_corners", path, f"{swapped} boxes with xmin > xmax or ymin > ymax; swapped"))
-    if any(0 <= value < 1 for corner in corners for value in corner):
-        notes.append(finding("zero_based_boxes", path, "a coordinate is 0, but VOC counts from 1; taken as 1"))
-    return VocAnnotation(
-        filename=filename if len(filename := _text(root, "filename")) <= _LONGEST_PATH else "",
-        stated_size=_parse_size(root),
-        objects=tuple(RawObject(name, _half_open(corner), difficult) for name, difficult, corner in boxed),
-        notes=tuple(notes),
-    )
+    return root, xml.note
 
 
-def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
-    """The text of an XML file without its declaration, and a note if its encoding is not the declared one.
+@dataclass(frozen=True)
+class DecodedXml:
+    """The text of an XML file.
+
+    declaration: <?xml ...?>, or "". text: what follows. codec: Python's name of the encoding. note: if it is not the
+    one that the file declares. is_certain: whether the codec is that of all bytes; else only the ASCII ones are known.
+    """
+
+    declaration: str
+    text: str
+    codec: str
+    note: str | None = None
+    is_certain: bool = True
+
+
+def decode_xml(data: bytes, encoding: str | None) -> DecodedXml:
+    """Decode an XML file. encoding: of a file that is not in UTF-8 and does not declare its encoding rightly.
 
     Expat knows no encoding with several bytes per sign but UTF-8 and UTF-16, so the text is decoded here. Raises
     ValueError if the encoding is not known and the text needs it.
@@ -436,27 +474,28 @@ def _decode_xml(data: bytes, encoding: str | None) -> tuple[str, str | None]:
         if text is not None:
             expected = marked or (declared[1] if declared else "utf-8")
             is_other = known_encoding(name) != known_encoding(expected)
-            return _without_declaration(text), (
-                f"it is not in {expected}, which it {'declares' if declared else 'should be in'}; read as {name}"
-                if is_other
-                else None
-            )
+            note = f"it is not in {expected}, which it {'declares' if declared else 'should be in'}; read as {name}"
+            return DecodedXml(*_divided(text), known_encoding(name) or name, note if is_other else None)
     if _is_latin(data):
-        return _without_declaration(decoded(data, "latin-1") or ""), "it declares no encoding; read as Latin-1"
+        head, text = _divided(decoded(data, "latin-1") or "")
+        return DecodedXml(head, text, "cp1252", "it declares no encoding; read as Latin-1")
     # Paths of another machine don't matter, so only names of classes need the encoding.
-    text = _without_declaration(data.decode("latin-1"))
+    head, text = _divided(data.decode("latin-1"))
     if any(not found.isascii() for found in re.findall(r"<(?:name|filename)>([^<]*)<", text)):
         said = f"{declared[1]}, as it declares" if declared else "UTF-8, as it declares no encoding"
         raise ValueError(
             f"expected text in {said}, got other bytes in a name; name the encoding, as in dataset.encoding=gb18030 "
             "(Chinese), cp932 (Japanese) or cp949 (Korean)"
         )
-    return text, "it is not in the encoding that it declares; its names are ASCII, so this has no effect"
+    note = "it is not in the encoding that it declares; its names are ASCII, so this has no effect"
+    return DecodedXml(head, text, "latin-1", note, is_certain=False)
 
 
-def _without_declaration(text: str) -> str:
+def _divided(text: str) -> tuple[str, str]:
+    """The declaration, and what follows."""
     found = _DECLARATION.match(text[:_LONGEST_DECLARATION])
-    return text if found is None else text[found.end() :]
+    end = 0 if found is None else found.end()
+    return text[:end], text[end:]
 
 
 def _is_latin(data: bytes) -> bool:
@@ -528,8 +567,8 @@ def _number(text: str | None, what: str) -> float:
     return read_number(value.replace(",", ".") if value and _DECIMAL_COMMA.fullmatch(value) else value, what)
 
 
-def _half_open(corners: Corners) -> Corners:
-    """Convert VOC's inclusive corners, which count from 1, to a half-open box."""
+def box_of_corners(corners: Sequence[float]) -> Corners:
+    """Convert VOC's inclusive corners xmin, ymin, xmax, ymax, which count from 1, to a half-open box."""
     (xmin, xmax), (ymin, ymax) = sorted(corners[0::2]), sorted(corners[1::2])
     # In VOC's convention a click is a box of one pixel, but nobody means that, so it stays empty.
     first = 1 if xmin < xmax and ymin < ymax else 0
@@ -572,17 +611,31 @@ def write_voc_annotation(
     for tag, pixels in (("width", image_size[1]), ("height", image_size[0]), ("depth", 3)):
         _add(size, tag, str(pixels))
     for box, label, ignored in zip(truth.boxes, truth.labels, truth.difficult | truth.crowd, strict=True):
-        x1, y1, x2, y2 = (float(value) for value in box)
-        if x2 - x1 <= 1 or y2 - y1 <= 1:
-            raise ValueError(f"{path}: expected boxes wider and higher than 1 pixel, got {box.tolist()}; drop the box")
+        try:
+            texts = corner_texts(box.tolist())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; drop the box") from error
         one = _add(root, "object")
         _add(one, "name", classes[int(label) - 1])
         _add(one, "difficult", str(int(ignored)))
         corners = _add(one, "bndbox")
-        for tag, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
-            _add(corners, tag, str(int(value)) if value.is_integer() else repr(value))
+        for tag, value in texts.items():
+            _add(corners, tag, value)
     ElementTree.indent(root, "\t")
     write_bytes(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
+
+
+def corner_texts(box: Sequence[float]) -> dict[str, str]:
+    """The content of <bndbox> for a half-open box (x1, y1, x2, y2): the inverse of the reader's conversion.
+
+    Whole numbers are written without a decimal point. Raises ValueError for a box that is not wider and higher than one
+    pixel, which VOC's convention can't express.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    if x2 - x1 <= 1 or y2 - y1 <= 1:
+        raise ValueError(f"expected boxes wider and higher than 1 pixel, got {[x1, y1, x2, y2]}")
+    values = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
+    return {tag: str(int(value)) if value.is_integer() else repr(value) for tag, value in values.items()}
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:

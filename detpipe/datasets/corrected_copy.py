@@ -1,0 +1,213 @@
+"""Writes a corrected copy of a data set in its own format. The original is only read.
+
+Annotations are new files; images are hard links where the file system allows it, else copies. Files that are not part
+of the data set are left out: masks, caches, other folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import glob
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.coco_edit import edited_coco_file
+from detpipe.datasets.demo import DemoSource
+from detpipe.datasets.folder_scan import is_hidden, suffix_of
+from detpipe.datasets.object_edits import ObjectEdit
+from detpipe.datasets.source import DatasetSource, Split
+from detpipe.datasets.voc import LARGEST_XML, VocSource, parse_voc_annotation
+from detpipe.datasets.voc_class_lists import class_flag, with_flags
+from detpipe.datasets.voc_edit import edited_voc_annotation
+from detpipe.datasets.voc_folder import VocFolder, labels_of
+from detpipe.progress import counted
+from detpipe.storage.input_file import read_input
+from detpipe.structures import ImageId
+
+Edits = Mapping[tuple[Path, ImageId], Sequence[ObjectEdit]]
+"""The edits of each image, by `Entry.origin` and `Entry.image_id`."""
+
+
+class CopiedImages(enum.Enum):
+    """How images get into a copy of a data set."""
+
+    link = "link"
+    """Hard links: a second name of the same file, which takes no space. Copies where the file system has no links."""
+    copy = "copy"
+    """Copies."""
+
+
+def write_corrected_copy(source: DatasetSource, out: Path, edits: Edits, images: CopiedImages) -> DatasetSource:
+    """Write the data set with the edits into the folder `out`. Returns the source of the copy.
+
+    Without edits, the copy has the same annotation files to the byte. Splits stay, whether they are lists, files or a
+    hash of the names. Raises ValueError for a format without annotations, and for a box that the format can't express;
+    OSErrors of the file system.
+    """
+    source = annotated_source(source)
+    if isinstance(source, VocSource):
+        return _copy_voc(source, out, edits, images)
+    assert isinstance(source, CocoSource)
+    return _copy_coco(source, out, edits, images)
+
+
+def annotated_source(source: DatasetSource) -> VocSource | CocoSource:
+    """The source of the files with the boxes. Raises ValueError for a format without annotations."""
+    if isinstance(source, DemoSource):
+        return source.as_voc()
+    if isinstance(source, VocSource | CocoSource):
+        return source
+    raise ValueError(
+        "dataset: expected a data set with boxes to correct (voc, coco or demo), got one without annotations "
+        f"({type(source).__name__}); name the data set of the corrections"
+    )
+
+
+def source_folders(source: DatasetSource) -> list[Path]:
+    """The folders that hold the files of a data set. No copy may be written into them."""
+    source = annotated_source(source)
+    if isinstance(source, VocSource):
+        return [*source.roots, *source.named_folders()]
+    return [folder for file, images in _coco_paths(source).values() for folder in (file.parent, images)]
+
+
+def _copy_voc(source: VocSource, out: Path, edits: Edits, images: CopiedImages) -> VocSource:
+    labels = dict(zip(source.roots, labels_of(source.roots), strict=True))
+    by_file = {origin: some for (origin, _), some in edits.items()}
+    targets: dict[Path, Path] = {}
+    for folder in source.folders:
+        target = out / labels[folder.root]
+        for path in folder.xml_files.values():
+            own = by_file.get(path)
+            if own:
+                data = read_input(path, "a VOC annotation in XML", LARGEST_XML)
+                _write(target / path.relative_to(folder.root), edited_voc_annotation(data, path, own, source.encoding))
+            else:
+                _copy_file(path, target / path.relative_to(folder.root))
+        targets |= {path: target / path.relative_to(folder.root) for path in folder.finder.scan.images}
+    for root in source.roots:
+        for path in _list_files(root):
+            _copy_file(path, out / labels[root] / path.relative_to(root))
+    targets |= _outside_images(source, out, labels, targets)
+    _put_images(targets, images)
+    for folder in source.folders:
+        _correct_class_lists(folder, out / labels[folder.root], by_file.keys(), source.encoding)
+    roots = [str(out / labels[root]) for root in source.roots]
+    return replace(source, root=roots if isinstance(source.root, list) else roots[0])
+
+
+def _list_files(root: Path) -> Iterator[Path]:
+    """The visible files in ImageSets, and the text files in the root."""
+    for path in sorted((root / "ImageSets").rglob("*")) if (root / "ImageSets").is_dir() else ():
+        if path.is_file() and not is_hidden(path.name):
+            yield path
+    for path in sorted(root.iterdir()):
+        if suffix_of(path.name) == ".txt" and path.is_file() and not is_hidden(path.name):
+            yield path
+
+
+def _outside_images(
+    source: VocSource, out: Path, labels: Mapping[Path, str], known: Mapping[Path, Path]
+) -> dict[Path, Path]:
+    """From images that no folder of images has to their files in the copy, which have the names of the XML files."""
+    homes = {path: (folder, folder.paths[name]) for folder in source.folders for name, path in folder.xml_files.items()}
+    found = {}
+    for split in Split:
+        for entry in source.entries(split) if source.has(split) else ():
+            if entry.image is not None and entry.image not in known and entry.origin in homes:
+                folder, name = homes[entry.origin]
+                place = out / labels[folder.root] / folder.images.relative_to(folder.root)
+                found[entry.image] = place / f"{name}{entry.image.suffix}"
+    return found
+
+
+def _correct_class_lists(folder: VocFolder, target: Path, changed: Iterable[Path], encoding: str | None) -> None:
+    """Change the flags of the changed images in the lists of one class. changed: XML files, also of other folders."""
+    names = {path: name for name, path in folder.xml_files.items()}
+    lists = target / "ImageSets" / "Main"
+    for path in changed:
+        if path not in names or not lists.is_dir():
+            continue
+        before, after = (
+            parse_voc_annotation(read_input(file, "a VOC annotation in XML", LARGEST_XML), file, encoding).objects
+            for file in (path, target / path.relative_to(folder.root))
+        )
+        for class_name in {one.name for one in (*before, *after)}:
+            flag = class_flag(after, class_name)
+            if flag != class_flag(before, class_name):
+                flags = {names[path]: flag, folder.paths[names[path]]: flag}
+                for file in sorted(lists.glob(f"{glob.escape(class_name)}_*.txt")):
+                    _write(file, with_flags(read_input(file, "a list of images"), flags))
+
+
+def _coco_paths(source: CocoSource) -> dict[Split, tuple[Path, Path]]:
+    """The file and the folder of images of each split that has its own."""
+    pairs = {
+        Split.train: (source.train_json, source.train_images),
+        Split.val: (source.val_json, source.val_images),
+        Split.test: (source.test_json, source.test_images),
+    }
+    return {split: (Path(file), Path(images)) for split, (file, images) in pairs.items() if file and images}
+
+
+def _copy_coco(source: CocoSource, out: Path, edits: Edits, images: CopiedImages) -> CocoSource:
+    paths = _coco_paths(source)
+    folders = [one.absolute() for file, folder in paths.values() for one in (file.parent, folder)]
+    top = Path(os.path.commonpath(folders))
+    settings: dict[str, Any] = {}
+    for split, (file, folder) in paths.items():
+        settings[f"{split.value}_json"] = str(out / file.absolute().relative_to(top))
+        settings[f"{split.value}_images"] = str(out / folder.absolute().relative_to(top))
+        Path(settings[f"{split.value}_images"]).mkdir(parents=True, exist_ok=True)  # also without images
+        own = {image_id: some for (origin, image_id), some in edits.items() if origin == file}
+        names = list(dict.fromkeys(edit.name for some in own.values() for edit in some if edit.name is not None))
+        numbers = dict(zip(names, source.category_ids(split, names), strict=True))
+        data = edited_coco_file(read_input(file, "a COCO JSON file"), file, own, numbers)
+        _write(Path(settings[f"{split.value}_json"]), data)
+    homes = {file: folder.absolute() for file, folder in paths.values()}
+    targets: dict[Path, Path] = {}
+    for split in Split:
+        for entry in source.entries(split) if source.has(split) else ():
+            if entry.image is not None:
+                image, folder = entry.image.absolute(), homes[entry.origin]
+                # An image outside is found by its last name.
+                place = image.relative_to(top) if image.is_relative_to(top) else folder.relative_to(top) / image.name
+                targets[image] = out / place
+    _put_images(targets, images)
+    return replace(source, **settings)
+
+
+def _put_images(targets: Mapping[Path, Path], images: CopiedImages) -> None:
+    """Put images into the copy. targets: from each image to its place."""
+    with counted("images", total=len(targets), unit="images") as count:
+        for path, target in targets.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if images is CopiedImages.copy or not _linked(path, target):
+                _copy_file(path, target)
+            count.advance()
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Whether a hard link could be made: not on another disk, and not on every file system."""
+    with contextlib.suppress(OSError):
+        os.link(os.path.realpath(path), target)
+        return True
+    return False
+
+
+def _copy_file(path: Path, target: Path) -> None:
+    """Copy a regular file as it is, whatever is in it; anything else is left out, and so is a file that is gone."""
+    if path.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
