@@ -172,6 +172,14 @@ COMMANDS: dict[str, CommandRow] = {
             argument="name",
         ),
         CommandRow(
+            "labels apply",
+            "detpipe.commands.labels.apply_settings:LabelsApply",
+            "write a corrected copy of the data set (corrections=FILE run_dir=DIR out=DIR)",
+            work="detpipe.commands.labels.apply",
+            writes_run_dir=False,
+            argument="corrections",
+        ),
+        CommandRow(
             "proposals info",
             "detpipe.commands.proposals.settings:ProposalsInfo",
             "show the contents of a proposals.lmdb and the settings that made it",
@@ -269,6 +277,7 @@ COMMANDS: dict[str, CommandRow] = {
 
 FAMILIES: dict[str, str] = {
     "classes": "add a class to a detector on stored features, or remove one",
+    "labels": "find labels that may be wrong, and correct them",
     "proposals": "show, check, compare, join and convert proposals",
     "inspect": "look inside a training, a database or a network",
 }

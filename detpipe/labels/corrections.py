@@ -23,6 +23,10 @@ class Action(enum.Enum):
     change = "change"
 
 
+class CorrectionError(ValueError):
+    """A correction can't be applied to the data set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Correction:
     """One correction.

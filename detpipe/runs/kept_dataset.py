@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +20,8 @@ from detpipe.storage.manifest import plain
 
 logger = logging.getLogger(__name__)
 
+_PLAIN = re.compile(r"\[?[\w./,+-]*\]?")
+"""Values that neither the shell nor Hydra reads in another way."""
 REMEDY = "give dataset=voc dataset.root=DIR (or coco, images, demo), which replaces the file"
 
 
@@ -89,8 +93,17 @@ def carry_dataset(old: RunFolder, new: RunFolder) -> None:
 
 def kept_text(folder: RunFolder, source: DatasetSource) -> str:
     """The kept data set as words of a command line, with its file, for the log."""
-    words = [f"dataset={format_word(type(source))}", *(f"dataset.{name}={value}" for name, value in _settings(source))]
-    return f"{' '.join(words)} ({folder.dataset})"
+    return f"{dataset_words(source)} ({folder.dataset})"
+
+
+def dataset_words(source: DatasetSource) -> str:
+    """The settings of a data set as words of a command line. A value is quoted where the shell or Hydra need it."""
+    words = [f"dataset={format_word(type(source))}"]
+    for name, value in _settings(source):
+        text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+        is_plain = _PLAIN.fullmatch(text) is not None
+        words.append(f"dataset.{name}={text}" if is_plain else shlex.quote(f'dataset.{name}="{text}"'))
+    return " ".join(words)
 
 
 def _settings(source: DatasetSource) -> Iterator[tuple[str, Any]]:
