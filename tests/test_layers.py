@@ -36,7 +36,7 @@ LAYERS = {
     **dict.fromkeys(("proposals", "classify"), 4),
     **dict.fromkeys(("diagnosis", "labels"), 5),
     **dict.fromkeys(("report", "runs"), 6),
-    "commands": 7,
+    **dict.fromkeys(("commands", "integrations"), 7),
     **dict.fromkeys(("config", "help", "completion", "overrides", "preset_files", "cli", "__main__"), 8),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
