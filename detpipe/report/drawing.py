@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,6 +19,9 @@ from detpipe.structures import Detections, Float32Array, GroundTruth, Image
 
 Colour = tuple[int, int, int]
 """Red, green, blue in 0..255."""
+
+Place = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 
 RED, GREEN = (226, 61, 61), (38, 166, 91)
 _PALETTE = (
@@ -45,14 +47,17 @@ def draw_boxes(
     *,
     dashed: bool = False,
     thin: bool = False,
+    taken: list[Place] | None = None,
 ) -> Image:
     """A copy of the image with a frame around each box. Line width and font size are relative to the image size.
 
+    Captions are in the image and do not overlap; one that finds no free place at its box is left out.
+
     boxes: (N, 4) in pixels of this image, the most important first: it is drawn last, on top. Boxes are clipped to the
-    image. captions: one per box, or empty for none; "" draws no caption. Captions stay in the image and do not overlap:
-    without a free place next to its box or in it, a caption is left out, the least important first. colours: one per
-    box, or empty for red. dashed: for ground truth. thin: half the line width, for many boxes. N = 0 gives an unchanged
-    copy. Raises ValueError if the numbers differ.
+    image. captions: one per box, or empty for none; "" draws no caption. colours: one per box, or empty for red.
+    dashed: for ground truth. thin: half the line width, for many boxes. taken: the places of captions that are in the
+    image already; those of the new ones are added. N = 0 gives an unchanged copy. Raises ValueError if the numbers
+    differ.
     """
     for what, given in (("captions", captions), ("colours", colours)):
         if given and len(given) != len(boxes):
@@ -66,7 +71,7 @@ def draw_boxes(
     colours = colours or [RED] * len(boxes)
     for frame, colour in reversed(list(zip(frames, colours, strict=True))):
         _frame(canvas, frame, colour, line, dashed)
-    taken: list[Plate] = []
+    taken = [] if taken is None else taken
     for frame, colour, caption in zip(frames, colours, captions or [""] * len(boxes), strict=True):
         _caption(canvas, frame, _one_line(caption), colour, size, (height, width), taken)
     return np.array(picture)
@@ -180,38 +185,6 @@ def _frame(canvas: ImageDraw.ImageDraw, frame: list[int], colour: Colour, line: 
             canvas.rectangle(corners, fill=fill)
 
 
-@dataclass(frozen=True)
-class Plate:
-    """The background of a caption in pixels; right and bottom are not included."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    def meets(self, other: Plate) -> bool:
-        """Whether they share a pixel."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def _places(frame: list[int], width: int, height: int, image_size: tuple[int, int]) -> Iterator[Plate]:
-    """Places for a caption of this size that are in the image: above the frame, at its top, below it, at its bottom.
-
-    Each first at the left edge of the frame, then at its right edge.
-    """
-    x1, y1, x2, y2 = frame
-    rows = [y1 - height, y1, y2, y2 - height]
-    if y1 < height:  # no room above, so the upper edge of the image is nearer than below the frame
-        rows.insert(1, 0)
-    for top in rows:
-        for edge in (x1, x2 - width):
-            left = max(0, min(edge, image_size[1] - width))
-            if 0 <= top <= image_size[0] - height and left + width <= image_size[1]:
-                yield Plate(left, top, left + width, top + height)
-
-
 def _caption(
     canvas: ImageDraw.ImageDraw,
     frame: list[int],
@@ -219,12 +192,9 @@ def _caption(
     colour: Colour,
     size: int,
     image_size: tuple[int, int],
-    taken: list[Plate],
+    taken: list[Place],
 ) -> None:
-    """The text on a coloured background at the first place near the frame that is in the image and free.
-
-    taken: the places of earlier captions; this one's is added. Without a free place nothing is drawn.
-    """
+    """The text on a coloured background at the frame, if there is a free place, which is added to `taken`."""
     width = image_size[1]
     pad = max(2, size // 5)
     text = _fit(text, size, max(0, width - 2 * pad))
@@ -232,18 +202,51 @@ def _caption(
         return
     parts = runs(text, size)
     ascent, descent = (max(part_font.getmetrics()[i] for _, part_font in parts) for i in (0, 1))
-    plate_width, plate_height = int(_width(text, size)) + 2 * pad, ascent + descent + pad // 2
-    plate = next(
-        (one for one in _places(frame, plate_width, plate_height, image_size) if not any(map(one.meets, taken))), None
-    )
-    if plate is None:
+    plate = int(_width(text, size)) + 2 * pad, ascent + descent + pad // 2
+    place = next((one for one in _places(frame, plate, width) if _is_free(one, image_size, taken)), None)
+    if place is None:
         return
-    taken.append(plate)
-    left, top = plate.left, plate.top
-    canvas.rectangle((left, top, plate.right - 1, plate.bottom - 1), fill=(*colour, 225))
-    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 150
-    fill = (255, 255, 255, 255) if dark else (15, 15, 15, 255)
+    taken.append(place)
+    left, top, right, bottom = place
+    canvas.rectangle((left, top, right - 1, bottom - 1), fill=(*colour, 255))
+    fill = (*readable_on(colour), 255)
     x = float(left + pad)
     for part, part_font in parts:
         canvas.text((x, top + ascent - part_font.getmetrics()[0]), part, fill=fill, font=part_font)
         x += part_font.getlength(part)
+
+
+def _places(frame: list[int], plate: tuple[int, int], image_width: int) -> list[Place]:
+    """Where a plate of (width, height) may be, the best first: above the frame, inside it, below it, beside it."""
+    left, top, right, bottom = frame
+    width, height = plate
+    # Above, inside and below, a plate that would leave the image at a side is moved into it.
+    aligned = [min(max(x, 0), image_width - width) for x in (left, right - width)]
+    corners = [(x, y) for y in (top - height, top, bottom, bottom - height) for x in aligned]
+    corners += [(x, y) for y in (top, bottom - height) for x in (right, left - width)]
+    return [(x, y, x + width, y + height) for x, y in corners]
+
+
+def _is_free(place: Place, image_size: tuple[int, int], taken: Sequence[Place]) -> bool:
+    """Whether a place is in the image and overlaps no other."""
+    left, top, right, bottom = place
+    if left < 0 or top < 0 or right > image_size[1] or bottom > image_size[0]:
+        return False
+    return all(left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1] for other in taken)
+
+
+def readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever has more contrast on the colour: at least 4.5 to 1, as WCAG AA asks for."""
+    white, black = (255, 255, 255), (0, 0, 0)
+    return max(white, black, key=lambda text: contrast(text, colour))
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    """The contrast ratio of two colours by WCAG 2.2, from 1 to 21."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: Colour) -> float:
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

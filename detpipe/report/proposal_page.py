@@ -11,7 +11,7 @@ import numpy as np
 
 from detpipe import boxes
 from detpipe.report import page
-from detpipe.report.drawing import GREEN, RED, Colour, draw_boxes, scaled
+from detpipe.report.drawing import GREEN, RED, Colour, Place, draw_boxes, scaled
 from detpipe.report.page import Picture
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Float32Array, GroundTruth, Image, Int64Array, Proposals
@@ -65,10 +65,13 @@ def draw_proposals(
         for name, overlap, index in zip(names, best.overlap.tolist(), best.index.tolist(), strict=True)
     ]
     lost, found = np.flatnonzero(missed), np.flatnonzero(~missed)
-    drawn = draw_boxes(drawn, best.objects[lost], [captions[i] for i in lost], [RED] * len(lost), dashed=True)
+    taken: list[Place] = []
+    drawn = draw_boxes(
+        drawn, best.objects[lost], [captions[i] for i in lost], [RED] * len(lost), dashed=True, taken=taken
+    )
     drawn = draw_boxes(drawn, best.objects[found], colours=[GREEN] * len(found), dashed=True, thin=True)
     chosen = proposals.boxes[best.index[found]]
-    return draw_boxes(drawn, chosen, [captions[i] for i in found], [GREEN] * len(found))
+    return draw_boxes(drawn, chosen, [captions[i] for i in found], [GREEN] * len(found), taken=taken)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
 import pytest
 from hypothesis import given, settings
 
 from detpipe.report.drawing import (
     class_colour,
     contact_sheet,
+    contrast,
     draw_boxes,
     draw_detections,
     draw_ground_truth,
+    readable_on,
     to_jpeg,
 )
 from detpipe.structures import Detections, GroundTruth
@@ -84,32 +84,33 @@ def test_a_caption_changes_pixels_above_the_box():
     assert changed[:30].any()
 
 
-def test_captions_do_not_overlap_and_stay_in_the_picture(monkeypatch: pytest.MonkeyPatch):
-    """Ten equal boxes near an edge have places for four captions."""
-    drawn: list[tuple[float, ...]] = []
-
-    class Canvas(PIL.ImageDraw.ImageDraw):
-        def rectangle(self, xy: Any, fill: Any = None, **other: Any) -> None:
-            if fill is not None and fill[3] == 225:  # the background of a caption
-                drawn.append(tuple(xy))
-            super().rectangle(xy, fill, **other)
-
-    monkeypatch.setattr("detpipe.report.drawing.ImageDraw.Draw", Canvas)
-    image = np.full((120, 200, 3), 128, np.uint8)
-    boxes = np.array([[150, 30, 190, 70]] * 10, np.float32)
-    draw_boxes(image, boxes, [f"a long name {i}" for i in range(10)])
-    assert len(drawn) == 4  # above, inside at the top, below, inside at the bottom
-    for x1, y1, x2, y2 in drawn:
-        assert 0 <= x1 <= x2 < 200
-        assert 0 <= y1 <= y2 < 120
-    for i, (left, top, right, bottom) in enumerate(drawn):
-        assert not any(left <= x2 and x1 <= right and top <= y2 and y1 <= bottom for x1, y1, x2, y2 in drawn[:i])
+def test_captions_stay_in_the_image_and_keep_apart():
+    boxes = np.array([[20, 30, 80, 90], [22, 32, 80, 90], [0, 0, 140, 100], [130, 60, 139, 90]], np.float32)
+    taken: list[tuple[int, int, int, int]] = []
+    draw_boxes(GREY, boxes, ["a cat", "a cat", "a long name of a class", "dog"], taken=taken)
+    assert len(taken) == 4
+    for i, (left, top, right, bottom) in enumerate(taken):
+        assert min(left, top) >= 0
+        assert right <= 140
+        assert bottom <= 100
+        assert all(left >= r or right <= x or top >= b or bottom <= y for x, y, r, b in taken[:i])
 
 
-def test_no_caption_where_the_picture_is_lower_than_its_text():
-    image = np.full((6, 300, 3), 128, np.uint8)
-    box = np.array([[20, 1, 60, 5]], np.float32)
-    assert (draw_boxes(image, box, ["cat"]) == draw_boxes(image, box)).all()
+def test_a_caption_without_a_free_place_is_left_out():
+    taken = [(0, 0, 140, 100)]
+    assert (draw_boxes(GREY, BOX, ["cat"], taken=taken) == draw_boxes(GREY, BOX)).all()
+    assert len(taken) == 1
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_captions_are_readable_on_any_colour(colour: tuple[int, int, int]):
+    assert contrast(readable_on(colour), colour) >= 4.5
+
+
+def test_the_contrast_by_hand():
+    assert contrast((255, 255, 255), (0, 0, 0)) == 21
+    assert contrast((9, 9, 9), (9, 9, 9)) == 1
+    assert round(contrast((255, 255, 255), (118, 118, 118)), 2) == 4.54  # the grey #767676, WCAG's usual example
 
 
 def test_as_many_captions_and_colours_as_boxes():

@@ -39,7 +39,7 @@ function caption(one, frame, size, scale, taken) {
   }
   const width = (textWidth(text) + 2 * CAPTION_PADDING) / scale;
   const height = CAPTION_HEIGHT / scale;
-  const place = captionPlaces(frame, width, height).find((at) => isFree(at, size, taken));
+  const place = captionPlaces(frame, width, height, size[0]).find((at) => isFree(at, size, taken));
   if (!place) {
     return null;
   }
@@ -55,9 +55,10 @@ function caption(one, frame, size, scale, taken) {
 }
 
 // Where a caption may be, the best first, as [x1, y1, x2, y2]: above the box, inside it, below it, beside it.
-function captionPlaces([x1, y1, x2, y2], width, height) {
-  const tops = [y1 - height, y1, y2, y2 - height];
-  const places = tops.flatMap((top) => [[x1, top], [x2 - width, top]]);
+function captionPlaces([x1, y1, x2, y2], width, height, imageWidth) {
+  // Above, inside and below, a caption that would leave the picture at a side is moved into it.
+  const aligned = [x1, x2 - width].map((x) => Math.min(Math.max(x, 0), imageWidth - width));
+  const places = [y1 - height, y1, y2, y2 - height].flatMap((y) => aligned.map((x) => [x, y]));
   places.push([x2, y1], [x1 - width, y1], [x2, y2 - height], [x1 - width, y2 - height]);
   return places.map(([x, y]) => [x, y, x + width, y + height]);
 }
