@@ -358,6 +358,6 @@ def _without_components(command: type) -> DictConfig:
     """The schema of a command whose components are still to be named: one's keys would mix with another's."""
     schema: DictConfig = OmegaConf.structured(command)
     for component in CHOSEN_WHOLE:
-        if component in schema:
+        if component in schema and not OmegaConf.is_missing(schema, component) and schema[component] is not None:
             schema[component] = MISSING
     return schema

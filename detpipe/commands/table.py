@@ -172,6 +172,13 @@ COMMANDS: dict[str, CommandRow] = {
             argument="name",
         ),
         CommandRow(
+            "labels audit",
+            "detpipe.commands.labels.audit_settings:LabelsAudit",
+            "find labels that may be wrong: missing, misplaced, of another class, or of no object",
+            work="detpipe.commands.labels.audit",
+            argument="run_dir",
+        ),
+        CommandRow(
             "labels apply",
             "detpipe.commands.labels.apply_settings:LabelsApply",
             "write a corrected copy of the data set (corrections=FILE run_dir=DIR out=DIR)",
