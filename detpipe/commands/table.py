@@ -187,6 +187,21 @@ COMMANDS: dict[str, CommandRow] = {
             argument="corrections",
         ),
         CommandRow(
+            "labels export",
+            "detpipe.commands.labels.exchange_settings:LabelsExport",
+            "write labels, suspects and detections for CVAT, Label Studio, FiftyOne or as COCO",
+            work="detpipe.commands.labels.export",
+            writes_run_dir=False,
+        ),
+        CommandRow(
+            "labels diff",
+            "detpipe.commands.labels.exchange_settings:LabelsDiff",
+            "turn labels that were edited in such a tool into corrections.json (edited=FILE)",
+            work="detpipe.commands.labels.diff",
+            writes_run_dir=False,
+            argument="edited",
+        ),
+        CommandRow(
             "proposals info",
             "detpipe.commands.proposals.settings:ProposalsInfo",
             "show the contents of a proposals.lmdb and the settings that made it",
