@@ -178,6 +178,15 @@ def test_a_new_class_joins_the_chosen_classes(voc_root: Path, tmp_path: Path) ->
     assert corrected.class_names() == ["square", "disc", "ring"]
 
 
+def test_corrections_of_an_audit_of_one_split_are_accepted(voc_root: Path, tmp_path: Path) -> None:
+    source = VocSource(root=str(voc_root))
+    path = tmp_path / "corrections.json"
+    train = labels_digest({Split.train: source.load(Split.train)})
+    write_corrections(path, Corrections(dataset=train, corrections=[CHANGED]))
+    run(LabelsApply(run_dir=str(tmp_path / "none"), dataset=source, corrections=str(path), out=str(tmp_path / "out")))
+    assert objects(VocSource(root=str(tmp_path / "out")), Split.train, "train_0")[0][0] == "square"
+
+
 def refused(outcome: Outcome, said: str, folder: Path, left: Sequence[str]) -> None:
     assert outcome.status == 1
     assert said in outcome.err
