@@ -115,6 +115,13 @@ COMMANDS: dict[str, CommandRow] = {
             argument="run_dir",
         ),
         CommandRow(
+            "explain",
+            "detpipe.commands.explain_settings:Explain",
+            "tell why the objects of one image were missed (run_dir=DIR image=NAME)",
+            work="detpipe.commands.explain",
+            argument="run_dir",
+        ),
+        CommandRow(
             "compress",
             "detpipe.commands.detector_settings:Compress",
             "make the layers of a Fast R-CNN smaller by truncated SVD (run_dir=DIR out=DIR)",

@@ -45,7 +45,7 @@ def draw_boxes(
     captions: Sequence[str] = (),
     colours: Sequence[Colour] = (),
     *,
-    dashed: bool = False,
+    dashed: bool | Sequence[bool] = False,
     thin: bool = False,
     taken: list[Place] | None = None,
 ) -> Image:
@@ -55,11 +55,12 @@ def draw_boxes(
 
     boxes: (N, 4) in pixels of this image, the most important first: it is drawn last, on top. Boxes are clipped to the
     image. captions: one per box, or empty for none; "" draws no caption. colours: one per box, or empty for red.
-    dashed: for ground truth. thin: half the line width, for many boxes. taken: the places of captions that are in the
+    dashed: for ground truth; of all, or one per box. thin: half the line width, for many boxes. taken: the places of captions that are in the
     image already; those of the new ones are added. N = 0 gives an unchanged copy. Raises ValueError if the numbers
     differ.
     """
-    for what, given in (("captions", captions), ("colours", colours)):
+    dashes = [dashed] * len(boxes) if isinstance(dashed, bool) else dashed
+    for what, given in (("captions", captions), ("colours", colours), ("dashes", dashes)):
         if given and len(given) != len(boxes):
             raise ValueError(f"draw_boxes: expected {len(boxes)} {what}, one per box, or none, got {len(given)}")
     picture = PIL.Image.fromarray(image)
@@ -69,8 +70,8 @@ def draw_boxes(
     size = max(11, round((height + width) / 52))
     frames = clip(boxes, (height, width)).round().astype(int).tolist()
     colours = colours or [RED] * len(boxes)
-    for frame, colour in reversed(list(zip(frames, colours, strict=True))):
-        _frame(canvas, frame, colour, line, dashed)
+    for frame, colour, is_dashed in reversed(list(zip(frames, colours, dashes, strict=True))):
+        _frame(canvas, frame, colour, line, is_dashed)
     taken = [] if taken is None else taken
     for frame, colour, caption in zip(frames, colours, captions or [""] * len(boxes), strict=True):
         _caption(canvas, frame, _one_line(caption), colour, size, (height, width), taken)
@@ -149,6 +150,16 @@ def image_to_png(image: Image) -> bytes:
     if not image.size:
         raise ValueError(f"expected an image with pixels, got {image.shape}")
     return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
+def shown_text(canvas: ImageDraw.ImageDraw, place: tuple[float, float], text: str, size: int, width: int) -> None:
+    """Draw one line of light text, shortened to `width` pixels. place: its left upper corner. size: of the letters."""
+    parts = runs(_fit(_one_line(text), size, width), size)
+    ascent = max((font.getmetrics()[0] for _, font in parts), default=0)
+    x = float(place[0])
+    for part, part_font in parts:
+        canvas.text((x, place[1] + ascent - part_font.getmetrics()[0]), part, fill=(240, 240, 240), font=part_font)
+        x += part_font.getlength(part)
 
 
 def _one_line(text: str) -> str:

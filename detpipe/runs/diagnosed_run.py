@@ -39,8 +39,11 @@ def stored_proposals(folder: RunFolder, dataset: Dataset) -> list[tuple[ImageId,
         return None
 
 
-def detector_settings(folder: RunFolder, source: DatasetSource, dataset: Dataset) -> DetectorSettings:
-    """Return the settings that advice names, of the run's detections on `dataset`."""
+def detector_settings(folder: RunFolder, source: DatasetSource | None, dataset: Dataset) -> DetectorSettings:
+    """Return the settings that advice names, of the run's detections on `dataset`.
+
+    source: counts the training objects; None leaves them out, since that reads all training images' headers.
+    """
     detect = read_manifest(folder.detections).settings["detect"]
     try:
         proposes = load_region_spec(folder.classifier).PROPOSES
@@ -65,7 +68,7 @@ def detector_settings(folder: RunFolder, source: DatasetSource, dataset: Dataset
         max_side=side,
         larger=() if side is None else (f"proposals.max_side={2 * side}",),
         longest={record.image_id: max(record.image_size) for record in dataset.records},
-        train_objects=train_objects(source),
+        train_objects=train_objects(source) if source is not None else {},
     )
 
 

@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "blame.json"
 
     @property
+    def explain(self) -> Path:
+        """The pictures of explained images."""
+        return self.path / "explain"
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"
