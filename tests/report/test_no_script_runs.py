@@ -9,6 +9,7 @@ import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from detpipe.labels.suspects import Suggestion, Suspect, SuspectKind
 from detpipe.metrics.classification import classification_metrics
 from detpipe.metrics.evaluate import evaluate
 from detpipe.report import (
+    blame_page,
     budget_page,
     classification_page,
     database_page,
@@ -43,7 +45,13 @@ from detpipe.report.run import page as run_page
 from detpipe.structures import Dataset, GroundTruth, ImageRecord
 from tests.report.own_scripts import without_own_scripts
 from tests.report.run.test_page import found, read
+from tests.report.test_blame_page import FOUND as FOUND_TRACED
+from tests.report.test_blame_page import TRACES, blamed
+from tests.report.test_blame_page import dataset as blamed_images
 from tests.report.test_budget_page import DETECTIONS, curve
+from tests.report.test_learning_curve_page import curve as learning
+from tests.report.test_learning_curve_page import limits
+from tests.report.test_learning_curve_page import page_of as page_of_curve
 from tests.report.test_recall_page import FOUND, compare, measured
 
 SHORT = "<svg onload=parent.hit()>"
@@ -216,6 +224,16 @@ def labels_html(folder: Path) -> str:
     return labels_page.render(page, EVIL, LabelsPageConfig())
 
 
+def blame_html(folder: Path) -> str:
+    images = blamed_images(folder, list(TRACES), (EVIL, EVENT, SHORT))
+    return blame_page.render(blamed(replace(images, name=EVIL), FOUND_TRACED, TRACES, against=True))
+
+
+def learning_curve_html() -> str:
+    made = learning(0.3, 0.5, 0.65)
+    return page_of_curve(made, limits(made, [True] * 3, [0.7] * 3), EVIL)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Each page of the package, made of hostile text."""
@@ -233,6 +251,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "time": time_html(),
         "weights": weights_html(),
         "labels": labels_html(folder),
+        "blame": blame_html(folder),
+        "learning_curve": learning_curve_html(),
     }
 
 
