@@ -1,4 +1,4 @@
-"""`detpipe blame`: why objects were missed, what false detections show, and what to do next -> blame.json."""
+"""`detpipe blame`: why objects were missed, what false detections show, what to do next -> blame.json, blame.html."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from detpipe.diagnosis.advice import DetectorSettings
 from detpipe.diagnosis.causes import Trace
 from detpipe.diagnosis.diagnose import Errors, Inputs, OtherRun, diagnose, find_errors
 from detpipe.diagnosis.oracles import Scene
-from detpipe.diagnosis.result import BlameResult
 from detpipe.diagnosis.second_opinion import confident_score, questioned, with_second_opinion
 from detpipe.metrics.operating_point import best_f1
+from detpipe.report.blame_page import BlamePage, write_blame_page
 from detpipe.report.blame_table import blame_text
 from detpipe.runs.diagnosed_run import classified_objects, detector_settings, stored_proposals
 from detpipe.runs.run_detections import own_detections, verify_images
@@ -36,21 +36,24 @@ DEFAULT_THRESHOLD = 0.5
 
 def run(config: Blame) -> None:
     """Find the causes of the missed objects of the test split and the types of the false detections."""
-    result = blame(config)
+    page = blame(config)
+    result = page.result
     write_json(config.folder.blame, result.to_json())
+    write_blame_page(config.folder.blame_page, page)
     logger.log(RESULT, "\n%s", blame_text(result))
     logger.log(
         RESULT,
-        "blame: %d of %d objects missed, %d false detections -> %s",
+        "blame: %d of %d objects missed, %d false detections -> %s, %s",
         result.n_missed,
         result.objects,
         result.n_false,
         config.folder.blame,
+        config.folder.blame_page,
     )
 
 
-def blame(config: Blame) -> BlameResult:
-    """Return all numbers of the diagnosis.
+def blame(config: Blame) -> BlamePage:
+    """Return all numbers of the diagnosis, with the images and detections that they are of.
 
     Raises ValueError if the test split has no annotations, ArtefactError and ClassifierError if there are no
     detections, or if they are of other images or classes.
@@ -101,7 +104,8 @@ def blame(config: Blame) -> BlameResult:
             "run `detpipe detect` with overwrite=true there",
             other.path,
         )
-    return diagnose(inputs, errors, other=compared, resamples=config.resamples, seed=config.seed)
+    result = diagnose(inputs, errors, other=compared, resamples=config.resamples, seed=config.seed)
+    return BlamePage(result=result, dataset=dataset, detections=detections)
 
 
 def run_detections(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Detections]:

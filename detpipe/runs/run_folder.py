@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "explain"
 
     @property
+    def blame_page(self) -> Path:
+        """The page of the diagnosis."""
+        return self.path / "blame.html"
+
+    @property
     def report(self) -> Path:
         """The report page."""
         return self.path / "report.html"
