@@ -13,7 +13,7 @@ from detpipe.diagnosis.bottleneck import Bottleneck, Lever
 from detpipe.metrics.bootstrap import Resampled
 from detpipe.metrics.learning_curve import LearningCurve, PowerLaw
 from detpipe.report import page
-from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend
+from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend, share_axis
 from detpipe.report.page import interval_cell
 from detpipe.report.text_table import number, text_table
 from detpipe.storage.atomic import write_text
@@ -50,6 +50,7 @@ def render(data: LearningCurvePage) -> str:
         content=data,
         sentence=learning_curve_sentence(data.curve, data.limits),
         figure=learning_curve_figure(data.curve, data.limits),
+        alt=learning_curve_alt(data.curve),
         law=_law_sentence(data.curve, law),
         points=[(f"{point.images:,}", interval_cell(point.map), *_spread(point.draws)) for point in data.curve.points],
         gains=[
@@ -136,6 +137,12 @@ def _spread(draws: tuple[float, ...]) -> tuple[str, str]:
     return number(min(draws)), number(max(draws))
 
 
+def learning_curve_alt(curve: LearningCurve) -> str:
+    """The figure in words."""
+    pairs = [f"{number(point.map.value.item())} with {point.images:,} images" for point in curve.points]
+    return f"mAP over the number of training images: {', '.join(pairs)}"
+
+
 def learning_curve_figure(curve: LearningCurve, limits: Bottleneck) -> Figure:
     """mAP with intervals over the number of training images on a log axis, each draw as a dot, and the power law."""
     numbers = [point.images for point in curve.points]
@@ -148,7 +155,7 @@ def learning_curve_figure(curve: LearningCurve, limits: Bottleneck) -> Figure:
             # A percentile interval of few resamples may leave the value out.
             below, above = ([abs(end[i] - value) for end, value in zip(ends, values, strict=True)] for i in (0, 1))
             axes.errorbar(numbers, values, yerr=[below, above], color=ACCENT, capsize=4, linewidth=1.2, zorder=2)
-        axes.plot(numbers, values, color=ACCENT, marker="o", markersize=5, label="mAP", clip_on=False, zorder=3)
+        axes.plot(numbers, values, color=ACCENT, marker="o", markersize=5, label="mAP", zorder=3)
         draws = [(point.images, value) for point in curve.points for value in point.draws]
         axes.plot(*zip(*draws, strict=True), ".", color=INK, markersize=4, alpha=0.5, label="one training", zorder=4)
         law = curve.power_law
@@ -161,6 +168,7 @@ def learning_curve_figure(curve: LearningCurve, limits: Bottleneck) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(numbers, [f"{images:,}" for images in numbers])
         axes.minorticks_off()
-        axes.set(xlabel="training images", ylabel="VOC10 mAP@0.5", ylim=(0, 1))
+        axes.set(xlabel="training images", ylabel="VOC10 mAP@0.5")
+        share_axis(axes, percent=False)
         legend(axes, 2)
         return figure
