@@ -209,6 +209,13 @@ COMMANDS: dict[str, CommandRow] = {
             argument="edited",
         ),
         CommandRow(
+            "labels next",
+            "detpipe.commands.labels.next_settings:LabelsNext",
+            "choose unlabelled images (source=FOLDER) to label next, with boxes drawn in advance",
+            work="detpipe.commands.labels.next",
+            argument="source",
+        ),
+        CommandRow(
             "proposals info",
             "detpipe.commands.proposals.settings:ProposalsInfo",
             "show the contents of a proposals.lmdb and the settings that made it",
@@ -306,7 +313,7 @@ COMMANDS: dict[str, CommandRow] = {
 
 FAMILIES: dict[str, str] = {
     "classes": "add a class to a detector on stored features, or remove one",
-    "labels": "find labels that may be wrong, and correct them",
+    "labels": "find labels that may be wrong, correct them, and choose images to label next",
     "proposals": "show, check, compare, join and convert proposals",
     "inspect": "look inside a training, a database or a network",
 }

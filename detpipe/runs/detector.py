@@ -122,7 +122,7 @@ class Detector:
         Raises BrokenImageError for an unreadable file, MissingImageError for a path to nothing, both ValueErrors, and
         ValueError that names the argument for other images and boxes.
         """
-        return next(self.predict_many(map(self._with_regions, [image], [proposals])))
+        return next(self.predict_many([self.with_regions(image, proposals)]))
 
     def predict_batch(
         self, images: Sequence[AnyImage], proposals: Sequence[Proposals | npt.ArrayLike] | None = None
@@ -144,10 +144,15 @@ class Detector:
                 "image, or None"
             )
         given = proposals if proposals is not None else [None] * len(images)
-        return list(self.predict_many(map(self._with_regions, images, given)))
+        return list(self.predict_many(map(self.with_regions, images, given)))
 
-    def _with_regions(self, image: AnyImage, proposals: Proposals | npt.ArrayLike | None) -> tuple[Image, Float32Array]:
-        """Return the pixels of an image and the boxes to classify."""
+    def with_regions(
+        self, image: AnyImage, proposals: Proposals | npt.ArrayLike | None = None
+    ) -> tuple[Image, Float32Array]:
+        """Return the pixels of an image and the boxes to classify, best first, for `score_many` and `predict_many`.
+
+        A network that proposes itself gets no boxes. Arguments and errors are those of `predict`.
+        """
         pixels = as_image(image, self.options)
         if proposals is None and self.spec.PROPOSES:
             return pixels, np.zeros((0, 4), dtype=np.float32)

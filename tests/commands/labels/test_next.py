@@ -1,0 +1,84 @@
+"""`detpipe labels next` on the drawn runs: what is chosen, what is left out, and the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detpipe.commands.labels.next_settings import LabelsNext
+from detpipe.labels.next_images import read_next
+from tests import drawn
+from tests.command_line import Outcome, detpipe
+
+
+@pytest.fixture
+def photos(tmp_path: Path, voc_root: Path) -> Path:
+    """Eight new images (one in a subfolder), one that the data set has, a copy of a new one, and a broken one."""
+    folder = tmp_path / "photos"
+    for number in range(100, 108):
+        drawn.write_jpeg(folder / ("sub" if number == 107 else "") / f"new_{number}.jpg", drawn.draw(number)[0])
+    shutil.copy(voc_root / "JPEGImages" / "train_0.jpg", folder / "known.jpg")
+    shutil.copy(folder / "new_100.jpg", folder / "twin.jpg")
+    (folder / "broken.jpg").write_bytes((folder / "new_101.jpg").read_bytes()[:900])
+    return folder
+
+
+def choose(root: Path, folder: Path, photos: Path, *more: str) -> Outcome:
+    return detpipe("labels", "next", str(photos), f"run_dir={folder}", *drawn.voc(root), "device=cpu", *more)
+
+
+@pytest.mark.parametrize("kind", ["finished_run", "fast_run"])
+def test_images_of_a_folder(
+    kind: str, voc_root: Path, photos: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = drawn.copy(request.getfixturevalue(kind), tmp_path / "run")
+    outcome = choose(voc_root, folder, photos, "count=5", "draw_score=0")
+    assert outcome.status == 0, outcome.err
+    content = read_next(folder / "next.json")
+    assert (content.candidates, len(content.images)) == (8, 5)
+    assert content.known == ["known.jpg", "twin.jpg"]
+    assert [Path(line.split(": ")[0]).name for line in content.unreadable] == ["broken.jpg"]
+    assert "broken.jpg" in outcome.err
+    assert sum(one.random for one in content.images) == 1
+    assert all(one.why for one in content.images)
+    assert any(one.boxes for one in content.images)
+    assert len({one.file for one in content.images}) == 5
+    page = (folder / "next.html").read_text("utf-8")
+    for one in content.images:
+        assert Path(one.file).name in page
+    assert content.dataset in page
+    first = (folder / "next.json").read_bytes()
+    assert choose(voc_root, folder, photos, "count=5", "draw_score=0").status == 0
+    assert (folder / "next.json").read_bytes() == first
+
+
+def test_more_than_there_are_and_only_at_random(voc_root: Path, photos: Path, run_copy: Path) -> None:
+    shares = "shares={uncertain: 0, disagreement: 0, different: 0, random: 1}"
+    outcome = choose(voc_root, run_copy, photos, "count=50", shares, "draw_score=1")
+    assert outcome.status == 0, outcome.err
+    content: dict[str, Any] = json.loads((run_copy / "next.json").read_text())
+    assert len(content["images"]) == 8
+    assert {one["criterion"] for one in content["images"]} == {"random"}
+    assert "sub/new_107.jpg" in {one["file"] for one in content["images"]}
+    assert all(one["boxes"] == [] for one in content["images"])
+
+
+def test_what_is_refused(voc_root: Path, run_copy: Path, tmp_path: Path) -> None:
+    for wrong in ({"count": 0}, {"draw_score": 2}, {"max_pixels": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            LabelsNext(**wrong)  # type: ignore[arg-type]
+    nothing = detpipe("labels", "next", f"run_dir={run_copy}", *drawn.voc(voc_root))
+    assert (nothing.status, "source=FOLDER" in nothing.err) == (1, True)
+    known = choose(voc_root, run_copy, voc_root / "JPEGImages")
+    assert known.status == 1
+    assert "14 are in the data set" in known.err
+    missing = choose(voc_root, run_copy, tmp_path / "nowhere")
+    assert (missing.status, "nowhere" in missing.err) == (1, True)
+    other = choose(voc_root, run_copy, voc_root / "JPEGImages", "dataset.classes=[disc]")
+    assert other.status == 1
+    assert "classes" in other.err
+    assert not (run_copy / "next.json").exists()
