@@ -15,7 +15,7 @@ from typing import Any
 
 from detpipe.datasets.coco import CocoFileError, records_of_objects
 from detpipe.datasets.coco_ids import number_of, plain_id
-from detpipe.datasets.object_edits import Box, ObjectEdit, decimal
+from detpipe.datasets.object_edits import Box, NewImage, ObjectEdit, decimal
 from detpipe.structures import ImageId
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -37,7 +37,11 @@ class _Array:
 
 
 def edited_coco_file(
-    data: bytes, path: Path, edits: Mapping[ImageId, Sequence[ObjectEdit]], category_ids: Mapping[str, int]
+    data: bytes,
+    path: Path,
+    edits: Mapping[ImageId, Sequence[ObjectEdit]],
+    category_ids: Mapping[str, int],
+    new_images: Sequence[NewImage] = (),
 ) -> bytes:
     """The bytes of a COCO file with the edits; without edits, the same bytes.
 
@@ -45,16 +49,27 @@ def edited_coco_file(
     `segmentation` becomes [], because it is where the object was. All other fields stay, `id` too. An added
     annotation has the next free id, `iscrowd` 0 and an empty `segmentation`, and stands behind the others.
     path: for messages. edits: by image id, with the indices of `Entry.objects`. category_ids: the id of each class that
-    the edits name; a class that the file lacks gets a record in `categories`.
+    the edits name; a class that the file lacks gets a record in `categories`. new_images: they get the next free ids,
+    or their names in a file whose ids are texts.
     Raises CocoFileError if the file is no longer one that `read_coco_file` has read.
     """
-    if not any(edits.values()):
+    if not any(edits.values()) and not new_images:
         return data
     encoding = json.detect_encoding(data)
     text = data.decode(encoding, "surrogatepass")
     arrays = _arrays(text, path)
     of_objects = records_of_objects({key: array.records for key, array in arrays.items()})
     images = {plain_id(one.get("id")): one.get("id") for one in arrays["images"].records}  # 7.0 means 7
+    has_names = any(isinstance(one.get("id"), str) for one in arrays["images"].records)
+    highest = max((number_of(one.get("id")) or 0 for one in arrays["images"].records), default=0)
+    new_records: list[Record] = []
+    for number, image in enumerate(new_images, start=highest + 1):
+        height, width = image.image_size
+        own_id: ImageId = image.name if has_names else number
+        file_name = f"{image.name}{image.path.suffix}"
+        new_records.append({"id": own_id, "file_name": file_name, "height": height, "width": width})
+        edits = {**edits, own_id: image.objects}
+        images[own_id] = own_id
     annotations = arrays["annotations"]
     rows = {id(record): row for row, record in enumerate(annotations.records)}
     changed: dict[int, Record | None] = {}
@@ -82,6 +97,7 @@ def edited_coco_file(
     used = dict.fromkeys(edit.name for some in edits.values() for edit in some if edit.name is not None)
     categories = [_category(name, category_ids[name], arrays["categories"]) for name in used if name not in known]
     pieces = [
+        (arrays["images"].start, arrays["images"].end, _array_text(text, arrays["images"], {}, new_records)),
         (annotations.start, annotations.end, _array_text(text, annotations, changed, added)),
         (arrays["categories"].start, arrays["categories"].end, _array_text(text, arrays["categories"], {}, categories)),
     ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import glob
+import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,18 @@ from typing import Any
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.coco_edit import edited_coco_file
 from detpipe.datasets.demo import DemoSource
-from detpipe.datasets.folder_scan import is_hidden, suffix_of
-from detpipe.datasets.object_edits import ObjectEdit
+from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
+from detpipe.datasets.image_finder import normalised
+from detpipe.datasets.object_edits import NewImage, ObjectEdit, edited_objects
 from detpipe.datasets.source import DatasetSource, Split
-from detpipe.datasets.voc import LARGEST_XML, VocSource, parse_voc_annotation
+from detpipe.datasets.voc import LARGEST_XML, VocSource, parse_voc_annotation, write_voc_annotation
 from detpipe.datasets.voc_class_lists import class_flag, with_flags
 from detpipe.datasets.voc_edit import edited_voc_annotation
 from detpipe.datasets.voc_folder import VocFolder, labels_of
+from detpipe.datasets.voc_lists import DEFAULT_TRAIN
 from detpipe.progress import counted
 from detpipe.storage.input_file import read_input
-from detpipe.structures import ImageId
+from detpipe.structures import GroundTruth, ImageId
 
 Edits = Mapping[tuple[Path, ImageId], Sequence[ObjectEdit]]
 """The edits of each image, by `Entry.origin` and `Entry.image_id`."""
@@ -43,18 +46,20 @@ class CopiedImages(enum.Enum):
     """Copies."""
 
 
-def write_corrected_copy(source: DatasetSource, out: Path, edits: Edits, images: CopiedImages) -> DatasetSource:
+def write_corrected_copy(
+    source: DatasetSource, out: Path, edits: Edits, images: CopiedImages, new_images: Sequence[NewImage] = ()
+) -> DatasetSource:
     """Write the data set with the edits into the folder `out`. Returns the source of the copy.
 
     Without edits, the copy has the same annotation files to the byte. Splits stay, whether they are lists, files or a
-    hash of the names. Raises ValueError for a format without annotations, and for a box that the format can't express;
-    OSErrors of the file system.
+    hash of the names. new_images: they join the training images, or, with a hash, go where it says. Raises ValueError
+    for a format without annotations, and for a box that the format can't express; OSErrors of the file system.
     """
     source = annotated_source(source)
     if isinstance(source, VocSource):
-        return _copy_voc(source, out, edits, images)
+        return _copy_voc(source, out, edits, images, new_images)
     assert isinstance(source, CocoSource)
-    return _copy_coco(source, out, edits, images)
+    return _copy_coco(source, out, edits, images, new_images)
 
 
 def annotated_source(source: DatasetSource) -> VocSource | CocoSource:
@@ -77,7 +82,9 @@ def source_folders(source: DatasetSource) -> list[Path]:
     return [folder for file, images in _coco_paths(source).values() for folder in (file.parent, images)]
 
 
-def _copy_voc(source: VocSource, out: Path, edits: Edits, images: CopiedImages) -> VocSource:
+def _copy_voc(
+    source: VocSource, out: Path, edits: Edits, images: CopiedImages, new_images: Sequence[NewImage]
+) -> VocSource:
     labels = dict(zip(source.roots, labels_of(source.roots), strict=True))
     by_file = {origin: some for (origin, _), some in edits.items()}
     targets: dict[Path, Path] = {}
@@ -95,11 +102,52 @@ def _copy_voc(source: VocSource, out: Path, edits: Edits, images: CopiedImages) 
         for path in _list_files(root):
             _copy_file(path, out / labels[root] / path.relative_to(root))
     targets |= _outside_images(source, out, labels, targets)
+    if new_images:
+        targets |= _add_to_voc(source, out, labels, new_images)
     _put_images(targets, images)
     for folder in source.folders:
         _correct_class_lists(folder, out / labels[folder.root], by_file.keys(), source.encoding)
     roots = [str(out / labels[root]) for root in source.roots]
     return replace(source, root=roots if isinstance(source.root, list) else roots[0])
+
+
+def _add_to_voc(
+    source: VocSource, out: Path, labels: Mapping[Path, str], new_images: Sequence[NewImage]
+) -> dict[Path, Path]:
+    """Write the annotations of new images, and name them in the list of training images, if there is one.
+
+    Returns the place of each image file.
+    """
+    folder = next(one for one in source.folders if one.split in (None, Split.train))
+    target = out / labels[folder.root]
+    annotations = target / (folder.annotations or folder.root / "Annotations").relative_to(folder.root)
+    lists = folder.lists(set())
+    names = dict.fromkeys((source.train, *(("train",) if source.train == DEFAULT_TRAIN else ())))
+    used = next((name for name in names if lists.has(name)), None)
+    listed = None if used is None else lists.file(used)
+    places = {}
+    for one in new_images:
+        objects = edited_objects((), one.objects)
+        classes = list(dict.fromkeys(each.name for each in objects))
+        truth = GroundTruth.from_boxes(
+            [each.box for each in objects], [classes.index(each.name) + 1 for each in objects]
+        )
+        file_name = f"{one.name}{one.path.suffix}"
+        write_voc_annotation(annotations / f"{one.name}.xml", file_name, one.image_size, truth, classes)
+        places[one.path] = target / folder.images.relative_to(folder.root) / file_name
+        if listed is not None:
+            _append(target / listed.relative_to(folder.root), one.name)
+        elif used is not None:
+            for file in sorted((target / "ImageSets").rglob(f"*_{used}.txt")):
+                flag = class_flag(objects, file.stem.removesuffix(f"_{used}"))
+                _append(file, f"{one.name} {flag:2}")
+    return places
+
+
+def _append(file: Path, line: str) -> None:
+    """Add a line to a list, which may lack a line break at its end."""
+    data = read_input(file, "a list of images") if file.stat().st_size else b""
+    _write(file, data + (b"" if data.endswith(b"\n") or not data else b"\n") + line.encode() + b"\n")
 
 
 def _list_files(root: Path) -> Iterator[Path]:
@@ -156,7 +204,9 @@ def _coco_paths(source: CocoSource) -> dict[Split, tuple[Path, Path]]:
     return {split: (Path(file), Path(images)) for split, (file, images) in pairs.items() if file and images}
 
 
-def _copy_coco(source: CocoSource, out: Path, edits: Edits, images: CopiedImages) -> CocoSource:
+def _copy_coco(
+    source: CocoSource, out: Path, edits: Edits, images: CopiedImages, new_images: Sequence[NewImage]
+) -> CocoSource:
     paths = _coco_paths(source)
     folders = [one.absolute() for file, folder in paths.values() for one in (file.parent, folder)]
     top = Path(os.path.commonpath(folders))
@@ -166,9 +216,11 @@ def _copy_coco(source: CocoSource, out: Path, edits: Edits, images: CopiedImages
         settings[f"{split.value}_images"] = str(out / folder.absolute().relative_to(top))
         Path(settings[f"{split.value}_images"]).mkdir(parents=True, exist_ok=True)  # also without images
         own = {image_id: some for (origin, image_id), some in edits.items() if origin == file}
-        names = list(dict.fromkeys(edit.name for some in own.values() for edit in some if edit.name is not None))
+        new = new_images if split is Split.train else ()
+        meant = [edit for some in own.values() for edit in some] + [edit for one in new for edit in one.objects]
+        names = list(dict.fromkeys(edit.name for edit in meant if edit.name is not None))
         numbers = dict(zip(names, source.category_ids(split, names), strict=True))
-        data = edited_coco_file(read_input(file, "a COCO JSON file"), file, own, numbers)
+        data = edited_coco_file(read_input(file, "a COCO JSON file"), file, own, numbers, new)
         _write(Path(settings[f"{split.value}_json"]), data)
     homes = {file: folder.absolute() for file, folder in paths.values()}
     targets: dict[Path, Path] = {}
@@ -179,8 +231,33 @@ def _copy_coco(source: CocoSource, out: Path, edits: Edits, images: CopiedImages
                 # An image outside is found by its last name.
                 place = image.relative_to(top) if image.is_relative_to(top) else folder.relative_to(top) / image.name
                 targets[image] = out / place
+    for one in new_images:
+        targets[one.path] = Path(settings["train_images"]) / f"{one.name}{one.path.suffix}"
     _put_images(targets, images)
     return replace(source, **settings)
+
+
+def free_names(source: DatasetSource) -> Callable[[str], str]:
+    """A function from the path of a new image to a name without suffix that no image of the data set has.
+
+    It remembers the names that it has given.
+    """
+    source = annotated_source(source)
+    paths = [entry.image for split in Split if source.has(split) for entry in source.entries(split) if entry.image]
+    taken = {normalised(path.stem) for path in paths}
+    if isinstance(source, VocSource):
+        taken |= {normalised(path.stem) for folder in source.folders for path in folder.xml_files.values()}
+
+    def free(path: str) -> str:
+        parts = without_suffix(path).split("/")
+        joined = "_".join(parts)
+        for name in itertools.chain((parts[-1], joined), (f"{joined}_{number}" for number in itertools.count(2))):
+            if normalised(name) not in taken:
+                taken.add(normalised(name))
+                return name
+        raise AssertionError  # count has no end
+
+    return free
 
 
 def _put_images(targets: Mapping[Path, Path], images: CopiedImages) -> None:

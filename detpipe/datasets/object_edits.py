@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +30,20 @@ class ObjectEdit:
     def __post_init__(self) -> None:
         if self.index is None and (self.is_removed or self.name is None or self.box is None):
             raise ValueError("expected a name and a box of an added object, got none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """An image that a copy of a data set gets in addition. It becomes a training image.
+
+    path: its file. name: the file's name without suffix in the copy, which no other image has. image_size: (height,
+    width) as it is shown. objects: edits that add its objects.
+    """
+
+    path: Path
+    name: str
+    image_size: tuple[int, int]
+    objects: tuple[ObjectEdit, ...]
 
 
 def edited_objects(objects: Sequence[RawObject], edits: Sequence[ObjectEdit]) -> list[RawObject]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detpipe.datasets.corrected_copy import free_names
 from detpipe.datasets.findings import Finding
-from detpipe.datasets.image_file import ImageHeader
-from detpipe.datasets.object_edits import Box, ObjectEdit, decimal
+from detpipe.datasets.folder_scan import is_inside, real_folders
+from detpipe.datasets.image_file import ImageHeader, read_header
+from detpipe.datasets.object_edits import Box, NewImage, ObjectEdit, decimal
 from detpipe.datasets.source import (
     DatasetSource,
     Entry,
@@ -71,12 +73,14 @@ class PlannedEdits:
     """edits: of each image, by the file that holds its annotation and its id. changes: the same for people.
 
     without_effect: number of corrections that say what is there already. new_classes: names that the data lack.
+    new_images: images that the data set gets in addition.
     """
 
     edits: dict[tuple[Path, ImageId], list[ObjectEdit]] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     without_effect: int = 0
     new_classes: list[str] = field(default_factory=list)
+    new_images: list[NewImage] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,26 @@ def plan_edits(
     corrections: Sequence[Correction],
     *,
     allow_new_classes: bool,
+    new_from: Path | None = None,
 ) -> PlannedEdits:
     """Return the edits that the corrections mean. No corrections give no edits.
 
     Boxes are clipped to the image. source: of the data set whose `splits` are loaded. allow_new_classes: a class that
-    the data set lacks is accepted. Raises CorrectionError, which names the number of the correction, its image and what
+    the data set lacks is accepted. new_from: a folder; an image that the data set lacks is a file in it, by its path,
+    and becomes a training image. Raises CorrectionError, which names the number of the correction, its image and what
     is wrong: an unknown image, object or class, a box outside the image, or two corrections of one object.
     """
     finder = _Finder(source, splits)
     planned = PlannedEdits()
     known = list(dict.fromkeys((*source.known_classes(), *(source.classes or ()))))
     seen: dict[tuple[object, ...], int] = {}
+    new = None if new_from is None else _NewImages(new_from, source)
     for number, one in enumerate(corrections, start=1):
         try:
+            if new is not None and one.action is Action.add and not finder.has(one):
+                label = _class(one, known, planned, allow_new_classes=allow_new_classes)
+                planned.changes.append(new.add(one, label))
+                continue
             image = finder.image(one)
             index = None if one.action is Action.add else finder.index(one, image)
             label = _class(one, known, planned, allow_new_classes=allow_new_classes)
@@ -121,7 +132,43 @@ def plan_edits(
             _plan(planned, one, image, index, label, box)
         except ValueError as error:
             raise CorrectionError(f"correction {number}, image {one.image!r}: {error}") from error
+    if new is not None:
+        planned.new_images = new.images()
     return planned
+
+
+class _NewImages:
+    """Images of a folder that the data set gets in addition, with their objects."""
+
+    def __init__(self, folder: Path, source: DatasetSource) -> None:
+        self._folder, self._source = folder, source
+        self._found: dict[str, tuple[Path, ImageHeader, list[ObjectEdit]]] = {}
+
+    def add(self, one: Correction, label: str | None) -> Change:
+        """Add the object of a correction. Raises ValueError for a file that is not in the folder, or is no image."""
+        name = str(one.image)
+        if name not in self._found:
+            path = self._folder / name
+            if not path.is_file() or not is_inside(path, real_folders([self._folder])):
+                raise ValueError(f"expected an image of the data set, or a file in source={self._folder}, got neither")
+            self._found[name] = (path, read_header(path, self._source.read_options), [])
+        _, header, edits = self._found[name]
+        assert label is not None  # Correction requires both
+        assert one.box is not None
+        box = _clipped(one.box, header.image_size)
+        if any((edit.name, edit.box) == (label, box) for edit in edits):
+            raise ValueError("expected each new object once, got one twice")
+        edits.append(ObjectEdit(name=label, box=box))
+        after = Label(label=label, box=box)
+        return Change(image=name, split="train", action=one.action, object=None, id=None, before=None, after=after)
+
+    def images(self) -> list[NewImage]:
+        """The images, with names that are free in the data set."""
+        free = free_names(self._source) if self._found else str
+        return [
+            NewImage(path=path, name=free(name), image_size=header.image_size, objects=tuple(edits))
+            for name, (path, header, edits) in self._found.items()
+        ]
 
 
 def _plan(
@@ -174,13 +221,20 @@ class _Finder:
                     self._entries.setdefault(str(entry.image_id), []).append((split, entry))
         self._images: dict[tuple[Split, ImageId], _Image] = {}
 
+    def has(self, one: Correction) -> bool:
+        """Whether the data set has an image with this id."""
+        return str(one.image) in self._entries
+
     def image(self, one: Correction) -> _Image:
         """The image of a correction. Raises ValueError."""
         found = self._entries.get(str(one.image), [])
         if not found:
             near = difflib.get_close_matches(str(one.image), self._entries, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"expected an image of the data set, got an unknown id{hint}")
+            raise ValueError(
+                f"expected an image of the data set, got an unknown id{hint}. For new images, as those of `detpipe "
+                "labels next`, give source=FOLDER"
+            )
         of_split = [(split, entry) for split, entry in found if one.split in (None, split.value)]
         if not of_split:
             there = ", ".join(split.value for split, _ in found)

@@ -31,7 +31,8 @@ Splits = Mapping[Split, Dataset]
 def carry_results(old: RunFolder, new: RunFolder, before: Splits, after: Splits) -> list[str]:
     """Put the results of the run `old` that hold for the corrected data set into the new run folder.
 
-    before, after: the splits of the data set and of its corrected copy, with the same images. Large files are hard
+    before, after: the splits of the data set and of its corrected copy, with the same images, and maybe more. Then
+    proposals of these alone are lacking: `detpipe propose` goes on with them. Large files are hard
     links where the file system allows it: no command changes a file of a complete artefact. Nothing of the old run is
     changed. Returns what was carried over, in words; nothing for a run without complete proposals of these images.
     """
@@ -58,12 +59,20 @@ def _carry_proposals(old: RunFolder, new: RunFolder, before: Splits, after: Spli
     for split, dataset in before.items():
         if inputs.get(split.value) == dataset_digest(dataset):  # of an earlier version
             inputs[split.value] = images_digest(dataset)
-        if inputs.get(split.value) != images_digest(after[split]):
+        if inputs.get(split.value) != images_digest(without_new(after[split], dataset)):
             logger.info("%s: it is of other images, so the new run proposes again", old.proposals)
             return None
-    copied = dataclasses.replace(manifest, inputs=inputs)
+        inputs[split.value] = images_digest(after[split])
+    is_all = all(len(after[split]) == len(dataset) for split, dataset in before.items())
+    copied = dataclasses.replace(manifest, inputs=inputs, complete=is_all)
     _put(old.proposals, new.proposals, copied, link=False)
     return manifest.digest, copied.digest
+
+
+def without_new(after: Dataset, before: Dataset) -> Dataset:
+    """The images of `after` that `before` has, too."""
+    ids = {record.image_id for record in before.records}
+    return dataclasses.replace(after, records=tuple(one for one in after.records if one.image_id in ids))
 
 
 def _needs_labels(described: Mapping[str, Any], old: RunFolder) -> bool:

@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.coco import CocoSource
-from detpipe.datasets.corrected_copy import CopiedImages, annotated_source, source_folders, write_corrected_copy
+from detpipe.datasets.corrected_copy import (
+    CopiedImages,
+    annotated_source,
+    free_names,
+    source_folders,
+    write_corrected_copy,
+)
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
-from detpipe.datasets.object_edits import ObjectEdit
+from detpipe.datasets.object_edits import NewImage, ObjectEdit
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
 from tests import drawn
@@ -108,6 +114,36 @@ def test_lists_of_one_class_follow_the_objects(voc: VocFolder, tmp_path: Path) -
     assert (lists / "dog_train.txt").read_text() == "a  1\nb -1\n"
     assert (lists / "cat_nap_train.txt").read_text() == "a -1\nb -1\n"
     assert (voc.lists / "cat_train.txt").read_text() == "a  1\nb  1\n"
+
+
+def test_a_new_image_joins_the_lists_of_training_images(voc: VocFolder, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        voc.pair(name)
+    for name in ("cat", "dog"):
+        voc.list(f"{name}_train", "a  1")
+        voc.list(f"{name}_val", "b  1\n")
+    picture = voc.image("new.jpg").rename(tmp_path / "new.jpg")
+    added = NewImage(path=picture, name="new", image_size=(20, 30), objects=(ObjectEdit(name="cat", box=(1, 2, 9, 9)),))
+    copy = write_corrected_copy(VocSource(root=str(voc.root)), tmp_path / "out", {}, CopiedImages.link, [added])
+    assert [one.image_id for one in copy.entries(Split.train)] == ["a", "new"]
+    lists = tmp_path / "out" / "ImageSets" / "Main"
+    assert [(lists / f"{name}_train.txt").read_text() for name in ("cat", "dog")] == [
+        "a  1\nnew  1\n",
+        "a  1\nnew -1\n",
+    ]
+    assert (lists / "cat_val.txt").read_text() == "b  1\n"
+
+
+def test_free_names_are_those_of_no_image(voc: VocFolder) -> None:
+    voc.pair("a")
+    free = free_names(VocSource(root=str(voc.root)))
+    assert [free(name) for name in ("b.jpg", "A.png", "x/a.jpg", "x/b.jpg", "x/b.png")] == [
+        "b",
+        "A_2",
+        "x_a",
+        "x_b",
+        "x_b_2",
+    ]
 
 
 def coco_settings(folder: Path, voc_root: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from detpipe.datasets.object_edits import decimal, edited_objects
 from detpipe.datasets.source import DatasetSource, RawObject, Split
 from detpipe.labels.corrections import Action, CorrectionError, Corrections, read_corrections
 from detpipe.labels.planned_edits import PlannedEdits, plan_edits
-from detpipe.runs.corrected_run import carry_results
+from detpipe.runs.corrected_run import carry_results, without_new
 from detpipe.runs.kept_dataset import dataset_words, keep_dataset
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import RunFolder, images_digest, load_splits
@@ -40,14 +40,20 @@ def run(config: LabelsApply) -> None:
     check_out(out, source)
     splits = load_splits(source)
     check_digest(config, corrections, splits)
-    planned = plan_edits(source, splits, corrections.corrections, allow_new_classes=config.allow_new_classes)
+    planned = plan_edits(
+        source,
+        splits,
+        corrections.corrections,
+        allow_new_classes=config.allow_new_classes,
+        new_from=None if config.source is None else Path(config.source),
+    )
     if source.classes is not None:
         source = replace(source, classes=[*source.classes, *planned.new_classes])
     scratch = out.with_name(f".{out.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
-        copy = write_corrected_copy(source, scratch, planned.edits, config.images)
+        copy = write_corrected_copy(source, scratch, planned.edits, config.images, planned.new_images)
         corrected = load_splits(copy)
         check_copy(source, copy, planned)
         check_images(splits, corrected)
@@ -89,11 +95,18 @@ def check_digest(config: LabelsApply, corrections: Corrections, splits: Splits) 
 
 def check_copy(source: DatasetSource, copy: DatasetSource, planned: PlannedEdits) -> None:
     """Raise CorrectionError unless the copy, as it is read, has exactly the objects that were planned."""
+    new_objects = {one.name: edited_objects((), one.objects) for one in planned.new_images}
     for split in (one for one in Split if source.has(one)):
         before, after = source.entries(split), copy.entries(split)
-        names = [[entry.image_id for entry in entries] for entries in (before, after)]
-        if names[0] != names[1]:
+        ids = {entry.image_id for entry in before}
+        more = [entry for entry in after if entry.image_id not in ids]
+        after = [entry for entry in after if entry.image_id in ids]
+        if [entry.image_id for entry in before] != [entry.image_id for entry in after]:
             raise CorrectionError(f"{split.value}: expected the same images in the corrected data set, got others")
+        for entry in more:
+            name = "" if entry.image is None else entry.image.stem
+            if list(map(_values, new_objects.pop(name, []))) != list(map(_values, entry.objects)):
+                raise CorrectionError(f"{split.value}: expected the new images in the copy, got {entry.image_id!r}")
         for old, new in zip(before, after, strict=True):
             wanted = edited_objects(old.objects, planned.edits.get((old.origin, old.image_id), []))
             if list(map(_values, wanted)) != list(map(_values, new.objects)):
@@ -101,6 +114,8 @@ def check_copy(source: DatasetSource, copy: DatasetSource, planned: PlannedEdits
                     f"{old.origin}, image {old.image_id!r}: expected the corrected objects in the copy, got others; "
                     "report this file as a fault of detpipe"
                 )
+    if new_objects:
+        raise CorrectionError(f"expected the new images in the copy, got none for {', '.join(new_objects)}")
 
 
 def _values(one: RawObject) -> tuple[Any, ...]:
@@ -108,9 +123,9 @@ def _values(one: RawObject) -> tuple[Any, ...]:
 
 
 def check_images(before: Splits, after: Splits) -> None:
-    """Raise CorrectionError unless the copy has the same images."""
+    """Raise CorrectionError unless the copy has the same images, and maybe more."""
     for split, dataset in before.items():
-        if images_digest(dataset) != images_digest(after[split]):
+        if images_digest(dataset) != images_digest(without_new(after[split], dataset)):
             raise CorrectionError(
                 f"{dataset.name}: expected the same images in the corrected data set, got others; an image may have "
                 "changed in the meantime: run the command again"
@@ -151,6 +166,8 @@ def report(out: Path, source: DatasetSource, planned: PlannedEdits, carried: lis
     )
     images = len({(one.split, one.image) for one in planned.changes})
     idle = f"; {planned.without_effect} corrections say what is there already" if planned.without_effect else ""
+    if planned.new_images:
+        said += f", {len(planned.new_images)} new images for training"
     logger.log(RESULT, "labels apply: %s in %d images%s -> %s, %s", said, images, idle, out, CHANGES)
     logger.log(RESULT, "data set: %s", dataset_words(source))
     kept = f"with the {', '.join(carried)} of the old run" if carried else "which starts from nothing"

@@ -18,6 +18,8 @@ class LabelsApply(Command):
     out: str | None = None
     """The folder of the corrected data set, which must not exist. It also gets changes.json, and run/ with the results
     of run_dir that the corrections do not change."""
+    source: str | None = None
+    """The folder of `detpipe labels next`. Its images that the corrections name become training images of the copy."""
     allow_new_classes: bool = False
     """Accept classes that the data set does not have. Without it, an unknown class is taken for a spelling mistake."""
     images: CopiedImages = CopiedImages.link

@@ -19,7 +19,7 @@ from detpipe.commands.labels.apply_settings import LabelsApply
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
-from detpipe.labels.corrections import Action, Correction, Corrections, write_corrections
+from detpipe.labels.corrections import Action, Correction, CorrectionError, Corrections, write_corrections
 from detpipe.runs.kept_dataset import kept_dataset
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import RunFolder, copy_proposals, load_splits
@@ -49,12 +49,12 @@ def corrections_of(source: DatasetSource, folder: Path, *some: Correction) -> Pa
     return path
 
 
-def apply(source: DatasetSource, folder: Path, *some: Correction, out: str = "out", **settings: Any) -> DatasetSource:
+def apply(dataset: DatasetSource, folder: Path, *some: Correction, out: str = "out", **settings: Any) -> DatasetSource:
     """The corrected data set."""
     config = LabelsApply(
         run_dir=str(folder / "none"),
-        dataset=source,
-        corrections=str(corrections_of(source, folder, *some)),
+        dataset=dataset,
+        corrections=str(corrections_of(dataset, folder, *some)),
         out=str(folder / out),
         **settings,
     )
@@ -185,6 +185,80 @@ def test_corrections_of_an_audit_of_one_split_are_accepted(voc_root: Path, tmp_p
     write_corrections(path, Corrections(dataset=train, corrections=[CHANGED]))
     run(LabelsApply(run_dir=str(tmp_path / "none"), dataset=source, corrections=str(path), out=str(tmp_path / "out")))
     assert objects(VocSource(root=str(tmp_path / "out")), Split.train, "train_0")[0][0] == "square"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two new images; one has the name of an image of the data set."""
+    folder = tmp_path / "photos"
+    drawn.write_jpeg(folder / "train_0.jpg", drawn.draw(500)[0])
+    drawn.write_jpeg(folder / "more" / "b.jpg", drawn.draw(501)[0])
+    return folder
+
+
+def new(image: str, *box: float, label: str = "disc") -> Correction:
+    return Correction(image=image, action=Action.add, box=(box[0], box[1], box[2], box[3]), label=label)
+
+
+NEW = (
+    new("train_0.jpg", 1, 2, 30, 40),
+    new("more/b.jpg", 5, 5, 50, 50),
+    new("more/b.jpg", 9, 9, 60, 60, label="square"),
+)
+
+
+def test_new_images_become_training_images(voc_root: Path, photos: Path, tmp_path: Path) -> None:
+    source = VocSource(root=str(voc_root))
+    corrected = apply(source, tmp_path, CHANGED, *NEW, source=str(photos))
+    names = [entry.image_id for entry in corrected.entries(Split.train)]
+    assert names == [*drawn.TRAIN, "train_0_2", "b"]
+    assert objects(corrected, Split.train, "train_0_2") == [("disc", (1, 2, 30, 40))]
+    assert objects(corrected, Split.train, "b") == [("disc", (5, 5, 50, 50)), ("square", (9, 9, 60, 60))]
+    assert len(corrected.entries(Split.test)) == len(drawn.TEST)
+    changes = json.loads((tmp_path / "out" / "changes.json").read_text())["changes"]
+    assert [one["image"] for one in changes] == ["train_0", "train_0.jpg", "more/b.jpg", "more/b.jpg"]
+
+
+def test_new_images_join_a_coco_file(voc_root: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    words = drawn.write_coco(tmp_path / "set", voc_root)
+    source = CocoSource(**dict(word.removeprefix("dataset.").split("=", 1) for word in words[1:]))  # type: ignore[arg-type]
+    corrected = apply(source, tmp_path, *NEW, source=str(photos))
+    added = corrected.entries(Split.train)[len(drawn.TRAIN) :]
+    assert [(one.image_id, [each.name for each in one.objects]) for one in added] == [
+        (110, ["disc"]),
+        (111, ["disc", "square"]),
+    ]
+    assert isinstance(corrected, CocoSource)
+    before, after = (json.loads(Path(str(one.train_json)).read_bytes()) for one in (source, corrected))
+    assert after["images"][: len(drawn.TRAIN)] == before["images"]
+
+
+def test_only_new_images_are_proposed_on(voc_root: Path, photos: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    words = ("workers=0", "proposals=gaussian", "proposals.max_proposals=9")
+    assert detpipe("propose", *drawn.voc(voc_root), *words, f"run_dir={old}").status == 0
+    path = corrections_of(VocSource(root=str(voc_root)), tmp_path, *NEW)
+    outcome = command(old, path, tmp_path / "new", f"source={photos}")
+    assert outcome.status == 0, outcome.err
+    assert "2 new images for training" in outcome.out
+    outcome = detpipe("propose", *words, f"run_dir={tmp_path / 'new' / 'run'}")
+    assert outcome.status == 0, outcome.err
+    assert f"{len(drawn.TRAIN + drawn.TEST)} of {len(drawn.TRAIN + drawn.TEST) + 2} images already done" in outcome.err
+
+
+def test_new_images_need_their_folder(voc_root: Path, photos: Path, tmp_path: Path) -> None:
+    source = VocSource(root=str(voc_root))
+    with pytest.raises(CorrectionError, match=r"correction 1.*source=FOLDER"):
+        apply(source, tmp_path, *NEW)
+    for image in ("gone.jpg", "../corrections.json"):
+        with pytest.raises(CorrectionError, match=r"correction 1.*a file in source="):
+            apply(source, tmp_path, new(image, 1, 1, 9, 9), source=str(photos))
+    with pytest.raises(CorrectionError, match=r"correction 2.*twice"):
+        apply(source, tmp_path, NEW[0], NEW[0], source=str(photos))
+    (photos / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(CorrectionError, match=r"broken\.jpg"):
+        apply(source, tmp_path, new("broken.jpg", 1, 1, 9, 9), source=str(photos))
 
 
 def refused(outcome: Outcome, said: str, folder: Path, left: Sequence[str]) -> None:
