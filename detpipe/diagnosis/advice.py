@@ -2,7 +2,8 @@
 
 Each advice names the errors that it rests on and the setting as it is typed, and says by how much it can raise the mAP
 at most: the increase by an oracle that fixes exactly these errors. Advice whose interval includes 0 is left out, and so
-is advice without evidence. A real change brings less than its oracle: try it, and compare with `against=`.
+is advice without evidence, or for less than 0.001. A real change brings less than its oracle: try it, and compare with
+`against=`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from detpipe.structures import Detections, ImageId
 
 NMS_STEPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The thresholds of non-maximum suppression that are considered."""
+LEAST = 0.001
+"""Advice that can't bring more mAP than this is left out."""
 TINY = 24
 """Objects of a smaller side, in pixels of the image that the proposer sees, are hard to propose."""
 FEW = 2
@@ -104,7 +107,8 @@ def find_advice(evidence: Evidence) -> list[Advice]:
         _background_images,
         _placed_better,
     )
-    found = [one for rule in rules for one in rule(evidence) if one.at_most.is_positive]
+    given = [one for rule in rules for one in rule(evidence)]
+    found = [one for one in given if one.at_most.is_positive and one.at_most.value >= LEAST]
     return sorted(found, key=lambda one: -one.at_most.value)
 
 

@@ -273,4 +273,4 @@ def _value(value: Any) -> Any:
 
 def _rounded(value: float) -> float | None:
     """Four decimals; None for NaN."""
-    return None if math.isnan(value) else round(value, 4)
+    return None if math.isnan(value) else round(value, 4) + 0.0  # no -0.0

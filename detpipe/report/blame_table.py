@@ -107,4 +107,5 @@ def _signed(one: Estimate | None) -> str:
     """+0.012 [0.001, 0.030], or a dash."""
     if one is None or one.value != one.value:
         return number(None)
-    return f"{one.value:+.3f} [{number(one.low)}, {number(one.high)}]"
+    value, low, high = (round(part, 3) + 0.0 for part in (one.value, one.low, one.high))  # no -0.000
+    return f"{value:+.3f} [{number(low)}, {number(high)}]"
