@@ -167,7 +167,8 @@ def _proposal_lines(facts: ImageFacts, index: int, trace: ObjectTrace | None) ->
                 f"Of all {len(facts.proposals)} stored proposals: rank {best + 1}, IoU {ious[best]:.2f}{beyond}."
             )
             first = np.flatnonzero(ious >= FOREGROUND)
-            if len(first) and first[0] != best:
+            is_poor = trace is None or trace.proposal_iou < FOREGROUND
+            if is_poor and len(first) and first[0] != best:
                 lines.append(f"The first of them with an IoU of at least {FOREGROUND}: rank {first[0] + 1}.")
     return lines
 
