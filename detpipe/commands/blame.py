@@ -13,10 +13,9 @@ from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.diagnosis.advice import DetectorSettings
 from detpipe.diagnosis.causes import Trace
-from detpipe.diagnosis.diagnose import Errors, Inputs, OtherRun, diagnose, find_errors
+from detpipe.diagnosis.diagnose import Errors, Inputs, OtherRun, diagnose, find_errors, operating_point
 from detpipe.diagnosis.oracles import Scene
 from detpipe.diagnosis.second_opinion import confident_score, questioned, with_second_opinion
-from detpipe.metrics.operating_point import best_f1
 from detpipe.report.blame_page import BlamePage, write_blame_page
 from detpipe.report.blame_table import blame_text
 from detpipe.runs.diagnosed_run import classified_objects, detector_settings, stored_proposals
@@ -29,9 +28,6 @@ from detpipe.storage.manifest import ArtefactError
 from detpipe.structures import Dataset, Detections, ImageId
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_THRESHOLD = 0.5
-"""The threshold where no detection is right, so that no score is the best one."""
 
 
 def run(config: Blame) -> None:
@@ -116,16 +112,6 @@ def run_detections(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Detecti
     path = own_detections(folder, dataset)
     verify_images(folder, dataset)
     return dict(read_detections(path, dataset))
-
-
-def operating_point(chosen: float | None, scene: Scene) -> tuple[float, str]:
-    """Return the threshold, and where it comes from."""
-    if chosen is not None:
-        return chosen, "as set by threshold"
-    point = best_f1(scene.truth, scene.detections)
-    if point is None:
-        return DEFAULT_THRESHOLD, "the default, because no detection is right"
-    return point.score, "the best F1 on these images"
 
 
 def second_opinion(

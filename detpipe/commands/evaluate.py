@@ -13,10 +13,14 @@ from detpipe.commands.stage_settings import Evaluate
 from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
+from detpipe.diagnosis.advice import DetectorSettings
+from detpipe.diagnosis.diagnose import Inputs, find_errors, operating_point, quick_advice
+from detpipe.diagnosis.oracles import Scene
 from detpipe.metrics.evaluate import Metrics, check_metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.proposals.proposals_db import CorruptRecordError
 from detpipe.report.run.page import ReportData, write_report
+from detpipe.runs.diagnosed_run import detector_settings
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
@@ -29,7 +33,7 @@ from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.lmdb_pages import DatabaseError
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest
-from detpipe.structures import Dataset, Detections, Float32Array, GroundTruth, ImageId
+from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +64,14 @@ def run(config: Evaluate) -> None:
     if config.detections is None:
         keep_dataset(config.folder, config.data_source)
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
-    data = report_data(config, dataset, detections, metrics, stages, seconds)
+    data = report_data(config, dataset, metrics, stages, seconds)
     # Proposals belong to the data set, whatever program made the detections.
-    write_report(config.folder.report, replace(data, proposals=_proposals(config.folder, stored)))
+    proposals = _proposals(config.folder, stored)
+    shown = {image_id: boxes[:SHOWN_PROPOSALS] for image_id, boxes in proposals.items()}
+    data = replace(data, detections=detections, proposals=shown)
+    if truth is not None and stored.ground_truth is not None:
+        data = with_errors(data, config, Scene(truth, dict(detections)), proposals)
+    write_report(config.folder.report, data)
     logger.log(RESULT, "\n%s", metrics.to_text())
     if point is not None:
         logger.log(
@@ -131,21 +140,62 @@ def finished(path: Path) -> Manifest | None:
         return None
 
 
+def with_errors(
+    data: ReportData, config: Evaluate, scene: Scene, proposals: Mapping[ImageId, Float32Array]
+) -> ReportData:
+    """Return the content of the page with the cause or type of each error at the operating point, and advice.
+
+    As `detpipe blame`, but without a second classifier, and with fewer resamples. proposals: all of each image.
+    """
+    own, dataset, folder = config.detections is None, data.dataset, config.folder
+    threshold, why = operating_point(None, scene)
+    stored_traces = _traces(folder, dataset) if own else None
+    traces = stored_traces.images if stored_traces is not None else None
+    errors = find_errors(
+        scene,
+        dataset.classes,
+        threshold=threshold,
+        traces=traces,
+        proposals=proposals.items() if traces is not None else None,
+    )
+    inputs = Inputs(
+        dataset=dataset.name,
+        classes=dataset.classes,
+        scene=scene,
+        threshold=threshold,
+        threshold_why=why,
+        run_dir=config.run_dir,
+        second_opinion="",
+        traces=traces,
+        detector=detector_settings(folder, None, dataset) if own else DetectorSettings(),
+    )
+    begun = time.perf_counter()
+    advice = quick_advice(inputs, errors, seed=config.seed)
+    logger.debug("eval: advice in %.2f s", time.perf_counter() - begun)
+    page = folder.blame_page
+    is_current = own and page.is_file() and page.stat().st_mtime_ns >= folder.detections.stat().st_mtime_ns
+    return replace(
+        data,
+        errors=errors,
+        advice=advice,
+        blame_page=page.name if is_current else "",
+        run_dir=config.run_dir,
+    )
+
+
 def report_data(
     config: Evaluate,
     dataset: Dataset,
-    detections: Mapping[ImageId, Detections],
     metrics: Metrics,
     made: Mapping[str, Manifest],
     seconds: Mapping[str, float],
 ) -> ReportData:
     """Return the content of the page: the evaluation, and for the run's own detections also the stages before it."""
     own = config.detections is None
-    traces = _traces(config.folder, dataset) if own else None
     return ReportData(
         title="detpipe",
         dataset=dataset,
-        detections=detections,
+        detections={},
         metrics=metrics,
         recall=_recall(config.folder.recall) if own else None,
         log_rows=_log(config.folder.classifier) if own else (),
@@ -153,8 +203,6 @@ def report_data(
         settings={stage: manifest.settings for stage, manifest in made.items()},
         seconds=seconds,
         check_counts=_check_counts(config.folder.check),
-        traces=traces.images if traces is not None else None,
-        nms_iou=traces.detect.nms_iou if traces is not None else None,
         max_bytes=round(1e6 * config.report_megabytes),
     )
 
@@ -192,10 +240,10 @@ def _log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _proposals(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Float32Array]:
-    """Return the best SHOWN_PROPOSALS boxes of each image; none if they are missing, unfinished or of other images."""
+    """Return all stored boxes of each image, the best first; none if they are missing, unfinished or of others."""
     try:
         split = open_split(folder.proposals, Split.test, dataset)
-        return {image_id: one.boxes[:SHOWN_PROPOSALS] for image_id, one in split.proposals()}
+        return {image_id: one.boxes for image_id, one in split.proposals()}
     except (ArtefactError, CorruptRecordError, DatabaseError) as error:
         if folder.proposals.exists():
             logger.warning("not on the page: %s", error)

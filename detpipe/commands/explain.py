@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detpipe.commands.blame import operating_point, run_detections
+from detpipe.commands.blame import run_detections
 from detpipe.commands.explain_settings import Explain
 from detpipe.console import RESULT
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split
+from detpipe.diagnosis.diagnose import operating_point
 from detpipe.diagnosis.explanation import Explanation, ImageFacts, explain_false, explain_objects
 from detpipe.diagnosis.oracles import Scene
 from detpipe.report.drawing import to_jpeg

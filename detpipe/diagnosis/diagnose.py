@@ -12,12 +12,15 @@ from detpipe.diagnosis.causes import REDUCED, STAGES, Miss, Trace, find_misses
 from detpipe.diagnosis.comparison import compare
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.oracles import Measured, Scene, perfect_boxes, perfect_classes, perfect_proposals, worth
-from detpipe.diagnosis.result import BlameResult, Comparison, Estimate
+from detpipe.diagnosis.result import Advice, BlameResult, Comparison, Estimate
 from detpipe.metrics.matching import check_covered
+from detpipe.metrics.operating_point import best_f1
 from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
 RESAMPLES = 1000
 """Bootstrap resamples of the images."""
+DEFAULT_THRESHOLD = 0.5
+"""The threshold where no detection is right, so that no score is the best one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,16 @@ class OtherRun:
     threshold: float
     misses: Sequence[Miss]
     reduced: bool
+
+
+def operating_point(chosen: float | None, scene: Scene) -> tuple[float, str]:
+    """The threshold, and where it comes from: as chosen, else the score with the best F1."""
+    if chosen is not None:
+        return chosen, "as set by threshold"
+    point = best_f1(scene.truth, scene.detections)
+    if point is None:
+        return DEFAULT_THRESHOLD, "the default, because no detection is right"
+    return point.score, "the best F1 on these images"
 
 
 def find_errors(
@@ -123,16 +136,6 @@ def diagnose(
     causes = STAGES if inputs.traces is not None else REDUCED
     missed, false = Counter(one.cause for one in errors.misses), Counter(one.type for one in errors.wrong)
     names = list(dict.fromkeys([one.value for one in (*causes, *FalseType)]))
-    evidence = Evidence(
-        scene=scene,
-        classes=classes,
-        measured=measured,
-        misses=errors.misses,
-        wrong=errors.wrong,
-        threshold=inputs.threshold,
-        detector=inputs.detector,
-        run_dir=inputs.run_dir,
-    )
     return BlameResult(
         dataset=inputs.dataset,
         classes=classes,
@@ -147,11 +150,30 @@ def diagnose(
         worth=worth(scene, measured, errors.misses, errors.wrong, names),
         oracle=_oracle(inputs, measured),
         second_opinion=inputs.second_opinion,
-        advice=find_advice(evidence),
+        advice=find_advice(_evidence(inputs, errors, measured)),
         misses=errors.misses,
         wrong=errors.wrong,
         breakdown=breakdown(scene.truth, errors.misses, errors.wrong, classes),
         comparison=None if other is None else _comparison(inputs, errors, measured, other, resamples, seed),
+    )
+
+
+def quick_advice(inputs: Inputs, errors: Errors, *, resamples: int = 200, seed: int = 0) -> list[Advice]:
+    """The advice of `diagnose` alone, from fewer resamples, so that a report can have it within seconds."""
+    measured = Measured.of(inputs.scene, len(inputs.classes), resamples=resamples, seed=seed)
+    return find_advice(_evidence(inputs, errors, measured))
+
+
+def _evidence(inputs: Inputs, errors: Errors, measured: Measured) -> Evidence:
+    return Evidence(
+        scene=inputs.scene,
+        classes=inputs.classes,
+        measured=measured,
+        misses=errors.misses,
+        wrong=errors.wrong,
+        threshold=inputs.threshold,
+        detector=inputs.detector,
+        run_dir=inputs.run_dir,
     )
 
 

@@ -38,10 +38,12 @@ def miss_sentence(miss: Miss, detections: Detections, threshold: float) -> str:
             )
         case Cause.suppressed:
             return _suppressed(miss, detections)
-        case Cause.background | Cause.wrong_class if miss.covering is not None:
-            return f"the box with IoU {miss.iou:.2f} was scored {_scores(miss.scores, miss.label)}"
-        case Cause.wrong_class:
-            return f"detected as {miss.best_label} {miss.best_score or 0:.2f}, IoU {miss.iou:.2f}"
+        case Cause.background | Cause.wrong_class:
+            taken = f"detected as {miss.taken_for} {detections.scores[miss.by]:.2f}" if miss.by is not None else ""
+            if miss.covering is None:  # the detections alone decided
+                return f"{taken}, IoU {miss.iou:.2f}"
+            scored = f"the best box, IoU {miss.iou:.2f}, was scored {_scores(miss.scores, miss.label)}"
+            return f"{taken}; {scored}" if taken else scored
         case Cause.threshold:
             return f"{miss.label} {miss.score:.2f} with IoU {miss.iou:.2f}, below the threshold {threshold:.2f}"
         case Cause.localisation:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
-from detpipe.datasets.image_file import read_image
 from detpipe.diagnosis.causes import Cause, Miss
-from detpipe.diagnosis.false_detections import FalseDetection, FalseType
+from detpipe.diagnosis.false_detections import FalseDetection
 from detpipe.diagnosis.result import BlameResult, Comparison, Estimate, Group
-from detpipe.diagnosis.sentences import false_sentence, miss_sentence
 from detpipe.report import page
 from detpipe.report.blame_table import CAUSES, TYPES
-from detpipe.report.drawing import GREEN, RED, Colour
-from detpipe.report.error_crop import Frame, error_crop
+from detpipe.report.error_pictures import draw_errors, worst_false, worst_misses
 from detpipe.report.page import Cell, Picture
+from detpipe.report.run.reasons import kind_name
 from detpipe.report.text_table import number
 from detpipe.storage.atomic import write_text
-from detpipe.structures import Dataset, Detections, Image, ImageId
+from detpipe.structures import Dataset, Detections, ImageId
 
-log = logging.getLogger(__name__)
-
-BLUE: Colour = (66, 110, 230)
 EXAMPLES = 6
-"""Pictures of each cause and each type."""
-OF_IMAGE = 2
-"""Of these, at most so many from one image."""
+"""Pictures of each cause and each type at most."""
 MAX_GROUPS = 20
 """Classes in the table; the others are in blame.json."""
 MAX_CHANGES = 20
@@ -119,13 +109,8 @@ def stages(result: BlameResult) -> list[Stage]:
     for name, causes in FUNNEL:
         lost = sum(result.missed.get(cause, 0) for cause in causes)
         left -= lost
-        rows.append(Stage(name, left, lost, ", ".join(short_name(cause) for cause in causes)))
+        rows.append(Stage(name, left, lost, ", ".join(kind_name(cause) for cause in causes)))
     return rows
-
-
-def short_name(one: Cause | FalseType) -> str:
-    """The name of a cause or type as text: "wrong class"."""
-    return str(one.value).replace("_", " ")
 
 
 CAUSE_WORDS = {cause.value: words for cause, words in CAUSES.items()}
@@ -165,7 +150,7 @@ def _oracles(result: BlameResult) -> list[tuple[str, str | Cell]]:
 
 
 def _group(one: Group, *, false: bool) -> list[str | Cell]:
-    most = short_name(max(one.missed, key=lambda cause: one.missed[cause])) if one.n_missed else "–"
+    most = kind_name(max(one.missed, key=lambda cause: one.missed[cause])) if one.n_missed else "–"
     share = one.n_missed / one.objects if one.objects else 0.0
     missed = Cell(f"{one.n_missed:,}", bar=share) if one.objects else "–"
     return [one.name, f"{one.objects:,}", missed, most, *([f"{one.n_false:,}"] if false else [])]
@@ -186,105 +171,25 @@ def _words(outcome: str) -> str:
 
 def _examples(data: BlamePage) -> tuple[list[Examples], list[Examples]]:
     """Of each cause the largest objects, and of each type the most confident detections."""
-    truth = data.dataset.measured_truth or {}
-    misses = sorted(data.result.misses, key=lambda one: -float(truth[one.image].areas[one.object]))
-    wrong = sorted(data.result.wrong, key=lambda one: -one.score)
-    of_cause = {cause: _chosen([one for one in misses if one.cause is cause]) for cause in data.result.missed}
-    of_type = {kind: _chosen([one for one in wrong if one.type is kind]) for kind in data.result.false}
-    pictures = _pictures(data, [*chain(*of_cause.values()), *chain(*of_type.values())])
+    result, dataset = data.result, data.dataset
+    of_cause = {
+        cause: worst_misses([one for one in result.misses if one.cause is cause], dataset, EXAMPLES)
+        for cause in result.missed
+    }
+    of_type = {kind: worst_false([one for one in result.wrong if one.type is kind], EXAMPLES) for kind in result.false}
+    shown: list[Miss | FalseDetection] = [*chain(*of_cause.values()), *chain(*of_type.values())]
+    drawn = draw_errors(dataset, data.detections, shown, threshold=result.threshold)
     return (
         [
-            Examples(short_name(cause), CAUSES[cause], data.result.missed[cause], _those_of(some, pictures))
+            Examples(kind_name(cause), CAUSES[cause], result.missed[cause], drawn.of(some))
             for cause, some in of_cause.items()
             if some
         ],
         [
-            Examples(short_name(kind), TYPES[kind], data.result.false[kind], _those_of(some, pictures))
+            Examples(kind_name(kind), TYPES[kind], result.false[kind], drawn.of(some))
             for kind, some in of_type.items()
             if some
         ],
-    )
-
-
-Error = TypeVar("Error", Miss, FalseDetection)
-_Key = tuple[ImageId, str, int]
-
-
-def _key(error: Miss | FalseDetection) -> _Key:
-    """What tells the error apart from all others."""
-    if isinstance(error, Miss):
-        return error.image, "object", error.object
-    return error.image, "detection", error.detection
-
-
-def _chosen(ordered: Sequence[Error]) -> list[Error]:
-    """The first EXAMPLES of them, at most OF_IMAGE from one image."""
-    chosen: list[Error] = []
-    of_image: Counter[ImageId] = Counter()
-    for one in ordered:
-        if len(chosen) < EXAMPLES and of_image[one.image] < OF_IMAGE:
-            chosen.append(one)
-            of_image[one.image] += 1
-    return chosen
-
-
-def _those_of(errors: Sequence[Miss | FalseDetection], pictures: Mapping[_Key, Picture]) -> list[Picture]:
-    return [pictures[_key(one)] for one in errors if _key(one) in pictures]
-
-
-def _pictures(data: BlamePage, shown: Sequence[Miss | FalseDetection]) -> dict[_Key, Picture]:
-    """The picture of each error. Each image is read once. Errors in unreadable images are left out."""
-    records = {record.image_id: record for record in data.dataset.records}
-    pictures: dict[_Key, Picture] = {}
-    for image_id in dict.fromkeys(one.image for one in shown):
-        record = records[image_id]
-        try:
-            image = read_image(record.path, record.options)
-        except (OSError, ValueError) as error:  # a page must not fail if a file was deleted after the run
-            log.warning("blame: left out an image: %s", error)
-            continue
-        name = record.path.name
-        for one in shown:
-            if one.image == image_id:
-                if isinstance(one, Miss):
-                    pictures[_key(one)] = _miss_picture(data, one, image, name)
-                else:
-                    pictures[_key(one)] = _false_picture(data, one, image, name)
-    return pictures
-
-
-def _miss_picture(data: BlamePage, miss: Miss, image: Image, file: str) -> Picture:
-    """The object (green, dashed), the box that covers it best (blue), and the detection that decided (red)."""
-    found = data.detections[miss.image]
-    frames = [Frame(miss.box, GREEN, dashed=True)]
-    if miss.covering is not None and miss.rank is not None:
-        frames.append(Frame(miss.covering, BLUE))
-    if miss.by is not None:
-        frames.append(Frame(found.boxes[miss.by].tolist(), RED))
-    x1, y1, x2, y2 = miss.box
-    head = f"{miss.label}, {x2 - x1:.0f} × {y2 - y1:.0f} px"
-    why = miss_sentence(miss, found, data.result.threshold)
-    return Picture(
-        error_crop(image, miss.box, frames),
-        f"Missed {head} in {file}: {why}",
-        head,
-        why,
-        f"{file}, object {miss.object}",
-    )
-
-
-def _false_picture(data: BlamePage, one: FalseDetection, image: Image, file: str) -> Picture:
-    """The detection (red) and the annotated objects (green, dashed)."""
-    truth = (data.dataset.measured_truth or {})[one.image]
-    frames = [Frame(one.box, RED), *(Frame(box, GREEN, dashed=True) for box in truth.boxes.tolist())]
-    head = f"{one.label} {one.score:.2f}"
-    why = false_sentence(one, truth, data.dataset.classes)
-    return Picture(
-        error_crop(image, one.box, frames),
-        f"False detection {head} in {file}: {why}",
-        head,
-        why,
-        f"{file}, detection {one.detection}",
     )
 
 

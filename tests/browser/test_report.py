@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from detpipe.diagnosis.causes import above
 from detpipe.metrics.matching import match_detections
 from detpipe.metrics.operating_point import best_f1
-from detpipe.report.run.misses import above
 from detpipe.report.run.page import ReportData, render, write_report
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId, ImageRecord
 from tests.browser.browser import Browser

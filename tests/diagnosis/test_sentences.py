@@ -48,10 +48,16 @@ def test_classes_and_scores() -> None:
     cause, text = sentence(Traced(score=0.1, scores={0: 0.6, DOG: 0.2, 3: 0.15, CAT: 0.05}), found())
     assert (cause, text) == (
         Cause.background,
-        "the box with IoU 0.80 was scored background 0.60, dog 0.20, owl 0.15, cat 0.05",
+        "the best box, IoU 0.80, was scored background 0.60, dog 0.20, owl 0.15, cat 0.05",
     )
     cause, text = sentence(Traced(score=0.3, scores={DOG: 0.6, CAT: 0.3}), found())
-    assert (cause, text) == (Cause.wrong_class, "the box with IoU 0.80 was scored dog 0.60, cat 0.30")
+    assert (cause, text) == (Cause.wrong_class, "the best box, IoU 0.80, was scored dog 0.60, cat 0.30")
+    shown = found((0.7, BOX, DOG))
+    cause, text = sentence(Traced(score=0.1, scores={0: 0.6, CAT: 0.1}), shown)
+    assert (cause, text) == (
+        Cause.wrong_class,
+        "detected as dog 0.70; the best box, IoU 0.80, was scored background 0.60, cat 0.10",
+    )
     cause, text = sentence(Traced(score=0.4, scores={CAT: 0.4, 0: 0.3}), found())
     assert (cause, text) == (Cause.threshold, "cat 0.40 with IoU 0.80, below the threshold 0.50")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from detpipe.classify.detect import NO_DETECTIONS
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.matching import match_detections
 from detpipe.metrics.threshold_counts import threshold_counts
@@ -20,7 +21,7 @@ from detpipe.progress import counted
 from detpipe.report.drawing import scaled
 from detpipe.report.figure_style import hex_colour
 from detpipe.report.page import jpeg_uri
-from detpipe.report.run.misses import LOW_SCORE, NOTHING, Diagnosis, Reason
+from detpipe.report.run.reasons import LOW_SCORE, Diagnosis, Reason
 from detpipe.structures import Dataset, Detections, Float32Array, GroundTruth, ImageId, ImageRecord
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def _entry(
     -1), and the reason if it is missed. detections: x1, y1, x2, y2, label, score, state (1 correct, 0 wrong,
     2 ignored), and the reason if it is wrong. A reason is two numbers of texts, the kind and the sentence.
     """
-    found = content.detections.get(record.image_id, NOTHING)
+    found = content.detections.get(record.image_id, NO_DETECTIONS)
     gt = truth[record.image_id]
     matches = match_detections(gt, found)
     scores = [_short(score) for score in found.scores]

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from detpipe.boxes import clip
-from detpipe.classify.object_trace import ObjectTrace
 from detpipe.datasets.image_file import read_image
+from detpipe.diagnosis.causes import Miss, above
+from detpipe.diagnosis.diagnose import Errors
+from detpipe.diagnosis.false_detections import FalseDetection
 from detpipe.metrics.matching import match_detections
-from detpipe.report.drawing import GREEN, RED, draw_boxes, draw_detections, draw_ground_truth, scaled
+from detpipe.report.drawing import draw_detections, draw_ground_truth, scaled
+from detpipe.report.error_pictures import draw_errors, worst_false, worst_misses
 from detpipe.report.page import Picture
-from detpipe.report.run.misses import Miss, above, find_misses
+from detpipe.report.run.reasons import kind_name
 from detpipe.structures import Dataset, Detections, GroundTruth, Image, ImageId, ImageRecord
 
 log = logging.getLogger(__name__)
 
-IMAGE_SIDE, CROP_SIDE = 480, 240
-"""Longest side in pixels."""
+IMAGE_SIDE = 480
+"""Longest side of an image in pixels."""
 QUALITY = 65
 """Of the JPEGs. The page also has pictures of all images, for which it needs the room."""
-CONTEXT = 0.6
-"""Margin around a box in a crop, as a share of its longer side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,37 +58,22 @@ def images(dataset: Dataset, detections: Mapping[ImageId, Detections], *, min_sc
 
 
 def misses(
-    dataset: Dataset,
-    detections: Mapping[ImageId, Detections],
-    *,
-    min_score: float,
-    most: int,
-    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None,
-    nms_iou: float | None = None,
-) -> MissGallery | None:
-    """At most `most` crops of each kind; None without annotations. traces, nms_iou: see `find_misses`."""
-    ground_truth = dataset.measured_truth
-    if ground_truth is None:
-        return None
-    found = find_misses(
-        ground_truth,
-        detections,
-        dataset.classes,
-        min_score=min_score,
-        limit=most,
-        traces=traces,
-        nms_iou=nms_iou,
-    )
-    records = {record.image_id: record for record in dataset.records}
+    dataset: Dataset, detections: Mapping[ImageId, Detections], errors: Errors, *, min_score: float, most: int
+) -> MissGallery:
+    """At most `most` pictures of each kind, the worst first. errors: those with at least min_score."""
+    wrong, missed = worst_false(errors.wrong, most), worst_misses(errors.misses, dataset, most)
+    drawn = draw_errors(dataset, detections, [*wrong, *missed], threshold=min_score)
+    names = {record.image_id: record.path.name for record in dataset.records}
 
-    def crops(chosen: Sequence[Miss], counts: Mapping[str, int], *, missed: bool) -> Gallery:
-        crop = partial(_crop, dataset=dataset, missed=missed)
-        drawn = [(one := records[miss.image_id], partial(crop, miss=miss, path=one.path)) for miss in chosen]
-        return _gallery(drawn, counts)
+    def part(shown: Sequence[Miss | FalseDetection], kinds: Iterable[str]) -> Gallery:
+        files = dict.fromkeys(names[one.image] for one in shown)
+        return Gallery(
+            drawn.of(shown), [name for name in files if name in drawn.unreadable], dict(Counter(kinds).most_common())
+        )
 
     return MissGallery(
-        wrong=crops(found.wrong, found.wrong_counts, missed=False),
-        missed=crops(found.missed, found.missed_counts, missed=True),
+        wrong=part(wrong, (kind_name(one.type) for one in errors.wrong)),
+        missed=part(missed, (kind_name(one.cause) for one in errors.misses)),
     )
 
 
@@ -124,27 +109,6 @@ def _tally(gt: GroundTruth, found: Detections | None, min_score: float) -> str:
     matches = match_detections(gt, above(found, min_score))
     wrong = int(matches.false_positive.sum())
     return f"{int(matches.true_positive.sum())} of {objects} found" + (f", {wrong} wrong" if wrong else "")
-
-
-def _crop(image: Image, *, miss: Miss, dataset: Dataset, path: Path, missed: bool) -> Picture:
-    x1, y1, x2, y2 = miss.box.tolist()
-    margin = max(16.0, CONTEXT * max(x2 - x1, y2 - y1))
-    around = np.array([[x1 - margin, y1 - margin, x2 + margin, y2 + margin]], dtype=np.float32)
-    left, top, right, bottom = clip(around, (image.shape[0], image.shape[1]))[0].round().astype(int).tolist()
-    # A box beyond the image's edge: the nearest pixels are shown.
-    left, top = min(left, image.shape[1] - 1), min(top, image.shape[0] - 1)
-    part = image[top : top + max(1, bottom - top), left : left + max(1, right - left)]
-    scale = CROP_SIDE / max(part.shape[:2])
-    origin = np.array([left, top, left, top], dtype=np.float32)
-    drawn = scaled(part, scale)
-    if not missed and dataset.ground_truth is not None:
-        gt = dataset.ground_truth[miss.image_id].measured.boxes
-        drawn = draw_boxes(drawn, (gt - origin) * np.float32(scale), colours=[GREEN] * len(gt), dashed=True)
-    box = (miss.box[None] - origin) * np.float32(scale)
-    drawn = draw_boxes(drawn, box, colours=[GREEN if missed else RED], dashed=missed)
-    name = dataset.classes[miss.label - 1]
-    head = f"{name}, {x2 - x1:.0f} × {y2 - y1:.0f} px" if missed else f"{name} {miss.weight:.2f}"
-    return Picture(drawn, f"{head} in {path.name}", head, miss.why, below=path.name, quality=QUALITY)
 
 
 def _scaled_gt(gt: GroundTruth, scale: float) -> GroundTruth:

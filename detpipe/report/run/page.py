@@ -9,7 +9,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from detpipe.classify.object_trace import ObjectTrace
+from detpipe.classify.detect import NO_DETECTIONS
+from detpipe.diagnosis.diagnose import Errors, count_objects, find_errors
+from detpipe.diagnosis.oracles import Scene
+from detpipe.diagnosis.result import Advice
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.operating_point import best_f1
 from detpipe.progress import as_time
@@ -17,7 +20,7 @@ from detpipe.report import curves, page
 from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
 from detpipe.report.run.explorer import Explored, explorer_data
-from detpipe.report.run.misses import Diagnosis, diagnose
+from detpipe.report.run.reasons import reasons
 from detpipe.report.training_figure import single_values
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, Float32Array, ImageId
@@ -37,10 +40,10 @@ class ReportData:
     detections: all detections by image id. metrics: None without ground truth. recall: the content of recall.json.
     log_rows: of the classifier's training log. proposer_rows: of the training log of a proposal network. settings:
     nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
-    checked. traces: what the detector did with each object, by image id; None if unknown. nms_iou: the IoU
-    threshold of this NMS. min_score: of the drawn detections; None uses the score with the best F1.
-    diagnosis: the reasons of all errors at min_score; None uses those of `misses.diagnose`. proposals: (P, 4) boxes
-    by image id, the best first. max_images: that are shown without scripts. max_bytes: of the page; pictures get
+    checked. min_score: of the drawn detections; None uses the score with the best F1. errors: the causes and
+    types at this score; None finds those that the detections alone show. advice: the next actions, the best first.
+    blame_page: address of the page of `detpipe blame`, or "". run_dir: for the command that makes it. proposals: (P, 4)
+    boxes by image id, the best first. max_images: that are shown without scripts. max_bytes: of the page; pictures get
     smaller for it, and if they are very many, some are left out.
     """
 
@@ -54,10 +57,11 @@ class ReportData:
     settings: Mapping[str, object] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     check_counts: Mapping[str, int] | None = None
-    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None
-    nms_iou: float | None = None
     min_score: float | None = None
-    diagnosis: Diagnosis | None = None
+    errors: Errors | None = None
+    advice: Sequence[Advice] = ()
+    blame_page: str = ""
+    run_dir: str = "DIR"
     proposals: Mapping[ImageId, Float32Array] = field(default_factory=dict)
     max_images: int = MAX_IMAGES
     max_bytes: int = MAX_BYTES
@@ -82,21 +86,25 @@ def render(data: ReportData) -> str:
     elif point is not None:
         min_score, how = point.score, "the best F1"
     images = gallery.images(dataset, data.detections, min_score=min_score, most=data.max_images)
-    errors = gallery.misses(
-        dataset,
-        data.detections,
-        min_score=min_score,
-        most=MAX_CROPS,
-        traces=data.traces,
-        nms_iou=data.nms_iou,
-    )
-    shown = [*images.pictures, *(errors.wrong.pictures + errors.missed.pictures if errors is not None else [])]
+    found = {record.image_id: data.detections.get(record.image_id, NO_DETECTIONS) for record in dataset.records}
+    errors, shown_errors, diagnosis = data.errors, None, None
+    if truth is not None:
+        if errors is None:
+            scene = Scene(truth, found)
+            errors = find_errors(scene, dataset.classes, threshold=min_score, traces=None, proposals=None)
+        shown_errors = gallery.misses(dataset, found, errors, min_score=min_score, most=MAX_CROPS)
+        diagnosis = reasons(truth, found, dataset.classes, errors, threshold=min_score)
+    shown = list(images.pictures)
+    if shown_errors is not None:
+        shown += [*shown_errors.wrong.pictures, *shown_errors.missed.pictures]
     room = data.max_bytes - REST_BYTES - sum(len(page.jpeg_uri(one.image, one.quality)) for one in shown)
     return page.render(
         "run.html",
         dataset.name,
         scripts=SCRIPTS if len(dataset) else (),
-        data=_explorer_data(data, min_score, how, room) if len(dataset) else None,
+        data=explorer_data(Explored(dataset, found, min_score, how, diagnosis, data.proposals), room=room)
+        if len(dataset)
+        else None,
         content=data,
         metrics=metrics,
         point=point,
@@ -108,7 +116,9 @@ def render(data: ReportData) -> str:
         stand_ins=stand_ins(dataset.classes),
         classes=[] if metrics is None else sections.class_rows(dataset, metrics),
         precision_recall=None if metrics is None else _precision_recall(metrics),
-        misses=errors,
+        misses=shown_errors,
+        objects=0 if truth is None else count_objects(truth),
+        advice=data.advice[0] if data.advice else None,
         recall=curves.recall_figure(data.recall) if data.recall and len(data.recall) > 1 else None,
         proposals=sections.proposal_rows(data.recall or {}),
         losses=sections.loss_figures(data.log_rows, data.proposer_rows),
@@ -120,22 +130,6 @@ def render(data: ReportData) -> str:
         max_bad_shown=MAX_BAD_SHOWN,
         groups=sections.setting_groups(data.settings),
     )
-
-
-def _explorer_data(data: ReportData, min_score: float, how: str, room: int) -> dict[str, Any]:
-    """The data of the page's scripts."""
-    diagnosis, truth = data.diagnosis, data.dataset.measured_truth
-    if diagnosis is None and truth is not None:
-        diagnosis = diagnose(
-            truth,
-            data.detections,
-            data.dataset.classes,
-            min_score=min_score,
-            traces=data.traces,
-            nms_iou=data.nms_iou,
-        )
-    content = Explored(data.dataset, data.detections, min_score, how, diagnosis, data.proposals)
-    return explorer_data(content, room=room)
 
 
 def _precision_recall(metrics: Metrics) -> Figure | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detpipe.diagnosis.diagnose import find_errors
+from detpipe.diagnosis.oracles import Scene
 from detpipe.report.run.explorer import Explored, explorer_data
-from detpipe.report.run.misses import Diagnosis, Reason, diagnose
+from detpipe.report.run.reasons import Diagnosis, Reason, reasons
 from detpipe.structures import Dataset, GroundTruth
 from tests.report.run.test_page import found, make
 
@@ -17,9 +19,11 @@ BOXES, SCORES, LABELS = [[5, 5, 40, 40], [60, 60, 79, 79]], [0.9, 0.8], [1, 2]
 
 
 def explored(dataset: Dataset, **more: object) -> Explored:
-    detections = {dataset.records[0].image_id: found(BOXES, SCORES, LABELS)}
+    detections = {record.image_id: found([], [], []) for record in dataset.records}
+    detections |= {dataset.records[0].image_id: found(BOXES, SCORES, LABELS)}
     truth = dataset.measured_truth or {}
-    diagnosis = diagnose(truth, detections, dataset.classes, min_score=0.85)
+    errors = find_errors(Scene(truth, detections), dataset.classes, threshold=0.85, traces=None, proposals=None)
+    diagnosis = reasons(truth, detections, dataset.classes, errors, threshold=0.85)
     values = {"threshold": 0.85, "how": "as set", "diagnosis": diagnosis, **more}
     return Explored(dataset, detections, **values)  # type: ignore[arg-type]
 
@@ -35,11 +39,12 @@ def test_the_rows_by_hand(tmp_path: Path) -> None:
     cat, dog = first["objects"]
     assert cat == [5, 5, 40, 40, 1, 0, 0.9]
     assert dog[:7] == [40, 10, 75, 75, 2, 0, -1.0]
-    assert [texts[i] for i in dog[7:]] == ["not found", "no box of this class near it"]
+    assert [texts[i] for i in dog[7:]] == ["not found", "no detection of its class near it"]
     assert first["detections"][0] == [5, 5, 40, 40, 1, 0.9, 1]
     assert first["detections"][1][:7] == [60, 60, 79, 79, 2, 0.8, 0]
     # IoU 225 / 2411: too small for a box of this object.
-    assert [texts[i] for i in first["detections"][1][7:]] == ["background", "no object of this class is annotated here"]
+    kind, why = (texts[i] for i in first["detections"][1][7:])
+    assert (kind, why) == ("background", "no object is annotated here")
     assert second["proposals"] == [[1, 2, 4, 4]]
     assert [texts[one[7]] for one in second["objects"]] == ["not found", "not found"]
 
