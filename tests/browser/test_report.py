@@ -13,6 +13,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from detpipe.diagnosis.causes import above
+from detpipe.metrics.evaluate import evaluate
 from detpipe.metrics.matching import match_detections
 from detpipe.metrics.operating_point import best_f1
 from detpipe.report.run.page import ReportData, render, write_report
@@ -56,7 +57,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
         truth[i], detections[i] = scene(i)
         proposals[i] = truth[i].boxes
     dataset = Dataset("drawn", CLASSES, (1, 2, 3), tuple(records), truth)
-    return ReportData(title="A run", dataset=dataset, detections=detections, proposals=proposals)
+    metrics = evaluate(dataset, detections)
+    return ReportData(title="A run", dataset=dataset, detections=detections, proposals=proposals, metrics=metrics)
 
 
 @pytest.fixture(scope="module")
@@ -273,12 +275,17 @@ def test_layers_and_the_threshold_in_the_enlarged_image(browser: Browser, page: 
 
 def test_reload_gives_the_same_page_again(browser: Browser, page: Path) -> None:
     browser.open(page)
-    before = browser.text("#explorer")
+    state = """return [...document.querySelectorAll("#explorer .summary, .shot b, .tally, #explorer tbody td")]
+      .map((e) => e.textContent)
+      .concat([...document.querySelectorAll("#explorer select, #explorer input")]
+        .map((e) => `${e.value} ${e.checked}`))"""
+    before = browser.js(state)
     move(browser, 0.97)
     choose(browser, "class", "1")
-    assert browser.text("#explorer") != before
+    browser.click("#grid-objects")
+    assert browser.js(state) != before
     browser.reload()
-    assert browser.text("#explorer") == before
+    assert browser.js(state) == before
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -299,10 +306,33 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, page: Pat
     assert (background == "rgb(18, 21, 27)") == dark
 
 
+def test_no_number_breaks_into_lines_on_a_phone(browser: Browser, page: Path) -> None:
+    browser.open(page, width=400)
+    numbers = browser.all(".cards b, dl.numbers dd, td:not(:first-child)")
+    assert len(numbers) > 30
+    lines = """const range = document.createRange(); range.selectNodeContents(arguments[0]);
+      return new Set([...range.getClientRects()].map((line) => Math.round(line.top))).size"""
+    assert {one.text: browser.js(lines, one) for one in numbers if browser.js(lines, one) != 1} == {}
+
+
+def test_every_picture_and_control_has_a_name(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.click(".shot")
+    nameless = browser.js(
+        """const named = (e) => (e.labels && e.labels.length) || e.textContent.trim() || e.getAttribute("aria-label");
+        const all = (selector) => [...document.querySelectorAll(selector)];
+        return all("input, select, button, dialog, .plot svg").filter((e) => !named(e)).length
+          + all("img").filter((e) => !e.hasAttribute("alt")).length;"""
+    )
+    assert nameless == 0
+    assert browser.find("#viewer img").get_attribute("alt") == f"{browser.text('#viewer-name')} with its boxes"
+
+
 @pytest.mark.parametrize("width", [1200, 400])
 def test_captions_keep_apart_and_in_the_picture(browser: Browser, page: Path, width: int) -> None:
     browser.open(page, width=width)
     move(browser, 0.0)
+    browser.js("document.querySelector('.shots').scrollIntoView()")
     browser.until(lambda: browser.all(".shot .caption"))
     places = browser.js(
         """return [...document.querySelectorAll('.shot svg')].map((svg) => ({

@@ -572,7 +572,7 @@ function classTable() {
   part.table = make("tbody");
   const row = make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)));
   const table = make("table", {}, make("thead", {}, row), part.table);
-  const open = data.classes.length <= 10;
+  const open = data.classes.length <= 10 && window.innerWidth > 560; // a phone shows the images first
   return make(
     "details",
     { open },
