@@ -275,10 +275,9 @@ def test_layers_and_the_threshold_in_the_enlarged_image(browser: Browser, page: 
 
 def test_reload_gives_the_same_page_again(browser: Browser, page: Path) -> None:
     browser.open(page)
-    state = """return [...document.querySelectorAll("#explorer .summary, .shot b, .tally, #explorer tbody td")]
-      .map((e) => e.textContent)
-      .concat([...document.querySelectorAll("#explorer select, #explorer input")]
-        .map((e) => `${e.value} ${e.checked}`))"""
+    state = """const all = (selector) => [...document.querySelectorAll("#explorer " + selector)];
+      return all(".summary, .shot b, .tally, tbody td").map((e) => e.textContent)
+        .concat(all("select, input").map((e) => `${e.value} ${e.checked}`))"""
     before = browser.js(state)
     move(browser, 0.97)
     choose(browser, "class", "1")
