@@ -2,6 +2,7 @@
 // The images of a run's report. detpipe/report/run/explorer.py makes the data and says what its rows are.
 
 const PAGE = 24; // images that "more" adds: enough for a screen, few enough to be drawn while a threshold moves
+const CARD_CAPTIONS = 6;
 const data = pageData();
 const state = {
   label: 0, // 0: all classes
@@ -139,11 +140,15 @@ function byNumber(images, number) {
 
 // The boxes of an image on its picture.
 
-function boxesOf(image, named) {
+// captions: at most so many boxes have one, since more of them would hide a small picture.
+function boxesOf(image, captions) {
   const name = (label) => data.classes[label - 1].name;
   const boxes = [];
+  let named = 0;
   const add = (one, kind, text) => {
-    boxes.push({ box: one.box, colour: data.classes[one.label - 1].colour, kind, caption: named ? text : "" });
+    const caption = named < captions ? text : "";
+    named += caption ? 1 : 0;
+    boxes.push({ box: one.box, colour: data.classes[one.label - 1].colour, kind, caption });
   };
   if (state.layers.objects) {
     for (const one of objectsOf.get(image).filter(isChosen)) {
@@ -223,7 +228,7 @@ function drawVisible() {
   // All frames have the same size, so one is measured before anything is drawn.
   const frame = drawn[0].frame.getBoundingClientRect();
   for (const card of drawn) {
-    drawBoxes(card.frame.querySelector("svg"), card.image.size, boxesOf(card.image, true), scaleIn(frame, card.image));
+    drawBoxes(card.frame.querySelector("svg"), card.image.size, boxesOf(card.image, CARD_CAPTIONS), scaleIn(frame, card.image));
   }
 }
 
@@ -362,7 +367,7 @@ function showViewer() {
     part.frame.replaceChildren(...picture(image, `${image.name} with its boxes`));
   }
   const frame = part.frame.getBoundingClientRect();
-  drawBoxes(part.frame.querySelector("svg"), image.size, boxesOf(image, true), scaleIn(frame, image));
+  drawBoxes(part.frame.querySelector("svg"), image.size, boxesOf(image, Infinity), scaleIn(frame, image));
   const lists = [list("Objects", objectsOf.get(image).filter(isChosen).map(objectText))];
   lists.push(list("Detections", shownDetections(image).map(detectionText)));
   part.lists.replaceChildren(...(data.annotated ? lists : lists.slice(1)));
