@@ -72,6 +72,7 @@ LINKED = [*PAGES, BENCHMARKS, *(ROOT / name for name in ("ARCHITECTURE.md", "CON
 OTHER_WORDS = {
     "cat",
     "cd",
+    "cvat-cli",
     "git",
     "kill",
     "label-studio-converter",

@@ -63,7 +63,7 @@ def _cvat_sdk() -> ModuleType:
         import cvat_sdk.auto_annotation
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"detpipe.integrations.cvat: expected the package cvat-sdk, got none ({error}); pip install 'detpipe[cvat]'"
+            f"expected the package cvat-sdk for functions of CVAT, got none ({error}); pip install 'detpipe[cvat]'"
         ) from error
     interface: ModuleType = cvat_sdk.auto_annotation
     return interface
