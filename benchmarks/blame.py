@@ -35,7 +35,7 @@ def main() -> None:
                 against=None if options.against is None else str(options.against),
                 classify_objects=not options.no_objects,
             )
-        )
+        ).result
         results.append(("/".join(run.parts[-2:]), result, time.perf_counter() - begun))
     for table in (missed_table, false_table, oracle_table):
         print(table(results), end="\n\n")

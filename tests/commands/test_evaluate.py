@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,26 @@ def test_a_damaged_classifier_json_is_one_sentence(run_copy: Path, voc_root: Pat
         assert str(path) in last
         assert key in last
         assert "Traceback" not in outcome.err
+
+
+def test_the_report_has_the_causes_of_blame(run_copy: Path, voc_root: Path) -> None:
+    data = [*drawn.voc(voc_root), f"run_dir={run_copy}"]
+    assert detpipe("eval", *data).status == 0
+    report = (run_copy / "report.html").read_text("utf-8")
+    assert "Why it fails" in report
+    assert f"detpipe blame run_dir={run_copy}" in report
+    quick = ["second_opinion=none", "classify_objects=false", "resamples=0"]
+    outcome = detpipe("blame", *data, *quick)
+    assert outcome.status == 0, outcome.err
+    blamed = json.loads((run_copy / "blame.json").read_text("utf-8"))
+    assert detpipe("eval", *data).status == 0
+    report = (run_copy / "report.html").read_text("utf-8")
+    assert '<a href="blame.html">' in report
+    assert f"{blamed['n_missed']} of {blamed['n_objects']} objects are missed" in report
+    counts = {name.replace("_", " "): n for name, n in {**blamed["missed"], **blamed["false"]}.items() if n}
+    for name, n in counts.items():
+        assert f"{n} {name}" in report
+    # A page of earlier detections is not linked.
+    os.utime(run_copy / "blame.html", (1, 1))
+    assert detpipe("eval", *data).status == 0
+    assert '<a href="blame.html">' not in (run_copy / "report.html").read_text("utf-8")
