@@ -23,7 +23,7 @@ LIMIT = 4.0
 """Standardised cues are limited to this, so that none can outweigh all others."""
 HIGHEST_SHARE = 0.3
 """Limit on the estimated share of all faults together."""
-CLEAR = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+CLEAR = (0.3, 0.4, 0.5, 0.6, 0.7)
 """Shares of the made-up faults, the clearest first, that the estimates of the real shares are made with."""
 ROUNDS = 3
 """How often the model is fitted. Each time, real labels count as right to the probability that they are."""

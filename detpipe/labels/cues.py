@@ -34,8 +34,6 @@ LABEL_CUES = (
     "place_iou",
     "proposal_iou",
     "other_label_iou",
-    "size",
-    "shape",
 )
 CANDIDATE_CUES = (
     "score",
@@ -126,9 +124,10 @@ def shifted_view(image: ScoredImage, label: int) -> LabelView | None:
     return _view(image, int(own[0]), Role.near_shifted, label, int(image.truth.labels[label]))
 
 
-def invented_view(image: ScoredImage, number: int, label: int) -> LabelView:
-    """The view of an invented box as a label of class `label`."""
+def invented_view(image: ScoredImage, number: int) -> LabelView:
+    """The view of an invented box as a label."""
     own = image.regions.of(Role.invented, number)
+    label = int(image.regions.invented[number])
     return _view(image, int(own[0]), Role.near_invented, number, label, other_than=None)
 
 
@@ -186,7 +185,7 @@ def _shape(boxes: Float32Array, image_size: tuple[int, int]) -> Float64Array:
         return np.stack([np.log(w * h / (image_size[0] * image_size[1])), np.log(w / h)], axis=1)
 
 
-def label_facts(image: ScoredImage, view: LabelView, shapes: ClassShapes) -> LabelFacts:
+def label_facts(image: ScoredImage, view: LabelView) -> LabelFacts:
     """The cues of one label."""
     boxes, scores, moved = image.regions.boxes[view.rows], image.scores[view.rows], image.moved[view.rows]
     fg = np.clip(scores.sum(axis=1), 0, 1)
@@ -212,7 +211,6 @@ def label_facts(image: ScoredImage, view: LabelView, shapes: ClassShapes) -> Lab
     place_iou = float(geometry.iou(place[None], view.box[None])[0, 0])
     is_proposal = np.arange(len(view.rows)) >= len(view.rows) - int((image.regions.roles[view.rows] == 0).sum())
     proposal_iou = float(overlap[is_proposal].max(initial=0))
-    size, shape = shapes.deviation_of(view.box, view.label, image.image_size)
     own = view.label - 1
     cues = np.array(
         [
@@ -226,8 +224,6 @@ def label_facts(image: ScoredImage, view: LabelView, shapes: ClassShapes) -> Lab
             float(overlap[best]),
             proposal_iou,
             float(geometry.iou(view.box[None], view.others).max(initial=0)),
-            size,
-            shape,
         ],
         dtype=np.float64,
     )

@@ -15,7 +15,6 @@ from detpipe.labels.cues import (
     FREE,
     LABEL_CUES,
     Candidates,
-    ClassShapes,
     LabelFacts,
     LabelView,
     ScoredImage,
@@ -72,13 +71,11 @@ def judge(images: Sequence[ScoredImage], folds: Int64Array, classes: int, seed: 
     """Judge every label and every place without a label. folds: of each image, (N,). No images give nothing."""
     shapes = class_shapes([(image.truth, image.image_size) for image in images], classes)
     found = [candidates(image, shapes, floor=LEAST_SCORE) for image in images]
-    labels = judge_labels(images, folds, shapes, classes, seed)
+    labels = judge_labels(images, folds, classes, seed)
     return Judgement(labels, judge_candidates(found, folds), found)
 
 
-def judge_labels(
-    images: Sequence[ScoredImage], folds: Int64Array, shapes: ClassShapes, classes: int, seed: int
-) -> list[JudgedLabel]:
+def judge_labels(images: Sequence[ScoredImage], folds: Int64Array, classes: int, seed: int) -> list[JudgedLabel]:
     """Judge every label that has regions."""
     frequencies = np.bincount(
         np.concatenate([np.zeros(0, dtype=np.int64), *(image.truth.labels for image in images)]), minlength=classes + 1
@@ -90,14 +87,14 @@ def judge_labels(
         generator = generator_for(seed, f"{image.split}/{image.image_id}")
 
         def make(kind: int, view: LabelView, of: ScoredImage = image, fold: int = int(folds[number])) -> None:
-            made[kind].append(label_facts(of, view, shapes).cues)
+            made[kind].append(label_facts(of, view).cues)
             made_folds[kind].append(fold)
 
         for label in range(len(image.truth)):
             view = label_view(image, label)
             if view is None:
                 continue
-            names.append((number, label, label_facts(image, view, shapes)))
+            names.append((number, label, label_facts(image, view)))
             other = another_class(view.label, frequencies, generator)
             if other is not None:
                 make(0, LabelView(view.box, other, view.own, view.rows, view.others))
@@ -105,9 +102,7 @@ def judge_labels(
             if moved is not None:
                 make(1, moved)
         for one in range(len(image.regions.of(Role.invented))):
-            if frequencies.sum():
-                drawn = int(generator.choice(classes, p=frequencies / frequencies.sum())) + 1
-                make(2, invented_view(image, one, drawn))
+            make(2, invented_view(image, one))
     probabilities = cross_fitted(
         stacked([facts.cues for _, _, facts in names], len(LABEL_CUES)),
         folds[[number for number, _, _ in names]],

@@ -69,13 +69,15 @@ class AuditRegions:
 
     boxes: (R, 4) float32, all with an area. roles: (R,) int64, of Role. owners: (R,) int64, the label (its index in
     the image's truth) or the invented box that a region belongs to; -1 for proposals. ranks: (R,) int64, the rank of
-    the region among the proposals, or of the proposal that is most similar.
+    the region among the proposals, or of the proposal that is most similar. invented: (I,) int64, the class 1..K that
+    each invented box has as a label.
     """
 
     boxes: Float32Array
     roles: Int64Array
     owners: Int64Array
     ranks: Int64Array
+    invented: Int64Array
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -87,17 +89,23 @@ class AuditRegions:
 
 
 @dataclass(frozen=True, eq=False)
-class BoxSizes:
-    """Width and height of labels relative to their images, (N, 2), from which invented boxes take theirs."""
+class LabelSizes:
+    """Size and class of all labels, from which invented boxes take theirs.
+
+    shares: (N, 2), width and height relative to the image. labels: (N,), 1..K.
+    """
 
     shares: Float32Array
+    labels: Int64Array
 
-    def draw(self, count: int, image_size: tuple[int, int], generator: np.random.Generator) -> Float32Array:
-        """(count, 2) widths and heights in pixels, at least 4; of a quarter of the image without labels."""
+    def draw(
+        self, count: int, image_size: tuple[int, int], generator: np.random.Generator
+    ) -> tuple[Float32Array, Int64Array]:
+        """(count, 2) widths and heights in pixels, at least 4, and their classes (count,); no rows without labels."""
         height, width = image_size
-        shares = self.shares if len(self.shares) else np.array([[0.25, 0.25]], dtype=np.float32)
-        drawn = shares[generator.integers(0, len(shares), count)]
-        return np.maximum(drawn * np.array([width, height], dtype=np.float32), 4).astype(np.float32)
+        rows = generator.integers(0, len(self.labels), count if len(self.labels) else 0)
+        sizes = np.maximum(self.shares[rows] * np.array([width, height], dtype=np.float32), 4)
+        return sizes.astype(np.float32), self.labels[rows]
 
 
 def usable_labels(truth: GroundTruth, image_size: tuple[int, int]) -> tuple[Float32Array, BoolArray]:
@@ -110,14 +118,14 @@ def audit_regions(
     proposals: Float32Array,
     truth: GroundTruth,
     image_size: tuple[int, int],
-    sizes: BoxSizes,
+    sizes: LabelSizes,
     config: RegionConfig,
     generator: np.random.Generator,
 ) -> AuditRegions:
     """The regions of one image.
 
     proposals: (P, 4), best first. truth: the labels in the order of their file; labels without area and crowds have no
-    regions. P = 0 and L = 0 are allowed; then there are only invented boxes.
+    regions. P = 0 and L = 0 leave invented boxes alone; without any label in `sizes` there is no region at all.
     """
     boxes, usable = usable_labels(truth, image_size)
     labels = np.flatnonzero(usable & ~truth.crowd)
@@ -134,7 +142,7 @@ def audit_regions(
         faulty = np.sort(generator.choice(labels, config.max_faults, replace=False))
     shifted, kept = shifted_boxes(boxes[faulty], image_size, generator)
     add(shifted[kept], faulty[kept], Role.shifted, Role.near_shifted)
-    invented = invented_boxes(boxes[usable], image_size, sizes, config.invented, generator)
+    invented, classes = invented_boxes(boxes[usable], image_size, sizes, config.invented, generator)
     add(invented, np.arange(len(invented)), Role.invented, Role.near_invented)
     ranked = thinned(proposals, config.thin_iou, config.proposals)
     parts.insert(0, (proposals[ranked], Role.proposal, np.full(len(ranked), -1, dtype=np.int64)))
@@ -146,6 +154,7 @@ def audit_regions(
         np.concatenate([np.full(len(found), role, dtype=np.int64) for found, role, _ in parts]),
         np.concatenate([owners for _, _, owners in parts]),
         ranks,
+        classes,
     )
 
 
@@ -198,20 +207,24 @@ def shifted_boxes(
 def invented_boxes(
     labels: Float32Array,
     image_size: tuple[int, int],
-    sizes: BoxSizes,
+    sizes: LabelSizes,
     count: int,
     generator: np.random.Generator,
     *,
     tries: int = 20,
-) -> Float32Array:
-    """At most `count` boxes with the sizes of labels and an IoU below 0.1 with every label; fewer in a full image."""
+) -> tuple[Float32Array, Int64Array]:
+    """At most `count` boxes with the sizes of labels and an IoU below 0.1 with every label, and their classes.
+
+    They are fewer in a full image.
+    """
     height, width = image_size
-    wanted = sizes.draw(count * tries, image_size, generator)
+    wanted, classes = sizes.draw(count * tries, image_size, generator)
     wanted = np.minimum(wanted, np.array([width, height], dtype=np.float32))
     corner = generator.random((len(wanted), 2)) * (np.array([width, height]) - wanted)
     boxes = np.concatenate([corner, corner + wanted], axis=1).astype(np.float32)
     free = geometry.iou(boxes, labels).max(axis=1, initial=0) < 0.1
-    return np.asarray(boxes[free & (geometry.area(geometry.clip(boxes, image_size)) > 0)][:count], dtype=np.float32)
+    kept = np.flatnonzero(free & (geometry.area(geometry.clip(boxes, image_size)) > 0))[:count]
+    return boxes[kept], classes[kept]
 
 
 def with_area(centre: Floats, size: Floats, instead: Float32Array, image_size: tuple[int, int]) -> Float32Array:

@@ -10,7 +10,7 @@ import pytest
 from detpipe import boxes as geometry
 from detpipe.labels.regions import (
     AuditRegions,
-    BoxSizes,
+    LabelSizes,
     RegionConfig,
     Role,
     audit_regions,
@@ -23,7 +23,7 @@ from detpipe.structures import Float32Array, GroundTruth
 
 SIZE = (200, 300)
 LABELS = GroundTruth.from_boxes([[20, 20, 80, 90], [150, 60, 220, 120]], [1, 2])
-SIZES = BoxSizes(np.array([[0.2, 0.3]], dtype=np.float32))
+SIZES = LabelSizes(np.array([[0.2, 0.3]], dtype=np.float32), np.array([2]))
 NONE = np.zeros((0, 4), dtype=np.float32)
 
 
@@ -87,15 +87,22 @@ def test_a_copy_is_as_accurate_as_a_label() -> None:
 
 
 def test_invented_boxes_are_on_the_background() -> None:
-    found = invented_boxes(LABELS.boxes, SIZE, SIZES, 3, rng())
-    assert len(found) == 3
+    found, classes = invented_boxes(LABELS.boxes, SIZE, SIZES, 3, rng())
+    assert classes.tolist() == [2, 2, 2]
     assert geometry.iou(found, LABELS.boxes).max() < 0.1
     assert np.allclose(found[:, 2:] - found[:, :2], [60, 60])
 
 
 def test_an_image_that_is_full_of_labels_has_none() -> None:
     full = np.array([[0, 0, 300, 200]], dtype=np.float32)
-    assert len(invented_boxes(full, SIZE, BoxSizes(np.array([[0.9, 0.9]], dtype=np.float32)), 3, rng())) == 0
+    large = LabelSizes(np.array([[0.9, 0.9]], dtype=np.float32), np.array([1]))
+    boxes, classes = invented_boxes(full, SIZE, large, 3, rng())
+    assert (len(boxes), len(classes)) == (0, 0)
+
+
+def test_without_any_label_nothing_is_invented() -> None:
+    none = LabelSizes(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64))
+    assert len(audit_regions(NONE, GroundTruth.from_boxes([], []), SIZE, none, RegionConfig(), rng())) == 0
 
 
 def test_labels_beyond_max_faults_have_no_shifted_box() -> None:

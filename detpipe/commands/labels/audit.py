@@ -41,7 +41,7 @@ from detpipe.labels.out_of_fold import (
     targets_of,
     train_without,
 )
-from detpipe.labels.regions import AuditRegions, BoxSizes, audit_regions, usable_labels
+from detpipe.labels.regions import AuditRegions, LabelSizes, audit_regions, usable_labels
 from detpipe.labels.suspects import Suspect, SuspectKind, read_audit, write_audit
 from detpipe.network.device import resolve_bf16
 from detpipe.progress import counted
@@ -58,7 +58,7 @@ from detpipe.storage.input_file import check_input
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
 from detpipe.storage.npy_file import NPY_ERRORS
-from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageRecord
+from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageRecord, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def plan_images(config: LabelsAudit, splits: Mapping[Split, Dataset]) -> list[Pl
             f"labels audit: expected at least 2 images with proposals, got {len(read)}; a label is judged by heads "
             "that were trained on other images"
         )
-    sizes = box_sizes([(truth, record.image_size) for _, record, truth, _ in read])
+    sizes = label_sizes([(truth, record.image_size) for _, record, truth, _ in read])
     return [
         PlannedImage(
             split,
@@ -199,15 +199,16 @@ def plan_images(config: LabelsAudit, splits: Mapping[Split, Dataset]) -> list[Pl
     ]
 
 
-def box_sizes(truths: Sequence[tuple[GroundTruth, tuple[int, int]]]) -> BoxSizes:
-    """Return the sizes of all labels with an area, relative to their (height, width)."""
-    shares = [np.zeros((0, 2), dtype=np.float32)]
+def label_sizes(truths: Sequence[tuple[GroundTruth, tuple[int, int]]]) -> LabelSizes:
+    """Return size and class of all labels with an area, from the labels and the (height, width) of each image."""
+    shares, labels = [np.zeros((0, 2), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
     for truth, image_size in truths:
         boxes, usable = usable_labels(truth, image_size)
-        kept = boxes[usable & ~truth.crowd]
-        sizes = (kept[:, 2:] - kept[:, :2]) / np.array(image_size[::-1], dtype=np.float32)
+        kept = usable & ~truth.crowd
+        sizes = (boxes[kept, 2:] - boxes[kept, :2]) / np.array(image_size[::-1], dtype=np.float32)
         shares.append(sizes.astype(np.float32))
-    return BoxSizes(np.concatenate(shares))
+        labels.append(truth.labels[kept])
+    return LabelSizes(np.concatenate(shares), np.concatenate(labels))
 
 
 def make_store(
@@ -280,33 +281,47 @@ def audit(
     config: LabelsAudit, store: FeatureStore, planned: Sequence[PlannedImage], classes: Sequence[str], key: str
 ) -> list[Suspect]:
     """Return the suspects. key: the digest of the audit, under which scores are kept."""
-    counts = np.array(
-        [np.bincount(one.truth.labels, minlength=len(classes) + 1)[1:] for one in planned], dtype=np.int64
-    ).reshape(len(planned), len(classes))
-    folds = split_folds(counts, [one.digest for one in planned], config.folds, config.seed)
-    rows = np.cumsum([0, *(len(one.regions) for one in planned)])
-    table = RegionTable(
+    table = region_table(config, store, planned, classes)
+    images = scored_images(planned, fold_scores(config, table, all_targets(config, planned), key))
+    judgement = judge(images, image_folds(config, planned, len(classes)), len(classes), config.seed)
+    return suspects(images, judgement, classes, min_score=config.min_score)[: config.max_suspects]
+
+
+def image_folds(config: LabelsAudit, planned: Sequence[PlannedImage], classes: int) -> Int64Array:
+    """Return the fold of each image. Copies of one file are in one fold."""
+    counts = [np.bincount(one.truth.labels, minlength=classes + 1)[1:] for one in planned]
+    class_counts = np.array(counts, dtype=np.int64).reshape(len(planned), classes)
+    return split_folds(class_counts, [one.digest for one in planned], config.folds, config.seed)
+
+
+def region_table(
+    config: LabelsAudit, store: FeatureStore, planned: Sequence[PlannedImage], classes: Sequence[str]
+) -> RegionTable:
+    """Return the regions of all images with their features, reduced and in memory."""
+    return RegionTable(
         features=reduced(store.features, config.width, config.seed),
         geometry=store.geometry,
         boxes=store.boxes,
-        folds=np.repeat(folds, np.diff(rows)),
+        folds=np.repeat(image_folds(config, planned, len(classes)), [len(one.regions) for one in planned]),
         classes=tuple(classes),
     )
-    scores = fold_scores(config, table, all_targets(config, planned), key)
-    images = [
+
+
+def scored_images(planned: Sequence[PlannedImage], scores: RegionScores) -> list[ScoredImage]:
+    """Return the images with the scores of their regions."""
+    ends = np.cumsum([len(one.regions) for one in planned])
+    return [
         ScoredImage(
             image_id=one.record.image_id,
             split=one.split.value,
             image_size=one.record.image_size,
             truth=one.truth,
             regions=one.regions,
-            scores=scores.scores[start:end],
-            moved=moved_boxes(one.regions.boxes, scores.deltas[start:end], one.record.image_size),
+            scores=scores.scores[end - len(one.regions) : end],
+            moved=moved_boxes(one.regions.boxes, scores.deltas[end - len(one.regions) : end], one.record.image_size),
         )
-        for one, start, end in zip(planned, rows[:-1], rows[1:], strict=True)
+        for one, end in zip(planned, ends, strict=True)
     ]
-    judgement = judge(images, folds, len(classes), config.seed)
-    return suspects(images, judgement, classes, min_score=config.min_score)[: config.max_suspects]
 
 
 def all_targets(config: LabelsAudit, planned: Sequence[PlannedImage]) -> Targets:
