@@ -120,7 +120,8 @@ def measure(
             start = int(generator.integers(2**31))
             for size in sizes:
                 images = [ids[index] for index in order[:size]]
-                detectors.append(train_on(stores[Split.train], images, head, seed=start, bf16=bf16))
+                settings = with_equal_steps(head, size, sizes[-1])
+                detectors.append(train_on(stores[Split.train], images, settings, seed=start, bf16=bf16))
                 count.advance()
     found: list[dict[ImageId, Detections]] = [{} for _ in detectors]
     stream = detect_stored(detectors, stores[Split.test], test.records, detect)
@@ -134,6 +135,14 @@ def measure(
         for size, draws in ((size, sampled[place :: len(sizes)]) for place, size in enumerate(sizes))
     ]
     return Measured(LearningCurve(tuple(points)), found[len(sizes) - 1 :: len(sizes)])
+
+
+def with_equal_steps(head: StoredHeadConfig, images: int, most: int) -> StoredHeadConfig:
+    """Return the settings with which a head takes as many steps on `images` images as on `most`.
+
+    Else small sets would be trained too briefly, and more labels would seem to help more than they do.
+    """
+    return replace(head, passes=head.passes * most / images) if isinstance(head, TwoLayersConfig) else head
 
 
 def head_of_run(folder: RunFolder, networks: int) -> StoredHeadConfig:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from detpipe.commands.learning_curve import with_equal_steps
 from detpipe.commands.learning_curve_settings import LearningCurve
+from detpipe.heads.stored.linear_svm import SvmConfig
+from detpipe.heads.stored.two_layers import TwoLayersConfig
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 
@@ -76,6 +79,13 @@ def test_a_run_of_another_kind_gets_features(voc_root: Path, finished_run: Path,
     again = curve(voc_root, folder, "networks=1")
     assert again.status == 0
     assert "to compute" not in again.err
+
+
+def test_small_sets_are_trained_for_as_many_steps() -> None:
+    head = with_equal_steps(TwoLayersConfig(passes=4), 25, 100)
+    assert isinstance(head, TwoLayersConfig)
+    assert head.passes == 16
+    assert with_equal_steps(SvmConfig(), 25, 100) == SvmConfig()
 
 
 def test_what_is_refused(voc_root: Path, with_features: Path, tmp_path: Path) -> None:
