@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from detpipe.commands.labels.next_settings import LabelsNext
+from detpipe.datasets.source import Split
+from detpipe.datasets.voc import VocSource
+from detpipe.labels.corrections import Action, Correction, Corrections, write_corrections
 from detpipe.labels.next_images import read_next
 from tests import drawn
 from tests.command_line import Outcome, detpipe
@@ -82,3 +85,28 @@ def test_what_is_refused(voc_root: Path, run_copy: Path, tmp_path: Path) -> None
     assert other.status == 1
     assert "classes" in other.err
     assert not (run_copy / "next.json").exists()
+
+
+def test_accepted_boxes_become_training_images(voc_root: Path, photos: Path, run_copy: Path, tmp_path: Path) -> None:
+    """What the page saves for accepted images: rows without a split, whose image is the file's name in the source."""
+    assert choose(voc_root, run_copy, photos, "count=3", "draw_score=0").status == 0
+    content = read_next(run_copy / "next.json")
+    accepted = [one for one in content.images if one.boxes]
+    rows = [
+        Correction(image=one.file, action=Action.add, box=one.boxes[0].box, label=one.boxes[0].label)
+        for one in accepted
+    ]
+    write_corrections(tmp_path / "corrections.json", Corrections(dataset=content.dataset, corrections=rows))
+    applied = detpipe(
+        "labels",
+        "apply",
+        str(tmp_path / "corrections.json"),
+        f"run_dir={run_copy}",
+        *drawn.voc(voc_root),
+        f"source={photos}",
+        f"out={tmp_path / 'more'}",
+    )
+    assert applied.status == 0, applied.err
+    names = {record.path.name for record in VocSource(root=str(tmp_path / "more")).load(Split.train).records}
+    assert len(names) == len(drawn.TRAIN) + len(accepted)
+    assert {Path(one.file).name for one in accepted} <= names
