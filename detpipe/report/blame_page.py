@@ -77,7 +77,7 @@ def write_blame_page(path: Path, data: BlamePage) -> None:
 def render(data: BlamePage) -> str:
     """The page as HTML. Without objects, errors or traces it says so."""
     result = data.result
-    missed, false = _examples(data)
+    missed, false = (sorted(some, key=lambda one: -one.total) for some in _examples(data))
     classes = sorted(result.breakdown.classes, key=lambda one: -(one.n_missed + one.n_false))
     return page.render(
         "blame.html",
