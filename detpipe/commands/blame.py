@@ -77,6 +77,7 @@ def blame(config: Blame) -> BlamePage:
     other = None if config.against is None else RunFolder(Path(config.against))
     stored_others = None if other is None else read_traces(other.object_traces, dataset)
     other_traces = None if stored_others is None else stored_others.images
+    compared = None if other is None else other_run(other, dataset, other_traces if traces is not None else None)
     proposals = stored_proposals(config.folder, dataset) if own else None
     errors = find_errors(scene, dataset.classes, threshold=threshold, traces=traces, proposals=proposals)
     errors, opinion = second_opinion(config, dataset, scene, threshold, errors)
@@ -93,7 +94,6 @@ def blame(config: Blame) -> BlamePage:
         of_objects=classified_objects(config, dataset) if own and config.classify_objects else None,
         detector=detector,
     )
-    compared = None if other is None else other_run(other, dataset, other_traces if traces is not None else None)
     if other is not None and traces is not None and other_traces is None:
         logger.warning(
             "%s: has no object_traces.json of these objects, so its causes are those that the detections alone show; "
