@@ -72,7 +72,7 @@ def judge(images: Sequence[ScoredImage], folds: Int64Array, classes: int, seed: 
     shapes = class_shapes([(image.truth, image.image_size) for image in images], classes)
     found = [candidates(image, shapes, floor=LEAST_SCORE) for image in images]
     labels = judge_labels(images, folds, classes, seed)
-    return Judgement(labels, judge_candidates(found, folds), found)
+    return Judgement(labels, judge_candidates(found, folds, classes), found)
 
 
 def judge_labels(images: Sequence[ScoredImage], folds: Int64Array, classes: int, seed: int) -> list[JudgedLabel]:
@@ -83,12 +83,14 @@ def judge_labels(images: Sequence[ScoredImage], folds: Int64Array, classes: int,
     names: list[tuple[int, int, LabelFacts]] = []
     made: list[list[Float64Array]] = [[], [], []]
     made_folds: list[list[int]] = [[], [], []]
+    made_labels: list[list[int]] = [[], [], []]
     for number, image in enumerate(images):
         generator = generator_for(seed, f"{image.split}/{image.image_id}")
 
         def make(kind: int, view: LabelView, of: ScoredImage = image, fold: int = int(folds[number])) -> None:
             made[kind].append(label_facts(of, view).cues)
             made_folds[kind].append(fold)
+            made_labels[kind].append(view.label)
 
         for label in range(len(image.truth)):
             view = label_view(image, label)
@@ -103,27 +105,57 @@ def judge_labels(images: Sequence[ScoredImage], folds: Int64Array, classes: int,
                 make(1, moved)
         for one in range(len(image.regions.of(Role.invented))):
             make(2, invented_view(image, one))
+    width = len(LABEL_CUES)
+    real = stacked([facts.cues for _, _, facts in names], width)
+    own = np.array([images[number].truth.labels[label] for number, label, _ in names], dtype=np.int64)
+    usual = class_medians(real, own, classes)
     probabilities = cross_fitted(
-        stacked([facts.cues for _, _, facts in names], len(LABEL_CUES)),
+        real - usual[own],
         folds[[number for number, _, _ in names]],
-        [stacked(cues, len(LABEL_CUES)) for cues in made],
+        [
+            stacked(cues, width) - usual[np.array(labels, dtype=np.int64)]
+            for cues, labels in zip(made, made_labels, strict=True)
+        ],
         [np.array(one, dtype=np.int64) for one in made_folds],
     )
     return [JudgedLabel(*name, row) for name, row in zip(names, probabilities, strict=True)]
 
 
-def judge_candidates(found: Sequence[Candidates], folds: Int64Array) -> list[JudgedCandidate]:
+def judge_candidates(found: Sequence[Candidates], folds: Int64Array, classes: int) -> list[JudgedCandidate]:
     """Judge every candidate without a label against those that have one."""
     of_image = np.repeat(np.arange(len(found)), [len(one.boxes) for one in found])
     rows = np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(len(one.boxes)) for one in found)])
     matched = np.concatenate([np.zeros(0, dtype=np.int64), *(one.matched for one in found)])
     cues = np.concatenate([np.zeros((0, len(CANDIDATE_CUES))), *(one.cues for one in found)])
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(one.labels for one in found)])
     free, taken = matched == FREE, matched >= 0
+    cues = cues - class_medians(cues[taken], labels[taken], classes)[labels]
     probabilities = cross_fitted(cues[free], folds[of_image[free]], [cues[taken]], [folds[of_image[taken]]])
     return [
         JudgedCandidate(int(image), int(row), float(one))
         for image, row, one in zip(of_image[free], rows[free], probabilities[:, 1], strict=True)
     ]
+
+
+FEW = 10
+"""With so many labels, half of a class's medians comes from its own labels."""
+
+
+def class_medians(cues: Float64Array, labels: Int64Array, classes: int) -> Float64Array:
+    """The median cues of the labels of each class, (K + 1, F); row 0 of all.
+
+    Cues are compared with those of other labels of the same class: the scores of small or rare objects are always lower
+    (the thresholds by class of confident learning, Northcutt et al. 2021). Classes with few labels have the median of
+    all, in part. N = 0 gives zeros.
+    """
+    if not len(cues):
+        return np.zeros((classes + 1, cues.shape[1]))
+    usual = np.tile(np.median(cues, axis=0), (classes + 1, 1))
+    for label in np.unique(labels):
+        mine = cues[labels == label]
+        share = len(mine) / (len(mine) + FEW)
+        usual[label] = share * np.median(mine, axis=0) + (1 - share) * usual[0]
+    return usual
 
 
 def another_class(label: int, frequencies: Float64Array, generator: np.random.Generator) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -88,24 +89,55 @@ class AuditRegions:
         return np.flatnonzero(found if owner is None else found & (self.owners == owner))
 
 
+BANK = 256
+"""Number of labels whose sizes invented boxes take."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelSizes:
-    """Size and class of all labels, from which invented boxes take theirs.
+    """Size and class of some labels, from which invented boxes take theirs.
 
-    shares: (N, 2), width and height relative to the image. labels: (N,), 1..K.
+    shares: (N, 2), width and height relative to the image. labels: (N,), 1..K. keys: (N,) uint64, a digest of each.
+    N is at most BANK.
     """
 
     shares: Float32Array
     labels: Int64Array
+    keys: npt.NDArray[np.uint64]
+
+    @classmethod
+    def sample(cls, shares: Float32Array, labels: Int64Array) -> LabelSizes:
+        """Those of all labels (M, 2), (M,) with the least digests: a change of few labels changes few of them."""
+        pairs = zip(shares.astype("<f4"), labels.tolist(), strict=True)
+        digests = [blake2b(share.tobytes() + str(label).encode(), digest_size=8).digest() for share, label in pairs]
+        keys = np.array([int.from_bytes(one, "little") for one in digests], dtype=np.uint64)
+        least = np.argsort(keys, kind="stable")[:BANK]
+        return cls(shares[least], labels[least], keys[least])
 
     def draw(
         self, count: int, image_size: tuple[int, int], generator: np.random.Generator
     ) -> tuple[Float32Array, Int64Array]:
-        """(count, 2) widths and heights in pixels, at least 4, and their classes (count,); no rows without labels."""
+        """(count, 2) widths and heights in pixels, at least 4, and their classes (count,); no rows without labels.
+
+        Each draw takes the label with the least hash of key and draw (rendezvous hashing, Thaler & Ravishankar 1996).
+        So a changed label changes only the draws that took it, or take it now, and the features of other images can be
+        reused.
+        """
+        salts = generator.integers(0, 2**63, count, dtype=np.uint64)
+        if not len(self.labels):
+            return np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        rows = mixed(salts[:, None] ^ self.keys[None]).argmin(axis=1)
         height, width = image_size
-        rows = generator.integers(0, len(self.labels), count if len(self.labels) else 0)
         sizes = np.maximum(self.shares[rows] * np.array([width, height], dtype=np.float32), 4)
         return sizes.astype(np.float32), self.labels[rows]
+
+
+def mixed(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Hashes of 64-bit numbers: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    found = keys.copy()
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(found ^ (found >> np.uint64(31)), dtype=np.uint64)
 
 
 def usable_labels(truth: GroundTruth, image_size: tuple[int, int]) -> tuple[Float32Array, BoolArray]:

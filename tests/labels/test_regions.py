@@ -23,7 +23,7 @@ from detpipe.structures import Float32Array, GroundTruth
 
 SIZE = (200, 300)
 LABELS = GroundTruth.from_boxes([[20, 20, 80, 90], [150, 60, 220, 120]], [1, 2])
-SIZES = LabelSizes(np.array([[0.2, 0.3]], dtype=np.float32), np.array([2]))
+SIZES = LabelSizes.sample(np.array([[0.2, 0.3]], dtype=np.float32), np.array([2]))
 NONE = np.zeros((0, 4), dtype=np.float32)
 
 
@@ -95,13 +95,13 @@ def test_invented_boxes_are_on_the_background() -> None:
 
 def test_an_image_that_is_full_of_labels_has_none() -> None:
     full = np.array([[0, 0, 300, 200]], dtype=np.float32)
-    large = LabelSizes(np.array([[0.9, 0.9]], dtype=np.float32), np.array([1]))
+    large = LabelSizes.sample(np.array([[0.9, 0.9]], dtype=np.float32), np.array([1]))
     boxes, classes = invented_boxes(full, SIZE, large, 3, rng())
     assert (len(boxes), len(classes)) == (0, 0)
 
 
 def test_without_any_label_nothing_is_invented() -> None:
-    none = LabelSizes(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64))
+    none = LabelSizes.sample(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int64))
     assert len(audit_regions(NONE, GroundTruth.from_boxes([], []), SIZE, none, RegionConfig(), rng())) == 0
 
 
@@ -120,3 +120,14 @@ def test_numbers_are_checked(wrong: dict[str, int]) -> None:
 def test_thin_iou_is_checked() -> None:
     with pytest.raises(ValueError, match="thin_iou"):
         RegionConfig(thin_iou=0.0)
+
+
+def test_one_changed_label_changes_few_of_the_sizes_that_are_drawn() -> None:
+    generator = np.random.default_rng(1)
+    shares, labels = generator.random((1000, 2)).astype(np.float32), np.ones(1000, dtype=np.int64)
+    changed = shares.copy()
+    changed[500] = 0.5
+    before, _ = LabelSizes.sample(shares, labels).draw(2000, SIZE, rng())
+    after, _ = LabelSizes.sample(np.delete(changed, 3, axis=0), labels[1:]).draw(2000, SIZE, rng())
+    assert (before != after).any(axis=1).mean() < 0.02
+    assert len(np.unique(before, axis=0)) > 240

@@ -48,6 +48,7 @@ from detpipe.progress import counted
 from detpipe.randomness import generator_for
 from detpipe.report.labels_page import ImageKey, LabelledObject, LabelsPage, PageImage, write_labels_page
 from detpipe.runs.dataset_record import explainer, remember
+from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.region_plans import unlabelled
 from detpipe.runs.run_folder import dataset_digest, load_splits
@@ -111,6 +112,7 @@ def run(config: LabelsAudit) -> None:
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
             remember(config.folder, splits.values())
+            keep_dataset(config.folder, config.data_source)
             store = make_store(config, extractor, splits, planned)
             found = audit(config, store, planned, classes, artefact.manifest.digest[:16])
             write_audit(path, labels_digest(splits), found)
@@ -208,7 +210,7 @@ def label_sizes(truths: Sequence[tuple[GroundTruth, tuple[int, int]]]) -> LabelS
         sizes = (boxes[kept, 2:] - boxes[kept, :2]) / np.array(image_size[::-1], dtype=np.float32)
         shares.append(sizes.astype(np.float32))
         labels.append(truth.labels[kept])
-    return LabelSizes(np.concatenate(shares), np.concatenate(labels))
+    return LabelSizes.sample(np.concatenate(shares), np.concatenate(labels))
 
 
 def make_store(
