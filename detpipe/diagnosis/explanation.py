@@ -17,6 +17,7 @@ from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.diagnosis.advice import NMS_STEPS, DetectorSettings
 from detpipe.diagnosis.causes import BACKGROUND_NAME, FOREGROUND, Cause, Miss, above, find_misses
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
+from detpipe.diagnosis.sentences import miss_sentence
 from detpipe.metrics.matching import match_detections
 from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
@@ -138,7 +139,8 @@ def _object(facts: ImageFacts, index: int, miss: Miss | None, found_by: int | No
         frames.append(_detection_frame(facts, miss.by, Role.detection))
     if miss is not None:
         lines.append(f"Threshold: {facts.threshold:.2f}, {facts.threshold_why}.")
-        lines.append(f"Cause: {_cause(miss)}")
+        sentence = miss_sentence(miss, facts.detections, facts.threshold)
+        lines.append(f"Cause: {miss.cause.value.replace('_', ' ')}: {sentence}.")
     return Explanation(
         title=f"object {index}, {label}, box {_text(box)}: {ending}",
         lines=lines,
@@ -237,27 +239,6 @@ def _fate(facts: ImageFacts, trace: ObjectTrace, miss: Miss | None) -> str:
     return "The box has no area within the image."
 
 
-def _cause(miss: Miss) -> str:
-    """The cause in a sentence."""
-    score, best = f"{miss.label} {miss.score:.2f}", f"{miss.best_label} {miss.best_score or 0:.2f}"
-    suppressed = {
-        "nms": "the box was good and scored high enough, but non-maximum suppression removed it.",
-        "limit": "the box was good and scored high enough, but the image has too many detections.",
-        "voted": "the box was good and scored high enough, but box voting moved it, or it counts for another object.",
-    }.get(miss.fate, "a box on it scored high enough, but counts for another object.")
-    return {
-        Cause.no_proposal: f"no proposal has an IoU of at least {FOREGROUND} with the object.",
-        Cause.budget: "a stored proposal is good enough, but it was not classified.",
-        Cause.box_regression: "a proposal was good enough, but box regression moved it away.",
-        Cause.background: f"it was classified as background ({best}; {score}).",
-        Cause.wrong_class: f"it was classified as {miss.best_label} ({best}; {score}).",
-        Cause.threshold: f"it was classified correctly, but its score {miss.score:.2f} is below the threshold.",
-        Cause.suppressed: suppressed,
-        Cause.localisation: f"a detection of the class is near it, but only with IoU {miss.iou:.2f}.",
-        Cause.missed: "no detection of the class is near it.",
-    }[miss.cause]
-
-
 def _change(facts: ImageFacts, miss: Miss) -> str:
     """Which setting, or which data, to change for an object with this cause."""
     detector = facts.detector
@@ -275,7 +256,7 @@ def _change(facts: ImageFacts, miss: Miss) -> str:
     return {
         Cause.box_regression: "compare with head.box_regression=none; check that the training boxes are exact",
         Cause.background: f"label more training images in which {miss.label} looks like this",
-        Cause.wrong_class: f"label more training images with {miss.label} and {miss.best_label}; check their labels",
+        Cause.wrong_class: f"label more training images with {miss.label} and {miss.taken_for}; check their labels",
         Cause.threshold: f"label more training images in which {miss.label} looks like this; a threshold of "
         f"{math.floor(miss.score * 100) / 100:.2f} would show it, with more false detections",
         Cause.localisation: "train box regression (head.box_regression), or use detect.vote_iou=0.75",

@@ -95,7 +95,7 @@ def test_an_astronaut_of_004_is_no_astronaut() -> None:
     assert facts.detections.scores.tolist() == pytest.approx([0.04, 0.03])
     miss, text = the_miss(facts)
     assert miss.title.endswith("missed (background)")
-    assert "classified as background (background 0.93; coin 0.03)" in text
+    assert "was scored background 0.93, astronaut 0.04, coin 0.03" in text
     assert "astronaut" not in miss.change
     assert "label more training images in which coin looks like this" in miss.change
 
@@ -103,7 +103,8 @@ def test_an_astronaut_of_004_is_no_astronaut() -> None:
 def test_a_real_astronaut_is_one() -> None:
     miss, text = the_miss(detected(objects((LEFT, COIN)), [LEFT], [[0.1, 0.8, 0.1]]))
     assert miss.title.endswith("missed (wrong_class)")
-    assert "classified as astronaut (astronaut 0.80; coin 0.10)" in text
+    assert "detected as astronaut 0.80" in text
+    assert "label more training images with coin and astronaut" in miss.change
 
 
 def test_no_proposal() -> None:
