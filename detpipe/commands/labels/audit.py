@@ -24,7 +24,7 @@ from detpipe.commands.features import estimate, extraction_key, make_extractor
 from detpipe.commands.labels.audit_settings import LabelsAudit
 from detpipe.commands.stage_settings import Features
 from detpipe.console import RESULT
-from detpipe.datasets.source import Split
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.stored.two_layers import TwoLayersConfig
 from detpipe.heads.table import head_word
@@ -59,7 +59,7 @@ from detpipe.storage.input_file import check_input
 from detpipe.storage.interrupt import Interrupted, stop_on_signal
 from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, plain
 from detpipe.storage.npy_file import NPY_ERRORS
-from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageRecord, Int64Array
+from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId, ImageRecord, Int64Array
 
 logger = logging.getLogger(__name__)
 
@@ -391,8 +391,10 @@ def write_page(
 ) -> None:
     """Write audit.html, on which a person corrects the suspects."""
     classes = next(iter(splits.values())).classes
+    ids = {split: object_ids(config.data_source, split, classes) for split in splits}
     images: dict[ImageKey, PageImage] = {
-        (one.split.value, one.record.image_id): page_image(one, classes) for one in planned
+        (one.split.value, one.record.image_id): page_image(one, classes, ids[one.split].get(one.record.image_id, []))
+        for one in planned
     }
     labels = sum(len(one.truth) for one in planned)
     write_labels_page(
@@ -410,12 +412,20 @@ def write_page(
     )
 
 
-def page_image(one: PlannedImage, classes: Sequence[str]) -> PageImage:
-    """Return an image of the page with all its labels, in the order of their file."""
-    pairs = zip(one.truth.boxes.tolist(), one.truth.labels.tolist(), strict=True)
+def object_ids(source: DatasetSource, split: Split, classes: Sequence[str]) -> dict[ImageId, list[str | None]]:
+    """Return the annotation ids of the objects of each image, in the order of their file; None without an id."""
+    return {entry.image_id: [one.id for one in entry.objects if one.name in classes] for entry in source.entries(split)}
+
+
+def page_image(one: PlannedImage, classes: Sequence[str], ids: Sequence[str | None]) -> PageImage:
+    """Return an image of the page with all its labels, in the order of their file. ids: of its annotations."""
+    rows = zip(one.truth.boxes.tolist(), one.truth.labels.tolist(), ids, strict=True)
     return PageImage(
         record=one.record,
-        objects=[LabelledObject(box=(x1, y1, x2, y2), label=classes[label - 1]) for (x1, y1, x2, y2), label in pairs],
+        objects=[
+            LabelledObject(box=(x1, y1, x2, y2), label=classes[label - 1], id=own_id)
+            for (x1, y1, x2, y2), label, own_id in rows
+        ],
     )
 
 

@@ -14,6 +14,9 @@ from xml.etree import ElementTree
 import pytest
 
 from detpipe.classify.features.store import open_store
+from detpipe.commands.labels.audit import object_ids
+from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource, write_voc_annotation
 from detpipe.labels.suspects import Suspect, SuspectKind, read_audit
 from detpipe.runs.labels_digest import labels_digest
@@ -231,6 +234,20 @@ def test_a_damaged_scores_file_is_made_again(audited: tuple[Path, Outcome], tmp_
         (folder / "audit" / "scores" / f"{fold}.npy").write_bytes(b"\x93NUMPY")
     assert audit(folder).status == 0
     assert (folder / "audit.json").read_bytes() == expected
+
+
+def test_objects_keep_the_annotation_ids_of_coco_and_voc_has_none(voc_root: Path, tmp_path: Path) -> None:
+    drawn.write_coco(tmp_path, voc_root)
+    images = str(voc_root / "JPEGImages")
+    coco = CocoSource(
+        train_json=str(tmp_path / "train.json"),
+        train_images=images,
+        test_json=str(tmp_path / "test.json"),
+        test_images=images,
+    )
+    assert object_ids(coco, Split.train, drawn.CLASSES)[101] == ["3", "4"]
+    assert object_ids(coco, Split.train, ("square",))[101] == ["4"]
+    assert object_ids(VocSource(root=str(voc_root)), Split.test, drawn.CLASSES)["test_0"] == [None, None]
 
 
 def test_a_run_without_proposals_is_told_so(spoilt: Path, tmp_path: Path) -> None:
