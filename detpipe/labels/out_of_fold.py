@@ -14,7 +14,7 @@ import torch
 from detpipe import boxes as geometry
 from detpipe.classify.labeling import IGNORED, SamplingConfig, label_regions
 from detpipe.heads.stored.feature_head import Examples, FeatureHead, StoredHeadConfig
-from detpipe.labels.regions import AuditRegions, Role
+from detpipe.labels.regions import AuditRegions, Role, at_least_a_pixel
 from detpipe.structures import Float32Array, GroundTruth, Int64Array
 
 ROWS_AT_ONCE = 16384
@@ -123,9 +123,9 @@ def score_rows(head: FeatureHead | None, table: RegionTable, rows: Int64Array) -
 
 
 def moved_boxes(boxes: Float32Array, deltas: Float32Array, image_size: tuple[int, int]) -> Float32Array:
-    """Boxes (R, 4) after box regression, clipped to the image; one without area stays as it was."""
+    """Boxes (R, 4) after box regression, clipped; one that would be narrower than a pixel stays as it was."""
     moved = geometry.clip(geometry.decode(boxes, deltas), image_size)
-    return np.where((geometry.area(moved) > 0)[:, None], moved, boxes).astype(np.float32)
+    return np.where(at_least_a_pixel(moved)[:, None], moved, boxes).astype(np.float32)
 
 
 def reduced(features: npt.NDArray[np.floating], width: int, seed: int) -> Float32Array:

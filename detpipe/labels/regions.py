@@ -143,7 +143,12 @@ def mixed(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 def usable_labels(truth: GroundTruth, image_size: tuple[int, int]) -> tuple[Float32Array, BoolArray]:
     """The boxes of labels clipped to the image (L, 4), and which of them have an area of at least a pixel (L,)."""
     boxes = geometry.clip(truth.boxes, image_size)
-    return boxes, np.asarray(((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1), dtype=np.bool_)
+    return boxes, at_least_a_pixel(boxes)
+
+
+def at_least_a_pixel(boxes: Float32Array) -> BoolArray:
+    """Whether each box (N, 4) is at least one pixel wide and high, (N,)."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), dtype=np.bool_)
 
 
 def audit_regions(
@@ -191,8 +196,11 @@ def audit_regions(
 
 
 def thinned(proposals: Float32Array, iou: float, most: int) -> Int64Array:
-    """The indices of at most `most` proposals (P, 4), best first, that do not overlap a better one by more than iou."""
-    with_area = np.flatnonzero(geometry.area(proposals) > 0)
+    """The indices of at most `most` proposals (P, 4), best first, that do not overlap a better one by more than iou.
+
+    Proposals that are narrower than a pixel are left out.
+    """
+    with_area = np.flatnonzero(at_least_a_pixel(proposals))
     order = np.arange(len(with_area), 0, -1).astype(np.float32)  # ranks as scores: NMS keeps the order
     return with_area[geometry.nms(proposals[with_area], order, iou)][:most]
 
@@ -262,5 +270,4 @@ def invented_boxes(
 def with_area(centre: Floats, size: Floats, instead: Float32Array, image_size: tuple[int, int]) -> Float32Array:
     """Boxes (N, 4) clipped to the image; one that is then narrower than a pixel is replaced by its row of `instead`."""
     found = geometry.clip(np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(np.float32), image_size)
-    narrow = np.asarray(((found[:, 2:] - found[:, :2]) < 1).any(axis=1), dtype=np.bool_)
-    return np.where(narrow[:, None], instead, found).astype(np.float32)
+    return np.where(at_least_a_pixel(found)[:, None], found, instead).astype(np.float32)

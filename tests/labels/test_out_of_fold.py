@@ -108,10 +108,10 @@ def test_no_regions_have_no_targets() -> None:
     assert len(targets_of(empty, GroundTruth.from_boxes([BOX], [1]), 10, np.random.default_rng(0)).labels) == 0
 
 
-def test_a_box_that_would_leave_the_image_stays() -> None:
-    boxes = np.array([BOX, BOX], dtype=np.float32)
-    deltas = np.array([[0.5, 0, 0, 0], [100, 0, 0, 0]], dtype=np.float32)
-    assert moved_boxes(boxes, deltas, (100, 200)).tolist() == [[30, 10, 70, 50], list(BOX)]
+def test_a_box_that_would_leave_the_image_or_become_a_line_stays() -> None:
+    boxes = np.array([BOX, BOX, BOX], dtype=np.float32)
+    deltas = np.array([[0.5, 0, 0, 0], [100, 0, 0, 0], [0, 0, -9, 0]], dtype=np.float32)
+    assert moved_boxes(boxes, deltas, (100, 200)).tolist() == [[30, 10, 70, 50], list(BOX), list(BOX)]
 
 
 def test_principal_components_keep_the_distances() -> None:

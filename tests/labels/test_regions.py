@@ -51,6 +51,8 @@ def test_the_best_proposals_come_first_without_near_duplicates() -> None:
     assert found.of(Role.proposal).tolist() == [0, 1]
     assert found.ranks[:2].tolist() == [0, 2]
     assert thinned(proposals, 0.8, 1).tolist() == [0]
+    narrow = np.array([[5, 5, 5.5, 90], [100, 100, 150, 150]], dtype=np.float32)
+    assert thinned(narrow, 0.8, 5).tolist() == [1]
 
 
 def test_other_regions_have_the_rank_of_the_most_similar_proposal() -> None:
