@@ -23,7 +23,7 @@ class LabelsAudit(Command):
     folds: int = 5
     """Number of parts that the images are divided into. A label is judged by heads that were trained on the other
     parts. More folds take more time, and each head learns from more images."""
-    min_score: float = 0.05
+    min_score: float = 0.01
     """Suspects with a lower probability are not listed."""
     max_suspects: int = 2000
     """Largest number of suspects that are listed, the most probable first."""
