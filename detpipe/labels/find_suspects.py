@@ -266,7 +266,7 @@ def _missing(image: ScoredImage, found: Candidates, judged: JudgedCandidate, cla
     box, name = corners(found.boxes[judged.row]), classes[int(found.labels[judged.row]) - 1]
     regions = int(found.supports[judged.row])
     why = (
-        f"A {name} is found here with a score of {found.scores[judged.row]:.2f}, {regions} "
+        f"An object of class {name} is found here with a score of {found.scores[judged.row]:.2f}, {regions} "
         f"{'region agrees' if regions == 1 else 'regions agree'}, and no label covers it."
     )
     return Suspect(
