@@ -39,7 +39,7 @@ def run(config: Blame) -> None:
     logger.log(RESULT, "\n%s", blame_text(result))
     logger.log(
         RESULT,
-        "blame: %d of %d objects missed, %d false detections -> %s, %s",
+        "blame: %d of %d objects missed; false detections: %d -> %s, %s",
         result.n_missed,
         result.objects,
         result.n_false,

@@ -48,12 +48,12 @@ def _parts(result: BlameResult) -> Iterator[str]:
         [f"{cause.value}: {CAUSES[cause]}", str(n), _signed(result.worth[cause.value].missed)]
         for cause, n in result.missed.items()
     ]
-    yield text_table([f"{result.n_missed} missed objects", "number", "dAP"], rows)
+    yield text_table([f"missed objects: {result.n_missed}", "number", "dAP"], rows)
     rows = [
         [f"{kind.value}: {TYPES[kind]}", str(n), _signed(result.worth[kind.value].false)]
         for kind, n in result.false.items()
     ]
-    yield text_table([f"{result.n_false} false detections", "number", "dAP"], rows) + f"\n{result.second_opinion}"
+    yield text_table([f"false detections: {result.n_false}", "number", "dAP"], rows) + f"\n{result.second_opinion}"
     rows = [[f"perfect {name}", _interval(one)] for name, one in result.oracle.items()]
     yield text_table(["mAP with", ""], rows)
     worst = sorted(result.breakdown.classes, key=lambda one: -(one.n_missed + one.n_false))[:WORST]

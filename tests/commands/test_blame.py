@@ -58,7 +58,7 @@ def test_a_run(run_copy: Path) -> None:
     assert content["threshold"] == 0.2
     assert not content["reduced"]
     assert content["oracle"]["proposals"]["ap"] is not None
-    assert f"{content['n_missed']} missed objects" in outcome.out
+    assert f"missed objects: {content['n_missed']}" in outcome.out
     assert "no_proposal" in outcome.out
     blame(run_copy, "threshold=0.2")
     assert (run_copy / "blame.json").read_bytes() == first

@@ -37,7 +37,7 @@ from detpipe.report.labels_page import ImageToLabel, LabelsPage, PageImage, Pred
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
 from detpipe.runs.labels_digest import labels_digest
-from detpipe.runs.operating_point import shown_from
+from detpipe.runs.operating_point import KeptOperatingPoint, kept_operating_point, shown_from
 from detpipe.runs.run_folder import RunFolder, load_splits
 from detpipe.runs.stored_split import open_split
 from detpipe.storage.input_file import InputFileError
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 SAME_BOX = 0.7
 """Of boxes of several classes with this IoU only the one with the highest score is drawn."""
+WEAK_F1 = 0.3
+"""Below this best F1, selection by scores did not help in the benchmark."""
 MANY_BOXES = 500
 """Limit on the boxes that are drawn in an image."""
 
@@ -86,6 +88,7 @@ def run(config: LabelsNext) -> None:
     threshold, why = shown_from(config.folder.classifier, None)
     threshold = min(max(threshold, 1e-3), 1 - 1e-3)  # a threshold of 0 or 1 has no two sides
     logger.info("labels next: threshold %.3f, %s", threshold, why)
+    warn_if_weak(config.folder.classifier)
     images, root = source_images(config, source)
     new, known, unread = unknown_images(images, root, splits)
     candidates, bad = detect_candidates(detector, new, root, threshold, objectness_by_rank(config.folder, splits))
@@ -123,6 +126,25 @@ def run(config: LabelsNext) -> None:
         ],
     )
     write_all(config, content, [candidates[one.index] for one in chosen])
+
+
+def warn_if_weak(classifier: Path) -> None:
+    """Log that selection does not help a detector that finds little; see docs/labels_next.md."""
+    point = kept_operating_point(classifier)
+    if point is None or (f1 := best_f1_of(point)) >= WEAK_F1:
+        return
+    logger.warning(
+        "labels next: the best F1 of this detector is %.2f, so its scores say little about an image; in a benchmark, "
+        "random images helped such a detector as much: give shares.random=1 shares.uncertain=0 shares.disagreement=0 "
+        "shares.different=0",
+        f1,
+    )
+
+
+def best_f1_of(point: KeptOperatingPoint) -> float:
+    """The F1 of an operating point; 0 without a correct detection."""
+    total = point.precision + point.recall
+    return 2 * point.precision * point.recall / total if total else 0.0
 
 
 def source_images(config: LabelsNext, source: str) -> tuple[Dataset, Path]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from detpipe.commands.labels.next import warn_if_weak
 from detpipe.commands.labels.next_settings import LabelsNext
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.labels.corrections import Action, Correction, Corrections, write_corrections
 from detpipe.labels.next_images import read_next
+from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 
@@ -110,3 +112,19 @@ def test_accepted_boxes_become_training_images(voc_root: Path, photos: Path, run
     names = {record.path.name for record in VocSource(root=str(tmp_path / "more")).load(Split.train).records}
     assert len(names) == len(drawn.TRAIN) + len(accepted)
     assert {Path(one.file).name for one in accepted} <= names
+
+
+@pytest.mark.parametrize(("precision", "recall", "is_warned"), [(0.5, 0.1, True), (0.0, 0.0, True), (0.8, 0.8, False)])
+def test_a_weak_detector_is_told_that_selection_does_not_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: float, recall: float, is_warned: bool
+) -> None:
+    (tmp_path / "classifier.json").write_text("{}")
+    point = KeptOperatingPoint(score=0.5, precision=precision, recall=recall, measured_on="drawn test", images=3)
+    keep_operating_point(tmp_path, point)
+    warn_if_weak(tmp_path)
+    assert ("shares.random=1" in caplog.text) == is_warned
+
+
+def test_a_detector_that_was_not_evaluated_has_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_weak(tmp_path)
+    assert not caplog.text
