@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 def run(config: Explain) -> None:
     """Print what happened to the objects of an image, and draw it."""
+    if not config.image:
+        raise ValueError("image: expected a test image, got none; give image=NAME, an id, a file name or a path")
     dataset = config.data_source.load(Split.test)
     record = find_image(dataset, config.image)
     facts = image_facts(config, dataset, record)

@@ -21,8 +21,6 @@ class Explain(Command):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.image:
-            raise ValueError("image: expected a test image, got none; give image=NAME, an id, a file name or a path")
         if self.object is not None and self.object < 0:
             raise ValueError(f"object: expected the number of an object, from 0, or null, got {self.object}")
         if self.threshold is not None and not math.isfinite(self.threshold):

@@ -17,7 +17,7 @@ from detpipe.metrics.classification import Calibration, ClassificationMetrics
 from detpipe.report import page
 from detpipe.report.figure_style import ACCENT, INK, SECOND, STYLE, WIDTH, legend, share_axis, short_name
 from detpipe.report.text_table import number
-from detpipe.report.training_figure import has_curves, training_figure
+from detpipe.report.training_figure import has_curves, single_values, training_figure
 from detpipe.storage.atomic import write_text
 
 MOST_CONFUSED = 30
@@ -63,6 +63,7 @@ def render(data: ClassificationPage) -> str:
             if has_curves(data.log_rows, progress=False)
             else None,
         },
+        single=single_values(data.log_rows),
         confused=[(metrics.classes[label], metrics.classes[chosen], n) for label, chosen, n in metrics.confused()],
         most_confused=MOST_CONFUSED,
         classes=[  # the worst first

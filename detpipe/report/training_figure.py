@@ -19,6 +19,8 @@ from detpipe.structures import Float64Array
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of a training log: "iteration" and any other keys."""
+RECALLS = r"val_(recall|ar)_.*"
+"""The keys of the recall of proposals."""
 
 
 def training_figure(rows: Rows, *, progress: bool = True) -> Figure:
@@ -57,7 +59,7 @@ def _panels(rows: Rows, *, progress: bool) -> list[tuple[Draw, list[str]]]:
             groups = groups[:1]
     else:
         groups = [(_losses, r".*loss")]
-    groups += [(_accuracies, r".*accuracy"), (_recalls, r"val_(recall|ar)_.*")]
+    groups += [(_accuracies, r".*accuracy"), (_recalls, RECALLS)]
     if progress:
         groups += [(_rate, "lr"), (_speed, "examples_per_second"), (_waiting, "waiting")]
     return [(draw, names) for draw, pattern in groups if _longest(rows, names := _names(rows, pattern)) > 1]
@@ -66,11 +68,19 @@ def _panels(rows: Rows, *, progress: bool) -> list[tuple[Draw, list[str]]]:
 def single_values(rows: Rows) -> list[str]:
     """A phrase for each key with one value, such as "validation accuracy 0.95 (iteration 600)"."""
     return [
-        f"{name.replace('val_', 'validation ').replace('_', ' ')} {values[0]:.4g} (iteration {iterations[0]:,.0f})"
-        for name in _names(rows, r"(?!iteration).*(loss|accuracy)")
+        f"{_label(name)} {values[0]:.4g} (iteration {iterations[0]:,.0f})"
+        for name in _names(rows, rf".*(loss|accuracy)|{RECALLS}")
         for iterations, values in [_column(rows, name)]
         if len(values) == 1
     ]
+
+
+def _label(name: str) -> str:
+    """A key of the log in words."""
+    if re.fullmatch(RECALLS, name):
+        kind = "average recall" if name.startswith("val_ar_") else "recall"
+        return f"{kind}, {name.rpartition('_')[2]} boxes,"
+    return name.replace("val_", "validation ").replace("_", " ")
 
 
 def _longest(rows: Rows, names: Sequence[str]) -> int:

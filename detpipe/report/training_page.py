@@ -10,7 +10,7 @@ from detpipe.progress import as_time
 from detpipe.report import page
 from detpipe.report.run.sections import setting_groups
 from detpipe.report.text_table import as_bytes, significant, text_table
-from detpipe.report.training_figure import Rows, has_curves, training_figure
+from detpipe.report.training_figure import Rows, has_curves, single_values, training_figure
 from detpipe.solver.training_summary import courses
 from detpipe.storage.atomic import write_text
 
@@ -118,6 +118,7 @@ def render(data: TrainingPage) -> str:
         data.subtitle,
         facts=data.facts().items(),
         figure=training_figure(data.rows) if has_curves(data.rows) else None,
+        single=single_values(data.rows),
         head=HEAD,
         numbers=course_rows(data.rows),
         groups=setting_groups(data.settings),

@@ -83,6 +83,7 @@ class PlannedImage:
 
 def run(config: LabelsAudit) -> None:
     """Judge every label of the data set, and list the suspects, the most probable first."""
+    head_of(config)  # a wrong head is refused before anything is read
     splits = annotated_splits(config)
     manifest = find_manifest(config.folder.proposals)
     if manifest is None or not manifest.complete:
@@ -149,10 +150,16 @@ def features_settings(config: LabelsAudit) -> Features:
 
 
 def head_of(config: LabelsAudit) -> StoredHeadConfig:
-    """Return the head's settings. The default has few networks and short training: some of the labels are wrong."""
+    """Return the head's settings. The default has few networks and short training: some of the labels are wrong.
+
+    Raises ValueError for a head that is not trained on stored features.
+    """
     if config.head is None:
         return TwoLayersConfig(networks=2)
-    assert isinstance(config.head, StoredHeadConfig)
+    if not isinstance(config.head, StoredHeadConfig):
+        raise ValueError(
+            f"head: expected a head on stored features, as linear or two_layers, got {type(config.head).__name__}"
+        )
     return config.head
 
 

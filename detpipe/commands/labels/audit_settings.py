@@ -53,7 +53,3 @@ class LabelsAudit(Command):
             raise ValueError(f"min_score: expected a probability in [0, 1), got {self.min_score}")
         if not self.splits:
             raise ValueError("splits: expected at least one of train, val and test, got none")
-        if self.head is not None and not self.head.STORED_FEATURES:
-            raise ValueError(
-                f"head: expected a head on stored features, as linear or two_layers, got {type(self.head).__name__}"
-            )

@@ -85,7 +85,9 @@ class FeatureHead(nn.Module, abc.ABC):
         if tensors.keys() != wanted:
             raise TypeError(f"{type(self).__name__}: expected the tensors {sorted(wanted)}, got {sorted(tensors)}")
         for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
+            # Copied, so that all are aligned in memory as PyTorch does it. Matrix products round differently for other
+            # addresses, as those of arrays and of files that are mapped into memory.
+            self.register_buffer(name, tensor.clone())
 
     @property
     @abc.abstractmethod

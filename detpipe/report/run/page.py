@@ -21,7 +21,6 @@ from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
 from detpipe.report.run.explorer import Explored, explorer_data
 from detpipe.report.run.reasons import reasons
-from detpipe.report.training_figure import single_values
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, Float32Array, ImageId
 
@@ -121,8 +120,7 @@ def render(data: ReportData) -> str:
         advice=data.advice[0] if data.advice else None,
         recall=curves.recall_figure(data.recall) if data.recall and len(data.recall) > 1 else None,
         proposals=sections.proposal_rows(data.recall or {}),
-        losses=sections.loss_figures(data.log_rows, data.proposer_rows),
-        single_values=[*single_values(data.proposer_rows), *single_values(data.log_rows)],
+        trainings=sections.trainings(data.log_rows, data.proposer_rows),
         seconds=curves.seconds_figure(data.seconds),
         seconds_alt="Time by stage: " + ", ".join(f"{name} {as_time(value)}" for name, value in data.seconds.items()),
         all_seconds=as_time(sum(data.seconds.values())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -13,7 +14,7 @@ from detpipe.progress import as_time
 from detpipe.report.figure_style import hex_colour
 from detpipe.report.page import Cell
 from detpipe.report.text_table import number
-from detpipe.report.training_figure import has_curves, training_figure
+from detpipe.report.training_figure import has_curves, single_values, training_figure
 from detpipe.structures import Dataset
 
 
@@ -59,15 +60,28 @@ def proposal_rows(recall: Mapping[str, Mapping[str, float | None]]) -> list[list
     return [[f"{int(n):,}", *(number(recall[n].get(key)) for key in keys)] for n in sorted(recall, key=int)]
 
 
-def loss_figures(
-    rows: Sequence[Mapping[str, Any]], proposer_rows: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str, Figure]]:
-    """A title, a name and a figure for each of the two training logs with more than one loss."""
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One training log of the report: a title, a figure of the values over iterations, and the values logged once."""
+
+    title: str
+    name: str
+    figure: Figure | None
+    single: list[str]
+
+
+def trainings(rows: Sequence[Mapping[str, Any]], proposer_rows: Sequence[Mapping[str, Any]]) -> list[Training]:
+    """The two training logs, without those that have no loss."""
     logs = (("The proposal network", "proposer-loss", proposer_rows), ("The classifier", "loss", rows))
     return [
-        (title, name, training_figure(own, progress=False))
+        Training(
+            title,
+            name,
+            training_figure(own, progress=False) if has_curves(own, progress=False) else None,
+            single_values(own),
+        )
         for title, name, own in logs
-        if any("loss" in row for row in own) and has_curves(own, progress=False)
+        if any("loss" in row for row in own)
     ]
 
 
