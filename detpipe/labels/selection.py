@@ -46,9 +46,10 @@ class SelectionShares:
     """Share of images that are chosen at random, as a control."""
 
     def __post_init__(self) -> None:
-        values = [getattr(self, one.name) for one in fields(self)]
-        if min(values) < 0 or not sum(values) > 0:
-            raise ValueError(f"shares: expected shares of at least 0 with a sum above 0, got {values}")
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if min(values.values()) < 0 or not 0 < sum(values.values()) < float("inf"):
+            given = ", ".join(f"shares.{name}={value:g}" for name, value in values.items())
+            raise ValueError(f"shares: expected shares of at least 0 with a finite sum above 0, got {given}")
 
     def numbers(self, count: int) -> dict[Criterion, int]:
         """The number of images by criterion: the shares of `count`, rounded by largest remainder."""
