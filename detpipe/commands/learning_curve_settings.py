@@ -19,8 +19,8 @@ class LearningCurve(Command):
     """Number of trainings for each share, on different images."""
     resamples: int = 500
     """Number of bootstrap resamples of the test images for the intervals; 0: none."""
-    networks: int = 2
-    """With head=two_layers: number of networks of a head. Fewer take less time than those of the run's own head."""
+    networks: int = 1
+    """With head=two_layers: number of networks of a head. More take more time; the run's own head may have more."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The frozen network that computes features if the run has no stored features."""
     precision: Precision = Precision.auto
