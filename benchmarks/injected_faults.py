@@ -3,11 +3,11 @@
     python benchmarks/injected_faults.py OUT --sets FOLDER --runs DIR [--names cards bccd coco_train] [--seeds 0 1 2]
 
 FOLDER holds the data sets (in VOC's layout, or instances.json and images/), DIR/NAME/rcnn_frozen the run folders of
-`detpipe run` on them (coco for coco_train). Of the labels 5 % are dropped, 5 % get
+`detpipe run` on them; for coco_train DIR/coco, with coco_val as test images. Of the labels 5 % are dropped, 5 % get
 another class, 5 % are shifted by 30 to 50 % of their size, and 5 % more are invented on the background; no label has
 two faults. The corrupted copy is written to OUT/NAME/SEED/data, the audit runs in OUT/NAME/SEED/run with the run's
-proposals. For each kind: precision at k (k = number of faults of this kind) and average precision of its ranking, with
-95 % intervals by resampling of the images, the mean of all seeds, beside baselines. coco_train has one split.
+proposals. For each kind: precision at k (k = number of faults of this kind) and average precision of its ranking,
+with 95 % intervals by resampling of the images, the mean of all seeds, beside baselines.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from detpipe.labels.out_of_fold import score_rows, train_without
 from detpipe.labels.regions import Role
 from detpipe.labels.suspects import SuspectKind, read_audit
 from detpipe.randomness import generator_for
-from detpipe.runs.run_folder import load_splits
+from detpipe.runs.kept_dataset import keep_dataset
+from detpipe.runs.run_folder import RunFolder, load_splits
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId
 
 SHARE = 0.05
@@ -337,16 +338,26 @@ def at_random(images: Sequence[ScoredImage], classes: int, rng: np.random.Genera
 
 
 def source_of(name: str, folder: Path) -> DatasetSource:
-    """The data set with this name."""
-    file = folder / name / "instances.json"
-    if file.is_file():
-        return CocoSource(train_json=str(file), train_images=str(folder / name / "images"))
+    """The data set with this name. coco_train has coco_val beside it, as in its run: COCO's test images."""
+    if (folder / name / "instances.json").is_file():
+        return coco_source(folder / name / "instances.json", folder / name)
     lists = folder / name / "ImageSets" / "Main"
     return VocSource(root=str(folder / name), train="trainval" if (lists / "trainval.txt").is_file() else "train")
 
 
-def write_copy(out: Path, original: Path, splits: Mapping[Split, Dataset]) -> list[str]:
-    """Write the data set with its faults. Returns the words of the command line for it."""
+def coco_source(file: Path, original: Path) -> CocoSource:
+    """The COCO data set of an annotation file for the images of `original`."""
+    test = original.with_name(original.name.replace("train", "val"))
+    return CocoSource(
+        train_json=str(file),
+        train_images=str(original / "images"),
+        test_json=str(test / "instances.json"),
+        test_images=str(test / "images"),
+    )
+
+
+def write_copy(out: Path, original: Path, splits: Mapping[Split, Dataset]) -> DatasetSource:
+    """Write the data set with its faults."""
     shutil.rmtree(out, ignore_errors=True)
     if (original / "instances.json").is_file():
         return write_coco_copy(out, original, splits[Split.train])
@@ -361,10 +372,10 @@ def write_copy(out: Path, original: Path, splits: Mapping[Split, Dataset]) -> li
         names = "".join(f"{one.image_id}\n" for one in dataset.records)
         list_name = "trainval" if split is Split.train else split.value
         (out / "ImageSets" / "Main" / f"{list_name}.txt").write_text(names)
-    return ["dataset=voc", f"dataset.root={out}", "dataset.train=trainval"]
+    return VocSource(root=str(out), train="trainval")
 
 
-def write_coco_copy(out: Path, original: Path, dataset: Dataset) -> list[str]:
+def write_coco_copy(out: Path, original: Path, dataset: Dataset) -> DatasetSource:
     """Write a COCO data set with its faults. Annotations have new ids."""
     content = json.loads((original / "instances.json").read_text())
     rows: list[dict[str, Any]] = []
@@ -376,28 +387,31 @@ def write_coco_copy(out: Path, original: Path, dataset: Dataset) -> list[str]:
             rows.append({**row, **box, "category_id": dataset.category_ids[label - 1]})
     out.mkdir(parents=True)
     (out / "instances.json").write_text(json.dumps({**content, "annotations": rows}))
-    images = original / "images"
-    return ["dataset=coco", f"dataset.train_json={out / 'instances.json'}", f"dataset.train_images={images}"]
+    return coco_source(out / "instances.json", original)
 
 
 def one_draw(arguments: argparse.Namespace, name: str, seed: int) -> tuple[dict[str, Rankings], list[Fault]]:
-    """Corrupt, audit and rank."""
+    """Corrupt, audit and rank. Of COCO only the training images: the others have another file."""
     out = arguments.out / name / str(seed)
-    corrupted, faults = inject(load_splits(source_of(name, arguments.sets)), seed)
-    words = write_copy(out / "data", arguments.sets / name, corrupted)
+    original = source_of(name, arguments.sets)
+    audited = [Split.train] if isinstance(original, CocoSource) else list(Split)
+    splits = {split: dataset for split, dataset in load_splits(original).items() if split in audited}
+    corrupted, faults = inject(splits, seed)
+    source = write_copy(out / "data", arguments.sets / name, corrupted)
     run_dir = out / "run"
     if not run_dir.is_dir():
         run_dir.mkdir(parents=True)
         run_of = arguments.runs / name.removesuffix("_train") / arguments.experiment
         shutil.copytree(run_of / "proposals.lmdb", run_dir / "proposals.lmdb")
-    more = ["min_score=0", "max_suspects=1000000", "page.most=0", f"run_dir={run_dir}", *arguments.settings]
+    keep_dataset(RunFolder(run_dir), source)
+    words = [f"splits=[{','.join(split.value for split in audited)}]", "min_score=0", "max_suspects=1000000"]
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "detpipe", "labels", "audit", *words, *more]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "detpipe", "labels", "audit", *words, "page.most=0", f"run_dir={run_dir}"]
+    subprocess.run([*command, *arguments.settings], check=True, stdout=subprocess.DEVNULL)
     print(f"{name} {seed}: audit in {time.perf_counter() - begun:.0f} s", flush=True)
     found = {"audit": audit_rankings(run_dir)}
     if arguments.baselines:
-        found |= baselines(LabelsAudit(run_dir=str(run_dir)), seed)
+        found |= baselines(LabelsAudit(run_dir=str(run_dir), splits=audited), seed)
     return found, faults
 
 
