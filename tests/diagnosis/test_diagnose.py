@@ -91,8 +91,8 @@ def test_the_table_has_each_number() -> None:
     for name, number in [*one.missed.items(), *one.false.items()]:
         lines = [line for line in text.splitlines() if line.startswith(f"{name.value}:")]
         assert any(f" {number}  " in line for line in lines)
-    assert "3 missed objects" in text
-    assert "3 false detections" in text
+    assert "missed objects: 3" in text
+    assert "false detections: 3" in text
     assert "Nobody was asked." in text
 
 
