@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.commands.blame_settings import Blame
 from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.diagnosis.advice import DetectorSettings
-from detpipe.diagnosis.causes import Trace
 from detpipe.diagnosis.diagnose import Errors, Inputs, OtherRun, diagnose, find_errors, operating_point
 from detpipe.diagnosis.oracles import Scene
 from detpipe.diagnosis.second_opinion import confident_score, questioned, with_second_opinion
@@ -73,7 +73,7 @@ def blame(config: Blame) -> BlamePage:
             "detections alone show. Run `detpipe detect` with overwrite=true for the stages",
             config.folder.object_traces,
         )
-    traces: Mapping[ImageId, Sequence[Trace]] | None = None if stored_traces is None else stored_traces.images
+    traces = None if stored_traces is None else stored_traces.images
     other = None if config.against is None else RunFolder(Path(config.against))
     stored_others = None if other is None else read_traces(other.object_traces, dataset)
     other_traces = None if stored_others is None else stored_others.images
@@ -125,7 +125,7 @@ def second_opinion(
     return replace(errors, wrong=with_second_opinion(errors.wrong, scores)), sentence
 
 
-def other_run(folder: RunFolder, dataset: Dataset, traces: Mapping[ImageId, Sequence[Trace]] | None) -> OtherRun:
+def other_run(folder: RunFolder, dataset: Dataset, traces: Mapping[ImageId, Sequence[ObjectTrace]] | None) -> OtherRun:
     """Return the other run, on the objects of this one."""
     try:
         detections = run_detections(folder, dataset)

@@ -34,11 +34,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
 from detpipe import boxes
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.metrics.matching import match_detections
 from detpipe.structures import Detections, Float32Array, GroundTruth, ImageId
 
@@ -77,55 +77,6 @@ STAGES = tuple(Cause)[:7]
 """The causes of objects with a trace, in the order of the stages."""
 REDUCED = (Cause.localisation, Cause.wrong_class, Cause.threshold, Cause.suppressed, Cause.missed)
 """The causes of objects without a trace."""
-
-
-class Trace(Protocol):
-    """What happened to one object in the detector; see `detpipe.classify.object_trace`."""
-
-    @property
-    def proposal_iou(self) -> float:
-        """The greatest IoU of a classified region before box regression."""
-        ...
-
-    @property
-    def proposal_rank(self) -> int:
-        """The 0-based index of this region; -1 without regions."""
-        ...
-
-    @property
-    def iou(self) -> float:
-        """The IoU of the covering region after box regression."""
-        ...
-
-    @property
-    def rank(self) -> int:
-        """The 0-based index of the covering region; -1 without regions."""
-        ...
-
-    @property
-    def box(self) -> Sequence[float]:
-        """x1 y1 x2 y2 of the covering region after box regression."""
-        ...
-
-    @property
-    def score(self) -> float:
-        """Its score of the object's class."""
-        ...
-
-    @property
-    def scores(self) -> Mapping[int, float]:
-        """Its scores by label: the five most probable classes, the background 0, and the object's class."""
-        ...
-
-    @property
-    def fate(self) -> str:
-        """What became of it: kept, below_floor, nms, limit, voted; none without regions."""
-        ...
-
-    @property
-    def by(self) -> int:
-        """The index of the detection that removed or replaced it; -1 if there is none."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +129,7 @@ def find_misses(
     classes: Sequence[str],
     *,
     threshold: float,
-    traces: Sequence[Trace] | None = None,
+    traces: Sequence[ObjectTrace] | None = None,
     proposals: Float32Array | None = None,
 ) -> list[Miss]:
     """The missed objects of one image, in the order of the objects. An image without objects gives [].
@@ -230,7 +181,7 @@ def above(detections: Detections, least: float) -> Detections:
     return Detections(detections.boxes[:n], detections.scores[:n], detections.labels[:n])
 
 
-def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: Sequence[str]) -> Miss:
+def _by_trace(miss: Miss, label: int, trace: ObjectTrace, threshold: float, classes: Sequence[str]) -> Miss:
     """The miss with its cause and the facts of the trace."""
     ranked = sorted(trace.scores.items(), key=lambda one: (-one[1], one[0] != label, one[0]))
     best = ranked[0][0] if ranked else None
@@ -244,7 +195,7 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
         best_label=_name(best, classes) if best is not None else None,
         best_score=float(ranked[0][1]) if ranked else None,
         scores={_name(one, classes): float(score) for one, score in ranked},
-        fate=str(getattr(trace.fate, "value", trace.fate)),
+        fate=trace.fate.value,
         covering=_box(trace.box) if trace.rank >= 0 else None,
     )
     others = [one for one, _ in ranked if one not in (0, label)]
@@ -269,7 +220,7 @@ def _by_trace(miss: Miss, label: int, trace: Trace, threshold: float, classes: S
     return replace(miss, cause=cause)
 
 
-def _suppressor(trace: Trace, label: int, detections: Detections, shown: int) -> int | None:
+def _suppressor(trace: ObjectTrace, label: int, detections: Detections, shown: int) -> int | None:
     """The detection that removed or replaced the covering region, or that is its box and counts for a neighbour.
 
     shown: number of detections with at least the threshold's score. None if no detection of the class is near it.

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.advice import DetectorSettings, Evidence, find_advice
 from detpipe.diagnosis.breakdown import breakdown
-from detpipe.diagnosis.causes import REDUCED, STAGES, Miss, Trace, find_misses
+from detpipe.diagnosis.causes import REDUCED, STAGES, Miss, find_misses
 from detpipe.diagnosis.comparison import compare
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.oracles import Measured, Scene, perfect_boxes, perfect_classes, perfect_proposals, worth
@@ -21,6 +22,8 @@ RESAMPLES = 1000
 """Bootstrap resamples of the images."""
 DEFAULT_THRESHOLD = 0.5
 """The threshold where no detection is right, so that no score is the best one."""
+NO_REGIONS = ObjectTrace(proposal_scores={}, scores={})
+"""The trace of an object in an image that could not be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class Inputs:
     threshold_why: str
     run_dir: str
     second_opinion: str
-    traces: Mapping[ImageId, Sequence[Trace]] | None = None
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None = None
     of_objects: Mapping[ImageId, Detections] | None = None
     detector: DetectorSettings = field(default_factory=DetectorSettings)
 
@@ -83,7 +86,7 @@ def find_errors(
     classes: Sequence[str],
     *,
     threshold: float,
-    traces: Mapping[ImageId, Sequence[Trace]] | None,
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None,
     proposals: Iterable[tuple[ImageId, Float32Array]] | None,
 ) -> Errors:
     """The errors of all images. `unlabelled` is not among the types yet; see `second_opinion.py`.
@@ -104,24 +107,6 @@ def find_errors(
         )
         wrong += find_false(image_id, truth, found, classes, threshold=threshold)
     return Errors(misses, wrong)
-
-
-@dataclass(frozen=True)
-class _NoRegions:
-    """The trace of an object in an image that could not be read."""
-
-    proposal_iou: float = 0.0
-    proposal_rank: int = -1
-    iou: float = 0.0
-    rank: int = -1
-    box: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
-    score: float = 0.0
-    scores: Mapping[int, float] = field(default_factory=dict)
-    fate: str = "none"
-    by: int = -1
-
-
-NO_REGIONS = _NoRegions()
 
 
 def diagnose(

@@ -34,7 +34,8 @@ from typing import TypeVar
 import numpy as np
 
 from detpipe import boxes
-from detpipe.diagnosis.causes import BACKGROUND, FOREGROUND, Cause, Miss, Trace
+from detpipe.classify.object_trace import ObjectTrace
+from detpipe.diagnosis.causes import BACKGROUND, FOREGROUND, Cause, Miss
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType
 from detpipe.diagnosis.result import Estimate, Worth
 from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
@@ -207,7 +208,7 @@ def _plain_truth(truth: GroundTruth, difficult: BoolArray) -> GroundTruth:
     return GroundTruth(truth.boxes, truth.labels, difficult, truth.crowd, truth.areas)
 
 
-def perfect_classes(scene: Scene, traces: Mapping[ImageId, Sequence[Trace]] | None) -> Scene:
+def perfect_classes(scene: Scene, traces: Mapping[ImageId, Sequence[ObjectTrace]] | None) -> Scene:
     """The scene in which exactly the covered objects are detected, with their own boxes and classes.
 
     traces: by image, one for each object; an object is covered if its trace says so. Without traces, or for an image

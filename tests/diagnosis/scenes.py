@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.structures import Detections, GroundTruth
 
 CLASSES = ("cat", "dog", "owl")
@@ -37,16 +37,28 @@ def objects(
     return GroundTruth(plain.boxes, plain.labels, np.isin(index, difficult), np.isin(index, crowd), plain.areas)
 
 
-@dataclass(frozen=True)
-class Traced:
+def traced(
+    *,
+    proposal_iou: float = 0.8,
+    proposal_rank: int = 3,
+    iou: float = 0.8,
+    rank: int = 3,
+    box: tuple[float, float, float, float] = BOX,
+    score: float = 0.1,
+    scores: Mapping[int, float] | None = None,
+    fate: str = "kept",
+    by: int = -1,
+) -> ObjectTrace:
     """What happened to one object: the fields of a trace that the causes rest on."""
-
-    proposal_iou: float = 0.8
-    proposal_rank: int = 3
-    iou: float = 0.8
-    rank: int = 3
-    box: Sequence[float] = BOX
-    score: float = 0.1
-    scores: Mapping[int, float] = field(default_factory=dict)
-    fate: str = "kept"
-    by: int = -1
+    return ObjectTrace(
+        proposal_iou=proposal_iou,
+        proposal_rank=proposal_rank,
+        proposal_scores={},
+        iou=iou,
+        rank=rank,
+        box=box,
+        score=score,
+        scores=scores or {},
+        fate=Fate(fate),
+        by=by,
+    )

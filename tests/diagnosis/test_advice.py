@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.advice import DetectorSettings, Evidence, find_advice
-from detpipe.diagnosis.causes import Trace, find_misses
+from detpipe.diagnosis.causes import find_misses
 from detpipe.diagnosis.false_detections import FalseType, find_false
 from detpipe.diagnosis.oracles import Measured, Scene
 from detpipe.diagnosis.result import Advice
 from detpipe.diagnosis.second_opinion import with_second_opinion
 from detpipe.structures import Detections, GroundTruth
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, found, objects, traced
 
 NEXT = (20, 0, 30, 10)
 IMAGES = 4
@@ -27,7 +28,7 @@ SETTINGS = DetectorSettings(
 def advice(
     truth: GroundTruth,
     detections: Detections,
-    traces: Sequence[Trace] | None = None,
+    traces: Sequence[ObjectTrace] | None = None,
     *,
     threshold: float = 0.5,
     stored: Any = None,
@@ -62,7 +63,7 @@ TWO_CATS = objects((BOX, CAT), (NEXT, CAT))
 
 def test_more_proposals() -> None:
     stored = found(*[(0.5, FAR, CAT)] * 249, (0.5, NEXT, CAT)).boxes
-    trace = Traced(proposal_iou=0.2, iou=0.2)
+    trace = traced(proposal_iou=0.2, iou=0.2)
     (one,) = advice(TWO_CATS, ONE_FOUND, [trace, trace], stored=stored)
     assert (one.because, one.settings) == ("budget", ("detect.max_proposals=300",))
     assert (one.at_most.value, one.at_most.low) == (0.5, 0.5)
@@ -70,7 +71,7 @@ def test_more_proposals() -> None:
 
 
 def test_another_proposer_or_larger_images() -> None:
-    trace = Traced(proposal_iou=0.2, iou=0.2)
+    trace = traced(proposal_iou=0.2, iou=0.2)
     detector = DetectorSettings(
         method="selective_search",
         max_side=288,
@@ -88,13 +89,13 @@ def test_another_proposer_or_larger_images() -> None:
 
 
 def test_box_regression() -> None:
-    trace = Traced(proposal_iou=0.6, iou=0.2)
+    trace = traced(proposal_iou=0.6, iou=0.2)
     (one,) = advice(TWO_CATS, ONE_FOUND, [trace, trace])
     assert (one.because, one.settings) == ("box_regression", ("head.box_regression=none",))
 
 
 def test_more_images_of_a_class_names_what_it_is_taken_for() -> None:
-    trace = Traced(score=0.2, scores={CAT: 0.2, DOG: 0.7, 0: 0.1})
+    trace = traced(score=0.2, scores={CAT: 0.2, DOG: 0.7, 0: 0.1})
     detector = DetectorSettings(train_objects={"cat": 12})
     both = advice(TWO_CATS, found((0.9, BOX, CAT), (0.7, NEXT, DOG)), [trace, trace], detector=detector)
     (one,) = [one for one in both if not one.settings]
@@ -107,7 +108,7 @@ def test_more_images_of_a_class_names_what_it_is_taken_for() -> None:
 def test_a_higher_threshold_of_nms() -> None:
     # The second cat has IoU 6/14 = 0.43 with the first one: 0.5 keeps both.
     second = (0, 4, 10, 14)
-    trace = Traced(box=second, score=0.8, scores={CAT: 0.8}, fate="nms", by=0)
+    trace = traced(box=second, score=0.8, scores={CAT: 0.8}, fate="nms", by=0)
     (one,) = advice(objects((BOX, CAT), (second, CAT)), ONE_FOUND, [trace, trace])
     assert (one.because, one.settings) == ("suppressed", ("detect.nms_iou=0.5",))
 
@@ -122,20 +123,20 @@ def test_a_lower_threshold_of_nms_is_measured() -> None:
 
 
 def test_more_detections() -> None:
-    trace = Traced(score=0.8, scores={CAT: 0.8}, fate="limit")
+    trace = traced(score=0.8, scores={CAT: 0.8}, fate="limit")
     (one,) = advice(TWO_CATS, ONE_FOUND, [trace, trace])
     assert one.settings == ("detect.max_detections=30",)
 
 
 def test_voting() -> None:
-    trace = Traced(score=0.8, scores={CAT: 0.8}, fate="voted", by=1)
+    trace = traced(score=0.8, scores={CAT: 0.8}, fate="voted", by=1)
     (one,) = advice(TWO_CATS, found((0.9, BOX, CAT), (0.1, SHORT, CAT)), [trace, trace])
     assert one.settings == ("detect.vote_iou=0.65",)
 
 
 def test_a_lower_score_threshold() -> None:
     # At 0.4 two of three objects are found with two false detections: F1 4/7; at 0.9, 2/4.
-    trace = Traced(score=0.4, scores={CAT: 0.4})
+    trace = traced(score=0.4, scores={CAT: 0.4})
     truth = objects((BOX, CAT), (NEXT, CAT), ((40, 40, 50, 50), DOG))
     detections = found((0.9, BOX, CAT), (0.6, FAR, CAT), (0.5, FAR, CAT), (0.4, NEXT, CAT))
     lower = [one for one in advice(truth, detections, [trace] * 3, threshold=0.65) if one.because == "threshold"]

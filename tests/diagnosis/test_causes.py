@@ -7,15 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.causes import REDUCED, STAGES, Cause, Miss, find_misses
 from detpipe.structures import Detections, GroundTruth
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, OWL, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, OWL, SHORT, found, objects, traced
 
 ONE_CAT = objects((BOX, CAT))
 
 
 def the_miss(
-    truth: GroundTruth, detections: Detections, trace: Traced | None, proposals: list[tuple[int, ...]] | None = None
+    truth: GroundTruth,
+    detections: Detections,
+    trace: ObjectTrace | None,
+    proposals: list[tuple[int, ...]] | None = None,
 ) -> Miss:
     """The only miss of an image, at the threshold 0.5. trace: of each object."""
     traces = [trace] * len(truth) if trace is not None else None
@@ -25,31 +29,31 @@ def the_miss(
 
 
 def test_no_proposal_is_near() -> None:
-    trace = Traced(proposal_iou=0.4, iou=0.3, score=0.9, scores={CAT: 0.9})
+    trace = traced(proposal_iou=0.4, iou=0.3, score=0.9, scores={CAT: 0.9})
     miss = the_miss(ONE_CAT, found(), trace, [FAR, SHORT])
     assert (miss.cause, miss.stored_rank) == (Cause.no_proposal, 1)
     assert miss.stored_iou == pytest.approx(0.4)
 
 
 def test_a_proposal_beyond_the_budget() -> None:
-    miss = the_miss(ONE_CAT, found(), Traced(proposal_iou=0.4, proposal_rank=0, iou=0.4), [SHORT, FAR, HALF])
+    miss = the_miss(ONE_CAT, found(), traced(proposal_iou=0.4, proposal_rank=0, iou=0.4), [SHORT, FAR, HALF])
     assert (miss.cause, miss.stored_rank, miss.stored_iou, miss.proposal_rank) == (Cause.budget, 2, 0.5, 0)
 
 
 def test_box_regression_moved_a_good_proposal_away() -> None:
     # A stored proposal of a higher IoU does not matter: a classified one was good enough.
-    miss = the_miss(ONE_CAT, found(), Traced(proposal_iou=0.5, iou=0.49), [BOX])
+    miss = the_miss(ONE_CAT, found(), traced(proposal_iou=0.5, iou=0.49), [BOX])
     assert (miss.cause, miss.proposal_iou, miss.iou) == (Cause.box_regression, 0.5, 0.49)
 
 
 def test_classified_as_background() -> None:
-    miss = the_miss(ONE_CAT, found(), Traced(iou=0.5, score=0.2, scores={CAT: 0.2, DOG: 0.3, 0: 0.5}))
+    miss = the_miss(ONE_CAT, found(), traced(iou=0.5, score=0.2, scores={CAT: 0.2, DOG: 0.3, 0: 0.5}))
     assert (miss.cause, miss.best_label, miss.best_score) == (Cause.background, "background", 0.5)
     assert miss.scores == {"background": 0.5, "dog": 0.3, "cat": 0.2}
 
 
 def test_classified_as_another_class() -> None:
-    miss = the_miss(ONE_CAT, found((0.6, BOX, DOG)), Traced(score=0.2, scores={CAT: 0.2, DOG: 0.6, 0: 0.2}))
+    miss = the_miss(ONE_CAT, found((0.6, BOX, DOG)), traced(score=0.2, scores={CAT: 0.2, DOG: 0.6, 0: 0.2}))
     assert (miss.cause, miss.best_label, miss.best_score) == (Cause.wrong_class, "dog", 0.6)
     assert (miss.taken_for, miss.by) == ("dog", 0)
 
@@ -57,12 +61,12 @@ def test_classified_as_another_class() -> None:
 def test_another_class_at_the_threshold_is_shown_although_the_background_is_more_probable() -> None:
     # One score per class: the background is 1 minus the best one.
     scores = {CAT: 0.3, DOG: 0.45, 0: 0.55}
-    (miss,) = find_misses("a", ONE_CAT, found(), CLASSES, threshold=0.4, traces=[Traced(score=0.3, scores=scores)])
+    (miss,) = find_misses("a", ONE_CAT, found(), CLASSES, threshold=0.4, traces=[traced(score=0.3, scores=scores)])
     assert (miss.cause, miss.by, miss.taken_for) == (Cause.wrong_class, None, "dog")
 
 
 def test_a_detection_of_another_region_shows_it_as_another_class() -> None:
-    trace = Traced(score=0.2, scores={CAT: 0.2, 0: 0.8})
+    trace = traced(score=0.2, scores={CAT: 0.2, 0: 0.8})
     miss = the_miss(ONE_CAT, found((0.9, FAR, DOG), (0.6, HALF, DOG)), trace)
     assert (miss.cause, miss.by) == (Cause.wrong_class, 1)
 
@@ -70,19 +74,19 @@ def test_a_detection_of_another_region_shows_it_as_another_class() -> None:
 def test_the_detection_of_an_object_of_another_class_takes_nothing() -> None:
     # The dog over the cat is right: it finds the dog that is there, too.
     truth = objects((BOX, CAT), (HALF, DOG))
-    miss = the_miss(truth, found((0.6, HALF, DOG)), Traced(score=0.2, scores={CAT: 0.2, 0: 0.8}))
+    miss = the_miss(truth, found((0.6, HALF, DOG)), traced(score=0.2, scores={CAT: 0.2, 0: 0.8}))
     assert (miss.object, miss.cause, miss.by) == (0, Cause.background, None)
 
 
 def test_correct_but_below_the_threshold() -> None:
-    miss = the_miss(ONE_CAT, found((0.45, BOX, CAT)), Traced(score=0.45, scores={CAT: 0.45, DOG: 0.45, 0: 0.1}))
+    miss = the_miss(ONE_CAT, found((0.45, BOX, CAT)), traced(score=0.45, scores={CAT: 0.45, DOG: 0.45, 0: 0.1}))
     assert (miss.cause, miss.best_label, miss.score) == (Cause.threshold, "cat", 0.45)
 
 
 def test_removed_by_nms_and_by_which_box() -> None:
     # Two cats share half of their area. The second cat's box was removed by that of the first.
     truth = objects((BOX, CAT), ((0, 4, 10, 14), CAT))
-    trace = Traced(box=(0, 4, 10, 14), score=0.8, scores={CAT: 0.8}, fate="nms", by=1)
+    trace = traced(box=(0, 4, 10, 14), score=0.8, scores={CAT: 0.8}, fate="nms", by=1)
     miss = the_miss(truth, found((0.95, FAR, OWL), (0.9, BOX, CAT)), trace)
     assert (miss.object, miss.cause, miss.fate, miss.by, miss.by_object) == (1, Cause.suppressed, "nms", 1, 0)
 
@@ -91,26 +95,26 @@ def test_its_box_counts_for_a_neighbour() -> None:
     # One detection between two cats: IoU 8/12 with the first, which gets it, and 7/13 with the second.
     truth = objects((BOX, CAT), ((0, 5, 10, 15), CAT))
     between = (0, 2, 10, 12)
-    trace = Traced(box=between, iou=7 / 13, score=0.9, scores={CAT: 0.9}, fate="kept")
+    trace = traced(box=between, iou=7 / 13, score=0.9, scores={CAT: 0.9}, fate="kept")
     miss = the_miss(truth, found((0.9, between, CAT)), trace)
     assert (miss.object, miss.cause, miss.by, miss.by_object) == (1, Cause.suppressed, 0, 0)
 
 
 def test_left_out_by_the_limit_has_no_box_to_blame() -> None:
-    trace = Traced(score=0.9, scores={CAT: 0.9}, fate="limit")
+    trace = traced(score=0.9, scores={CAT: 0.9}, fate="limit")
     miss = the_miss(ONE_CAT, found((0.95, FAR, CAT)), trace)
     assert (miss.cause, miss.fate, miss.by, miss.by_object) == (Cause.suppressed, "limit", None, None)
 
 
 def test_the_score_of_the_threshold_itself_is_enough() -> None:
     # 0.1 as float32 is above 0.1 as float64: both are compared in float32.
-    trace = Traced(score=float(np.float32(0.1)), scores={CAT: 0.1}, fate="nms", by=0)
+    trace = traced(score=float(np.float32(0.1)), scores={CAT: 0.1}, fate="nms", by=0)
     (miss,) = find_misses("a", ONE_CAT, found((0.9, FAR, CAT)), CLASSES, threshold=0.1, traces=[trace])
     assert miss.cause is Cause.suppressed
 
 
 def test_an_image_without_regions() -> None:
-    trace = Traced(proposal_iou=0, proposal_rank=-1, iou=0, rank=-1, score=0, fate="none")
+    trace = traced(proposal_iou=0, proposal_rank=-1, iou=0, rank=-1, score=0, fate="none")
     miss = the_miss(ONE_CAT, found(), trace, [])
     assert (miss.cause, miss.proposal_rank, miss.rank, miss.stored_rank) == (Cause.no_proposal, None, None, None)
 
@@ -156,7 +160,7 @@ OBJECTS = st.lists(st.tuples(BOXES, st.integers(1, 3)), max_size=6)
 ROWS = st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.5, 0.9]), BOXES, st.integers(1, 3)), max_size=8)
 SHARE = st.sampled_from([0.0, 0.3, 0.5, 0.9])
 TRACES = st.builds(
-    Traced,
+    traced,
     proposal_iou=SHARE,
     iou=SHARE,
     score=SHARE,

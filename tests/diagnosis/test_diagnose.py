@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.diagnose import Inputs, OtherRun, diagnose, find_errors
 from detpipe.diagnosis.oracles import Scene
 from detpipe.diagnosis.result import BlameResult
 from detpipe.report.blame_table import blame_text
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, found, objects, traced
 
 TRUTH = {
     "a": objects((BOX, CAT), (FAR, DOG)),
@@ -23,12 +24,12 @@ DETECTIONS = {
     "unreadable": found(),
 }
 TRACES = {
-    "a": [Traced(), Traced(proposal_iou=0.6, iou=0.3)],
-    "b": [Traced(iou=0.5, score=0.4, scores={CAT: 0.4, 0: 0.3}), Traced()],
+    "a": [traced(), traced(proposal_iou=0.6, iou=0.3)],
+    "b": [traced(iou=0.5, score=0.4, scores={CAT: 0.4, 0: 0.3}), traced()],
 }
 
 
-def result(*, traces: dict[str, list[Traced]] | None = None, other: OtherRun | None = None) -> BlameResult:
+def result(*, traces: dict[str, list[ObjectTrace]] | None = None, other: OtherRun | None = None) -> BlameResult:
     scene = Scene(TRUTH, DETECTIONS)
     errors = find_errors(scene, CLASSES, threshold=0.5, traces=traces, proposals=None)
     inputs = Inputs(

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 
 import pytest
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.causes import Cause, find_misses
 from detpipe.diagnosis.false_detections import FalseType, find_false
 from detpipe.diagnosis.oracles import Measured, Scene, perfect_boxes, perfect_classes, perfect_proposals, worth
 from detpipe.diagnosis.result import Worth
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.structures import Detections, GroundTruth
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, found, objects, traced
 
 NEXT = (20, 0, 30, 10)
 NAMES = [*Cause.__members__, *(name for name in FalseType.__members__ if name not in Cause.__members__)]
 
 
-def worth_of(truth: GroundTruth, detections: Detections, *, traces: Sequence[Traced] | None = None) -> dict[str, Worth]:
+def worth_of(
+    truth: GroundTruth, detections: Detections, *, traces: Sequence[ObjectTrace] | None = None
+) -> dict[str, Worth]:
     """What each cause and type of one image costs, at the threshold 0.5."""
     scene = Scene({"a": truth}, {"a": detections})
     misses = find_misses("a", truth, detections, CLASSES, threshold=0.5, traces=traces)
@@ -34,7 +37,7 @@ def positive(worths: dict[str, Worth]) -> dict[str, float]:
 
 
 def test_a_missed_object_is_taken_out() -> None:
-    trace = Traced(proposal_iou=0.1, iou=0.1)
+    trace = traced(proposal_iou=0.1, iou=0.1)
     worths = worth_of(objects((BOX, CAT), (NEXT, CAT)), found((0.9, BOX, CAT)), traces=[trace, trace])
     assert positive(worths) == {"no_proposal": 0.5}
     assert (worths["no_proposal"].missed, worths["no_proposal"].false) == (worths["no_proposal"].total, None)
@@ -135,7 +138,7 @@ def test_perfect_classes() -> None:
     detections = found((0.9, FAR, CAT), (0.8, NEXT, CAT), (0.7, (200, 200, 210, 210), CAT))
     scene = Scene({"a": truth}, {"a": detections})
     assert map_of(perfect_classes(scene, None)) == pytest.approx((0 + 1 / 2) / 2)
-    traces = [Traced(iou=0.5), Traced(iou=0.1), Traced(iou=0.1), Traced(iou=0.4)]
+    traces = [traced(iou=0.5), traced(iou=0.1), traced(iou=0.1), traced(iou=0.4)]
     assert map_of(perfect_classes(scene, {"a": traces})) == pytest.approx((1 + 0) / 2)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.causes import Cause, find_misses
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.sentences import false_sentence, miss_sentence
 from detpipe.structures import Detections, Float32Array
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, SHORT, found, objects, traced
 
 
-def sentence(trace: Traced | None, detections: Detections, proposals: Float32Array | None = None) -> tuple[Cause, str]:
+def sentence(
+    trace: ObjectTrace | None, detections: Detections, proposals: Float32Array | None = None
+) -> tuple[Cause, str]:
     (miss,) = find_misses(
         "a",
         objects((BOX, CAT)),
@@ -27,38 +30,38 @@ def sentence(trace: Traced | None, detections: Detections, proposals: Float32Arr
 def test_each_stage_has_its_numbers() -> None:
     far, near = objects((FAR, CAT)).boxes, objects((FAR, CAT), (BOX, CAT)).boxes
     lost = {"iou": 0.3, "proposal_iou": 0.3}
-    assert sentence(Traced(**lost), found(), far) == (
+    assert sentence(traced(**lost), found(), far) == (
         Cause.no_proposal,
         "the best of all stored proposals has IoU 0.00",
     )
-    assert sentence(Traced(**lost), found()) == (Cause.no_proposal, "the best proposal has IoU 0.30")
-    assert sentence(Traced(proposal_rank=-1, rank=-1, proposal_iou=0, iou=0, fate="none"), found())[1] == (
+    assert sentence(traced(**lost), found()) == (Cause.no_proposal, "the best proposal has IoU 0.30")
+    assert sentence(traced(proposal_rank=-1, rank=-1, proposal_iou=0, iou=0, fate="none"), found())[1] == (
         "no region of the image was classified"
     )
-    cause, text = sentence(Traced(**lost), found(), near)
+    cause, text = sentence(traced(**lost), found(), near)
     assert cause is Cause.budget
     assert text.startswith("a stored proposal has IoU 1.00 (rank 2), but it is beyond detect.max_proposals")
-    cause, text = sentence(Traced(iou=0.3, proposal_iou=0.7, proposal_rank=4), found())
+    cause, text = sentence(traced(iou=0.3, proposal_iou=0.7, proposal_rank=4), found())
     assert cause is Cause.box_regression
     assert "a proposal with IoU 0.70 (rank 5) was moved away" in text
     assert "has IoU 0.30" in text
 
 
 def test_classes_and_scores() -> None:
-    cause, text = sentence(Traced(score=0.1, scores={0: 0.6, DOG: 0.2, 3: 0.15, CAT: 0.05}), found())
+    cause, text = sentence(traced(score=0.1, scores={0: 0.6, DOG: 0.2, 3: 0.15, CAT: 0.05}), found())
     assert (cause, text) == (
         Cause.background,
         "the best box, IoU 0.80, was scored background 0.60, dog 0.20, owl 0.15, cat 0.05",
     )
-    cause, text = sentence(Traced(score=0.3, scores={DOG: 0.6, CAT: 0.3}), found())
+    cause, text = sentence(traced(score=0.3, scores={DOG: 0.6, CAT: 0.3}), found())
     assert (cause, text) == (Cause.wrong_class, "the best box, IoU 0.80, was scored dog 0.60, cat 0.30")
     shown = found((0.7, BOX, DOG))
-    cause, text = sentence(Traced(score=0.1, scores={0: 0.6, CAT: 0.1}), shown)
+    cause, text = sentence(traced(score=0.1, scores={0: 0.6, CAT: 0.1}), shown)
     assert (cause, text) == (
         Cause.wrong_class,
         "detected as dog 0.70; the best box, IoU 0.80, was scored background 0.60, cat 0.10",
     )
-    cause, text = sentence(Traced(score=0.4, scores={CAT: 0.4, 0: 0.3}), found())
+    cause, text = sentence(traced(score=0.4, scores={CAT: 0.4, 0: 0.3}), found())
     assert (cause, text) == (Cause.threshold, "cat 0.40 with IoU 0.80, below the threshold 0.50")
 
 
@@ -73,7 +76,7 @@ def test_classes_and_scores() -> None:
 )
 def test_what_suppressed_it(fate: str, words: str) -> None:
     by = -1 if fate == "limit" else 0
-    cause, text = sentence(Traced(score=0.8, scores={CAT: 0.8}, fate=fate, by=by), found((0.9, SHORT, CAT)))
+    cause, text = sentence(traced(score=0.8, scores={CAT: 0.8}, fate=fate, by=by), found((0.9, SHORT, CAT)))
     assert (cause, text) == (Cause.suppressed, f"cat 0.80 with IoU 0.80 {words}")
 
 

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detpipe.diagnosis.causes import Cause, Trace
+from detpipe.classify.object_trace import ObjectTrace
+from detpipe.diagnosis.causes import Cause
 from detpipe.diagnosis.diagnose import Inputs, OtherRun, diagnose, find_errors
 from detpipe.diagnosis.oracles import Scene
 from detpipe.report.blame_page import EXAMPLES, BlamePage, render, stages, write_blame_page
 from detpipe.report.drawing import image_to_png
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId, ImageRecord
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, SHORT, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, SHORT, found, objects, traced
 from tests.report.run.test_page import EVIL, read
 
-TRACES: dict[ImageId, list[Traced]] = {
-    "found": [Traced(score=0.9, by=0)],
-    "background": [Traced(score=0.1, scores={0: 0.8, CAT: 0.1}, fate="below_floor")],
-    "nothing": [Traced(proposal_iou=0.2, iou=0.2)],
-    "nms": [Traced(score=0.8, scores={CAT: 0.8}, fate="nms", by=0)],
+TRACES: dict[ImageId, list[ObjectTrace]] = {
+    "found": [traced(score=0.9, by=0)],
+    "background": [traced(score=0.1, scores={0: 0.8, CAT: 0.1}, fate="below_floor")],
+    "nothing": [traced(proposal_iou=0.2, iou=0.2)],
+    "nms": [traced(score=0.8, scores={CAT: 0.8}, fate="nms", by=0)],
 }
 FOUND = {
     "found": found((0.9, BOX, CAT), (0.8, FAR, DOG)),
@@ -51,7 +52,7 @@ def dataset(folder: Path, images: Sequence[ImageId], classes: Sequence[str] = CL
 def blamed(
     images: Dataset,
     detections: Mapping[ImageId, Detections],
-    traces: Mapping[ImageId, Sequence[Trace]] | None,
+    traces: Mapping[ImageId, Sequence[ObjectTrace]] | None,
     *,
     against: bool = False,
 ) -> BlamePage:
@@ -112,7 +113,7 @@ def test_without_traces_there_are_no_stages(tmp_path: Path) -> None:
 
 
 def test_nothing_to_show(tmp_path: Path) -> None:
-    right = blamed(dataset(tmp_path, ["found"]), {"found": found((0.9, BOX, CAT))}, {"found": [Traced(by=0)]})
+    right = blamed(dataset(tmp_path, ["found"]), {"found": found((0.9, BOX, CAT))}, {"found": [traced(by=0)]})
     text = " ".join(read(render(right)).words)
     for words in ("No object is missed.", "No detection is false.", "No error costs so much"):
         assert words in text
@@ -134,7 +135,7 @@ def test_few_examples_of_many_and_from_many_images(tmp_path: Path) -> None:
     many = Dataset(
         name="many", classes=CLASSES, category_ids=(1, 2, 3), records=crowd.records, ground_truth=dict(truth)
     )
-    traces = {name: [Traced(proposal_iou=0.1, iou=0.1)] * 5 for name in "abcd"}
+    traces = {name: [traced(proposal_iou=0.1, iou=0.1)] * 5 for name in "abcd"}
     data = blamed(many, {name: found() for name in "abcd"}, traces)
     assert data.result.missed[Cause.no_proposal] == 20
     files = [words for words in read(render(data)).words if ".png, object" in words]

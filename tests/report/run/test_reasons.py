@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from detpipe.classify.object_trace import ObjectTrace
 from detpipe.diagnosis.causes import Cause
 from detpipe.diagnosis.diagnose import find_errors
 from detpipe.diagnosis.false_detections import FalseType
 from detpipe.diagnosis.oracles import Scene
 from detpipe.report.run.reasons import LOW_SCORE, Diagnosis, kind_name, reasons
 from detpipe.structures import Detections, GroundTruth, ImageId
-from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, Traced, found, objects
+from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, found, objects, traced
 
 
-def made(truth: GroundTruth, detections: Detections, traces: list[Traced] | None = None) -> Diagnosis:
+def made(truth: GroundTruth, detections: Detections, traces: list[ObjectTrace] | None = None) -> Diagnosis:
     images: dict[ImageId, GroundTruth] = {"a": truth}
     scene = Scene(images, {"a": detections})
     traced = None if traces is None else {"a": traces}
@@ -21,8 +22,8 @@ def made(truth: GroundTruth, detections: Detections, traces: list[Traced] | None
 
 def test_a_missed_object_has_the_cause_of_blame() -> None:
     """A coin that was scored 0.99 and removed by NMS is no "box of IoU 0.30"."""
-    traced = Traced(score=0.99, scores={CAT: 0.99}, fate="nms", by=0)
-    (reason,) = made(objects((BOX, CAT)), found((1.0, (0, 0, 10, 4), CAT)), [traced]).missed["a"].values()
+    trace = traced(score=0.99, scores={CAT: 0.99}, fate="nms", by=0)
+    (reason,) = made(objects((BOX, CAT)), found((1.0, (0, 0, 10, 4), CAT)), [trace]).missed["a"].values()
     assert reason.kind == "suppressed"
     assert reason.why == (
         "cat 0.99 with IoU 0.80 was removed by non-maximum suppression: IoU 0.40 with a detection of score 1.00"
