@@ -21,6 +21,7 @@ from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split
 from detpipe.diagnosis.false_detections import FalseDetection
 from detpipe.diagnosis.second_opinion import (
+    SECOND,
     LabelledImage,
     examples_from_images,
     examples_from_store,
@@ -78,7 +79,7 @@ def ask_second(
 
 
 def _sentence(scores: Mapping[tuple[ImageId, int], float], asked: Sequence[FalseDetection], what: str) -> str:
-    confirmed = sum(score >= 0.5 for score in scores.values())
+    confirmed = sum(score >= SECOND for score in scores.values())
     return (
         f"A second classifier on {what}, which never saw these images, was asked about {len(asked)} confident "
         f"detections on background, and finds an object in {confirmed}."

@@ -19,8 +19,8 @@ from numpy.lib.format import open_memmap
 
 from detpipe import boxes as geometry
 from detpipe.classify.features.extractor import RegionFeatures
-from detpipe.classify.features.store import FeatureStore, FeatureStoreError, ImageRegions, fill_store, open_store
-from detpipe.commands.features import estimate, extraction_key, make_extractor
+from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_store, open_store
+from detpipe.commands.features import earlier_store, estimate, extraction_key, make_extractor
 from detpipe.commands.labels.audit_settings import LabelsAudit
 from detpipe.commands.stage_settings import Features
 from detpipe.console import RESULT
@@ -124,7 +124,7 @@ def run(config: LabelsAudit) -> None:
 
 
 def annotated_splits(config: LabelsAudit) -> dict[Split, Dataset]:
-    """Return the splits whose labels are judged. Raises ValueError if there are none."""
+    """Return the splits whose labels are judged. Raises ValueError if no split has annotations."""
     splits = {
         split: dataset
         for split, dataset in load_splits(config.data_source).items()
@@ -261,7 +261,7 @@ def make_store(
 
 
 def find_store_manifest(artefact: Artefact) -> str | None:
-    """Return the digest of the store on disk; None if there is none, or one with a damaged manifest."""
+    """Return the digest of the store on disk: None without a store, "" for a damaged manifest."""
     try:
         found = find_manifest(artefact.path)
     except ArtefactError:  # it is made again
@@ -276,23 +276,14 @@ def store_regions(image: PlannedImage, classes: int) -> ImageRegions:
     return ImageRegions(image.record, image.digest, regions, overlaps, image.regions.ranks)
 
 
-def earlier_store(artefact: Artefact) -> FeatureStore | None:
-    """Return the store of an earlier audit if its features were made with the same settings; else None."""
-    try:
-        store = open_store(backup_path(artefact.path))
-    except (ArtefactError, FeatureStoreError):  # missing or damaged: compute all features
-        return None
-    same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]
-    return store if same else None
-
-
 def audit(
     config: LabelsAudit, store: FeatureStore, planned: Sequence[PlannedImage], classes: Sequence[str], key: str
 ) -> list[Suspect]:
     """Return the suspects. key: the digest of the audit, under which scores are kept."""
-    table = region_table(config, store, planned, classes)
+    folds = image_folds(config, planned, len(classes))
+    table = region_table(config, store, planned, classes, folds)
     images = scored_images(planned, fold_scores(config, table, all_targets(config, planned), key))
-    judgement = judge(images, image_folds(config, planned, len(classes)), len(classes), config.seed)
+    judgement = judge(images, folds, len(classes), config.seed)
     return suspects(images, judgement, classes, min_score=config.min_score)[: config.max_suspects]
 
 
@@ -304,14 +295,18 @@ def image_folds(config: LabelsAudit, planned: Sequence[PlannedImage], classes: i
 
 
 def region_table(
-    config: LabelsAudit, store: FeatureStore, planned: Sequence[PlannedImage], classes: Sequence[str]
+    config: LabelsAudit,
+    store: FeatureStore,
+    planned: Sequence[PlannedImage],
+    classes: Sequence[str],
+    folds: Int64Array,
 ) -> RegionTable:
-    """Return the regions of all images with their features, reduced and in memory."""
+    """Return the regions of all images with their features, reduced and in memory. folds: of each image."""
     return RegionTable(
         features=reduced(store.features, config.width, config.seed),
         geometry=store.geometry,
         boxes=store.boxes,
-        folds=np.repeat(image_folds(config, planned, len(classes)), [len(one.regions) for one in planned]),
+        folds=np.repeat(folds, [len(one.regions) for one in planned]),
         classes=tuple(classes),
     )
 
@@ -373,7 +368,7 @@ def fold_scores(config: LabelsAudit, table: RegionTable, targets: Targets, key: 
 
 
 def kept_scores(path: Path, shape: tuple[int, int]) -> Float32Array | None:
-    """Return the scores of a fold that an interrupted audit left; None if there are none, or damaged ones."""
+    """Return the scores of a fold that an interrupted audit left, or None if the file is missing or damaged."""
     try:
         check_input(path, "an array")
         found = np.array(open_memmap(path, mode="r"))
