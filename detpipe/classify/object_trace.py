@@ -52,12 +52,12 @@ class ObjectTrace:
     the object's class. proposal_moved_iou: the IoU of that. proposal_scores: by label, the region's five most probable
     classes, the background (0) and the object's own class.
     box: the covering region after box regression. That is the one with the highest score of the object's class among
-    those with an IoU of at least 0.5 after box regression; if there is none, the one with the greatest such IoU. A
-    region that was refined and scored again can be it; its index is beyond the proposals.
+    those with an IoU of at least 0.5 after box regression. If no region has such an IoU, it is the region with the
+    greatest IoU. It can be a region that was refined and scored again; its index is then beyond the proposals.
     score: its score of the object's class. iou: of box and object. rank: its index. scores: as proposal_scores.
-    fate: what became of this box. by: the index, among the image's detections, of the detection that it is (kept), that
-    it was moved to (voted) or that removed it (nms); -1 if there is none. A box that NMS removed has -1 if the box that
-    removed it is itself beyond max_detections.
+    fate: what became of this box. by: an index among the image's detections. kept: the detection that this box is.
+    voted: the detection that box voting made of it. nms: the detection that removed it, or -1 if this one is itself
+    beyond max_detections. Other fates: -1.
     Without regions, the boxes, IoUs and scores are 0, the indices are -1, and there are no scores of classes.
     """
 

@@ -19,13 +19,13 @@ from detpipe.diagnosis.second_opinion import confident_score, questioned, with_s
 from detpipe.report.blame_page import BlamePage, write_blame_page
 from detpipe.report.blame_table import blame_text
 from detpipe.runs.diagnosed_run import classified_objects, detector_settings, stored_proposals
-from detpipe.runs.run_detections import own_detections, verify_images
+from detpipe.runs.run_detections import run_detections
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.second_classifier import ask_second
 from detpipe.runs.trace_file import read_traces
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import ArtefactError
-from detpipe.structures import Dataset, Detections, ImageId
+from detpipe.structures import Dataset, ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -102,16 +102,6 @@ def blame(config: Blame) -> BlamePage:
         )
     result = diagnose(inputs, errors, other=compared, resamples=config.resamples, seed=config.seed)
     return BlamePage(result=result, dataset=dataset, detections=detections)
-
-
-def run_detections(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Detections]:
-    """Return the run folder's detections of each image of the data set.
-
-    Raises ArtefactError if there are none, or if they are of other images; ClassifierError for other classes.
-    """
-    path = own_detections(folder, dataset)
-    verify_images(folder, dataset)
-    return dict(read_detections(path, dataset))
 
 
 def second_opinion(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detpipe.commands.blame import run_detections
 from detpipe.commands.explain_settings import Explain
 from detpipe.console import RESULT
 from detpipe.datasets.image_file import BrokenImageError, read_image
@@ -22,6 +21,7 @@ from detpipe.diagnosis.oracles import Scene
 from detpipe.report.drawing import to_jpeg
 from detpipe.report.explain_picture import explanation_picture
 from detpipe.runs.diagnosed_run import detector_settings
+from detpipe.runs.run_detections import run_detections
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.stored_split import open_split
 from detpipe.runs.trace_file import read_traces
@@ -61,7 +61,7 @@ def run(config: Explain) -> None:
 def find_image(dataset: Dataset, name: str) -> ImageRecord:
     """Return the test image with this id, file name or path.
 
-    Raises ValueError, which names the nearest ones, if there is none or more than one.
+    Raises ValueError, which names the nearest images, if no image or several have this name.
     """
     path = Path(name)
     for found in (
@@ -134,7 +134,7 @@ def image_facts(config: Explain, dataset: Dataset, record: ImageRecord) -> Image
 
 
 def proposals_of(folder: RunFolder, dataset: Dataset, record: ImageRecord) -> Float32Array | None:
-    """Return all stored proposals (P, 4) of an image, best first; None, with a warning, if there are none."""
+    """Return all stored proposals (P, 4) of an image, best first. Without stored proposals, log it and return None."""
     try:
         split = open_split(folder.proposals, Split.test, dataset)
     except ArtefactError as error:

@@ -56,6 +56,18 @@ class DetectorSettings:
     longest: Mapping[ImageId, int] = field(default_factory=dict)
     train_objects: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def other_method(self) -> str:
+        """A proposer to try in place of this one, as in `proposals=`."""
+        return "selective_search" if self.method == "multibox" else "multibox"
+
+    @property
+    def stricter_voting(self) -> str:
+        """The setting that lets only nearer boxes vote, as typed."""
+        if self.vote_iou is None or self.vote_iou >= 0.8:
+            return "detect.vote_iou=null"
+        return f"detect.vote_iou={self.vote_iou + 0.15:g}"
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -148,7 +160,7 @@ def _better_proposals(evidence: Evidence) -> Iterator[Advice]:
     nearest = float(np.median([one.stored_iou if one.stored_iou is not None else one.proposal_iou for one in misses]))
     stored = evidence.detector.stored
     more = f", or store more than {stored} proposals" if stored is not None else ""
-    settings = () if detector.method is None or detector.proposes else (f"proposals={_other_method(detector.method)}",)
+    settings = () if detector.method is None or detector.proposes else (f"proposals={detector.other_method}",)
     yield Advice(
         text=f"Use another proposer{more}: {_objects(len(misses))} missed without a proposal of IoU >= 0.5; the best "
         f"one has an IoU of {nearest:.2f} in the median.",
@@ -165,10 +177,6 @@ def _is_tiny(evidence: Evidence, miss: Miss) -> bool:
     if side is None or longest <= side:
         return False
     return area * (side / longest) ** 2 < TINY**2
-
-
-def _other_method(method: str) -> str:
-    return "multibox" if method != "multibox" else "selective_search"
 
 
 def _box_regression(evidence: Evidence) -> Iterator[Advice]:
@@ -296,7 +304,7 @@ def _voting(evidence: Evidence) -> Iterator[Advice]:
             f"detect.vote_iou={now:g} moved a good box away.",
             at_most=evidence.found(misses),
             because=Cause.suppressed.value,
-            settings=("detect.vote_iou=null",) if now >= 0.8 else (f"detect.vote_iou={now + 0.15:g}",),
+            settings=(evidence.detector.stricter_voting,),
         )
 
 

@@ -249,8 +249,7 @@ def _change(facts: ImageFacts, miss: Miss) -> str:
         if detector.proposes:
             return "train the proposing network longer, or on more images with objects of this size"
         larger = f", or propose in larger images ({detector.larger[0]})" if detector.larger else ""
-        other = "selective_search" if detector.method == "multibox" else "multibox"
-        return f"another proposer, such as proposals={other}{larger}; then train again"
+        return f"another proposer, such as proposals={detector.other_method}{larger}; then train again"
     if miss.cause is Cause.suppressed:
         return _unsuppressed(facts, miss)
     return {
@@ -270,10 +269,7 @@ def _unsuppressed(facts: ImageFacts, miss: Miss) -> str:
         more = 3 * (detector.max_detections or len(facts.detections))
         return f"allow more detections: detect.max_detections={more}"
     if miss.fate == "voted" and miss.by_object is None:
-        now = detector.vote_iou
-        return "vote with nearer boxes only: " + (
-            f"detect.vote_iou={now + 0.15:g}" if now is not None and now < 0.8 else "detect.vote_iou=null"
-        )
+        return f"vote with nearer boxes only: {detector.stricter_voting}"
     if miss.fate == "nms" and miss.covering is not None and miss.by is not None:
         overlap = _overlap(facts, miss.covering, miss.by)
         step = next((one for one in NMS_STEPS if one > max(overlap, detector.nms_iou or 0)), None)

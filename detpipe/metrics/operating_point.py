@@ -22,8 +22,9 @@ class OperatingPoint:
 
     @property
     def f1(self) -> float:
-        """2 PR / (P + R)."""
-        return 2 * self.precision * self.recall / (self.precision + self.recall)
+        """2 PR / (P + R); 0 without a correct detection."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
 
 
 def best_f1(

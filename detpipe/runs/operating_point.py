@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
+from detpipe.metrics.operating_point import OperatingPoint
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
 from detpipe.storage.manifest import plain
@@ -17,12 +18,9 @@ DEFAULT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptOperatingPoint:
+class KeptOperatingPoint(OperatingPoint):
     """The content of operating_point.json. measured_on: the evaluated data set, with `images` images."""
 
-    score: float
-    precision: float
-    recall: float
     measured_on: str
     images: int
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from detpipe.classify.classifier_folder import DESCRIPTION, check_classes
 from detpipe.classify.kinds import load_region_spec
+from detpipe.datasets.coco_results import read_detections
 from detpipe.runs.run_folder import RunFolder, dataset_digest, images_digest
 from detpipe.storage.manifest import ArtefactError, read_manifest
-from detpipe.structures import Dataset
+from detpipe.structures import Dataset, Detections, ImageId
 
 
 def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
@@ -36,3 +37,13 @@ def verify_images(folder: RunFolder, dataset: Dataset) -> None:
             f"{folder.detections}: expected detections of the images of {dataset.name}, got those of other images; "
             "give the dataset settings that they were made with, or run `detpipe detect` with overwrite=true"
         )
+
+
+def run_detections(folder: RunFolder, dataset: Dataset) -> dict[ImageId, Detections]:
+    """Return the run folder's detections of each image of the data set.
+
+    Raises ArtefactError if they are missing or of other images, ClassifierError if the classes differ.
+    """
+    path = own_detections(folder, dataset)
+    verify_images(folder, dataset)
+    return dict(read_detections(path, dataset))

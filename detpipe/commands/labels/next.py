@@ -37,7 +37,7 @@ from detpipe.report.labels_page import ImageToLabel, LabelsPage, PageImage, Pred
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
 from detpipe.runs.labels_digest import labels_digest
-from detpipe.runs.operating_point import KeptOperatingPoint, kept_operating_point, shown_from
+from detpipe.runs.operating_point import kept_operating_point, shown_from
 from detpipe.runs.run_folder import RunFolder, load_splits
 from detpipe.runs.stored_split import open_split
 from detpipe.storage.input_file import InputFileError
@@ -131,20 +131,14 @@ def run(config: LabelsNext) -> None:
 def warn_if_weak(classifier: Path) -> None:
     """Log that selection does not help a detector that finds little; see docs/labels_next.md."""
     point = kept_operating_point(classifier)
-    if point is None or (f1 := best_f1_of(point)) >= WEAK_F1:
+    if point is None or point.f1 >= WEAK_F1:
         return
     logger.warning(
         "labels next: the best F1 of this detector is %.2f, so its scores say little about an image; in a benchmark, "
         "random images helped such a detector as much: give shares.random=1 shares.uncertain=0 shares.disagreement=0 "
         "shares.different=0",
-        f1,
+        point.f1,
     )
-
-
-def best_f1_of(point: KeptOperatingPoint) -> float:
-    """The F1 of an operating point; 0 without a correct detection."""
-    total = point.precision + point.recall
-    return 2 * point.precision * point.recall / total if total else 0.0
 
 
 def source_images(config: LabelsNext, source: str) -> tuple[Dataset, Path]:
