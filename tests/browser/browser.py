@@ -21,6 +21,27 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 10.0
 """Seconds that `Browser.until` waits. Pages answer in milliseconds, but the machine may be busy."""
 
+CONTRASTS = """
+const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map((v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const found = [];
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  if (!own || !element.checkVisibility() || element.closest(":disabled, script, style, option, #view")) continue;
+  let behind = element;
+  while (behind && (parse(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+  const a = getComputedStyle(element).color;
+  const b = behind ? getComputedStyle(behind).backgroundColor : "rgb(255,255,255)";
+  const [x, y] = [light(parse(a)), light(parse(b))].sort((m, n) => n - m);
+  found.push([(x + 0.05) / (y + 0.05), element.textContent.trim().slice(0, 40)]);
+}
+return found;
+"""
+"""The contrast of each displayed text with the colour behind it, by WCAG 2.1, and its beginning."""
+
 
 def missing_programs() -> str:
     """What is not installed, as a sentence; "" if Chromium and its driver are."""
@@ -134,6 +155,12 @@ class Browser:
     def scrolls_sideways(self) -> bool:
         """Whether the page is wider than the view."""
         return bool(self.js("return document.documentElement.scrollWidth > document.documentElement.clientWidth"))
+
+    def pale_texts(self) -> list[Any]:
+        """The displayed texts whose contrast is below 4.5, which WCAG 2.1 AA asks for, with their contrast."""
+        found = self.js(CONTRASTS)
+        assert len(found) > 10, found
+        return [one for one in found if one[0] < 4.5]
 
     def messages(self) -> list[str]:
         """All that the console said since the test began, a refused script included."""
