@@ -31,10 +31,10 @@ Splits = Mapping[Split, Dataset]
 def carry_results(old: RunFolder, new: RunFolder, before: Splits, after: Splits) -> list[str]:
     """Put the results of the run `old` that hold for the corrected data set into the new run folder.
 
-    before, after: the splits of the data set and of its corrected copy, with the same images, and maybe more. Then
-    proposals of these alone are lacking: `detpipe propose` goes on with them. Large files are hard
-    links where the file system allows it: no command changes a file of a complete artefact. Nothing of the old run is
-    changed. Returns what was carried over, in words; nothing for a run without complete proposals of these images.
+    before, after: the splits of the data set and of its corrected copy. The copy has the same images, and maybe
+    more: `detpipe propose` then proposes on the new ones only. Large files are hard links where the file system allows it,
+    because no command changes a file of a complete artefact. The old run is not changed. Returns what was carried over,
+    in words; [] for a run without complete proposals of these images.
     """
     proposals = _carry_proposals(old, new, before, after)
     if proposals is None:
