@@ -32,9 +32,9 @@ def carry_results(old: RunFolder, new: RunFolder, before: Splits, after: Splits)
     """Put the results of the run `old` that hold for the corrected data set into the new run folder.
 
     before, after: the splits of the data set and of its corrected copy. The copy has the same images, and maybe
-    more: `detpipe propose` then proposes on the new ones only. Large files are hard links where the file system allows it,
-    because no command changes a file of a complete artefact. The old run is not changed. Returns what was carried over,
-    in words; [] for a run without complete proposals of these images.
+    more: `detpipe propose` then proposes on the new ones only. Large files are hard links where the file system
+    allows it, because no command changes a file of a complete artefact. The old run is not changed. Returns what was
+    carried over, in words; [] for a run without complete proposals of these images.
     """
     proposals = _carry_proposals(old, new, before, after)
     if proposals is None:
