@@ -82,6 +82,7 @@ OTHER_WORDS = {
     "srun",
     "tail",
     "taskset",
+    "tensorboard",
     "torchrun",
 }
 """What a shell line may begin with beside `detpipe`; such lines are not run."""

@@ -32,8 +32,9 @@ from detpipe.solver.training_log import TrainingLogError, read_log
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.lmdb_pages import DatabaseError
-from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, read_manifest
+from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, plain, read_manifest
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId
+from detpipe.tracking.follower import following
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,13 @@ SHOWN_PROPOSALS = 50
 
 def run(config: Evaluate) -> None:
     """Compute VOC and COCO metrics of the detections on the test split, and write the report page."""
+    config.track.check()
+    with following(config.track, config.folder.path, log=None, config=plain(config)):
+        measure(config)
+
+
+def measure(config: Evaluate) -> None:
+    """Compute and write, for `run`."""
     begun = time.perf_counter()
     check_metrics()
     stored = config.data_source.load(Split.test)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from detpipe.datasets.formats import FORMATS
 from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
+from detpipe.tracking.table import TRACKERS
 
 GROUPS: dict[str, Mapping[str, str]] = {
     "dataset": FORMATS,
@@ -23,6 +24,7 @@ GROUPS: dict[str, Mapping[str, str]] = {
         "adamw": "detpipe.solver.solver_config:SolverConfig",
         "multibox": "detpipe.heads.multibox.settings:MultiBoxSolverConfig",
     },
+    "track": TRACKERS,
 }
 """Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand
 in conf/GROUP/*.yaml."""

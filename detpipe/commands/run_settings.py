@@ -19,6 +19,7 @@ from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
+from detpipe.tracking.tracker import NoTracker, Tracker
 
 Stage = TypeVar("Stage", bound=Command)
 
@@ -102,6 +103,8 @@ class Run(Propose):
     """From scored regions to detections."""
     precision: Precision = Precision.auto
     """float32 or bf16 for training, features and detection; auto: bf16 where the hardware supports it."""
+    track: Tracker = field(default_factory=NoTracker)
+    """Where the numbers of the run are shown beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
     departures: list[str] = field(default_factory=list)
     """Differences between a preset and its paper. They are logged before and after the run."""
 

@@ -17,6 +17,7 @@ from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import MAX_PIXELS
+from detpipe.tracking.tracker import NoTracker, Tracker
 
 
 @dataclass(kw_only=True)
@@ -63,6 +64,8 @@ class TrainCls(Command):
     """Fast R-CNN: sampling and labelling of training regions. For crops these are settings of `detpipe crop`."""
     precision: Precision = Precision.auto
     """float32 or bf16; auto: bf16 where the hardware supports it."""
+    track: Tracker = field(default_factory=NoTracker)
+    """Where the numbers of the training are shown beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
 
     @property
     def trained_head(self) -> TrainedHeadConfig:
@@ -126,6 +129,8 @@ class TrainMultiBox(Command):
     """Share of the training images used for validation if the data set has no validation split."""
     precision: Precision = Precision.auto
     """float32 or bf16; auto: bf16 where the hardware supports it."""
+    track: Tracker = field(default_factory=NoTracker)
+    """Where the numbers of the training are shown beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,6 +177,8 @@ class Evaluate(Command):
     """A COCO result file to evaluate. null: the run folder's detections."""
     report_megabytes: float = 8.0
     """The largest size of report.html. With more, its pictures are larger, and it has room for more images."""
+    track: Tracker = field(default_factory=NoTracker)
+    """Where metrics and report are stored beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

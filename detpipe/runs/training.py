@@ -30,6 +30,8 @@ from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.interrupt import Interrupted
 from detpipe.storage.manifest import Artefact, ArtefactError, State, plain
 from detpipe.structures import Dataset
+from detpipe.tracking.follower import following
+from detpipe.tracking.tracker import NoTracker, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class TrainingCommand(Protocol):
     device: Device
     seed: int
     overwrite: bool
+    track: Tracker
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ def run_training(config: TrainingCommand, prepare: Callable[[], TrainingJob]) ->
         device = resolve_device(config.device)
         bf16 = resolve_bf16(config.precision, device)
         check_solver_files(config.solver)
+        config.track.check()
         begun = time.perf_counter()
         job = prepare()
         seconds = time.perf_counter() - begun
@@ -159,8 +163,12 @@ def complete(
             bf16=bf16,
             ranks=ranks,
         )
+        tracker = config.track if ranks.is_first else NoTracker()
         try:
-            summary = work(context)
+            with following(
+                tracker, artefact.path.parent, log=artefact.path / "log.jsonl", config=artefact.manifest.settings
+            ):
+                summary = work(context)
         except Interrupted:
             if ranks.is_first:
                 artefact.pause(time.perf_counter() - begun)

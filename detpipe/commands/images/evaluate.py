@@ -32,7 +32,8 @@ from detpipe.report.curves import to_png
 from detpipe.runs.image_database import check_labels, database_classes
 from detpipe.solver.training_log import read_log
 from detpipe.storage.atomic import write_bytes, write_json
-from detpipe.storage.manifest import read_manifest
+from detpipe.storage.manifest import plain, read_manifest
+from detpipe.tracking.follower import following
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,15 @@ def run(config: EvaluateImages) -> None:
             )
         evaluate.run(config)
         return
+    config.track.check()
+    with following(config.track, config.folder.path, log=None, config=plain(config)):
+        test(config, config.db)
+
+
+def test(config: EvaluateImages, database: str) -> None:
+    """Evaluate a classifier on a database, and write the results."""
     begun = time.perf_counter()
-    with ImagesReader(Path(config.db)) as reader:
+    with ImagesReader(Path(database)) as reader:
         network, classes, view = classifier(config, reader)
         device = resolve_device(config.device)
         # float32, whatever the precision of the training: an evaluation must be repeatable.
