@@ -110,6 +110,18 @@ class Entry:
     notes: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """How a format reads a folder or file that `dataset=auto` was given.
+
+    settings: those of the format's class that read it, by name: {"root": "photos"}; paths as text. why: what was found,
+    a phrase of one line that begins with the format's name: "YOLO: data.yaml with 3 classes, train and val".
+    """
+
+    settings: dict[str, object]
+    why: str
+
+
 @dataclass(kw_only=True)
 class DatasetSource(abc.ABC):
     """Base class of the data set formats. Each format is a dataclass of its settings."""
@@ -151,6 +163,16 @@ class DatasetSource(abc.ABC):
     def read_options(self) -> ReadOptions:
         """How the image files are read."""
         return ReadOptions(self.max_pixels, self.stretch)
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:  # noqa: ARG003
+        """The settings that read this folder or file, for `dataset=auto`; None if it is not in this format.
+
+        root: an existing path. Only names of files and the beginning of few files are read, so that it takes well under
+        a second. It never raises for what is in the files: a damaged file of this format is recognised, and reading it
+        says what is wrong.
+        """
+        return None
 
     @abc.abstractmethod
     def has(self, split: Split) -> bool:
