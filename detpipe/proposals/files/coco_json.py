@@ -1,4 +1,4 @@
-"""Reads proposals from a COCO result file of any detector (the classes are ignored), and writes them."""
+"""Reads proposals from a COCO result file: boxes or masks of any detector, without their classes. Writes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.coco_ids import plain_id
+from detpipe.datasets.coco_segmentation import segmentation_box
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, as_stored
 from detpipe.proposals.files.detectron_pkl import from_corner_and_size
 from detpipe.storage.input_json import read_json
@@ -19,8 +20,10 @@ from detpipe.structures import ImageRecord, Proposals
 def read_coco_results(path: Path) -> BoxTable:
     """The boxes by image of a list [{"image_id", "bbox": [x, y, width, height], "score"}, ...] in any order.
 
-    An image_id that is a whole float is an integer. Raises ProposalFileError, which names the file and the first bad
-    result, for other content, and InputFileError for a file that is not JSON.
+    A result with a `segmentation` (polygons, or an RLE, compressed or not) and no bbox gives the box around its
+    mask; an empty mask gives no box. An image_id that is a whole float is an integer.
+    Raises ProposalFileError, which names the file and the first bad result, for other content, and InputFileError for
+    a file that is not JSON.
     """
     content = read_json(path, "a COCO result file")
     if not isinstance(content, list):
@@ -29,10 +32,16 @@ def read_coco_results(path: Path) -> BoxTable:
     for number, result in enumerate(content):
         if not _is_result(result):
             raise ProposalFileError(
-                f"{path}: result {number}: expected image_id, bbox of four numbers and score, got "
+                f"{path}: result {number}: expected image_id, bbox of four numbers (or a segmentation) and score, got "
                 f"{reprlib.repr(result)}"
             )
-        rows[str(plain_id(result["image_id"]))].append([*map(float, result["bbox"]), float(result["score"])])
+        of_image = rows[str(plain_id(result["image_id"]))]
+        try:
+            box = result.get("bbox") or segmentation_box(result["segmentation"])
+        except ValueError as error:
+            raise ProposalFileError(f"{path}: result {number}: {error}") from error
+        if box is not None:
+            of_image.append([*map(float, box), float(result["score"])])
     boxes = {name: from_corner_and_size(as_stored(path, name, of_image)) for name, of_image in rows.items()}
     return BoxTable(path, boxes, by_id=True)
 
@@ -41,10 +50,13 @@ def _is_result(result: Any) -> bool:
     return (
         isinstance(result, dict)
         and plain_id(result.get("image_id")) is not None
-        and isinstance(result.get("bbox"), list)
-        and len(result["bbox"]) == 4
-        and all(_is_number(number) for number in (*result["bbox"], result.get("score")))
+        and _is_number(result.get("score"))
+        and (_is_box(result["bbox"]) if result.get("bbox") else bool(result.get("segmentation")))
     )
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
 def _is_number(value: object) -> bool:

@@ -98,4 +98,7 @@ JSONS: dict[str, Callable[[], bytes]] = {
     "a result 900 deep": lambda: b"[" + b"[" * 900 + b"]" * 900 + b"]",
     "a number of 9,000 digits": lambda: b'[{"image_id": ' + b"9" * 9_000 + b', "bbox": [1, 2, 3, 4], "score": 1}]',
     "a box of 4,000 digits": lambda: b'[{"image_id": 1, "bbox": [1, 2, 3, ' + b"9" * 4_000 + b'], "score": 1}]',
+    "an RLE of 10^18 pixels": lambda: (
+        b'[{"image_id": 1, "score": 1, "segmentation": {"size": [2000000000, 1], "counts": [0, 1000000000000000000]}}]'
+    ),
 }

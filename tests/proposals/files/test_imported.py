@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from detpipe.datasets.image_file import read_header, read_image
 from detpipe.proposals.files.box_table import ProposalFileError
@@ -373,6 +374,46 @@ def test_coco_results(tmp_path: Path):
     path.write_text("[]")
     with pytest.raises(ImportedBoxesError, match="got none of them"):
         ImportedProposals(path=str(path)).check([data])
+
+
+SQUARE = {"size": [40, 60], "counts": [42, 3, 37, 3, 2315]}
+"""Rows 2 to 4 of columns 1 and 2."""
+
+
+@pytest.mark.parametrize("more", [{}, {"bbox": []}, {"bbox": None}])
+@pytest.mark.parametrize(
+    ("mask", "boxes"),
+    [
+        (SQUARE, [[1, 2, 3, 5]]),
+        ({"size": [40, 60], "counts": coco_mask.frPyObjects(SQUARE, 40, 60)["counts"].decode()}, [[1, 2, 3, 5]]),
+        ([[10.5, 20, 30, 20, 30, 35.25]], [[10.5, 20, 30, 35.25]]),
+        ([[4, 2, 8, 2, 8, 9], [20, 5, 22, 5, 22, 6]], [[4, 2, 22, 9]]),
+        ({"size": [40, 60], "counts": [2400]}, []),
+    ],
+)
+def test_masks_of_coco_results_become_boxes(mask: object, more: dict[str, object], boxes: object, tmp_path: Path):
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps([{"image_id": 0, "segmentation": mask, "score": 0.5, **more}]))
+    imported, data = ImportedProposals(path=str(path)), dataset(0)
+    imported.check([data])
+    assert propose(imported, data).boxes.tolist() == boxes
+
+
+def test_a_box_beside_a_mask_is_taken(tmp_path: Path):
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps([{"image_id": 0, "segmentation": SQUARE, "bbox": [1, 2, 5, 5], "score": 0.5}]))
+    assert propose(ImportedProposals(path=str(path)), dataset(0)).boxes.tolist() == [[1, 2, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [None, [], {}, "mask", [[1, 2, 3]], {"size": [40, 60], "counts": [9999]}, {"size": [40], "counts": "0"}],
+)
+def test_a_broken_mask_is_named(mask: object, tmp_path: Path):
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps([{"image_id": 0, "segmentation": mask, "score": 0.5}]))
+    with pytest.raises(ProposalFileError, match=r"masks\.json: result 0: .*segmentation"):
+        ImportedProposals(path=str(path)).check([dataset(0)])
 
 
 @pytest.mark.parametrize(
