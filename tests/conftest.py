@@ -21,7 +21,7 @@ LONG = (
     "backbone/caffe/test_caffemodel.py",
     "backbone/caffe/test_load.py",
     "backbone/caffe/test_presets.py",
-    "backbone/test_efficientnet_lite0.py",
+    "backbone/test_efficientnet_lite.py",
     "backbone/test_torchvision_models.py",
     "backbone/test_weights.py",
     "browser",

@@ -12,7 +12,9 @@ IMAGENET = "imagenet"
 NONE = "none"
 
 NETWORKS: Mapping[str, str] = {
-    LITE0: "detpipe.backbone.efficientnet_lite0:EfficientNetLite0",
+    LITE0: "detpipe.backbone.efficientnet_lite:EfficientNetLite0",
+    "efficientnet_lite1": "detpipe.backbone.efficientnet_lite:EfficientNetLite1",
+    "efficientnet_lite2": "detpipe.backbone.efficientnet_lite:EfficientNetLite2",
 }
 """The networks of this package: `backbone.name` -> "module:Class" of a Backbone. A new network needs one row here."""
 
@@ -22,7 +24,8 @@ class BackboneConfig:
     """Network, weights and input size of the backbone."""
 
     name: str = LITE0
-    """The network: efficientnet_lite0, torchvision/NAME (for example torchvision/resnet18), timm/NAME or caffe."""
+    """The network: efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision/NAME (for example
+    torchvision/resnet18), timm/NAME or caffe."""
     weights: str = IMAGENET
     """Initial weights: imagenet, none (random), or the path of a .pth, .safetensors or (caffe) .caffemodel file."""
     input_size: int | None = None

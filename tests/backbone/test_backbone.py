@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detpipe.backbone.backbone import meta_copy
-from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
+from detpipe.backbone.efficientnet_lite import EfficientNetLite0
 
 
 def trainable(network: nn.Module) -> set[str]:

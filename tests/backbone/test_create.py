@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from detpipe.backbone.create import check_weights, create_backbone
-from detpipe.backbone.efficientnet_lite0 import EfficientNetLite0
+from detpipe.backbone.efficientnet_lite import EfficientNetLite0
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.backbone.torchvision_models import build
 
@@ -99,7 +99,7 @@ def test_no_images() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet18"}, "expected efficientnet_lite0, torchvision/NAME, timm/NAME or caffe, got 'resnet18'"),
+        ({"name": "resnet18"}, r"backbone\.name: .*'resnet18'; did you mean torchvision/resnet18"),
         ({"input_size": 0}, "at least 1 pixel"),
         ({"weights": ""}, r"backbone\.weights: expected imagenet, none or a path"),
         ({"weights": "none", "download": True}, r"backbone\.download=true needs backbone\.weights=imagenet"),

