@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from detpipe.datasets.supervision_detections import to_supervision
     from detpipe.metrics.evaluate import evaluate
     from detpipe.proposals.selective_search.search import SelectiveSearch
+    from detpipe.report.image_detections import ImageDetections, draw
     from detpipe.runs.detector import Detector
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
 
@@ -21,9 +22,11 @@ __all__ = [
     "Detections",
     "Detector",
     "GroundTruth",
+    "ImageDetections",
     "ImageRecord",
     "Proposals",
     "SelectiveSearch",
+    "draw",
     "evaluate",
     "load_dataset",
     "to_supervision",
@@ -34,9 +37,11 @@ _HOMES = {
     "Detections": "detpipe.structures",
     "Detector": "detpipe.runs.detector",
     "GroundTruth": "detpipe.structures",
+    "ImageDetections": "detpipe.report.image_detections",
     "ImageRecord": "detpipe.structures",
     "Proposals": "detpipe.structures",
     "SelectiveSearch": "detpipe.proposals.selective_search.search",
+    "draw": "detpipe.report.image_detections",
     "evaluate": "detpipe.metrics.evaluate",
     "load_dataset": "detpipe.datasets",
     "to_supervision": "detpipe.datasets.supervision_detections",

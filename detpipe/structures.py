@@ -6,10 +6,11 @@ rectangle of the plane (width = x2 - x1). `image_size` is (height, width).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -214,9 +215,25 @@ class Proposals:
         return Proposals(self.boxes[:k], self.scores[:k])
 
 
-@dataclass(frozen=True, eq=False)
+class Detection(NamedTuple):
+    """One detection: box (4,) float32, x1 y1 x2 y2 in pixels, score, label 1..K, and the name of its class if known."""
+
+    box: Float32Array
+    score: float
+    label: int
+    name: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """Detections of one image by descending score: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64."""
+    """Detections of one image by descending score: boxes (N, 4) float32, scores (N,) float32, labels (N,) int64.
+
+    `found[index]` gives the chosen ones as Detections: by a mask (N,), a slice, an array of positions, or one position,
+    which gives Detections of length 1. Iteration gives a `Detection` each. N = 0 is allowed.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels")
+    """The fields with a row for each detection."""
 
     boxes: Float32Array
     scores: Float32Array
@@ -232,14 +249,71 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __getitem__(self, index: int | slice | npt.ArrayLike) -> Self:
+        """The chosen detections. Raises IndexError for positions and masks that do not fit, and for another order."""
+        chosen = _positions(index, len(self))
+        scores = self.scores[chosen]
+        if (scores[1:] > scores[:-1]).any():
+            raise IndexError(
+                "expected positions from high to low score, as Detections are sorted, got another order; sort the "
+                "positions, or index the arrays themselves"
+            )
+        return replace(self, **{name: getattr(self, name)[chosen] for name in self.COLUMNS})
 
-@dataclass(frozen=True, eq=False)
+    def __iter__(self) -> Iterator[Detection]:
+        rows = zip(self.boxes, self.scores.tolist(), self.labels.tolist(), strict=True)
+        return (Detection(box, score, label, self.class_name(label)) for box, score, label in rows)
+
+    def class_name(self, label: int) -> str | None:  # noqa: ARG002
+        """The name of a label 1..K; None if these detections do not know their classes."""
+        return None
+
+    def __repr__(self) -> str:
+        few = [f"{one.name or f'label {one.label}'} {one.score:.2f}" for one in self[:REPR_LENGTH]]
+        more = [f"{len(self) - REPR_LENGTH} more"] if len(self) > REPR_LENGTH else []
+        return f"{type(self).__name__}({', '.join([*few, *more]) or 'no objects'})"
+
+    def __str__(self) -> str:
+        """A table: class, score and box of each detection, the best first."""
+        names = [one.name or f"label {one.label}" for one in self]
+        width = max(map(len, ["class", *names]))
+        lines = [f"{'class':<{width}}  score        x1        y1        x2        y2"]
+        for name, one in zip(names, self, strict=True):
+            lines.append(f"{name:<{width}}  {one.score:5.3f}  " + "  ".join(f"{side:8.1f}" for side in one.box))
+        return "\n".join(lines) if names else "no objects"
+
+
+REPR_LENGTH = 5
+"""Detections that `repr` names."""
+
+
+def _positions(index: int | slice | npt.ArrayLike, length: int) -> Int64Array:
+    """The positions (M,) that an index chooses of `length` detections. Raises IndexError for any other index."""
+    if isinstance(index, slice):
+        return np.arange(length)[index]
+    given = np.asarray(index)
+    if given.ndim == 1 and not given.size:
+        given = given.astype(np.int64)
+    if given.dtype == np.bool_ and given.shape != (length,):
+        raise IndexError(f"expected a mask of {length} detections, got one of shape {given.shape}")
+    if given.dtype.kind not in "biu" or given.ndim > 1:
+        raise IndexError(
+            f"expected a position, a slice, a mask or positions, got {type(index).__name__} {given.shape} {given.dtype}"
+        )
+    if given.size and given.dtype != np.bool_ and not -length <= int(given.min()) <= int(given.max()) < length:
+        raise IndexError(f"expected positions from {-length} to {length - 1}, got {given.tolist()}")
+    return np.atleast_1d(np.arange(length)[given])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class WrittenDetections(Detections):
     """Detections of one image exactly as a result file has them. Equal scores are in the order of the file.
 
     xywh: (N, 4) float64, x y width height. written_scores: (N,) float64. Both have the file's own numbers, as
     pycocotools compares them.
     """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (*Detections.COLUMNS, "xywh", "written_scores")
 
     xywh: Float64Array
     written_scores: Float64Array

@@ -47,6 +47,7 @@ BESIDE = {
     ("solver", "progress"),
     ("solver", "storage"),
     ("progress", "console"),
+    ("runs", "report"),
     ("overrides", "config"),
     ("overrides", "help"),
     ("overrides", "preset_files"),

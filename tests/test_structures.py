@@ -145,3 +145,64 @@ def test_the_numbers_of_a_file_have_their_shape_and_dtype() -> None:
     found = (no_boxes, np.zeros(0, np.float32), np.zeros(0, np.int64))
     with pytest.raises(ValueError, match=r"WrittenDetections\.written_scores"):
         WrittenDetections(*found, xywh=np.zeros((0, 4)), written_scores=np.zeros(1))
+
+
+def three() -> Detections:
+    boxes = np.array([[0, 0, 5, 5], [1, 1, 3, 4], [2, 2, 9, 9]], np.float32)
+    return Detections(boxes, np.array([0.9, 0.5, 0.2], np.float32), np.array([2, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("index", "kept"),
+    [
+        ([True, False, True], [0, 2]),
+        (slice(1, None), [1, 2]),
+        (np.array([0, 2]), [0, 2]),
+        (-1, [2]),
+        (np.int64(1), [1]),
+        ([], []),
+        (slice(0, 0), []),
+    ],
+)
+def test_detections_are_indexed_as_an_array(index: Any, kept: list[int]) -> None:
+    found = three()
+    chosen = found[index]
+    np.testing.assert_array_equal(chosen.boxes, found.boxes[kept])
+    np.testing.assert_array_equal(chosen.scores, found.scores[kept])
+    np.testing.assert_array_equal(chosen.labels, found.labels[kept])
+
+
+def test_a_mask_of_scores_chooses_detections() -> None:
+    found = three()
+    assert found[found.scores > 0.4].labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("index", [3, -4, [True], "label", 0.5, [2, 0], slice(None, None, -1), [[0]]])
+def test_an_index_that_does_not_fit_is_refused(index: Any) -> None:
+    with pytest.raises(IndexError, match="expected"):
+        three()[index]
+
+
+def test_iteration_gives_each_detection() -> None:
+    box, score, label, name = next(iter(three()))
+    assert (box.tolist(), round(score, 2), label, name) == ([0, 0, 5, 5], 0.9, 2, None)
+    assert len([*three()]) == 3
+    assert [*three()[[]]] == []
+
+
+def test_detections_read_well() -> None:
+    assert repr(three()[:2]) == "Detections(label 2 0.90, label 1 0.50)"
+    assert repr(three()[[]]) == "Detections(no objects)"
+    many = Detections(np.zeros((9, 4), np.float32), np.zeros(9, np.float32), np.ones(9, np.int64))
+    assert repr(many).endswith("4 more)")
+    assert str(three()).splitlines()[1].split() == ["label", "2", "0.900", "0.0", "0.0", "5.0", "5.0"]
+
+
+def test_detections_of_a_file_keep_their_numbers_when_indexed() -> None:
+    found = WrittenDetections(
+        **{name: getattr(three(), name) for name in ("boxes", "scores", "labels")},
+        xywh=np.arange(12.0).reshape(3, 4),
+        written_scores=np.array([0.9, 0.5, 0.2]),
+    )
+    assert found[1].xywh.tolist() == [[4, 5, 6, 7]]
+    assert isinstance(found[:0], WrittenDetections)
