@@ -11,8 +11,8 @@ from detpipe.arguments import checked
 from detpipe.class_path import load_class
 
 if TYPE_CHECKING:
+    from detpipe.datasets.loaded_dataset import LoadedDataset
     from detpipe.datasets.source import DatasetSource
-    from detpipe.structures import Dataset
 
 SOURCES = {
     "voc": "detpipe.datasets.voc:VocSource",
@@ -23,8 +23,8 @@ SOURCES = {
 """The class of each kind of data set. It is imported on use, so that one format doesn't load what the others need."""
 
 
-def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
-    """Load a split of a data set.
+def load_dataset(kind: str, split: str = "test", **settings: Any) -> LoadedDataset:
+    """Load a split of a data set. It is a sequence of images with their objects.
 
     kind: "voc", "coco", "images" (a folder of images, or one image) or "demo". split: "train", "val" or "test".
     settings: the fields of VocSource, CocoSource, ImageFolderSource or DemoSource, as in
@@ -32,6 +32,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
     Raises ValueError for an unknown kind or split, TypeError for an unknown or missing setting and one of another type,
     all with the name of the argument, and the errors of the source's `load`.
     """
+    from detpipe.datasets.loaded_dataset import LoadedDataset
     from detpipe.datasets.source import Split
 
     splits = [one.value for one in Split]
@@ -42,7 +43,7 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> Dataset:
         raise ValueError(f"kind: expected {', '.join(SOURCES)}, got {kind!r}")
     cls = load_class(SOURCES[kind])
     source: DatasetSource = cls(**_checked_settings(kind, cls, settings))
-    return source.load(Split(split))
+    return LoadedDataset.of(source.load(Split(split)), source)
 
 
 def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:

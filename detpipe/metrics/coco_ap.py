@@ -51,6 +51,21 @@ class CocoResult:
     numbers: dict[str, float]
     per_class: dict[str, float]
 
+    @property
+    def ap(self) -> float:
+        """The mean AP at IoU 0.5 to 0.95: numbers["AP"]."""
+        return self.numbers["AP"]
+
+    @property
+    def ap50(self) -> float:
+        """The mean AP at IoU 0.5: numbers["AP50"]."""
+        return self.numbers["AP50"]
+
+    @property
+    def ap75(self) -> float:
+        """The mean AP at IoU 0.75: numbers["AP75"]."""
+        return self.numbers["AP75"]
+
 
 def coco_ap(
     ground_truth: Mapping[ImageId, GroundTruth],

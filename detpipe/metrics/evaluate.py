@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,13 @@ from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
 log = logging.getLogger(__name__)
 
+MEAN = "mean of the classes"
+"""The name of the last row of the table."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Metrics:
-    """What `evaluate` found.
+    """What `evaluate` found. `print` shows it as a table, and so does a notebook.
 
     voc07, voc10: at IoU 0.5. coco: the twelve numbers. others: of each metric in the table METRICS, by its key, numbers
     by name.
@@ -42,23 +46,48 @@ class Metrics:
             "seconds": dict(seconds),
         }
 
+    def __repr__(self) -> str:
+        return f"Metrics(VOC10 mAP@0.5 {self.voc10.map:.3f}, COCO AP {self.coco.ap:.3f})"
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        """The table of the classes and the lines below it, for a notebook."""
+        rows = [
+            _html_row("td", [name, objects, *map(_text, self._of_class(name))])
+            for name, objects in self.voc10.objects.items()
+        ]
+        means = [MEAN, sum(self.voc10.objects.values()), *map(_text, self._means())]
+        head = _html_row("th", ["class", "objects", "VOC07", "VOC10", "COCO"])
+        table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}{_html_row('th', means)}</tbody></table>"
+        return f"{table}<pre>{html.escape(chr(10).join(self._other_lines()))}</pre>"
+
+    def _of_class(self, name: str) -> tuple[float, float, float]:
+        return self.voc07.per_class[name], self.voc10.per_class[name], self.coco.per_class[name]
+
+    def _means(self) -> tuple[float, float, float]:
+        return self.voc07.map, self.voc10.map, self.coco.ap
+
     def to_text(self) -> str:
         """A table for the terminal: a line a class, their mean, COCO's numbers, other metrics; "-" is no number."""
-        names = [*self.voc10.per_class, "mean of the classes"]
+        names = [*self.voc10.per_class, MEAN]
         width = max(map(len, names))
         head = f"{'class':<{width}}  {'objects':>7}  {'VOC07':>6}  {'VOC10':>6}  {'COCO':>6}"
         rule = "-" * len(head)
         lines = [head, rule]
         for name, objects in self.voc10.objects.items():
-            values = (self.voc07.per_class[name], self.voc10.per_class[name], self.coco.per_class[name])
-            lines.append(_row(f"{name:<{width}}", objects, values))
-        means = (self.voc07.map, self.voc10.map, self.coco.numbers["AP"])
-        lines += [rule, _row(f"{names[-1]:<{width}}", sum(self.voc10.objects.values()), means), ""]
+            lines.append(_row(f"{name:<{width}}", objects, self._of_class(name)))
+        lines += [rule, _row(f"{MEAN:<{width}}", sum(self.voc10.objects.values()), self._means()), ""]
+        return "\n".join([*lines, *self._other_lines()])
+
+    def _other_lines(self) -> list[str]:
+        """The lines below the table: COCO's numbers and other metrics."""
         numbers = [f"{name:<5} {_text(value)}" for name, value in self.coco.numbers.items()]
-        lines += ["COCO  " + "   ".join(numbers[:6]), "      " + "   ".join(numbers[6:])]
+        lines = ["COCO  " + "   ".join(numbers[:6]), "      " + "   ".join(numbers[6:])]
         for key, measured in self.others.items():
             lines.append(f"{key}  " + "   ".join(f"{name} {_text(value).strip()}" for name, value in measured.items()))
-        return "\n".join(line.rstrip() for line in lines)
+        return [line.rstrip() for line in lines]
 
 
 def check_metrics() -> None:
@@ -170,6 +199,10 @@ def _all_or_none(values: Mapping[str, float]) -> dict[str, float | None]:
 
 def _text(value: float) -> str:
     return f"{'-':>6}" if math.isnan(value) else f"{value:6.3f}"
+
+
+def _html_row(cell: str, values: Sequence[object]) -> str:
+    return f"<tr>{''.join(f'<{cell}>{html.escape(str(value).strip())}</{cell}>' for value in values)}</tr>"
 
 
 def _row(name: str, objects: int, values: tuple[float, float, float]) -> str:

@@ -220,3 +220,17 @@ def test_objects_of_another_type_are_named():
     wrong = replace(dataset("a"), ground_truth={"a": [[0, 0, 9, 9]]})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="dataset: expected the GroundTruth of image 'a', got list"):
         evaluate(wrong, {})
+
+
+def test_the_result_prints_as_a_table_and_has_numbers() -> None:
+    found = evaluate(dataset("a", "b", classes=("cat", "<dog>")), {"a": cats()})
+    assert str(found) == found.to_text()
+    assert f"{found.voc10.map:.3f}" in repr(found)
+    page = found._repr_html_()
+    assert page.count("<tr>") == 4
+    assert "&lt;dog&gt;" in page
+    assert "<dog>" not in page
+    assert f"{found.coco.numbers['AP50']:.3f}" in page
+    coco = found.coco
+    assert (coco.ap, coco.ap50, coco.ap75) == tuple(coco.numbers[name] for name in ("AP", "AP50", "AP75"))
+    assert evaluate(dataset(), {})._repr_html_().count("<tr>") == 2 + len(dataset().classes)
