@@ -67,6 +67,20 @@ def moved_by_best(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[
     return np.where((geometry.area(moved) > 0)[:, None], moved, boxes)
 
 
+def seen_from(boxes: Float32Array, moved_boxes: Float32Array, deltas: Float32Array | None) -> Float32Array:
+    """Convert deltas of `moved_boxes` to deltas of `boxes` with the same results.
+
+    (R, 4), (R, 4), (R, K, 4) -> (R, K, 4). A box that would lose its area keeps its position.
+    """
+    assert deltas is not None
+    columns = []
+    for label in range(deltas.shape[1]):
+        targets = geometry.decode(moved_boxes, deltas[:, label])
+        has_area = (geometry.area(targets) > 0)[:, None]
+        columns.append(geometry.encode(boxes, np.where(has_area, targets, moved_boxes)))
+    return np.stack(columns, axis=1)
+
+
 class Scorer(Protocol):
     """Scores regions: by their crops (R-CNN), by features, or by one pass over the image (Fast R-CNN)."""
 

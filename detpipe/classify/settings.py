@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from detpipe.tiles import TilesConfig
+
 
 @dataclass(kw_only=True)
 class CropScoringConfig:
@@ -31,6 +33,8 @@ class FastRcnnScoringConfig:
     largest training scale."""
     flip: bool = False
     """Also score the mirrored image, and average the scores."""
+    tiles: TilesConfig = field(default_factory=TilesConfig)
+    """Tiles of large images. Each is scored as an image of its own, and the detections are joined."""
 
     def __post_init__(self) -> None:
         self.scales = list(self.scales)

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from detpipe import boxes as geometry
-from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best
+from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best, seen_from
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.fast_rcnn.tiled_scorer import TiledScorer
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
 from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
@@ -25,6 +26,7 @@ from detpipe.network.image_per_core import image_per_core
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
+from detpipe.tiles import TilesConfig
 
 REGIONS_AT_ONCE = 4000
 """Number of regions that are pooled and classified together. It bounds the memory for images with many regions."""
@@ -64,8 +66,11 @@ def fast_rcnn_scorer(
     *,
     bf16: bool,
 ) -> Scorer:
-    """The scorer of a network, at `detect.fast_rcnn.scales`; if they are empty, at the largest training scale."""
-    return FastRcnnScorer(
+    """The scorer of a network, at `detect.fast_rcnn.scales`; if they are empty, at the largest training scale.
+
+    It works on tiles if `tiles_of` says so.
+    """
+    scorer = FastRcnnScorer(
         network,
         scales=config.fast_rcnn.scales or spec.head.scales[-1:],
         max_side=spec.head.max_side,
@@ -76,6 +81,16 @@ def fast_rcnn_scorer(
         compiled=config.compile,
         proposals=config.max_proposals,
     )
+    tiles = tiles_of(spec, config)
+    if not tiles.used:
+        return scorer
+    proposes = isinstance(network, MultiBoxFastRcnn)
+    return TiledScorer(scorer, tiles, proposes=proposes, score_floor=config.score_floor)
+
+
+def tiles_of(spec: FastRcnnSpec | MultiBoxFastRcnnSpec, config: DetectConfig) -> TilesConfig:
+    """The tiles in detection: those of `detect.fast_rcnn.tiles`; if their size is null, those of the training."""
+    return spec.head.tiles if config.fast_rcnn.tiles.size is None else config.fast_rcnn.tiles
 
 
 class FastRcnnScorer:
@@ -239,17 +254,3 @@ class FastRcnnScorer:
         if deltas is not None and view_maps.scaling.mirrored:
             deltas[:, :, 0] *= -1
         return ScoredRegions(probabilities, deltas)
-
-
-def seen_from(boxes: Float32Array, moved_boxes: Float32Array, deltas: Float32Array | None) -> Float32Array:
-    """Convert deltas of `moved_boxes` to deltas of `boxes` with the same results.
-
-    (R, 4), (R, 4), (R, K, 4) -> (R, K, 4). A box that would lose its area keeps its position.
-    """
-    assert deltas is not None
-    columns = []
-    for label in range(deltas.shape[1]):
-        targets = geometry.decode(moved_boxes, deltas[:, label])
-        has_area = (geometry.area(targets) > 0)[:, None]
-        columns.append(geometry.encode(boxes, np.where(has_area, targets, moved_boxes)))
-    return np.stack(columns, axis=1)

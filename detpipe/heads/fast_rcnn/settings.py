@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from detpipe.heads.multibox.settings import MultiBoxTargetConfig, check_views
 from detpipe.heads.region_head import BoxLoss, BoxRegression, TrainedHeadConfig
+from detpipe.tiles import TilesConfig
 
 
 class Pooling(enum.Enum):
@@ -56,6 +57,8 @@ class FastRcnnConfig(TrainedHeadConfig):
     refine: int = 1
     """Testing: number of times the top-scoring regions are moved by their deltas and scored again (Gidaris & Komodakis
     2015)."""
+    tiles: TilesConfig = field(default_factory=TilesConfig)
+    """Tiles of large images: random ones in training, all of them in detection."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

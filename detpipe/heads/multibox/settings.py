@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.solver.lr_policy import LrPolicy
 from detpipe.solver.solver_config import SolverConfig
+from detpipe.tiles import TilesConfig
 
 GRIDS = (8, 6, 4, 3, 2)
 """Cells per side of the maps of MSC-MultiBox (Szegedy et al. 2014). With eleven priors per cell and one prior for the
@@ -155,6 +156,8 @@ class MultiBoxConfig(FineTuningConfig, MultiBoxTargetConfig):
     """Smallest random crop, as a share of the image's area."""
     colour: float = 0.2
     """Strength of the random changes of brightness, contrast and saturation; 0 for none."""
+    tiles: TilesConfig = field(default_factory=TilesConfig)
+    """Training on random tiles of large images. To propose on tiles, use proposals=tiled."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

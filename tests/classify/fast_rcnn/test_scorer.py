@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.boxes import decode, iou
-from detpipe.classify.detect import ScoredRegions, moved_by_best, select_detections
-from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer, seen_from
+from detpipe.classify.detect import ScoredRegions, moved_by_best, seen_from, select_detections
+from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer
 from detpipe.classify.settings import DetectConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
