@@ -47,7 +47,7 @@ def prepare(config: TrainMultiBox) -> TrainingJob:
     given_priors = initial_priors(config)
     labelled, max_bad = config.targets is TargetSource.truth, config.data_source.max_bad
     train_part, val_part = training_parts(config.data_source, config.val_share, config.seed, annotated=labelled)
-    boxes, sizes = objects_of(targets_of(config, train_part))
+    boxes, sizes = objects_of(targets_of(config, train_part), config.multibox.tiles)
     strides = map_strides(config.backbone, config.multibox.maps)
     # Always computed, because it raises for a data set without objects.
     computed = make_shapes(config.multibox, strides, boxes, sizes, seed=config.solver.seed(config.seed))

@@ -9,9 +9,11 @@ import numpy as np
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import hold_max_bad
 from detpipe.network.annotated_batches import AnnotatedImage
+from detpipe.network.box_views import cut
 from detpipe.progress import progress
 from detpipe.runs.training_images import Part
 from detpipe.structures import Float32Array, GroundTruth, ImageRecord, LeftOut
+from detpipe.tiles import TilesConfig, Windows
 
 Target = tuple[ImageRecord, GroundTruth, Float32Array | None]
 """An image, its target boxes, and the loss weight of each box (None: equal weights)."""
@@ -24,17 +26,21 @@ def true_targets(part: Part) -> Iterator[Target]:
     yield from ((record, truth[record.image_id], None) for record in part.records)
 
 
-def objects_of(targets: Iterable[Target]) -> tuple[Float32Array, Float32Array]:
+def objects_of(targets: Iterable[Target], tiles: TilesConfig) -> tuple[Float32Array, Float32Array]:
     """Return the boxes (G, 4) of all objects used in training, and the (height, width) (G, 2) of their images.
 
-    Difficult objects, crowds and boxes without area are left out. No objects give arrays with 0 rows.
+    Each tile is an image of its own, and so is the whole image if it counts as one. Difficult objects, crowds and boxes
+    without area are left out. No objects give arrays with 0 rows.
     """
     empty = np.zeros((0, 4), dtype=np.float32)
     boxes, sizes = [empty], [empty[:, :2]]
     for record, truth, _ in targets:
-        used = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(axis=1) & ~(truth.difficult | truth.crowd)
-        boxes.append(truth.boxes[used])
-        sizes.append(np.tile(np.asarray(record.image_size, dtype=np.float32), (int(used.sum()), 1)))
+        windows = Windows.of(record.image_size, tiles)
+        for x1, y1, x2, y2 in map(windows.window, range(len(windows))):
+            seen = cut(truth, (x1, y1, x2, y2))
+            used = (seen.boxes[:, 2:] > seen.boxes[:, :2]).all(axis=1) & ~(seen.difficult | seen.crowd)
+            boxes.append(seen.boxes[used])
+            sizes.append(np.tile(np.array([y2 - y1, x2 - x1], dtype=np.float32), (int(used.sum()), 1)))
     return np.concatenate(boxes), np.concatenate(sizes)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from detpipe.network.box_views import BoxViews, cut, moved
 from detpipe.network.scaled_image import Scaling
 from detpipe.structures import GroundTruth, Image
+from detpipe.tiles import TilesConfig
 
 NOTHING = GroundTruth.from_boxes([], [])
 VIEWS = BoxViews(scales=(60, 90, 120), max_side=200, crop_share=0.7, crop_area=0.2)
@@ -182,3 +183,43 @@ def test_colour_changes_pixels_and_no_boxes() -> None:
     jittered, same = replace(plain, colour=0.4).draw(image, truth, np.random.default_rng(1))
     np.testing.assert_array_equal(seen.boxes, same.boxes)
     assert not np.array_equal(pixels, jittered)
+
+
+TILED = BoxViews(scales=(40,), max_side=400, flip=False, tiles=TilesConfig(size=40, overlap=10, whole=False))
+
+
+def test_a_drawn_tile_shows_its_part_of_the_image_and_its_objects() -> None:
+    """The image's red channel is x, the green one y, so a view of the tile's own size tells where it is."""
+    y, x = np.mgrid[:90, :120]
+    image = np.stack([x, y, 0 * x], axis=2).astype(np.uint8)
+    truth = GroundTruth.from_boxes([[20, 30, 30, 36], [100, 70, 118, 88]], [1, 2])
+    generator = np.random.default_rng(0)
+    shown = set()
+    for _ in range(50):
+        pixels, seen = TILED.draw(image, truth, generator)
+        left, top = int(pixels[0, 0, 0]), int(pixels[0, 0, 1])
+        np.testing.assert_array_equal(pixels, image[top : top + 40, left : left + 40])
+        expected = cut(truth, (left, top, left + 40, top + 40))
+        np.testing.assert_array_equal(seen.boxes, expected.boxes)
+        np.testing.assert_array_equal(seen.difficult, expected.difficult)
+        shown |= set(seen.labels[~seen.difficult].tolist())
+    assert shown == {1, 2}
+
+
+def test_validation_shows_the_tile_with_most_objects() -> None:
+    image = np.zeros((90, 120, 3), dtype=np.uint8)
+    truth = GroundTruth.from_boxes([[1, 1, 5, 5], [100, 70, 110, 80], [105, 70, 115, 80]], [1, 2, 3])
+    pixels, seen = TILED.plain(image, truth)
+    assert pixels.shape == (40, 40, 3)
+    assert seen.labels.tolist() == [2, 3]
+    assert seen.boxes.tolist() == [[20, 20, 30, 30], [25, 20, 35, 30]]
+
+
+def test_without_tiles_no_random_number_is_drawn_for_them() -> None:
+    """So trainings without tiles have the bytes that they had before there were tiles."""
+    image = np.zeros((90, 120, 3), dtype=np.uint8)
+    drawn, other = np.random.default_rng(0), np.random.default_rng(0)
+    BoxViews(scales=(40,), max_side=400, flip=False).draw(image, NOTHING, drawn)
+    other.random()  # whether to crop
+    other.integers(1)  # the scale
+    assert drawn.bit_generator.state == other.bit_generator.state

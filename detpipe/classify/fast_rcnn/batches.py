@@ -7,25 +7,29 @@ N: images in a batch. R: regions in a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from detpipe import boxes as geometry
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.labeling import Regions, SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import image_generator, plain_order
+from detpipe.network.box_views import SEEN_SHARE, cut, inside, learned
 from detpipe.network.scaled_image import Scaling
 from detpipe.structures import PLAIN_READING, Float32Array, GroundTruth, Image, Int64Array, ReadOptions
+from detpipe.tiles import TilesConfig, Window, random_window
 
 
 @dataclass(frozen=True, eq=False)
 class ProposedImage:
     """A training image with its proposals (P, 4) and objects.
 
-    digest: of the file that the proposals were made from. options: how the file is read.
+    digest: of the file that the proposals were made from. options: how the file is read. window: the part of the file's
+    image that this is; None: all of it. The other fields belong to this part.
     """
 
     path: Path
@@ -34,6 +38,15 @@ class ProposedImage:
     proposals: Float32Array
     truth: GroundTruth
     options: ReadOptions = PLAIN_READING
+    window: Window | None = None
+
+    def part(self, window: Window) -> ProposedImage:
+        """A window of this image. Proposals that it cuts count as objects do; see `box_views`."""
+        x1, y1, x2, y2 = window
+        size = (y2 - y1, x2 - x1)
+        boxes = geometry.clip(self.proposals - np.array([x1, y1, x1, y1], dtype=np.float32), size)
+        seen = boxes[geometry.area(boxes) >= SEEN_SHARE * geometry.area(self.proposals)]
+        return replace(self, image_size=size, proposals=seen, truth=cut(self.truth, window), window=window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +69,15 @@ class ImageViews:
     """Scaling and mirroring of training images.
 
     scales: lengths of the shorter side in pixels; one is drawn for each image. max_side: limit for the longer side.
-    flip: mirror an image with probability 0.5. fill: RGB colour of the padding.
+    flip: mirror an image with probability 0.5. fill: RGB colour of the padding. tiles: a random tile takes the place of
+    each image.
     """
 
     scales: tuple[int, ...]
     max_side: int
     flip: bool
     fill: tuple[int, int, int]
+    tiles: TilesConfig = field(default_factory=TilesConfig)
 
 
 class HierarchicalSampling:
@@ -102,6 +117,8 @@ class HierarchicalSampling:
             image = self._images[index]
             generator = image_generator(self._seed, number, position)
             views = self._views
+            if views.tiles.used:
+                image = image.part(random_window(image.image_size, learned(image.truth), views.tiles, generator))
             shorter = views.scales[generator.integers(len(views.scales))]
             mirrored = bool(views.flip and generator.random() < 0.5)
             scaling = Scaling.to_side(image.image_size, shorter, views.max_side, mirrored=mirrored)
@@ -114,7 +131,8 @@ class HierarchicalSampling:
 def read_scaled(image: ProposedImage, scaling: Scaling) -> Image:
     """Read the image and scale it to the network's input. Raises as `HierarchicalSampling` does."""
     verify_image(image.path, image.digest)
-    return scaling.pixels(read_image(image.path, image.options))
+    pixels = read_image(image.path, image.options)
+    return scaling.pixels(pixels if image.window is None else inside(pixels, image.window))
 
 
 def moved(regions: Regions, scaling: Scaling) -> Regions:

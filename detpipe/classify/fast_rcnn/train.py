@@ -23,9 +23,11 @@ from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.network.batch_order import evenly_spread
+from detpipe.network.box_views import learned
 from detpipe.network.device import autocast
 from detpipe.network.scaled_image import Scaling, mean_colour
 from detpipe.network.train_network import RunContext, train_network
+from detpipe.tiles import fullest_window
 
 VALIDATION_IMAGES = 32
 """Validation uses at most this many images, evenly spaced, to keep its share of the training time small."""
@@ -51,7 +53,7 @@ def train_fast_rcnn(
     make_batch = HierarchicalSampling(
         train,
         sampling,
-        ImageViews(scales=tuple(head.scales), max_side=head.max_side, flip=head.flip, fill=fill),
+        ImageViews(scales=tuple(head.scales), max_side=head.max_side, flip=head.flip, fill=fill, tiles=head.tiles),
         images_per_batch=head.images_per_batch,
         batch_size=solver.batch_size,
         seed=seed,
@@ -96,13 +98,16 @@ def validation(
 ) -> Callable[[], dict[str, float]]:
     """A function that returns val_loss, val_accuracy and val_fg_accuracy (of foreground regions only) of `network`.
 
-    It uses at most `images` images, evenly spaced, at the largest scale, and always the same regions.
+    It uses at most `images` images, evenly spaced, at the largest scale, and always the same regions. With tiles, it
+    uses the tile with most objects of each image.
     """
     indices = evenly_spread(len(val), images)
     without_jitter = replace(sampling, jittered=0)
 
     def batch_of(index: int) -> RegionBatch:
         image = val[index]
+        if head.tiles.used:
+            image = image.part(fullest_window(image.image_size, learned(image.truth), head.tiles))
         scaling = Scaling.to_side(image.image_size, head.scales[-1], head.max_side)
         generator = np.random.default_rng((seed, index))
         regions = sample_regions(image.proposals, image.truth, image.image_size, without_jitter, generator)

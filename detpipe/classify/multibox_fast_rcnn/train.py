@@ -96,6 +96,7 @@ def views(head: MultiBoxFastRcnnConfig) -> BoxViews:
         crop_share=head.crop_share,
         crop_area=head.crop_area,
         colour=head.colour,
+        tiles=head.tiles,
     )
 
 

@@ -83,7 +83,7 @@ def describe(config: TrainCls, head: MultiBoxFastRcnnConfig, part: Part) -> Mult
     """
     # Always computed, because it raises for a data set without objects.
     computed = pyramid_shapes(
-        *objects_of(true_targets(part)),
+        *objects_of(true_targets(part), head.tiles),
         head.multibox,
         map_strides(config.backbone, head.maps),
         shorter=head.scales[-1],
@@ -128,6 +128,7 @@ def write_multibox(config: TrainCls, network: MultiBoxFastRcnn, spec: MultiBoxFa
         crop_share=spec.head.crop_share,
         crop_area=spec.head.crop_area,
         colour=spec.head.colour,
+        tiles=spec.head.tiles,
     )
     multibox_spec = MultiBoxSpec(spec.backbone, head, spec.shapes)
     multibox = build_multibox(multibox_spec, seed=0, pretrained=False)

@@ -125,6 +125,7 @@ def views(head: MultiBoxConfig) -> BoxViews:
         crop_share=head.crop_share,
         crop_area=head.crop_area,
         colour=head.colour,
+        tiles=head.tiles,
     )
 
 

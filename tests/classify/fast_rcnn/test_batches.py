@@ -14,6 +14,7 @@ from detpipe.classify.fast_rcnn.batches import HierarchicalSampling, ImageViews,
 from detpipe.classify.labeling import Regions, SamplingConfig
 from detpipe.datasets.image_file import file_digest
 from detpipe.structures import GroundTruth
+from detpipe.tiles import TilesConfig
 from tests import drawn
 
 VIEWS = ImageViews(scales=(60, 90), max_side=400, flip=True, fill=(1, 2, 3))
@@ -132,3 +133,33 @@ def test_a_file_that_changed(tmp_path: Path) -> None:
         one.path.write_bytes(one.path.read_bytes() + b"\0")
     with pytest.raises(ChangedImageError, match="changed since its proposals"):
         batches(images)(0)
+
+
+def test_tiles_take_the_place_of_images(tmp_path: Path) -> None:
+    """Tiles of 60 at their own size: what is labelled as an object has its colour where the deltas lead."""
+    views = replace(VIEWS, scales=(60,), tiles=TilesConfig(size=60, overlap=30, whole=False))
+    make = HierarchicalSampling(proposed(tmp_path), SAMPLING, views, images_per_batch=2, batch_size=32, seed=0)
+    objects = 0
+    for number in range(8):
+        batch = make(number)
+        assert batch.images.shape == (2, 60, 60, 3)
+        assert (batch.regions[:, 1:] >= 0).all()
+        assert (batch.regions[:, 1:] <= 60).all()
+        foreground = batch.labels > 0
+        places = decode(batch.regions[foreground, 1:], batch.deltas[foreground])
+        for row, place, label in zip(
+            batch.regions[foreground, 0], places, batch.labels[foreground].tolist(), strict=True
+        ):
+            colour = batch.images[int(row)][int(place[1] + place[3]) // 2, int(place[0] + place[2]) // 2]
+            assert colour.argmax() == {1: 0, 2: 2}[label]
+            objects += 1
+    assert objects > 20
+
+
+def test_proposals_that_a_tile_cuts_by_hand(tmp_path: Path) -> None:
+    """Half of a proposal must be inside, as of an object."""
+    (image,) = proposed(tmp_path, 1)
+    boxes = np.array([[30, 20, 50, 40], [0, 20, 21, 40], [0, 20, 19, 40], [90, 0, 95, 5]], dtype=np.float32)
+    part = replace(image, proposals=boxes).part((10, 10, 70, 70))
+    assert part.image_size == (60, 60)
+    assert part.proposals.tolist() == [[20, 10, 40, 30], [0, 10, 11, 30]]
