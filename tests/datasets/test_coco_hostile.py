@@ -16,14 +16,14 @@ import pytest
 from detpipe.datasets.coco import CocoSource, read_coco_file
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
-from detpipe.proposals.files.coco_json import read_coco_results
+from detpipe.proposals.files.coco_json import read_json_file
 from detpipe.structures import Dataset, ImageRecord
 
 DATASET = Dataset("set", ("cat",), (3,), (ImageRecord(7, Path("7.jpg"), (20, 30)),), None)
 READERS: dict[str, Callable[[Path], object]] = {
     "objects": lambda path: read_coco_file(path, path.parent),
     "results": lambda path: read_detections(path, DATASET),
-    "proposals": read_coco_results,
+    "proposals": read_json_file,
 }
 NOT_JSON = {
     "nothing": b"",

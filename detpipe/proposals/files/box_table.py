@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ class StoredBoxes:
     """The boxes of one image as stored in the file.
 
     boxes: (N, 4) float32, x1 y1 x2 y2 half-open; with `is_mat`, in one of the two forms of `rcnn_mat`, which only the
-    image's size distinguishes. scores: (N,) float32, or None if the boxes are only ordered, best first.
+    image's size distinguishes. scores: (N,) float32, or None if the boxes are only ordered, best first. are_shares: the
+    boxes are shares of the image's width and height.
     """
 
     boxes: Float32Array
     scores: Float32Array | None
     is_mat: bool = False
+    are_shares: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +49,11 @@ class BoxTable:
 
     @functools.cached_property
     def by_short_name(self) -> Mapping[str, str]:
-        """From "file.jpg" and "file" to the key "folder/file.jpg", without ambiguous names."""
+        """From the ends of the key "a/b/file.jpg" ("b/file.jpg", "file.jpg", "file") to it, without ambiguous ends."""
         short: dict[str, str | None] = {}
         for key in self.boxes:
             pure = PurePosixPath(key)
-            for name in {pure.name, pure.stem}:
+            for name in {*path_ends(pure), pure.stem}:
                 short[name] = None if name in short else key
         return {name: key for name, key in short.items() if key is not None}
 
@@ -74,6 +76,7 @@ class BoxTable:
             "nameless": self.nameless,
             "by_id": self.by_id,
             "is_mat": any(one.is_mat for one in stored),
+            "are_shares": [number for number, one in enumerate(stored) if one.are_shares],
         }
         return form, {
             "boxes": np.concatenate([none.boxes, *(one.boxes for one in stored)]),
@@ -88,15 +91,32 @@ class BoxTable:
         ends = np.cumsum(arrays["counts"])
         scored = np.where(arrays["has_scores"], arrays["counts"], 0)
         score_ends = np.cumsum(scored)
+        in_shares = set(form["are_shares"])
         boxes = {}
         for number, name in enumerate(form["names"]):
             own = arrays["boxes"][ends[number] - arrays["counts"][number] : ends[number]]
             scores = arrays["scores"][score_ends[number] - scored[number] : score_ends[number]]
-            boxes[name] = StoredBoxes(own, scores if arrays["has_scores"][number] else None, form["is_mat"])
+            boxes[name] = StoredBoxes(
+                own, scores if arrays["has_scores"][number] else None, form["is_mat"], number in in_shares
+            )
         return BoxTable(source, boxes, nameless=form["nameless"], by_id=form["by_id"])
 
 
-def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, is_mat: bool = False) -> StoredBoxes:
+def path_ends(path: PurePath) -> list[str]:
+    """The path without 0, 1, ... of its leading folders, the file name alone last; with slashes."""
+    parts = [part for part in path.parts if part != path.anchor]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def as_stored(
+    source: Path,
+    name: str,
+    boxes: object,
+    scores: object = None,
+    *,
+    is_mat: bool = False,
+    are_shares: bool = False,
+) -> StoredBoxes:
     """Check and convert the boxes of an image: (N, 4) numbers, or (N, 5) with a column of scores.
 
     An empty array of any shape means no boxes. Raises ProposalFileError.
@@ -114,7 +134,7 @@ def as_stored(source: Path, name: str, boxes: object, scores: object = None, *, 
             f"{source}: image {name}: expected one score per box, got {len(column)} scores of {len(array)} boxes"
         )
     with np.errstate(over="ignore"):
-        stored = StoredBoxes(array[:, :4].astype(np.float32), column, is_mat)
+        stored = StoredBoxes(array[:, :4].astype(np.float32), column, is_mat, are_shares)
     if not np.isfinite(stored.boxes).all() or (column is not None and np.isnan(column).any()):
         raise ProposalFileError(f"{source}: image {name}: expected finite boxes and scores, got NaN or infinity")
     return stored

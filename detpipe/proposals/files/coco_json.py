@@ -1,4 +1,4 @@
-"""Reads proposals from a COCO result file: boxes or masks of any detector, without their classes. Writes them."""
+"""Reads proposals from JSON: boxes or masks in COCO results, or MegaDetector's boxes. Writes COCO's results."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from typing import Any
 
 from detpipe.datasets.coco_ids import plain_id
 from detpipe.datasets.coco_segmentation import segmentation_box
+from detpipe.datasets.megadetector import is_megadetector
 from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, as_stored
 from detpipe.proposals.files.detectron_pkl import from_corner_and_size
+from detpipe.proposals.files.megadetector_json import megadetector_table
 from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageRecord, Proposals
 
 
-def read_coco_results(path: Path) -> BoxTable:
+def read_json_file(path: Path) -> BoxTable:
+    """The boxes by image of a COCO or MegaDetector result file, whichever it is. Raises as their readers."""
+    content = read_json(path, "a COCO result file or a MegaDetector result file")
+    return megadetector_table(content, path) if is_megadetector(content) else coco_table(content, path)
+
+
+def coco_table(content: Any, path: Path) -> BoxTable:
     """The boxes by image of a list [{"image_id", "bbox": [x, y, width, height], "score"}, ...] in any order.
 
     A result with a `segmentation` (polygons, or an RLE, compressed or not) and no bbox gives the box around its
     mask; an empty mask gives no box. An image_id that is a whole float is an integer.
-    Raises ProposalFileError, which names the file and the first bad result, for other content, and InputFileError for
-    a file that is not JSON.
+    Raises ProposalFileError, which names the file and the first bad result, for other content.
     """
-    content = read_json(path, "a COCO result file")
     if not isinstance(content, list):
         raise ProposalFileError(f"{path}: expected COCO's list of results, got a {type(content).__name__}")
     rows: defaultdict[str, list[list[float]]] = defaultdict(list)

@@ -14,8 +14,8 @@ import numpy as np
 from detpipe.boxes import clip
 from detpipe.datasets.coco_ids import number_of
 from detpipe.datasets.image_file import AnyImage
-from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes
-from detpipe.proposals.files.coco_json import read_coco_results
+from detpipe.proposals.files.box_table import BoxTable, ProposalFileError, StoredBoxes, path_ends
+from detpipe.proposals.files.coco_json import read_json_file
 from detpipe.proposals.files.detectron_pkl import read_pickle
 from detpipe.proposals.files.rcnn_mat import MatForm, find_form, fits, read_mat, to_boxes
 from detpipe.proposals.files.safe_pickle import UnsafePickleError
@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class ImportedProposals(Proposer):
-    """Boxes from files: R-CNN's and Fast R-CNN's .mat, Detectron2's and MMDetection's .pkl, COCO results as .json.
+    """Boxes from files: .mat of R-CNN, Fast R-CNN, .pkl of Detectron2, MMDetection, .json of COCO, MegaDetector.
 
-    Images are matched by id, "folder/file.jpg", file name or stem. Boxes without scores keep their order. Boxes are
-    clipped to the image. Call `check` with the data sets first: it finds the form of .mat files, matches MMDetection's
-    nameless lists and rejects names that match two images. This needs all images.
+    Images are matched by id, the end of their path ("folder/file.jpg"), file name or stem. Boxes without scores keep
+    their order. Boxes are clipped to the image. Call `check` with the data sets first: it finds the form of .mat files,
+    matches MMDetection's nameless lists and rejects names that match two images. This needs all images.
     """
 
     path: str = ""
@@ -97,6 +97,9 @@ class ImportedProposals(Proposer):
         return ranked(boxes, scores, image_size, self.max_proposals)
 
     def _to_boxes(self, stored: StoredBoxes, record: ImageRecord, image_size: tuple[int, int]) -> Float32Array:
+        if stored.are_shares:
+            height, width = image_size
+            return stored.boxes * np.array([width, height, width, height], np.float32)
         if not stored.is_mat or not len(stored.boxes):
             return stored.boxes
         form = self._found_form or find_form([(str(record.image_id), stored.boxes, image_size)], self.path)
@@ -123,13 +126,18 @@ class ImportedProposals(Proposer):
         if table.nameless:
             source, number = self._numbers.get((record.path, record.image_id), (None, None))
             return number if source == table.source else None
-        image_id, names = str(record.image_id), ["/".join(record.path.parts[-2:]), record.path.name, record.path.stem]
-        for name in [image_id, *names] if table.by_id else [*names, image_id]:
-            if name in table.boxes:
-                return name
-        short = next((table.by_short_name[name] for name in names if name in table.by_short_name), None)
+        image_id, names = str(record.image_id), [*path_ends(record.path), record.path.stem]
+        if table.by_id and image_id in table.boxes:
+            return image_id
+        # The longest end of the path first: the folders of several cameras have files of the same name.
+        for name in names:
+            key = name if name in table.boxes else table.by_short_name.get(name)
+            if key is not None:
+                return key
+        if image_id in table.boxes:
+            return image_id
         image_number = number_of(record.image_id) if table.by_id else None
-        return short if short is not None or image_number is None else table.by_number.get(image_number)
+        return None if image_number is None else table.by_number.get(image_number)
 
     def _locations(self, record: ImageRecord) -> Iterator[tuple[Path, str]]:
         """The file and the key of an image's boxes in each file that has some."""
@@ -145,7 +153,7 @@ class ImportedProposals(Proposer):
                 yield table.source, key
 
     def _check_unambiguous(self, datasets: Sequence[Dataset]) -> None:
-        """Raise ImportedBoxesError if different images of two data sets match the same boxes.
+        """Raise ImportedBoxesError if different images match the same boxes.
 
         One file in two data sets is the same image and may match the same boxes.
         """
@@ -153,16 +161,15 @@ class ImportedProposals(Proposer):
         for dataset in datasets:
             own = [(location, record) for record in dataset.records for location in self._locations(record)]
             for location, record in own:
-                other = seen.get(location)
-                if other is not None and other.path != record.path and other.path.resolve() != record.path.resolve():
+                other = seen.setdefault(location, record)
+                if other.path != record.path and other.path.resolve() != record.path.resolve():
                     source, key = location
                     raise ImportedBoxesError(
-                        f"{source}: expected boxes that belong to one image, got {key!r}, which means two of different "
-                        f"splits: {other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
-                        "the images of all splits different ids, or save the boxes as a dict from folder/file.jpg "
-                        "(MMDetection's .pkl)"
+                        f"{source}: expected boxes that belong to one image, got {key!r}, which means two: "
+                        f"{other.path} (id {other.image_id}) and {record.path} (id {record.image_id}); give "
+                        "the images of all splits different ids, or save the boxes with folder/file.jpg as their names "
+                        "(MMDetection's .pkl, MegaDetector's .json)"
                     )
-            seen.update(own)
 
     def _number(self, table: BoxTable, datasets: Sequence[Dataset]) -> None:
         """Match a list without names with the only data set of the same length, in order."""
@@ -248,7 +255,7 @@ _READERS: Mapping[str, Callable[[Path], BoxTable]] = {
     ".mat": read_mat,
     ".pkl": read_pickle,
     ".pickle": read_pickle,
-    ".json": read_coco_results,
+    ".json": read_json_file,
 }
 
 
