@@ -36,6 +36,7 @@ DIRECT = {
     "proposals/edge_boxes.py: cv2.ximgproc.createStructuredEdgeDetection": IN_PROCESS,
     "proposals/edge_boxes.py: storage.open": IN_PROCESS,
     "proposals/files/rcnn_mat.py: path.open": "the file that this function has just written",
+    "proposals/onnx_models/session.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "proposals/selective_search/objectness.py: own.read_text": "a file of this package",
     "runs/detect_settings.py: path.read_bytes": OWN,
     "solver/training_log.py: path.read_bytes": OWN,

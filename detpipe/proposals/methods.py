@@ -19,6 +19,7 @@ METHODS: dict[str, str] = {
     "sliding_window": "detpipe.proposals.baselines:SlidingWindow",
     "ground_truth": "detpipe.proposals.baselines:GroundTruthBoxes",
     "import": "detpipe.proposals.files.imported:ImportedProposals",
+    "onnx": "detpipe.proposals.onnx_models.proposer:OnnxProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
 }
 """Name -> "module:Class" of a Proposer. A new method needs one line here."""

@@ -44,7 +44,7 @@ def read_fields(message: memoryview, where: str) -> Iterator[Field]:
         elif wire_type in (FIXED32, FIXED64):
             length = 4 if wire_type == FIXED32 else 8
         else:
-            raise ValueError(f"{where}: expected a field of a Caffe file, got wire type {wire_type} at byte {begin}")
+            raise ValueError(f"{where}: expected a protobuf field, got wire type {wire_type} at byte {begin}")
         if length > len(message) - index:
             raise ValueError(
                 f"{where}: field {number} at byte {begin}: expected {length} bytes, got {len(message) - index}; "

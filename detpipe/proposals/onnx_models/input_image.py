@@ -1,0 +1,56 @@
+"""An image as the input of a model, and boxes of the input as boxes of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detpipe.proposals.onnx_models.presets import Fit
+from detpipe.resize import Interpolation, resize
+from detpipe.structures import Float32Array, Image
+
+
+@dataclass(frozen=True, eq=False)
+class InputImage:
+    """An image in the size of an input.
+
+    pixels: (h, w, 3) uint8 RGB. scale: input pixels per image pixel, (of x, of y). offset: (x, y) of the image's
+    corner in the input.
+    """
+
+    pixels: Image
+    scale: tuple[float, float]
+    offset: tuple[int, int]
+
+    def to_image(self, boxes: npt.NDArray[np.float64]) -> Float32Array:
+        """Boxes (N, 4), x1 y1 x2 y2 in pixels of the input, as float32 boxes in pixels of the image, not clipped."""
+        moved = (boxes - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
+        limit = float(np.finfo(np.float32).max)
+        return np.asarray(np.clip(moved, -limit, limit), dtype=np.float32)
+
+
+def fit_image(image: Image, size: tuple[int, int] | None, fit: Fit, fill: int) -> InputImage:
+    """Bring an image to the size (height, width) of an input; None, or `Fit.original`, leaves it as it is.
+
+    An image with an extreme aspect ratio keeps at least one pixel. The scales are those of the rounded sizes, so that
+    `InputImage.to_image` is exact.
+    """
+    height, width = image.shape[:2]
+    if size is None or fit is Fit.original or size == (height, width):
+        return InputImage(image, (1.0, 1.0), (0, 0))
+    inside = size
+    if fit is not Fit.stretch:
+        scale = min(size[0] / height, size[1] / width)
+        inside = (max(round(height * scale), 1), max(round(width * scale), 1))
+    # Sampled as cv2.resize does, with which these projects read and train.
+    pixels = resize(image, inside, Interpolation.bilinear, antialias=False)
+    left, top = 0, 0
+    if inside != size:
+        if fit is Fit.letterbox:
+            top, left = (size[0] - inside[0]) // 2, (size[1] - inside[1]) // 2
+        filled = np.full((*size, 3), fill, dtype=np.uint8)
+        filled[top : top + inside[0], left : left + inside[1]] = pixels
+        pixels = filled
+    return InputImage(pixels, (inside[1] / width, inside[0] / height), (left, top))

@@ -1,0 +1,163 @@
+"""How the box models of known projects are used: the table of presets, and the settings that a preset sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Preset(StrEnum):
+    """A family of exported detectors."""
+
+    yolo = "yolo"
+    """Ultralytics' exports of YOLOv5, YOLOv8, YOLO11 and others without built-in NMS."""
+    yolo_nms = "yolo_nms"
+    """YOLOv10, YOLO26, and Ultralytics' exports with nms=True."""
+    detr = "detr"
+    """RT-DETR and D-FINE, exported with their postprocessor."""
+    rf_detr = "rf_detr"
+    """RF-DETR."""
+    ssd = "ssd"
+    """torchvision's SSD, SSDlite, RetinaNet and Faster R-CNN, which resize and normalise inside."""
+    ssd_tf = "ssd_tf"
+    """SSD and others of TensorFlow's Object Detection API, converted by tf2onnx."""
+    fcos = "fcos"
+    """torchvision's FCOS."""
+    fcos_mmdet = "fcos_mmdet"
+    """FCOS of MMDetection, exported by MMDeploy."""
+
+
+class Fit(StrEnum):
+    """How an image becomes an input of another size."""
+
+    stretch = "stretch"
+    """Resize both sides, without regard to the aspect ratio."""
+    letterbox = "letterbox"
+    """Keep the aspect ratio, centre the image, and fill the rest."""
+    top_left = "top_left"
+    """Keep the aspect ratio, put the image into the top left corner, and fill the rest."""
+    original = "original"
+    """Give the image as it is. The model must take any size."""
+
+
+class Channels(StrEnum):
+    """The order of the colour channels."""
+
+    rgb = "rgb"
+    bgr = "bgr"
+
+
+class Layout(StrEnum):
+    """Where boxes and scores are in the outputs. N is the number of boxes, C the number of classes."""
+
+    yolo = "yolo"
+    """`columns` or `objectness`, whichever has more boxes than numbers per box."""
+    columns = "columns"
+    """One output (1, 4 + C, N): a box, then the scores of the classes, as of YOLOv8."""
+    objectness = "objectness"
+    """One output (1, N, 5 + C): a box, the objectness, then the scores of the classes, as of YOLOv5."""
+    rows = "rows"
+    """One output (1, N, 5 or more): a box, then its score, as of YOLOv10."""
+    separate = "separate"
+    """One output of boxes (1, N, 4), and one of scores (1, N) or (1, N, C); also without the 1."""
+
+
+class BoxForm(StrEnum):
+    """The four numbers of a box."""
+
+    xyxy = "xyxy"
+    """Left, top, right, bottom."""
+    cxcywh = "cxcywh"
+    """Centre, width, height."""
+    xywh = "xywh"
+    """Left, top, width, height."""
+    yxyx = "yxyx"
+    """Top, left, bottom, right."""
+
+
+class Activation(StrEnum):
+    """What makes scores from the numbers of the output."""
+
+    none = "none"
+    sigmoid = "sigmoid"
+    softmax = "softmax"
+
+
+class Background(StrEnum):
+    """The class in the scores that means no object."""
+
+    none = "none"
+    first = "first"
+    last = "last"
+
+
+@dataclass(frozen=True)
+class ModelForm:
+    """The input and the outputs of a box model.
+
+    input_size: (height, width), for files that leave it open. fill: level of the pixels beside a letterboxed image.
+    mean, std: the input is (level - mean) / std, for levels 0 to 255. normalised: box numbers are shares of the input's
+    sides, not pixels. classes: number of class scores; None means all that there are. boxes_output, scores_output:
+    names of outputs, of which the first that the file has counts; for other layouts than `separate`, boxes_output holds
+    both.
+    """
+
+    input_size: tuple[int, int] = (640, 640)
+    fit: Fit = Fit.stretch
+    fill: int = 0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    channels: Channels = Channels.rgb
+    layout: Layout = Layout.separate
+    box_form: BoxForm = BoxForm.xyxy
+    normalised: bool = False
+    activation: Activation = Activation.none
+    background: Background = Background.none
+    classes: int | None = None
+    boxes_output: tuple[str, ...] = ("boxes",)
+    scores_output: tuple[str, ...] = ("scores",)
+
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+PRESETS: Mapping[Preset, ModelForm] = {
+    Preset.yolo: ModelForm(fit=Fit.letterbox, fill=114, layout=Layout.yolo, box_form=BoxForm.cxcywh),
+    Preset.yolo_nms: ModelForm(fit=Fit.letterbox, fill=114, layout=Layout.rows),
+    Preset.detr: ModelForm(),
+    Preset.rf_detr: ModelForm(
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        box_form=BoxForm.cxcywh,
+        normalised=True,
+        activation=Activation.sigmoid,
+        boxes_output=("dets", "pred_boxes"),
+        scores_output=("labels", "logits", "pred_logits"),
+    ),
+    Preset.ssd: ModelForm(fit=Fit.original),
+    Preset.ssd_tf: ModelForm(
+        fit=Fit.original,
+        std=(1.0, 1.0, 1.0),
+        box_form=BoxForm.yxyx,
+        normalised=True,
+        boxes_output=("detection_boxes", "detection_boxes:0"),
+        scores_output=("detection_scores", "detection_scores:0"),
+    ),
+    Preset.fcos: ModelForm(fit=Fit.original),
+    Preset.fcos_mmdet: ModelForm(
+        input_size=(800, 1344),
+        fit=Fit.top_left,
+        mean=(102.9801, 115.9465, 122.7717),
+        std=(1.0, 1.0, 1.0),
+        channels=Channels.bgr,
+        layout=Layout.rows,
+        boxes_output=("dets",),
+    ),
+}
+"""Each preset is only these settings; every one of them may be set on its own.
+
+Where the layouts are published: Ultralytics' export and its predictors; `tools/deployment/export_onnx.py` of D-FINE;
+`tools/export_onnx.py` of RT-DETR; `rfdetr/export` of RF-DETR; `torchvision.models.detection`; the exporters of
+TensorFlow's Object Detection API; `mmdeploy/codebase/mmdet`.
+"""

@@ -1,0 +1,1 @@
+"""Tests of detpipe/proposals/onnx_models/."""
