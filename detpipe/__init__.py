@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detpipe.report.image_detections import ImageDetections, draw
     from detpipe.runs.detector import Detector
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
+    from detpipe.training import TrainingResult, train
 
 __all__ = [
     "Dataset",
@@ -26,10 +27,12 @@ __all__ = [
     "ImageRecord",
     "Proposals",
     "SelectiveSearch",
+    "TrainingResult",
     "draw",
     "evaluate",
     "load_dataset",
     "to_supervision",
+    "train",
 ]
 
 _HOMES = {
@@ -41,10 +44,12 @@ _HOMES = {
     "ImageRecord": "detpipe.structures",
     "Proposals": "detpipe.structures",
     "SelectiveSearch": "detpipe.proposals.selective_search.search",
+    "TrainingResult": "detpipe.training",
     "draw": "detpipe.report.image_detections",
     "evaluate": "detpipe.metrics.evaluate",
     "load_dataset": "detpipe.datasets",
     "to_supervision": "detpipe.datasets.supervision_detections",
+    "train": "detpipe.training",
 }
 
 

@@ -71,18 +71,23 @@ class NewRunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Before the run folder is made."""
-        self._note(config.hydra.run)
+        self._note_place(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the folder of a sweep is made."""
-        self._note(config.hydra.sweep)
+        self._note_place(config.hydra.sweep)
 
     @classmethod
-    def _note(cls, place: DictConfig) -> None:
+    def _note_place(cls, place: DictConfig) -> None:
         try:
             path = Path(place.dir)
         except OmegaConfBaseException:  # Hydra reads it next, and reports it
             return
+        cls.note(path)
+
+    @classmethod
+    def note(cls, path: Path) -> None:
+        """Note which folders are made when `path` is."""
         cls._made[:] = [one for one in (path, *path.parents) if not os.path.lexists(one)]
 
     @classmethod

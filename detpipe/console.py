@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 RESULT = 25
 """The level of results (tables, and sentences with numbers and the files that were written): above INFO."""
@@ -15,6 +18,18 @@ PROGRESS = "detpipe.progress"
 """The name of the logger of progress."""
 
 logging.addLevelName(RESULT, "RESULT")
+
+
+FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""The lines of a log file, as in conf/hydra/job_logging."""
+
+TRAINING = "detpipe.solver.solver"
+"""The name of the logger of a training's iterations."""
+
+
+def shows_bars() -> bool:
+    """Whether progress is shown as bars: on a terminal, and in a notebook."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
 
 
 class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -37,11 +52,11 @@ class ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class LogHandler(ConsoleHandler):
-    """Writes what is not a result. On a terminal, a bar stands for the lines of progress."""
+    """Writes what is not a result. Where bars are shown, they stand for the lines of progress."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is to be written."""
-        has_bar = record.name == PROGRESS and sys.stderr.isatty()
+        has_bar = record.name == PROGRESS and shows_bars()
         return record.levelno != RESULT and not has_bar and bool(super().filter(record))
 
 
@@ -63,7 +78,7 @@ def set_verbosity(*, quiet: bool, verbose: bool) -> None:
         if isinstance(handler, LogHandler) and quiet:
             handler.setLevel(logging.WARNING)
         elif isinstance(handler, LogHandler) and verbose:
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            handler.setFormatter(logging.Formatter(FILE_FORMAT))
 
 
 def is_quiet() -> bool:
@@ -71,3 +86,41 @@ def is_quiet() -> bool:
     return any(
         isinstance(handler, LogHandler) and handler.level > logging.INFO for handler in logging.getLogger().handlers
     )
+
+
+class _EssentialHandler(LogHandler):
+    """Writes progress and warnings alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be written."""
+        is_shown = record.levelno >= logging.WARNING or record.name in (PROGRESS, TRAINING)
+        return is_shown and bool(super().filter(record))
+
+
+@contextlib.contextmanager
+def shown_log(*, verbose: bool, log_file: Path) -> Iterator[None]:
+    """Show the log of detpipe in a program that has not set up logging: results on stdout, the others on stderr.
+
+    verbose: all lines; else results, progress and warnings. A program whose own handlers take lines of detpipe at level
+    INFO gets them as usual, and nothing is shown twice. log_file: also receives all lines.
+    """
+    log = logging.getLogger("detpipe")
+    file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace", delay=True)
+    file.setFormatter(logging.Formatter(FILE_FORMAT))
+    handlers: list[logging.Handler] = [file]
+    is_set_up = log.hasHandlers() and log.isEnabledFor(logging.INFO)
+    if not is_set_up:
+        handlers += [(LogHandler if verbose else _EssentialHandler)(sys.stderr), ResultHandler(sys.stdout)]
+    before = log.level, log.propagate
+    log.setLevel(min(log.getEffectiveLevel(), logging.INFO))
+    log.propagate = is_set_up
+    for one in handlers:
+        log.addHandler(one)
+    try:
+        yield
+    finally:
+        for one in handlers:
+            log.removeHandler(one)
+            one.close()
+        log.setLevel(before[0])
+        log.propagate = before[1]

@@ -1,4 +1,7 @@
-"""Progress of long operations: a bar on a terminal; in a log (file, CI) a line for every tenth, and every 30 s."""
+"""Progress of long operations: a bar on a terminal and in a notebook.
+
+In a log (file, CI) it is a line for every tenth, and every 30 s.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from detpipe.console import PROGRESS, is_quiet
+from detpipe.console import PROGRESS, is_quiet, shows_bars
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -38,7 +41,7 @@ class Counter:
         self._shown_tenths = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._bar = None if is_quiet() or not sys.stderr.isatty() else _new_bar(name, total, unit)
+        self._bar = None if is_quiet() or not shows_bars() else _new_bar(name, total, unit)
         # A thread, because one item can take minutes.
         self._clock = threading.Thread(target=self._show_regularly, daemon=True)
 

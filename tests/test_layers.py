@@ -38,7 +38,7 @@ LAYERS = {
     **dict.fromkeys(("diagnosis", "labels"), 5),
     **dict.fromkeys(("report", "runs"), 6),
     **dict.fromkeys(("commands", "integrations"), 7),
-    **dict.fromkeys(("config", "help", "completion", "overrides", "preset_files", "cli", "__main__"), 8),
+    **dict.fromkeys(("config", "help", "completion", "overrides", "preset_files", "cli", "training", "__main__"), 8),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -60,9 +60,12 @@ BESIDE = {
     ("cli", "help"),
     ("help", "config"),
     ("__main__", "cli"),
+    ("training", "cli"),
+    ("training", "config"),
+    ("training", "overrides"),
 }
 """Who may import whom of the same number: as ARCHITECTURE.md says below its table."""
-HYDRA_ONLY_IN = {"config", "help", "overrides", "cli"}
+HYDRA_ONLY_IN = {"config", "help", "overrides", "cli", "training"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 
@@ -34,6 +35,14 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert list(progress([1, 2], "crop", total=2, unit="images")) == [1, 2]
     assert "crop" in capsys.readouterr().err
+
+
+def test_a_notebook_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The stream of a notebook's kernel: no terminal, and known by its module.
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr("sys.stderr", stream)
+    assert list(progress([1, 2], "crop", total=2, unit="images")) == [1, 2]
+    assert "crop: 100%" in stream.getvalue()
 
 
 def test_a_long_item_is_not_silent(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

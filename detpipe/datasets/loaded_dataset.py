@@ -56,7 +56,8 @@ class LoadedDataset(Dataset):
     """A split of a data set that was loaded from files. `load_dataset` returns it.
 
     `dataset[0]` gives a `DatasetItem`, `dataset["name"]` the one with this id or file name, and `dataset[:10]` the data
-    set of the first ten images. Iteration gives each image in order. source: the settings that it was loaded with.
+    set of the first ten images. Iteration gives each image in order.
+    source: the settings that it was loaded with; None for a slice, which is a part of what they load.
     """
 
     source: DatasetSource | None = None
@@ -92,7 +93,7 @@ class LoadedDataset(Dataset):
         if isinstance(index, str):
             return self._item(self._named(index))
         if isinstance(index, slice):
-            return replace(self, records=self.records[index])
+            return replace(self, records=self.records[index], source=None)
         position = operator.index(index)
         if not -len(self) <= position < len(self):
             raise IndexError(

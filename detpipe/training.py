@@ -1,0 +1,212 @@
+"""Training from Python: `detpipe run` as a function, with the same settings, files and results."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detpipe.cli import configuration_error
+from detpipe.commands.run_settings import Run
+from detpipe.commands.table import COMMANDS, refuse_torchrun
+from detpipe.config import LOG_FILE, NewRunFolder, register, to_command
+from detpipe.console import shown_log
+from detpipe.datasets.formats import format_word
+from detpipe.datasets.loaded_dataset import LoadedDataset
+from detpipe.datasets.source import DatasetSource, Split
+from detpipe.network.allocator import keep_freed_memory
+from detpipe.overrides import hydra_words, in_quotes, kinds_of
+from detpipe.storage.atomic import write_text
+from detpipe.storage.links import refuse_links
+
+if TYPE_CHECKING:
+    from detpipe.metrics.evaluate import Metrics
+    from detpipe.runs.detector import Detector
+
+COMMAND = COMMANDS["run"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingResult:
+    """A finished run: its folder, detector, metrics and report. `print` shows the metrics, and so does a notebook.
+
+    settings: all settings of the run.
+    """
+
+    settings: Run
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder."""
+        return self.settings.folder.path
+
+    @property
+    def report(self) -> Path:
+        """The report page, report.html."""
+        return self.settings.folder.report
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The trained detector, on the device of the training. It is loaded on first use."""
+        from detpipe.runs.detector import Detector
+
+        return Detector.from_run(self.run_dir, device=self.settings.device.value)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The metrics on the test images, as in metrics.json. They are computed from detections.json on first use."""
+        from detpipe.commands.evaluate import measurable
+        from detpipe.datasets.coco_results import read_detections
+        from detpipe.metrics.evaluate import evaluate
+        from detpipe.runs.run_detections import own_detections
+
+        dataset = measurable(self.settings.data_source.load(Split.test))
+        detections = read_detections(own_detections(self.settings.folder, dataset), dataset)
+        most = max(map(len, detections.values()), default=0)
+        return evaluate(dataset, detections, max_dets=most + 1)  # the run has warned of images with the most detections
+
+    def __repr__(self) -> str:
+        return f"TrainingResult({self.run_dir})"
+
+    def __str__(self) -> str:
+        return f"{self.metrics}\nreport: {self.report}"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"{self.metrics._repr_html_()}<p>report: {html.escape(str(self.report))}</p>"
+
+
+def train(
+    dataset: str | PathLike[str] | LoadedDataset | DatasetSource,
+    *,
+    experiment: str | None = None,
+    run_dir: str | PathLike[str] = "runs/latest",
+    verbose: bool = False,
+    **settings: Any,
+) -> TrainingResult:
+    """Train and evaluate a detector: `detpipe run` with the same settings, files and bytes.
+
+    dataset: a folder or file, whose format is found; what `load_dataset` returned (all its splits are used); or the
+    settings of a format, as `VocSource(root="my_voc")`. experiment: a preset, as fast_rcnn. run_dir: the run folder; a
+    run that was stopped continues, and a finished one is only read. verbose: the whole log; else progress, warnings
+    and results.
+    settings: those of `detpipe run` by name. A group takes a word (`head="svm"`) or a dict of its settings
+    (`solver={"max_iter": 900}`); full names with dots also work: `**{"solver.max_iter": 900}`.
+
+    The log is also written to detpipe.log, and the settings to .hydra/run, as by the command. Where worker processes
+    can't be used, because the script has no `if __name__ == "__main__":`, threads are used, with a warning.
+    Raises ValueError with the name of a wrong setting; the errors of the command, whose messages are the same; and
+    `detpipe.storage.interrupt.Interrupted` after Ctrl-C, when the work is saved.
+    """
+    refuse_torchrun("detpipe.train")
+    words = [*_dataset_words(dataset), *([] if experiment is None else [f"experiment={experiment}"])]
+    words += [f"run_dir={fspath(run_dir)}", *_words("", settings)]
+    config, composed, overrides = _composed(words)
+    folder = config.folder.path
+    refuse_links(folder)
+    NewRunFolder.note(folder)
+    try:
+        _write_settings(folder, composed, overrides)
+        keep_freed_memory()
+        with shown_log(verbose=verbose, log_file=folder / LOG_FILE):
+            COMMAND.load_run()(config)
+    except BaseException:
+        NewRunFolder.remove_if_empty()
+        raise
+    return TrainingResult(config)
+
+
+def _composed(words: Sequence[str]) -> tuple[Run, DictConfig, list[str]]:
+    """The settings of `detpipe run` with these words, as Hydra composes them, and the words as Hydra reads them.
+
+    Raises ValueError, with the sentence of the command line, for what that refuses.
+    """
+    register()
+    try:
+        overrides = hydra_words(COMMAND, words)
+        with initialize_config_module("detpipe.conf", version_base="1.3"):
+            composed = compose(COMMAND.application, overrides)
+            return to_command(composed, overrides), composed, overrides
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(configuration_error(error, COMMAND.name)) from error
+
+
+def _dataset_words(dataset: object) -> list[str]:
+    """The words of the command line for a data set. Raises TypeError for anything else, and ValueError for a part."""
+    if isinstance(dataset, (str, PathLike)):
+        return [f"dataset.root={fspath(dataset)}"]
+    if isinstance(dataset, LoadedDataset):
+        if dataset.source is None:
+            raise ValueError(
+                f"dataset: expected a whole data set, got a part of {dataset.name}; give the folder, or the data set "
+                "that load_dataset returned"
+            )
+        dataset = dataset.source
+    if not isinstance(dataset, DatasetSource) or (word := format_word(type(dataset))) is None:
+        raise TypeError(
+            f"dataset: expected a path, a data set of load_dataset, or the settings of a format as "
+            f"VocSource(root=...), got {type(dataset).__name__}"
+        )
+    given = {}
+    for field in dataclasses.fields(dataset):
+        value = getattr(dataset, field.name)
+        if field.init and (field.default is dataclasses.MISSING or value != field.default):
+            given[field.name] = value
+    return [f"dataset={word}", *_words("dataset.", given)]
+
+
+def _words(prefix: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """The words of the command line for settings by name. A dict holds the settings of a group, or is a value."""
+    for name, value in settings.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, Mapping) and not _is_mapping(full):
+            yield from _words(f"{full}.", value)
+        else:
+            yield f"{full}={_text(value, inside=False)}"
+
+
+def _is_mapping(name: str) -> bool:
+    """Whether the setting with this full name is a mapping, as solver.lr_mult: not a group of settings."""
+    kinds = kinds_of(COMMAND, name)
+    return any(typing.get_origin(kind) is dict for kind in kinds)
+
+
+def _text(value: object, *, inside: bool) -> str:
+    """A value as it is typed. inside: of a list or mapping, where text needs quotes. Raises TypeError for others."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return value.name
+        case str() | PathLike():
+            return in_quotes(fspath(value)) if inside else fspath(value)
+        case int() | float() | np.integer() | np.floating():
+            return repr(value.item() if isinstance(value, np.generic) else value)
+        case Mapping():
+            return "{" + ",".join(f"{key}:{_text(one, inside=True)}" for key, one in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(_text(one, inside=True) for one in value) + "]"
+    raise TypeError(f"settings: expected numbers, texts, lists and dicts of them, got {type(value).__name__}")
+
+
+def _write_settings(folder: Path, composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Write the composed settings, and what was given, as Hydra does for the command."""
+    place = folder / ".hydra" / COMMAND.application
+    place.mkdir(parents=True, exist_ok=True)
+    write_text(place / "config.yaml", OmegaConf.to_yaml(composed))
+    write_text(place / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
