@@ -12,6 +12,7 @@ import numpy as np
 
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.yolo_text import yolo_line
 from detpipe.structures import GroundTruth, Image
 
 CLASSES = ("disc", "square")
@@ -123,6 +124,21 @@ def write_coco(folder: Path, root: Path) -> list[str]:
         file.write_text(json.dumps(content))
         overrides += [f"dataset.{split.value}_json={file}", f"dataset.{split.value}_images={root / 'JPEGImages'}"]
     return overrides
+
+
+def write_yolo(folder: Path) -> list[str]:
+    """The same data set in YOLO's format, with data.yaml; returns the overrides for it."""
+    for number, name in enumerate((*TRAIN, *TEST)):
+        split = "train" if name in TRAIN else "test"
+        image, truth = draw(number)
+        write_jpeg(folder / "images" / split / f"{name}.jpg", image)
+        label = folder / "labels" / split / f"{name}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        rows = zip(truth.boxes.tolist(), truth.labels.tolist(), strict=True)
+        label.write_text("".join(f"{yolo_line(number - 1, box, IMAGE_SIZE)}\n" for box, number in rows))
+    names = ", ".join(CLASSES)
+    (folder / "data.yaml").write_text(f"train: images/train\ntest: images/test\nnames: [{names}]\n")
+    return ["dataset=yolo", f"dataset.root={folder}"]
 
 
 def copy(source: Path, target: Path) -> Path:

@@ -14,6 +14,7 @@ from detpipe import cli
 from detpipe.commands import propose
 from detpipe.commands.run_settings import Propose
 from detpipe.commands.table import COMMANDS, family_of
+from detpipe.datasets.formats import FORMATS
 from detpipe.storage.interrupt import Interrupted
 from tests import drawn
 from tests.command_line import Outcome, detpipe, process
@@ -94,7 +95,7 @@ def test_each_command_has_help(command: list[str]) -> None:
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"detpipe {' '.join(command)}: ")
     assert "\n  run_dir=runs/latest  (text)\n" in outcome.out
-    assert "\n  dataset=coco|demo|images|voc\n" in outcome.out
+    assert f"\n  dataset={'|'.join(sorted(FORMATS))}\n" in outcome.out
 
 
 @pytest.mark.parametrize(("flags", "status"), [([], 2), (["--help"], 0), (["-h"], 0)])

@@ -30,6 +30,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 MANDATORY = {
     "dataset=voc": ["dataset.root=a"],
+    "dataset=yolo": ["dataset.root=a"],
     "dataset=images": ["dataset.root=a"],
     "backbone=caffe": ["backbone.prototxt=lenet", "backbone.weights=none"],
     "dataset=coco": ["dataset.train_json=a", "dataset.train_images=b"],
@@ -421,8 +422,13 @@ def settings_objects() -> Iterator[Any]:
 
 def default_object(kind: type) -> Any:
     """An object with the defaults, and "a" for what is required."""
-    needed = {"VocSource": ["root"], "ImageFolderSource": ["root"], "CocoSource": ["train_json", "train_images"]}
-    return kind(**dict.fromkeys(needed.get(kind.__name__, ()), "a"))
+    needed = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    needed += ["train_json", "train_images"] if kind.__name__ == "CocoSource" else []
+    return kind(**dict.fromkeys(needed, "a"))
 
 
 def test_an_extreme_number_is_accepted_or_refused_by_name() -> None:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from detpipe.commands.table import COMMANDS
 from detpipe.config import register
+from detpipe.datasets.formats import FORMATS
 from detpipe.overrides import LONGEST_WORD, hydra_words, quoted, split_at_commas
 
 
@@ -178,8 +179,8 @@ def test_quotes_keep_the_text(value: str) -> None:
         ("run", ["dataset=vco"], "did you mean dataset=voc?"),
         ("run", ["dataset=vco,demo", "-m"], "did you mean dataset=voc?"),
         ("run", ["experiment=fast_rnn"], "did you mean experiment=fast_rcnn?"),
-        ("run", ["dataset.root=a"], "give dataset=coco|demo|images|voc first"),
-        ("run", ["dataset="], "expected one of coco, demo, images, voc, got nothing"),
+        ("run", ["dataset.root=a"], f"give dataset={'|'.join(sorted(FORMATS))} first"),
+        ("run", ["dataset="], f"expected one of {', '.join(sorted(FORMATS))}, got nothing"),
     ],
 )
 def test_what_may_be_meant(command: str, words: Sequence[str], meant: str) -> None:

@@ -25,6 +25,7 @@ from detpipe.datasets.image_file import BrokenImageError, file_digest, read_imag
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.datasets.voc import write_voc_results
+from detpipe.datasets.yolo_text import write_yolo_results
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision
 from detpipe.progress import progress
@@ -389,11 +390,11 @@ def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
 
 
 def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: float, why: str) -> None:
-    """Write the files of the VOC devkit and the COCO data set, if set.
+    """Write the files of the VOC devkit, the COCO data set and YOLO's text, if set.
 
     They are made from detections.json, so they can also be written later.
     """
-    if not config.voc_results and not config.coco:
+    if not (config.voc_results or config.coco or config.yolo):
         return
     detections = read_detections(out.detections, dataset)
     if config.voc_results:
@@ -409,6 +410,16 @@ def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: fl
             why,
             path,
             images,
+        )
+    if config.yolo:
+        labels = out.path / "yolo" / "labels"
+        write_yolo_results(labels.parent, dataset, detections, min_score=min_score)
+        logger.log(
+            RESULT,
+            "detect: YOLO text of the detections with a score of at least %.2f (%s) -> %s",
+            min_score,
+            why,
+            labels,
         )
 
 

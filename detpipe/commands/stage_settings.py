@@ -159,9 +159,11 @@ class Detect(Command):
     """Also write the result files of the VOC devkit (voc_results/comp4_det_test_<class>.txt)."""
     coco: bool = False
     """Also write detections_coco.json: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
+    yolo: bool = False
+    """Also write yolo/labels/NAME.txt with lines of class, cx, cy, width, height, score, and yolo/classes.txt."""
     show_floor: float | None = None
-    """Minimum score of detections drawn and counted with `source`, or written with `coco`. null: the score with the
-    best F1 in the run's evaluation, or 0.5 without an evaluation."""
+    """Minimum score of detections drawn and counted with `source`, or written with `coco` or `yolo`. null: the score
+    with the best F1 in the run's evaluation, or 0.5 without an evaluation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,26 +9,19 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from detpipe.arguments import checked
 from detpipe.class_path import load_class
+from detpipe.datasets.formats import FORMATS
 
 if TYPE_CHECKING:
     from detpipe.datasets.loaded_dataset import LoadedDataset
     from detpipe.datasets.source import DatasetSource
 
-SOURCES = {
-    "voc": "detpipe.datasets.voc:VocSource",
-    "coco": "detpipe.datasets.coco:CocoSource",
-    "images": "detpipe.datasets.image_list:ImageFolderSource",
-    "demo": "detpipe.datasets.demo:DemoSource",
-}
-"""The class of each kind of data set. It is imported on use, so that one format doesn't load what the others need."""
-
 
 def load_dataset(kind: str, split: str = "test", **settings: Any) -> LoadedDataset:
     """Load a split of a data set. It is a sequence of images with their objects.
 
-    kind: "voc", "coco", "images" (a folder of images, or one image) or "demo". split: "train", "val" or "test".
-    settings: the fields of VocSource, CocoSource, ImageFolderSource or DemoSource, as in
-    `load_dataset("voc", root="my/folder")`. Paths may be Path objects, enums their values.
+    kind: a word of `dataset=`: "voc", "coco", "yolo", "images" (a folder of images, or one image) and others. split:
+    "train", "val" or "test". settings: the settings of the format, as in `load_dataset("voc", root="my/folder")`.
+    Paths may be Path objects, enums their values.
     Raises ValueError for an unknown kind or split, TypeError for an unknown or missing setting and one of another type,
     all with the name of the argument, and the errors of the source's `load`.
     """
@@ -39,9 +32,9 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> LoadedDatas
     split = split.value if isinstance(split, Split) else split
     if not isinstance(split, str) or split not in splits:
         raise ValueError(f"split: expected {', '.join(splits)}, got {split!r}")
-    if not isinstance(kind, str) or kind not in SOURCES:
-        raise ValueError(f"kind: expected {', '.join(SOURCES)}, got {kind!r}")
-    cls = load_class(SOURCES[kind])
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise ValueError(f"kind: expected {', '.join(FORMATS)}, got {kind!r}")
+    cls = load_class(FORMATS[kind])
     source: DatasetSource = cls(**_checked_settings(kind, cls, settings))
     return LoadedDataset.of(source.load(Split(split)), source)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 FORMATS: Mapping[str, str] = {
     "voc": "detpipe.datasets.voc:VocSource",
     "coco": "detpipe.datasets.coco:CocoSource",
+    "yolo": "detpipe.datasets.yolo:YoloSource",
     "images": "detpipe.datasets.image_list:ImageFolderSource",
     "demo": "detpipe.datasets.demo:DemoSource",
 }

@@ -66,7 +66,7 @@ class ImageFolderSource(DatasetSource):
             )
         if split is not Split.test:
             return []
-        ids = _shortest_ids([path.relative_to(root) for path in files])
+        ids = shortest_ids([path.relative_to(root) for path in files])
         return [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class DetectedImages(ImageFolderSource):
     OUTSIDE: ClassVar[str] = "outside"
 
 
-def _shortest_ids(paths: Sequence[Path]) -> list[str]:
+def shortest_ids(paths: Sequence[Path]) -> list[str]:
     """The stems of the paths, the paths without suffix, or the whole paths: the first of these that is unique."""
     stems = [path.stem for path in paths]
     bare = [path.with_suffix("").as_posix() for path in paths]

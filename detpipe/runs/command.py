@@ -24,7 +24,7 @@ class Command:
     run_dir: str = "runs/latest"
     """The run folder, which holds all outputs."""
     dataset: DatasetSource | None = None
-    """The data set: dataset=voc|coco|images|demo and its settings. null: the one that the run folder remembers
+    """The data set: dataset=voc|coco|yolo|images|demo and its settings. null: the one that the run folder remembers
     (dataset.json)."""
     seed: int = 0
     """Seed of all random numbers: 0 <= seed < 2^63."""
@@ -60,8 +60,8 @@ class Command:
             if self.dataset is None:
                 raise ValueError(
                     f"dataset: expected a data set, got none, and {self.dataset_folder.path} remembers none (it has no "
-                    "dataset.json); give dataset=voc dataset.root=DIR (or coco, images, demo), or the run_dir of a run "
-                    "that was made with one"
+                    "dataset.json); give dataset=voc dataset.root=DIR (or coco, yolo, images, demo), or the run_dir of "
+                    "a run that was made with one"
                 )
             logger.info("using the run's own data set: %s", kept_text(self.dataset_folder, self.dataset))
         return self.dataset

@@ -275,6 +275,22 @@ def test_voc_results_can_be_asked_for_afterwards(run_copy: Path, voc_root: Path)
     assert float(xmax) == pytest.approx(x + width, abs=0.02)
 
 
+def test_yolo_text_of_the_detections(run_copy: Path, voc_root: Path) -> None:
+    found = detect(run_copy, *drawn.voc(voc_root), "yolo=true", "show_floor=0.0")
+    labels = run_copy / "yolo" / "labels"
+    assert {path.name for path in labels.iterdir()} == {f"{name}.txt" for name in drawn.TEST}
+    assert (run_copy / "yolo" / "classes.txt").read_text().splitlines() == list(drawn.CLASSES)
+    rows = [line for path in labels.iterdir() for line in path.read_text().splitlines()]
+    assert len(rows) == len(found)
+    first = found[0]
+    number, *shares, score = (labels / f"{first['image_id']}.txt").read_text().split("\n")[0].split()
+    x, y, width, height = first["bbox"]  # type: ignore[misc]
+    wanted = [(x + width / 2) / 160, (y + height / 2) / 120, width / 160, height / 120]
+    assert int(number) + 1 == first["category_id"]
+    assert list(map(float, shares)) == pytest.approx(wanted, abs=1e-4)
+    assert float(score) == pytest.approx(first["score"], rel=1e-4)
+
+
 def test_a_class_that_the_classifier_does_not_know(run_copy: Path, voc_root: Path, tmp_path: Path) -> None:
     other = drawn.copy(voc_root, tmp_path / "other")
     for path in (other / "Annotations").iterdir():

@@ -17,6 +17,7 @@ from detpipe.datasets.formats import FORMATS, format_word
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.voc import VocSource
+from detpipe.datasets.yolo import YoloSource
 from detpipe.runs.command import Command
 from detpipe.runs.kept_dataset import carry_dataset, keep_dataset, kept_dataset
 from detpipe.runs.run_folder import RunFolder
@@ -61,6 +62,7 @@ def test_every_format_is_read_back(word: str, tmp_path: Path) -> None:
         "voc": VocSource(root=root, split_file=file, test_share=0.5, stretch=Stretch.bits, max_bad=0.25),
         "coco": CocoSource(train_json=file, train_images=images, classes=["one"], split_seed=3),
         "images": ImageFolderSource(root=root, outside=True, max_pixels=99),
+        "yolo": YoloSource(root=root, split_seed=4),
         "demo": DemoSource(root=str(tmp_path / "not made yet"), train_images=3),
     }
     keep_dataset(RunFolder(tmp_path), sources[word])
