@@ -20,6 +20,8 @@ from detpipe.commands.table import COMMANDS, FAMILIES, CommandRow, family_of, re
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+logger = logging.getLogger(__name__)
+
 STOPPED = 130
 """The exit status of what a signal stopped, as shells have it for Ctrl-C."""
 READER_GONE = 141
@@ -34,7 +36,7 @@ Results go to stdout, the log to stderr. -q: warnings and errors only. -v: detai
 `detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
 --cfg job` shows their values.
 """
-A_START = "To start: detpipe run dataset=voc dataset.root=DIR experiment=fast_rcnn run_dir=runs/mine\n"
+A_START = "To start: detpipe run dataset.root=DIR experiment=fast_rcnn run_dir=runs/mine\n"
 
 
 def main() -> None:
@@ -170,7 +172,8 @@ def run_command(command: CommandRow) -> int:
     register()
     if {"-h", "--help"} & set(sys.argv[1:]):
         return guarded(command.name, lambda: show_command_help(command, sys.argv[1:]), debug=False)
-    if failed := guarded(command.name, lambda: read_words(command), debug=False):
+    notes: list[str] = []
+    if failed := guarded(command.name, lambda: notes.extend(read_words(command)), debug=False):
         return failed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
     if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
@@ -183,6 +186,8 @@ def run_command(command: CommandRow) -> int:
     def application(config: DictConfig) -> None:
         nonlocal status
         set_verbosity(quiet=quiet, verbose=verbose)
+        for note in notes:
+            logger.info("%s", note)
         # Caught here, not around Hydra: it would print a line of its own, and end a sweep at its first failure.
         status = max(status, guarded(command.name, lambda: execute(command, config), debug=debug))
         if status == STOPPED:  # a sweep's other jobs as well
@@ -208,17 +213,25 @@ def taken_out(options: Collection[str]) -> bool:
 
 def show_command_help(command: CommandRow, words: Sequence[str]) -> None:
     """Show the settings of a command, as the words set them."""
+    from detpipe.auto_dataset import with_format
     from detpipe.help import command_help
     from detpipe.overrides import hydra_words
 
+    words, _ = with_format(words, lenient=True)
     sys.stdout.write(command_help(command, hydra_words(command, words)))
 
 
-def read_words(command: CommandRow) -> None:
-    """Replace the words of the command line by what Hydra reads right. Raises ValueError for what nobody can read."""
+def read_words(command: CommandRow) -> list[str]:
+    """Replace the words of the command line by what Hydra reads right.
+
+    Returns lines for the log. Raises ValueError for what nobody can read.
+    """
+    from detpipe.auto_dataset import with_format
     from detpipe.overrides import hydra_words
 
-    sys.argv[1:] = hydra_words(command, sys.argv[1:])
+    words, note = with_format(sys.argv[1:])
+    sys.argv[1:] = hydra_words(command, words)
+    return [note] if note else []
 
 
 def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:

@@ -159,7 +159,7 @@ def bare_word(row: CommandRow, word: str) -> str:
     names = {field.name for field in dataclasses.fields(row.load_settings())}
     if not meant and path.exists() and not row.argument:
         is_run = any((path / inside).exists() for inside in (".hydra", "classifier", "proposals.lmdb"))
-        of_data = [f"dataset=voc dataset.root={word} (or dataset=coco, yolo, images)"] if "dataset" in names else []
+        of_data = [f"dataset.root={word}"] if "dataset" in names else []
         meant = [f"run_dir={word}"] if is_run else of_data
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"`detpipe {row.name} --help` lists all settings"
     already = f", and {row.argument} is given already" if row.argument and not meant else ""

@@ -12,9 +12,9 @@ import pytest
 
 from detpipe import cli
 from detpipe.commands import propose
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.run_settings import Propose
 from detpipe.commands.table import COMMANDS, family_of
-from detpipe.datasets.formats import FORMATS
 from detpipe.storage.interrupt import Interrupted
 from tests import drawn
 from tests.command_line import Outcome, detpipe, process
@@ -95,7 +95,7 @@ def test_each_command_has_help(command: list[str]) -> None:
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"detpipe {' '.join(command)}: ")
     assert "\n  run_dir=runs/latest  (text)\n" in outcome.out
-    assert f"\n  dataset={'|'.join(sorted(FORMATS))}\n" in outcome.out
+    assert f"\n  dataset={'|'.join(sorted(GROUPS['dataset']))}\n" in outcome.out
 
 
 @pytest.mark.parametrize(("flags", "status"), [([], 2), (["--help"], 0), (["-h"], 0)])
@@ -192,7 +192,7 @@ def test_what_is_not_quoted_says_how_to() -> None:
 
 def test_no_data_set() -> None:
     for command in ("run", "check", "propose", "crop"):
-        assert_one_sentence(detpipe(command), command, "dataset=voc dataset.root=DIR")
+        assert_one_sentence(detpipe(command), command, "dataset.root=DIR")
 
 
 def test_a_data_set_without_its_folder() -> None:
@@ -349,9 +349,7 @@ def test_help_and_its_commands_are_completed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_groups_and_keys_of_a_command_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert completions(monkeypatch, "detpipe run dataset=") == [
-        f"dataset={name}" for name in ("coco", "demo", "images", "voc")
-    ]
+    assert completions(monkeypatch, "detpipe run dataset=") == [f"dataset={name}" for name in sorted(GROUPS["dataset"])]
     assert completions(monkeypatch, "detpipe propose proposals=sl") == ["proposals=sliding_window"]
     assert completions(monkeypatch, "detpipe train-cls solver.max_") == ["solver.max_iter="]
     assert "sampling." not in completions(monkeypatch, "detpipe detect ")

@@ -13,7 +13,6 @@ from detpipe.class_path import load_class
 from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS
 from detpipe.completion import completions, fields_of, split
-from detpipe.datasets.formats import FORMATS
 
 CLASSES = sorted(
     {row.settings for row in COMMANDS.values()} | {one for group in GROUPS.values() for one in group.values()}
@@ -34,7 +33,7 @@ def test_the_source_has_the_fields_of_the_class(path: str) -> None:
 @pytest.mark.parametrize(
     ("command", "line", "wanted"),
     [
-        ("run", "dataset=", [f"dataset={word}" for word in sorted(FORMATS)]),
+        ("run", "dataset=", [f"dataset={word}" for word in sorted(GROUPS["dataset"])]),
         ("propose", "proposals=sl", ["proposals=sliding_window"]),
         ("run", "head=svm", ["head=svm", "head=svm_2014"]),
         ("train-cls", "solver.max_", ["solver.max_iter="]),

@@ -12,7 +12,6 @@ from detpipe import help as texts
 from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS
 from detpipe.config import register
-from detpipe.datasets.formats import FORMATS
 from tests.command_line import detpipe
 
 
@@ -58,7 +57,7 @@ def test_a_page_has_types_defaults_sentences_and_its_groups_only() -> None:
     assert "  device=auto  (auto|cpu|cuda)\n" in page
     assert "  detect.fast_rcnn.scales=[]  (list of int)\n" in page
     groups = page.partition("Groups, and their options:\n")[2].partition("\n\n")[0]
-    assert groups.split() == [f"dataset={'|'.join(sorted(FORMATS))}"]
+    assert groups.split() == [f"dataset={'|'.join(sorted(GROUPS['dataset']))}"]
     assert "experiment=" not in page
     assert "experiment=lenet" in shown("train-cls", "--help")
 
@@ -121,7 +120,7 @@ def test_a_group_and_experiments() -> None:
     assert "experiment=fast_rcnn (fast_rcnn)" in page
     experiments = shown("help", "experiment")
     assert "\n  experiment=rcnn_2014\n" in experiments
-    assert "detpipe run dataset=voc" in experiments
+    assert "detpipe run dataset.root=DIR" in experiments
 
 
 @pytest.mark.parametrize(("word", "near"), [("nms_iuo", "nms_iou"), ("solver.max_itr", "solver.max_iter")])

@@ -38,7 +38,9 @@ LAYERS = {
     **dict.fromkeys(("diagnosis", "labels"), 5),
     **dict.fromkeys(("report", "runs"), 6),
     **dict.fromkeys(("commands", "integrations"), 7),
-    **dict.fromkeys(("config", "help", "completion", "overrides", "preset_files", "cli", "training", "__main__"), 8),
+    **dict.fromkeys(
+        ("config", "help", "completion", "overrides", "auto_dataset", "preset_files", "cli", "training", "__main__"), 8
+    ),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
 BESIDE = {
@@ -54,6 +56,8 @@ BESIDE = {
     ("overrides", "config"),
     ("overrides", "help"),
     ("overrides", "preset_files"),
+    ("auto_dataset", "overrides"),
+    ("cli", "auto_dataset"),
     ("cli", "config"),
     ("cli", "overrides"),
     ("cli", "completion"),

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import COMMANDS
 from detpipe.config import register
-from detpipe.datasets.formats import FORMATS
 from detpipe.overrides import LONGEST_WORD, hydra_words, quoted, split_at_commas
 
 
@@ -179,8 +179,8 @@ def test_quotes_keep_the_text(value: str) -> None:
         ("run", ["dataset=vco"], "did you mean dataset=voc?"),
         ("run", ["dataset=vco,demo", "-m"], "did you mean dataset=voc?"),
         ("run", ["experiment=fast_rnn"], "did you mean experiment=fast_rcnn?"),
-        ("run", ["dataset.root=a"], f"give dataset={'|'.join(sorted(FORMATS))} first"),
-        ("run", ["dataset="], f"expected one of {', '.join(sorted(FORMATS))}, got nothing"),
+        ("run", ["dataset.root=a"], f"give dataset={'|'.join(sorted(GROUPS['dataset']))} first"),
+        ("run", ["dataset="], f"expected one of {', '.join(sorted(GROUPS['dataset']))}, got nothing"),
     ],
 )
 def test_what_may_be_meant(command: str, words: Sequence[str], meant: str) -> None:
@@ -188,7 +188,7 @@ def test_what_may_be_meant(command: str, words: Sequence[str], meant: str) -> No
 
 
 def test_a_folder_is_a_data_set_or_a_run(tmp_path: Path) -> None:
-    assert f"did you mean dataset=voc dataset.root={tmp_path}" in refusal("check", str(tmp_path))
+    assert f"did you mean dataset.root={tmp_path}?" in refusal("check", str(tmp_path))
     (tmp_path / "classifier").mkdir()
     assert f"did you mean run_dir={tmp_path}?" in refusal("check", str(tmp_path))
 

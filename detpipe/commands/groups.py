@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detpipe.datasets.formats import FORMATS
+from detpipe.datasets.formats import AUTO, FORMATS
 from detpipe.heads.table import HEADS
 from detpipe.proposals.methods import METHODS
 from detpipe.tracking.table import TRACKERS
 
 GROUPS: dict[str, Mapping[str, str]] = {
-    "dataset": FORMATS,
+    "dataset": {AUTO: "detpipe.datasets.auto:AutoSource", **FORMATS},
     "proposals": METHODS,
     "backbone": {"efficientnet_lite0": "detpipe.backbone.settings:BackboneConfig"},
     "crops": {"warp": "detpipe.classify.crops.settings:CropConfig"},

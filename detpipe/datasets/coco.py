@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.coco_folder import recognise_coco
 from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.datasets.coco_segmentation import segmentation_box
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
-from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, StoredSplit, read_number
+from detpipe.datasets.source import FARTHEST, Entry, RawObject, Recognised, Split, StoredSplit, read_number
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageId
@@ -84,6 +85,10 @@ class CocoSource(DividedSource):
                 "expected a COCO file; set dataset.train_json and dataset.train_images, or dataset.test_json and "
                 "dataset.test_images"
             )
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        return recognise_coco(root)
 
     def has(self, split: Split) -> bool:
         return self._paths(self._home(split))[0] is not None

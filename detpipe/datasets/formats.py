@@ -16,6 +16,9 @@ FORMATS: Mapping[str, str] = {
 }
 """Word -> "module:Class". Nothing is imported before a word is chosen."""
 
+AUTO = "auto"
+"""The word by which the format is found: `datasets/auto.py`."""
+
 
 def format_word(kind: type) -> str | None:
     """The word of a class of settings; None for a class that is not in the table."""

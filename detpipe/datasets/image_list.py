@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.findings import Finding
-from detpipe.datasets.folder_scan import FolderScan, scan
+from detpipe.datasets.folder_scan import FolderScan, is_image, scan
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, Split, passed_over_findings
+from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ class ImageFolderSource(DatasetSource):
 
     root: str
     """Folder of images, or one image file."""
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        if root.is_file():
+            return Recognised({"root": str(root)}, "one image without boxes") if is_image(root.name) else None
+        count = len(scan(root).images)
+        return Recognised({"root": str(root)}, f"{count} images without boxes") if count else None
 
     def has(self, split: Split) -> bool:
         return split is Split.test

@@ -169,8 +169,8 @@ class DatasetSource(abc.ABC):
         """The settings that read this folder or file, for `dataset=auto`; None if it is not in this format.
 
         root: an existing path. Only names of files and the beginning of few files are read, so that it takes well under
-        a second. It never raises for what is in the files: a damaged file of this format is recognised, and reading it
-        says what is wrong.
+        a second. It never raises for a damaged file: that is recognised, and reading it says what is wrong. Raises
+        ValueError, with what to give, if the folder is in this format but can be read in more than one way.
         """
         return None
 

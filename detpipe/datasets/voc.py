@@ -24,10 +24,10 @@ from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import without_suffix
 from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import AmbiguousImageError, ImageNotFoundError, hash_name, normalised
-from detpipe.datasets.source import Entry, RawObject, Split, StoredSplit, passed_over_findings, read_number
+from detpipe.datasets.source import Entry, RawObject, Recognised, Split, StoredSplit, passed_over_findings, read_number
 from detpipe.datasets.splits import DividedSource
 from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
-from detpipe.datasets.voc_folder import VocFolder, find_folders, labels_of
+from detpipe.datasets.voc_folder import VocFolder, describe_voc, find_folders, labels_of
 from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, UnitedLists, divide
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.storage.input_file import read_input
@@ -104,6 +104,11 @@ class VocSource(DividedSource):
     def roots(self) -> list[Path]:
         """The folders of the data set."""
         return [Path(one) for one in ([self.root] if isinstance(self.root, str) else self.root)]
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        why = describe_voc(root)
+        return None if why is None else Recognised({"root": str(root)}, why)
 
     def has(self, split: Split) -> bool:
         return split in self._division.ids

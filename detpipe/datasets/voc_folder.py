@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from detpipe.datasets.folder_scan import (
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc_lists import ImageLists
+from detpipe.storage.input_file import InputFileError, open_input
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos")
@@ -177,6 +179,52 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
         f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, got a folder with {there}; set "
         "dataset.root"
     )
+
+
+def describe_voc(root: Path) -> str | None:
+    """How a folder is read as a VOC folder, in a phrase; None if it is none. For `dataset=auto`.
+
+    XML files are VOC's if one of the first has the tag <annotation>: other programs write XML, too.
+    """
+    if not root.is_dir():
+        return None
+    try:
+        folders = find_folders(root, "", outside=False, encoding=None)
+    except FileNotFoundError:
+        return None
+    paths = sorted(
+        path for one in folders if one.annotations is not None for path in one.annotations.rglob("*") if _is_xml(path)
+    )
+    if not paths:
+        return f"VOC: lists in ImageSets, no XML files, images in {_place(folders[0].images, root)}"
+    if not any(map(_is_annotation, paths[:_MOST_READ])):
+        return None
+    many = f"VOC: {len(paths)} XML files"
+    if folders[0].split is not None:
+        names = ", ".join(
+            f"{_place(one.annotations or one.root, root)} ({one.split.value})" for one in folders if one.split
+        )
+        return f"{many} in {names}"
+    lists = root / "ImageSets" / "Main"
+    with_lists = ", lists in ImageSets/Main" if lists.is_dir() else ""
+    return f"{many} in {_place(paths[0].parent, root)}, images in {_place(folders[0].images, root)}{with_lists}"
+
+
+_MOST_READ = 20
+"""XML files that are read to find out whether they are VOC's."""
+
+
+def _is_annotation(path: Path) -> bool:
+    try:
+        with open_input(path, "a VOC annotation in XML") as file:
+            start = file.read(4096)
+    except (InputFileError, OSError):
+        return False
+    return re.search(rb"<annotation[\s>]", start.replace(b"\0", b"")) is not None  # in UTF-16 every second byte is 0
+
+
+def _place(path: Path, root: Path) -> str:
+    return "the folder" if path == root else path.relative_to(root).as_posix()
 
 
 def _split_part(make: functools.partial[VocFolder], folder: Path, split: Split, label: str) -> VocFolder:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from detpipe.datasets.auto import AutoSource
 from detpipe.datasets.source import DatasetSource
 from detpipe.network.settings import Device
 from detpipe.runs.kept_dataset import kept_dataset, kept_text
@@ -24,8 +25,8 @@ class Command:
     run_dir: str = "runs/latest"
     """The run folder, which holds all outputs."""
     dataset: DatasetSource | None = None
-    """The data set: dataset=voc|coco|yolo|images|demo and its settings. null: the one that the run folder remembers
-    (dataset.json)."""
+    """The data set: dataset.root=DIR, whose format is found, or a format's word and its settings. null: the one that
+    the run folder remembers (dataset.json)."""
     seed: int = 0
     """Seed of all random numbers: 0 <= seed < 2^63."""
     device: Device = Device.auto
@@ -47,6 +48,8 @@ class Command:
             )
         if not self.run_dir:
             raise ValueError("run_dir: expected a folder, got an empty text; give run_dir=. for the current folder")
+        if isinstance(self.dataset, AutoSource):  # so that whatever is recorded names the format
+            self.dataset = self.dataset.found()
 
     @property
     def data_source(self) -> DatasetSource:
@@ -60,8 +63,7 @@ class Command:
             if self.dataset is None:
                 raise ValueError(
                     f"dataset: expected a data set, got none, and {self.dataset_folder.path} remembers none (it has no "
-                    "dataset.json); give dataset=voc dataset.root=DIR (or coco, yolo, images, demo), or the run_dir of "
-                    "a run that was made with one"
+                    "dataset.json); give dataset.root=DIR, or the run_dir of a run that was made with one"
                 )
             logger.info("using the run's own data set: %s", kept_text(self.dataset_folder, self.dataset))
         return self.dataset

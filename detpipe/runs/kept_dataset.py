@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _PLAIN = re.compile(r"\[?[\w./,+-]*\]?")
 """Values that neither the shell nor Hydra reads in another way."""
-REMEDY = "give dataset=voc dataset.root=DIR (or coco, yolo, images, demo), which replaces the file"
+REMEDY = "give dataset.root=DIR, which replaces the file"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ def test_it_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_folder_that_remembers_none(tmp_path: Path) -> None:
     assert kept_dataset(RunFolder(tmp_path)) is None
-    with pytest.raises(ValueError, match=r"dataset=voc dataset\.root=DIR"):
+    with pytest.raises(ValueError, match=r"give dataset\.root=DIR"):
         _ = Command(run_dir=str(tmp_path)).data_source
 
 
@@ -148,7 +148,7 @@ def test_data_that_was_moved(tmp_path: Path) -> None:
 )
 def test_a_damaged_file(content: str, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(DataclassJsonError, match=r"dataset\.json: .*; give dataset=voc dataset\.root=DIR"):
+    with pytest.raises(DataclassJsonError, match=r"dataset\.json: .*; give dataset\.root=DIR"):
         kept_dataset(RunFolder(tmp_path))
     # A data set that is given replaces the file.
     keep_dataset(RunFolder(tmp_path), ImageFolderSource(root=str(tmp_path)))
