@@ -174,7 +174,7 @@ CONTRACT = {
         *["db.train=a", "db.val=b"],
     ],
     "detect": ["source=a.jpg", "run_dir=d", "coco=true"],
-    "export": ["run_dir=d", "out=e", "format=torch"],
+    "export": ["run_dir=d", "out=e"],
     "eval": ["detections=a.json", "run_dir=d", "db=e"],
     "make-db": [
         *["list=a", "root=b", "out=c", "resize=256x256", "encode=none", "shuffle=true", "seed=3", "workers=2"],

@@ -23,7 +23,6 @@ IN_PROCESS = "runs in the process of read_in_process, which calls check_input fi
 CHECKED = "a file that a function called before has checked"
 DIRECT = {
     "classify/export/graph_file.py: onnxruntime.InferenceSession": "the file that this command has just written",
-    "classify/export/graph_file.py: torch.export.load": "the file that this command has just written",
     "classify/features/store.py: open_memmap": OWN,
     "completion.py: path.read_text": "our own source",
     "datasets/image_file.py: mmap.mmap": CHECKED,

@@ -28,13 +28,6 @@ from detpipe.classify.classifier_folder import (
 from detpipe.classify.crops.network import RcnnSpec, build_rcnn
 from detpipe.classify.crops.scorer import crop_scorer
 from detpipe.classify.detect import Scorer
-from detpipe.classify.export.network_graph import (
-    NetworkGraph,
-    crops_preprocessing,
-    fast_rcnn_preprocessing,
-    graph_of_crops,
-    graph_of_fast_rcnn,
-)
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec, build_fast_rcnn
 from detpipe.classify.fast_rcnn.scorer import fast_rcnn_scorer
 from detpipe.classify.features.network import FeatureClassifierSpec, restore_feature_classifier
@@ -73,21 +66,13 @@ class LearnsFrom(enum.Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class ExportForm:
-    """How a kind is exported. graph: makes the graph of a network. preprocessing: describes its input for the user."""
-
-    graph: Callable[[Any, Any], NetworkGraph]
-    preprocessing: Callable[[Any, DetectConfig], dict[str, Any]]
-
-
-@dataclass(frozen=True, eq=False)
 class Kind:
     """One row of the table.
 
     description: the kind in words, for messages. spec: the class of classifier.json. head: the class of the head's
     settings. restore: builds the network from classifier.json and weights. scorer: the network in inference on regions;
     None for a classifier of whole images. detect_group: the field of `DetectConfig` with the settings of this kind;
-    None if it has none. export: None if it cannot be exported.
+    None if it has none. export: "module:Class" of its `DetectorExport`; None if it cannot be exported.
     """
 
     description: str
@@ -97,7 +82,7 @@ class Kind:
     restore: Restore
     scorer: Callable[..., Scorer] | None = None
     detect_group: str | None = None
-    export: ExportForm | None = None
+    export: str | None = None
 
     @property
     def name(self) -> str:
@@ -130,6 +115,7 @@ KINDS: tuple[Kind, ...] = (
         restore=built(build_multibox_fast_rcnn),
         scorer=fast_rcnn_scorer,
         detect_group="fast_rcnn",
+        export="detpipe.classify.export.fast_rcnn:FastRcnnExport",
     ),
     Kind(
         description="Fast R-CNN (head=fast_rcnn)",
@@ -139,7 +125,7 @@ KINDS: tuple[Kind, ...] = (
         restore=built(build_fast_rcnn),
         scorer=fast_rcnn_scorer,
         detect_group="fast_rcnn",
-        export=ExportForm(graph_of_fast_rcnn, fast_rcnn_preprocessing),
+        export="detpipe.classify.export.fast_rcnn:FastRcnnExport",
     ),
     Kind(
         description="a head on stored features (head=svm and others)",
@@ -149,6 +135,7 @@ KINDS: tuple[Kind, ...] = (
         restore=restore_feature_classifier,
         scorer=feature_scorer,
         detect_group="features",
+        export="detpipe.classify.export.features:FeaturesExport",
     ),
     Kind(
         description="R-CNN, a classifier of crops (head=softmax)",
@@ -158,7 +145,7 @@ KINDS: tuple[Kind, ...] = (
         restore=built(build_rcnn),
         scorer=crop_scorer,
         detect_group="crops",
-        export=ExportForm(graph_of_crops, crops_preprocessing),
+        export="detpipe.classify.export.crops:RcnnExport",
     ),
     Kind(
         description="a classifier of whole images (train-cls db.train=DB)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,23 +46,14 @@ class Curve(Command):
             )
 
 
-class Format(enum.Enum):
-    """onnx: for onnxruntime and others. torch: a torch.export program, for PyTorch only."""
-
-    onnx = "onnx"
-    torch = "torch"
-
-
 @dataclass(kw_only=True)
 class Export(Command):
     """Settings of `detpipe export`."""
 
-    format: Format = Format.onnx
-    """onnx (for onnxruntime and others) or torch (torch.export, for PyTorch only)."""
     out: str | None = None
     """The output folder. null: export/ in the run folder."""
     detect: DetectConfig = field(default_factory=DetectConfig)
-    """From scored regions to detections. These settings are written beside the network."""
+    """From scored regions to detections. These settings become a part of the graph."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

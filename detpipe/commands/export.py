@@ -1,44 +1,54 @@
-"""`detpipe export`: the network of a run as a file that runs without detpipe, and detector.json to use it."""
+"""`detpipe export`: the detector of a run as one ONNX file that runs without detpipe, and detector.json to use it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
+import numpy as np
 
-from detpipe.boxes import MAX_LOG_SCALE
-from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
-from detpipe.classify.export.graph_file import check_onnx_packages, write_onnx, write_torch
-from detpipe.classify.export.network_graph import NetworkGraph
-from detpipe.classify.kinds import ExportForm, kind_in, load_scorer
-from detpipe.commands.detector_settings import Export, Format
+from detpipe.class_path import load_class
+from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.classify.kinds import kind_in, load_region_spec
+from detpipe.commands.detector_settings import Export
 from detpipe.console import RESULT
+from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
+from detpipe.progress import progress
 from detpipe.runs.detect_settings import kept_settings
+from detpipe.runs.detector import Detector
+from detpipe.runs.kept_dataset import kept_dataset
+from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
 from detpipe.storage.links import refuse_links
 from detpipe.storage.manifest import Artefact, ArtefactError, manifest_path, plain, read_manifest
+from detpipe.structures import Float32Array, Image
 
 logger = logging.getLogger(__name__)
 
 STAGE = "export"
 DESCRIPTION = "detector.json"
-FILES = {Format.onnx: "detector.onnx", Format.torch: "detector.pt2"}
+FILE = "detector.onnx"
+
+CHECKED = 3
+"""Number of images on which the written file is compared with the detector."""
+
+Shown = tuple[Image, Float32Array]
+"""An image and its proposals (R, 4)."""
 
 
 def run(config: Export) -> None:
-    """Write the network and its description into a folder. A second call does nothing."""
+    """Write the detector and its description into a folder. A second call does nothing."""
+    from detpipe.classify.export.graph_file import check_onnx_packages
+
     if config.out is None:
         refuse_links(config.folder.path)
-    if config.format is Format.onnx:
-        check_onnx_packages()
-    eager = replace(config.detect, compile=False)
-    scorer, spec = load_scorer(config.folder.classifier, eager, torch.device("cpu"), bf16=False)
-    form = export_form(config)
-    content, graph = description(config, spec, form), form.graph(scorer.network, spec)
+    spec = load_region_spec(config.folder.classifier)
+    check_onnx_packages()
+    content = description(config, spec)
     artefact = Artefact(
         config.out_folder,
         stage=STAGE,
@@ -53,51 +63,92 @@ def run(config: Export) -> None:
         )
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
-            making.summary = {"largest_difference": write(config, graph, content)}
+            making.summary = write(config, content)
     report(config, artefact)
 
 
-def description(config: Export, spec: RegionSpec, form: ExportForm) -> dict[str, Any]:
-    """Return the content of detector.json: classes, preprocessing, proposals and the settings of detection."""
-    detect = config.detect
+def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
+    """Return the content of detector.json: classes, inputs, outputs, proposals and the settings inside the graph."""
+    from detpipe.classify.export.detector_graph import inputs_of, outputs_of
+    from detpipe.classify.export.onnx_graph import OPSET
+
+    detect, kept = config.detect, kept_settings(config.folder.classifier)
     content = {
-        "file": FILES[config.format],
+        "file": FILE,
+        "opset": OPSET,
+        "kind": spec.KIND,
         "classes": spec.classes,
         "category_ids": spec.category_ids,
-        "proposals": proposer_of_run(config.folder).describe(),
+        "needs_boxes": not spec.PROPOSES,
+        "inputs": inputs_of(proposals=not spec.PROPOSES),
+        "outputs": outputs_of(),
+        "image": {"layout": "HWC", "channels": "RGB", "range": [0, 255], "stretch": kept.stretch},
+        "proposals": None if spec.PROPOSES else proposer_of_run(config.folder).describe(),
         "detect": {
             "max_proposals": detect.max_proposals,
             "score_floor": detect.score_floor,
             "nms_iou": detect.nms_iou,
-            **({} if detect.vote_iou is None else {"vote_iou": detect.vote_iou}),
+            "vote_iou": detect.vote_iou,
             "max_detections": detect.max_detections,
-            "max_log_scale": MAX_LOG_SCALE,
         },
         "precision": Precision.float32,
-        "kind": spec.KIND,
-        **form.preprocessing(spec, detect),
     }
     return {name: plain(value) for name, value in content.items()}
 
 
-def export_form(config: Export) -> ExportForm:
-    """Return how the run's kind of classifier is exported. Raises ClassifierError if it cannot be exported."""
+def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
+    """Write both files. Returns how far the detections of the file and of the detector agree."""
+    from detpipe.classify.export.graph_file import Agreement, Run, compare, write_onnx
+
+    eager = replace(config.detect, compile=False)
+    detector = Detector.from_run(config.folder.path, device="cpu", config=eager, precision="float32")
+    shown = images_of_run(config.folder, detector, Split.test, CHECKED) or noise(detector)
+    wanted = list(detector.predict_many(shown))
+    logger.info("export: tracing the network, about a minute")
     kind = kind_in(config.folder.classifier)
-    if kind.export is None:
-        raise ClassifierError(
-            f"export: expected an R-CNN (head=softmax) or a Fast R-CNN (head=fast_rcnn), got {kind.description}; "
-            "give the run_dir of one of these"
-        )
-    return kind.export
+    assert kind.export is not None, kind.description
+    exporting = load_class(kind.export)(detector.scorer.network, detector.spec, eager)
+
+    def check(graph: Run) -> Agreement:
+        found = [graph(image, boxes) for image, boxes in progress(shown, "compare", total=len(shown), unit="images")]
+        return compare(zip(wanted, found, strict=True))
+
+    agreement = write_onnx(exporting.model(), config.out_folder / FILE, check)
+    write_json(config.out_folder / DESCRIPTION, content)
+    return {
+        "compared_images": len(shown),
+        "compared_detections": agreement.detections // 2,
+        "same": agreement.share,
+        "largest_difference": agreement.scores,
+        "largest_distance": agreement.pixels,
+    }
 
 
-def write(config: Export, graph: NetworkGraph, content: dict[str, Any]) -> float:
-    """Write both files. Returns the largest difference between the outputs of the file and of the network."""
-    results = [{"name": name, "dtype": "float32"} for name in graph.outputs]
-    path = config.out_folder / FILES[config.format]
-    difference = write_onnx(graph, path) if config.format is Format.onnx else write_torch(graph, path)
-    write_json(config.out_folder / DESCRIPTION, {**content, "inputs": graph.inputs, "outputs": results})
-    return difference
+def images_of_run(folder: RunFolder, detector: Detector, split: Split, count: int) -> list[Shown]:
+    """Evenly spaced images of the run's data set, with their proposals; [] if the data set can't be read."""
+    try:
+        source = kept_dataset(folder)
+        entries = [] if source is None or not source.has(split) else source.entries(split)
+        paths = [entry.image for entry in entries if entry.image is not None and entry.fault is None]
+        chosen = [paths[row] for row in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
+        return [detector.with_regions(path) for path in chosen]
+    except (OSError, ValueError) as error:
+        logger.info("export: the images of the data set can't be read (%s); the file is compared on noise", error)
+        return []
+
+
+def noise(detector: Detector) -> Sequence[Shown]:
+    """Images of random colours in several sizes, and random proposals."""
+    generator = np.random.default_rng(0)
+    shown = []
+    for height, width in ((240, 321), (333, 250), (480, 640))[:CHECKED]:
+        image = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3)).astype(np.uint8)
+        image = np.ascontiguousarray(image.repeat(8, axis=0).repeat(8, axis=1)[:height, :width])
+        corner = generator.uniform(0, 0.8, (60, 2)) * (width, height)
+        far = np.minimum(corner + generator.uniform(0.1, 1, (60, 2)) * (width, height), (width, height))
+        boxes = np.concatenate([corner, far], axis=1).astype(np.float32)
+        shown.append(detector.with_regions(image, None if detector.spec.PROPOSES else boxes))
+    return shown
 
 
 def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
@@ -108,7 +159,7 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
     try:
         found = artefact.found()
     except ArtefactError as error:
-        own = {manifest_path(artefact.path).name, DESCRIPTION, *FILES.values()}
+        own = {manifest_path(artefact.path).name, DESCRIPTION, FILE}
         others = sorted(path.name for path in artefact.path.iterdir() if path.name not in own)
         if others:
             raise ArtefactError(
@@ -127,12 +178,17 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
 
 def report(config: Export, artefact: Artefact) -> None:
     """Log the result."""
-    path = config.out_folder / FILES[config.format]
+    path, summary = config.out_folder / FILE, artefact.manifest.summary
     logger.log(
         RESULT,
-        "export: %s, %.1f MB; largest difference from the network: %.1g; description: %s",
+        "export: %s, %.1f MB; %d detections in %d images: %.1f %% are those of the detector, largest difference of "
+        "their scores: %.1g, of their corners: %.1g pixels; description: %s",
         path,
         path.stat().st_size / 1e6,
-        artefact.manifest.summary["largest_difference"],
+        summary["compared_detections"],
+        summary["compared_images"],
+        100 * summary["same"],
+        summary["largest_difference"],
+        summary["largest_distance"],
         config.out_folder / DESCRIPTION,
     )

@@ -68,3 +68,14 @@ def mean_colour(spec: InputSpec) -> tuple[int, int, int]:
     """The RGB colour that becomes 0 after normalisation. It is used for padding."""
     red, green, blue = spec.mean if spec.channel_order is ChannelOrder.RGB else spec.mean[::-1]
     return round(red), round(green), round(blue)
+
+
+def padded(pixels: Image, multiple: int, colour: tuple[int, int, int]) -> Image:
+    """Pad the right and bottom with a colour to multiples of a length: (H, W, 3) -> (1, H', W', 3)."""
+    height, width = (-(-side // multiple) * multiple for side in pixels.shape[:2])
+    if (height, width) == pixels.shape[:2]:
+        return pixels[None]
+    canvas = np.empty((1, height, width, 3), dtype=np.uint8)
+    canvas[:] = colour
+    canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+    return canvas

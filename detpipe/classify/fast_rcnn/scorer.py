@@ -23,7 +23,7 @@ from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
 from detpipe.network.image_per_core import image_per_core
-from detpipe.network.scaled_image import Scaling, mean_colour
+from detpipe.network.scaled_image import Scaling, mean_colour, padded
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 from detpipe.tiles import TilesConfig
@@ -153,13 +153,7 @@ class FastRcnnScorer:
         For a compiled network, padding gives few input sizes. For a network that proposes, it makes the cells of each
         feature map divide the input evenly.
         """
-        height, width = (-(-side // self._multiple) * self._multiple for side in pixels.shape[:2])
-        if (height, width) == pixels.shape[:2]:
-            return pixels[None]
-        canvas = np.empty((1, height, width, 3), dtype=np.uint8)
-        canvas[:] = mean_colour(self.network.backbone.spec)
-        canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
-        return canvas
+        return padded(pixels, self._multiple, mean_colour(self.network.backbone.spec))
 
     def _scored(self, boxes: Float32Array, views: Sequence[View]) -> ScoredRegions:
         """Compute the maps of each view, score the regions, and rescore top-scoring regions after box refinement.

@@ -222,14 +222,23 @@ def test_curve(one_network: Path, voc_root: Path, tmp_path: Path) -> None:
     assert [point["map"]["value"] for point in curve["points"] if point["budget"] == 30] == pytest.approx([ap])
 
 
-def test_export_and_compress_refuse_it(one_network: Path, tmp_path: Path) -> None:
-    for words in (["export", "format=torch"], ["compress"]):
-        outcome = detpipe(*words, f"run_dir={one_network}", f"out={tmp_path / 'out'}")
-        assert outcome.status == 1
-        assert "Traceback" not in outcome.err
-        assert "head=fast_rcnn" in outcome.err
-        assert "train it again" not in outcome.err
-        assert not (tmp_path / "out").exists()
+def test_export(one_network: Path, tmp_path: Path) -> None:
+    """One file from image to detections. Its input is the image alone."""
+    pytest.importorskip("onnxruntime")
+    outcome = detpipe("export", f"run_dir={one_network}", f"out={tmp_path / 'out'}")
+    assert outcome.status == 0, outcome.err
+    told = json.loads((tmp_path / "out/detector.json").read_text())
+    assert [one["name"] for one in told["inputs"]] == ["image"]
+    assert (told["needs_boxes"], told["proposals"]) == (False, None)
+
+
+def test_compress_refuses_it(one_network: Path, tmp_path: Path) -> None:
+    outcome = detpipe("compress", f"run_dir={one_network}", f"out={tmp_path / 'out'}")
+    assert outcome.status == 1
+    assert "Traceback" not in outcome.err
+    assert "head=fast_rcnn" in outcome.err
+    assert "train it again" not in outcome.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_inspect_run(one_network: Path, tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""Whole graphs of small detectors: the same detections under onnxruntime as of the detector itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detpipe.backbone.backbone import Backbone, FeatureMap
+from detpipe.backbone.input_spec import InputSpec
+from detpipe.backbone.settings import BackboneConfig
+from detpipe.class_path import load_class
+from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.classify.crops.network import RcnnSpec
+from detpipe.classify.crops.settings import CropConfig
+from detpipe.classify.detect import scored_regions, select_detections
+from detpipe.classify.export.graph_file import Agreement, Run, compare, write_onnx
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
+from detpipe.classify.features.settings import FeatureConfig
+from detpipe.classify.kinds import KINDS
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
+from detpipe.classify.settings import DetectConfig, FastRcnnScoringConfig, FeatureScoringConfig
+from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, MultiBoxFastRcnnConfig, Pooling
+from detpipe.heads.multibox.priors import as_numbers, centred
+from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
+from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.stored.linear_svm import LinearSvmHead
+from tests.classify import tiny
+from tests.classify.export.running import smooth, some_boxes
+
+pytest.importorskip("onnxruntime")
+
+NAMES = {"classes": ("a", "b"), "category_ids": (1, 2), "backbone": BackboneConfig()}
+IMAGES = [(smooth(131, 177), some_boxes(30, 131, 177)), (smooth(64, 48), some_boxes(3, 64, 48))]
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
+
+class Pyramid(Backbone):
+    """Two maps, of strides 4 and 8: regions from 112 pixels up are pooled from the coarse one."""
+
+    def __init__(self) -> None:
+        maps = {"fine": FeatureMap(4, 8), "coarse": FeatureMap(8, 6)}
+        super().__init__(InputSpec((32, 32), (127.0, 120.0, 110.0), (64.0, 60.0, 50.0)), 6, maps)
+        self.fine, self.coarse = nn.Conv2d(3, 8, 5, stride=4, padding=2), nn.Conv2d(8, 6, 3, stride=2, padding=1)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        return [("fine", self.fine), ("coarse", self.coarse)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.coarse(self.fine(x).relu()).mean(dim=(2, 3))
+
+    def forward_maps(self, x: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        fine = self.fine(x).relu()
+        maps = {"fine": fine, "coarse": self.coarse(fine)}
+        return {name: maps[name] for name in names}
+
+
+def drawn_pyramid() -> Pyramid:
+    torch.manual_seed(0)
+    return Pyramid()
+
+
+def confident(network: FastRcnn) -> FastRcnn:
+    """With larger weights in its last layers, so that results differ from region to region."""
+    with torch.no_grad():
+        network.head.linear.weight.mul_(100)
+        if network.box_regressor is not None:
+            network.box_regressor.linear.weight.mul_(30)
+    return network.eval()
+
+
+HEAD = {"maps": ["fine", "coarse"], "merge_width": 8, "pool_size": 3, "hidden": 16, "scales": [96], "max_side": 160}
+
+
+def fast_rcnn(**more: object) -> tuple[nn.Module, RegionSpec]:
+    head = FastRcnnConfig(**(HEAD | more))  # type: ignore[arg-type]
+    network = confident(FastRcnn(drawn_pyramid(), 2, head, seed=0))
+    return network, FastRcnnSpec(head=head, **NAMES)  # type: ignore[arg-type]
+
+
+def multibox() -> tuple[nn.Module, RegionSpec]:
+    head = MultiBoxFastRcnnConfig(**HEAD, refine=1)  # type: ignore[arg-type]
+    sizes = [[[12.0, 12], [24, 30]], [[50, 60]], []]
+    shapes = [centred(np.array(one, dtype=np.float32).reshape(-1, 2)) for one in sizes]
+    network = MultiBoxFastRcnn(drawn_pyramid(), 2, head, shapes, seed=0)
+    with torch.no_grad():
+        for output in network.predictor.outputs:
+            if isinstance(output, nn.Conv2d):
+                output.weight.mul_(20)
+    spec = MultiBoxFastRcnnSpec(head=head, shapes=as_numbers(shapes), **NAMES)  # type: ignore[arg-type]
+    return confident(network), spec
+
+
+def rcnn() -> tuple[nn.Module, RegionSpec]:
+    spec = RcnnSpec(crops=CropConfig(size=tiny.SIDE), box_regression=True, **NAMES)  # type: ignore[arg-type]
+    return tiny.confident(tiny.classifier()), spec
+
+
+def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
+    """An SVM on the maps of the image, mirrored too, and perhaps on crops."""
+    features = FeatureConfig(crops=crops, image_sides=[64, 96], mirrored=True)
+    width, generator = 6 * crops + 2 * (4 * (8 + 6) + 6), torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    head = LinearSvmHead(
+        mean=torch.zeros(width),
+        scale=torch.ones(width),
+        weight=drawn(2, width),
+        bias=drawn(2),
+        slope=torch.ones(2),
+        offset=torch.zeros(2),
+        box_weight=drawn(2, width, 4) * 0.05,
+        box_bias=torch.zeros(2, 4),
+    )
+    spec = FeatureClassifierSpec(
+        crops=CropConfig(size=16),
+        box_regression=True,
+        features=features,
+        head="svm",
+        extraction={"bf16": False},
+        **NAMES,  # type: ignore[arg-type]
+    )
+    return FeatureClassifier(drawn_pyramid(), head).eval(), spec
+
+
+@pytest.mark.parametrize(
+    ("made", "config"),
+    [
+        (fast_rcnn(), DetectConfig(vote_iou=0.6)),
+        (fast_rcnn(pooling=Pooling.pool, box_regression=BoxRegression.none), DetectConfig()),
+        (fast_rcnn(refine=2), DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64, 96], flip=True))),
+        (multibox(), DetectConfig(nms_iou=0.5, vote_iou=0.75, max_proposals=50)),
+        (multibox(), DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(flip=True))),
+        (rcnn(), DetectConfig(max_proposals=20)),
+        (stored(crops=False), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
+        (stored(crops=True), DetectConfig()),
+    ],
+    ids=["fast_rcnn", "pool", "views", "multibox", "multibox views", "rcnn", "stored", "stored with crops"],
+)
+def test_detections_are_those_of_the_detector(
+    made: tuple[nn.Module, RegionSpec], config: DetectConfig, tmp_path: Path
+) -> None:
+    network, spec = made
+    kind = next(kind for kind in KINDS if kind.spec is type(spec))
+    assert kind.export is not None
+    assert kind.scorer is not None
+    model = load_class(kind.export)(network, spec, config).model()
+    assert {one.domain for one in model.opset_import} == {""}
+    scorer = kind.scorer(network, spec, config, torch.device("cpu"), bf16=False)
+    given = [(image, NO_BOXES if spec.PROPOSES else boxes[: config.max_proposals]) for image, boxes in IMAGES]
+    wanted = [select_detections(*one, config) for one in scored_regions(scorer, given)]
+    assert min(map(len, wanted)) > 0
+
+    def check(graph: Run) -> Agreement:
+        found = [graph(image, boxes) for image, (_, boxes) in zip([one for one, _ in IMAGES], IMAGES, strict=True)]
+        if not spec.PROPOSES:
+            assert len(graph(IMAGES[0][0], NO_BOXES)) == 0
+        return compare(zip(wanted, found, strict=True))
+
+    agreement = write_onnx(model, tmp_path / "one.onnx", check)
+    assert agreement.share == 1
+    assert agreement.pixels < 0.1
