@@ -151,7 +151,7 @@ def region_features(
     """The columns of one view that `RegionFeatures` stores of image_sides with a grid of 2, with gradients."""
     image, columns, names = read_image(record.path), [], list(backbone.feature_maps)[-2:]
     for side in sides:
-        scaling = Scaling(record.image_size, shown_size(record.image_size, side), mirrored)
+        scaling = Scaling(record.image_size, shown_size(record.image_size, side, 32), mirrored)
         pixels = scaling.pixels(image)
         with autocast(CPU, resolve_bf16(Precision.auto, CPU)):
             maps = backbone.forward_maps(backbone.spec.to_input(torch.from_numpy(pixels)[None]), names)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detpipe.backbone import caffe_backbone, timm_models, torchvision_models
+from detpipe.backbone import caffe_backbone, timm_models, timm_vit, torchvision_models
 from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.caffe.caffemodel import read_caffemodel
 from detpipe.backbone.settings import CAFFE, IMAGENET, NETWORKS, NONE, BackboneConfig
@@ -47,7 +47,7 @@ def _check_named(config: BackboneConfig) -> None:
     path = Path(config.weights)
     if config.weights == IMAGENET and config.name not in NETWORKS and not config.download:
         raise ValueError(
-            f"{config.name}: its ImageNet weights must be downloaded, which needs backbone.download=true; set that, or "
+            f"{config.name}: its pretrained weights are a download, which needs backbone.download=true; set that, or "
             "backbone.weights=FILE for a local file, or backbone.weights=none for random ones"
         )
     if config.weights in (IMAGENET, NONE) or path.exists():
@@ -135,6 +135,8 @@ def _own(config: BackboneConfig, log: bool) -> Backbone:
 
 def _from_library(config: BackboneConfig, log: bool) -> Backbone:
     library, _, name = config.name.partition("/")
+    if library == "timm" and timm_vit.is_vit(name):
+        return _vit(name, config, log)
     build = torchvision_models.build if library == "torchvision" else timm_models.build
     network = build(name, config.download)
     # Load before wrapping, because names in the file are those of the library.
@@ -143,6 +145,17 @@ def _from_library(config: BackboneConfig, log: bool) -> Backbone:
         backbone: Backbone = torchvision_models.TorchvisionBackbone(name, network)
     else:
         backbone = timm_models.TimmBackbone(network)
+    if not has_classifier:
+        backbone.classifier = None
+    return backbone
+
+
+def _vit(name: str, config: BackboneConfig, log: bool) -> Backbone:
+    network = timm_vit.build(name, config.download)
+    has_classifier = config.weights == IMAGENET
+    if config.weights not in (IMAGENET, NONE):
+        has_classifier = timm_vit.load_vit_weights(network, Path(config.weights), log=log)
+    backbone = timm_vit.TimmVit(network)
     if not has_classifier:
         backbone.classifier = None
     return backbone

@@ -15,6 +15,8 @@ from detpipe.backbone.backbone import Backbone, FeatureMap, meta_copy
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.resize import Interpolation
 
+IMAGENET_CLASSES = 1000
+
 
 class TimmBackbone(Backbone):
     """A network of timm without its classifier. Maps `stride4` .. are its last intermediate maps of each stride.
@@ -33,7 +35,8 @@ class TimmBackbone(Backbone):
         feature_width, maps = _look(meta_copy(network).eval(), spec.size)
         super().__init__(spec, feature_width, {f"stride{stride}": found for stride, (_, found) in maps.items()})
         self._indices = {f"stride{stride}": index for stride, (index, _) in maps.items()}
-        self.classifier = net.get_classifier()
+        # CLIP's last layer is a projection, and networks without a classifier have an identity.
+        self.classifier = net.get_classifier() if net.num_classes == IMAGENET_CLASSES else None
         net.reset_classifier(0)
         groups = group_modules(network, net.group_matcher(coarse=True))
         self._stage_paths: list[list[str]] = [groups[key] for key in sorted(groups)]

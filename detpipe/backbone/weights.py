@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,21 +43,25 @@ class LoadReport:
         return (*self.missing, *(line.split(":")[0] for line in self.wrong_shape))
 
 
-def load_weights(module: nn.Module, path: Path, *, log: bool = True) -> LoadReport:
+def load_weights(
+    module: nn.Module, path: Path, *, log: bool = True, convert: Callable[[State], State] = lambda state: state
+) -> LoadReport:
     """Load the tensors of a .pth, .pt or .safetensors file whose name and shape match a tensor of the module.
 
     A .pth file is a state dict, or a dict that contains one. No code in it runs, see `read_torch_file`.
     Common prefixes of names (see WRAPPERS) are removed if more names match then. log: log what does not match.
+    convert: gives the file's tensors the names and shapes of the module.
 
     Raises FileNotFoundError; ValueError for an unreadable file, or if no tensor matches.
     """
-    state, own = _unwrapped(read_state(path), module.state_dict()), module.state_dict()
+    own = module.state_dict()
+    state = _unwrapped(convert(read_state(path)), own)
     fitting = {name: tensor for name, tensor in state.items() if name in own and tensor.shape == own[name].shape}
     # Scalars (the batch counters of batch norms) match any network, so they do not count.
     if not any(tensor.ndim for tensor in fitting.values()):
         raise ValueError(
-            f"{path}: expected weights of {type(module).__name__}, with names like {list(own)[:2]}, got "
-            f"{list(state)[:2]}"
+            f"{path}: expected weights of {type(module).__name__}, with tensors like {_first_tensors(own)}, got "
+            f"{_first_tensors(state)}"
         )
     report = LoadReport(
         path=path,
@@ -73,7 +77,7 @@ def load_weights(module: nn.Module, path: Path, *, log: bool = True) -> LoadRepo
     )
     module.load_state_dict(fitting, strict=False)
     if log:
-        _log(report)
+        log_report(report)
     return report
 
 
@@ -111,7 +115,12 @@ def _count_fitting(state: State, own: State) -> int:
     return sum(name in own and tensor.shape == own[name].shape for name, tensor in state.items())
 
 
-def _log(report: LoadReport) -> None:
+def _first_tensors(state: State) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:2]) or "none"
+
+
+def log_report(report: LoadReport) -> None:
+    """Log what was loaded, and warn of what was not."""
     logger.info("%s: %d tensors loaded", report.path, len(report.loaded))
     for what, names in (
         ("missing in the file, not loaded", report.missing),

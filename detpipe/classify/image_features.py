@@ -26,7 +26,8 @@ def image_features(backbone: Backbone, images: Iterable[Image], device: torch.de
 
     def features(image: Image) -> Float32Array:
         size = (image.shape[0], image.shape[1])
-        pixels = Scaling(size, shown_size(size, SIDE) if maps else network.spec.size).pixels(image)
+        stride = network.feature_maps[maps[0]].stride if maps else 1
+        pixels = Scaling(size, shown_size(size, SIDE, stride) if maps else network.spec.size).pixels(image)
         with torch.inference_mode():
             inputs = network.spec.to_input(torch.from_numpy(pixels)[None].to(device))
             pooled = network.forward_maps(inputs, maps)[maps[0]].mean(dim=(2, 3)) if maps else network(inputs)

@@ -380,6 +380,17 @@ def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
     assert list(metrics["seconds"]) == ["propose", "features", "train-cls", "detect", "eval"]
 
 
+def test_the_whole_flow_with_a_vision_transformer(voc_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    small = ["features.image_sides=[64]", "head.passes=3", "head.batch_size=16", "backbone.weights=none"]
+    network = "backbone.name=timm/vit_tiny_patch16_224"
+    ran("run", voc_root, tmp_path / "run", *drawn.settings("propose"), "experiment=features_vit", network, *small)
+    assert np.load(tmp_path / "run" / "features" / "train" / "features.npy").shape[1] == (2 * 2 + 1) * 192
+    photo = next((voc_root / "JPEGImages").iterdir())
+    outcome = detpipe("detect", f"source={photo}", f"run_dir={tmp_path / 'run'}")
+    assert outcome.status == 0, outcome.err
+
+
 def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -> None:
     """R-CNN's two trainings: the features are those of the fine-tuned backbone."""
     run = tmp_path / "run"

@@ -30,7 +30,7 @@ from detpipe.structures import Float32Array, Image
 Crops = npt.NDArray[np.uint8]
 
 STEP, MAX_LONG = 64, 4096
-"""Sides of a scaled image are multiples of STEP and at most MAX_LONG, which bounds the memory."""
+"""Sides of a scaled image are multiples of about STEP and at most MAX_LONG, which bounds the memory."""
 
 
 class RegionFeatures:
@@ -53,6 +53,7 @@ class RegionFeatures:
         self.bf16 = bf16
         self._batch_size = batch_size
         self._maps = list(backbone.feature_maps)[-2:]
+        self._stride = max((backbone.feature_maps[name].stride for name in self._maps), default=1)
 
     @property
     def width(self) -> int:
@@ -123,7 +124,7 @@ class RegionFeatures:
 
     def _under(self, boxes: Float32Array, image: Image, side: int, mirrored: bool) -> Float32Array:
         image_size = (image.shape[0], image.shape[1])
-        scaling = Scaling(image_size, shown_size(image_size, side), mirrored)
+        scaling = Scaling(image_size, shown_size(image_size, side, self._stride), mirrored)
         pixels = scaling.pixels(image)
         with torch.inference_mode():
             with autocast(self.device, self.bf16):
@@ -140,13 +141,15 @@ class RegionFeatures:
             return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
 
 
-def shown_size(image_size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of the scaled image: shorter side about `side`, both multiples of STEP and at most MAX_LONG.
+def shown_size(image_size: tuple[int, int], side: int, stride: int) -> tuple[int, int]:
+    """(height, width) of the scaled image: shorter side about `side`, at most MAX_LONG, and in whole cells of `stride`.
 
-    Multiples give few shapes: for a new shape, setting up a network takes longer than running it.
+    Both are multiples of the smallest multiple of `stride` from STEP. They give few shapes: for a new shape, setting up
+    a network takes longer than running it.
     """
-    scale = side / min(image_size)
-    height, width = (min(max(round(length * scale / STEP), 1) * STEP, MAX_LONG) for length in image_size)
+    scale, step = side / min(image_size), -(-STEP // stride) * stride
+    most = max(MAX_LONG // step, 1)
+    height, width = (min(max(round(length * scale / step), 1), most) * step for length in image_size)
     return height, width
 
 

@@ -76,9 +76,12 @@ def test_a_region_far_from_the_border_of_a_flat_image_sees_what_all_of_it_is(bac
 
 
 def test_what_is_shown_has_few_shapes() -> None:
-    assert shown_size((480, 640), 320) == (320, 448)
-    assert shown_size((640, 480), 320) == (448, 320)
-    assert shown_size((10_000, 10), 320) == (4096, 320)
+    assert shown_size((480, 640), 320, 32) == (320, 448)
+    assert shown_size((640, 480), 320, 32) == (448, 320)
+    assert shown_size((10_000, 10), 320, 32) == (4096, 320)
+    # Patches of 14 pixels: the step is 70. 4096 holds 58 of them.
+    assert shown_size((480, 640), 350, 14) == (350, 490)
+    assert shown_size((10_000, 10), 350, 14) == (4060, 350)
 
 
 def test_geometry_by_hand() -> None:
