@@ -9,6 +9,7 @@ N: number of regions. D: feature width. E: length of a class vector. K: number o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +171,8 @@ class ZeroShotConfig(StoredHeadConfig):
 def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
     """Read the vectors of these classes, (K, E) float32 with norm 1, from PATH.npy and the names in PATH.txt.
 
-    Raises FileNotFoundError; ValueError if the file is not a 2-D float array of finite numbers, or if a class has no
-    vector.
+    Raises FileNotFoundError; ValueError if the file is not a 2-D float array of finite numbers, if a name stands there
+    twice, or if a class has no vector.
     """
     names_path = path.with_suffix(".txt")
     for file in (path, names_path):
@@ -191,6 +192,9 @@ def vectors_of(path: Path, classes: Sequence[str]) -> Float32Array:
             f"{path}: expected one vector for each of the {len(names)} names in {names_path}, got {stored.shape} "
             f"{stored.dtype}"
         )
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ValueError(f"{names_path}: expected each class once, got several lines of {twice}; remove all but one")
     missing = [name for name in classes if name not in names]
     if missing:
         raise ValueError(f"{names_path}: expected a vector for each class, got none for {missing}")

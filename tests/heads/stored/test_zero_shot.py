@@ -32,6 +32,11 @@ def test_classes_without_a_vector_are_named_before_any_work(tmp_path: Path) -> N
         ZeroShotConfig().check_classes(["cat"])
 
 
+def test_a_name_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"v\.txt: .*\['cat'\]"):
+        vectors_of(vectors_in(tmp_path, b"cat\ncat\n"), ["cat"])
+
+
 def test_other_files_are_named(tmp_path: Path) -> None:
     path = vectors_in(tmp_path, b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputFileError, match=r"v\.txt: .*git lfs pull"):
