@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "import": "detpipe.proposals.files.imported:ImportedProposals",
     "onnx": "detpipe.proposals.onnx_models.proposer:OnnxProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
+    "tiled": "detpipe.proposals.tiled:TiledProposals",
 }
 """Name -> "module:Class" of a Proposer. A new method needs one line here."""
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class MultiBoxProposals(Proposer):
 
     The network runs on one image at a time, so that an image's boxes don't depend on other images.
     """
+
+    COMPARABLE_SCORES: ClassVar[bool] = True
 
     max_proposals: int | None = 200
     """Keep this many of the best boxes of each image; null keeps all."""

@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,9 @@ class Proposer(abc.ABC):
     A proposer holds settings only, so that it can be pickled for worker processes. Its result depends on its settings
     and its arguments, never on earlier calls.
     """
+
+    COMPARABLE_SCORES: ClassVar[bool] = False
+    """Whether scores of different images can be compared. Otherwise they express only the order."""
 
     max_proposals: int | None = 2000
     """Keep this many of the best boxes of each image; null keeps all."""
