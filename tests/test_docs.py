@@ -25,7 +25,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,7 +38,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from detpipe import Detector
+from detpipe import Detector, TrainingResult, training
 from detpipe.backbone.settings import NETWORKS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.kinds import load_classifier
@@ -342,7 +342,11 @@ def test_python_blocks_run(page: Path, place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def run_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The blocks of a page one after the other, in one namespace, as a person would type them."""
+    """The blocks of a page one after the other, in one namespace, as a person would type them.
+
+    `train` has the small settings.
+    """
+    monkeypatch.setattr(training, "train", small_train(training.train))
     module = ModuleType("page_of_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
     for block in blocks("python"):
@@ -351,6 +355,10 @@ def run_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
             source = "\n" * block.line + block.text
             exec(compile(source, str(page), "exec"), module.__dict__)
     return module
+
+
+def small_train(train: Callable[..., TrainingResult]) -> Callable[..., TrainingResult]:
+    return lambda dataset, **settings: train(dataset, **{**settings, **SMALL})
 
 
 def test_a_network_with_an_own_layer_is_a_name_after_the_line_of_its_page(
