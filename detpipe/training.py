@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -135,13 +137,25 @@ def _composed(words: Sequence[str]) -> tuple[Run, DictConfig, list[str]]:
     Raises ValueError, with the sentence of the command line, for what that refuses.
     """
     register()
+    with _own_hydra():
+        try:
+            overrides = hydra_words(COMMAND, words)
+            with initialize_config_module("detpipe.conf", version_base="1.3"):
+                composed = compose(COMMAND.application, overrides)
+                return to_command(composed, overrides), composed, overrides
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(configuration_error(error, COMMAND.name)) from error
+
+
+@contextlib.contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Let Hydra be initialised here, also in a program that is a Hydra application itself."""
+    of_program = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
-        overrides = hydra_words(COMMAND, words)
-        with initialize_config_module("detpipe.conf", version_base="1.3"):
-            composed = compose(COMMAND.application, overrides)
-            return to_command(composed, overrides), composed, overrides
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(configuration_error(error, COMMAND.name)) from error
+        yield
+    finally:
+        GlobalHydra.instance().hydra = of_program  # another instance: Hydra replaces it
 
 
 def _dataset_words(dataset: object) -> list[str]:

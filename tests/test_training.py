@@ -158,5 +158,34 @@ def test_a_script_without_a_guard_ends(finished_run: Path, voc_root: Path, tmp_p
     assert found == (finished_run / "detections.json").read_bytes()
 
 
+HYDRA = """
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config):
+    from detpipe import train
+    from detpipe.datasets.voc import VocSource
+
+    for _ in range(2):
+        try:
+            train(VocSource(root="nowhere"), solver={"max_iters": 3})  # Hydra itself refuses it
+        except ValueError as error:
+            print("error:", error)
+    print("initialised:", GlobalHydra.instance().is_initialized())
+
+main()
+"""
+
+
+def test_a_program_of_hydra_can_train(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(HYDRA)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.count("error: solver.max_iters: ") == 2, done.stderr
+    assert "initialised: True" in done.stdout
+
+
 def test_it_is_public() -> None:
     assert detpipe.train is train
