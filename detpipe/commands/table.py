@@ -62,6 +62,12 @@ COMMANDS: dict[str, CommandRow] = {
             "list the faults of a data set",
         ),
         CommandRow(
+            "convert",
+            "detpipe.commands.convert:Convert",
+            "write a data set in another format (to=coco|voc|yolo out=DIR)",
+            writes_run_dir=False,
+        ),
+        CommandRow(
             "propose",
             "detpipe.commands.run_settings:Propose",
             "propose boxes on every image, and measure their recall",

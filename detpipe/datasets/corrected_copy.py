@@ -264,10 +264,15 @@ def _put_images(targets: Mapping[Path, Path], images: CopiedImages) -> None:
     """Put images into the copy. targets: from each image to its place."""
     with counted("images", total=len(targets), unit="images") as count:
         for path, target in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if images is CopiedImages.copy or not _linked(path, target):
-                _copy_file(path, target)
+            place_image(path, target, images)
             count.advance()
+
+
+def place_image(path: Path, target: Path, images: CopiedImages) -> None:
+    """Link or copy one image. Its folder is made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if images is CopiedImages.copy or not _linked(path, target):
+        _copy_file(path, target)
 
 
 def _linked(path: Path, target: Path) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml
 
@@ -42,6 +43,7 @@ _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _LONGEST_DECLARATION = 1000
 _LONGEST_NAME, _LONGEST_NUMBER, _LONGEST_PATH = 1000, 100, 4096
 """Limits on the characters of a class name, a number and a <filename>."""
+_CONTROL = re.compile("[\\x00-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
@@ -610,24 +612,64 @@ def write_voc_annotation(
     metrics ignore as well. Raises ValueError for a box that is not wider and higher than one pixel, which VOC's
     convention can't express.
     """
-    root = ElementTree.Element("annotation")
-    _add(root, "filename", filename)
-    size = _add(root, "size")
-    for tag, pixels in (("width", image_size[1]), ("height", image_size[0]), ("depth", 3)):
-        _add(size, tag, str(pixels))
+    objects = []
     for box, label, ignored in zip(truth.boxes, truth.labels, truth.difficult | truth.crowd, strict=True):
         try:
             texts = corner_texts(box.tolist())
         except ValueError as error:
             raise ValueError(f"{path}: {error}; drop the box") from error
+        objects.append(VocObject(classes[int(label) - 1], bool(ignored), texts))
+    write_voc_objects(path, filename, image_size, objects)
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An object to be written. corners: the content of <bndbox>: `corner_texts` or `file_corners`."""
+
+    name: str
+    difficult: bool
+    corners: Mapping[str, str]
+
+
+def write_voc_objects(path: Path, filename: str, image_size: tuple[int, int], objects: Sequence[VocObject]) -> None:
+    """Write the annotation of one image. image_size: (height, width). No objects give an annotation without any.
+
+    Raises ValueError for a class name with a control character, which XML can't hold.
+    """
+    root = ElementTree.Element("annotation")
+    _add(root, "filename", filename)
+    size = _add(root, "size")
+    for tag, pixels in (("width", image_size[1]), ("height", image_size[0]), ("depth", 3)):
+        _add(size, tag, str(pixels))
+    for each in objects:
+        if _CONTROL.search(each.name):
+            raise ValueError(f"{path}: expected a class name without control characters, got {each.name!r}; rename it")
         one = _add(root, "object")
-        _add(one, "name", classes[int(label) - 1])
-        _add(one, "difficult", str(int(ignored)))
+        _add(one, "name", each.name)
+        _add(one, "difficult", str(int(each.difficult)))
         corners = _add(one, "bndbox")
-        for tag, value in texts.items():
+        for tag, value in each.corners.items():
             _add(corners, tag, value)
     ElementTree.indent(root, "\t")
     write_bytes(path, ElementTree.tostring(root, encoding="utf-8") + b"\n")
+
+
+def file_corners(box: Sequence[float]) -> dict[str, str] | None:
+    """The content of <bndbox> that is read as the half-open box (x1, y1, x2, y2); None if none is.
+
+    The box that is read differs by less than a millionth of a pixel: VOC's shift by one pixel can cost the last bits of
+    a coordinate near 0. Empty boxes are written without the shift, as they are read.
+    """
+    x1, y1, x2, y2 = (float(value) for value in box)
+    for corners in ((x1 + 1, y1 + 1, x2, y2), (x1, y1, x2, y2)):
+        if np.allclose(box_of_corners(corners), (x1, y1, x2, y2), rtol=0, atol=1e-6):
+            return {tag: _decimal(value) for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)}
+    return None
+
+
+def _decimal(value: float) -> str:
+    """Without a decimal point if it is whole."""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def corner_texts(box: Sequence[float]) -> dict[str, str]:
@@ -640,7 +682,7 @@ def corner_texts(box: Sequence[float]) -> dict[str, str]:
     if x2 - x1 <= 1 or y2 - y1 <= 1:
         raise ValueError(f"expected boxes wider and higher than 1 pixel, got {[x1, y1, x2, y2]}")
     values = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
-    return {tag: str(int(value)) if value.is_integer() else repr(value) for tag, value in values.items()}
+    return {tag: _decimal(value) for tag, value in values.items()}
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
