@@ -33,6 +33,7 @@ MANDATORY = {
     "dataset=voc": ["dataset.root=a"],
     "dataset=yolo": ["dataset.root=a"],
     "dataset=images": ["dataset.root=a"],
+    "dataset=image_labels": ["dataset.root=a", "dataset.labels=b.csv", "dataset.detections=c.json"],
     "backbone=caffe": ["backbone.prototxt=lenet", "backbone.weights=none"],
     "dataset=coco": ["dataset.train_json=a", "dataset.train_images=b"],
 }

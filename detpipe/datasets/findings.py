@@ -39,6 +39,8 @@ SEVERITY: Mapping[str, Severity] = {
     "too_many_tiny": Severity.ERROR,
     # Objects are dropped or changed.
     "object_without_box": Severity.WARNING,
+    "label_without_box": Severity.WARNING,
+    "several_classes": Severity.WARNING,
     "turned_boxes": Severity.WARNING,
     "zero_area_box": Severity.WARNING,
     "box_out_of_bounds": Severity.WARNING,

@@ -12,6 +12,7 @@ FORMATS: Mapping[str, str] = {
     "coco": "detpipe.datasets.coco:CocoSource",
     "yolo": "detpipe.datasets.yolo:YoloSource",
     "images": "detpipe.datasets.image_list:ImageFolderSource",
+    "image_labels": "detpipe.datasets.image_labels:ImageLabelsSource",
     "demo": "detpipe.datasets.demo:DemoSource",
 }
 """Word -> "module:Class". Nothing is imported before a word is chosen."""

@@ -14,6 +14,7 @@ from detpipe.class_path import load_class
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.formats import FORMATS, format_word
+from detpipe.datasets.image_labels import ImageLabelsSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.voc import VocSource
@@ -63,6 +64,7 @@ def test_every_format_is_read_back(word: str, tmp_path: Path) -> None:
         "coco": CocoSource(train_json=file, train_images=images, classes=["one"], split_seed=3),
         "images": ImageFolderSource(root=root, outside=True, max_pixels=99),
         "yolo": YoloSource(root=root, split_seed=4),
+        "image_labels": ImageLabelsSource(root=root, labels=file, detections=file, group=1, categories=["1", "animal"]),
         "demo": DemoSource(root=str(tmp_path / "not made yet"), train_images=3),
     }
     keep_dataset(RunFolder(tmp_path), sources[word])
@@ -74,7 +76,7 @@ def test_every_setting_that_sounds_like_a_path_is_one() -> None:
         kind = load_class(path)
         assert format_word(kind) is not None
         types = {field.name: str(field.type) for field in fields(kind)}
-        suffixes = ("_json", "_images", "_file", "root")
+        suffixes = ("_json", "_images", "_file", "root", "labels", "detections")
         assert {name for name in types if name.endswith(suffixes) and types[name] != "int"} == set(kind.PATHS)
 
 
