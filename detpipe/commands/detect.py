@@ -31,6 +31,7 @@ from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.tiled import TiledProposals
 from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
@@ -225,6 +226,8 @@ def source_images(config: Detect) -> Input:
 def checked_proposer(config: Detect) -> Proposer:
     """Return the run's proposer. Raises ClassifierError if a file that it needs, such as its network, is missing."""
     proposer = proposer_of_run(config.folder)
+    if config.tile_settings.used and not isinstance(proposer, TiledProposals):
+        proposer = TiledProposals.around(proposer, config.tile_settings)
     try:
         proposer.check()
     except (OSError, ValueError) as error:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from detpipe.class_path import load_class
-from detpipe.classify.classifier_folder import RegionSpec
+from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.fast_rcnn.scorer import tiles_of
 from detpipe.classify.kinds import kind_in, load_region_spec
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
 from detpipe.commands.detector_settings import Export
 from detpipe.console import RESULT
 from detpipe.datasets.source import Split
@@ -47,6 +50,7 @@ def run(config: Export) -> None:
     if config.out is None:
         refuse_links(config.folder.path)
     spec = load_region_spec(config.folder.classifier)
+    refuse_tiles(spec, config)
     check_onnx_packages()
     content = description(config, spec)
     artefact = Artefact(
@@ -65,6 +69,18 @@ def run(config: Export) -> None:
         if making.needed:
             making.summary = write(config, content)
     report(config, artefact)
+
+
+def refuse_tiles(spec: RegionSpec, config: Export) -> None:
+    """Raise ClassifierError for a detector that works on tiles: the exported graph takes one image at its scale."""
+    if not isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec):
+        return
+    tiles = tiles_of(spec, config.detect)
+    if tiles.used:
+        raise ClassifierError(
+            f"export: expected a detector without tiles, got tiles of {tiles.size} pixels; give "
+            "detect.fast_rcnn.tiles.size=0, and cut the tiles before the exported network"
+        )
 
 
 def description(config: Export, spec: RegionSpec) -> dict[str, Any]:

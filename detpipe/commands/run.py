@@ -23,6 +23,7 @@ from detpipe.network.network_folder import WEIGHTS
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
+from detpipe.proposals.tiled import TiledProposals
 from detpipe.runs.detect_settings import (
     KeptSettings,
     inference_precision,
@@ -52,7 +53,7 @@ def run(config: Run) -> None:
         features.run(config.stage(Features))
     train_regions(config.stage(TrainCls))
     if kind.proposes:
-        propose.run(config)
+        propose.run(on_tiles(config))
     detect.run(config.stage(Detect))
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
     keep_settings(
@@ -113,8 +114,16 @@ def with_proposals(config: Run) -> Run:
         if not kind_of_head(config.head).proposes:
             train_multibox.run(proposer_training(config))
     if not kind_of_head(config.head).proposes:
-        propose.run(config)
+        propose.run(on_tiles(config))
     return config
+
+
+def on_tiles(config: Run) -> Run:
+    """Return the settings with proposals on tiles, if `tiles` is set. Boxes that need more than pixels stay."""
+    proposals = config.proposals
+    if not config.tile_settings.used or isinstance(proposals, TiledProposals) or not proposals.from_pixels:
+        return config
+    return replace(config, proposals=TiledProposals.around(proposals, config.tile_settings))
 
 
 def lacks_network(proposals: Fused | MultiBoxProposals) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.labeling import SamplingConfig
 from detpipe.classify.settings import DetectConfig
+from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
 from detpipe.heads.region_head import BoxRegression, RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
@@ -19,6 +20,7 @@ from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
+from detpipe.tiles import TilesConfig
 from detpipe.tracking.tracker import NoTracker, Tracker
 
 Stage = TypeVar("Stage", bound=Command)
@@ -30,7 +32,7 @@ class Propose(Command):
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
     """The proposal method: proposals=selective_search|multibox|edge_boxes|gaussian|uniform|sliding_window|ground_truth|
-    import|fuse."""
+    import|fuse|tiled."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +107,11 @@ class Run(Propose):
     """float32 or bf16 for training, features and detection; auto: bf16 where the hardware supports it."""
     track: Tracker = field(default_factory=NoTracker)
     """Where the numbers of the run are shown beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
+    tiles: int | None = None
+    """Large images: side of the tiles in pixels, for proposals, training and detection. A head on crops or stored
+    features takes tiles for its proposals only. null: no tiles."""
+    overlap: int | None = None
+    """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
     departures: list[str] = field(default_factory=list)
     """Differences between a preset and its paper. They are logged before and after the run."""
 
@@ -116,8 +123,20 @@ class Run(Propose):
             )
         self.tuning.head()
         self.multibox_solver.solver()
+        if self.tile_settings.used:
+            self.multibox = replace(self.multibox, tiles=self.tile_settings)
+            if isinstance(self.head, FastRcnnConfig):
+                self.head = replace(self.head, tiles=self.tile_settings)
+
+    @property
+    def tile_settings(self) -> TilesConfig:
+        """`tiles` and `overlap` as one. Raises ValueError for wrong numbers."""
+        return TilesConfig(size=self.tiles, overlap=self.overlap)
 
     def stage(self, command: type[Stage]) -> Stage:
-        """The settings of one stage. Settings that `detpipe run` lacks have their defaults."""
-        names = {one.name for one in fields(self)}
+        """The settings of one stage. Settings that `detpipe run` lacks have their defaults.
+
+        `tiles` and `overlap` are in the settings of head and proposer already.
+        """
+        names = {one.name for one in fields(self)} - {"tiles", "overlap"}
         return command(**{one.name: getattr(self, one.name) for one in fields(command) if one.name in names})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.classify.crops.settings import CropConfig
@@ -17,6 +17,7 @@ from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import MAX_PIXELS
+from detpipe.tiles import TilesConfig
 from detpipe.tracking.tracker import NoTracker, Tracker
 
 
@@ -149,6 +150,11 @@ class Detect(Command):
     """From scored regions to detections."""
     precision: Precision = Precision.auto
     """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
+    tiles: int | None = None
+    """Large images: side of the tiles in pixels (detect.fast_rcnn.tiles), also for the proposals of a `source`. 0: no
+    tiles. null: those of the training."""
+    overlap: int | None = None
+    """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
     outside: bool = False
     """With `source`: also follow links in this folder that lead out of it."""
     source: str | None = None
@@ -169,6 +175,13 @@ class Detect(Command):
         super().__post_init__()
         if self.show_floor is not None and not 0 <= self.show_floor <= 1:
             raise ValueError(f"show_floor: expected a score in [0, 1] or null, got {self.show_floor}")
+        if self.tiles is not None or self.overlap is not None:
+            self.detect = replace(self.detect, fast_rcnn=replace(self.detect.fast_rcnn, tiles=self.tile_settings))
+
+    @property
+    def tile_settings(self) -> TilesConfig:
+        """`tiles` and `overlap` as one. Raises ValueError for wrong numbers."""
+        return TilesConfig(size=self.tiles, overlap=self.overlap)
 
 
 @dataclass(kw_only=True)
