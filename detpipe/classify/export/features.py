@@ -23,7 +23,7 @@ from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.resizing import resized, size_by_multiples
 from detpipe.classify.export.selection import decoded, limits, moved_by_best, top
 from detpipe.classify.export.traced_part import traced
-from detpipe.classify.features.extractor import MAX_LONG, STEP, shown_size
+from detpipe.classify.features.extractor import MAX_LONG, map_stride, shown_size, step_of
 from detpipe.classify.features.geometry import COLUMNS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.settings import DetectConfig
@@ -78,9 +78,11 @@ class FeaturesExport(DetectorExport):
         self._spec, self._config, self._features = spec, config, spec.features
         self.CONVOLUTIONS = "maps" if spec.features.image_sides else "crops"  # type: ignore[misc]
         self.parts = {}
+        self._stride = map_stride(network.backbone)
         if spec.features.image_sides:
-            image = torch.zeros((1, 4 * STEP, 5 * STEP, 3), dtype=torch.uint8)
-            self.parts["maps"] = traced(_MapsPart(network.backbone), {"image": image}, {"image": {1: STEP, 2: STEP}})
+            step = step_of(self._stride)
+            image = torch.zeros((1, 4 * step, 5 * step, 3), dtype=torch.uint8)
+            self.parts["maps"] = traced(_MapsPart(network.backbone), {"image": image}, {"image": {1: step, 2: step}})
         if spec.features.crops:
             crops = torch.zeros((2, spec.crops.size, spec.crops.size, 3), dtype=torch.uint8)
             self.parts["crops"] = traced(_CropPart(network.backbone), {"image": crops}, {"image": {0: 1}})
@@ -91,7 +93,7 @@ class FeaturesExport(DetectorExport):
         """The image at each side; without sides a batch of evenly spaced regions."""
         image_size = (image.shape[0], image.shape[1])
         for side in self._features.image_sides:
-            yield Scaling(image_size, shown_size(image_size, side)).pixels(image)[None]
+            yield Scaling(image_size, shown_size(image_size, side, self._stride)).pixels(image)[None]
         rows = np.linspace(0, len(boxes) - 1, min(BATCH, len(boxes))).round().astype(int)
         if not self._features.image_sides and len(rows):
             yield crop_regions(image, boxes[rows], self._spec.crops)
@@ -127,7 +129,8 @@ class FeaturesExport(DetectorExport):
         height, width = image.size(0), image.size(1)
         by_view: list[list[_ScaledMaps]] = [[] for _ in self._features.views]
         for side in self._features.image_sides:
-            new_height, new_width = size_by_multiples(height, width, side, STEP, MAX_LONG)
+            step = step_of(self._stride)
+            new_height, new_width = size_by_multiples(height, width, side, step, max(MAX_LONG // step, 1) * step)
             pixels = resized(graph, image, height, width, new_height, new_width).to(np.uint8)
             new_most = limits(graph, new_height, new_width)
             for mirrored, scaled in zip(self._features.views, by_view, strict=True):

@@ -52,8 +52,8 @@ class RegionFeatures:
         self.device = device
         self.bf16 = bf16
         self._batch_size = batch_size
-        self._maps = list(backbone.feature_maps)[-2:]
-        self._stride = max((backbone.feature_maps[name].stride for name in self._maps), default=1)
+        self._maps = used_maps(backbone)
+        self._stride = map_stride(backbone)
 
     @property
     def width(self) -> int:
@@ -141,13 +141,28 @@ class RegionFeatures:
             return np.asarray(torch.cat(columns, dim=1).cpu().numpy())
 
 
+def used_maps(backbone: Backbone) -> list[str]:
+    """The names of the feature maps that features of images come from: the last two, or all if there are fewer."""
+    return list(backbone.feature_maps)[-2:]
+
+
+def map_stride(backbone: Backbone) -> int:
+    """The largest stride of these maps in pixels; 1 without maps."""
+    return max((backbone.feature_maps[name].stride for name in used_maps(backbone)), default=1)
+
+
+def step_of(stride: int) -> int:
+    """The smallest multiple of `stride` from STEP: sides of scaled images are multiples of it."""
+    return -(-STEP // stride) * stride
+
+
 def shown_size(image_size: tuple[int, int], side: int, stride: int) -> tuple[int, int]:
     """(height, width) of the scaled image: shorter side about `side`, at most MAX_LONG, and in whole cells of `stride`.
 
-    Both are multiples of the smallest multiple of `stride` from STEP. They give few shapes: for a new shape, setting up
-    a network takes longer than running it.
+    Both are multiples of `step_of(stride)`. They give few shapes: for a new shape, setting up a network takes longer
+    than running it.
     """
-    scale, step = side / min(image_size), -(-STEP // stride) * stride
+    scale, step = side / min(image_size), step_of(stride)
     most = max(MAX_LONG // step, 1)
     height, width = (min(max(round(length * scale / step), 1), most) * step for length in image_size)
     return height, width
