@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,13 @@ class Curve(Command):
             )
 
 
+class Quantize(enum.Enum):
+    """none: float32. int8: convolutions in INT8, the rest in float32."""
+
+    none = "none"
+    int8 = "int8"
+
+
 @dataclass(kw_only=True)
 class Export(Command):
     """Settings of `detpipe export`."""
@@ -54,9 +62,20 @@ class Export(Command):
     """The output folder. null: export/ in the run folder."""
     detect: DetectConfig = field(default_factory=DetectConfig)
     """From scored regions to detections. These settings become a part of the graph."""
+    quantize: Quantize = Quantize.none
+    """int8: the convolutions of the backbone and its maps compute in INT8, calibrated on images; detections differ a
+    little. none: float32."""
+    calibration: str | None = None
+    """quantize=int8: a folder of images to calibrate on. null: training images of the run."""
+    calibration_images: int = 64
+    """quantize=int8: number of images to calibrate on, evenly spaced."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.calibration_images < 1:
+            raise ValueError(f"calibration_images: expected at least 1, got {self.calibration_images}")
+        if self.calibration is not None and self.quantize is Quantize.none:
+            raise ValueError("calibration: expected quantize=int8 with it, got quantize=none; leave it out")
         if self.detect.dedup_step or self.detect.crops.cascade_size is not None:
             raise ValueError(
                 "export: expected settings that score all regions once, got detect.dedup_step="

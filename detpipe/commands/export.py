@@ -15,15 +15,14 @@ from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.scorer import tiles_of
 from detpipe.classify.kinds import kind_in, load_region_spec
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
-from detpipe.commands.detector_settings import Export
+from detpipe.commands.detector_settings import Export, Quantize
 from detpipe.console import RESULT
-from detpipe.datasets.source import Split
+from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
-from detpipe.runs.kept_dataset import kept_dataset
-from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
 from detpipe.storage.links import refuse_links
@@ -108,17 +107,21 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
             "max_detections": detect.max_detections,
         },
         "precision": Precision.float32,
+        "quantize": config.quantize,
     }
+    if config.quantize is Quantize.int8:
+        content["calibration"] = {"images": config.calibration_images, "folder": config.calibration}
     return {name: plain(value) for name, value in content.items()}
 
 
 def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
     """Write both files. Returns how far the detections of the file and of the detector agree."""
-    from detpipe.classify.export.graph_file import Agreement, Run, compare, write_onnx
+    from detpipe.classify.export.graph_file import LEAST_AGREEMENT, Agreement, Run, compare, write_onnx
+    from detpipe.classify.export.quantised import quantised
 
     eager = replace(config.detect, compile=False)
     detector = Detector.from_run(config.folder.path, device="cpu", config=eager, precision="float32")
-    shown = images_of_run(config.folder, detector, Split.test, CHECKED) or noise(detector)
+    shown = images_of_run(config, detector) or noise(detector)
     wanted = list(detector.predict_many(shown))
     logger.info("export: tracing the network, about a minute")
     kind = kind_in(config.folder.classifier)
@@ -129,7 +132,13 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
         found = [graph(image, boxes) for image, boxes in progress(shown, "compare", total=len(shown), unit="images")]
         return compare(zip(wanted, found, strict=True))
 
-    agreement = write_onnx(exporting.model(), config.out_folder / FILE, check)
+    least = LEAST_AGREEMENT
+    if config.quantize is Quantize.int8:
+        images = calibration_images(config, detector)
+        samples = (sample for image, boxes in images for sample in exporting.samples(image, boxes))
+        exporting.parts[exporting.CONVOLUTIONS] = quantised(exporting.parts[exporting.CONVOLUTIONS], samples)
+        least = 0.0  # its scores differ by more than rounding; the result line tells the share
+    agreement = write_onnx(exporting.model(), config.out_folder / FILE, check, least=least)
     write_json(config.out_folder / DESCRIPTION, content)
     return {
         "compared_images": len(shown),
@@ -140,17 +149,33 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def images_of_run(folder: RunFolder, detector: Detector, split: Split, count: int) -> list[Shown]:
-    """Evenly spaced images of the run's data set, with their proposals; [] if the data set can't be read."""
+def calibration_images(config: Export, detector: Detector) -> list[Shown]:
+    """The images to calibrate on, with their proposals. Raises ValueError if there are none."""
+    source = ImageFolderSource(root=config.calibration) if config.calibration is not None else config.data_source
+    shown = shown_of(
+        source, Split.test if config.calibration is not None else Split.train, config.calibration_images, detector
+    )
+    if not shown:
+        raise ValueError("calibration: expected images, found none; give a folder of images, calibration=DIR")
+    return shown
+
+
+def images_of_run(config: Export, detector: Detector) -> list[Shown]:
+    """Some of the run's test images, with their proposals; [] if the data set can't be read."""
     try:
-        source = kept_dataset(folder)
-        entries = [] if source is None or not source.has(split) else source.entries(split)
-        paths = [entry.image for entry in entries if entry.image is not None and entry.fault is None]
-        chosen = [paths[row] for row in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
-        return [detector.with_regions(path) for path in chosen]
+        return shown_of(config.data_source, Split.test, CHECKED, detector)
     except (OSError, ValueError) as error:
         logger.info("export: the images of the data set can't be read (%s); the file is compared on noise", error)
         return []
+
+
+def shown_of(source: DatasetSource, split: Split, most: int, detector: Detector) -> list[Shown]:
+    """Evenly spaced images of a split, with their proposals; [] if it has none."""
+    entries = source.entries(split) if source.has(split) else []
+    paths = [entry.image for entry in entries if entry.image is not None and entry.fault is None]
+    count = min(most, len(paths))
+    rows = np.linspace(0, len(paths) - 1, count).round().astype(int).tolist()
+    return [detector.with_regions(paths[row]) for row in progress(rows, "read", total=count, unit="images")]
 
 
 def noise(detector: Detector) -> Sequence[Shown]:

@@ -81,8 +81,12 @@ def check_onnx_packages(names: Iterable[str] = ("onnx", "onnxscript", "onnxrunti
         )
 
 
-def write_onnx(model: onnx.ModelProto, path: Path, check: Callable[[Run], Agreement]) -> Agreement:
+def write_onnx(
+    model: onnx.ModelProto, path: Path, check: Callable[[Run], Agreement], *, least: float = LEAST_AGREEMENT
+) -> Agreement:
     """Write a model atomically, after `check` has run the written file. Returns the result of `check`.
+
+    least: smallest share of the detections that must be the same.
 
     Raises ExportError if onnxruntime rejects the graph, or if too few detections are the same, and OSError if the disk
     is full. Then no file is written.
@@ -93,7 +97,7 @@ def write_onnx(model: onnx.ModelProto, path: Path, check: Callable[[Run], Agreem
         except OSError as error:
             raise disk_error(path, error) from error
         agreement = check(session(scratch))
-        if not agreement.share >= LEAST_AGREEMENT:
+        if not agreement.share >= least:
             raise ExportError(
                 f"the graph is wrong: expected the detections of the detector, got {agreement.same} of "
                 f"{agreement.detections} with the same class, box and score; please report it"
@@ -101,13 +105,17 @@ def write_onnx(model: onnx.ModelProto, path: Path, check: Callable[[Run], Agreem
     return agreement
 
 
-def session(path: Path) -> Run:
-    """Open a file in onnxruntime, on the CPU. Opening and running raise ExportError if it rejects the graph."""
+def session(path: Path, *, threads: int = 0) -> Run:
+    """Open a file in onnxruntime, on the CPU. threads: 0, one per core.
+
+    Opening and running raise ExportError if it rejects the graph.
+    """
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     rejections = (errors.Fail, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # only errors: it warns of the shapes that depend on values
     try:
         context = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
