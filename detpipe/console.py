@@ -23,8 +23,8 @@ logging.addLevelName(RESULT, "RESULT")
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """The lines of a log file, as in conf/hydra/job_logging."""
 
-TRAINING = "detpipe.solver.solver"
-"""The name of the logger of a training's iterations."""
+ESSENTIAL = (PROGRESS, "detpipe.solver.solver", "detpipe.training")
+"""The loggers of progress: of all stages, of a training's iterations, and of a training from Python."""
 
 
 def shows_bars() -> bool:
@@ -93,7 +93,7 @@ class _EssentialHandler(LogHandler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is to be written."""
-        is_shown = record.levelno >= logging.WARNING or record.name in (PROGRESS, TRAINING)
+        is_shown = record.levelno >= logging.WARNING or record.name in ESSENTIAL
         return is_shown and bool(super().filter(record))
 
 

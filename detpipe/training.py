@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detpipe.auto_dataset import with_format
 from detpipe.cli import configuration_error
 from detpipe.commands.run_settings import Run
 from detpipe.commands.table import COMMANDS, refuse_torchrun
@@ -36,6 +38,8 @@ from detpipe.storage.links import refuse_links
 if TYPE_CHECKING:
     from detpipe.metrics.evaluate import Metrics
     from detpipe.runs.detector import Detector
+
+logger = logging.getLogger(__name__)
 
 COMMAND = COMMANDS["run"]
 
@@ -116,6 +120,7 @@ def train(
     refuse_torchrun("detpipe.train")
     words = [*_dataset_words(dataset), *([] if experiment is None else [f"experiment={experiment}"])]
     words += [f"run_dir={fspath(run_dir)}", *_words("", settings)]
+    words, note = with_format(words)
     config, composed, overrides = _composed(words)
     folder = config.folder.path
     refuse_links(folder)
@@ -124,6 +129,8 @@ def train(
         _write_settings(folder, composed, overrides)
         keep_freed_memory()
         with shown_log(verbose=verbose, log_file=folder / LOG_FILE):
+            if note:
+                logger.info("%s", note)
             COMMAND.load_run()(config)
     except BaseException:
         NewRunFolder.remove_if_empty()

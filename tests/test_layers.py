@@ -64,6 +64,7 @@ BESIDE = {
     ("cli", "help"),
     ("help", "config"),
     ("__main__", "cli"),
+    ("training", "auto_dataset"),
     ("training", "cli"),
     ("training", "config"),
     ("training", "overrides"),

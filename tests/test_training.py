@@ -43,10 +43,11 @@ def test_it_makes_the_files_of_the_command(
     assert (log.level, log.propagate, log.handlers) == before
 
 
-def test_what_is_done_is_not_done_again(run_copy: Path, voc_root: Path) -> None:
+def test_what_is_done_is_not_done_again(run_copy: Path, voc_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = RunFolder(run_copy).classifier / "weights.safetensors"
     made = weights.stat().st_mtime_ns
-    result = train(VocSource(root=str(voc_root)), run_dir=run_copy, **SMALL)
+    result = train(voc_root, run_dir=run_copy, **SMALL)  # the format is found
+    assert "dataset=voc" in capsys.readouterr().err
     assert weights.stat().st_mtime_ns == made
     kept = json.loads((run_copy / "metrics.json").read_text())
     measured = result.metrics.to_json(kept["seconds"])

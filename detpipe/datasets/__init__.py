@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from detpipe.arguments import checked
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
     from detpipe.datasets.source import DatasetSource
 
 
-def load_dataset(kind: str, split: str = "test", **settings: Any) -> LoadedDataset:
+def load_dataset(kind: str | PathLike[str], split: str = "test", **settings: Any) -> LoadedDataset:
     """Load a split of a data set. It is a sequence of images with their objects.
 
-    kind: a word of `dataset=`: "voc", "coco", "yolo", "images" (a folder of images, or one image) and others. split:
-    "train", "val" or "test". settings: the settings of the format, as in `load_dataset("voc", root="my/folder")`.
-    Paths may be Path objects, enums their values.
-    Raises ValueError for an unknown kind or split, TypeError for an unknown or missing setting and one of another type,
-    all with the name of the argument, and the errors of the source's `load`.
+    kind: a folder or file, whose format is found, as in `load_dataset("my/folder")`; or a word of `dataset=`: "voc",
+    "coco", "yolo", "images" (a folder of images, or one image) and others. split: "train", "val" or "test". settings:
+    the settings of the format, as in `load_dataset("voc", root="my/folder")`. Paths may be Path objects, enums their
+    values.
+    Raises ValueError for an unknown kind or split, and for a path in no format or in several; TypeError for an unknown
+    or missing setting and one of another type, both with the name of the argument; and the errors of `load`.
     """
     from detpipe.datasets.loaded_dataset import LoadedDataset
     from detpipe.datasets.source import Split
@@ -32,11 +35,22 @@ def load_dataset(kind: str, split: str = "test", **settings: Any) -> LoadedDatas
     split = split.value if isinstance(split, Split) else split
     if not isinstance(split, str) or split not in splits:
         raise ValueError(f"split: expected {', '.join(splits)}, got {split!r}")
-    if not isinstance(kind, str) or kind not in FORMATS:
-        raise ValueError(f"kind: expected {', '.join(FORMATS)}, got {kind!r}")
-    cls = load_class(FORMATS[kind])
-    source: DatasetSource = cls(**_checked_settings(kind, cls, settings))
+    word, settings = _format(kind, settings)
+    cls = load_class(FORMATS[word])
+    source: DatasetSource = cls(**_checked_settings(word, cls, settings))
     return LoadedDataset.of(source.load(Split(split)), source)
+
+
+def _format(kind: object, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The word of a format and its settings, of which `settings` win over those that are found in a folder."""
+    if isinstance(kind, str) and kind in FORMATS:
+        return kind, dict(settings)
+    if not isinstance(kind, (str, PathLike)) or not Path(kind).exists():
+        raise ValueError(f"kind: expected a path of a data set, or one of {', '.join(FORMATS)}, got {kind!r}")
+    from detpipe.datasets.auto import find_reading
+
+    reading = find_reading(Path(kind), settings)
+    return reading.word, {**reading.settings, **settings}
 
 
 def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:

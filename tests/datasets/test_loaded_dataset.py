@@ -42,6 +42,16 @@ def test_it_keeps_its_settings(voc_root: Path) -> None:
     assert isinstance(dataset, Dataset)
 
 
+def test_a_path_is_enough(voc_root: Path, tmp_path: Path) -> None:
+    found = load_dataset(voc_root, "train", max_bad=0.5)
+    assert found.source == VocSource(root=str(voc_root), max_bad=0.5)
+    assert load_dataset(str(voc_root))[0].path == load_dataset("voc", root=voc_root)[0].path
+    with pytest.raises(ValueError, match="kind: expected"):
+        load_dataset(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="expected a data set"):
+        load_dataset(tmp_path)
+
+
 def test_what_it_does_not_have_is_refused(voc_root: Path) -> None:
     dataset = load_dataset("voc", "test", root=str(voc_root))
     with pytest.raises(IndexError, match=str(len(dataset))):
