@@ -31,7 +31,10 @@ CONF = Path(__file__).parents[1] / "conf"
 MANDATORY = {
     "dataset=auto": [f"dataset.root={Path(__file__).parents[1] / 'docs'}"],
     "dataset=voc": ["dataset.root=a"],
-    "dataset=yolo": ["dataset.root=a"],
+    **{
+        f"dataset={word}": ["dataset.root=a"]
+        for word in ("yolo", "csv", "openimages", "labelstudio", "cvat", "labelme")
+    },
     "dataset=images": ["dataset.root=a"],
     "dataset=image_labels": ["dataset.root=a", "dataset.labels=b.csv", "dataset.detections=c.json"],
     "backbone=caffe": ["backbone.prototxt=lenet", "backbone.weights=none"],

@@ -13,9 +13,9 @@ from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, is_inside, real_folders, scan
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, found_image, name_below, size_of_shares
-from detpipe.datasets.source import Entry, RawObject, Split, passed_over_findings
+from detpipe.datasets.source import Entry, RawObject, Recognised, Split, passed_over_findings
 from detpipe.datasets.text_file import read_text
-from detpipe.datasets.yolo_layout import YoloLayout, find_layout
+from detpipe.datasets.yolo_layout import YoloLayout, find_layout, recognised_layout
 from detpipe.datasets.yolo_text import YoloObject, parse_yolo_text
 from detpipe.progress import progress
 
@@ -36,6 +36,12 @@ class YoloSource(PartedSource):
 
     root: str
     """The folder of the data set, or its YAML file: data.yaml."""
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        """See `DatasetSource`. A YAML file with names or splits is one, or a label file with the name of an image."""
+        found = recognised_layout(root)
+        return None if found is None else Recognised({"root": str(root)}, f"YOLO: {found}")
 
     @property
     def name(self) -> str:

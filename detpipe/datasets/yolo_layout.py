@@ -17,6 +17,8 @@ from detpipe.datasets.folder_scan import is_hidden, is_image, suffix_of
 from detpipe.datasets.source import Split
 from detpipe.datasets.text_file import read_text
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.yolo_text import parse_yolo_text
+from detpipe.storage.input_file import open_input
 from detpipe.storage.input_yaml import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ _SPLIT_KEYS = {"train": Split.train, "val": Split.val, "valid": Split.val, "vali
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 """Files with the name of a class in each line."""
 MOST_CLASSES = 100_000
+_MOST_NAMES, _FEW_LABELS, _FIRST_LINE = 20_000, 10, 1 << 14
+"""To recognise a data set: files whose names are looked at, label files that are read, and bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,39 @@ def find_layout(root: Path, *, outside: bool = False) -> YoloLayout:
         )
     layout = _of_file(root, outside)
     return layout if layout.splits else _of_folder(root.parent, layout)
+
+
+def recognised_layout(root: Path) -> str | None:
+    """What is found in a folder or file that is a YOLO data set, in words; None if it is none. Few files are read."""
+    if root.is_file():
+        is_own = (suffix_of(root.name) in YAML_SUFFIXES and _is_yolo_yaml(root)) or suffix_of(root.name) == ".data"
+        return root.name if is_own else None
+    if not root.is_dir():
+        return None
+    file = next((path for path in _files(root) if suffix_of(path.name) in YAML_SUFFIXES and _is_yolo_yaml(path)), None)
+    if file is not None:
+        return file.name
+    stems: set[str] = set()
+    labels: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        stems.update(Path(name).stem for name in names if is_image(name))
+        labels += [Path(folder, name) for name in sorted(names) if suffix_of(name) == ".txt" and not is_hidden(name)]
+        if len(stems) + len(labels) > _MOST_NAMES:
+            break
+    own = [path for path in labels if path.stem in stems][:_FEW_LABELS]
+    label = next((path for path in own if _is_label(path)), None)
+    return None if label is None else f"labels as {label.relative_to(root)}"
+
+
+def _is_label(path: Path) -> bool:
+    """Whether the first line of a text file is an object of YOLO."""
+    try:
+        with open_input(path, "a label file of YOLO") as file:
+            first = file.read(_FIRST_LINE).decode("ascii").split("\n")[0]
+        return bool(parse_yolo_text(first, None))
+    except (OSError, ValueError):
+        return False
 
 
 def _files(folder: Path) -> list[Path]:
@@ -170,7 +207,7 @@ def _place(file: Path, base: Path, text: str) -> Path | None:
     Roboflow writes ../train/images for train/images, and other programs the paths of their own machine.
     """
     parts = [part for part in PureWindowsPath(text).parts if part != "."] if "\\" in text else list(Path(text).parts)
-    for start in range(len(parts)):
+    for start in range(max(len(parts), 1)):  # "." has no parts
         tail = Path(*parts[start:])
         if start and tail.parts[0] == "..":
             continue

@@ -12,10 +12,15 @@ import pytest
 
 from detpipe.class_path import load_class
 from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.csv_boxes import CsvSource
+from detpipe.datasets.cvat import CvatSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.formats import FORMATS, format_word
 from detpipe.datasets.image_labels import ImageLabelsSource
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.label_studio import LabelStudioSource
+from detpipe.datasets.labelme import LabelmeSource
+from detpipe.datasets.open_images import OpenImagesSource
 from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.yolo import YoloSource
@@ -65,6 +70,11 @@ def test_every_format_is_read_back(word: str, tmp_path: Path) -> None:
         "images": ImageFolderSource(root=root, outside=True, max_pixels=99),
         "yolo": YoloSource(root=root, split_seed=4),
         "image_labels": ImageLabelsSource(root=root, labels=file, detections=file, group=1, categories=["1", "animal"]),
+        "csv": CsvSource(root=file, test_file=file, images_root=images, encoding="gb18030"),
+        "openimages": OpenImagesSource(root=file, names_file=file),
+        "labelstudio": LabelStudioSource(root=file, images_root=images),
+        "cvat": CvatSource(root=file, val_file=file),
+        "labelme": LabelmeSource(root=root),
         "demo": DemoSource(root=str(tmp_path / "not made yet"), train_images=3),
     }
     keep_dataset(RunFolder(tmp_path), sources[word])

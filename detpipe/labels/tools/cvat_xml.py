@@ -11,16 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring as parse_xml
-
-from detpipe.datasets.source import read_number
+from detpipe.datasets.cvat import CvatFileError, CvatImage, CvatShape, read_cvat_xml
 from detpipe.labels.tools.exchange import KEY, EditedImage, EditedObject, Export, ToolFileError
 from detpipe.storage.atomic import write_bytes
-from detpipe.storage.input_file import read_input
 
-LARGEST = 1 << 28
-"""Bytes of the largest file that is read."""
 SUSPECT, PROBABILITY = "suspect", "probability"
 """The attributes that say how a label may be wrong, and how probable this is."""
 
@@ -75,43 +69,28 @@ def _attributes() -> list[dict[str, Any]]:
 
 
 def read_cvat(path: Path) -> list[EditedImage]:
-    """Read CVAT for images 1.1. Shapes that are no boxes are ignored.
+    """Read CVAT for images 1.1. Shapes that are no boxes are ignored; a rotated box gives the upright box around it.
 
     Raises ToolFileError, which names the file and what is wrong, also for a file that defines entities; InputFileError,
     FileNotFoundError.
     """
-    expected = "a file of CVAT for images 1.1"
     try:
-        root = parse_xml(read_input(path, expected, LARGEST))
-    except DefusedXmlException as error:
-        raise ToolFileError(
-            f"{path}: expected {expected}, got one that defines entities, which may be an attack"
-        ) from error
-    except ElementTree.ParseError as error:
-        raise ToolFileError(f"{path}: expected {expected}, got an error on reading it: {error}") from error
-    if root.tag != "annotations" or root.find("track") is not None:
-        found = "tracks of CVAT for video" if root.tag == "annotations" else f"<{str(root.tag)[:100]}>"
-        raise ToolFileError(f"{path}: expected {expected}, got {found}; export the task as CVAT for images 1.1")
-    images = []
-    for element in root.iter("image"):
-        name = element.get("name")
-        if not name:
-            raise ToolFileError(f"{path}: expected a name of each image, got an image without")
-        try:
-            objects = [_object(box) for box in element.iter("box")]
-        except ValueError as error:
-            raise ToolFileError(f"{path}: image {name}: {error}") from error
-        images.append(EditedImage(name=name, key=None, objects=objects))
-    return images
+        found = read_cvat_xml(path)[1]
+    except CvatFileError as error:
+        raise ToolFileError(str(error)) from error
+    for image in found:
+        if image.fault is not None:
+            raise ToolFileError(f"{path}: image {image.name}: {image.fault}")
+    return [EditedImage(name=one.name, key=None, objects=list(map(_object, _boxes(one)))) for one in found]
 
 
-def _object(box: ElementTree.Element) -> EditedObject:
-    label = (box.get("label") or "").strip()
-    if not label:
-        raise ValueError("expected a label of each box, got a box without")
-    x1, y1, x2, y2 = (read_number(box.get(side), side) for side in ("xtl", "ytl", "xbr", "ybr"))
-    keys = [(one.text or "").strip() for one in box.iter("attribute") if one.get("name") == KEY]
-    return EditedObject(key=keys[0] if keys and keys[0] else None, label=label, box=(x1, y1, x2, y2))
+def _boxes(image: CvatImage) -> list[CvatShape]:
+    return [one for one in image.shapes if one.kind == "box"]
+
+
+def _object(box: CvatShape) -> EditedObject:
+    assert box.box is not None  # of every shape of this kind
+    return EditedObject(key=box.attributes.get(KEY) or None, label=box.label, box=box.box)
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:

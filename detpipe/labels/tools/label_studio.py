@@ -7,13 +7,20 @@ lowest one, so that sorting by it brings the most suspicious images first. Boxes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from detpipe.datasets.source import read_number
+from detpipe.datasets.label_studio import (
+    LabelStudioFileError,
+    read_tasks,
+    region_box,
+    region_label,
+    region_size,
+    regions,
+    submitted,
+)
 from detpipe.labels.tools.exchange import (
     KEY,
     Box,
@@ -22,11 +29,9 @@ from detpipe.labels.tools.exchange import (
     Export,
     ExportedImage,
     ToolFileError,
-    pixels,
     shares,
 )
 from detpipe.storage.atomic import write_json
-from detpipe.storage.input_json import read_json
 
 LOCAL_FILES = "/data/local-files/?d="
 """How Label Studio names a file below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
@@ -93,16 +98,12 @@ def read_label_studio(path: Path) -> list[EditedImage]:
     Of several annotations the last one counts. Regions that are no rectangles with a label are ignored; a rotated one
     gives the upright box around it. Raises ToolFileError, which names file and task, InputFileError, FileNotFoundError.
     """
-    content = read_json(path, "a JSON export of Label Studio")
-    if not isinstance(content, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("data"), dict) for one in content
-    ):
-        raise ToolFileError(
-            f'{path}: expected a list of tasks with "data", as Label Studio exports it in the format JSON, got '
-            f"{str(content)[:100]}"
-        )
+    try:
+        tasks = read_tasks(path)
+    except LabelStudioFileError as error:
+        raise ToolFileError(str(error)) from error
     images = []
-    for number, task in enumerate(content):
+    for number, task in enumerate(tasks):
         try:
             one = _edited(task)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -113,36 +114,20 @@ def read_label_studio(path: Path) -> list[EditedImage]:
 
 
 def _edited(task: Mapping[str, Any]) -> EditedImage | None:
-    data, annotations = task["data"], task.get("annotations") or []
-    done = [one for one in annotations if not one.get("was_cancelled")]
-    if not done:
+    data, annotation = task["data"], submitted(task)
+    if annotation is None:
         return None
-    name, key = data.get("image"), data.get(KEY)
+    name = data.get("image")
     if not isinstance(name, str):
         raise ValueError(f'expected "image" in data, got {str(data)[:100]}')
-    regions = [one for one in done[-1].get("result") or [] if one.get("type") == "rectanglelabels"]
     objects = []
-    for one in regions:
-        labels = one["value"].get("rectanglelabels") or []
-        if labels:
-            objects.append(EditedObject(key=_text(one.get("id")), label=str(labels[0]), box=_box(one)))
-    return EditedImage(name=name, key=_text(key), objects=objects)
+    for one in regions(annotation):
+        label = region_label(one) if one["type"] == "rectanglelabels" else None
+        box = None if label is None else region_box(one, region_size(one))
+        if label is not None and box is not None:
+            objects.append(EditedObject(key=_text(one.get("id")), label=label, box=box))
+    return EditedImage(name=name, key=_text(data.get(KEY)), objects=objects)
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _box(region: Mapping[str, Any]) -> Box:
-    """The upright box around a region, which is rotated around its first corner, clockwise, in degrees."""
-    value = region["value"]
-    size = tuple(int(read_number(region.get(name), name)) for name in ("original_height", "original_width"))
-    x, y, width, height = (read_number(value.get(name), name) / 100 for name in ("x", "y", "width", "height"))
-    angle = math.radians(read_number(value.get("rotation") or 0, "rotation"))
-    x1, y1, x2, y2 = pixels(x, y, width, height, (size[0], size[1]))
-    if not angle:
-        return x1, y1, x2, y2
-    cos, sin = math.cos(angle), math.sin(angle)
-    corners = [(dx * cos - dy * sin, dx * sin + dy * cos) for dx in (0, x2 - x1) for dy in (0, y2 - y1)]
-    xs, ys = zip(*corners, strict=True)
-    return x1 + min(xs), y1 + min(ys), x1 + max(xs), y1 + max(ys)

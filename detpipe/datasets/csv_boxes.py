@@ -1,0 +1,205 @@
+"""Reader of CSV files with a box in each row: filename, xmin, ymin, xmax, ymax, class, in pixels.
+
+Columns may be in any order, as their names say; without a header the order is that of RetinaNet's files: path, x1, y1,
+x2, y2, class. A row without numbers is an image without objects.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from detpipe.datasets.files_source import FilesSource
+from detpipe.datasets.findings import finding
+from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.parted_source import found_image
+from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, read_number
+from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding, read_text
+
+logger = logging.getLogger(__name__)
+
+_NAMES: Mapping[str, Sequence[str]] = {
+    "file": ("filename", "file", "path", "filepath", "imagepath", "imagename", "image", "imageid", "img", "imgpath"),
+    "x1": ("xmin", "x1", "left", "xtl", "bboxx1", "xleft"),
+    "y1": ("ymin", "y1", "top", "ytl", "bboxy1", "ytop"),
+    "x2": ("xmax", "x2", "right", "xbr", "bboxx2", "xright"),
+    "y2": ("ymax", "y2", "bottom", "ybr", "bboxy2", "ybottom"),
+    "class": ("class", "label", "classname", "labelname", "category", "categoryname", "species", "name"),
+    "width": ("width", "imagewidth", "imgwidth"),
+    "height": ("height", "imageheight", "imgheight"),
+}
+"""The names of columns, in lower case without spaces and underscores, of which the first that is there counts."""
+_BOX = ("x1", "y1", "x2", "y2")
+_NEEDED = ("file", *_BOX, "class")
+SEPARATORS = (",", ";", "\t")
+
+
+class CsvFileError(ValueError):
+    """A CSV file is not one of boxes."""
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """The rows of a file. columns: the index of each known column. rows: (number of the line, cells).
+
+    separator: between the cells. has_header: whether the first row has names.
+    """
+
+    columns: Mapping[str, int]
+    rows: Sequence[tuple[int, list[str]]]
+    separator: str
+    has_header: bool
+
+    def cell(self, row: Sequence[str], name: str) -> str:
+        """The text of a cell; "" if the row or the table lacks it."""
+        place = self.columns.get(name)
+        return row[place].strip() if place is not None and place < len(row) else ""
+
+
+@dataclass(kw_only=True)
+class CsvSource(FilesSource):
+    """CSV files with a box in each row, in pixels: filename, xmin, ymin, xmax, ymax, class, in any order."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".txt")
+    FORMAT: ClassVar[str] = "CSV of boxes"
+
+    encoding: str | None = None
+    """Encoding of files that are not in UTF-8: gb18030, cp932, cp1252, ..."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoding is not None and known_encoding(self.encoding) is None:
+            raise ValueError(f"encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}")
+
+    @classmethod
+    def is_format(cls, start: bytes) -> bool:
+        text = decoded(start, marked_encoding(start) or "latin-1") or ""
+        first = text.split("\n")[0].strip()
+        if not first:
+            return False
+        cells = next(csv.reader([first], delimiter=_separator(first)), [])
+        columns = _header(cells, _NAMES)
+        return (columns.keys() >= {*_NEEDED} and not _is_open_images(cells)) or _is_plain_row(cells)
+
+    def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
+        table = read_csv_table(path, _NAMES, _NEEDED, self.encoding)
+        for name, rows in rows_by_image(table).items():
+            yield None, _entry(name, rows, table, path, images)
+
+
+def read_csv_table(
+    path: Path, names: Mapping[str, Sequence[str]], needed: Sequence[str], encoding: str | None = None
+) -> CsvTable:
+    """The rows of a CSV file with the columns `needed`; empty lines are passed over.
+
+    names: the possible names of each column. Without a header, the columns are file, x1, y1, x2, y2, class.
+    Raises CsvFileError, which names the file, TextFileError, InputFileError and OSErrors.
+    """
+    text = read_text(path, "a CSV file", encoding)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = _separator(first)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise CsvFileError(f"{path}: line {reader.line_num}: expected CSV, got an error: {error}") from error
+    cells = rows[0][1] if rows else []
+    columns = _header(cells, names)
+    if columns.keys() >= set(needed):
+        return CsvTable(columns, rows[1:], separator, True)
+    if set(needed) == set(_NEEDED) and _is_plain_row(cells):
+        return CsvTable({name: place for place, name in enumerate(_NEEDED)}, rows, separator, False)
+    wanted = ", ".join(names[one][0] for one in needed)
+    raise CsvFileError(
+        f"{path}: expected columns {wanted} in the first line, got {', '.join(cells)[:200]!r}; name the columns so"
+    )
+
+
+def _separator(line: str) -> str:
+    return max(SEPARATORS, key=line.count)
+
+
+def _header(cells: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The index of each column that is there."""
+    plain = [re.sub(r"[\s_\-.\"'\ufeff]+", "", cell).lower() for cell in cells]
+    found = {key: next((plain.index(one) for one in some if one in plain), None) for key, some in names.items()}
+    return {key: place for key, place in found.items() if place is not None}
+
+
+def _is_open_images(cells: Sequence[str]) -> bool:
+    return {"ImageID", "LabelName", "XMin"} <= {cell.strip() for cell in cells}
+
+
+def _is_plain_row(cells: Sequence[str]) -> bool:
+    """Whether a row without a header is path, x1, y1, x2, y2, class: four numbers, or five empty cells."""
+    if len(cells) != 6 or not cells[0].strip():
+        return False
+    numbers = [cell.strip() for cell in cells[1:5]]
+    if not any(numbers):
+        return not cells[5].strip()
+    return bool(cells[5].strip()) and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
+
+
+def rows_by_image(table: CsvTable) -> dict[str, list[tuple[int, list[str]]]]:
+    """The rows of each image, in the order of the file."""
+    groups: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, row in table.rows:
+        groups.setdefault(table.cell(row, "file"), []).append((number, row))
+    return groups
+
+
+def is_object(table: CsvTable, row: Sequence[str]) -> bool:
+    """Whether a row is of an object, not of an image without objects."""
+    return any(table.cell(row, name) for name in (*_BOX, "class"))
+
+
+def _entry(name: str, rows: Sequence[tuple[int, list[str]]], table: CsvTable, path: Path, images: ImageFinder) -> Entry:
+    if not name:
+        fault = finding("missing_image", path, f"line {rows[0][0]}: expected the name of an image, got none")
+        return Entry(f"line {rows[0][0]}", None, path, fault=fault)
+    own, image, missing = found_image(images, name, path)
+    objects = []
+    for number, row in rows:
+        if is_object(table, row):
+            try:
+                objects.append(_object(table, row))
+            except ValueError as error:
+                wrong = finding("broken_annotation", path, f"line {number}: {error}")
+                return Entry(own, image, path, fault=missing or wrong)
+    return Entry(own, image, path, tuple(objects), _stated_size(table, rows[0][1]), missing)
+
+
+def _object(table: CsvTable, row: Sequence[str]) -> RawObject:
+    name = table.cell(row, "class")
+    if not name:
+        raise ValueError("expected a class, got none")
+    x1, y1, x2, y2 = (_coordinate(table, row, side) for side in _BOX)
+    return RawObject(name, (x1, y1, x2, y2))
+
+
+def _coordinate(table: CsvTable, row: Sequence[str], side: str) -> float:
+    text = table.cell(row, side)
+    if len(text) > 100:
+        raise ValueError(f"{side}: expected a number, got {len(text):,} characters")
+    number = read_number(text.replace(",", ".") if table.separator != "," else text, side)
+    if abs(number) > FARTHEST:
+        raise ValueError(f"{side}: expected pixels, got {number:g}")
+    return number
+
+
+def _stated_size(table: CsvTable, row: Sequence[str]) -> tuple[int, int] | None:
+    """(height, width) of the image from the columns of TensorFlow's tutorials; None without them."""
+    try:
+        height, width = (round(read_number(table.cell(row, one), one)) for one in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if 0 < height < 1 << 31 and 0 < width < 1 << 31 else None

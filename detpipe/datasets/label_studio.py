@@ -1,0 +1,174 @@
+"""Reader of Label Studio's JSON export: tasks with annotations, whose regions are in percent of the image.
+
+Of several annotations of a task, the last one that was submitted counts. A task without one is left out: nobody has
+looked at it. Rotated boxes, ellipses and outlines give the upright boxes around them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from detpipe.datasets.files_source import FilesSource
+from detpipe.datasets.findings import finding
+from detpipe.datasets.folder_scan import is_image
+from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.parted_source import found_image, size_of_shares
+from detpipe.datasets.shapes import Box, around_ellipse, around_points, around_rotated, coordinate
+from detpipe.datasets.source import Entry, RawObject, Split
+from detpipe.storage.input_json import read_json
+
+logger = logging.getLogger(__name__)
+
+_KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "keypointlabels")
+_UPLOADED = re.compile(r"(.*/)?[0-9a-f]{8}-([^/]+)$")
+"""Label Studio puts eight digits before the name of an uploaded file."""
+
+
+class LabelStudioFileError(ValueError):
+    """A file is not Label Studio's JSON export."""
+
+
+@dataclass(kw_only=True)
+class LabelStudioSource(FilesSource):
+    """JSON exports of Label Studio. Images are found by the last parts of their addresses (/data/upload/1/a.jpg)."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".json",)
+    FORMAT: ClassVar[str] = "Label Studio's JSON"
+
+    @classmethod
+    def is_format(cls, start: bytes) -> bool:
+        text = start.lstrip(b"\xef\xbb\xbf \r\n\t")
+        return text.startswith(b"[") and b'"annotations"' in text and (b'"result"' in text or b'"data"' in text)
+
+    def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
+        n_open = 0
+        for number, task in enumerate(read_tasks(path)):
+            what = f"task {str(task.get('id', number))[:20]}"
+            try:
+                name, annotation = image_name(task), submitted(task)
+            except ValueError as error:
+                yield None, Entry(what, None, path, fault=finding("broken_annotation", path, f"{what}: {error}"))
+                continue
+            if annotation is None:
+                n_open += 1
+            elif name is None:
+                fault = finding("broken_annotation", path, f"{what}: expected an image in data, got none")
+                yield None, Entry(what, None, path, fault=fault)
+            else:
+                yield None, self._entry(name, annotation, path, images, what)
+        if n_open:
+            logger.warning("%s: %d tasks without a submitted annotation are left out", path, n_open)
+
+    def _entry(self, name: str, annotation: Mapping[str, Any], path: Path, images: ImageFinder, what: str) -> Entry:
+        own, image, fault = found_image(images, name, path)
+        uploaded = _UPLOADED.match(name)
+        # The folder of an upload is one of Label Studio; the file may be in any folder here.
+        for other in (uploaded[0].rpartition("/")[2], uploaded[2]) if uploaded is not None else ():
+            if image is None:
+                found, image, missing = found_image(images, other, path)
+                own, fault = (found, None) if missing is None else (own, fault)
+        objects, notes, stated = [], [], None
+        try:
+            for region in regions(annotation):
+                stated = stated or region_size(region)
+                size = size_of_shares(image, stated, self.read_options, self.exif_boxes) or stated
+                box = region_box(region, size)
+                label = region_label(region)
+                if box is None or label is None:
+                    kind = str(region.get("type"))[:40]
+                    lacks = "box" if box is None else "label"
+                    notes.append(finding("object_without_box", path, f"{what}: a {kind} has no {lacks}; left out"))
+                    continue
+                key = region.get("id")
+                x1, y1, x2, y2 = box
+                written = (x1, y1, x2 - x1, y2 - y1)
+                objects.append(RawObject(label, box, written=written, id=key if isinstance(key, str) else None))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            fault = fault or finding("broken_annotation", path, f"{what}: {str(error)[:300]}")
+            return Entry(own, image, path, (), stated, fault)
+        return Entry(own, image, path, tuple(objects), stated, fault, tuple(notes))
+
+
+def read_tasks(path: Path) -> list[Mapping[str, Any]]:
+    """The tasks of a JSON export. Raises LabelStudioFileError, InputFileError, FileNotFoundError."""
+    content = read_json(path, "a JSON export of Label Studio")
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("data"), dict) for one in content
+    ):
+        raise LabelStudioFileError(
+            f'{path}: expected a list of tasks with "data", as Label Studio exports it in the format JSON, got '
+            f"{str(content)[:100]}"
+        )
+    return content
+
+
+def submitted(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The last annotation of a task that was not cancelled; None without one. Raises ValueError for other content."""
+    some = task.get("annotations") or []
+    if not isinstance(some, list) or not all(isinstance(one, dict) for one in some):
+        raise ValueError(f"expected a list of annotations, got {str(some)[:100]}")
+    done = [one for one in some if not one.get("was_cancelled")]
+    return done[-1] if done else None
+
+
+def image_name(task: Mapping[str, Any]) -> str | None:
+    """The address of the image: `image` of the data, else the first text that is the address of a picture."""
+    data = task["data"]
+    name = data.get("image")
+    if isinstance(name, str) and name:
+        return name
+    return next((one for one in data.values() if isinstance(one, str) and is_image(one)), None)
+
+
+def regions(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The regions of an annotation that are shapes with labels. Raises ValueError for other content."""
+    result = annotation.get("result") or []
+    if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
+        raise ValueError(f"expected a list of regions, got {str(result)[:100]}")
+    return (one for one in result if one.get("type") in _KINDS)
+
+
+def region_label(region: Mapping[str, Any]) -> str | None:
+    """The first label of a region; None without one."""
+    labels = region["value"].get(region["type"]) or []
+    return str(labels[0]) if labels else None
+
+
+def region_size(region: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) of the image as the region states it. Raises ValueError if it does not."""
+    height, width = (
+        int(coordinate(region.get(f"original_{side}"), f"original_{side}")) for side in ("height", "width")
+    )
+    if height < 1 or width < 1:
+        raise ValueError(f"original_width and original_height: expected at least 1, got {width} and {height}")
+    return height, width
+
+
+def region_box(region: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
+    """The upright box around a region in pixels of an image of `size` (height, width); None for other regions.
+
+    A rectangle is rotated around its first corner, clockwise, in degrees. Raises ValueError for wrong values.
+    """
+    if coordinate(region.get("image_rotation") or 0, "image_rotation") % 360:
+        raise ValueError("image_rotation: expected 0, got a rotated image; rotate the file and label it again")
+    value, (height, width) = region["value"], size
+
+    def pixels(key: str, side: int) -> float:
+        return coordinate(value.get(key), key) / 100 * side
+
+    degrees = coordinate(value.get("rotation") or 0, "rotation")
+    if region["type"] == "rectanglelabels":
+        x, y, w, h = pixels("x", width), pixels("y", height), pixels("width", width), pixels("height", height)
+        return around_rotated((x, y, x + w, y + h), degrees, (x, y))
+    if region["type"] == "ellipselabels":
+        radii = pixels("radiusX", width), pixels("radiusY", height)
+        return around_ellipse(pixels("x", width), pixels("y", height), *radii, degrees)
+    if region["type"] == "polygonlabels":
+        points = [(coordinate(x, "x"), coordinate(y, "y")) for x, y in value["points"]]
+        return around_points([(x / 100 * width, y / 100 * height) for x, y in points])
+    return None

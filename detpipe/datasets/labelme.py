@@ -1,0 +1,160 @@
+"""Reader of labelme's JSON files, one for each image: rectangles, polygons, circles and masks with labels."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.folder_scan import suffix_of
+from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.parted_source import Part, PartedSource, found_image, left_out_pictures
+from detpipe.datasets.shapes import Box, around_ellipse, around_points, coordinate
+from detpipe.datasets.source import Entry, RawObject, Recognised, Split
+from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.progress import progress
+from detpipe.storage.input_file import open_input
+from detpipe.storage.input_json import read_json
+
+logger = logging.getLogger(__name__)
+
+_START = 1 << 16
+
+
+@dataclass(kw_only=True)
+class LabelmeSource(PartedSource):
+    """A folder of images and labelme's JSON files, with subfolders. Folders named train, val or test are splits."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("root", *PartedSource.PATHS)
+
+    root: str
+    """The folder of the images and the JSON files."""
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        """See `DatasetSource`. One JSON file of the folder, and of each folder in it, is looked at."""
+        if not root.is_dir():
+            return None
+        for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+            file = next((path for path in sorted(folder.glob("*.json")) if path.is_file()), None)
+            if file is not None and _is_labelme(file):
+                return Recognised({"root": str(root)}, f"labelme: {file.relative_to(root)}")
+        return None
+
+    @property
+    def name(self) -> str:
+        return Path(self.root).name or self.root
+
+    def named_folders(self) -> list[Path]:
+        return [Path(self.root)]
+
+    def strays(self) -> list[Finding]:
+        """Findings on images without a JSON file, and on pictures that are not read."""
+        splits = [split for split in Split if self.has(split)]
+        used = {entry.image for split in splits for entry in self.entries(split)}
+        bare = [path for path in self._finder.scan.images if path not in used]
+        return [
+            *(finding("missing_annotation", path, "image without JSON; left out") for path in bare),
+            *left_out_pictures([self._finder]),
+        ]
+
+    @functools.cached_property
+    def _finder(self) -> ImageFinder:
+        return ImageFinder(Path(self.root), outside=self.outside)
+
+    def read_parts(self) -> list[Part]:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"{root}: expected a folder of labelme's files, got no such folder; set dataset.root"
+            )
+        files = [path for path in self._finder.scan.files if suffix_of(path.name) == ".json"]
+        if not files:
+            raise FileNotFoundError(f"{root}: expected labelme's JSON files in the folder, got none; set dataset.root")
+        found: dict[Split | None, list[Entry]] = {}
+        for path in progress(iter(files), "read labels", total=len(files), unit="files"):
+            parts = path.relative_to(root).parts[:-1]
+            split = next((SPLIT_FOLDERS[part.lower()] for part in parts if part.lower() in SPLIT_FOLDERS), None)
+            found.setdefault(split, []).append(self._entry(path))
+        return [Part(split, tuple(entries)) for split, entries in found.items()]
+
+    def _entry(self, path: Path) -> Entry:
+        try:
+            content = read_json(path, "a JSON file of labelme")
+            if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+                raise ValueError(f'expected labelme\'s "shapes", got {str(content)[:100]}')
+        except (ValueError, OSError) as error:
+            fault = finding("broken_annotation", path, str(error).removeprefix(f"{path}: "))
+            return Entry(path.relative_to(self.root).with_suffix("").as_posix(), None, path, fault=fault)
+        name, image, missing = self._image(path, content.get("imagePath"))
+        objects, notes = [], []
+        try:
+            for shape in content["shapes"]:
+                label, box = _shape(shape)
+                if box is None:
+                    kind = str(shape.get("shape_type"))[:40]
+                    notes.append(finding("object_without_box", path, f"a {kind} has no box; left out"))
+                else:
+                    objects.append(RawObject(label, box))
+        except ValueError as error:
+            missing = missing or finding("broken_annotation", path, str(error))
+        stated = _size(content)
+        return Entry(name, image, path, () if missing else tuple(objects), stated, missing, tuple(notes))
+
+    def _image(self, path: Path, written: object) -> tuple[str, Path | None, Finding | None]:
+        """The image of a JSON file: the one of its name in its folder, else the one that it names."""
+        own = path.relative_to(self.root).with_suffix("").as_posix()
+        beside = [one for one in self._finder.candidates(own) if one.parent == path.parent]
+        if len(beside) == 1:
+            return beside[0].relative_to(self.root).as_posix(), beside[0], None
+        name = written if isinstance(written, str) and written else own
+        folder = path.parent.relative_to(self.root).as_posix()
+        first = found_image(self._finder, f"{folder}/{name}" if folder != "." else name, path)
+        return first if first[1] is not None else found_image(self._finder, name, path)
+
+
+def _is_labelme(path: Path) -> bool:
+    try:
+        with open_input(path, "a JSON file of labelme") as file:
+            start = file.read(_START)
+    except (OSError, ValueError):
+        return False
+    # imageData may come first and be long.
+    return start.lstrip().startswith(b"{") and (b'"shapes"' in start or b'"imageData"' in start)
+
+
+def _size(content: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) as the file states it; None if it does not."""
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if type(height) is not int or type(width) is not int or not (0 < height < 1 << 31 and 0 < width < 1 << 31):
+        return None
+    return height, width
+
+
+def _shape(shape: object) -> tuple[str, Box | None]:
+    """Label and box of a shape; None for a point or a line. Raises ValueError, which says what is wrong."""
+    if not isinstance(shape, dict):
+        raise ValueError(f"expected shapes with label and points, got {str(shape)[:100]}")
+    label, kind, points = shape.get("label"), shape.get("shape_type") or "polygon", shape.get("points")
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"expected a label of each shape, got {str(label)[:100]!r}")
+    if not isinstance(points, list) or not all(isinstance(one, list) and len(one) == 2 for one in points):
+        raise ValueError(f"expected points [x, y] of {label[:100]!r}, got {str(points)[:100]}")
+    return label.strip(), _box(str(kind), [(coordinate(x, "points"), coordinate(y, "points")) for x, y in points])
+
+
+def _box(kind: str, points: Sequence[tuple[float, float]]) -> Box | None:
+    if kind == "circle":
+        if len(points) != 2:
+            raise ValueError(f"expected centre and edge of a circle, got {len(points)} points")
+        (cx, cy), (x, y) = points
+        radius = math.hypot(x - cx, y - cy)
+        return around_ellipse(cx, cy, radius, radius)
+    if kind in ("rectangle", "polygon", "mask", "oriented_rectangle"):
+        return around_points(points)
+    return None
