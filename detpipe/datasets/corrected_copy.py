@@ -11,6 +11,7 @@ import enum
 import glob
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,8 @@ from typing import Any
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.coco_edit import edited_coco_file
 from detpipe.datasets.demo import DemoSource
-from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
+from detpipe.datasets.folder_scan import is_hidden, is_image, suffix_of, without_suffix
+from detpipe.datasets.formats import format_word
 from detpipe.datasets.image_finder import normalised
 from detpipe.datasets.object_edits import NewImage, ObjectEdit, edited_objects
 from detpipe.datasets.source import DatasetSource, Split
@@ -29,6 +31,7 @@ from detpipe.datasets.voc_class_lists import class_flag, with_flags
 from detpipe.datasets.voc_edit import edited_voc_annotation
 from detpipe.datasets.voc_folder import VocFolder, labels_of
 from detpipe.datasets.voc_lists import DEFAULT_TRAIN
+from detpipe.datasets.yolo import YoloSource
 from detpipe.progress import counted
 from detpipe.storage.input_file import read_input
 from detpipe.structures import GroundTruth, ImageId
@@ -58,19 +61,22 @@ def write_corrected_copy(
     source = annotated_source(source)
     if isinstance(source, VocSource):
         return _copy_voc(source, out, edits, images, new_images)
-    assert isinstance(source, CocoSource)
+    if isinstance(source, YoloSource):
+        return _copy_yolo(source, out, edits, images, new_images)
     return _copy_coco(source, out, edits, images, new_images)
 
 
-def annotated_source(source: DatasetSource) -> VocSource | CocoSource:
-    """The source of the files with the boxes. Raises ValueError for a format without annotations."""
+def annotated_source(source: DatasetSource) -> VocSource | CocoSource | YoloSource:
+    """The source of the files with the boxes. Raises ValueError for a format without annotations, and for one of which
+    no copies are written."""
     if isinstance(source, DemoSource):
         return source.as_voc()
-    if isinstance(source, VocSource | CocoSource):
+    if isinstance(source, VocSource | CocoSource | YoloSource):
         return source
+    word = format_word(type(source)) or type(source).__name__
     raise ValueError(
-        "dataset: expected a data set with boxes to correct (voc, coco or demo), got one without annotations "
-        f"({type(source).__name__}); name the data set of the corrections"
+        "dataset: expected a data set of which corrected copies are written (voc, coco, yolo or demo), got "
+        f"{word}; name the data set of the corrections, or convert it with `detpipe convert`"
     )
 
 
@@ -79,6 +85,8 @@ def source_folders(source: DatasetSource) -> list[Path]:
     source = annotated_source(source)
     if isinstance(source, VocSource):
         return [*source.roots, *source.named_folders()]
+    if isinstance(source, YoloSource):
+        return source.named_folders()
     return [folder for file, images in _coco_paths(source).values() for folder in (file.parent, images)]
 
 
@@ -235,6 +243,53 @@ def _copy_coco(
         targets[one.path] = Path(settings["train_images"]) / f"{one.name}{one.path.suffix}"
     _put_images(targets, images)
     return replace(source, **settings)
+
+
+def _copy_yolo(
+    source: YoloSource, out: Path, edits: Edits, images: CopiedImages, new_images: Sequence[NewImage]
+) -> YoloSource:
+    layout = source.layout
+    top = (layout.settings_file.parent if layout.settings_file is not None else layout.folder).absolute()
+
+    def place(path: Path) -> Path:
+        path = Path(os.path.normpath(path.absolute()))
+        if not path.is_relative_to(top):
+            raise ValueError(
+                f"{path}: expected all files of the data set in {top}; convert it with `detpipe convert` first"
+            )
+        return out / path.relative_to(top)
+
+    files = [path for paths in layout.splits.values() for path in paths if path.is_file() and not is_image(path.name)]
+    for file in dict.fromkeys(filter(None, (layout.settings_file, layout.class_file, *files))):
+        data = read_input(file, "a list of images") if file.stat().st_size else b""
+        _write(place(file), _without_folder(data, os.fsencode(top)))
+    targets: dict[Path, Path] = {}
+    for split in Split:
+        for entry in source.entries(split) if source.has(split) else ():
+            if entry.image is None:
+                continue
+            targets[entry.image] = place(entry.image)
+            own = edits.get((entry.origin, entry.image_id))
+            if own:
+                _write(place(entry.origin), source.edited_label(entry, own).encode())
+            else:
+                _copy_file(entry.origin, place(entry.origin))
+    for one in new_images:
+        image, label, listed = source.place_of_new(one)
+        targets[one.path] = place(image)
+        _write(place(label), source.new_label(one).encode())
+        if listed is not None:
+            relative = os.path.relpath(image.absolute(), listed.parent.absolute())
+            _append(place(listed), f"./{relative}")
+    _put_images(targets, images)
+    root = Path(source.root)
+    return replace(source, root=str(out if root.is_dir() else place(root)))
+
+
+def _without_folder(data: bytes, folder: bytes) -> bytes:
+    """A YAML file or list with paths relative to the folder: absolute ones would lead back to the original."""
+    data = re.sub(rb"(?m)^(path:\s*[\"']?)" + re.escape(folder) + rb"/?([\"']?[ \t\r]*)$", rb"\1.\2", data)
+    return data.replace(folder + b"/", b"")
 
 
 def free_names(source: DatasetSource) -> Callable[[str], str]:

@@ -12,11 +12,12 @@ from typing import ClassVar
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, is_inside, real_folders, scan
 from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.object_edits import NewImage, ObjectEdit
 from detpipe.datasets.parted_source import Part, PartedSource, found_image, name_below, size_of_shares
 from detpipe.datasets.source import Entry, RawObject, Recognised, Split, passed_over_findings
 from detpipe.datasets.text_file import read_text
 from detpipe.datasets.yolo_layout import YoloLayout, find_layout, recognised_layout
-from detpipe.datasets.yolo_text import YoloObject, parse_yolo_text
+from detpipe.datasets.yolo_text import YoloObject, edited_yolo_text, parse_yolo_text
 from detpipe.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,48 @@ class YoloSource(PartedSource):
         names = self.layout.names
         keypoints = self.layout.keypoints
         return text, parse_yolo_text(text, None if names is None else len(names), keypoints=keypoints)
+
+    def edited_label(self, entry: Entry, edits: Sequence[ObjectEdit]) -> str:
+        """The text of the label file of an entry with the edits. Raises ValueError for a class without a number."""
+        size = size_of_shares(entry.image, None, self.read_options, self.exif_boxes)
+        if size is None:
+            raise ValueError(f"{entry.image}: expected an image that can be read, to write shares of it")
+        text, objects = self.read_objects(entry.origin)
+        try:
+            return edited_yolo_text(text, objects, edits, self._numbered_names, size)
+        except ValueError as error:
+            raise ValueError(f"{entry.origin}: {error}") from error
+
+    def new_label(self, new: NewImage) -> str:
+        """The text of the label file of a new image. Raises ValueError for a class without a number."""
+        try:
+            return edited_yolo_text("", [], new.objects, self._numbered_names, new.image_size)
+        except ValueError as error:
+            raise ValueError(f"{new.path}: {error}") from error
+
+    def place_of_new(self, new: NewImage) -> tuple[Path, Path, Path | None]:
+        """Where a new training image, its label file and its line in a list belong; None if no list is used.
+
+        Raises ValueError if there are no training images.
+        """
+        paths = self.layout.splits.get(Split.train) or self.layout.splits.get(None)
+        if not paths:
+            raise ValueError(f"{self.root}: expected training images, to which new ones can be added, got none")
+        name = f"{new.name}{new.path.suffix}"
+        if paths[0].is_dir():
+            image, listed = paths[0] / name, None
+        else:
+            first = next((entry.image for entry in self.entries(Split.train) if entry.image is not None), paths[0])
+            image, listed = first.with_name(name), paths[0]
+        return image, next(_label_places(image, self.layout.folder)), listed
+
+    @property
+    def _numbered_names(self) -> Sequence[str]:
+        """The name of each class number."""
+        if self.layout.names is not None:
+            return self.layout.names
+        known = [int(name) for name in self.known_classes()]
+        return [str(number) for number in range(max(known, default=-1) + 1)]
 
     def _images(self, paths: Sequence[Path]) -> Iterator[Entry]:
         """The images of a split, each once, without their labels."""

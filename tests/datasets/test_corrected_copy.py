@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from detpipe.datasets.corrected_copy import (
     source_folders,
     write_corrected_copy,
 )
+from detpipe.datasets.csv_boxes import CsvSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.object_edits import NewImage, ObjectEdit
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
+from detpipe.datasets.yolo import YoloSource
 from tests import drawn
 from tests.datasets.conftest import VocFolder
 
@@ -134,6 +137,69 @@ def test_a_new_image_joins_the_lists_of_training_images(voc: VocFolder, tmp_path
     assert (lists / "cat_val.txt").read_text() == "b  1\n"
 
 
+@pytest.mark.parametrize("file", ["", "data.yaml"])
+def test_a_copy_of_a_yolo_folder(tmp_path: Path, file: str) -> None:
+    root = tmp_path / "set"
+    drawn.write_yolo(root)
+    source = YoloSource(root=str(root / file))
+    copy = copied(source, tmp_path / "same")
+    assert contents(tmp_path / "same") == contents(root)
+    assert loaded(copy) == loaded(source)
+    first, second = source.entries(Split.train)[:2]
+    edits = {
+        (first.origin, first.image_id): [
+            ObjectEdit(index=0, name="square"),
+            ObjectEdit(name="disc", box=(1, 2, 41, 32)),
+        ],
+        (second.origin, second.image_id): [ObjectEdit(index=1, is_removed=True)],
+    }
+    drawn.write_jpeg(tmp_path / "new.jpg", drawn.draw(99)[0])
+    new = NewImage(
+        path=tmp_path / "new.jpg",
+        name="new",
+        image_size=(120, 160),
+        objects=(ObjectEdit(name="disc", box=(8, 6, 88, 66)),),
+    )
+    corrected = write_corrected_copy(source, tmp_path / "out", edits, CopiedImages.link, [new])
+    found = {entry.image_id: entry.objects for entry in corrected.entries(Split.train)}
+    assert [one.name for one in found[first.image_id]] == ["square", "square", "disc"]
+    assert found[first.image_id][2].box == pytest.approx((1, 2, 41, 32))
+    assert found[second.image_id] == second.objects[:1]
+    (added,) = found["new"]
+    assert added.name == "disc"
+    assert added.box == pytest.approx((8, 6, 88, 66))
+    assert loaded(source) == loaded(YoloSource(root=str(root)))  # the original stays
+    birds = {(first.origin, first.image_id): [ObjectEdit(index=0, name="bird")]}
+    with pytest.raises(ValueError, match="'bird'"):
+        write_corrected_copy(source, tmp_path / "birds", birds, CopiedImages.link)
+
+
+def test_a_copy_of_yolo_lists_with_absolute_paths(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    drawn.write_yolo(root)
+    for split in ("train", "test"):
+        paths = sorted((root / "images" / split).iterdir())
+        (root / f"{split}.txt").write_text("".join(f"{path}\n" for path in paths))
+    (root / "data.yaml").write_text(f"path: {root}\ntrain: train.txt\ntest: test.txt\nnames: [disc, square]\n")
+    source = YoloSource(root=str(root))
+    drawn.write_jpeg(tmp_path / "new.jpg", drawn.draw(99)[0])
+    new = NewImage(path=tmp_path / "new.jpg", name="new", image_size=(120, 160), objects=())
+    copy = write_corrected_copy(source, tmp_path / "part", {}, CopiedImages.copy, [new])
+    # As `labels apply` does; the original stays, and no path may lead back to it.
+    (tmp_path / "part").rename(tmp_path / "out")
+    assert isinstance(copy, YoloSource)
+    copy = replace(copy, root=str(tmp_path / "out"))
+    ids = [entry.image_id for entry in copy.entries(Split.train)]
+    assert set(ids) == {*drawn.TRAIN, "new"}
+    images = [entry.image for entry in copy.entries(Split.train)]
+    assert all(path is not None and path.is_relative_to(tmp_path / "out") for path in images)
+
+
+def test_formats_without_copies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="yolo or demo"):
+        annotated_source(CsvSource(root=str(tmp_path)))
+
+
 def test_free_names_are_those_of_no_image(voc: VocFolder) -> None:
     voc.pair("a")
     free = free_names(VocSource(root=str(voc.root)))
@@ -186,7 +252,7 @@ def test_the_demo_becomes_a_voc_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_has_no_boxes_to_correct(voc_root: Path) -> None:
-    with pytest.raises(ValueError, match=r"voc, coco or demo.*ImageFolderSource"):
+    with pytest.raises(ValueError, match=r"voc, coco, yolo or demo.*images"):
         annotated_source(ImageFolderSource(root=str(voc_root)))
 
 

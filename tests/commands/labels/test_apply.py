@@ -19,6 +19,7 @@ from detpipe.commands.labels.apply_settings import LabelsApply
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
+from detpipe.datasets.yolo import YoloSource
 from detpipe.labels.corrections import Action, Correction, CorrectionError, Corrections, write_corrections
 from detpipe.runs.kept_dataset import kept_dataset
 from detpipe.runs.labels_digest import labels_digest
@@ -71,6 +72,22 @@ def objects(source: DatasetSource, split: Split, image: str) -> list[tuple[str, 
 CHANGED = Correction(image="train_0", action=Action.change, object=0, box=(10, 20, 30.5, 40), label="square")
 REMOVED = Correction(image="train_1", action=Action.remove, object=1)
 ADDED = Correction(image="test_0", action=Action.add, box=(0, 0, 12, 12), label="disc", split="test")
+
+
+def test_a_yolo_folder(tmp_path: Path) -> None:
+    drawn.write_yolo(tmp_path / "yolo")
+    corrected = apply(YoloSource(root=str(tmp_path / "yolo")), tmp_path, CHANGED, REMOVED, ADDED)
+    assert isinstance(corrected, YoloSource)
+    assert corrected.root == str(tmp_path / "out")
+    (name, box), _ = objects(corrected, Split.train, "train_0")
+    assert name == "square"
+    assert box == pytest.approx((10, 20, 30.5, 40))
+    assert len(objects(corrected, Split.train, "train_1")) == 1
+    assert len(objects(corrected, Split.test, "test_0")) == 3
+    bird = Correction(image="test_0", action=Action.add, box=(0, 0, 12, 12), label="bird", split="test")
+    with pytest.raises(ValueError, match="'bird'"):
+        apply(YoloSource(root=str(tmp_path / "yolo")), tmp_path, bird, out="birds", allow_new_classes=True)
+    assert not (tmp_path / "birds").exists()
 
 
 def command(run_dir: Path, corrections: Path, out: Path, *more: str) -> Outcome:
