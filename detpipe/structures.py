@@ -77,13 +77,15 @@ PLAIN_READING = ReadOptions()
 class ImageRecord:
     """One image of a data set.
 
-    image_size: (height, width) after EXIF rotation, as `read_image` gives it. options: for `read_image`.
+    image_size: (height, width) after EXIF rotation, as `read_image` gives it. options: for `read_image`. has_file:
+    False if the file is missing, which is enough to measure detections; the size is then that of the annotation.
     """
 
     image_id: ImageId
     path: Path
     image_size: tuple[int, int]
     options: ReadOptions = PLAIN_READING
+    has_file: bool = True
 
 
 @dataclass(frozen=True)

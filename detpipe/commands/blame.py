@@ -54,7 +54,7 @@ def blame(config: Blame) -> BlamePage:
     Raises ValueError if the test split has no annotations, ArtefactError and ClassifierError if there are no
     detections, or if they are of other images or classes.
     """
-    dataset = config.data_source.load(Split.test)
+    dataset = config.data_source.load(Split.test, needs_images=config.detections is None)
     truth = dataset.measured_truth
     if truth is None:
         raise ValueError(

@@ -57,7 +57,8 @@ def measure(config: Evaluate) -> None:
     """Compute and write, for `run`."""
     begun = time.perf_counter()
     check_metrics()
-    stored = config.data_source.load(Split.test)
+    # A run's own detections belong to the files of its images; those of others only need annotations.
+    stored = config.data_source.load(Split.test, needs_images=config.detections is None)
     dataset = measurable(stored)
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
@@ -74,7 +75,8 @@ def measure(config: Evaluate) -> None:
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
     data = report_data(config, dataset, metrics, stages, seconds)
     # Proposals belong to the data set, whatever program made the detections.
-    proposals = _proposals(config.folder, stored)
+    with_files = all(record.has_file for record in stored.records)
+    proposals = _proposals(config.folder, stored) if with_files else {}
     shown = {image_id: boxes[:SHOWN_PROPOSALS] for image_id, boxes in proposals.items()}
     data = replace(data, detections=detections, proposals=shown)
     if truth is not None and stored.ground_truth is not None:

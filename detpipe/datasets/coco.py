@@ -61,24 +61,23 @@ class CocoSource(DividedSource):
     train_json: str | None = None
     """COCO JSON file of the training images."""
     train_images: str | None = None
-    """Folder of the training images."""
+    """Folder of the training images; null: the folder of train_json."""
     val_json: str | None = None
     """COCO JSON file of the validation images."""
     val_images: str | None = None
-    """Folder of the validation images."""
+    """Folder of the validation images; null: the folder of val_json."""
     test_json: str | None = None
     """COCO JSON file of the test images."""
     test_images: str | None = None
-    """Folder of the test images."""
+    """Folder of the test images; null: the folder of test_json."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for split in Split:
             file, folder = self._paths(split)
-            if (file is None) != (folder is None):
-                given, lacking = ("json", "images") if folder is None else ("images", "json")
+            if file is None and folder is not None:
                 raise ValueError(
-                    f"dataset.{split.value}_{lacking}: expected it with dataset.{split.value}_{given}; set both or none"
+                    f"dataset.{split.value}_json: expected it with dataset.{split.value}_images; set it, too"
                 )
         if not any(self.has(split) for split in Split):
             raise ValueError(
@@ -136,7 +135,7 @@ class CocoSource(DividedSource):
 
     def _hash_name(self, entry: Entry) -> str:
         """The name of an image for the automatic split: its path in the image folder."""
-        folder = Path(self.train_images or "")
+        folder = Path(self._paths(Split.train)[1] or "")
         if entry.image is None:
             return str(entry.image_id)
         is_below = entry.image.is_relative_to(folder)
@@ -166,11 +165,12 @@ class CocoSource(DividedSource):
         return numbers
 
     def _paths(self, split: Split) -> tuple[str | None, str | None]:
-        return {
+        file, folder = {
             Split.train: (self.train_json, self.train_images),
             Split.val: (self.val_json, self.val_images),
             Split.test: (self.test_json, self.test_images),
         }[split]
+        return file, str(Path(file).parent) if folder is None and file is not None else folder
 
     @functools.cached_property
     def _files(self) -> dict[Split, CocoFile]:
@@ -197,7 +197,10 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
     name the file.
     """
     if not images.is_dir():
-        raise FileNotFoundError(f"{images}: expected the folder of the images of {path.name}, got no such folder")
+        raise FileNotFoundError(
+            f"{images}: expected the folder of the images of {path.name}, got no such folder; to measure detections "
+            "without images, leave the setting out"
+        )
     try:
         content = read_json(path, "a COCO JSON file")
     except FileNotFoundError as error:
@@ -313,14 +316,8 @@ def _entry(
     path: Path,
     images: ImageFinder,
 ) -> Entry:
-    name = image.get("file_name")
-    if not isinstance(name, str) or not name:
-        fault = finding("missing_image", path, f"image {image_id!r} has no file_name")
-        return Entry(image_id, None, path, fault=fault)
-    try:
-        file = images.find(name)
-    except ImageNotFoundError as error:
-        return Entry(image_id, None, path, fault=_unfound(error, images.folder / name, path))
+    file, fault = _image_file(image_id, image.get("file_name"), path, images)
+    place = file or path
     height, width = _side(image.get("height")), _side(image.get("width"))
     stated_size = (height, width) if height is not None and width is not None else None
     objects, notes = [], []
@@ -328,11 +325,21 @@ def _entry(
         try:
             objects.append(_parse_object(one, categories))
         except NoBoxError as error:
-            notes.append(finding("object_without_box", file, f"{_name(one)}, {error} (in {path.name})"))
+            notes.append(finding("object_without_box", place, f"{_name(one)}, {error} (in {path.name})"))
         except ValueError as error:
-            fault = finding("broken_annotation", file, f"{_name(one)}: {error} (in {path.name})")
+            fault = finding("broken_annotation", place, f"{_name(one)}: {error} (in {path.name})")
             return Entry(image_id, file, path, (), stated_size, fault)
-    return Entry(image_id, file, path, tuple(objects), stated_size, notes=tuple(notes))
+    return Entry(image_id, file, path, tuple(objects), stated_size, fault, tuple(notes))
+
+
+def _image_file(image_id: ImageId, name: object, path: Path, images: ImageFinder) -> tuple[Path | None, Finding | None]:
+    """The file of an image, or why there is none. path: the COCO file. name: its file_name."""
+    if not isinstance(name, str) or not name:
+        return None, finding("missing_image", path, f"image {image_id!r} has no file_name")
+    try:
+        return images.find(name), None
+    except ImageNotFoundError as error:
+        return None, _unfound(error, images.folder / name, path)
 
 
 def _side(value: object) -> int | None:

@@ -204,12 +204,13 @@ def _correct_class_lists(folder: VocFolder, target: Path, changed: Iterable[Path
 
 def _coco_paths(source: CocoSource) -> dict[Split, tuple[Path, Path]]:
     """The file and the folder of images of each split that has its own."""
-    pairs = {
-        Split.train: (source.train_json, source.train_images),
-        Split.val: (source.val_json, source.val_images),
-        Split.test: (source.test_json, source.test_images),
+    files = {Split.train: source.train_json, Split.val: source.val_json, Split.test: source.test_json}
+    folders = {Split.train: source.train_images, Split.val: source.val_images, Split.test: source.test_images}
+    return {
+        split: (Path(file), Path(folders[split] or Path(file).parent))
+        for split, file in files.items()
+        if file is not None
     }
-    return {split: (Path(file), Path(images)) for split, (file, images) in pairs.items() if file and images}
 
 
 def _copy_coco(

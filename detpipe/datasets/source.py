@@ -97,8 +97,9 @@ class Entry:
     """One image of a split as the files describe it.
 
     image: its file, None if there is none. origin: the annotation or list that names it. stated_size: (height, width)
-    from the annotation, correct or not. fault: why it can't be used, if that is known without reading the image. notes:
-    faults of the annotation that don't make it unusable.
+    from the annotation, correct or not. fault: why it can't be used, if that is known without reading the image; where
+    only the image is missing, the entry has its objects all the same. notes: faults of the annotation that don't make
+    it unusable.
     """
 
     image_id: ImageId
@@ -234,10 +235,11 @@ class DatasetSource(abc.ABC):
             logger.warning("classes %s have no objects in the data, which have classes %s", absent, known)
         return list(self.classes)
 
-    def load(self, split: Split) -> Dataset:
+    def load(self, split: Split, *, needs_images: bool = True) -> Dataset:
         """Load a split: sizes from the image headers, boxes clipped to the image, empty and tiny boxes dropped.
 
-        Evaluation uses the boxes of the files (`Dataset.measured_truth`).
+        Evaluation uses the boxes of the files (`Dataset.measured_truth`). With needs_images=False, an image whose file
+        is missing is not bad if its annotation states its size: that is enough to measure detections.
         Unusable images are left out and listed in `bad`. Raises ValueError if the split does not exist or has no
         images, and if the boxes of the train split are shares of the image; TooManyBadError if more than `max_bad` of
         its images are unusable, FileNotFoundError for a missing folder or file.
@@ -261,7 +263,12 @@ class DatasetSource(abc.ABC):
         for entry in entries:
             header = usable_header(entry, self.read_options)
             if isinstance(header, Finding):
-                bad.append(LeftOut(header.file, header.detail))
+                record = None if needs_images else _record_without_file(entry, header)
+                if record is None:
+                    bad.append(LeftOut(header.file, header.detail))
+                else:
+                    records.append(record)
+                    truths[entry.image_id] = sound_truth(entry.objects, labels, record.image_size)
                 continue
             if are_raw_boxes(entry, header, self.exif_boxes):
                 turned.append(entry.origin)
@@ -284,6 +291,7 @@ class DatasetSource(abc.ABC):
         if split is Split.train and box_units.are_shares(boxes):
             raise ValueError(f"{title}: {box_units.SHARES.format(len(boxes))}")
         self._check_max_bad(title, bad, len(entries))
+        _log_without_files(title, [record for record in records if not record.has_file], len(entries))
         _log_dropped(title, dropped)
         _log_turned(title, turned)
         _log_outside(title, self.images_outside(record.path for record in records), self.OUTSIDE)
@@ -328,6 +336,13 @@ def usable_header(
         return finding("missing_image", entry.image, f"no such file, named in {entry.origin.name}")
     except (BrokenImageError, OSError) as error:
         return image_fault(entry.image, error)
+
+
+def _record_without_file(entry: Entry, fault: Finding) -> ImageRecord | None:
+    """The record of an image whose file is missing; None for another fault, and if no size is stated."""
+    if fault.kind != "missing_image" or entry.stated_size is None or min(entry.stated_size) < 1:
+        return None
+    return ImageRecord(entry.image_id, entry.image or Path(fault.file), entry.stated_size, has_file=False)
 
 
 def are_raw_boxes(entry: Entry, header: ImageHeader, exif_boxes: ExifBoxes) -> bool:
@@ -465,6 +480,19 @@ def _log_dropped(title: str, dropped: Counter[str]) -> None:
             title,
             dropped.total(),
             files,
+        )
+
+
+def _log_without_files(title: str, records: Sequence[ImageRecord], total: int) -> None:
+    if records:
+        logger.warning(
+            "%s: %d of %d images have no file (%s%s): sizes are those of the annotations, and there are no pictures "
+            "of them",
+            title,
+            len(records),
+            total,
+            records[0].path,
+            ", ..." if len(records) > 1 else "",
         )
 
 

@@ -99,6 +99,7 @@ def render(data: BlamePage) -> str:
         compared=None if result.comparison is None else _compared(result.comparison),
         missed_examples=missed,
         false_examples=false,
+        without_files=page.without_files(data.dataset),
     )
 
 

@@ -85,6 +85,8 @@ def draw_errors(
     for image_id in dict.fromkeys(one.image for one in shown):
         record = records[image_id]
         name = record.path.name
+        if not record.has_file:  # the page says how many
+            continue
         try:
             image = read_image(record.path, record.options)
         except (OSError, ValueError) as error:  # a page must not fail if a file was deleted after the run

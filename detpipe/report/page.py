@@ -23,7 +23,7 @@ from detpipe.metrics.bootstrap import Resampled
 from detpipe.report.curves import to_svg
 from detpipe.report.drawing import to_jpeg
 from detpipe.report.text_table import number
-from detpipe.structures import Image
+from detpipe.structures import Dataset, Image
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,17 @@ def render(
     )
     bad = {ord(c): "\N{REPLACEMENT CHARACTER}" for c in set(text) if not c.isprintable() and c not in "\n\t"}
     return text.translate(bad)
+
+
+def without_files(dataset: Dataset) -> str:
+    """A sentence for a page if files of images are missing; else ""."""
+    count = sum(not record.has_file for record in dataset.records)
+    if not count:
+        return ""
+    which = (
+        "The image files are" if count == len(dataset.records) else f"{count:,} of {len(dataset.records):,} images are"
+    )
+    return f"{which} missing, so there are no pictures of them. The numbers only need annotations and detections."
 
 
 def jpeg_uri(image: Image, quality: int) -> str:

@@ -101,6 +101,8 @@ def _computed(config: Command, dataset: Dataset, asked: Sequence[FalseDetection]
     """The scores from features of the run's own network, for a sample of the training images."""
     begun = time.perf_counter()
     source = config.data_source
+    if not all(record.has_file for record in dataset.records):
+        raise ValueError("it needs the image files")
     train = source.load(Split.train) if source.has(Split.train) else None
     if train is None or train.ground_truth is None:
         raise ValueError("it needs a train split with annotations")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,69 @@ def test_the_report_has_the_causes_of_blame(run_copy: Path, voc_root: Path) -> N
     os.utime(run_copy / "blame.html", (1, 1))
     assert detpipe("eval", *data).status == 0
     assert '<a href="blame.html">' not in (run_copy / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("missing", ["all", "one"])
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_without_image_files(voc_root: Path, tmp_path: Path, form: str, missing: str) -> None:
+    """The numbers are those with the files, and the pages say why there are no pictures."""
+    root = tmp_path / "set"
+    shutil.copytree(voc_root, root)
+    dataset = drawn.voc(root) if form == "voc" else drawn.write_coco(tmp_path / "coco", root)
+    file = tmp_path / "theirs.json"
+    ids = {name: name if form == "voc" else f"{name}.jpg" for name in drawn.TEST}
+    classes = {1: 1, 2: 2} if form == "voc" else {1: drawn.COCO_IDS["disc"], 2: drawn.COCO_IDS["square"]}
+    half = [
+        {**one, "image_id": ids[str(one["image_id"])], "category_id": classes[int(str(one["category_id"]))]}
+        for one in perfect(voc_root)[::2]
+    ]
+    file.write_text(json.dumps(half))
+    files = sorted(path for path in root.rglob("test_*.jpg"))
+    assert len(files) == len(drawn.TEST)
+    results = []
+    for run in ("with", "without"):
+        outcome = detpipe("eval", *dataset, f"detections={file}", f"run_dir={tmp_path / run}")
+        assert outcome.status == 0, outcome.err
+        metrics = json.loads((tmp_path / run / "metrics.json").read_text())
+        results.append({**metrics, "seconds": None})
+        for path in files if missing == "all" else files[:1]:
+            path.unlink(missing_ok=True)
+    assert results[0] == results[1]
+    pages = [(tmp_path / run / "report.html").read_text() for run in ("with", "without")]
+    said = "The image files are missing" if missing == "all" else "1 of 4 images are missing"
+    assert [said in page for page in pages] == [False, True]
+    assert ("data:image/jpeg" in pages[1]) == (missing == "one")
+    assert "have no file" in outcome.err
+    outcome = detpipe("blame", *dataset, f"detections={file}", f"run_dir={tmp_path / 'blame'}")
+    assert outcome.status == 0, outcome.err
+    assert (said in (tmp_path / "blame/blame.html").read_text()) or missing == "one"
+    # Detection still needs the files.
+    assert detpipe("propose", *dataset, f"run_dir={tmp_path / 'new'}", "proposals=uniform").status == 1
+
+
+def test_a_coco_file_without_images_and_sizes(tmp_path: Path) -> None:
+    """As COCO's own example of results, the annotations of 100 images; one image has no size."""
+    images = [{"id": number, "file_name": f"{number}.jpg", "height": 20, "width": 30} for number in range(100)]
+    annotations = [
+        {"id": n + 1, "image_id": n, "category_id": 1, "bbox": [1, 2, 10, 10], "area": 100, "iscrowd": 0}
+        for n in range(100)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
+    found = [{"image_id": n, "category_id": 1, "bbox": [1, 2, 10, 10], "score": 0.5} for n in range(100)]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    words = [f"detections={tmp_path / 'results.json'}", f"run_dir={tmp_path / 'run'}"]
+    for dataset in (
+        [f"dataset.root={tmp_path / 'instances_val2014.json'}"],
+        ["dataset=coco", f"dataset.test_json={tmp_path / 'instances_val2014.json'}"],
+    ):
+        outcome = detpipe("eval", *dataset, *words)
+        assert outcome.status == 0, outcome.err
+        assert "100 of 100 images have no file" in outcome.err
+        assert json.loads((tmp_path / "run/metrics.json").read_text())["coco"]["AP"] == pytest.approx(1)
+    for image in images[:2]:
+        del image["height"]
+    (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
+    outcome = detpipe("eval", *dataset, *words)
+    assert outcome.status == 1
+    assert "2 of 100 images can't be used" in outcome.err

@@ -191,8 +191,9 @@ def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
 def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a COCO file; set"):
         CocoSource()
-    with pytest.raises(ValueError, match=r"dataset\.train_images: .*set both"):
-        CocoSource(train_json="a.json")
+    with pytest.raises(ValueError, match=r"dataset\.train_json: .*dataset\.train_images"):
+        CocoSource(train_images="a")
+    assert CocoSource(train_json="a/b.json").named_folders() == [Path("a")]
     source = source_of(tmp_path, {"images": [image(1)]})
     assert [source.has(split) for split in Split] == [False, False, True]
     with pytest.raises(ValueError, match="expected a train split"):

@@ -174,6 +174,8 @@ def _picture(record: ImageRecord, limit: int, *, first: int) -> tuple[str | None
     first: the place of the largest size that may be taken. None if the file is unreadable or not even the smallest
     picture fits.
     """
+    if not record.has_file:
+        return None, first
     try:
         image = read_image(record.path, record.options)
     except (OSError, ValueError) as error:

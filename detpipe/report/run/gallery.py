@@ -130,6 +130,8 @@ def _gallery(
     """Read each file and draw its picture; list the unreadable files."""
     pictures, broken = [], []
     for record, draw in drawn:
+        if not record.has_file:  # the page says how many
+            continue
         image = _read(record)
         if image is None:
             broken.append(record.path.name)

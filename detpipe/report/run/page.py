@@ -126,6 +126,7 @@ def render(data: ReportData) -> str:
         all_seconds=as_time(sum(data.seconds.values())),
         findings=[(kind, f"{n:,}") for kind, n in (data.check_counts or {}).items()],
         max_bad_shown=MAX_BAD_SHOWN,
+        without_files=page.without_files(dataset),
         groups=sections.setting_groups(data.settings),
     )
 
