@@ -15,6 +15,7 @@ import pytest
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
@@ -441,3 +442,11 @@ def test_damaged_detections_of_an_interrupted_run_are_named(run_copy: Path, voc_
         assert outcome.status == 1
         assert "detections.lmdb: expected the detections of finished images" in outcome.err
         assert "Traceback" not in outcome.err
+
+
+def test_boxes_belong_to_a_source_and_a_threshold_is_a_probability() -> None:
+    with pytest.raises(ValueError, match="boxes: expected source=DIR"):
+        Detect(boxes="md.json")
+    for wrong in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="taxonomy_threshold"):
+            Detect(taxonomy_threshold=wrong)

@@ -16,6 +16,7 @@ from detpipe.metrics.evaluate import evaluate
 from detpipe.report.run.gallery import evenly
 from detpipe.report.run.page import ReportData, render, write_report
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, LeftOut
+from detpipe.taxonomy.level_accuracy import Level, LevelAccuracy
 from tests.report.own_scripts import without_own_scripts
 
 EVIL = '<script>alert("1")</script>\'&<img src=x onerror=alert(1)>'
@@ -154,6 +155,16 @@ def test_hostile_names_stay_text(tmp_path: Path):
     assert {tag for tag, _ in reader.tags}.isdisjoint({"script"})
     assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
     assert " ".join(reader.words).count('<script>alert("1")</script>') > 8
+
+
+def test_the_accuracy_at_each_level_of_a_class_tree(tmp_path: Path):
+    assert "Class tree" not in render(full(make(tmp_path, ["a.jpg"])))
+    levels = (Level("species", 4, 8, 6, 7, 5), Level("family", 2, 8, 8, 1, 1))
+    data = replace(full(make(tmp_path, ["a.jpg"])), levels=LevelAccuracy(9, 8, 0.5, 0.65, levels))
+    text = " ".join(" ".join(read(render(data)).words).split())
+    assert "Class tree" in text
+    assert "species 4 8 6 0.750 7 5" in text
+    assert "8 of 9 objects" in text
 
 
 def test_a_page_without_anything_says_so():
