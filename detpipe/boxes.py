@@ -25,6 +25,9 @@ from detpipe.structures import Float32Array, Int64Array
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Upper limit on dw and dh in `decode`, so that exp can't overflow (Detectron's limit)."""
 
+VOTED_AT_ONCE = 256
+"""Number of kept boxes in one step of `vote`. It bounds the memory for images with many boxes, such as tiled ones."""
+
 
 def area(boxes: Float32Array) -> Float32Array:
     """Area of each box in square pixels. (N, 4) -> (N,) float32; N = 0 gives (0,)."""
@@ -89,9 +92,13 @@ def vote(boxes: Float32Array, scores: Float32Array, kept: Int64Array, at_least: 
     (N, 4), (N,), (M,) int64 indices from NMS -> (M, 4). The mean includes the kept box. If all weights are 0, the box
     is not changed (Gidaris & Komodakis 2015).
     """
-    weights = np.where(iou(boxes[kept], boxes) >= at_least, scores, 0).astype(np.float64)
-    weights[np.arange(len(kept)), kept] = np.maximum(scores[kept], 1e-12)
-    return np.asarray((weights @ boxes) / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+    means = np.empty((len(kept), 4), dtype=np.float32)
+    for start in range(0, len(kept), VOTED_AT_ONCE):
+        part = kept[start : start + VOTED_AT_ONCE]
+        weights = np.where(iou(boxes[part], boxes) >= at_least, scores, 0).astype(np.float64)
+        weights[np.arange(len(part)), part] = np.maximum(scores[part], 1e-12)
+        means[start : start + len(part)] = (weights @ boxes) / weights.sum(axis=1, keepdims=True)
+    return means
 
 
 def distinct(boxes: Float32Array, step: float) -> Int64Array:

@@ -249,3 +249,13 @@ def test_an_iou_that_equals_the_threshold_stays_in_tensors_too() -> None:
     boxes = torch.tensor([[0.0, 0, 6.5, 1], [3.5, 0, 10, 1], [3.4, 0, 10, 1]])
     assert geometry.nms_tensors(boxes, 0.3).tolist() == [0, 1]
     assert geometry.nms_tensors(boxes[:0], 0.3).tolist() == []
+
+
+def test_voting_in_steps_gives_the_same_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 60, (80, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(5, 40, (80, 2))], axis=1).astype(np.float32)
+    scores, kept = generator.uniform(0, 1, 80).astype(np.float32), np.arange(0, 80, 2)
+    at_once = geometry.vote(boxes, scores, kept, 0.5)
+    monkeypatch.setattr("detpipe.boxes.VOTED_AT_ONCE", 7)
+    np.testing.assert_allclose(geometry.vote(boxes, scores, kept, 0.5), at_once, rtol=1e-6)
