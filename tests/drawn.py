@@ -141,6 +141,40 @@ def write_yolo(folder: Path) -> list[str]:
     return ["dataset=yolo", f"dataset.root={folder}"]
 
 
+SPECIES = ("red deer", "roe deer")
+CAMERAS = ("north", "south", "west", "east")
+
+
+def write_camera_traps(folder: Path) -> None:
+    """Photos with one disc ("red deer"), one square ("roe deer") or nothing, of four cameras in traps and new_photos.
+
+    species.csv has the class of each photo in traps. md.json and new_md.json are MegaDetector's results: the objects,
+    and a box of low confidence in each photo.
+    """
+    rows = ["file,species"]
+    for photos, results, first in (("traps", "md.json", 0), ("new_photos", "new_md.json", 100)):
+        images = []
+        for number, name in enumerate(f"{camera}/{index}.jpg" for index in range(3) for camera in CAMERAS):
+            image, truth = draw(first + number)
+            side = (number + number // 4) % 2  # the disc is on the left, the square on the right
+            half = np.ascontiguousarray(image[:, 80 * side : 80 * side + 80])
+            x1, y1, x2, y2 = (truth.boxes[side] - [80 * side, 0, 80 * side, 0]).tolist()
+            box = [x1 / 80, y1 / 120, (x2 - x1) / 80, (y2 - y1) / 120]
+            found = [{"category": "1", "conf": 0.05, "bbox": [0.1, 0.1, 0.3, 0.3]}]
+            if number % 5 == 4:
+                half[:] = np.random.default_rng(number).integers(90, 130, half.shape)
+            else:
+                found.insert(0, {"category": "1", "conf": 0.9, "bbox": box})
+            write_jpeg(folder / photos / name, half)
+            images.append({"file": name, "detections": found})
+            if photos == "traps":
+                rows.append(f"{name},{'empty' if number % 5 == 4 else SPECIES[side]}")
+        categories = {"1": "animal", "2": "person", "3": "vehicle"}
+        content = {"info": {"format_version": "1.6"}, "detection_categories": categories, "images": images}
+        (folder / results).write_text(json.dumps(content))
+    (folder / "species.csv").write_text("\n".join(rows) + "\n")
+
+
 def copy(source: Path, target: Path) -> Path:
     """A copy that a test may spoil: of a data set or of a run folder."""
     shutil.copytree(source, target)

@@ -237,6 +237,7 @@ def draw_data(folder: Path) -> None:
         (voc / f"ImageSets/Main/{name}.txt").write_text("\n".join(half) + "\n")
     drawn.write_coco(folder / "my_coco", voc)
     drawn.write_yolo(folder / "my_yolo")
+    drawn.write_camera_traps(folder)
     shutil.copytree(voc / "JPEGImages", folder / "my_coco/images")
     results = [
         {"image_id": name, "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": 0.9}

@@ -19,7 +19,7 @@ from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.object_trace import ObjectTrace, trace_objects
 from detpipe.commands.stage_settings import Detect
 from detpipe.console import RESULT
-from detpipe.datasets.coco_dataset import write_coco_dataset
+from detpipe.datasets.coco_dataset import common_folder, write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import DetectedImages
@@ -29,6 +29,7 @@ from detpipe.datasets.yolo_text import write_yolo_results
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision
 from detpipe.progress import progress
+from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.tiled import TiledProposals
@@ -36,6 +37,7 @@ from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
 from detpipe.runs.detector import Detector
+from detpipe.runs.individual_results import RollUp, write_individuals, write_megadetector
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import shown_from
 from detpipe.runs.run_folder import RunFolder, images_input
@@ -49,6 +51,7 @@ from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
+from detpipe.taxonomy.class_tree import read_class_tree
 
 if TYPE_CHECKING:
     from detpipe.report.page import Picture
@@ -83,6 +86,7 @@ def run(config: Detect) -> None:
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
     config = replace(config, precision=precision)
     min_score, why = shown_from(config.folder.classifier, config.show_floor)
+    roll_up = read_roll_up(config, images.dataset)
     found = None if config.overwrite else find_manifest(out.detections)
     artefact = Artefact(
         out.detections,
@@ -121,6 +125,7 @@ def run(config: Detect) -> None:
         kept = KeptSettings(detect=config.detect, precision=config.precision, stretch=config.data_source.stretch)
         keep_settings(config.folder.classifier, kept)
     write_extras(config, images.dataset, out, min_score, why)
+    write_animals(config, artefact, images.dataset, out, min_score, roll_up)
     summary = artefact.manifest.summary
     logger.log(
         RESULT,
@@ -204,8 +209,18 @@ def source_images(config: Detect) -> Input:
     # Digests of the files, because a changed image can have the same file size, such as a BMP.
     contents = digest_of([file_digest(record.path).hex() for record in dataset.records])
     if spec.PROPOSES:
+        if config.boxes is not None:
+            raise ClassifierError(
+                f"{config.folder.classifier}: expected a classifier of given boxes, got one that proposes itself; "
+                "leave out boxes"
+            )
         return replace(images_alone(dataset), digest=contents)
-    proposer = checked_proposer(config)
+    if config.boxes is None:
+        proposer = checked_proposer(config)
+    else:
+        proposer = ImportedProposals(path=config.boxes, max_proposals=None)
+        proposer.check([dataset])
+        contents = digest_of([contents, *(file_digest(file).hex() for file in proposer.files)])
     bad: list[LeftOut] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
@@ -424,6 +439,38 @@ def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: fl
             why,
             labels,
         )
+
+
+def read_roll_up(config: Detect, dataset: Dataset) -> RollUp | None:
+    """Return the class tree of the detector's classes with its threshold. Raises ClassTreeError for another tree."""
+    if config.taxonomy is None:
+        return None
+    return RollUp(read_class_tree(Path(config.taxonomy), dataset.classes), config.taxonomy_threshold)
+
+
+def write_animals(
+    config: Detect, artefact: Artefact, dataset: Dataset, out: RunFolder, min_score: float, roll_up: RollUp | None
+) -> None:
+    """Write megadetector.json and animals.csv, if set. They are made from detections.json, as the other extras."""
+    if not config.megadetector and roll_up is None:
+        return
+    detections = read_detections(out.detections, dataset)
+    root = common_folder(dataset.records) if config.source is None else source_root(config.source)
+    if config.megadetector:
+        write_megadetector(
+            out.path / "megadetector.json",
+            dataset,
+            root,
+            detections,
+            bad=artefact.manifest.bad,
+            roll_up=roll_up,
+            typical=min_score,
+            lowest=config.detect.score_floor,
+        )
+        logger.log(RESULT, "detect: animals -> %s; file names relative to %s", out.path / "megadetector.json", root)
+    if roll_up is not None:
+        write_individuals(out.path / "animals.csv", dataset, root, detections, roll_up, min_score)
+        logger.log(RESULT, "detect: animals with their answers -> %s", out.path / "animals.csv")
 
 
 def source_root(source: str) -> Path:

@@ -19,7 +19,9 @@ from detpipe.diagnosis.oracles import Scene
 from detpipe.metrics.evaluate import Metrics, check_metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
 from detpipe.proposals.proposals_db import CorruptRecordError
+from detpipe.report.run.levels import LEVEL_HEAD, level_rows
 from detpipe.report.run.page import ReportData, write_report
+from detpipe.report.text_table import text_table
 from detpipe.runs.diagnosed_run import detector_settings
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
@@ -34,6 +36,8 @@ from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_o
 from detpipe.storage.lmdb_pages import DatabaseError
 from detpipe.storage.manifest import ArtefactError, Manifest, manifest_path, plain, read_manifest
 from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId
+from detpipe.taxonomy.class_tree import read_class_tree
+from detpipe.taxonomy.level_accuracy import level_accuracy
 from detpipe.tracking.follower import following
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ def measure(config: Evaluate) -> None:
     check_metrics()
     # A run's own detections belong to the files of its images; those of others only need annotations.
     stored = config.data_source.load(Split.test, needs_images=config.detections is None)
+    tree = None if config.taxonomy is None else read_class_tree(Path(config.taxonomy), stored.classes)
     dataset = measurable(stored)
     file = Path(config.detections) if config.detections is not None else own_detections(config.folder, dataset)
     detections = read_detections(file, dataset)
@@ -67,9 +72,16 @@ def measure(config: Evaluate) -> None:
     metrics = evaluate(dataset, detections, max_dets=limit)
     seconds = {stage: manifest.seconds for stage, manifest in stages.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
-    write_json(config.folder.metrics, metrics.to_json(seconds))
     truth = dataset.measured_truth
     point = best_f1(truth, detections) if truth is not None else None
+    levels = None
+    if tree is not None and truth is not None:
+        floor = point.score if point is not None else 0.5
+        levels = level_accuracy(
+            truth, detections, dataset.classes, tree, threshold=config.taxonomy_threshold, min_score=floor
+        )
+    extra = {} if levels is None else {"taxonomy": levels.to_json()}
+    write_json(config.folder.metrics, {**metrics.to_json(seconds), **extra})
     if config.detections is None:
         keep_dataset(config.folder, config.data_source)
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
@@ -78,11 +90,13 @@ def measure(config: Evaluate) -> None:
     with_files = all(record.has_file for record in stored.records)
     proposals = _proposals(config.folder, stored) if with_files else {}
     shown = {image_id: boxes[:SHOWN_PROPOSALS] for image_id, boxes in proposals.items()}
-    data = replace(data, detections=detections, proposals=shown)
+    data = replace(data, detections=detections, proposals=shown, levels=levels)
     if truth is not None and stored.ground_truth is not None:
         data = with_errors(data, config, Scene(truth, dict(detections)), proposals)
     write_report(config.folder.report, data)
     logger.log(RESULT, "\n%s", metrics.to_text())
+    if levels is not None:
+        logger.log(RESULT, "\n%s", text_table(LEVEL_HEAD, level_rows(levels)))
     if point is not None:
         logger.log(
             RESULT,

@@ -157,6 +157,9 @@ class Detect(Command):
     """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
     outside: bool = False
     """With `source`: also follow links in this folder that lead out of it."""
+    boxes: str | None = None
+    """With `source`: a file with boxes for these images, as for proposals=import, such as MegaDetector's. null: boxes
+    by the run's proposer."""
     source: str | None = None
     """An image or a folder of images, in place of a data set. The outputs go to sources/NAME of the run folder."""
     max_pixels: int = MAX_PIXELS
@@ -167,6 +170,13 @@ class Detect(Command):
     """Also write detections_coco.json: images, categories and detections, for FiftyOne, CVAT and Label Studio."""
     yolo: bool = False
     """Also write yolo/labels/NAME.txt with lines of class, cx, cy, width, height, score, and yolo/classes.txt."""
+    megadetector: bool = False
+    """Also write megadetector.json: animals with possible classes in MegaDetector's format, for Timelapse."""
+    taxonomy: str | None = None
+    """CSV file with the parents of each class: class, then its parents from fine to coarse. Animals get an answer
+    from it, in animals.csv and, with `megadetector`, in megadetector.json."""
+    taxonomy_threshold: float = 0.65
+    """With `taxonomy`: the smallest summed probability of an answer. Below it, the answer is a coarser name."""
     show_floor: float | None = None
     """Minimum score of detections drawn and counted with `source`, or written with `coco` or `yolo`. null: the score
     with the best F1 in the run's evaluation, or 0.5 without an evaluation."""
@@ -175,6 +185,9 @@ class Detect(Command):
         super().__post_init__()
         if self.show_floor is not None and not 0 <= self.show_floor <= 1:
             raise ValueError(f"show_floor: expected a score in [0, 1] or null, got {self.show_floor}")
+        if self.boxes is not None and self.source is None:
+            raise ValueError("boxes: expected source=DIR beside it, got none; for a data set give proposals=import")
+        _check_taxonomy_threshold(self.taxonomy_threshold)
         if self.tiles is not None or self.overlap is not None:
             self.detect = replace(self.detect, fast_rcnn=replace(self.detect.fast_rcnn, tiles=self.tile_settings))
 
@@ -190,6 +203,11 @@ class Evaluate(Command):
 
     detections: str | None = None
     """A COCO result file to evaluate. null: the run folder's detections."""
+    taxonomy: str | None = None
+    """CSV file with the parents of each class: class, then its parents from fine to coarse. The report then has the
+    accuracy at each level."""
+    taxonomy_threshold: float = 0.65
+    """With `taxonomy`: the smallest summed probability of an answer. Below it, the answer is a coarser name."""
     report_megabytes: float = 8.0
     """The largest size of report.html. With more, its pictures are larger, and it has room for more images."""
     track: Tracker = field(default_factory=NoTracker)
@@ -199,6 +217,12 @@ class Evaluate(Command):
         super().__post_init__()
         if not self.report_megabytes >= 1:
             raise ValueError(f"report_megabytes: expected at least 1, got {self.report_megabytes}")
+        _check_taxonomy_threshold(self.taxonomy_threshold)
+
+
+def _check_taxonomy_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"taxonomy_threshold: expected a probability in [0, 1], got {threshold}")
 
 
 @dataclass(kw_only=True)

@@ -79,7 +79,8 @@ def proposer_of_run(folder: RunFolder) -> Proposer:
     if proposer is not None and proposer.from_pixels:
         return proposer.kept_in(folder.classifier)
     logger.warning(
-        "%s: its proposals were made by %s, which needs more than an image; new images use selective search",
+        "%s: its proposals were made by %s, which needs more than an image; new images use selective search, "
+        "or the boxes of `detect source=DIR boxes=FILE`",
         folder.path,
         method_name(description),
     )

@@ -70,6 +70,12 @@ class ImportedProposals(Proposer):
             self._find_form([record for dataset in datasets for record in dataset.records])
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files, sorted; of a folder those of its images. Raises FileNotFoundError."""
+        sources = _sources(self.path)
+        return tuple(sorted(sources.glob("*.mat"))) if isinstance(sources, Path) else sources
+
+    @property
     def from_pixels(self) -> bool:
         """False: only the images in the files have boxes."""
         return False

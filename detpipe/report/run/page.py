@@ -20,9 +20,11 @@ from detpipe.report import curves, page
 from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
 from detpipe.report.run.explorer import Explored, explorer_data
+from detpipe.report.run.levels import LEVEL_HEAD, level_rows
 from detpipe.report.run.reasons import reasons
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, Float32Array, ImageId
+from detpipe.taxonomy.level_accuracy import LevelAccuracy
 
 SCRIPTS = ("dom.js", "boxes.js", "report.js")
 MAX_IMAGES, MAX_CROPS, MAX_BAD_SHOWN = 24, 12, 20
@@ -42,8 +44,8 @@ class ReportData:
     checked. min_score: of the drawn detections; None uses the score with the best F1. errors: the causes and
     types at this score; None finds those that the detections alone show. advice: the next actions, the best first.
     blame_page: address of the page of `detpipe blame`, or "". run_dir: for the command that makes it. proposals: (P, 4)
-    boxes by image id, the best first. max_images: that are shown without scripts. max_bytes: of the page; pictures get
-    smaller for it, and if they are very many, some are left out.
+    boxes by image id, the best first. levels: the accuracy at each level of a class tree. max_images: that are shown
+    without scripts. max_bytes: of the page; pictures get smaller for it, and if they are very many, some are left out.
     """
 
     title: str
@@ -62,6 +64,7 @@ class ReportData:
     blame_page: str = ""
     run_dir: str = "DIR"
     proposals: Mapping[ImageId, Float32Array] = field(default_factory=dict)
+    levels: LevelAccuracy | None = None
     max_images: int = MAX_IMAGES
     max_bytes: int = MAX_BYTES
 
@@ -114,6 +117,8 @@ def render(data: ReportData) -> str:
         shown_at_once=SHOWN_AT_ONCE,
         stand_ins=stand_ins(dataset.classes),
         classes=[] if metrics is None else sections.class_rows(dataset, metrics),
+        level_head=LEVEL_HEAD,
+        level_rows=[] if data.levels is None else level_rows(data.levels),
         precision_recall=None if metrics is None else _precision_recall(metrics),
         misses=shown_errors,
         objects=0 if truth is None else count_objects(truth),
