@@ -80,10 +80,11 @@ class CsvSource(FilesSource):
     @classmethod
     def is_format(cls, start: bytes) -> bool:
         text = decoded(start, marked_encoding(start) or "latin-1") or ""
-        first = text.split("\n")[0].strip()
-        if not first:
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        try:
+            cells = next(csv.reader([first], delimiter=_separator(first), skipinitialspace=True), [])
+        except csv.Error:
             return False
-        cells = next(csv.reader([first], delimiter=_separator(first)), [])
         columns = _header(cells, _NAMES)
         return (columns.keys() >= {*_NEEDED} and not _is_open_images(cells)) or _is_plain_row(cells)
 

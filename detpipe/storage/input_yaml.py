@@ -33,7 +33,9 @@ def read_yaml(path: Path, expected: str, content: str = "text") -> Any:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ValueError(f"{path}: expected YAML, got a mistake{line}: {error.problem}; correct it") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a number of 5,000 digits
-        raise ValueError(f"{path}: expected YAML, got text that cannot be read: {str(error)[:200]}") from error
+        raise ValueError(
+            f"{path}: expected YAML, got text that cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from error
     _count(value, path, {}, 0)
     return value
 

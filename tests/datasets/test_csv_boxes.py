@@ -31,6 +31,7 @@ def read(root: Path, **settings: Any) -> dict[str, dict[Any, tuple[RawObject, ..
     "content",
     [
         "filename,xmin,ymin,xmax,ymax,class\na.jpg,1.5,2,30,15,cat\n",
+        "\nfilename,xmin,ymin,xmax,ymax,class\ra.jpg,1.5,2,30,15,cat\r",
         "class,ymax,xmax,ymin,xmin,filename,extra\ncat,15,30,2,1.5,a.jpg,x\n",
         "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,20,cat,1.5,2,30,15\n",
         "a.jpg,1.5,2,30,15,cat\n",

@@ -224,6 +224,7 @@ def test_a_wrong_label_file_is_a_bad_image(tmp_path: Path, content: str | bytes,
     [
         ("", "empty file"),
         ("just text", "train, val and names"),
+        ("names: [cat\0]", "cannot be read"),
         ("train: [1\n", "mistake in line"),
         ("train: 3\nnames: [cat]\n", "train: expected a folder"),
         ("train: nowhere\nnames: [cat]\n", "no such path nowhere"),
