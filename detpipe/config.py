@@ -140,7 +140,9 @@ class TableSource(ConfigSource):
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{self.path}",
-            config=OmegaConf.structured(node) if isinstance(node, type) else OmegaConf.create(node),
+            config=_with_open_mappings(
+                OmegaConf.structured(node) if isinstance(node, type) else OmegaConf.create(node)
+            ),
             header=header,
         )
 
@@ -163,6 +165,19 @@ class TableSource(ConfigSource):
     @staticmethod
     def _names(group: str) -> builtins.list[str]:
         return [*(APPLICATIONS if group in ("", "schema") else GROUPS.get(group, ()))]
+
+
+def _with_open_mappings(config: DictConfig) -> DictConfig:
+    """The configuration, whose fields that are mappings take any key: a dataclass declares no keys of these."""
+    for name in map(str, config):
+        node = None if OmegaConf.is_missing(config, name) else config._get_node(name)
+        if (
+            isinstance(node, DictConfig)
+            and OmegaConf.get_type(node) is dict
+            and dataclasses.is_dataclass(OmegaConf.get_type(config))
+        ):
+            OmegaConf.set_struct(node, False)
+    return config
 
 
 class RefuseLinks(Callback):

@@ -28,6 +28,7 @@ NO_SETTINGS = {
     "detpipe.datasets.coco_results.read_detections": "a function",
     "dropout_param.scale_train": "a field of a prototxt",
     "numpy.save": "a function",
+    "package.module": "stands for a module",
     "torch.save": "a function",
     "detpipe.boxes.rank": "a function",
 }

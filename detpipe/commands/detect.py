@@ -221,6 +221,7 @@ def source_images(config: Detect) -> Input:
         proposer = ImportedProposals(path=config.boxes, max_proposals=None)
         proposer.check([dataset])
         contents = digest_of([contents, *(file_digest(file).hex() for file in proposer.files)])
+    files = proposer.inputs()
     bad: list[LeftOut] = []
 
     def regions(records: Sequence[ImageRecord]) -> Iterator[tuple[Image, Float32Array] | None]:
@@ -235,7 +236,7 @@ def source_images(config: Detect) -> Input:
                 boxes = parse_proposals(result, str(record.path)).proposals.boxes
                 yield read_image(record.path, record.options), boxes[: config.detect.max_proposals]
 
-    return Input(dataset, regions, contents, bad)
+    return Input(dataset, regions, digest_of([contents, files]) if files else contents, bad)
 
 
 def checked_proposer(config: Detect) -> Proposer:

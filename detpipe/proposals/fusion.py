@@ -20,7 +20,6 @@ from detpipe.datasets.image_file import AnyImage, as_image
 from detpipe.proposals.box_columns import snapped
 from detpipe.proposals.from_database import StoredInDatabase
 from detpipe.proposals.methods import METHODS, method
-from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import (
     MOST_SOURCES,
     Proposer,
@@ -28,7 +27,7 @@ from detpipe.proposals.proposer import (
     best_of_equal,
     scores_of_order,
 )
-from detpipe.storage.manifest import digest_of
+from detpipe.storage.manifest import digest_of, plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
 
 _NAME = "fuse"
@@ -46,6 +45,8 @@ class Fused(Proposer):
     """Number of boxes to take from each source, one number per source; null: each source's own max_proposals."""
     weights: str = ""
     """Folder of the trained network, needed for the source `multibox`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of sources that are methods, by name: {onnx: {path: model.onnx, preset: yolo}}."""
     duplicate_iou: float = 0.9
     """Drop a box whose IoU with a better-ranked kept box is above this. 1 drops only equal boxes."""
 
@@ -57,6 +58,10 @@ class Fused(Proposer):
                 f"fuse: expected at most {MOST_SOURCES} sources, each once and none of them {_NAME!r}, got "
                 f"{self.sources}"
             )
+        self.settings = plain(self.settings)
+        for name in self.settings:
+            if name not in self.sources or name not in METHODS:
+                raise ValueError(f"proposals.settings: expected settings of sources {self.sources}, got {name!r}")
         if self.budgets is not None and self.budgets and min(self.budgets) < 1:
             raise ValueError(f"fuse: expected budgets from 1, got {self.budgets}")
         if not 0 < self.duplicate_iou <= 1:
@@ -97,11 +102,14 @@ class Fused(Proposer):
             one.keep(folder)
 
     def kept_in(self, folder: Path) -> Proposer:
-        """The same fusion with the copied network of a source, if there is one."""
-        networks = [
-            one for one in (each.kept_in(folder) for each in self._joined) if isinstance(one, MultiBoxProposals)
-        ]
-        return replace(self, weights=networks[0].weights) if networks else self
+        """The same fusion with the copied files of its sources, if there are any."""
+        settings = dict(self.settings)
+        for name, one in zip(self.sources, self._joined, strict=True):
+            own, kept = one.describe(), one.kept_in(folder).describe()
+            changed = {key: value for key, value in kept.items() if value != own[key]}
+            if changed:
+                settings[name] = {**settings.get(name, {}), **changed}
+        return replace(self, settings=settings)
 
     def __call__(self, image: AnyImage) -> Proposals:
         """The fused proposals of an RGB image. Raises ValueError if a source needs more than pixels."""
@@ -129,15 +137,18 @@ class Fused(Proposer):
         if len(budgets) != len(self.sources):
             raise ValueError(f"fuse: expected a budget for each of {self.sources}, got {self.budgets}")
         return [
-            source_of(name, self.seed, budget, self.weights) for name, budget in zip(self.sources, budgets, strict=True)
+            source_of(name, self.seed, budget, self.weights, self.settings.get(name, {}))
+            for name, budget in zip(self.sources, budgets, strict=True)
         ]
 
 
-def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Proposer:
+def source_of(
+    name: str, seed: int, budget: int | None, weights: str = "", own: Mapping[str, Any] | None = None
+) -> Proposer:
     """The proposer for the name of a method, with its default settings, or for the path of a database.
 
-    budget: its max_proposals; None keeps a method's default, and all boxes of a database. weights: for multibox.
-    Raises ValueError for other names.
+    budget: its max_proposals; None keeps a method's default, and all boxes of a database. weights: for multibox. own:
+    settings of the method that win over the others. Raises ValueError for other names and settings.
     """
     if name in METHODS:
         settings: dict[str, Any] = {"seed": seed}
@@ -145,7 +156,10 @@ def source_of(name: str, seed: int, budget: int | None, weights: str = "") -> Pr
             settings["max_proposals"] = budget
         if name == "multibox":
             settings["weights"] = weights
-        return method(name)(**settings)
+        try:
+            return method(name)(**{**settings, **(own or {})})
+        except TypeError as error:
+            raise ValueError(f"proposals.settings of {name}: expected its settings, got {own}: {error}") from error
     if Path(name).is_dir():
         return StoredInDatabase(path=name, max_proposals=budget)
     methods = ", ".join(sorted(METHODS.keys() - {_NAME}))

@@ -19,6 +19,7 @@ METHODS: dict[str, str] = {
     "sliding_window": "detpipe.proposals.baselines:SlidingWindow",
     "ground_truth": "detpipe.proposals.baselines:GroundTruthBoxes",
     "import": "detpipe.proposals.files.imported:ImportedProposals",
+    "python": "detpipe.proposals.python_object:PythonProposals",
     "onnx": "detpipe.proposals.onnx_models.proposer:OnnxProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
     "tiled": "detpipe.proposals.tiled:TiledProposals",

@@ -60,7 +60,7 @@ def with_moved_network(description: dict[str, Any], folder: RunFolder, manifest:
     proposer = proposer_of(moved)
     try:
         inputs = proposer.inputs() if proposer is not None else {}
-    except OSError:  # one of the network's files is missing
+    except (OSError, ValueError):  # one of the network's files is missing, or these are the weights of another method
         return description
     same = proposer is not None and all(manifest.inputs.get(name) == digest for name, digest in inputs.items())
     return moved if same else description

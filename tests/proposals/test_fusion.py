@@ -179,7 +179,7 @@ def test_a_network_among_its_sources(tmp_path: Path, image: ImageRecord):
     fused.keep(tmp_path)
     again = fused.kept_in(tmp_path)
     assert isinstance(again, Fused)
-    assert again.weights == str(tmp_path / "multibox")
+    assert again.settings == {"multibox": {"weights": str(tmp_path / "multibox")}}
     assert again(drawn.draw(4)[0]).boxes.tolist() == fused(drawn.draw(4)[0]).boxes.tolist()
     assert fused.kept_in(tmp_path / "nowhere") == fused
 
