@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "import": "detpipe.proposals.files.imported:ImportedProposals",
     "python": "detpipe.proposals.python_object:PythonProposals",
     "onnx": "detpipe.proposals.onnx_models.proposer:OnnxProposals",
+    "torchvision": "detpipe.proposals.torchvision_detector:TorchvisionProposals",
     "fuse": "detpipe.proposals.fusion:Fused",
     "tiled": "detpipe.proposals.tiled:TiledProposals",
 }
