@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from detpipe.datasets.image_file import AnyImage, as_image, file_digest
 from detpipe.proposals.kept_files import keep_files, kept_file
@@ -36,6 +36,8 @@ class OnnxProposals(Proposer):
 
     It runs on a GPU if onnxruntime has CUDA. Settings that are null are those of the preset.
     """
+
+    COMPARABLE_SCORES: ClassVar[bool] = True
 
     path: str = ""
     """The ONNX file."""
