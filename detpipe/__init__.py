@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from detpipe.proposals.selective_search.search import SelectiveSearch
     from detpipe.report.image_detections import ImageDetections, draw
     from detpipe.runs.detector import Detector
+    from detpipe.runs.image_classifier import Classifier
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
     from detpipe.training import TrainingResult, train
 
 __all__ = [
+    "Classifier",
     "Dataset",
     "Detections",
     "Detector",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Classifier": "detpipe.runs.image_classifier",
     "Dataset": "detpipe.structures",
     "Detections": "detpipe.structures",
     "Detector": "detpipe.runs.detector",

@@ -191,7 +191,8 @@ def load_region_spec(folder: Path) -> RegionSpec:
     spec = load_spec(folder)
     if not isinstance(spec, RegionSpec):
         raise ClassifierError(
-            f"{folder / DESCRIPTION}: expected a classifier of regions, got {kind_in(folder).description}; give a run "
+            f"{folder / DESCRIPTION}: expected a classifier of regions, got {kind_in(folder).description}; use "
+            "detpipe.Classifier or `detpipe detect source=` for a classifier of whole images, or give a run "
             "folder that `detpipe run` made"
         )
     return spec

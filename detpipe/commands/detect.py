@@ -15,8 +15,9 @@ import numpy as np
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable, select
-from detpipe.classify.kinds import load_region_spec
+from detpipe.classify.kinds import kind_in, load_region_spec
 from detpipe.classify.object_trace import ObjectTrace, trace_objects
+from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
 from detpipe.console import RESULT
 from detpipe.datasets.coco_dataset import common_folder, write_coco_dataset
@@ -42,7 +43,7 @@ from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import shown_from
 from detpipe.runs.run_folder import RunFolder, images_input
 from detpipe.runs.run_proposer import proposer_of_run
-from detpipe.runs.source_folder import resolved_source, source_folder
+from detpipe.runs.source_folder import resolved_source, source_folder, source_root
 from detpipe.runs.source_results import counts_by_class, write_csv, write_results
 from detpipe.runs.stored_features import Scores, stored_scores
 from detpipe.runs.stored_split import StoredSplit, open_split
@@ -79,7 +80,13 @@ class Input:
 
 
 def run(config: Detect) -> None:
-    """Classify the proposals of every test image, or of the images of `source`, and write the detections."""
+    """Classify the proposals of every test image, or of the images of `source`, and write the detections.
+
+    With a classifier of whole images, each image of `source` gets its class.
+    """
+    if config.source is not None and kind_in(config.folder.classifier).scorer is None:
+        classify.run(config)
+        return
     images = source_images(config) if config.source is not None else test_images(config)
     out = config.folder if config.source is None else source_folder(config.folder, config.source)
     # auto depends on the machine: the key and the saved settings name the precision that is computed in.
@@ -472,11 +479,6 @@ def write_animals(
     if roll_up is not None:
         write_individuals(out.path / "animals.csv", dataset, root, detections, roll_up, min_score)
         logger.log(RESULT, "detect: animals with their answers -> %s", out.path / "animals.csv")
-
-
-def source_root(source: str) -> Path:
-    """Return the folder that file names in the results of a source are relative to."""
-    return Path(source) if Path(source).is_dir() else Path(source).parent
 
 
 def write_source_pages(

@@ -55,6 +55,18 @@ def training_classes(reader: ImagesReader) -> tuple[str, ...]:
     return classes
 
 
+def photo_form(reader: ImagesReader) -> tuple[str, bool]:
+    """Return how photos are resized as `make-db` resized the images of this database, and whether it made them grey.
+
+    Of a database without a manifest, all images have the size of the first one: Caffe's tool changes the aspect ratio.
+    """
+    if manifest_path(reader.path).is_file():
+        settings = read_manifest(reader.path).settings
+        return str(settings.get("resize", "none")), bool(settings.get("grey", False))
+    channels, height, width = reader.planes(0).shape
+    return f"{height}x{width}", channels == 1
+
+
 def check_labels(reader: ImagesReader, classes: Sequence[str]) -> None:
     """Raise ClassMismatchError unless all labels are indices of `classes`, and the names, if any, are equal to them."""
     names = database_classes(reader.path)

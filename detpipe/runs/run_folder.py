@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "detections.json"
 
     @property
+    def photo_classes(self) -> Path:
+        """The classes of the photos of a `source`, in the source's own folder."""
+        return self.path / "classes.json"
+
+    @property
     def object_traces(self) -> Path:
         """What the detector did with each object of the test images."""
         return self.path / "object_traces.json"

@@ -1,4 +1,4 @@
-"""The folder of each `source` of `detpipe detect`, so that no source replaces the detections of another.
+"""The folder of each `source` of `detpipe detect`, so that no source replaces the results of another.
 
 The outputs of a source are in sources/NAME of the run folder, where NAME is that of the folder or image.
 """
@@ -21,8 +21,13 @@ def resolved_source(source: str) -> str:
     return str(Path(source).resolve())
 
 
+def source_root(source: str) -> Path:
+    """Return the folder that file names in the results of a source are relative to."""
+    return Path(source) if Path(source).is_dir() else Path(source).parent
+
+
 def source_folder(run: RunFolder, source: str) -> RunFolder:
-    """The folder of a source: the one that has its detections, else a new one.
+    """The folder of a source: the one that has its results, else a new one.
 
     It is sources/NAME, or sources/NAME_2 and so on if NAME is of another source with the same name.
     """
@@ -39,10 +44,11 @@ def source_folder(run: RunFolder, source: str) -> RunFolder:
 
 def _is_of(folder: RunFolder, resolved: str) -> bool:
     """Whether the folder is of this source, or of none yet."""
-    try:
-        manifest = find_manifest(folder.detections)
-    except ArtefactError:  # damaged: the command that reads it next says so, and overwrite=true replaces it
-        return True
-    if manifest is not None:
-        return manifest.settings.get("source") == resolved
+    for output in (folder.detections, folder.photo_classes):
+        try:
+            manifest = find_manifest(output)
+        except ArtefactError:  # damaged: the command that reads it next says so, and overwrite=true replaces it
+            return True
+        if manifest is not None:
+            return manifest.settings.get("source") == resolved
     return not folder.path.exists() or (folder.path.is_dir() and not any(folder.path.iterdir()))

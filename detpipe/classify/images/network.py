@@ -50,11 +50,17 @@ class ImageClassifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageClassifierSpec(ClassifierSpec):
-    """The description of an image classifier. view: crop and augmentation of its input images."""
+    """The description of an image classifier.
+
+    view: crop and augmentation of its input images. resize: how `make-db` resized the images of the training database,
+    as "256x256"; new photos are resized in the same way. grey: whether it stored them with one channel.
+    """
 
     KIND: ClassVar[str] = "images"
 
     view: ViewConfig
+    resize: str = "none"
+    grey: bool = False
 
 
 def build_image_classifier(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from detpipe.classify.images.database import Resize
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.resize import Interpolation, resize
 from detpipe.storage.datum import is_jpeg, stored_size, unpack_image
@@ -84,6 +85,24 @@ def view_datum(
     reduction = reduction_of(cut, size) if is_jpeg(datum) else 1
     image = unpack_image(datum, where, reduction=reduction)
     return take_cut(image, cut.reduced(reduction, image.shape[:2]), size, interpolation)
+
+
+def view_photo(
+    pixels: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    view: ViewConfig,
+    resized: Resize,
+    interpolation: Interpolation,
+) -> npt.NDArray[np.uint8]:
+    """The network's input from a photo (H, W, 3) RGB or (H, W) grey: (*size, 3) uint8 RGB, as of a stored image.
+
+    resized: how `make-db` resized the images that the network was trained on. interpolation: the network's own.
+    Raises ValueError for a photo smaller than its crop.
+    """
+    stored = resized(pixels)
+    image = stored if stored.ndim == 3 else np.repeat(stored[:, :, None], 3, axis=2)
+    cut = place_cut((image.shape[0], image.shape[1]), size, view, None)
+    return take_cut(image, cut, size, interpolation)
 
 
 def place_cut(image_size: tuple[int, int], size: tuple[int, int], view: ViewConfig, draws: Draws | None) -> Cut:

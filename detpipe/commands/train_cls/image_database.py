@@ -15,7 +15,7 @@ from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.images.train import train_images
 from detpipe.commands.stage_settings import TrainCls, TrainDatabases
 from detpipe.network.train_network import RunContext
-from detpipe.runs.image_database import check_labels, database_digest, training_classes
+from detpipe.runs.image_database import check_labels, database_digest, photo_form, training_classes
 from detpipe.runs.training import TrainingJob, run_training
 
 
@@ -30,7 +30,11 @@ def run(config: TrainCls, db: TrainDatabases, view: ViewConfig) -> None:
 def prepare(config: TrainCls, view: ViewConfig, reader: ImagesReader, val: ImagesReader | None) -> TrainingJob:
     """Return the training of a backbone and a head. Raises ClassMismatchError if `val` has other labels."""
     head = config.trained_head
-    spec = ImageClassifierSpec(classes=training_classes(reader), backbone=written_out(config.backbone), view=view)
+    classes = training_classes(reader)
+    resize, grey = photo_form(reader)
+    spec = ImageClassifierSpec(
+        classes=classes, backbone=written_out(config.backbone), view=view, resize=resize, grey=grey
+    )
     try_backbone(spec.backbone, None, "backbone.input_size", learning=head, batch=config.solver.batch_size)
     if val is not None:
         check_labels(val, spec.classes)

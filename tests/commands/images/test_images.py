@@ -217,10 +217,3 @@ def test_faults_are_one_sentence(
     assert outcome.status == 1
     assert any(part in outcome.err for part in wanted.split("|")), outcome.err
     assert "Traceback" not in outcome.err
-
-
-def test_detect_refuses_a_plain_classifier(place: Path, tmp_path: Path) -> None:
-    assert train(place, tmp_path).status == 0
-    outcome = detpipe("detect", f"source={place / 'db_images'}", f"run_dir={tmp_path}", *QUIET)
-    assert outcome.status == 1
-    assert "run folder that `detpipe run` made" in outcome.err
