@@ -6,7 +6,7 @@ at least the threshold's score) are fixed.
 
 - A cause of missed objects: these objects count as difficult. They are neither missed nor found, and detections of them
   are ignored. (TIDE takes them out of the ground truth: nobody knows the score that they would have been found with.)
-  A class of which no object is left has AP 1.
+  A class of which no object is left has AP 1 (see `Measured.fixed` for resamples).
 - `wrong_class`: the detection gets the class of the object. `localisation`: it gets the box of the object. If several
   show the same object, the one with the highest score gets it, and the others are removed. All are removed if the
   object is already found. A detection below the threshold that had found it before is removed, too.
@@ -73,15 +73,21 @@ class Measured:
         return cls(hits, aps, mean_of_classes(aps), bootstrap)
 
     def fixed(self, scene: Scene) -> Resampled:
-        """The mAP of a scene that an oracle changed.
+        """The mAP of a scene that an oracle changed, over the same classes.
 
-        A class of which no object is left has AP 1, so that the mean is over the same classes.
+        A class of which no object is left has AP 1. Where objects are left in the data, but none of them in a resample,
+        the resample can't tell what the oracle changed, so the class keeps its AP: with 1, a rare class would count as
+        solved in the resamples that happen to have its missed objects only, and intervals would lie above the estimate.
         """
         aps = resampled_aps(
             hits_by_class(scene.truth, scene.detections, len(self.hits)), self.bootstrap, (self.hits, self.aps)
         )
+        none_left = np.isnan(aps.value)
         return mean_of_classes(
-            Resampled(_complete(aps.value, self.aps.value), _complete(aps.samples, self.aps.samples))
+            Resampled(
+                _complete(aps.value, self.aps.value, 1.0),
+                _complete(aps.samples, self.aps.samples, np.where(none_left, 1.0, self.aps.samples)),
+            )
         )
 
     def increase(self, scene: Scene) -> Estimate:
@@ -89,8 +95,9 @@ class Measured:
         return Estimate.of(paired_difference(self.fixed(scene), self.map).difference)
 
 
-def _complete(values: Float64Array, before: Float64Array) -> Float64Array:
-    filled: Float64Array = np.where(np.isnan(values) & ~np.isnan(before), 1.0, values)
+def _complete(values: Float64Array, before: Float64Array, instead: Float64Array | float) -> Float64Array:
+    """The values, with `instead` where a class lost its objects, and NaN where it had none before."""
+    filled: Float64Array = np.where(np.isnan(values), instead, values)
     return np.where(np.isnan(before), np.nan, filled)
 
 
