@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -54,26 +56,27 @@ def test_the_description_is_enough_to_use_it(exported: Path, fast_run: Path) -> 
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_the_pages_program_finds_what_the_detector_finds(
-    exported: Path, fast_run: Path, monkeypatch: pytest.MonkeyPatch, engine: str
-) -> None:
-    pytest.importorskip(engine)
+def test_the_pages_program_finds_what_the_detector_finds(exported: Path, fast_run: Path, engine: str) -> None:
+    """In a process of its own: openvino closes the file in which pytest captures the output."""
+    pytest.importorskip("onnxruntime")
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
     place = exported.parents[2]
     drawn.write_jpeg(place / "photos/one.jpg", drawn.draw(100)[0])
-    monkeypatch.chdir(place)
-    page = ModuleType("page")
     (block,) = [
         block
         for block in blocks_of(PAGE, PAGE.read_text("utf-8"))
         if block.mark.startswith(OURS) and f"import {engine}" in block.text
     ]
-    exec(compile("\n" * block.line + block.text, str(PAGE), "exec"), page.__dict__)
-    detector = Detector.from_run(fast_run, device="cpu", precision="float32")
-    wanted = detector.predict("photos/one.jpg", page.given["proposals"])  # type: ignore[attr-defined]
-    found = Detections(*(np.asarray(getattr(page, name)) for name in ("boxes", "scores", "labels")))
-    agreement = compare([(wanted, found)])
+    keep = (
+        'import numpy\nnumpy.savez("found.npz", boxes=boxes, scores=scores, labels=labels, given=given["proposals"])\n'
+    )
+    subprocess.run([sys.executable, "-c", block.text + keep], cwd=place, check=True, capture_output=True)
+    with np.load(place / "found.npz") as kept:
+        found, given = Detections(kept["boxes"], kept["scores"], kept["labels"]), kept["given"]
+    wanted = Detector.from_run(fast_run, device="cpu", precision="float32").predict(place / "photos/one.jpg", given)
     assert len(wanted) > 0
-    assert agreement.share == 1
+    assert compare([(wanted, found)]).share == 1
 
 
 def test_a_second_call_does_nothing_and_another_setting_is_named(exported: Path, fast_run: Path) -> None:
