@@ -20,15 +20,15 @@ pytest.importorskip("onnxruntime")
 
 
 def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
-    table = np.array(rows, dtype=np.float32).reshape(-1, 6)
+    table = np.array(sorted(rows, key=lambda row: -row[4]), dtype=np.float32).reshape(-1, 6)
     return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
 
 
-ONE, OTHER = (0.0, 0.0, 10.0, 10.0, 0.9, 1), (20.0, 0.0, 40.0, 10.0, 0.8, 2)
+ONE, OTHER = (0.0, 0.0, 10.0, 10.0, 0.8002, 1), (20.0, 0.0, 40.0, 10.0, 0.8, 2)
 
 
 def test_agreement_by_hand() -> None:
-    """The order does not matter; another class, box or score does."""
+    """The order does not matter, which a score of 0.8005 changes; another class, box or score does."""
     moved = (20.0, 0.0, 40.0, 10.25, 0.8005, 2)
     agreement = compare([(found(ONE, OTHER), found(moved, ONE))])
     assert (agreement.detections, agreement.same) == (4, 4)
@@ -108,4 +108,4 @@ def test_outer_values_are_used_in_a_loop(tmp_path: Path) -> None:
     graph.output(stacked, "stacked", None)
     (tmp_path / "one.onnx").write_bytes(graph.model({}).SerializeToString())
     session = onnxruntime.InferenceSession(tmp_path / "one.onnx", providers=["CPUExecutionProvider"])
-    assert session.run(None, {"given": np.int64(5)})[0].tolist() == [[5], [7], [9]]
+    assert session.run(None, {"given": np.array(5)})[0].tolist() == [[5], [7], [9]]

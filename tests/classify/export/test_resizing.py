@@ -59,4 +59,4 @@ def test_sizes_are_those_of_python() -> None:
     for size in sizes:
         (found,) = ran({"size": np.array(size, dtype=np.int64)}, build)
         image_size = (size[0], size[1])
-        assert found.tolist() == [*Scaling.to_side(image_size, 352, 640).input_size, *shown_size(image_size, 320)]
+        assert found.tolist() == [*Scaling.to_side(image_size, 352, 640).input_size, *shown_size(image_size, 320, 32)]
