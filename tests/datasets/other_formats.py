@@ -57,26 +57,13 @@ def write_open_images(folder: Path, rows: Sequence[Row]) -> None:
     codes = {name: f"/m/{number:04}" for number, name in enumerate(classes)}
     with (folder / "annotations-bbox.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "ImageID",
-                "Source",
-                "LabelName",
-                "Confidence",
-                "XMin",
-                "XMax",
-                "YMin",
-                "YMax",
-                "IsOccluded",
-                "IsTruncated",
-                "IsGroupOf",
-            ]
-        )
+        columns = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
+        writer.writerow(columns.split(","))
         for path, (height, width), objects in rows:
             for one in objects:
                 x1, y1, x2, y2 = one.box
                 shares = [x1 / width, x2 / width, y1 / height, y2 / height]
-                writer.writerow([path.stem, "xclick", codes[one.name], 1, *map(repr, shares), 0, int(one.crowd)])
+                writer.writerow([path.stem, "xclick", codes[one.name], 1, *map(repr, shares), 0, 0, int(one.crowd)])
     with (folder / "class-descriptions-boxable.csv").open("w", newline="") as file:
         csv.writer(file).writerows([code, name] for name, code in codes.items())
 
