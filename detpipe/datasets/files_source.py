@@ -79,7 +79,12 @@ class FilesSource(PartedSource):
             entries = found.setdefault(split, [])
             for own, entry in self.read_file(path, finder):
                 (entries if own is None else found.setdefault(own, [])).append(entry)
-        return [Part(split, tuple(entries)) for split, entries in found.items() if entries or len(found) == 1]
+        if not any(found.values()):
+            raise ValueError(
+                f"{self.root}: expected {self.FORMAT} with annotated images, got none that can be used; check the file "
+                "and dataset.images_root"
+            )
+        return [Part(split, tuple(entries)) for split, entries in found.items() if entries]
 
     @functools.cached_property
     def files(self) -> list[tuple[Split | None, Path, ImageFinder]]:

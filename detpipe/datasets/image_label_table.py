@@ -56,7 +56,9 @@ def read_image_labels(path: Path, file_column: str | None = None, class_column: 
         rows = rows[1:]
     else:
         if file_column is not None or class_column is not None:
-            raise ImageLabelError(f"{path}: expected a column {file_column or class_column!r}, got {rows[0][1][:20]}")
+            raise ImageLabelError(
+                f"{path}: expected a column {file_column or class_column!r}, got {', '.join(rows[0][1])[:200]}"
+            )
         file = _file_of_two(path, rows[0][1])
         label = 1 - file
     found = []
@@ -79,7 +81,9 @@ def _column(header: Sequence[str], names: Sequence[str], expected: str, written:
         if name in header:
             return header.index(name)
     where, _, what = expected.partition(": ")
-    raise ImageLabelError(f"{where}: expected {what}, got columns {', '.join(written[:20])}; name it by {setting}=NAME")
+    raise ImageLabelError(
+        f"{where}: expected {what}, got columns {', '.join(written)[:200]}; name it by {setting}=NAME"
+    )
 
 
 def _file_of_two(path: Path, row: Sequence[str]) -> int:

@@ -42,8 +42,7 @@ class Fuzzer:
 
     def __init__(self, name: str, folder: Path, process: ReaderProcess) -> None:
         self._reader, self._process = READERS[name], process
-        self.path = folder / name / f"{self._reader.file_name}{self._reader.suffix}"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = self._reader.new_path(folder / name)
         self.outcomes = Outcomes()
         self._function: Reader = read_one
         if self._reader.uses_torch:

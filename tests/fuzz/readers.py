@@ -26,7 +26,8 @@ class FileReader:
 
     suffix: of the files. make: the valid files. read: reads a path. contained: `read` itself runs in a ReaderProcess
     when users call it, so any exception, crash or limit becomes one sentence. allowed: exceptions that are right; they
-    must name the file in one line. uses_torch: it is imported before the limits are set.
+    must name the file in one line. uses_torch: it is imported before the limits are set. has_picture: `file.png` is
+    beside the file, for annotations that need their image.
     """
 
     suffix: str
@@ -36,6 +37,14 @@ class FileReader:
     allowed: tuple[type[Exception], ...] = (ValueError, OSError)
     file_name: str = "file"
     uses_torch: bool = False
+    has_picture: bool = False
+
+    def new_path(self, folder: Path) -> Path:
+        """Where a file to read is written, in a folder that is made. The picture is there already, if it needs one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.has_picture:
+            (folder / "file.png").write_bytes(encoded("png"))
+        return folder / f"{self.file_name}{self.suffix}"
 
 
 class ManyLinesError(Exception):
@@ -349,6 +358,100 @@ def read_manifest_file(path: Path) -> object:
     return find_manifest(path.parent)
 
 
+def read_data_set(word: str, *, is_folder: bool = False) -> Callable[[Path], object]:
+    """How a file that `dataset=word` reads is read, by its path or in its folder. Needs the picture beside it."""
+
+    def read(path: Path) -> object:
+        from detpipe.class_path import load_class
+        from detpipe.datasets.formats import FORMATS
+        from detpipe.datasets.source import Split
+
+        root = path.parent if is_folder else path
+        return load_class(FORMATS[word])(root=str(root), test_share=0.0, max_bad=1.0).load(Split.train)
+
+    return read
+
+
+YOLO_YAML = """path: .
+train: file.png
+nc: 2
+names:
+  0: cat
+  1: "dog"
+"""
+YOLO_TEXT = "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.5 0.1 0.5 0.9\n"
+CSV = """filename,width,height,class,xmin,ymin,xmax,ymax
+file.png,9,6,cat,1,2,5.5,4
+file.png,9,6,"dog",1,2,3,4
+"""
+OPEN_IMAGES = """ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf
+file,xclick,/m/01g317,1,0.1,0.5,0.2,0.75,0
+"""
+CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><labels><label>
+<name>cat</name></label></labels></task></meta><image id="0" name="file.png" width="9" height="6">
+<box label="cat" xtl="1.0" ytl="2.0" xbr="5.5" ybr="4.0" rotation="30.0"></box>
+<polygon label="cat" points="1.0,2.0;3.5,2.0;3.0,4.0"></polygon>
+<ellipse label="cat" cx="4" cy="3" rx="2" ry="1"></ellipse>
+<mask label="cat" rle="1, 2, 1" left="1" top="1" width="2" height="2"></mask>
+<points label="cat" points="1,2"></points></image></annotations>
+"""
+
+
+def label_studio() -> list[bytes]:
+    size = {"original_width": 9, "original_height": 6, "image_rotation": 0}
+    shapes = {
+        "rectanglelabels": {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 5},
+        "ellipselabels": {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20},
+        "polygonlabels": {"points": [[10, 10], [20.5, 10], [10, 30]]},
+    }
+    result = [{"type": kind, "value": {**value, kind: ["cat"]}, **size} for kind, value in shapes.items()]
+    task = {"id": 1, "data": {"image": "/data/upload/1/file.png"}, "annotations": [{"result": result}]}
+    return [json.dumps([task]).encode()]
+
+
+def labelme() -> list[bytes]:
+    kinds = {"rectangle": [[1, 2], [5.5, 4]], "polygon": [[1, 1], [3, 1], [3, 4]], "circle": [[4, 3], [5, 3]]}
+    shapes = [{"label": "cat", "points": points, "shape_type": kind} for kind, points in kinds.items()]
+    content = {"shapes": shapes, "imagePath": "file.png", "imageData": None, "imageHeight": 6, "imageWidth": 9}
+    return [json.dumps(content).encode()]
+
+
+def megadetector() -> list[bytes]:
+    own = {"category": "1", "conf": 0.9, "bbox": [0.1, 0.2, 0.5, 0.25]}
+    microsoft = {"category": "1", "confidence": 0.9, "bbox": [1, 2, 5, 4]}
+    failed = {"file": "b.jpg", "failure": "cut", "detections": None}
+    files = [
+        {"detection_categories": {"1": "animal"}, "images": [{"file": "a.jpg", "detections": [own]}, failed]},
+        [{"file": "a.jpg", "detections": [microsoft]}],
+        {"annotations": [{"img_id": "a.jpg", "bbox": [[1, 2, 5, 4]], "category": [0], "confidence": [0.9]}]},
+    ]
+    return [json.dumps(one).encode() for one in files]
+
+
+def read_megadetector_file(path: Path) -> object:
+    from detpipe.datasets.megadetector import read_megadetector
+
+    return read_megadetector(path)
+
+
+LABELS = [b"file,species\na.jpg,cat\nb.jpg,\n", b"RelativePath;File;Species\nsite 1;a.jpg;cat\n", b"a.jpg\tcat\n"]
+
+
+def read_labels(path: Path) -> object:
+    from detpipe.datasets.image_label_table import read_image_labels
+
+    return read_image_labels(path)
+
+
+TREES = [b"class,genus,family\ncat,felis,felidae\ndog,canis,canidae\n", b"cat;animal\ndog;animal\n"]
+
+
+def read_tree(path: Path) -> object:
+    from detpipe.taxonomy.class_tree import read_class_tree
+
+    return read_class_tree(path, ("cat", "dog"))
+
+
 READERS: dict[str, FileReader] = {
     "image": FileReader(".png", images, read_image_file),
     "pickle": FileReader(".pkl", pickles, read_proposals, contained=True),
@@ -357,6 +460,20 @@ READERS: dict[str, FileReader] = {
     "results_json": FileReader(".json", coco_results, read_results),
     "coco": FileReader(".json", coco, read_coco),
     "voc": FileReader(".xml", xmls, read_xml),
+    "yolo_yaml": FileReader(".yaml", lambda: [YOLO_YAML.encode()], read_data_set("yolo"), has_picture=True),
+    "yolo_text": FileReader(
+        ".txt", lambda: [YOLO_TEXT.encode()], read_data_set("yolo", is_folder=True), has_picture=True
+    ),
+    "csv": FileReader(
+        ".csv", lambda: [CSV.encode(), b"file.png;1;2;5,5;4;cat\n"], read_data_set("csv"), has_picture=True
+    ),
+    "openimages": FileReader(".csv", lambda: [OPEN_IMAGES.encode()], read_data_set("openimages"), has_picture=True),
+    "labelstudio": FileReader(".json", label_studio, read_data_set("labelstudio"), has_picture=True),
+    "cvat": FileReader(".xml", lambda: [CVAT.encode()], read_data_set("cvat"), has_picture=True),
+    "labelme": FileReader(".json", labelme, read_data_set("labelme", is_folder=True), has_picture=True),
+    "megadetector": FileReader(".json", megadetector, read_megadetector_file),
+    "image_labels": FileReader(".csv", lambda: LABELS, read_labels),
+    "taxonomy": FileReader(".csv", lambda: TREES, read_tree),
     "image_list": FileReader(".txt", lambda: [b"a.jpg 0\nb c.jpg 1\n\nd.jpg\n2\n"], read_list),
     "idx": FileReader(".idx", idx, read_idx_file),
     "npy": FileReader(".npy", arrays, read_array, contained=True),

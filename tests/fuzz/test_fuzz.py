@@ -25,7 +25,7 @@ def process() -> Iterator[ReaderProcess]:
 def test_valid_files_are_read(name: str, tmp_path: Path) -> None:
     for data in READERS[name].make():
         assert len(data) < 1 << 20
-        path = tmp_path / f"{READERS[name].file_name}{READERS[name].suffix}"
+        path = READERS[name].new_path(tmp_path)
         path.write_bytes(data)
         READERS[name].read(path)
 
