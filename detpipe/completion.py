@@ -6,7 +6,9 @@ The same names, options and values as Hydra's completion, and files for settings
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from detpipe.commands.groups import GROUPS
 from detpipe.commands.table import CommandRow
+from detpipe.plugins import PluginError
 
 PACKAGE = Path(__file__).parent
 OPTIONS = ("--help", "--quiet", "--verbose", "--cfg", "--multirun")
@@ -133,7 +136,8 @@ def chosen_classes(words: Sequence[str], name: str, group: str, field: Field) ->
     options = GROUPS.get(group, {})
     for word in words:
         if word.startswith(f"{name}=") and word.partition("=")[2] in options:
-            return [split(options[word.partition("=")[2]])]
+            with contextlib.suppress(PluginError):
+                return [split(options[word.partition("=")[2]])]
     names = {node.id for node in ast.walk(field.default) if isinstance(node, ast.Name)} if field.default else set()
     classes = [split(path) for path in options.values()]
     defaults = [found for one in sorted(names) if (found := origin(field.module, one)) in classes]
@@ -157,9 +161,14 @@ def class_of(field: Field) -> tuple[str, str] | None:
 
 @functools.cache
 def parsed(module: str) -> ast.Module:
-    """The file of a module of this package, parsed; an empty one for another module."""
-    path = PACKAGE.parent / (module.replace(".", "/") + ".py")
-    return ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+    """The file of a module of this package or of a plug-in, parsed; an empty one for a module without a file."""
+    name = module.replace(".", "/")
+    own = module.partition(".")[0] == PACKAGE.name
+    for folder in [PACKAGE.parent] if own else map(Path, [*sys.path, "."]):
+        for path in (folder / f"{name}.py", folder / name / "__init__.py"):
+            with contextlib.suppress(OSError, ValueError, SyntaxError):
+                return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.Module([], [])
 
 
 @functools.cache

@@ -28,8 +28,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detpipe.class_path import load_class
-from detpipe.commands.groups import GROUPS
+from detpipe.commands.groups import GROUPS, option_class, option_of
 from detpipe.commands.table import COMMANDS, CommandRow
 
 logger = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ class TableSource(ConfigSource):
             node, header = _without_components(APPLICATIONS[name].load_settings()), {"package": "_global_"}
             node.merge_with(_DEFAULTS.get(name, {}))
         elif name in GROUPS.get(group, ()):
-            node = load_class(GROUPS[group][name])
+            node = option_class(group, name)
         else:
             raise ConfigLoadError(f"{config_path}: no such configuration")
         return ConfigResult(
@@ -153,7 +152,7 @@ class TableSource(ConfigSource):
     def is_config(self, config_path: str) -> bool:
         """Whether a configuration with this name exists."""
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        return name in self._names(group)
+        return name in (APPLICATIONS if group in ("", "schema") else GROUPS.get(group, ()))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
         """The names in a group, without importing their classes."""
@@ -240,11 +239,10 @@ def default_choices(row: CommandRow) -> dict[str, str | None]:
 
 
 def _option(group: str, kind: type) -> str:
-    path = f"{kind.__module__}:{kind.__qualname__}"
-    for name, listed in GROUPS[group].items():
-        if listed == path:
-            return name
-    raise ValueError(f"GROUPS: expected {path} among the options of {group}, got {list(GROUPS[group].values())}")
+    name = option_of(group, kind)
+    if name is None:
+        raise ValueError(f"GROUPS: expected {kind} among the options of {group}, got {list(GROUPS[group].values())}")
+    return name
 
 
 def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:

@@ -26,10 +26,10 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from detpipe.class_path import class_path_of, load_class
-from detpipe.commands.groups import GROUPS
+from detpipe.commands.groups import GROUPS, option_class, option_of, options_for_settings
 from detpipe.commands.table import COMMANDS, CommandRow
 from detpipe.config import EXPERIMENT, register
+from detpipe.plugins import PluginError
 
 # fmt: off
 MOST_USED = (
@@ -134,8 +134,8 @@ def settings_of(config: DictConfig, row: CommandRow) -> Iterator[Setting]:
     for setting in walk(config, ""):
         yield setting
         if setting.options and setting.default == "null":
-            first, path = next(iter(GROUPS[setting.name].items()))
-            for inner in walk(OmegaConf.structured(load_class(path)), f"{setting.name}."):
+            first = next(iter(GROUPS[setting.name]))
+            for inner in walk(OmegaConf.structured(option_class(setting.name, first)), f"{setting.name}."):
                 yield dataclasses.replace(inner, kind=f"{inner.kind}; with {setting.name}={first}")
     if experiments := experiments_of(row):
         yield Setting(EXPERIMENT, "preset", "null", ABOUT_EXPERIMENT, options=tuple(experiments))
@@ -154,8 +154,7 @@ def walk(config: DictConfig, prefix: str) -> Iterator[Setting]:
         chosen = OmegaConf.get_type(value) if isinstance(value, DictConfig) else None
         is_part = chosen is not None and dataclasses.is_dataclass(chosen)
         if not prefix and group in GROUPS:
-            by_path = {path: option for option, path in GROUPS[group].items()}
-            default = by_path.get(class_path_of(chosen), chosen.__name__) if is_part and chosen else "null"
+            default = (option_of(group, chosen) or chosen.__name__) if is_part and chosen else "null"
             yield Setting(name, "option", default, text, options=tuple(sorted({*GROUPS[group], *presets_of(group)})))
         elif missing:
             yield Setting(name, f"{in_words(hint)}, required", NO_VALUE, text, enum_values(hint))
@@ -248,8 +247,11 @@ def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 @functools.cache
 def parsed(module: str) -> ast.Module:
-    """The file of a module, without importing it."""
-    return ast.parse(source_of(module))
+    """The file of a module, without importing it; an empty one for a file that is no Python."""
+    try:
+        return ast.parse(source_of(module))
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 @functools.cache
@@ -257,7 +259,7 @@ def source_of(module: str) -> str:
     """The source of a module, without importing it; "" for a module without a file."""
     try:
         spec = importlib.util.find_spec(module)
-    except ValueError:  # a module that a program made
+    except Exception:
         return ""
     return (
         Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.has_location and spec.origin else ""
@@ -444,8 +446,8 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
             yield setting, ""
     for name, group in groups.items():
         wanted = typing.get_type_hints(settings)[name]
-        for option, path in GROUPS[group].items():
-            if name != group and not issubclass(load_class(path), wanted):
+        for option, path in options_for_settings(group):
+            if name != group and not issubclass(option_class(group, option), wanted):
                 continue
             module, _, kind = path.partition(":")
             known |= {f"{name}.{one}" for one in texts_in(parsed(module), kind)}
@@ -453,7 +455,11 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
             is_slow = module not in sys.modules and re.search(r"^(import|from) torch", source_of(module), re.M)
             if is_slow and not asked:
                 continue
-            for setting in walk(OmegaConf.structured(load_class(path)), f"{name}."):
+            try:
+                kind_of_option = option_class(group, option)
+            except PluginError:  # it is named when it is chosen
+                continue
+            for setting in walk(OmegaConf.structured(kind_of_option), f"{name}."):
                 known.add(setting.name)
                 yield setting, f"{name}={option}"
 

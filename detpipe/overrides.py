@@ -6,6 +6,7 @@ setting that is text goes to Hydra in quotes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -16,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detpipe.class_path import load_class
-from detpipe.commands.groups import GROUPS
+from detpipe.commands.groups import GROUPS, TABLES, option_class, options_for_settings
 from detpipe.commands.table import CommandRow
 from detpipe.config import EXPERIMENT, default_choices
 from detpipe.help import experiments_of, field_options, group_of, names_like, presets_of, source_of
+from detpipe.plugins import PluginError
 from detpipe.preset_files import check_preset
 
 OPTIONS: Mapping[str, bool] = {
@@ -58,6 +59,7 @@ def hydra_words(row: CommandRow, words: Sequence[str]) -> list[str]:
             check_preset(folder / group / f"{option}.yaml")
         elif not has_other_files(words):
             refuse_unknown_choice(row, group, option, sweep=sweep)
+    check_plugins(words)
     refuse_parts_of_nothing(row, words)
     # Options first: argparse reads no setting after an option that stands behind settings.
     options: list[str] = []
@@ -200,11 +202,22 @@ def refuse_unknown_choice(row: CommandRow, group: str, chosen: str, *, sweep: bo
         return
     for option in chosen.split(",") if sweep else [chosen]:
         plain = option.strip().strip("\"'")
-        if plain in (*known, "null") or plain.startswith("$") or "(" in plain:
+        if plain in (*known, "null") or plain in GROUPS.get(group, ()) or plain.startswith("$") or "(" in plain:
             continue
         near = difflib.get_close_matches(plain, known, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
         raise ValueError(f"{group}: expected one of {', '.join(known)}, got {plain or 'nothing'}{hint}")
+
+
+def check_plugins(words: Sequence[str]) -> None:
+    """Allow the classes that words name. Raises PluginError for a word that two packages declare."""
+    for table in TABLES.values():
+        table.typed.clear()
+    for word, is_value in split_words(words):
+        name, equals, value = word.lstrip("+").partition("=")
+        if equals and not is_value and name in TABLES:
+            for one in value.strip("[]").split(","):
+                TABLES[name].check_word(one.strip(" \"'"))
 
 
 def refuse_parts_of_nothing(row: CommandRow, words: Sequence[str]) -> None:
@@ -335,8 +348,10 @@ def kinds_of(row: CommandRow, name: str) -> list[Any]:
         return [] if group in GROUPS else [typing.get_type_hints(settings)[first]]
     kinds = [typing.get_type_hints(settings)[first]]
     if group in GROUPS:
-        paths = [path for path in GROUPS[group].values() if may_have(path, rest[0])]
-        kinds = [load_class(path) for path in paths]
+        kinds = []
+        for option, path in options_for_settings(group):
+            with contextlib.suppress(PluginError):  # a broken plug-in is named when it is chosen
+                kinds += [option_class(group, option)] if may_have(path, rest[0]) else []
     for part in rest:
         classes = [kind for one in kinds for kind in (one, *typing.get_args(one)) if dataclasses.is_dataclass(kind)]
         hints = [typing.get_type_hints(kind) for kind in classes]

@@ -23,11 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.auto_dataset import with_format
 from detpipe.cli import configuration_error
+from detpipe.commands.groups import GROUPS, option_of
 from detpipe.commands.run_settings import Run
 from detpipe.commands.table import COMMANDS, refuse_torchrun
 from detpipe.config import LOG_FILE, NewRunFolder, register, to_command
 from detpipe.console import shown_log
-from detpipe.datasets.formats import format_word
 from detpipe.datasets.loaded_dataset import LoadedDataset
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.network.allocator import keep_freed_memory
@@ -81,7 +81,8 @@ class TrainingResult:
         dataset = measurable(self.settings.data_source.load(Split.test))
         detections = read_detections(own_detections(self.settings.folder, dataset), dataset)
         most = max(map(len, detections.values()), default=0)
-        return evaluate(dataset, detections, max_dets=most + 1)  # the run has warned of images with the most detections
+        # The run has warned of images with the most detections.
+        return evaluate(dataset, detections, max_dets=most + 1, metrics=self.settings.metrics)
 
     def __repr__(self) -> str:
         return f"TrainingResult({self.run_dir})"
@@ -109,8 +110,9 @@ def train(
     settings of a format, as `VocSource(root="my_voc")`. experiment: a preset, as fast_rcnn. run_dir: the run folder; a
     run that was stopped continues, and a finished one is only read. verbose: the whole log; else progress, warnings
     and results.
-    settings: those of `detpipe run` by name. A group takes a word (`head="svm"`) or a dict of its settings
-    (`solver={"max_iter": 900}`); full names with dots also work: `**{"solver.max_iter": 900}`.
+    settings: those of `detpipe run` by name. A group takes a word (`head="svm"`), a class (`head=MyHead`), an object
+    (`head=SvmConfig(ridge=10)`) or a dict of its settings (`solver={"max_iter": 900}`). Full names with dots also work:
+    `**{"solver.max_iter": 900}`.
 
     The log is also written to detpipe.log, and the settings to .hydra/run, as by the command. Where worker processes
     can't be used, because the script has no `if __name__ == "__main__":`, threads are used, with a warning.
@@ -176,24 +178,47 @@ def _dataset_words(dataset: object) -> list[str]:
                 "that load_dataset returned"
             )
         dataset = dataset.source
-    if not isinstance(dataset, DatasetSource) or (word := format_word(type(dataset))) is None:
+    if not isinstance(dataset, DatasetSource):
         raise TypeError(
             f"dataset: expected a path, a data set of load_dataset, or the settings of a format as "
             f"VocSource(root=...), got {type(dataset).__name__}"
         )
+    return list(_component_words("dataset", dataset))
+
+
+def _component_words(group: str, component: object) -> Iterator[str]:
+    """The words for a class of a group, or for an object of it with its settings. Raises TypeError for others."""
+    kind = component if isinstance(component, type) else type(component)
+    word = option_of(group, kind)
+    if word is None:
+        raise TypeError(
+            f"{group}: expected a class of this setting, at the top level of a module, got {kind.__qualname__}"
+        )
+    yield f"{group}={word}"
+    if component is not kind:
+        yield from _words(f"{group}.", _given(component))
+
+
+def _given(component: Any) -> dict[str, Any]:
+    """The settings of an object that are not at their defaults."""
     given = {}
-    for field in dataclasses.fields(dataset):
-        value = getattr(dataset, field.name)
-        if field.init and (field.default is dataclasses.MISSING or value != field.default):
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        factory = field.default_factory
+        if field.init and value != (field.default if factory is dataclasses.MISSING else factory()):
             given[field.name] = value
-    return [f"dataset={word}", *_words("dataset.", given)]
+    return given
 
 
 def _words(prefix: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """The words of the command line for settings by name. A dict holds the settings of a group, or is a value."""
     for name, value in settings.items():
         full = f"{prefix}{name}"
-        if isinstance(value, Mapping) and not _is_mapping(full):
+        if full in GROUPS and (isinstance(value, type) or dataclasses.is_dataclass(value)):
+            yield from _component_words(full, value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from _words(f"{full}.", _given(value))
+        elif isinstance(value, Mapping) and not _is_mapping(full):
             yield from _words(f"{full}.", value)
         else:
             yield f"{full}={_text(value, inside=False)}"

@@ -15,7 +15,6 @@ from detpipe.backbone.backbone import Backbone
 from detpipe.backbone.caffe.caffemodel import read_caffemodel
 from detpipe.backbone.settings import CAFFE, IMAGENET, NETWORKS, NONE, BackboneConfig
 from detpipe.backbone.weights import load_weights, read_state
-from detpipe.class_path import load_class
 
 
 def check_weights(config: BackboneConfig) -> None:
@@ -125,7 +124,7 @@ def _caffe(config: BackboneConfig, log: bool) -> Backbone:
 
 
 def _own(config: BackboneConfig, log: bool) -> Backbone:
-    backbone: Backbone = load_class(NETWORKS[config.name])()
+    backbone: Backbone = NETWORKS.load(config.name)()
     if config.weights == IMAGENET:
         backbone.load_imagenet_weights()
     elif not _load_file(backbone, config.weights, log):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from detpipe.plugins import PluginTable
 
 LITE0 = "efficientnet_lite0"
 CAFFE = "caffe"
 IMAGENET = "imagenet"
 NONE = "none"
 
-NETWORKS: Mapping[str, str] = {
+_ROWS = {
     LITE0: "detpipe.backbone.efficientnet_lite:EfficientNetLite0",
     "efficientnet_lite1": "detpipe.backbone.efficientnet_lite:EfficientNetLite1",
     "efficientnet_lite2": "detpipe.backbone.efficientnet_lite:EfficientNetLite2",
 }
-"""The networks of this package: `backbone.name` -> "module:Class" of a Backbone. A new network needs one row here."""
+NETWORKS = PluginTable("backbone.name", "detpipe.backbones", "detpipe.backbone.backbone:Backbone", _ROWS)
+"""The networks of this package and plug-ins: `backbone.name` -> "module:Class" of a Backbone. A new network needs one
+row here, or is a plug-in (docs/plugins.md)."""
 
 
 @dataclass(kw_only=True)
@@ -25,7 +28,7 @@ class BackboneConfig:
 
     name: str = LITE0
     """The network: efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, torchvision/NAME (for example
-    torchvision/resnet18), timm/NAME or caffe."""
+    torchvision/resnet18), timm/NAME, caffe, or a plug-in's word or package.module:Class."""
     weights: str = IMAGENET
     """Initial weights: imagenet, none (random), or the path of a .pth, .safetensors or (caffe) .caffemodel file."""
     input_size: int | None = None
@@ -49,7 +52,9 @@ class BackboneConfig:
             raise ValueError("backbone.weights: expected imagenet, none or a path, got an empty text")
         if self.download and self.weights != IMAGENET:
             raise ValueError(f"backbone.download=true needs backbone.weights=imagenet, got {self.weights}")
-        if self.name not in (*NETWORKS, CAFFE) and not self.name.startswith(("torchvision/", "timm/")):
+        if self.name in NETWORKS:
+            self.name = NETWORKS.stored(self.name)
+        elif self.name != CAFFE and not self.name.startswith(("torchvision/", "timm/")):
             own = ", ".join(NETWORKS)
             raise ValueError(
                 f"backbone.name: expected {own}, torchvision/NAME, timm/NAME or caffe, got {self.name!r}; "

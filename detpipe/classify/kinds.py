@@ -250,6 +250,6 @@ def check_detect_settings(config: DetectConfig, kind: Kind, given: str) -> None:
         usual = asdict(getattr(default, group))
         changed = [f"detect.{group}.{name}" for name, value in asdict(settings).items() if value != usual[name]]
         if changed:
-            heads = " or ".join(word for word in HEADS if kind_of_class(head_class(word)).detect_group == group)
+            heads = " or ".join(word for word in HEADS.rows if kind_of_class(head_class(word)).detect_group == group)
             needs = "needs" if len(changed) == 1 else "need"
             raise ClassifierError(f"{' and '.join(changed)} {needs} head={heads}; {given}. Leave detect.{group} out")

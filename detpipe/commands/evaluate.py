@@ -60,7 +60,7 @@ def run(config: Evaluate) -> None:
 def measure(config: Evaluate) -> None:
     """Compute and write, for `run`."""
     begun = time.perf_counter()
-    check_metrics()
+    check_metrics(config.metrics)
     # A run's own detections belong to the files of its images; those of others only need annotations.
     stored = config.data_source.load(Split.test, needs_images=config.detections is None)
     tree = None if config.taxonomy is None else read_class_tree(Path(config.taxonomy), stored.classes)
@@ -69,7 +69,7 @@ def measure(config: Evaluate) -> None:
     detections = read_detections(file, dataset)
     stages = manifests(config.folder) if config.detections is None else {}
     limit = stages["detect"].settings["detect"]["max_detections"] if "detect" in stages else COCO_LIMIT
-    metrics = evaluate(dataset, detections, max_dets=limit)
+    metrics = evaluate(dataset, detections, max_dets=limit, metrics=config.metrics)
     seconds = {stage: manifest.seconds for stage, manifest in stages.items()}
     seconds["eval"] = round(time.perf_counter() - begun, 3)
     truth = dataset.measured_truth

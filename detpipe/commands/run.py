@@ -70,7 +70,7 @@ def check_settings(config: Run) -> None:
     resolve_device(config.device)
     check_detect_settings(config.detect, kind_of_head(config.head), f"this run has head={head_word(config.head)}")
     check_start_weights(config.solver.weights, "solver.weights")
-    check_metrics()
+    check_metrics(config.metrics)
     config.track.check()
     check_backbone(config)
 

@@ -105,6 +105,8 @@ class Run(Propose):
     """From scored regions to detections."""
     precision: Precision = Precision.auto
     """float32 or bf16 for training, features and detection; auto: bf16 where the hardware supports it."""
+    metrics: list[str] = field(default_factory=list)
+    """Further metrics: words of installed packages, or package.module:function."""
     track: Tracker = field(default_factory=NoTracker)
     """Where the numbers of the run are shown beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
     tiles: int | None = None

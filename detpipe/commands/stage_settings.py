@@ -210,6 +210,8 @@ class Evaluate(Command):
     """With `taxonomy`: the smallest summed probability of an answer. Below it, the answer is a coarser name."""
     report_megabytes: float = 8.0
     """The largest size of report.html. With more, its pictures are larger, and it has room for more images."""
+    metrics: list[str] = field(default_factory=list)
+    """Further metrics: words of installed packages, or package.module:function."""
     track: Tracker = field(default_factory=NoTracker)
     """Where metrics and report are stored beside other runs: track=none|tensorboard|mlflow|wandb|trackio."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from detpipe.arguments import checked
-from detpipe.class_path import load_class
 from detpipe.datasets.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -18,13 +17,15 @@ if TYPE_CHECKING:
     from detpipe.datasets.source import DatasetSource
 
 
-def load_dataset(kind: str | PathLike[str], split: str = "test", **settings: Any) -> LoadedDataset:
+def load_dataset(
+    kind: str | PathLike[str] | DatasetSource | type[DatasetSource], split: str = "test", **settings: Any
+) -> LoadedDataset:
     """Load a split of a data set. It is a sequence of images with their objects.
 
     kind: a folder or file, whose format is found, as in `load_dataset("my/folder")`; or a word of `dataset=`: "voc",
-    "coco", "yolo", "images" (a folder of images, or one image) and others. split: "train", "val" or "test". settings:
-    the settings of the format, as in `load_dataset("voc", root="my/folder")`. Paths may be Path objects, enums their
-    values.
+    "coco", "yolo", "images" (a folder of images, or one image) and others; or a format of another package: its word,
+    its class, or an object (docs/plugins.md). split: "train", "val" or "test". settings: the settings of the format, as
+    in `load_dataset("voc", root="my/folder")`. Paths may be Path objects, enums their values.
     Raises ValueError for an unknown kind or split, and for a path in no format or in several; TypeError for an unknown
     or missing setting and one of another type, both with the name of the argument; and the errors of `load`.
     """
@@ -35,10 +36,23 @@ def load_dataset(kind: str | PathLike[str], split: str = "test", **settings: Any
     split = split.value if isinstance(split, Split) else split
     if not isinstance(split, str) or split not in splits:
         raise ValueError(f"split: expected {', '.join(splits)}, got {split!r}")
-    word, settings = _format(kind, settings)
-    cls = load_class(FORMATS[word])
-    source: DatasetSource = cls(**_checked_settings(word, cls, settings))
+    source = _source(kind, settings)
     return LoadedDataset.of(source.load(Split(split)), source)
+
+
+def _source(kind: object, settings: Mapping[str, Any]) -> DatasetSource:
+    from detpipe.datasets.source import DatasetSource
+
+    if isinstance(kind, DatasetSource):
+        return dataclasses.replace(kind, **_checked_settings(type(kind).__name__, type(kind), settings, whole=False))
+    if isinstance(kind, type) and issubclass(kind, DatasetSource):
+        word, cls = kind.__name__, kind
+    else:
+        word, settings = _format(kind, settings)
+        FORMATS.check_word(word)
+        cls = FORMATS.load(word)
+    source: DatasetSource = cls(**_checked_settings(word, cls, settings))
+    return source
 
 
 def _format(kind: object, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -53,8 +67,11 @@ def _format(kind: object, settings: Mapping[str, Any]) -> tuple[str, dict[str, A
     return reading.word, {**reading.settings, **settings}
 
 
-def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with their types checked: paths as text, enums by their value, whole numbers also for floats."""
+def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
+    """The settings with their types checked: paths as text, enums by their value, whole numbers also for floats.
+
+    whole: all settings that the format needs must be there.
+    """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in settings:
@@ -64,6 +81,6 @@ def _checked_settings(kind: str, cls: type[Any], settings: Mapping[str, Any]) ->
             raise TypeError(f"{name}: expected a setting of {kind!r}, got an unknown name; {hint}")
     for name, field in fields.items():
         is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if is_required and name not in settings:
+        if whole and is_required and name not in settings:
             raise TypeError(f"{name}: expected a value for {kind!r}, got none; give {name}=...")
     return {name: checked(name, hints[name], value) for name, value in settings.items()}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from detpipe.class_path import load_class
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_hidden
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.plugins import PluginError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Reading:
 
     def source(self, given: Mapping[str, Any]) -> DatasetSource:
         """The data set. given: settings by name, which win over the found ones."""
-        kind = load_class(FORMATS[self.word])
+        kind = FORMATS.load(self.word)
         made: DatasetSource = kind(**{**self.settings, **given})
         return made
 
@@ -132,10 +132,13 @@ class AutoSource(DatasetSource):
 def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
     """The ways to read a path, and the error of each format that it is in without being readable in one way only."""
     found, faults = [], {}
-    for word, path in FORMATS.items():
+    for word in FORMATS:
         try:
-            kind: type[DatasetSource] = load_class(path)
+            kind: type[DatasetSource] = FORMATS.load(word)
             one = kind.recognise(root)
+        except PluginError as error:
+            logger.warning("%s; this format is not tried", error)
+            continue
         except ValueError as error:
             faults[word] = str(error)
             continue
@@ -146,7 +149,10 @@ def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
 
 
 def _settings_of(word: str) -> set[str]:
-    return {field.name for field in dataclasses.fields(load_class(FORMATS[word]))}
+    try:
+        return {field.name for field in dataclasses.fields(FORMATS.load(word))}
+    except PluginError:
+        return set()
 
 
 def _nothing_found(root: Path) -> str:

@@ -1,13 +1,13 @@
 """The table of data set formats: a word of `dataset=` and the class of its settings.
 
-A new format is one line here.
+A new format is one line here, or a plug-in (docs/plugins.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from detpipe.plugins import PluginTable
 
-FORMATS: Mapping[str, str] = {
+_ROWS = {
     "voc": "detpipe.datasets.voc:VocSource",
     "coco": "detpipe.datasets.coco:CocoSource",
     "yolo": "detpipe.datasets.yolo:YoloSource",
@@ -20,6 +20,7 @@ FORMATS: Mapping[str, str] = {
     "image_labels": "detpipe.datasets.image_labels:ImageLabelsSource",
     "demo": "detpipe.datasets.demo:DemoSource",
 }
+FORMATS = PluginTable("dataset", "detpipe.datasets", "detpipe.datasets.source:DatasetSource", _ROWS)
 """Word -> "module:Class". Nothing is imported before a word is chosen."""
 
 AUTO = "auto"
@@ -27,6 +28,6 @@ AUTO = "auto"
 
 
 def format_word(kind: type) -> str | None:
-    """The word of a class of settings; None for a class that is not in the table."""
-    path = f"{kind.__module__}:{kind.__qualname__}"
-    return next((word for word, listed in FORMATS.items() if listed == path), None)
+    """The word of a class of settings, as `PluginTable.word_of`; None for a class that no other process can import."""
+    word = FORMATS.word_of(kind)
+    return None if word is None or word.startswith("__main__:") else word

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.metrics.coco_ap import CocoResult, check_evaluator, coco_ap
-from detpipe.metrics.table import all_metrics, load_metrics
+from detpipe.metrics.table import Metric, all_metrics, load_metrics
 from detpipe.metrics.voc_ap import VocMethod, VocResult, precision_recall, summarize
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageId
 
@@ -90,19 +90,26 @@ class Metrics:
         return [line.rstrip() for line in lines]
 
 
-def check_metrics() -> None:
+def check_metrics(more: Sequence[str] = ()) -> None:
     """Raise the errors of `evaluate` about packages and the table of metrics, before the work that it measures."""
-    load_metrics()
+    load_metrics(more)
     check_evaluator()
 
 
-def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_dets: int = 100) -> Metrics:
+def evaluate(
+    dataset: Dataset,
+    detections: Mapping[ImageId, Detections],
+    *,
+    max_dets: int = 100,
+    metrics: Sequence[str | Metric] = (),
+) -> Metrics:
     """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and those of the table METRICS.
 
     Objects are compared as their files have them, also beyond the border of the image (`Dataset.measured_truth`).
     detections: by image id; an image without an entry has none. max_dets: the most that the detector kept of an image,
     or that a result file may hold; images that reach it are counted in a warning, because more detections might raise
-    the AP. Detections of images that the data set doesn't have are left out with a warning that counts and names them.
+    the AP. metrics: further ones, as functions or by their words (docs/plugins.md). Detections of images that the data
+    set doesn't have are left out with a warning that counts and names them.
     Raises TypeError for an argument of another type. Raises ValueError where the data set has no annotations, where no
     detection is of any of its images, for labels beyond 1..K and for max_dets below 1.
     """
@@ -116,7 +123,7 @@ def evaluate(dataset: Dataset, detections: Mapping[ImageId, Detections], *, max_
     times.append(time.perf_counter())
     coco = coco_ap(ground_truth, known, dataset.classes)
     times.append(time.perf_counter())
-    others = all_metrics(ground_truth, known, dataset.classes)
+    others = all_metrics(ground_truth, known, dataset.classes, metrics)
     times.append(time.perf_counter())
     log.debug("metrics: VOC in %.2f s, COCO in %.2f s, others in %.2f s", *np.diff(times).tolist())
     return Metrics(voc07=voc07, voc10=voc10, coco=coco, others=others)

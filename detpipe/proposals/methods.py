@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detpipe.class_path import load_class
+from detpipe.plugins import PluginTable, is_plugin_name
 
 if TYPE_CHECKING:
     from detpipe.proposals.proposer import Proposer
 
-METHODS: dict[str, str] = {
+_ROWS = {
     "selective_search": "detpipe.proposals.selective_search.search:SelectiveSearch",
     "multibox": "detpipe.proposals.multibox:MultiBoxProposals",
     "edge_boxes": "detpipe.proposals.edge_boxes:EdgeBoxes",
@@ -25,24 +25,33 @@ METHODS: dict[str, str] = {
     "fuse": "detpipe.proposals.fusion:Fused",
     "tiled": "detpipe.proposals.tiled:TiledProposals",
 }
-"""Name -> "module:Class" of a Proposer. A new method needs one line here."""
+METHODS = PluginTable("proposals", "detpipe.proposals", "detpipe.proposals.proposer:Proposer", _ROWS)
+"""Name -> "module:Class" of a Proposer. A new method needs one line here, or is a plug-in (docs/plugins.md)."""
 
 
 def method(name: str) -> type[Proposer]:
-    """The class of a method. Raises KeyError for a name that is not in the table."""
-    return load_class(METHODS[name])
+    """The class of a method. Raises KeyError for a name that is not in the table, and as `PluginTable.load`."""
+    found: type[Proposer] = METHODS.load(name)
+    return found
+
+
+def described_name(kind: type[Proposer]) -> str:
+    """The method's name in `Proposer.describe`: the class name of a proposer of this package, the word of a plug-in."""
+    word = METHODS.word_of(kind)
+    return word if word is not None and is_plugin_name(word) else kind.__name__
 
 
 def method_name(description: Mapping[str, Any]) -> str:
     """The method's name in a result of `Proposer.describe`; the class name for a proposer outside the table."""
     described = str(description["method"])
-    return next((name for name, path in METHODS.items() if path.partition(":")[2] == described), described)
+    return next((name for name, path in METHODS.rows.items() if path.partition(":")[2] == described), described)
 
 
 def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
     """The inverse of `Proposer.describe`; None for a proposer outside the table.
 
-    Raises ValueError for settings that this version of the method doesn't have or doesn't accept.
+    Raises ValueError for settings that this version of the method doesn't have or doesn't accept, and PluginError for a
+    plug-in that is missing, broken, or named by the description alone.
     """
     name = method_name(description)
     if name not in METHODS:

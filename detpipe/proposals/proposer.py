@@ -14,6 +14,7 @@ import numpy.typing as npt
 from detpipe.arguments import checked_fields
 from detpipe.boxes import clip, rank
 from detpipe.datasets.image_file import AnyImage
+from detpipe.proposals.methods import described_name
 from detpipe.storage.manifest import plain
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image, ImageRecord, Int64Array, Proposals
 
@@ -110,7 +111,7 @@ class Proposer(abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """The method and its settings, for the manifest. `methods.proposer_of` is the inverse."""
-        return {"method": type(self).__name__, **plain(self)}
+        return {"method": described_name(type(self)), **plain(self)}
 
     def keep(self, folder: Path) -> None:  # noqa: B027 (most need nothing)
         """Copy the files that the method reads, other than images, into a folder. `kept_in` then uses the copies."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.source import Split
+from detpipe.plugins import PluginError
 from detpipe.proposals.methods import proposer_of
 from detpipe.runs.run_folder import RunFolder, dataset_digest, images_digest
 from detpipe.storage.atomic import write_json
@@ -79,7 +80,7 @@ def _needs_labels(described: Mapping[str, Any], old: RunFolder) -> bool:
     """Whether a proposer uses the objects, or a network that this run has trained on them."""
     try:
         proposer = proposer_of(described)
-    except ValueError:  # of another version: whether it uses them is not known
+    except (ValueError, PluginError):  # of another version, or missing: whether it uses them is not known
         return True
     if proposer is not None and proposer.uses_objects:
         return True

@@ -16,6 +16,7 @@ from detpipe.classify.kinds import load_region_spec
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.diagnosis.advice import DetectorSettings
+from detpipe.plugins import PluginError
 from detpipe.progress import counted
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.selective_search.search import SelectiveSearch
@@ -55,7 +56,7 @@ def detector_settings(folder: RunFolder, source: DatasetSource | None, dataset: 
         method, stored = method_name(description), description.get("max_proposals")
         proposer = proposer_of(description)
         side = proposer.working_side if isinstance(proposer, SelectiveSearch) else None
-    except (ArtefactError, ValueError) as error:
+    except (ArtefactError, ValueError, PluginError) as error:
         logger.info("the advice does not name the proposer: %s", error)
     return DetectorSettings(
         proposes=proposes,

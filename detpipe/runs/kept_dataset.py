@@ -10,9 +10,9 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from detpipe.class_path import load_class
 from detpipe.datasets.formats import FORMATS, format_word
 from detpipe.datasets.source import DatasetSource
+from detpipe.plugins import PluginError
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
@@ -43,8 +43,8 @@ class KeptDataset:
 def keep_dataset(folder: RunFolder, source: DatasetSource) -> None:
     """Write the settings of the data set into the run folder, in place of earlier ones.
 
-    Equal ones are not written again. Settings of a class that is not in the table of formats, as of a format in a
-    user's own Python code, can't be kept: earlier ones are deleted.
+    Equal ones are not written again. Settings of a class that no other process can import, as of one in a script, can't
+    be kept: earlier ones are deleted.
     """
     word = format_word(type(source))
     if word is None:
@@ -62,17 +62,19 @@ def keep_dataset(folder: RunFolder, source: DatasetSource) -> None:
 def kept_dataset(folder: RunFolder) -> DatasetSource | None:
     """The data set that the run folder remembers; None if it remembers none.
 
-    Raises DataclassJsonError for a damaged file, FileNotFoundError if the data is no longer at its path. Both name the
-    file and the remedy.
+    Raises DataclassJsonError for a damaged file, FileNotFoundError if the data is no longer at its path, and
+    PluginError for a format that is missing or broken. All name the file and the remedy.
     """
     path = folder.dataset
     if not path.is_file():
         return None
     kept = read_dataclass(path, KeptDataset, REMEDY)
     try:
-        source: DatasetSource = from_json(kept.settings, load_class(FORMATS[kept.dataset]), str(path))
+        source: DatasetSource = from_json(kept.settings, FORMATS.load(kept.dataset), str(path))
     except DataclassJsonError as error:
         raise DataclassJsonError(f"{error}; {REMEDY}") from error
+    except PluginError as error:
+        raise PluginError(f"{path}: {error}; or {REMEDY}") from error
     for name, place in [] if source.GENERATED else _paths(source):
         if not Path(place).exists():
             raise FileNotFoundError(

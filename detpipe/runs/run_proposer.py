@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.plugins import PluginError
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
@@ -31,7 +32,7 @@ def keep_proposer(folder: RunFolder, classifier: Path) -> None:
     """
     try:
         _keep_proposer(folder, classifier)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, PluginError) as error:
         logger.warning(
             "%s: the proposer could not be saved with the classifier, so it may not work on new images: %s",
             classifier,
@@ -70,7 +71,8 @@ def proposer_of_run(folder: RunFolder) -> Proposer:
     """Return the proposer that made the run's proposals.
 
     Selective search is returned if that proposer is unknown, or needs more than pixels.
-    Raises ClassifierError for an invalid classifier/proposals.json, ValueError for settings of another version.
+    Raises ClassifierError for an invalid classifier/proposals.json, ValueError for settings of another version, and
+    PluginError for a plug-in that is missing, broken, or named by the file alone.
     """
     description = describe_proposer(folder)
     if description is None:

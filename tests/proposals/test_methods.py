@@ -35,7 +35,13 @@ class Mine(Proposer):
 
 
 def test_strangers():
-    assert proposer_of(Mine().describe()) is None
-    assert method_name(Mine().describe()) == "Mine"
+    @dataclass(kw_only=True)
+    class Local(Mine):
+        """Of no module's top level, so nothing can find it again."""
+
+    assert proposer_of(Mine(seed=3).describe()) == Mine(seed=3)
+    assert method_name(Mine().describe()) == f"{__name__}:Mine"
+    assert proposer_of(Local().describe()) is None
+    assert method_name(Local().describe()) == "Local"
     with pytest.raises(ValueError, match=r"uniform: expected the settings of this version.*lowest"):
         proposer_of({"method": "Uniform", "lowest": 3})
