@@ -49,12 +49,14 @@ class TilesConfig:
 
     def __post_init__(self) -> None:
         if self.size and self.size < SMALLEST:
-            raise ValueError(f"tiles.size: expected at least {SMALLEST} pixels, or 0 for no tiles, got {self.size}")
+            raise ValueError(f"tiles: expected at least {SMALLEST} pixels, or 0 for no tiles, got {self.size}")
         if self.overlap is not None and not self.size:
-            raise ValueError(f"tiles.overlap: expected tiles.size beside it, got an overlap of {self.overlap} alone")
+            raise ValueError(
+                f"overlap: expected the size of tiles beside it, got {self.overlap} alone; give tiles=SIZE"
+            )
         if self.size and not 0 <= self.overlap_pixels <= self.size // 2:
             raise ValueError(
-                f"tiles.overlap: expected 0 to {self.size // 2} pixels, half of tiles.size, got {self.overlap}"
+                f"overlap: expected 0 to {self.size // 2} pixels, half of the tiles' size, got {self.overlap}"
             )
 
     @property

@@ -39,6 +39,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from detpipe import Detector, TrainingResult, training
+from detpipe.auto_dataset import with_format
 from detpipe.backbone.settings import NETWORKS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.kinds import load_classifier
@@ -148,7 +149,7 @@ def compose_command(name: str, overrides: list[str]) -> DictConfig:
     """The configuration of a command, composed as the command line does it."""
     register()
     with initialize_config_module("detpipe.conf", version_base="1.3"):
-        return compose(name, overrides)
+        return compose(name, with_format(overrides, lenient=True)[0])
 
 
 def sweeps(overrides: list[str]) -> Iterator[list[str]]:
@@ -307,6 +308,9 @@ PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mar
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
 def test_shell_lines_compose(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path)
+    # Lines that name no format look into this folder.
+    (tmp_path / "my_voc").mkdir()
+    (tmp_path / "my_voc/a.xml").write_text("<annotation><object/></annotation>")
     monkeypatch.chdir(tmp_path)
     for words in block.commands:
         if words[0] != "detpipe":

@@ -35,6 +35,8 @@ DIRECT = {
     "proposals/edge_boxes.py: cv2.ximgproc.createStructuredEdgeDetection": IN_PROCESS,
     "proposals/edge_boxes.py: storage.open": IN_PROCESS,
     "proposals/files/rcnn_mat.py: path.open": "the file that this function has just written",
+    "tracking/follower.py: messages.read_text": "what the follower, which is our own program, has written",
+    "tracking/follower.py: tracker.open": "a tracker's method, which opens no file",
     "proposals/onnx_models/session.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "proposals/selective_search/objectness.py: own.read_text": "a file of this package",
     "runs/detect_settings.py: path.read_bytes": OWN,

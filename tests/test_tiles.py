@@ -45,11 +45,11 @@ def test_the_overlap_is_a_quarter_by_default() -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"size": 31}, "tiles.size"),
-        ({"size": -1}, "tiles.size"),
-        ({"size": 100, "overlap": 51}, "tiles.overlap"),
-        ({"size": 100, "overlap": -1}, "tiles.overlap"),
-        ({"overlap": 10}, "tiles.size beside it"),
+        ({"size": 31}, "^tiles: "),
+        ({"size": -1}, "^tiles: "),
+        ({"size": 100, "overlap": 51}, "^overlap: "),
+        ({"size": 100, "overlap": -1}, "^overlap: "),
+        ({"overlap": 10}, "tiles=SIZE"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, int], named: str) -> None:

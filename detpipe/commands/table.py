@@ -64,7 +64,7 @@ COMMANDS: dict[str, CommandRow] = {
         CommandRow(
             "convert",
             "detpipe.commands.convert:Convert",
-            "write a data set in another format (to=coco|voc|yolo out=DIR)",
+            "write a data set as COCO, VOC or YOLO",
             writes_run_dir=False,
         ),
         CommandRow(

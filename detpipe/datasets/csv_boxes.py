@@ -75,7 +75,9 @@ class CsvSource(FilesSource):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.encoding is not None and known_encoding(self.encoding) is None:
-            raise ValueError(f"encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}")
+            raise ValueError(
+                f"dataset.encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}"
+            )
 
     @classmethod
     def is_format(cls, start: bytes) -> bool:

@@ -106,7 +106,10 @@ class FilesSource(PartedSource):
 
         if root.is_dir():
             if self.val_file is not None or self.test_file is not None:
-                raise ValueError("root: expected a file beside val_file and test_file, got a folder; set dataset.root")
+                raise ValueError(
+                    "dataset.root: expected a file beside dataset.val_file and dataset.test_file, got a folder; give "
+                    "the file of the training images"
+                )
             own = [path for path in _files_in(root, self.SUFFIXES) if _has_format(type(self), path)]
             if not own:
                 raise FileNotFoundError(

@@ -100,7 +100,9 @@ class VocSource(DividedSource):
             raise ValueError(f"root: expected a folder or a list of folders, got {self.root!r}")
         self.root = str(self.root) if isinstance(self.root, str | Path) else [str(one) for one in roots]
         if self.encoding is not None and known_encoding(self.encoding) is None:
-            raise ValueError(f"encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}")
+            raise ValueError(
+                f"dataset.encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}"
+            )
 
     @property
     def roots(self) -> list[Path]:

@@ -128,8 +128,8 @@ def test_a_description_makes_the_same_proposer() -> None:
     ("settings", "named"),
     [
         ({"size": 0}, "proposals.size"),
-        ({"size": 20}, "tiles.size"),
-        ({"overlap": 500}, "tiles.overlap"),
+        ({"size": 20}, "^tiles: "),
+        ({"overlap": 500}, "^overlap: "),
         ({"duplicate_iou": 0.0}, "duplicate_iou"),
         ({"source": {"preset": "turbo"}}, "proposals.source"),
     ],
