@@ -12,6 +12,7 @@ import abc
 import functools
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,9 @@ class Part:
 
 @dataclass(frozen=True)
 class _Division:
-    """names: of the images, for the hash. rule: in words. automatic: whether a hash of the names divides the images."""
+    """names: of the images, for the hash, in an automatic split. rule: in words. automatic: whether a hash of the names
+    divides the images.
+    """
 
     entries: Mapping[Split, tuple[Entry, ...]]
     names: Mapping[Split, tuple[str, ...]]
@@ -93,28 +96,37 @@ class PartedSource(DividedSource):
             found.setdefault(part.split or Split.train, []).extend(part.entries)
         rule = [f"{split.value} is as the files have it" for split in Split if split in found]
         automatic = False
+        names: dict[Split, tuple[str, ...]] = {}
         if Split.test not in found and Split.val in found:
             found[Split.test] = found.pop(Split.val)
             rule[-1] = "test is the split of validation images, because there are no test images"
         elif Split.test not in found and Split.train in found and self.test_share:
             entries = found[Split.train]
-            train, test = self.divide_by_name([_hash_name(one) for one in entries])
+            train, test = self.divide_by_name(own := _hash_names(entries))
             for split, numbers in ((Split.train, train), (Split.test, test)):
                 found[split] = [entries[number] for number in numbers]
+                names[split] = tuple(own[number] for number in numbers)
             rule, automatic = [f"no test images are named: {self.rule}"], True
         logger.info("%s: %s", self.name, "; ".join(rule))
         paths = list(dict.fromkeys(str(one.image_id) for some in found.values() for one in some))
         ids = dict(zip(paths, shortest_ids([Path(path) for path in paths]), strict=True))
         return _Division(
             {split: tuple(_with_ids(some, ids)) for split, some in found.items()},
-            {split: tuple(map(_hash_name, some)) for split, some in found.items()},
+            names,
             "; ".join(rule),
             automatic,
         )
 
 
-def _hash_name(entry: Entry) -> str:
-    return hash_name(str(entry.image_id))
+def _hash_names(entries: Sequence[Entry]) -> list[str]:
+    """The names by which images are divided: file names, and paths where two images share one.
+
+    So an image stays in its split wherever its file is, and also if the file is missing.
+    """
+    paths = [hash_name(str(entry.image_id)) for entry in entries]
+    names = [path.rpartition("/")[2] for path in paths]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else path for name, path in zip(names, paths, strict=True)]
 
 
 def _with_ids(entries: Iterable[Entry], ids: Mapping[str, str]) -> Iterator[Entry]:

@@ -159,3 +159,26 @@ def test_a_folder_without_files_and_missing_paths(tmp_path: Path) -> None:
         read(tmp_path / "l.csv", images_root=str(tmp_path / "gone"))
     with pytest.raises(ValueError, match=r"dataset\.root"):
         read(tmp_path, test_file=str(tmp_path / "l.csv"))
+
+
+def test_the_split_does_not_depend_on_where_images_are(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(20)]
+    ids = []
+    for folder in ("beside", "below/images", "without"):
+        root = tmp_path / folder.partition("/")[0]
+        root.mkdir()
+        rows = "".join(f"{name},1.5,2,30,15,cat\n" for name in names)
+        (root / "labels.csv").write_text(f"filename,xmin,ymin,xmax,ymax,class\n{rows}")
+        for name in names if folder != "without" else ():
+            image(tmp_path / folder / name)
+        source = CsvSource(root=str(root))
+        ids.append({split: [entry.image_id for entry in source.entries(split)] for split in (Split.train, Split.test)})
+    assert ids[0] == ids[1] == ids[2]
+    assert 0 < len(ids[0][Split.test]) < 10
+
+
+def test_images_of_one_name_are_divided_by_their_paths(tmp_path: Path) -> None:
+    for number in range(20):
+        image(tmp_path / f"{number}/image.jpg")
+    (tmp_path / "labels.csv").write_text("".join(f"{number}/image.jpg,1.5,2,30,15,cat\n" for number in range(20)))
+    assert 0 < len(CsvSource(root=str(tmp_path)).entries(Split.test)) < 10
