@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detpipe.report.image_detections import ImageDetections, draw
     from detpipe.runs.detector import Detector
     from detpipe.runs.image_classifier import Classifier
+    from detpipe.runs.onnx_detector import OnnxDetector
     from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord, Proposals
     from detpipe.training import TrainingResult, train
 
@@ -27,6 +28,7 @@ __all__ = [
     "GroundTruth",
     "ImageDetections",
     "ImageRecord",
+    "OnnxDetector",
     "Proposals",
     "SelectiveSearch",
     "TrainingResult",
@@ -45,6 +47,7 @@ _HOMES = {
     "GroundTruth": "detpipe.structures",
     "ImageDetections": "detpipe.report.image_detections",
     "ImageRecord": "detpipe.structures",
+    "OnnxDetector": "detpipe.runs.onnx_detector",
     "Proposals": "detpipe.structures",
     "SelectiveSearch": "detpipe.proposals.selective_search.search",
     "TrainingResult": "detpipe.training",

@@ -40,6 +40,7 @@ DIRECT = {
     "proposals/onnx_models/session.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "proposals/selective_search/objectness.py: own.read_text": "a file of this package",
     "runs/detect_settings.py: path.read_bytes": OWN,
+    "runs/exported_graph.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "solver/training_log.py: path.read_bytes": OWN,
     "storage/atomic.py: os.open": "makes a new file",
     "storage/atomic.py: scratch.open": "the file that this function has just written",

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from detpipe.backbone.settings import BackboneConfig
 from detpipe.network.network_folder import NetworkFolderError, save_network, stored_backbone
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.manifest import plain
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DESCRIPTION = "classifier.json"
 

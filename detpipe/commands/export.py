@@ -11,6 +11,15 @@ import numpy as np
 
 from detpipe.class_path import load_class
 from detpipe.classify.classifier_folder import ClassifierError, RegionSpec
+from detpipe.classify.export.description import (
+    DESCRIPTION,
+    GRAPH,
+    Calibration,
+    ExportDescription,
+    ImageForm,
+    inputs_of,
+    outputs_of,
+)
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.scorer import tiles_of
 from detpipe.classify.kinds import kind_in, load_region_spec
@@ -23,6 +32,8 @@ from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
+from detpipe.runs.operating_point import FILE as OPERATING_POINT
+from detpipe.runs.operating_point import kept_operating_point
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.storage.atomic import write_json
 from detpipe.storage.links import refuse_links
@@ -32,8 +43,6 @@ from detpipe.structures import Float32Array, Image
 logger = logging.getLogger(__name__)
 
 STAGE = "export"
-DESCRIPTION = "detector.json"
-FILE = "detector.onnx"
 
 CHECKED = 3
 """Number of images on which the written file is compared with the detector."""
@@ -67,7 +76,17 @@ def run(config: Export) -> None:
     with artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
             making.summary = write(config, content)
+    keep_operating_point(config)
     report(config, artefact)
+
+
+def keep_operating_point(config: Export) -> None:
+    """Copy the threshold of the run's last evaluation, if there is one, for `OnnxDetector`."""
+    point, path = kept_operating_point(config.folder.classifier), config.out_folder / OPERATING_POINT
+    if point is None:
+        path.unlink(missing_ok=True)
+    elif not path.is_file() or kept_operating_point(config.out_folder) != point:
+        write_json(path, plain(point))
 
 
 def refuse_tiles(spec: RegionSpec, config: Export) -> None:
@@ -84,34 +103,31 @@ def refuse_tiles(spec: RegionSpec, config: Export) -> None:
 
 def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
     """Return the content of detector.json: classes, inputs, outputs, proposals and the settings inside the graph."""
-    from detpipe.classify.export.detector_graph import inputs_of, outputs_of
     from detpipe.classify.export.onnx_graph import OPSET
 
     detect, kept = config.detect, kept_settings(config.folder.classifier)
-    content = {
-        "file": FILE,
-        "opset": OPSET,
-        "kind": spec.KIND,
-        "classes": spec.classes,
-        "category_ids": spec.category_ids,
-        "needs_boxes": not spec.PROPOSES,
-        "inputs": inputs_of(proposals=not spec.PROPOSES),
-        "outputs": outputs_of(),
-        "image": {"layout": "HWC", "channels": "RGB", "range": [0, 255], "stretch": kept.stretch},
-        "proposals": None if spec.PROPOSES else proposer_of_run(config.folder).describe(),
-        "detect": {
+    calibration = Calibration(images=config.calibration_images, folder=config.calibration)
+    return ExportDescription(
+        opset=OPSET,
+        kind=spec.KIND,
+        classes=spec.classes,
+        category_ids=spec.category_ids,
+        needs_boxes=not spec.PROPOSES,
+        inputs=inputs_of(proposals=not spec.PROPOSES),
+        outputs=outputs_of(),
+        image=ImageForm(stretch=kept.stretch),
+        proposals=None if spec.PROPOSES else proposer_of_run(config.folder).describe(),
+        detect={
             "max_proposals": detect.max_proposals,
             "score_floor": detect.score_floor,
             "nms_iou": detect.nms_iou,
             "vote_iou": detect.vote_iou,
             "max_detections": detect.max_detections,
         },
-        "precision": Precision.float32,
-        "quantize": config.quantize,
-    }
-    if config.quantize is Quantize.int8:
-        content["calibration"] = {"images": config.calibration_images, "folder": config.calibration}
-    return {name: plain(value) for name, value in content.items()}
+        precision=Precision.float32.value,
+        quantize=config.quantize.value,
+        calibration=calibration if config.quantize is Quantize.int8 else None,
+    ).to_json()
 
 
 def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +154,10 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
         samples = (sample for image, boxes in images for sample in exporting.samples(image, boxes))
         exporting.parts[exporting.CONVOLUTIONS] = quantised(exporting.parts[exporting.CONVOLUTIONS], samples)
         least = 0.0  # its scores differ by more than rounding; the result line tells the share
-    agreement = write_onnx(exporting.model(), config.out_folder / FILE, check, least=least)
+    agreement = write_onnx(exporting.model(), config.out_folder / GRAPH, check, least=least)
     write_json(config.out_folder / DESCRIPTION, content)
+    if not detector.proposes_itself:
+        detector.proposer.keep(config.out_folder)
     return {
         "compared_images": len(shown),
         "compared_detections": agreement.detections // 2,
@@ -200,7 +218,7 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
     try:
         found = artefact.found()
     except ArtefactError as error:
-        own = {manifest_path(artefact.path).name, DESCRIPTION, FILE}
+        own = {manifest_path(artefact.path).name, DESCRIPTION, GRAPH, OPERATING_POINT}
         others = sorted(path.name for path in artefact.path.iterdir() if path.name not in own)
         if others:
             raise ArtefactError(
@@ -219,7 +237,7 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
 
 def report(config: Export, artefact: Artefact) -> None:
     """Log the result."""
-    path, summary = config.out_folder / FILE, artefact.manifest.summary
+    path, summary = config.out_folder / GRAPH, artefact.manifest.summary
     logger.log(
         RESULT,
         "export: %s, %.1f MB; %d detections in %d images: %.1f %% are those of the detector, largest difference of "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from detpipe.backbone.caffe.presets import find_prototxt
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.backbone.weights import read_state
 from detpipe.storage.atomic import replaced
-from detpipe.storage.tensor_file import write_safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Torch is imported where weights are read or written: the description of a classifier is read without it.
 
 WEIGHTS = "weights.safetensors"
 NET = "net.prototxt"
@@ -25,9 +26,13 @@ class NetworkFolderError(ValueError):
 
 def save_network(folder: Path, network: nn.Module, backbone: BackboneConfig) -> None:
     """Write the weights and, for a Caffe net, the prototxt. Each file is written atomically."""
+    from detpipe.storage.tensor_file import write_safetensors
+
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_safetensors(folder / WEIGHTS, state)
     if backbone.prototxt is not None:
+        from detpipe.backbone.caffe.presets import find_prototxt
+
         with replaced(folder / NET) as scratch:
             shutil.copyfile(find_prototxt(backbone.prototxt), scratch)
 
@@ -49,6 +54,8 @@ def load_network_weights(folder: Path, network: nn.Module) -> None:
 
 def read_network_weights(folder: Path) -> dict[str, Tensor]:
     """The weights in `folder` by name. Raises NetworkFolderError if they are missing or unreadable."""
+    from detpipe.backbone.weights import read_state
+
     try:
         return read_state(folder / WEIGHTS)
     except (OSError, ValueError) as error:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detpipe import Detector
+from detpipe import Detector, OnnxDetector
 from detpipe.classify.export.graph_file import compare
-from detpipe.commands.export import refuse_other_stages
+from detpipe.commands.detector_settings import Export
+from detpipe.commands.export import keep_operating_point, refuse_other_stages
 from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import KeptSettings, keep_settings
 from detpipe.runs.run_folder import RunFolder
@@ -49,7 +50,9 @@ def test_the_description_is_enough_to_use_it(exported: Path, fast_run: Path) -> 
     assert told["proposals"] == proposer_of_run(RunFolder(fast_run)).describe()
     assert told["detect"]["nms_iou"] == 0.3
     assert told["precision"] == "float32"
-    assert {path.name for path in exported.iterdir()} == {"detector.onnx", "detector.json", "manifest.json"}
+    assert {path.name for path in exported.iterdir()} == {
+        *("detector.onnx", "detector.json", "manifest.json", "operating_point.json")
+    }
     session = onnxruntime.InferenceSession(exported / told["file"], providers=["CPUExecutionProvider"])
     for stated, there in ((told["inputs"], session.get_inputs()), (told["outputs"], session.get_outputs())):
         assert [(one["name"], one["shape"]) for one in stated] == [(one.name, one.shape) for one in there]
@@ -77,6 +80,29 @@ def test_the_pages_program_finds_what_the_detector_finds(exported: Path, fast_ru
     wanted = Detector.from_run(fast_run, device="cpu", precision="float32").predict(place / "photos/one.jpg", given)
     assert len(wanted) > 0
     assert compare([(wanted, found)]).share == 1
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_onnx_detector_finds_what_the_detector_finds(
+    exported: Path, fast_run: Path, voc_root: Path, runtime: str
+) -> None:
+    pytest.importorskip(runtime)
+    path = voc_root / "JPEGImages" / f"{drawn.TEST[0]}.jpg"
+    detector = Detector.from_run(fast_run, device="cpu", precision="float32")
+    carried = OnnxDetector(exported, runtime=runtime, threads=1)
+    wanted, found = detector(path), carried(path)
+    assert len(wanted) > 0
+    assert compare([(wanted, found)]).share == 1
+    assert (carried.classes, found.floor) == (detector.classes, wanted.floor)
+
+
+def test_the_threshold_of_a_later_evaluation_comes_with_the_next_call(fast_run: Path, exported: Path) -> None:
+    config = Export(run_dir=str(fast_run), out=str(exported))
+    kept = exported / "operating_point.json"
+    before = kept.read_bytes()
+    kept.unlink()
+    keep_operating_point(config)
+    assert kept.read_bytes() == before == (fast_run / "classifier/operating_point.json").read_bytes()
 
 
 def test_a_second_call_does_nothing_and_another_setting_is_named(exported: Path, fast_run: Path) -> None:

@@ -17,7 +17,7 @@ from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.datasets.image_file import read_image
 from detpipe.proposals.selective_search.search import SelectiveSearch
-from detpipe.runs.detector import as_boxes
+from detpipe.runs.image_predictor import as_boxes
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.structures import Proposals

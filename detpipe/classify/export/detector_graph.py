@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from detpipe.classify.export.description import BOXES, inputs_of, outputs_of
 from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.selection import area, clipped, select
 from detpipe.classify.settings import DetectConfig
 from detpipe.structures import Float32Array, Image
-
-IMAGE, BOXES = "image", "proposals"
-"""Names of the inputs."""
 
 
 class DetectorExport(abc.ABC):
@@ -55,21 +53,6 @@ class Regions:
     boxes: Value
     count: Value
     real: Value
-
-
-def inputs_of(*, proposals: bool) -> list[dict[str, object]]:
-    """Name, dtype and shape of each input. An axis with a name instead of a number has any length."""
-    image: dict[str, object] = {"name": IMAGE, "dtype": "uint8", "shape": ["height", "width", 3]}
-    return [image, {"name": BOXES, "dtype": "float32", "shape": ["regions", 4]}] if proposals else [image]
-
-
-def outputs_of() -> list[dict[str, object]]:
-    """Name, dtype and shape of each output."""
-    return [
-        {"name": "boxes", "dtype": "float32", "shape": ["detections", 4]},
-        {"name": "scores", "dtype": "float32", "shape": ["detections"]},
-        {"name": "labels", "dtype": "int64", "shape": ["detections"]},
-    ]
 
 
 def opened(*, proposals: bool) -> tuple[Graph, Value]:

@@ -33,15 +33,19 @@ class Graph:
         return name
 
     def save(
-        self, path: Path, inputs: Mapping[str, tuple[Sequence[Any], int]], outputs: Sequence[str | tuple[str, int]]
+        self,
+        path: Path,
+        inputs: Mapping[str, tuple[Sequence[Any], int]],
+        outputs: Sequence[str | tuple[str, int]],
+        shapes: Mapping[str, Any] | None = None,
     ) -> Path:
-        """inputs: name -> (shape, type). outputs: names of floats, or (name, type)."""
+        """inputs: name -> (shape, type). outputs: names of floats, or (name, type). shapes: of outputs, if stated."""
         named = [one if isinstance(one, tuple) else (one, TensorProto.FLOAT) for one in outputs]
         graph = helper.make_graph(
             self.nodes,
             "small",
             [helper.make_tensor_value_info(name, kind, shape) for name, (shape, kind) in inputs.items()],
-            [helper.make_tensor_value_info(name, kind, None) for name, kind in named],
+            [helper.make_tensor_value_info(name, kind, (shapes or {}).get(name)) for name, kind in named],
             self.weights,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
