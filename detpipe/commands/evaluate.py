@@ -24,6 +24,8 @@ from detpipe.report.run.page import ReportData, write_report
 from detpipe.report.text_table import text_table
 from detpipe.runs.diagnosed_run import detector_settings
 from detpipe.runs.kept_dataset import keep_dataset
+from detpipe.runs.kept_evaluation import evaluation_of, keep_evaluation
+from detpipe.runs.model_card import keep_model_card
 from detpipe.runs.operating_point import KeptOperatingPoint, keep_operating_point
 from detpipe.runs.recall import read_recall
 from detpipe.runs.run_detections import own_detections
@@ -85,6 +87,8 @@ def measure(config: Evaluate) -> None:
     if config.detections is None:
         keep_dataset(config.folder, config.data_source)
         keep_operating_point(config.folder.classifier, measured_point(point, dataset))
+        keep_evaluation(config.folder.classifier, evaluation_of(stored, detections, metrics, seed=config.seed))
+        keep_model_card(config.folder)
     data = report_data(config, dataset, metrics, stages, seconds)
     # Proposals belong to the data set, whatever program made the detections.
     with_files = all(record.has_file for record in stored.records)

@@ -19,6 +19,7 @@ from detpipe.classify.export.description import (
     ImageForm,
     inputs_of,
     outputs_of,
+    read_description,
 )
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.scorer import tiles_of
@@ -32,6 +33,8 @@ from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
+from detpipe.runs.model_card import FILE as CARD
+from detpipe.runs.model_card import keep_exported_card
 from detpipe.runs.operating_point import FILE as OPERATING_POINT
 from detpipe.runs.operating_point import kept_operating_point
 from detpipe.runs.run_proposer import proposer_of_run
@@ -77,6 +80,7 @@ def run(config: Export) -> None:
         if making.needed:
             making.summary = write(config, content)
     keep_operating_point(config)
+    keep_exported_card(config.folder, config.out_folder, read_description(config.out_folder))
     report(config, artefact)
 
 
@@ -218,7 +222,7 @@ def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
     try:
         found = artefact.found()
     except ArtefactError as error:
-        own = {manifest_path(artefact.path).name, DESCRIPTION, GRAPH, OPERATING_POINT}
+        own = {manifest_path(artefact.path).name, DESCRIPTION, GRAPH, OPERATING_POINT, CARD}
         others = sorted(path.name for path in artefact.path.iterdir() if path.name not in own)
         if others:
             raise ArtefactError(

@@ -51,7 +51,7 @@ def test_the_description_is_enough_to_use_it(exported: Path, fast_run: Path) -> 
     assert told["detect"]["nms_iou"] == 0.3
     assert told["precision"] == "float32"
     assert {path.name for path in exported.iterdir()} == {
-        *("detector.onnx", "detector.json", "manifest.json", "operating_point.json")
+        *("detector.onnx", "detector.json", "manifest.json", "operating_point.json", "README.md")
     }
     session = onnxruntime.InferenceSession(exported / told["file"], providers=["CPUExecutionProvider"])
     for stated, there in ((told["inputs"], session.get_inputs()), (told["outputs"], session.get_outputs())):
