@@ -49,6 +49,7 @@ LONG = (
     "test_jit.py",
     "test_package.py",
     "test_parallel.py",
+    "test_serve_page.py",
     "test_tutorial.py",
 )
 """Folders and files whose tests run commands, start processes, train networks or draw pages. `make test-quick` leaves

@@ -73,6 +73,7 @@ LINKED = [*PAGES, BENCHMARKS, *(ROOT / name for name in ("ARCHITECTURE.md", "CON
 OTHER_WORDS = {
     "cat",
     "cd",
+    "curl",
     "cvat-cli",
     "git",
     "kill",
@@ -85,6 +86,7 @@ OTHER_WORDS = {
     "taskset",
     "tensorboard",
     "torchrun",
+    "uvicorn",
 }
 """What a shell line may begin with beside `detpipe`; such lines are not run."""
 NOT_ALONE = ("skip", "notebook")
