@@ -52,7 +52,7 @@ class ExportedGraph:
         except ImportError as error:
             extra = {Runtime.onnxruntime: "onnx", Runtime.openvino: "openvino"}[runtime]
             raise ImportError(
-                f"runtime={runtime}: expected the package {runtime}, found none; pip install 'detpipe[{extra}]'"
+                f"runtime: expected the package {runtime}, found none; pip install 'detpipe[{extra}]'"
             ) from error
         except Exception as error:  # the libraries' exceptions have no common base
             raise OnnxModelError(
