@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.folder_scan import without_suffix
+from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
 from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
 from detpipe.datasets.image_label_table import read_image_labels
 from detpipe.datasets.megadetector import ANIMAL, FoundImage, MegaDetectorFileError, read_megadetector
-from detpipe.datasets.source import Entry, ExifBoxes, RawObject, Split, StoredSplit
+from detpipe.datasets.source import Entry, ExifBoxes, RawObject, Recognised, Split, StoredSplit
 from detpipe.datasets.splits import DividedSource
+from detpipe.storage.input_file import open_input
 
 logger = logging.getLogger(__name__)
 
+_START = 1 << 16
+"""Bytes of a JSON file that are searched for the keys of MegaDetector."""
 _EMPTY = ("empty", "blank", "nothing", "none", "no animal")
 
 
@@ -60,6 +63,25 @@ class ImageLabelsSource(DividedSource):
     """Column of `labels` with the file. null: file, filename, path, image and the like."""
     class_column: str | None = None
     """Column of `labels` with the class. null: class, species, label and the like."""
+
+    @classmethod
+    def recognise(cls, root: Path) -> Recognised | None:
+        """See `DatasetSource`. A folder with MegaDetector's JSON file and a table of files and classes is one."""
+        if not root.is_dir():
+            return None
+        files = [path for path in sorted(root.iterdir()) if path.is_file() and not is_hidden(path.name)]
+        found = [path for path in files if suffix_of(path.name) == ".json" and _is_megadetector(path)]
+        tables = [path for path in files if suffix_of(path.name) == ".csv" and _is_table(path)] if found else []
+        if not found or not tables:
+            return None
+        if len(found) + len(tables) > 2:
+            names = ", ".join(path.name for path in (*found, *tables))
+            raise ValueError(
+                f"{root}: expected one file of MegaDetector and one table of classes, got {names}; name them: "
+                "dataset=image_labels dataset.labels=F.csv dataset.detections=F.json"
+            )
+        settings: dict[str, object] = {"root": str(root), "labels": str(tables[0]), "detections": str(found[0])}
+        return Recognised(settings, f"classes of images in {tables[0].name}, MegaDetector's boxes in {found[0].name}")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,6 +245,23 @@ class _Images:
             found = [one for one in self.left_out if one.kind == kind]
             if found:
                 logger.warning("%s: left out %d images with %s: %s", source.root, len(found), why, found[0])
+
+
+def _is_megadetector(path: Path) -> bool:
+    """Whether a JSON file begins as MegaDetector's results."""
+    try:
+        with open_input(path, "a MegaDetector result file") as file:
+            start = file.read(_START)
+    except (OSError, ValueError):
+        return False
+    return b'"detection_categories"' in start or (b'"file"' in start and b'"detections"' in start)
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return bool(read_image_labels(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _boxes_by_file(path: Path, root: Path, *, outside: bool) -> dict[Path, FoundImage]:

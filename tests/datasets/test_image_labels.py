@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detpipe.datasets.auto import UnknownFormatError, find_reading
 from detpipe.datasets.check import check_source
 from detpipe.datasets.image_label_table import ImageLabelError
 from detpipe.datasets.image_labels import ImageLabelsSource
@@ -217,3 +218,23 @@ def test_nothing(photos: Photos, tmp_path: Path) -> None:
 def test_wrong_settings_are_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"dataset.{next(iter(wrong))}"):
         ImageLabelsSource(root="r", labels="l", detections="d", **wrong)
+
+
+def test_a_folder_with_photos_table_and_boxes_is_recognised(photos: Photos) -> None:
+    photos.add("a.jpg", "fox", found=[box(0.9)])
+    source = photos.source()
+    reading = find_reading(photos.root)
+    assert reading.word == "image_labels"
+    wanted = {"root": str(photos.root), "labels": source.labels, "detections": source.detections}
+    assert reading.settings == wanted
+    assert list(objects(ImageLabelsSource(**wanted, test_share=0)).values()) == [[("fox", [3.0, 2.0, 18.0, 12.0])]]
+    (photos.root / "more.csv").write_text("file,class\na.jpg,fox\n")
+    with pytest.raises(UnknownFormatError, match=r"labels\.csv, more\.csv; .*dataset\.labels="):
+        find_reading(photos.root)
+
+
+def test_photos_without_a_table_or_boxes_are_plain_images(photos: Photos) -> None:
+    photos.add("a.jpg", "fox", found=[box(0.9)])
+    photos.source()
+    (photos.root / "labels.csv").unlink()
+    assert find_reading(photos.root).word == "images"
