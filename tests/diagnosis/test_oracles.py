@@ -124,8 +124,8 @@ def map_of(scene: Scene) -> float:
 
 
 def test_the_interval_is_that_of_the_paired_difference() -> None:
-    # Two images: in one the cat is found, in the other it is missed. Drawn together, 0.5 becomes 1. Twice the missed one
-    # keeps 0: this resample has no object left that could tell, and the data has one.
+    # Two images: in one the cat is found, in the other it is missed. Drawn together, 0.5 becomes 1. Twice the missed
+    # one keeps 0: this resample has no object left that could tell, and the data has one.
     truth = {name: objects((BOX, CAT)) for name in ("a", "b")}
     scene = Scene(truth, {"a": found((0.9, BOX, CAT)), "b": found()})
     misses = find_misses("b", truth["b"], found(), CLASSES, threshold=0.5)
