@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.commands.groups import GROUPS, option_class, option_of
 from detpipe.commands.table import COMMANDS, CommandRow
+from detpipe.plugins import check_objects
 
 logger = logging.getLogger(__name__)
 
@@ -265,6 +266,9 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
                 config = _with_kept_detect_settings(config, application, overrides, not_taken)
     _refuse_added(config)
     _refuse_extremes(config)
+    proposals = OmegaConf.select(config, "proposals")
+    if isinstance(proposals, DictConfig):
+        check_objects(OmegaConf.to_container(proposals))  # a preset of somebody else may name a class
     return OmegaConf.to_object(config)
 
 

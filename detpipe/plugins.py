@@ -188,17 +188,35 @@ def is_allowed(path: str) -> bool:
     return any(name and f"{path}:".replace(":", ".").startswith(f"{name}.".replace(":", ".")) for name in names)
 
 
-def _typed(setting: str, path: str) -> Any:
-    found = _imported(path)
-    if found is not None:
-        return found
+def check_allowed(setting: str, path: str) -> None:
+    """Raise PluginError unless the class is imported already, or the user has named it or its package."""
     module = path.partition(":")[0]
-    if not is_allowed(path):
+    if _imported(path) is None and not is_allowed(path):
         raise PluginError(
             f"{setting}={path}: expected a class that you allow, got one that only a file names. Its code is not run. "
             f"If you trust it, put {ALLOWED}={module.partition('.')[0]} in front of the command, or in Python import "
             f"{module} first"
         )
+
+
+def check_objects(settings: Any) -> None:
+    """Check each "object" of nested settings of proposals, which names a class of the user (`proposals=python`).
+
+    Raises as `check_allowed`. The settings of a command line pass: the user has typed the name.
+    """
+    if isinstance(settings, Mapping):
+        named = settings.get("object")
+        if isinstance(named, str) and named:
+            check_allowed("proposals.object", named)
+        for one in settings.values():
+            check_objects(one)
+
+
+def _typed(setting: str, path: str) -> Any:
+    found = _imported(path)
+    if found is not None:
+        return found
+    check_allowed(setting, path)
     folder = os.getcwd()  # noqa: PTH109 (sys.path holds texts)
     if folder not in sys.path:  # `python -m` has it already
         sys.path.append(folder)

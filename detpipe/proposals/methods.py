@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detpipe.plugins import PluginTable, is_plugin_name
+from detpipe.plugins import PluginTable, check_objects, is_plugin_name
 
 if TYPE_CHECKING:
     from detpipe.proposals.proposer import Proposer
@@ -56,6 +56,7 @@ def proposer_of(description: Mapping[str, Any]) -> Proposer | None:
     name = method_name(description)
     if name not in METHODS:
         return None
+    check_objects(description)
     try:
         return method(name)(**{key: value for key, value in description.items() if key != "method"})
     except TypeError as error:

@@ -204,7 +204,8 @@ def _imported(name: str, module: str) -> Any:
 def _source_of(name: str, module: str) -> Path:
     """The source file of a module, which is not run. Raises PythonProposerError if there is none.
 
-    The standard library is refused, so that the run folder of somebody else can't name one of its functions.
+    The standard library is refused: none of its functions proposes boxes. Whether the user has named the class is
+    checked where files are read (`plugins.check_objects`).
     """
     folder = str(Path.cwd())
     if folder not in sys.path:

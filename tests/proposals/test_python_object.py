@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from detpipe.parallel import ordered_map
+from detpipe.plugins import PluginError
 from detpipe.proposals import python_object
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.python_object import PythonProposals, PythonProposerError
@@ -213,7 +214,9 @@ def test_the_key_has_the_code_and_the_files(own_module: Path) -> None:
     assert set(PythonProposals(object="own_boxes:whole").inputs()) == {"module own_boxes"}
 
 
-def test_files_are_kept_and_the_copies_are_used(own_module: Path, tmp_path: Path) -> None:
+def test_files_are_kept_and_the_copies_are_used(
+    own_module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "w.txt").write_text(name)
@@ -223,6 +226,7 @@ def test_files_are_kept_and_the_copies_are_used(own_module: Path, tmp_path: Path
     made.keep(tmp_path / "kept")
     for name in ("a", "b"):
         (tmp_path / name / "w.txt").unlink()
+    monkeypatch.setenv("DETPIPE_PLUGINS", "own_boxes")
     again = proposer_of(json.loads(json.dumps(made.describe(), sort_keys=True)))
     assert again == made
     kept = again.kept_in(tmp_path / "kept").describe()["arguments"]
@@ -234,3 +238,19 @@ def test_files_are_kept_and_the_copies_are_used(own_module: Path, tmp_path: Path
 def test_arguments_must_be_plain() -> None:
     with pytest.raises(TypeError, match=r"proposals\.arguments"):
         PythonProposals(object="a:b", arguments={"x": object()})
+
+
+def test_a_class_that_only_a_file_names_is_not_imported(own_module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = PythonProposals(object="own_boxes:Corner").describe()
+    monkeypatch.delitem(sys.modules, "own_boxes", raising=False)
+    monkeypatch.delenv("DETPIPE_PLUGINS", raising=False)
+    with pytest.raises(PluginError, match="DETPIPE_PLUGINS=own_boxes"):
+        proposer_of(description)
+    assert "own_boxes" not in sys.modules
+    fused = {"method": "Fused", "sources": ["python"], "settings": {"python": {"object": "own_boxes:Corner"}}}
+    with pytest.raises(PluginError, match=r"proposals\.object"):
+        proposer_of(fused)
+    monkeypatch.setenv("DETPIPE_PLUGINS", "own_boxes")
+    found = proposer_of(description)
+    assert found is not None
+    assert len(found(IMAGE)) == 2
