@@ -6,8 +6,6 @@ x2, y2, class. A row without numbers is an image without objects.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.datasets.delimited_text import Rows, first_cells, read_table
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, read_number
-from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding, read_text
+from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ _NAMES: Mapping[str, Sequence[str]] = {
 """The names of columns, in lower case without spaces and underscores, of which the first that is there counts."""
 _BOX = ("x1", "y1", "x2", "y2")
 _NEEDED = ("file", *_BOX, "class")
-SEPARATORS = (",", ";", "\t")
 
 
 class CsvFileError(ValueError):
@@ -52,14 +50,14 @@ class CsvTable:
     """
 
     columns: Mapping[str, int]
-    rows: Sequence[tuple[int, list[str]]]
+    rows: Rows
     separator: str
     has_header: bool
 
     def cell(self, row: Sequence[str], name: str) -> str:
         """The text of a cell; "" if the row or the table lacks it."""
         place = self.columns.get(name)
-        return row[place].strip() if place is not None and place < len(row) else ""
+        return row[place] if place is not None and place < len(row) else ""
 
 
 @dataclass(kw_only=True)
@@ -81,12 +79,7 @@ class CsvSource(FilesSource):
 
     @classmethod
     def is_format(cls, start: bytes) -> bool:
-        text = decoded(start, marked_encoding(start) or "latin-1") or ""
-        first = next((line for line in text.splitlines() if line.strip()), "")
-        try:
-            cells = next(csv.reader([first], delimiter=_separator(first), skipinitialspace=True), [])
-        except csv.Error:
-            return False
+        cells = first_cells(decoded(start, marked_encoding(start) or "latin-1") or "")
         columns = _header(cells, _NAMES)
         return (columns.keys() >= {*_NEEDED} and not _is_open_images(cells)) or _is_plain_row(cells)
 
@@ -104,17 +97,7 @@ def read_csv_table(
     names: the possible names of each column. Without a header, the columns are file, x1, y1, x2, y2, class.
     Raises CsvFileError, which names the file, TextFileError, InputFileError and OSErrors.
     """
-    text = read_text(path, "a CSV file", encoding)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = _separator(first)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise CsvFileError(f"{path}: line {reader.line_num}: expected CSV, got an error: {error}") from error
+    rows, separator = read_table(path, "a CSV file", encoding)
     cells = rows[0][1] if rows else []
     columns = _header(cells, names)
     if columns.keys() >= set(needed):
@@ -127,10 +110,6 @@ def read_csv_table(
     )
 
 
-def _separator(line: str) -> str:
-    return max(SEPARATORS, key=line.count)
-
-
 def _header(cells: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """The index of each column that is there."""
     plain = [re.sub(r"[\s_\-.\"'\ufeff]+", "", cell).lower() for cell in cells]
@@ -139,22 +118,22 @@ def _header(cells: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[st
 
 
 def _is_open_images(cells: Sequence[str]) -> bool:
-    return {"ImageID", "LabelName", "XMin"} <= {cell.strip() for cell in cells}
+    return {"ImageID", "LabelName", "XMin"} <= set(cells)
 
 
 def _is_plain_row(cells: Sequence[str]) -> bool:
     """Whether a row without a header is path, x1, y1, x2, y2, class: four numbers, or five empty cells."""
-    if len(cells) != 6 or not cells[0].strip():
+    if len(cells) != 6 or not cells[0]:
         return False
-    numbers = [cell.strip() for cell in cells[1:5]]
+    numbers = cells[1:5]
     if not any(numbers):
-        return not cells[5].strip()
-    return bool(cells[5].strip()) and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
+        return not cells[5]
+    return bool(cells[5]) and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
 
 
-def rows_by_image(table: CsvTable) -> dict[str, list[tuple[int, list[str]]]]:
+def rows_by_image(table: CsvTable) -> dict[str, Rows]:
     """The rows of each image, in the order of the file."""
-    groups: dict[str, list[tuple[int, list[str]]]] = {}
+    groups: dict[str, Rows] = {}
     for number, row in table.rows:
         groups.setdefault(table.cell(row, "file"), []).append((number, row))
     return groups
@@ -165,7 +144,7 @@ def is_object(table: CsvTable, row: Sequence[str]) -> bool:
     return any(table.cell(row, name) for name in (*_BOX, "class"))
 
 
-def _entry(name: str, rows: Sequence[tuple[int, list[str]]], table: CsvTable, path: Path, images: ImageFinder) -> Entry:
+def _entry(name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFinder) -> Entry:
     if not name:
         fault = finding("missing_image", path, f"line {rows[0][0]}: expected the name of an image, got none")
         return Entry(f"line {rows[0][0]}", None, path, fault=fault)

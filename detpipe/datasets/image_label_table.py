@@ -57,7 +57,7 @@ def read_image_labels(path: Path, file_column: str | None = None, class_column: 
     else:
         if file_column is not None or class_column is not None:
             raise ImageLabelError(
-                f"{path}: expected a column {file_column or class_column!r}, got {', '.join(rows[0][1])[:200]}"
+                f"{path}: expected a column {file_column or class_column!r}, got {', '.join(rows[0][1])[:200]!r}"
             )
         file = _file_of_two(path, rows[0][1])
         label = 1 - file
@@ -82,7 +82,7 @@ def _column(header: Sequence[str], names: Sequence[str], expected: str, written:
             return header.index(name)
     where, _, what = expected.partition(": ")
     raise ImageLabelError(
-        f"{where}: expected {what}, got columns {', '.join(written)[:200]}; name it by {setting}=NAME"
+        f"{where}: expected {what}, got columns {', '.join(written)[:200]!r}; name it by {setting}=NAME"
     )
 
 
@@ -92,6 +92,6 @@ def _file_of_two(path: Path, row: Sequence[str]) -> int:
     if len(row) != 2 or len(named) != 1:
         raise ImageLabelError(
             f"{path}: expected a header with columns file and class, or two columns of which one has names of images, "
-            f"got the first row {', '.join(row[:20])[:200]}"
+            f"got the first row {', '.join(row)[:200]!r}"
         )
     return named[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.csv_boxes import CsvTable, read_csv_table, rows_by_image
+from detpipe.datasets.delimited_text import Rows, first_cells, read_rows
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError
 from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.source import Entry, RawObject, Split, read_number
-from detpipe.datasets.text_file import read_text
+from detpipe.datasets.text_file import decoded, marked_encoding
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class OpenImagesSource(FilesSource):
 
     @classmethod
     def is_format(cls, start: bytes) -> bool:
-        cells = start.split(b"\n")[0].decode("latin-1").strip().split(",")
-        return {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"} <= {cell.strip('"\ufeff ') for cell in cells}
+        cells = first_cells(decoded(start, marked_encoding(start) or "latin-1") or "")
+        return {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"} <= set(cells)
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
         table = read_csv_table(path, _COLUMNS, _NEEDED)
@@ -77,19 +77,14 @@ class OpenImagesSource(FilesSource):
         path = Path(self.names_file) if self.names_file is not None else self._descriptions()
         if path is None:
             return {}
-        rows = csv.reader(read_text(path, "class-descriptions-boxable.csv of Open Images").splitlines())
-        try:
-            return {row[0].strip(): row[1].strip() for row in rows if len(row) >= 2 and row[1].strip()}
-        except csv.Error as error:
-            raise ValueError(f"{path}: expected CSV, got an error: {error}") from error
+        rows = read_rows(path, "class-descriptions-boxable.csv of Open Images")
+        return {row[0]: row[1] for _, row in rows if len(row) >= 2 and row[1]}
 
     def _descriptions(self) -> Path | None:
         folders = dict.fromkeys(path.parent for _, path, _ in self.files)
         return next((path for folder in folders for path in sorted(folder.glob("class-descriptions*.csv"))), None)
 
-    def _entry(
-        self, name: str, rows: Sequence[tuple[int, list[str]]], table: CsvTable, path: Path, images: ImageFinder
-    ) -> Entry:
+    def _entry(self, name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFinder) -> Entry:
         own, image, fault = found_image(images, name, path)
         entry = Entry(own, image, path, fault=fault)
         size = size_of_shares(image, None, self.read_options, self.exif_boxes)
