@@ -146,7 +146,11 @@ def check_data(config: Run) -> None:
     source = config.data_source
     lists = [split.value for split in Split if source.has(split)]
     if Split.train.value not in lists or Split.test.value not in lists:
-        raise ValueError(f"run: expected a train and a test list of images, got {lists}; name them in dataset.*")
+        got = f"only images for {lists[0]}" if len(lists) == 1 else f"images for {' and '.join(lists) or 'nothing'}"
+        raise ValueError(
+            f"run: expected images with boxes for training and for testing, got {got}; check dataset.root and "
+            "the names of its splits, and dataset.test_share. Images without boxes are for `detpipe detect source=DIR`"
+        )
     report = check.inspect(config, full=False)
     if report.at_least(Severity.WARNING):
         logger.info("%s", report.to_text(files_per_kind=2))

@@ -283,8 +283,8 @@ def test_lists_and_objects_that_are_not_there_are_missed_first(voc_root: Path, t
     """Before any work is done."""
     train = drawn.write_coco(tmp_path / "coco", voc_root)[:3]
     for words, said in (
-        (["dataset=images", f"dataset.root={voc_root / 'JPEGImages'}"], "expected a train and a test list of images"),
-        ([*train, "dataset.test_share=0"], "got ['train']"),
+        (["dataset=images", f"dataset.root={voc_root / 'JPEGImages'}"], "got only images for test; check dataset.root"),
+        ([*train, "dataset.test_share=0"], "got only images for train"),
         ([*drawn.voc(voc_root), "dataset.classes=[disc,hexagon]", "head=svm"], "got none of ['hexagon']"),
     ):
         outcome = detpipe("run", *words, *drawn.settings("run"), f"run_dir={tmp_path / 'run'}")
