@@ -36,7 +36,6 @@ DIRECT = {
     "proposals/edge_boxes.py: cv2.ximgproc.createStructuredEdgeDetection": IN_PROCESS,
     "proposals/edge_boxes.py: storage.open": IN_PROCESS,
     "proposals/files/rcnn_mat.py: path.open": "the file that this function has just written",
-    "plugins.py: distribution.read_text": "metadata of installed packages, read by Python's importlib",
     "runs/model_card.py: path.read_bytes": OWN,
     "tracking/follower.py: messages.read_text": "what the follower, which is our own program, has written",
     "tracking/follower.py: tracker.open": "a tracker's method, which opens no file",
