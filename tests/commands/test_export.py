@@ -82,14 +82,10 @@ def test_the_pages_program_finds_what_the_detector_finds(exported: Path, fast_ru
     assert compare([(wanted, found)]).share == 1
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_an_onnx_detector_finds_what_the_detector_finds(
-    exported: Path, fast_run: Path, voc_root: Path, runtime: str
-) -> None:
-    pytest.importorskip(runtime)
+def test_an_onnx_detector_finds_what_the_detector_finds(exported: Path, fast_run: Path, voc_root: Path) -> None:
     path = voc_root / "JPEGImages" / f"{drawn.TEST[0]}.jpg"
     detector = Detector.from_run(fast_run, device="cpu", precision="float32")
-    carried = OnnxDetector(exported, runtime=runtime, threads=1)
+    carried = OnnxDetector(exported, threads=1)
     wanted, found = detector(path), carried(path)
     assert len(wanted) > 0
     assert compare([(wanted, found)]).share == 1
