@@ -100,7 +100,7 @@ import detpipe, numpy
 detector = detpipe.OnnxDetector(sys.argv[1], runtime=sys.argv[2], threads=1)
 found = detector.predict(numpy.full((20, 30, 3), 51, numpy.uint8), *([[[1, 2, 30, 20]]] if len(sys.argv) > 3 else []))
 assert len(found) == 1
-print(found.names, found.boxes.tolist(), found.scores.round(3).tolist())
+print(found.names, found.boxes.tolist(), [round(score, 3) for score in found.scores.tolist()])
 print(sorted({"torch", "numba", "onnx", "matplotlib", "hydra"} & sys.modules.keys()))
 """
 
