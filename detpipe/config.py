@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.commands.groups import GROUPS, option_class, option_of
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.plugins import check_objects
+from detpipe.plugins import allow, check_objects
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ NOT_TAKEN: dict[str, frozenset[str]] = {
     "export": frozenset({"dedup_step", "crops", "features"}),
 }
 """Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
+
+_OBJECT = re.compile(r"object\s*[=:]\s*[\"']?([^\W\d][\w.]*:[^\W\d]\w*)")
+"""The class in proposals.object=module:Class, and in proposals.settings={python:{object:'module:Class'}}."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {}
 """Application -> settings that replace the defaults of its schema while a command is composed a second time."""
@@ -266,6 +270,9 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
                 config = _with_kept_detect_settings(config, application, overrides, not_taken)
     _refuse_added(config)
     _refuse_extremes(config)
+    for word in overrides:
+        for path in _OBJECT.findall(word):
+            allow(path)
     proposals = OmegaConf.select(config, "proposals")
     if isinstance(proposals, DictConfig):
         check_objects(OmegaConf.to_container(proposals))  # a preset of somebody else may name a class

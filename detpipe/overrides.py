@@ -21,7 +21,7 @@ from detpipe.commands.groups import GROUPS, TABLES, option_class, options_for_se
 from detpipe.commands.table import CommandRow
 from detpipe.config import EXPERIMENT, default_choices
 from detpipe.help import experiments_of, field_options, group_of, names_like, presets_of, source_of
-from detpipe.plugins import PluginError, allow
+from detpipe.plugins import PluginError
 from detpipe.preset_files import check_preset
 
 OPTIONS: Mapping[str, bool] = {
@@ -42,9 +42,6 @@ LONGEST_WORD = 100_000
 """Limit on the characters of a word. Hydra's parser takes a minute for a million."""
 LONGEST_NUMBER = 400
 """Limit on the digits of a number. Python refuses to read 4,300, and the largest float has 309."""
-
-_OBJECT = re.compile(r"object\s*[=:]\s*[\"']?([^\W\d][\w.]*:[^\W\d]\w*)")
-"""The class in proposals.object=module:Class, and in proposals.settings={python:{object:'module:Class'}}."""
 
 
 def hydra_words(row: CommandRow, words: Sequence[str]) -> list[str]:
@@ -221,9 +218,6 @@ def check_plugins(words: Sequence[str]) -> None:
         if equals and not is_value and name in TABLES:
             for one in value.strip("[]").split(","):
                 TABLES[name].check_word(one.strip(" \"'"))
-        elif equals and not is_value and name.startswith("proposals."):
-            for path in _OBJECT.findall(word):
-                allow(path)
 
 
 def refuse_parts_of_nothing(row: CommandRow, words: Sequence[str]) -> None:

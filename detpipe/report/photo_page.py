@@ -68,4 +68,9 @@ def counts_text(data: PhotoPage) -> str:
 
 def write_photo_page(path: Path, data: PhotoPage) -> None:
     """Write the page to `path` atomically."""
-    write_text(path, page.render("photos.html", data.source, content=data, head=HEAD, max_bad=MAX_BAD))
+    write_text(path, render(data))
+
+
+def render(data: PhotoPage) -> str:
+    """The page as HTML."""
+    return page.render("photos.html", data.source, content=data, head=HEAD, max_bad=MAX_BAD)

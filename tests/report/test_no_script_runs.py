@@ -33,6 +33,7 @@ from detpipe.report import (
     classification_page,
     database_page,
     labels_page,
+    photo_page,
     proposal_page,
     recall_page,
     signals_page,
@@ -110,6 +111,17 @@ def source_html() -> str:
             pictures=[one],
         )
     )
+
+
+def photos_html() -> str:
+    data = photo_page.PhotoPage(
+        source=EVIL,
+        classes=[EVIL, "猫"],
+        best=[(EVIL, 0.9), ("猫", 0.5)],
+        bad=[EVIL, EVENT],
+        pictures=[photo_page.picture(GREY, EVIL, [(EVIL, 0.9), ("猫", 0.1)])],
+    )
+    return photo_page.render(data)
 
 
 def signals_html() -> str:
@@ -241,6 +253,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "run": run_html(folder),
         "source": source_html(),
+        "photos": photos_html(),
         "training": training_html(),
         "database": database_html(),
         "classification": classification_html(),
