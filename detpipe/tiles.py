@@ -49,7 +49,7 @@ class TilesConfig:
 
     def __post_init__(self) -> None:
         if self.size and self.size < SMALLEST:
-            raise ValueError(f"tiles: expected a size of at least {SMALLEST} pixels, or 0 for no tiles, got {self.size}")
+            raise ValueError(f"tiles: expected a size of at least {SMALLEST} pixels, or 0: none, got {self.size}")
         if self.overlap is not None and not self.size:
             raise ValueError(
                 f"overlap: expected the size of tiles beside it, got {self.overlap} alone; give tiles=SIZE"
