@@ -80,8 +80,16 @@ def keep_evaluation(classifier: Path, evaluation: KeptEvaluation | None) -> None
     path = classifier / FILE
     if evaluation is None:
         path.unlink(missing_ok=True)
-    elif (classifier / DESCRIPTION).is_file():
+    elif (classifier / DESCRIPTION).is_file() and evaluation != _found(classifier):
         write_json(path, plain(evaluation))
+
+
+def _found(classifier: Path) -> KeptEvaluation | None:
+    """The evaluation on disk; None for a damaged file, which is replaced."""
+    try:
+        return kept_evaluation(classifier)
+    except ClassifierError:
+        return None
 
 
 def kept_evaluation(classifier: Path) -> KeptEvaluation | None:

@@ -39,14 +39,14 @@ def central_crop(path: Path, size: int) -> np.ndarray:
 
 
 def test_top1_on_real_images(network: Backbone, shared_data: Path) -> None:
-    paths = sorted((shared_data / "imagenet_sample").glob("*.JPEG"))
-    # One image of each fifth class in the order of the wnids, which is that of the logits.
-    labels = torch.arange(0, 1000, 5)
+    paths = sorted((shared_data / "imagenet_sample").glob("*.JPEG"))[::2]
+    # One image of each tenth class in the order of the wnids, which is that of the logits.
+    labels = torch.arange(0, 1000, 10)
     images = torch.from_numpy(np.stack([central_crop(path, network.spec.size[0]) for path in paths]))
     with torch.inference_mode():
         chosen = torch.cat([network.classify(network.spec.to_input(part)).argmax(1) for part in images.split(25)])
-    # Measured: 0.910, 0.895 and 0.925. Weights in wrong places would give nearly 0.
-    assert (chosen == labels).float().mean() >= 0.85
+    # On all 200 images: 0.910, 0.895 and 0.925. Weights in wrong places would give nearly 0.
+    assert (chosen == labels).float().mean() >= 0.8
 
 
 @pytest.mark.parametrize("size", [(128, 128), (97, 63), (33, 50)])

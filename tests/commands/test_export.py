@@ -110,6 +110,7 @@ def test_a_second_call_does_nothing_and_another_setting_is_named(exported: Path,
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_an_exported_network_computes_in_float32(finished_run: Path, tmp_path: Path) -> None:
     """What was measured in bf16 is exported with a warning. There is no setting for it."""
     run = drawn.copy(finished_run, tmp_path / "run")

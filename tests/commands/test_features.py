@@ -391,6 +391,7 @@ def test_the_whole_flow_with_a_vision_transformer(voc_root: Path, tmp_path: Path
     assert outcome.status == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -> None:
     """R-CNN's two trainings: the features are those of the fine-tuned backbone."""
     run = tmp_path / "run"

@@ -81,7 +81,7 @@ def test_a_run_folder_that_remembers_none_says_what_to_do(run_copy: Path, voc_ro
     (run_copy / "dataset.json").unlink()
     outcome = detpipe("eval", f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "give dataset=voc dataset.root=DIR" in outcome.err
+    assert "give dataset.root=DIR" in outcome.err
     assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0
     assert detpipe("eval", f"run_dir={run_copy}").status == 0
 
@@ -89,4 +89,4 @@ def test_a_run_folder_that_remembers_none_says_what_to_do(run_copy: Path, voc_ro
 def test_a_single_setting_without_the_data_set(run_copy: Path) -> None:
     outcome = detpipe("eval", "dataset.test=trainval", f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "dataset=" in outcome.err
+    assert "give dataset.root=" in outcome.err

@@ -70,6 +70,7 @@ def test_the_head_of_the_run(voc_root: Path, with_features: Path, tmp_path: Path
     assert content(folder)["head"]["name"] == "svm"
 
 
+@pytest.mark.slow
 def test_a_run_of_another_kind_gets_features(voc_root: Path, finished_run: Path, tmp_path: Path) -> None:
     folder = drawn.copy(finished_run, tmp_path / "run")
     outcome = curve(voc_root, folder, "networks=1")

@@ -101,6 +101,7 @@ def test_a_missing_model_is_named(onnx_run: Path, tmp_path: Path) -> None:
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_export_names_the_proposer(onnx_run: Path, tmp_path: Path) -> None:
     outcome = detpipe("export", f"out={tmp_path / 'out'}", f"run_dir={onnx_run}")
     assert outcome.status == 0, outcome.err

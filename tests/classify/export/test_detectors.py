@@ -136,10 +136,16 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
     ("made", "config"),
     [
         (fast_rcnn(), DetectConfig(vote_iou=0.6)),
-        (fast_rcnn(pooling=Pooling.pool, box_regression=BoxRegression.none), DetectConfig()),
+        pytest.param(
+            fast_rcnn(pooling=Pooling.pool, box_regression=BoxRegression.none), DetectConfig(), marks=pytest.mark.slow
+        ),
         (fast_rcnn(refine=2), DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64, 96], flip=True))),
         (multibox(), DetectConfig(nms_iou=0.5, vote_iou=0.75, max_proposals=50)),
-        (multibox(), DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(flip=True))),
+        pytest.param(
+            multibox(),
+            DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(flip=True)),
+            marks=pytest.mark.slow,
+        ),
         (rcnn(), DetectConfig(max_proposals=20)),
         (stored(crops=False), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
         (stored(crops=True), DetectConfig()),

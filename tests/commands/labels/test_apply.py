@@ -120,6 +120,7 @@ def test_a_run_needs_only_its_folder(run_copy: Path, voc_root: Path, tmp_path: P
     assert changes["corrected"] == labels_digest(load_splits(corrected))
 
 
+@pytest.mark.slow
 def test_a_run_on_the_corrected_set_proposes_nothing_again(voc_root: Path, tmp_path: Path) -> None:
     """Only regions of changed images get new features, and the results equal those of a run from nothing."""
     old, new = tmp_path / "old", tmp_path / "new"
