@@ -172,7 +172,7 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibration_images(config: Export, detector: Detector) -> list[Shown]:
-    """The images to calibrate on, with their proposals. Raises ValueError if there are none."""
+    """The images to calibrate on, with their proposals. Raises ValueError without images."""
     source = ImageFolderSource(root=config.calibration) if config.calibration is not None else config.data_source
     shown = shown_of(
         source, Split.test if config.calibration is not None else Split.train, config.calibration_images, detector

@@ -333,7 +333,7 @@ def _entry(
 
 
 def _image_file(image_id: ImageId, name: object, path: Path, images: ImageFinder) -> tuple[Path | None, Finding | None]:
-    """The file of an image, or why there is none. path: the COCO file. name: its file_name."""
+    """The file of an image, or the reason why it was not found. path: the COCO file. name: its file_name."""
     if not isinstance(name, str) or not name:
         return None, finding("missing_image", path, f"image {image_id!r} has no file_name")
     try:

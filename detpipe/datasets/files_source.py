@@ -88,7 +88,7 @@ class FilesSource(PartedSource):
 
     @functools.cached_property
     def files(self) -> list[tuple[Split | None, Path, ImageFinder]]:
-        """Each file with its split and the finder of its images. Raises FileNotFoundError if there is none."""
+        """Each file with its split and the finder of its images. Raises FileNotFoundError for a missing file."""
         root = Path(self.root)
         known: dict[tuple[Path, Path], ImageFinder] = {}
 

@@ -31,10 +31,10 @@ class ImageLabel:
 def read_image_labels(path: Path, file_column: str | None = None, class_column: str | None = None) -> list[ImageLabel]:
     """The rows of a table in their order. An image may have several rows.
 
-    The first row is a header if it has a column of these names: that of the arguments, else one of "file", "filename",
+    The first row is a header if it has a column with one of these names: those given, else "file", "filename",
     "path", "image", ... and of "class", "species", "label", ... without regard to case, spaces and underscores. Without
-    a header the table has two columns, of which one has names of images. With a column RelativePath, as Timelapse
-    writes it, names are RelativePath/File.
+    a header the table has two columns, and one of them has the names of images. With a column RelativePath (Timelapse
+    writes it), names are RelativePath/File.
     Raises ImageLabelError, which names the file, for other columns; and as `read_rows`.
     """
     rows = read_rows(path, "a table with the class of each image")
@@ -91,7 +91,7 @@ def _file_of_two(path: Path, row: Sequence[str]) -> int:
     named = [index for index, cell in enumerate(row) if is_image(cell)]
     if len(row) != 2 or len(named) != 1:
         raise ImageLabelError(
-            f"{path}: expected a header with columns file and class, or two columns of which one has names of images, "
-            f"got the first row {', '.join(row)[:200]!r}"
+            f"{path}: expected a header with the columns file and class, or two columns, one with the names of the "
+            f"images, got the first row {', '.join(row)[:200]!r}"
         )
     return named[0]

@@ -148,7 +148,7 @@ def split_in_name(name: str) -> Split | None:
 
 
 def found_image(images: ImageFinder, name: str, origin: Path) -> tuple[str, Path | None, Finding | None]:
-    """The image with a name from the file `origin`: the name for its entry, its path, and why there is none."""
+    """The image with a name from the file `origin`: its name, its path, and the reason if no file was found."""
     try:
         path = images.find(name)
     except ImageNotFoundError as error:

@@ -182,7 +182,7 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
 
 
 def describe_voc(root: Path) -> str | None:
-    """How a folder is read as a VOC folder, in a phrase; None if it is none. For `dataset=auto`.
+    """How a folder is read as a VOC folder, in a phrase; None for any other folder. For `dataset=auto`.
 
     XML files are VOC's if one of the first has the tag <annotation>: other programs write XML, too.
     """

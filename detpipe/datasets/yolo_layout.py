@@ -83,7 +83,10 @@ def find_layout(root: Path, *, outside: bool = False) -> YoloLayout:
 
 
 def recognised_layout(root: Path) -> str | None:
-    """What is found in a folder or file that is a YOLO data set, in words; None if it is none. Few files are read."""
+    """What is found in a folder or file that is a YOLO data set, in words; None for anything else.
+
+    Few files are read.
+    """
     if root.is_file():
         is_own = (suffix_of(root.name) in YAML_SUFFIXES and _is_yolo_yaml(root)) or suffix_of(root.name) == ".data"
         return root.name if is_own else None

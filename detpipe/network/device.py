@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -39,3 +41,26 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
     context: AbstractContextManager[None] = torch.autocast(device.type, dtype=torch.bfloat16)
     return context
+
+
+class Turns:
+    """Threads that share a network: on a CPU each computes in one thread of its own, on a GPU they take turns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._turn = threading.Lock()
+        self._threads = torch.get_num_threads()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """The block in which the calling thread uses the network."""
+        if self._device.type != "cpu":
+            with self._turn:
+                yield
+            return
+        torch.set_num_threads(1)  # for the calling thread
+        try:
+            yield
+        finally:
+            # Not the number from before: a new thread starts with the last number that any thread set, perhaps 1.
+            torch.set_num_threads(self._threads)

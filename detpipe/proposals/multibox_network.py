@@ -5,16 +5,14 @@ This is a separate file because it imports torch, which `multibox.py`, the setti
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from detpipe.heads.multibox.folder import DESCRIPTION, load_multibox
 from detpipe.heads.multibox.train import proposed, views
-from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.network.device import Turns, resolve_bf16, resolve_device
 from detpipe.network.network_folder import WEIGHTS
 from detpipe.network.scaled_image import Scaling
 from detpipe.network.settings import Device, Precision
@@ -34,8 +32,7 @@ class MultiBoxNetwork:
         self._bf16 = resolve_bf16(Precision.auto, self._device)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
         self._head = spec.multibox
-        self._turn = threading.Lock()
-        self._threads = torch.get_num_threads()
+        self._turns = Turns(self._device)
 
     def propose(
         self, image: Image, scales: Sequence[int], *, flip: bool, count: int, nms_iou: float
@@ -47,25 +44,12 @@ class MultiBoxNetwork:
             for mirrored in (False, True) if flip else (False,):
                 scaling = self._scaling(image_size, side, mirrored)
                 pixels = scaling.pixels(image)
-                with self._alone():
+                with self._turns.one():
                     seen = proposed(
                         self._network, pixels, self._head, self._device, self._bf16, count=count, nms_iou=nms_iou
                     )
                 found.append(Proposals(scaling.to_image(seen.boxes), seen.scores))
         return found
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._device.type != "cpu":
-            with self._turn:
-                yield
-            return
-        torch.set_num_threads(1)  # for the calling thread
-        try:
-            yield
-        finally:
-            # Not the number from before: a new thread starts with the last number that any thread set, perhaps 1.
-            torch.set_num_threads(self._threads)
 
     def _scaling(self, image_size: tuple[int, int], side: int, mirrored: bool) -> Scaling:
         return views(self._head).scaling(image_size, side, mirrored=mirrored)

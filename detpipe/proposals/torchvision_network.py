@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from detpipe.network.device import resolve_device
+from detpipe.network.device import Turns, resolve_device
 from detpipe.network.settings import Device
 from detpipe.storage.tensor_file import read_safetensors
 from detpipe.storage.torch_file import read_torch_file
@@ -50,14 +49,13 @@ class TorchvisionNetwork:
         set_limits(self._network, min_score, most)
         self._device = resolve_device(Device.auto)
         self._network.to(self._device)
-        self._turn = threading.Lock()
-        self._threads = torch.get_num_threads()
+        self._turns = Turns(self._device)
 
     @torch.inference_mode()
     def __call__(self, image: Image) -> tuple[Float32Array, Float32Array]:
         """Boxes (N, 4) in pixels of the image, and scores (N,), in any order."""
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self._device).float() / 255
-        with self._alone():
+        with self._turns.one():
             if self._boxes == "rpn":
                 boxes, scores = self._proposed(tensor)
             else:
@@ -74,19 +72,6 @@ class TorchvisionNetwork:
         scale = boxes.new_tensor([image.shape[2] / width, image.shape[1] / height] * 2)
         scores = torch.arange(len(boxes), 0, -1, device=boxes.device) / max(len(boxes), 1)
         return boxes * scale, scores
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._device.type != "cpu":
-            with self._turn:
-                yield
-            return
-        torch.set_num_threads(1)  # for the calling thread
-        try:
-            yield
-        finally:
-            # Not the number from before: a new thread starts with the last number that any thread set, perhaps 1.
-            torch.set_num_threads(self._threads)
 
 
 def load_detector(path: Path, name: str) -> nn.Module:
