@@ -58,6 +58,7 @@ def test_the_description_is_enough_to_use_it(exported: Path, fast_run: Path) -> 
         assert [(one["name"], one["shape"]) for one in stated] == [(one.name, one.shape) for one in there]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_the_pages_program_finds_what_the_detector_finds(exported: Path, fast_run: Path, engine: str) -> None:
     """In a process of its own: openvino closes the file in which pytest captures the output."""

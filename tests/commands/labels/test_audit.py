@@ -205,6 +205,7 @@ def computed_images(before: Path, folder: Path) -> list[str]:
     return [str(name) for name, rows in store.spans.items() if not set(store.keys[rows]) <= known]
 
 
+@pytest.mark.slow
 def test_an_interrupted_audit_continues_and_ends_the_same(
     audited: tuple[Path, Outcome], proposed_run: Path, tmp_path: Path
 ) -> None:
