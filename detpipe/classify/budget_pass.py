@@ -1,7 +1,8 @@
 """Detections for several numbers of proposals (budgets) from one scoring pass.
 
-The scores of a region don't depend on the other regions of its image. So the detections of the first b proposals follow
-from the first b rows of the scores, and every region is scored once. R: regions of an image.
+The scores of a region do not depend on the other regions of its image, except with head.attention. So the detections
+of the first b proposals follow from the first b rows of the scores, and every region is scored once. R: regions of an
+image.
 """
 
 from __future__ import annotations

@@ -34,12 +34,15 @@ class ScoredRegions:
     probabilities: (R, K + 1) float32; column 0 is background. deltas: (R, K, 4) float32; None without box regression.
     boxes: the regions (R, 4) if they are not the requested ones, because the network proposes regions itself.
     proposals: the number of regions that are proposals, the first ones; None: all. The others are refined regions.
+    best: (R,) float32, the probability that the region is the best one of its object; None if the network has no such
+    output, or if it is already a factor of the probabilities.
     """
 
     probabilities: Float32Array
     deltas: Float32Array | None
     boxes: Float32Array | None = None
     proposals: int | None = None
+    best: Float32Array | None = None
 
     def first(self, k: int) -> ScoredRegions:
         """The scores of the first k regions, or of all if there are fewer."""
@@ -47,7 +50,8 @@ class ScoredRegions:
 
     def of(self, rows: Int64Array) -> ScoredRegions:
         """The scores of some rows."""
-        return ScoredRegions(self.probabilities[rows], None if self.deltas is None else self.deltas[rows])
+        deltas, best = (None if one is None else one[rows] for one in (self.deltas, self.best))
+        return ScoredRegions(self.probabilities[rows], deltas, best=best)
 
     def with_more(self, boxes: Float32Array, more: Float32Array, scored: ScoredRegions) -> ScoredRegions:
         """These scores, of `boxes` (R, 4), followed by those of `more` (S, 4): R + S regions."""
@@ -196,7 +200,7 @@ def select_detections(
     """The detections of one image from its regions (R, 4) and their scores: at most max_detections, best first.
 
     For each class, regions with a score of at least score_floor are moved by the deltas of the class, clipped, and
-    suppressed by NMS. R = 0 gives none.
+    suppressed by NMS, unless the network itself finds duplicates. R = 0 gives none.
     """
     return select(boxes, scored, image_size, config).detections
 
@@ -212,7 +216,7 @@ def select(boxes: Float32Array, scored: ScoredRegions, image_size: tuple[int, in
         moved = geometry.clip(moved, image_size)
         solid = geometry.area(moved) > 0
         rows, moved = rows[solid], moved[solid]
-        kept = geometry.nms(moved, scores[rows], config.nms_iou)
+        kept = geometry.nms(moved, scores[rows], config.suppressed_above)
         placed = moved[kept]
         if config.vote_iou is not None:
             placed = geometry.vote(moved, scores[rows], kept, config.vote_iou)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from detpipe.tiles import TilesConfig
@@ -24,6 +25,15 @@ class CropScoringConfig:
             raise ValueError(f"detect.crops.cascade_keep: expected at least 1 region, got {self.cascade_keep}")
 
 
+class Duplicates(enum.Enum):
+    """How several boxes of one object are reduced to one: by non-maximum suppression, by the learned probability that a
+    box is the best one of its object, or by both."""
+
+    nms = "nms"
+    learned = "learned"
+    both = "both"
+
+
 @dataclass(kw_only=True)
 class FastRcnnScoringConfig:
     """Detection with Fast R-CNN (head=fast_rcnn or multibox_fast_rcnn)."""
@@ -35,6 +45,10 @@ class FastRcnnScoringConfig:
     """Also score the mirrored image, and average the scores."""
     tiles: TilesConfig = field(default_factory=TilesConfig)
     """Tiles of large images. Each is scored as an image of its own, and the detections are joined."""
+    duplicates: Duplicates = Duplicates.nms
+    """How several boxes of one object become one. nms: non-maximum suppression. learned: scores are multiplied by the
+    learned probability that a region is the best one of its object, and nothing is suppressed. both: the scores of
+    learned, then nms. learned and both need a network with head.attention above 0."""
 
     def __post_init__(self) -> None:
         self.scales = list(self.scales)
@@ -101,3 +115,8 @@ class DetectConfig:
         for name in ("max_proposals", "max_detections", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"detect.{name}: expected at least 1, got {getattr(self, name)}")
+
+    @property
+    def suppressed_above(self) -> float:
+        """The IoU with a better box above which a box is suppressed; 1 suppresses none."""
+        return 1.0 if self.fast_rcnn.duplicates is Duplicates.learned else self.nms_iou

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
-from detpipe.classify.classifier_folder import check_classes
+from detpipe.classify.classifier_folder import ClassifierError, RegionSpec, check_classes
 from detpipe.classify.detect import Scorer
+from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.kinds import load_region_spec
+from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.console import RESULT
@@ -52,6 +54,7 @@ def run(config: Curve) -> None:
         )
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
+    refuse_attention(spec)
     stored = open_split(config.folder.proposals, config.split, dataset)
     keep_dataset(config.folder, config.data_source)
     budgets = sorted(set(config.budgets))
@@ -76,6 +79,15 @@ def run(config: Curve) -> None:
         tolerance=config.tolerance,
     )
     write_all(config, detector, stored, curve, len(timed))
+
+
+def refuse_attention(spec: RegionSpec) -> None:
+    """Raise ClassifierError for a network whose scores of a region depend on the other regions."""
+    if isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec) and spec.head.attention:
+        raise ClassifierError(
+            "curve: expected a detector that scores each region by itself, got one with head.attention="
+            f"{spec.head.attention}; run `detpipe detect detect.max_proposals=N overwrite=true` for each number"
+        )
 
 
 def chunks_of(stored: StoredSplit, most: int) -> Iterator[Iterator[tuple[Image, Float32Array] | None]]:

@@ -343,7 +343,7 @@ def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) ->
             continue
         truth = dataset.ground_truth[record.image_id].measured if dataset.ground_truth is not None else None
         selection = select(*scores, config.detect)
-        traces = trace_objects(*scores, selection, truth, config.detect.nms_iou) if truth is not None else None
+        traces = trace_objects(*scores, selection, truth, config.detect.suppressed_above) if truth is not None else None
         yield index, Found(selection.detections, traces)
 
 

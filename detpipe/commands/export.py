@@ -62,6 +62,7 @@ def run(config: Export) -> None:
         refuse_links(config.folder.path)
     spec = load_region_spec(config.folder.classifier)
     refuse_tiles(spec, config)
+    refuse_attention(spec)
     check_onnx_packages()
     content = description(config, spec)
     artefact = Artefact(
@@ -102,6 +103,15 @@ def refuse_tiles(spec: RegionSpec, config: Export) -> None:
         raise ClassifierError(
             f"export: expected a detector without tiles, got tiles of {tiles.size} pixels; give "
             "detect.fast_rcnn.tiles.size=0, and cut the tiles before the exported network"
+        )
+
+
+def refuse_attention(spec: RegionSpec) -> None:
+    """Raise ClassifierError for a network whose regions attend to each other, which the graph does not have."""
+    if isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec) and spec.head.attention:
+        raise ClassifierError(
+            f"export: expected a detector without attention, got head.attention={spec.head.attention}; train one with "
+            "head.attention=0, or use this detector in Python (detpipe.Detector)"
         )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from detpipe.boxes import encode
 from detpipe.classify.detect import ScoredRegions, batches_of, best_of, of_readable, select_detections
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import DetectConfig, Duplicates, FastRcnnScoringConfig
 from detpipe.solver.prefetch import read_ahead
 from detpipe.structures import Float32Array, Image
 from tests.classify import tiny
@@ -74,6 +74,18 @@ def test_batches_are_drawn_as_they_are_needed() -> None:
 
 
 # Detections
+
+
+def test_nothing_is_suppressed_with_learned_duplicates() -> None:
+    boxes = boxes_of((0, 0, 10, 10), (0, 0, 10, 10), (0, 0, 10, 9))
+    one = scored((0.1, 0.9), (0.5, 0.5), (0.4, 0.6))
+    for duplicates, scores in (
+        (Duplicates.learned, [0.9, 0.6, 0.5]),
+        (Duplicates.both, [0.9]),
+        (Duplicates.nms, [0.9]),
+    ):
+        config = DetectConfig(fast_rcnn=FastRcnnScoringConfig(duplicates=duplicates))
+        assert select_detections(boxes, one, (50, 50), config).scores.tolist() == pytest.approx(scores)
 
 
 def test_floor_nms_and_order_by_hand() -> None:

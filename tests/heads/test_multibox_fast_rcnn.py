@@ -106,8 +106,24 @@ def test_new_layers_are_the_seed_s_whatever_the_global_generator_is() -> None:
     assert torch.equal(first.fc1.weight, third.fc1.weight)  # type: ignore[arg-type]
 
 
-def test_all_but_the_backbone_is_new() -> None:
-    one = network()
+def test_attention_changes_no_other_parameter_and_no_output_at_the_start() -> None:
+    without, one = network(), network(attention=2)
+    own, new = without.state_dict(), one.state_dict()
+    assert {name for name in new if name not in own} == {
+        name for name in new if name.startswith(("attention.", "best."))
+    }
+    assert all(torch.equal(tensor, new[name]) for name, tensor in own.items())
+    places = torch.tensor([[0.0, 0, 0, 9, 9], [0, 5, 5, 30, 30], [1, 0, 0, 9, 20]])
+    found = [each.classify(each.pool(each.feature_maps(images()), places), places) for each in (without, one)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"head\.attention"):
+        one.classify(one.pool(one.feature_maps(images()), places))
+
+
+@pytest.mark.parametrize("attention", [0, 2])
+def test_all_but_the_backbone_is_new(attention: int) -> None:
+    one = network(attention=attention)
     new = {id(parameter) for module in one.new_modules for parameter in module.parameters()}
     old = {id(parameter) for parameter in one.backbone.parameters()}
     assert new | old == {id(parameter) for parameter in one.parameters()}
@@ -126,6 +142,10 @@ def test_all_but_the_backbone_is_new() -> None:
         ({"crop_area": 0.0}, "crop_area in"),
         ({"colour": 1.0}, "colour in"),
         ({"scales": [16]}, "head.scales: expected sides of 32"),
+        ({"attention": -1}, "head.attention: expected 0 to"),
+        ({"attention_width": 30}, "head.attention_width: .*attention_heads=4"),
+        ({"best_weight": -1.0}, "head.best_weight"),
+        ({"attention_hidden": 0}, "head.attention_hidden"),
     ],
 )
 def test_settings_that_make_no_head(settings: dict[str, object], words: str) -> None:

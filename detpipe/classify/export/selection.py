@@ -99,7 +99,7 @@ def select(
     boxes = graph.op("Expand", boxes, shape)  # (K, R, 4)
     used = (scores >= config.score_floor) & (area(boxes) > 0.0)
     scores = graph.where(used, scores, -1.0)
-    classes, rows = suppressed(graph, boxes, scores, config.nms_iou, scores.size(1))
+    classes, rows = suppressed(graph, boxes, scores, config.suppressed_above, scores.size(1))
     pairs = graph.concat([classes.unsqueeze(1), rows.unsqueeze(1)], axis=1)
     best, order = top(graph, graph.op("GatherND", scores, pairs, dtype=scores.dtype), config.max_detections)
     pairs = pairs.take(order)

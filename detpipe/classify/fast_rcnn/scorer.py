@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from detpipe import boxes as geometry
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best, seen_from
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.tiled_scorer import TiledScorer
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
-from detpipe.classify.settings import DetectConfig
-from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.classify.settings import DetectConfig, Duplicates
+from detpipe.heads.fast_rcnn.network import FastRcnn, RegionOutputs
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.network.device import autocast
 from detpipe.network.image_per_core import image_per_core
@@ -68,8 +69,15 @@ def fast_rcnn_scorer(
 ) -> Scorer:
     """The scorer of a network, at `detect.fast_rcnn.scales`; if they are empty, at the largest training scale.
 
-    It works on tiles if `tiles_of` says so.
+    It works on tiles if `tiles_of` says so. Raises ClassifierError for `detect.fast_rcnn.duplicates=learned` or both,
+    if the network does not predict which boxes are the best ones.
     """
+    duplicates = config.fast_rcnn.duplicates
+    if duplicates is not Duplicates.nms and network.best is None:
+        raise ClassifierError(
+            f"detect.fast_rcnn.duplicates={duplicates.value}: expected a network that was trained with head.attention "
+            "above 0, got one without attention; use detect.fast_rcnn.duplicates=nms"
+        )
     scorer = FastRcnnScorer(
         network,
         scales=config.fast_rcnn.scales or spec.head.scales[-1:],
@@ -80,6 +88,7 @@ def fast_rcnn_scorer(
         bf16=bf16,
         compiled=config.compile,
         proposals=config.max_proposals,
+        uses_best=duplicates is not Duplicates.nms,
     )
     tiles = tiles_of(spec, config)
     if not tiles.used:
@@ -100,7 +109,7 @@ class FastRcnnScorer:
     adds the mirrored image at each scale (multi-scale testing). refine: how often top-scoring regions are moved by
     their deltas and scored again. maps_of: computes the feature maps of images (N, H, W, 3) uint8 on the device; it is
     compiled if `compiled` is set. proposals: for an image without regions, a network that proposes scores at most this
-    many regions of its own.
+    many regions of its own. uses_best: multiply class probabilities by the probability of being the best box.
     """
 
     def __init__(
@@ -115,6 +124,7 @@ class FastRcnnScorer:
         bf16: bool,
         compiled: bool,
         proposals: int = 0,
+        uses_best: bool = False,
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         # With dynamic sizes, inductor fails where maps are merged. So images are padded to a few sizes, each of them
@@ -125,7 +135,7 @@ class FastRcnnScorer:
             self._multiple = max(self._multiple, 2 * network.strides[-1])
         self._proposals = proposals
         self.scales, self.max_side, self._flips = tuple(scales), max_side, (False, True) if flip else (False,)
-        self._refine = refine
+        self._refine, self._uses_best = refine, uses_best
         self.bf16, self._device = bf16, device
 
     def score(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[ScoredRegions]:
@@ -170,8 +180,9 @@ class FastRcnnScorer:
             if not len(boxes):
                 return self._nothing()
             scored = self._scored_regions(all_maps, boxes)
-            return replace(scored, probabilities=self._by_quality(scored.probabilities, confidences), boxes=boxes)
-        return self._scored_regions(all_maps, boxes)
+            probabilities = self._by_quality(scored.probabilities, confidences)
+            return self._by_best(replace(scored, probabilities=probabilities, boxes=boxes))
+        return self._by_best(self._scored_regions(all_maps, boxes))
 
     def _view_maps(self, view: View) -> ViewMaps:
         pixels = self.padded(view.pixels)
@@ -182,6 +193,14 @@ class FastRcnnScorer:
         columns = self.network.head.linear.out_features
         empty = np.zeros((0, columns - 1, 4), dtype=np.float32) if self.network.box_regressor is not None else None
         return ScoredRegions(np.zeros((0, columns), dtype=np.float32), empty)
+
+    def _by_best(self, scored: ScoredRegions) -> ScoredRegions:
+        """Multiply class probabilities by the probability of being the best box, if asked for."""
+        if scored.best is None:
+            return scored
+        probabilities = scored.probabilities.copy()
+        probabilities[:, 1:] *= scored.best[:, None]
+        return replace(scored, probabilities=probabilities, best=None)
 
     def _by_quality(self, probabilities: Float32Array, confidences: Float32Array) -> Float32Array:
         """Geometric mean of class probabilities (R, K + 1) and proposal confidences (R,), weighted by `quality`.
@@ -213,7 +232,10 @@ class FastRcnnScorer:
         return every[kept], score[kept]
 
     def _scored_regions(self, all_maps: Sequence[ViewMaps], boxes: Float32Array) -> ScoredRegions:
-        """Scores of R >= 1 regions. Top-scoring regions are scored again after box refinement."""
+        """Scores of R >= 1 regions. Top-scoring regions are scored again after box refinement.
+
+        A network with attention then attends among the regions that are scored again.
+        """
         first = self._mean_scores(all_maps, boxes)
         if first.deltas is None or not self._refine:
             return first
@@ -224,27 +246,38 @@ class FastRcnnScorer:
             passes.append(self._mean_scores(all_maps, moved_boxes))
         first.probabilities[rows] = np.mean([one.probabilities for one in passes], axis=0)
         first.deltas[rows] = seen_from(boxes[rows], moved_boxes, passes[-1].deltas)
+        if first.best is not None:
+            first.best[rows] = np.mean([one.best for one in passes if one.best is not None], axis=0)
         return first
 
     def _mean_scores(self, all_maps: Sequence[ViewMaps], boxes: Float32Array) -> ScoredRegions:
         """Scores averaged over the views; R is at least 1. Deltas refer to the image that is not mirrored."""
         scored = [self._scores_in(view_maps, boxes) for view_maps in all_maps]
         deltas = [one.deltas for one in scored if one.deltas is not None]
+        best = [one.best for one in scored if one.best is not None]
         return ScoredRegions(
             np.mean([one.probabilities for one in scored], axis=0),
             np.mean(deltas, axis=0) if deltas else None,
+            best=np.mean(best, axis=0) if best else None,
         )
 
     def _scores_in(self, view_maps: ViewMaps, boxes: Float32Array) -> ScoredRegions:
         with torch.inference_mode(), autocast(self._device, self.bf16):
             regions = functional.pad(torch.from_numpy(view_maps.scaling.to_input(boxes)), (1, 0)).to(self._device)
-            parts = [
-                self.network.classify(self.network.pool(view_maps.maps, part))
-                for part in regions.split(REGIONS_AT_ONCE)
-            ]
-            probabilities = torch.cat([logits.float().softmax(dim=1) for logits, _ in parts]).cpu().numpy()
-            moves = [part.float() for _, part in parts if part is not None]
+            parts = self._outputs(view_maps.maps, regions)
+            probabilities = torch.cat([one.logits.float().softmax(dim=1) for one in parts]).cpu().numpy()
+            moves = [one.deltas.float() for one in parts if one.deltas is not None]
             deltas = torch.cat(moves).cpu().numpy() if moves else None
+            logits = [one.best.float() for one in parts if one.best is not None and self._uses_best]
+            best = torch.cat(logits).sigmoid().cpu().numpy() if logits else None
         if deltas is not None and view_maps.scaling.mirrored:
             deltas[:, :, 0] *= -1
-        return ScoredRegions(probabilities, deltas)
+        return ScoredRegions(probabilities, deltas, best=best)
+
+    def _outputs(self, maps: list[Tensor], regions: Tensor) -> list[RegionOutputs]:
+        """The predictions for regions (R, 5) of one image, in parts. Regions are pooled in parts, but attend to all."""
+        network = self.network
+        parts = [network.hidden(network.pool(maps, part)) for part in regions.split(REGIONS_AT_ONCE)]
+        if network.attention is not None:
+            parts = [network.attended(torch.cat(parts), regions)]
+        return [network.outputs(part) for part in parts]

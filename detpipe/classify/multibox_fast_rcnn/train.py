@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detpipe.classify.crops.train import region_losses, validation_numbers
 from detpipe.classify.fast_rcnn.batches import RegionBatch
+from detpipe.classify.fast_rcnn.best_box import with_best_box
 from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
@@ -66,10 +67,12 @@ def train_multibox_fast_rcnn(
             maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
             regions = sampled(network, output, batch, per_image, head.proposals, region_generators(seed, batch))
-            logits, deltas = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
+            places = torch.from_numpy(regions.regions).to(device)
+            outputs = network.outputs(network.attended(network.hidden(network.pool(maps, places)), places))
         targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         multibox_losses = multibox_loss(output, targets, head.multibox)
-        losses = region_losses(network.box_regressor, logits, deltas, regions, head, device)
+        losses = region_losses(network.box_regressor, outputs.logits, outputs.deltas, regions, head, device)
+        losses = with_best_box(losses, outputs, places, batch.truths, batch.sizes, head)
         named = {name: multibox_losses[name] for name in ("confidence_loss", "location_loss")}
         return {**losses, **named, "loss": losses["loss"] + head.multibox_weight * multibox_losses["loss"]}
 
@@ -169,7 +172,8 @@ def validation(
                 regions = sampled(
                     network, output, batch, without_jitter, head.proposals, region_generators(seed, batch)
                 )
-                found, _ = network.classify(network.pool(maps, torch.from_numpy(regions.regions).to(device)))
+                places = torch.from_numpy(regions.regions).to(device)
+                found, _ = network.classify(network.pool(maps, places), places)
             logits.append(found.float().cpu())
             labels.append(torch.from_numpy(regions.labels))
         return validation_numbers(torch.cat(logits), torch.cat(labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from detpipe.heads.multibox.settings import MultiBoxTargetConfig, check_views
@@ -18,8 +19,19 @@ class Pooling(enum.Enum):
     pool = "pool"
 
 
-MOST = {"pool_size": 64, "hidden": 65_536, "images_per_batch": 1024, "max_side": 16_384}
+MOST = {
+    "pool_size": 64,
+    "hidden": 65_536,
+    "images_per_batch": 1024,
+    "max_side": 16_384,
+    "attention_heads": 256,
+    "attention_width": 8192,
+    "attention_hidden": 65_536,
+}
 """Limits on settings: larger values, as in a damaged classifier.json, would fill the memory."""
+
+MOST_LAYERS = 16
+"""Limit on the attention layers."""
 
 
 @dataclass(kw_only=True)
@@ -54,6 +66,18 @@ class FastRcnnConfig(TrainedHeadConfig):
     """Shorter side of the image in pixels: one at random in training, the last one in testing."""
     max_side: int = 640
     """Limit of the longer side in pixels."""
+    attention: int = 0
+    """Number of layers of attention among the regions of an image, after the two fully connected layers. 0: each region
+    is classified by itself."""
+    attention_heads: int = 4
+    """Attention: number of heads."""
+    attention_width: int = 128
+    """Attention: width of queries, keys and values of all heads together."""
+    attention_hidden: int = 256
+    """Attention: width between the two fully connected layers of each attention layer."""
+    best_weight: float = 1.0
+    """Attention: weight of the loss of the logit "this region is the best box of its object" relative to the class
+    loss. detect.fast_rcnn.duplicates says how detection uses it."""
     refine: int = 1
     """Testing: number of times the top-scoring regions are moved by their deltas and scored again (Gidaris & Komodakis
     2015)."""
@@ -75,6 +99,15 @@ class FastRcnnConfig(TrainedHeadConfig):
         for name, most in MOST.items():
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"head.{name}: expected 1 to {most}, got {getattr(self, name)}")
+        if not 0 <= self.attention <= MOST_LAYERS:
+            raise ValueError(f"head.attention: expected 0 to {MOST_LAYERS} layers, got {self.attention}")
+        if self.attention_width % self.attention_heads:
+            raise ValueError(
+                f"head.attention_width: expected a multiple of head.attention_heads={self.attention_heads}, got "
+                f"{self.attention_width}"
+            )
+        if not 0 <= self.best_weight < math.inf:
+            raise ValueError(f"head.best_weight: expected a number of at least 0, got {self.best_weight}")
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:

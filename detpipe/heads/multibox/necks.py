@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from detpipe.backbone.backbone import Backbone
-from detpipe.heads.fast_rcnn.network import draw_convolutions, linear_layer
+from detpipe.heads.fast_rcnn.linear import linear_layer
+from detpipe.heads.fast_rcnn.network import draw_convolutions
 from detpipe.heads.multibox.settings import GRIDS, Form, MultiBoxConfig
 
 

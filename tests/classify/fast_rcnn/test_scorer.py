@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.boxes import decode, iou
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.detect import ScoredRegions, moved_by_best, seen_from, select_detections
-from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer
-from detpipe.classify.settings import DetectConfig
-from detpipe.heads.fast_rcnn.network import FastRcnn
+from detpipe.classify.fast_rcnn.scorer import REFINED_FROM, FastRcnnScorer, fast_rcnn_scorer
+from detpipe.classify.settings import DetectConfig, Duplicates, FastRcnnScoringConfig
+from detpipe.heads.fast_rcnn.network import FastRcnn, RegionOutputs
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.metrics.evaluate import evaluate
@@ -47,15 +48,19 @@ class PixelBackbone(Backbone):
 class Oracle(FastRcnn):
     """A region is the class whose colour fills it, and background where another colour is in it, too."""
 
-    def classify(self, pooled: Tensor) -> tuple[Tensor, Tensor | None]:
+    def hidden(self, pooled: Tensor) -> Tensor:
+        return pooled
+
+    def outputs(self, features: Tensor) -> RegionOutputs:
         purest = torch.stack(
             [
-                (pooled - torch.tensor(colour, dtype=torch.float32)[:, None, None]).abs().mean(dim=(1, 2, 3))
+                (features - torch.tensor(colour, dtype=torch.float32)[:, None, None]).abs().mean(dim=(1, 2, 3))
                 for colour in COLOURS
             ],
             dim=1,
         )
-        return torch.cat([torch.zeros(len(pooled), 1), 10 * (purest < 40).float() - 5], dim=1), None
+        logits = torch.cat([torch.zeros(len(features), 1), 10 * (purest < 40).float() - 5], dim=1)
+        return RegionOutputs(logits, None, None)
 
 
 def oracle() -> Oracle:
@@ -372,3 +377,78 @@ def test_own_regions_in_bf16_are_close_to_float32(proposing: MultiBoxFastRcnn) -
     assert rough.boxes.dtype == rough.probabilities.dtype == np.float32
     # Rounding moves boxes a little, and may let another one through NMS: most find a partner.
     assert np.median(iou(rough.boxes, exact.boxes).max(axis=1)) > 0.9
+
+
+def attending(tmp_path: Path) -> MultiBoxFastRcnn:
+    """A network that proposes and whose regions attend to each other, with an effect."""
+    network = tiny_multibox_fast_rcnn.network(tiny_multibox_fast_rcnn.spec(tmp_path / "attending", attention=1))
+    assert network.attention is not None
+    assert network.best is not None
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for layer in network.attention.layers:
+            layer.joined.weight.normal_(std=0.1, generator=generator)  # type: ignore[union-attr]
+            layer.output.weight.normal_(std=0.1, generator=generator)  # type: ignore[union-attr]
+        network.best.weight.normal_(generator=generator)
+        network.best.bias.zero_()
+    return network
+
+
+def test_all_regions_of_an_image_attend_to_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = attending(tmp_path)
+    one, image = own_scorer(network, 64, refine=0), drawn.draw(0)[0]
+    boxes = np.array([[2, 3, 60, 70], [40, 0, 160, 112], [80, 9, 110, 90]], dtype=np.float32)
+    (whole,) = one.score([(image, boxes)])
+    (two,) = one.score([(image, boxes[:2])])
+    assert not np.allclose(whole.probabilities[:2], two.probabilities, atol=1e-4)
+    monkeypatch.setattr("detpipe.classify.fast_rcnn.scorer.REGIONS_AT_ONCE", 2)
+    (parts,) = one.score([(image, boxes)])
+    np.testing.assert_allclose(parts.probabilities, whole.probabilities, rtol=1e-4, atol=1e-6)
+    (other,) = one.score([(drawn.draw(1)[0], NONE)])
+    together = list(one.score([(image, boxes), (drawn.draw(1)[0], NONE)]))
+    np.testing.assert_array_equal(together[0].probabilities, parts.probabilities)
+    np.testing.assert_array_equal(together[1].probabilities, other.probabilities)
+
+
+def test_moved_regions_attend_to_each_other(tmp_path: Path) -> None:
+    network, image = attending(tmp_path), drawn.draw(0)[0]
+    (first,) = own_scorer(network, 64, refine=0).score([(image, NONE)])
+    (given,) = own_scorer(network, 64, refine=0).score([(image, first.boxes)])
+    (both,) = own_scorer(network, 64, refine=1).score([(image, first.boxes)])
+    assert first.boxes is not None
+    rows = np.flatnonzero(given.probabilities[:, 1:].max(axis=1) >= REFINED_FROM)
+    assert len(rows) > 1
+    places = moved_by_best(first.boxes[rows], given.of(rows), (120, 160))
+    (second,) = own_scorer(network, 64, refine=0).score([(image, places)])
+    mean = (given.probabilities[rows] + second.probabilities) / 2
+    np.testing.assert_allclose(both.probabilities[rows], mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("refine", [0, 1])
+def test_scores_of_boxes_that_are_not_the_best_are_less(tmp_path: Path, refine: int) -> None:
+    network, image = attending(tmp_path), drawn.draw(0)[0]
+    spec = tiny_multibox_fast_rcnn.spec(tmp_path / "attending", attention=1, refine=refine)
+    found = {}
+    for duplicates in Duplicates:
+        config = DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(duplicates=duplicates))
+        (found[duplicates],) = fast_rcnn_scorer(network, spec, config, CPU, bf16=False).score([(image, NONE)])
+    plain, learned = found[Duplicates.nms].probabilities, found[Duplicates.learned].probabilities
+    np.testing.assert_array_equal(learned[:, 0], plain[:, 0])
+    share = learned[:, 1:] / plain[:, 1:]
+    np.testing.assert_allclose(share[:, 0], share[:, 1], rtol=1e-4)  # one factor for all classes
+    assert 0 < share.min() < share.max() < 1
+    np.testing.assert_array_equal(found[Duplicates.both].probabilities, learned)
+    with torch.no_grad():
+        assert network.best is not None
+        network.best.weight.zero_()
+    (half,) = fast_rcnn_scorer(
+        network, spec, DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.both)),
+        CPU, bf16=False,
+    ).score([(image, NONE)])  # fmt: skip
+    np.testing.assert_allclose(half.probabilities[:, 1:], plain[:, 1:] / 2, rtol=1e-4)
+
+
+def test_learned_duplicates_need_attention(proposing: MultiBoxFastRcnn, tmp_path: Path) -> None:
+    config = DetectConfig(fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.learned))
+    with pytest.raises(ClassifierError, match=r"duplicates=learned: .*head\.attention"):
+        fast_rcnn_scorer(proposing, tiny_multibox_fast_rcnn.spec(tmp_path / "net"), config, CPU, bf16=False)

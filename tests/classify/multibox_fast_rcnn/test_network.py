@@ -23,9 +23,11 @@ TARGETS = MultiBoxTargetConfig(
 )
 
 
-@pytest.mark.parametrize("targets", [MultiBoxTargetConfig(priors=2), TARGETS])
-def test_what_is_saved_comes_back(tmp_path: Path, targets: MultiBoxTargetConfig) -> None:
-    one = spec(tmp_path / "net", multibox=targets)
+@pytest.mark.parametrize(
+    ("targets", "attention"), [(MultiBoxTargetConfig(priors=2), 0), (TARGETS, 0), (MultiBoxTargetConfig(priors=2), 2)]
+)
+def test_what_is_saved_comes_back(tmp_path: Path, targets: MultiBoxTargetConfig, attention: int) -> None:
+    one = spec(tmp_path / "net", multibox=targets, attention=attention)
     network = tiny_multibox_fast_rcnn.network(one, seed=1)
     save_classifier(tmp_path, network, one)
     (tmp_path / "net" / "tiny.prototxt").unlink()  # the folder has its own
@@ -36,8 +38,9 @@ def test_what_is_saved_comes_back(tmp_path: Path, targets: MultiBoxTargetConfig)
         outputs = [each.predict(each.feature_maps(images), (64, 80)) for each in (network, loaded)]
         proposed = [each.propose(out, 0, (64, 80), 9) for each, out in zip((network, loaded), outputs, strict=True)]
         classes = [
-            each.classify(each.pool(each.feature_maps(images), torch.nn.functional.pad(boxes, (1, 0))))
+            each.classify(each.pool(each.feature_maps(images), padded), padded)
             for each, (boxes, _) in zip((network, loaded), proposed, strict=True)
+            for padded in [torch.nn.functional.pad(boxes, (1, 0))]
         ]
     torch.testing.assert_close(proposed[0], proposed[1], rtol=0, atol=0)
     torch.testing.assert_close(classes[0], classes[1], rtol=0, atol=0)

@@ -103,6 +103,45 @@ def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
 
 
+def test_attention_starts_as_the_head_without_it(tmp_path: Path) -> None:
+    images, one_step = annotated(tmp_path), replace(SOLVER, max_iter=1)
+    train(tmp_path / "without", images, images, one_step)
+    train(tmp_path / "with", images, images, one_step, attention=2, best_weight=0.0)
+    before, after = (read_log(tmp_path / name / "log.jsonl")[0] for name in ("without", "with"))
+    for name in ("loss", "class_loss", "box_loss", "confidence_loss", "location_loss"):
+        assert after[name] == before[name], name
+    assert after["best_loss"] > 0
+    assert "best_loss" not in before
+
+
+def test_attention_learns_and_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    images = annotated(tmp_path)
+    short = replace(SOLVER, max_iter=6, snapshot=3)
+    whole, _ = train(tmp_path / "whole", images, images, short, attention=1)
+    assert whole.attention is not None
+    assert whole.attention.layers[0].joined.weight.any()  # type: ignore[union-attr]
+    train(tmp_path / "broken", images, images, short, attention=1)
+    for path in (tmp_path / "broken" / "snapshots").glob("*"):
+        if "0000003" not in path.name:
+            path.unlink()
+    resumed, _ = train(tmp_path / "broken", images, images, short, attention=1)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_the_weight_of_the_best_boxs_loss(tmp_path: Path) -> None:
+    train(tmp_path / "made", annotated(tmp_path), [], replace(SOLVER, max_iter=1), attention=1, best_weight=2.0)
+    row = read_log(tmp_path / "made" / "log.jsonl")[-1]
+    others = row["class_loss"] + 10 * row["box_loss"] + row["confidence_loss"] + row["location_loss"]
+    assert row["loss"] == pytest.approx(others + 2 * row["best_loss"], abs=1e-3)
+
+
+def test_attention_on_images_without_objects(tmp_path: Path) -> None:
+    bare = [replace(one, truth=GroundTruth.from_boxes([], [])) for one in annotated(tmp_path)]
+    train(tmp_path / "made", bare, bare, attention=1)
+    assert math.isfinite(read_log(tmp_path / "made" / "log.jsonl")[-1]["best_loss"])
+
+
 def test_a_start_from_a_calibrated_multibox_learns_from_its_plain_logits(tmp_path: Path) -> None:
     start = tiny_multibox.network(tiny_multibox.spec(tmp_path / "net"))
     start.predictor.calibration.copy_(torch.tensor([[2.0, -1.0], [0.5, 3.0]]))
