@@ -15,16 +15,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torchvision.ops import roi_align, roi_pool
 
 from detpipe import boxes as geometry
+from detpipe.heads.fast_rcnn.roi_align import PARALLEL_FROM, SAMPLES, align
 from detpipe.heads.fast_rcnn.settings import Pooling
 
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
 """A region of 224 pixels, the input size of ImageNet, is pooled from the map of stride 16 (FPN, section 4.2)."""
-
-SAMPLES = 2
-"""RoIAlign: sampling points per side of a bin (Mask R-CNN, section 3: 4 points per bin)."""
-
-PARALLEL_FROM = 64
-"""Smallest number of regions for which several threads are used."""
 
 
 def pool_regions(
@@ -33,18 +28,22 @@ def pool_regions(
     """Pool regions from L maps (N, C, H / stride, W / stride) and regions (R, 5) -> (R, C, P, P).
 
     regions: float32 (image index, x1, y1, x2, y2), in pixels of the network's input. Pooling is in float32, because
-    coordinates in bf16 would be wrong by whole cells. R = 0 gives (0, C, P, P).
+    coordinates in bf16 would be wrong by whole cells. The result is bf16 for bf16 maps, else float32. R = 0 gives
+    (0, C, P, P). RoIAlign on a CPU is our own (`roi_align.py`); other devices and exported graphs use torchvision's.
     """
     levels = level_of(regions[:, 1:], strides)
+    if pooling is Pooling.align and regions.device.type == "cpu" and not torch.compiler.is_compiling():
+        return align(maps, strides, regions, levels, size)
+    dtype = torch.bfloat16 if maps[0].dtype == torch.bfloat16 else torch.float32
+    if len(maps) == 1:
+        return _pool(maps[0].float(), regions, strides[0], pooling, size).to(dtype)
     # shape[0], not len(): len() would become a constant in an exported graph.
     shape = (regions.shape[0], maps[0].shape[1], size, size)
     pooled = torch.zeros(shape, dtype=torch.float32, device=regions.device)
-    if len(maps) == 1:
-        return _pool(maps[0].float(), regions, strides[0], pooling, size)
     for level, (one, stride) in enumerate(zip(maps, strides, strict=True)):
         rows = torch.nonzero(levels == level).squeeze(1)  # may be empty: an exported graph can't branch on it
         pooled = pooled.index_copy(0, rows, _pool(one.float(), regions[rows], stride, pooling, size))
-    return pooled
+    return pooled.to(dtype)
 
 
 def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 
-from detpipe.heads.fast_rcnn.roi_pooling import PARALLEL_FROM, level_of, pool_regions
+from detpipe.heads.fast_rcnn.roi_align import PARALLEL_FROM
+from detpipe.heads.fast_rcnn.roi_pooling import level_of, pool_regions
 from detpipe.heads.fast_rcnn.settings import Pooling
 
 
@@ -59,7 +60,11 @@ def test_regions_keep_their_places_whatever_their_level_and_image(pooling: Pooli
 @pytest.mark.parametrize("pooling", list(Pooling))
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_threads_change_nothing(pooling: Pooling, threads: int, use_threads: Callable[[int], None]) -> None:
-    """Neither what is pooled nor its gradient: of five channels, which is fewer than some have threads."""
+    """Neither what is pooled nor its gradient: of five channels, which is fewer than some have threads.
+
+    RoIPool is torchvision's to the last bit; RoIAlign is compiled here, with sums in another order.
+    """
+    exact = 0.0 if pooling is Pooling.pool else 1e-5
     generator = torch.Generator().manual_seed(0)
     one = torch.randn((2, 5, 20, 20), generator=generator).requires_grad_()
     corners = torch.rand((2 * PARALLEL_FROM, 2), generator=generator) * 80
@@ -75,11 +80,11 @@ def test_threads_change_nothing(pooling: Pooling, threads: int, use_threads: Cal
     use_threads(threads)
     with torch.inference_mode():
         together = pool_regions([one], [8], regions, pooling=pooling, size=3)
-    torch.testing.assert_close(together, expected, rtol=0, atol=0)
+    torch.testing.assert_close(together, expected, rtol=exact, atol=exact)
     learned = pool_regions([one], [8], regions, pooling=pooling, size=3)
-    torch.testing.assert_close(learned, expected, rtol=0, atol=0)
+    torch.testing.assert_close(learned, expected, rtol=exact, atol=exact)
     (gradient,) = torch.autograd.grad(learned, one, upstream)
-    torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(gradient, wanted, rtol=exact, atol=10 * exact)
 
 
 def test_no_regions() -> None:
