@@ -25,6 +25,9 @@ from detpipe.structures import Float32Array, Int64Array
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Upper limit on dw and dh in `decode`, so that exp can't overflow (Detectron's limit)."""
 
+FIRST_PART = 2
+"""NMS that is to keep `most` boxes looks at this many times `most` boxes first, then at twice as many."""
+
 VOTED_AT_ONCE = 256
 """Number of kept boxes in one step of `vote`. It bounds the memory for images with many boxes, such as tiled ones."""
 
@@ -194,11 +197,23 @@ def overlap_of_first_tensors(a: Tensor, b: Tensor) -> Tensor:
     return _ratio(_shared(first, second), _area(first))
 
 
-def nms_tensors(boxes: Tensor, threshold: float) -> Tensor:
-    """`nms` in torch for boxes by descending score: (N, 4) -> (kept,) int64, ascending; N = 0 gives (0,)."""
+def nms_tensors(boxes: Tensor, threshold: float, most: int | None = None) -> Tensor:
+    """`nms` in torch for boxes by descending score: (N, 4) -> (kept,) int64, ascending; N = 0 gives (0,).
+
+    most: only the first `most` indices are returned. Then the last boxes are often not looked at.
+    """
     import torch
     from torchvision.ops import nms as torchvision_nms
 
+    if most is not None:
+        # A box is kept or dropped by the boxes before it alone, so the first ones may be enough.
+        count = FIRST_PART * most
+        while count < len(boxes):
+            kept = nms_tensors(boxes[:count], threshold)
+            if len(kept) >= most:
+                return kept[:most]
+            count *= 2
+        return nms_tensors(boxes, threshold)[:most]
     # Descending ranks replace the scores, so that torchvision's sort can't change the order of ties.
     ranks = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
     # The threshold is rounded to float32 like the IoU; otherwise an IoU of exactly 0.3 would exceed 0.3.

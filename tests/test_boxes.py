@@ -251,6 +251,17 @@ def test_an_iou_that_equals_the_threshold_stays_in_tensors_too() -> None:
     assert geometry.nms_tensors(boxes[:0], 0.3).tolist() == []
 
 
+def test_nms_for_few_boxes_keeps_the_first_of_all_that_it_keeps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = 60 * torch.rand(200, 2, generator=generator)
+    boxes = torch.cat([corners, corners + 5 + 30 * torch.rand(200, 2, generator=generator)], dim=1)
+    kept = geometry.nms_tensors(boxes, 0.4).tolist()
+    assert 40 < len(kept) < 150
+    for most in (0, 1, 7, 40, len(kept), len(kept) + 1, 200, 300):
+        assert geometry.nms_tensors(boxes, 0.4, most=most).tolist() == kept[:most], most
+    assert geometry.nms_tensors(boxes[:0], 0.4, most=3).tolist() == []
+
+
 def test_voting_in_steps_gives_the_same_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     corners = generator.uniform(0, 60, (80, 2))

@@ -209,7 +209,7 @@ def best_boxes(
     solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(dim=1)
     boxes, scores = boxes[solid], scores[solid]
     if nms_iou < 1:
-        kept = geometry.nms_tensors(boxes, nms_iou)
+        kept = geometry.nms_tensors(boxes, nms_iou, most=count)
         boxes, scores = boxes[kept], scores[kept]
     return boxes[:count], scores[:count]
 
