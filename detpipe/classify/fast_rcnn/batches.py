@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from detpipe import boxes as geometry
 from detpipe.classify.crops.database import verify_image
+from detpipe.classify.fast_rcnn.denoising import STREAM, Queries, denoising_queries
 from detpipe.classify.labeling import Regions, SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.network.batch_order import image_generator, plain_order
@@ -55,13 +56,17 @@ class RegionBatch:
 
     images: (N, H, W, 3) uint8 RGB; smaller images are padded at the right and bottom. regions: (R, 5) float32: index
     of the image in the batch, and box in pixels of `images`. labels: (R,) int64, 0 is background. deltas: (R, 4)
-    float32, 0 for background.
+    float32, 0 for background. truths, sizes: the objects and the (height, width) of each image in pixels of `images`;
+    empty where nothing is matched. queries: denoising queries, if any.
     """
 
     images: npt.NDArray[np.uint8]
     regions: Float32Array
     labels: Int64Array
     deltas: Float32Array
+    truths: tuple[GroundTruth, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
+    queries: Queries | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,8 @@ class HierarchicalSampling:
     """Batches of a few images with an equal number of regions from each. Batch i is a pure function of (seed, i).
 
     images_per_batch and batch_size (regions) count for the whole batch; `part` selects the images of this process.
-    Images are drawn in epochs. An image with too few foreground or background regions contributes fewer regions.
+    denoise: number of denoising copies of each object. Images are drawn in epochs. An image with too few foreground or
+    background regions contributes fewer regions.
     Raises ValueError for no images.
     """
 
@@ -98,8 +104,10 @@ class HierarchicalSampling:
         batch_size: int,
         seed: int,
         part: slice = slice(None),
+        denoise: int = 0,
     ) -> None:
         self._images = images
+        self._denoise = denoise
         self._sampling = replace(sampling, regions_per_image=max(batch_size // images_per_batch, 1))
         self._views = views
         self._order = plain_order(len(images), batch_size=images_per_batch, seed=seed)
@@ -112,7 +120,7 @@ class HierarchicalSampling:
         Raises ChangedImageError if a file has changed since its proposals were made, and BrokenImageError if it cannot
         be read.
         """
-        shown, sampled = [], []
+        shown, sampled, truths, draws = [], [], [], []
         for position, index in list(enumerate(self._order(number)))[self._part]:
             image = self._images[index]
             generator = image_generator(self._seed, number, position)
@@ -125,7 +133,12 @@ class HierarchicalSampling:
             regions = sample_regions(image.proposals, image.truth, image.image_size, self._sampling, generator)
             shown.append(read_scaled(image, scaling))
             sampled.append(moved(regions, scaling))
-        return joined(shown, sampled, self._views.fill)
+            truths.append(replace(image.truth, boxes=scaling.to_input(image.truth.boxes)))
+            draws.append(image_generator(self._seed, number, position, stream=STREAM))
+        sizes = tuple((one.shape[0], one.shape[1]) for one in shown)
+        queries = denoising_queries(truths, sizes, self._denoise, self._sampling, draws) if self._denoise else None
+        batch = joined(shown, sampled, self._views.fill)
+        return replace(batch, truths=tuple(truths), sizes=sizes, queries=queries)
 
 
 def read_scaled(image: ProposedImage, scaling: Scaling) -> Image:

@@ -148,6 +148,22 @@ class FastRcnnScorer:
             return (self._scored(boxes, views) for boxes, views in shown)
         return image_per_core(lambda one: self._scored(*one), shown, self._device)
 
+    def attention(self, image: Image, boxes: Float32Array) -> Float32Array:
+        """How much each region of an image attends to each, in the first pass at the first scale.
+
+        image: (H, W, 3). boxes: (R, 4), as they are scored. Returns (L, H, R, R) of L layers and H heads; rows sum to 1.
+        """
+        network = self.network
+        assert network.attention is not None
+        with torch.inference_mode(), autocast(self._device, self.bf16):
+            one = self._view_maps(self._views(image)[0])
+            regions = functional.pad(torch.from_numpy(one.scaling.to_input(boxes)), (1, 0)).to(self._device)
+            features = torch.cat(
+                [network.hidden(network.pool(one.maps, part)) for part in regions.split(REGIONS_AT_ONCE)]
+            )
+            weights: Float32Array = network.attention.weights(features, regions[:, 1:]).float().cpu().numpy()
+        return weights
+
     def _views(self, image: Image) -> list[View]:
         image_size = (image.shape[0], image.shape[1])
         scalings = [

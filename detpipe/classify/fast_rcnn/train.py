@@ -19,6 +19,8 @@ from detpipe.classify.fast_rcnn.batches import (
     moved,
     read_scaled,
 )
+from detpipe.classify.fast_rcnn.best_box import with_best_box
+from detpipe.classify.fast_rcnn.denoising import predicted, with_denoising
 from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
@@ -58,11 +60,16 @@ def train_fast_rcnn(
         batch_size=solver.batch_size,
         seed=seed,
         part=context.ranks.part(head.images_per_batch, "head.images_per_batch"),
+        denoise=head.denoise,
     )
 
     def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
-        logits, deltas = forward(network, batch, device, bf16)
-        return region_losses(network.box_regressor, logits, deltas, batch, head, device)
+        images, regions = (torch.from_numpy(one).to(device) for one in (batch.images, batch.regions))
+        with autocast(device, bf16):
+            outputs, of_queries = predicted(network, network.feature_maps(images), regions, batch.queries)
+        losses = region_losses(network.box_regressor, outputs.logits, outputs.deltas, batch, head, device)
+        losses = with_best_box(losses, outputs, regions, batch.truths, batch.sizes, head)
+        return with_denoising(losses, network, of_queries, batch.queries, head)
 
     images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
     return train_network(

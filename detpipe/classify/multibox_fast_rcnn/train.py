@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detpipe.classify.crops.train import region_losses, validation_numbers
+from detpipe.classify.fast_rcnn import denoising
 from detpipe.classify.fast_rcnn.batches import RegionBatch
 from detpipe.classify.fast_rcnn.best_box import with_best_box
 from detpipe.classify.labeling import SamplingConfig, sample_regions
@@ -68,11 +69,16 @@ def train_multibox_fast_rcnn(
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
             regions = sampled(network, output, batch, per_image, head.proposals, region_generators(seed, batch))
             places = torch.from_numpy(regions.regions).to(device)
-            outputs = network.outputs(network.attended(network.hidden(network.pool(maps, places)), places))
+            queries = None
+            if head.denoise:
+                draws = region_generators(seed, batch, denoising.STREAM)
+                queries = denoising.denoising_queries(batch.truths, batch.sizes, head.denoise, sampling, draws)
+            outputs, of_queries = denoising.predicted(network, maps, places, queries)
         targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         multibox_losses = multibox_loss(output, targets, head.multibox)
         losses = region_losses(network.box_regressor, outputs.logits, outputs.deltas, regions, head, device)
         losses = with_best_box(losses, outputs, places, batch.truths, batch.sizes, head)
+        losses = denoising.with_denoising(losses, network, of_queries, queries, head)
         named = {name: multibox_losses[name] for name in ("confidence_loss", "location_loss")}
         return {**losses, **named, "loss": losses["loss"] + head.multibox_weight * multibox_losses["loss"]}
 
@@ -112,9 +118,9 @@ REGION_STREAM = 1
 """The random number stream that samples an image's regions; stream 0 draws its augmentation."""
 
 
-def region_generators(seed: int, batch: AnnotatedBatch) -> list[np.random.Generator]:
+def region_generators(seed: int, batch: AnnotatedBatch, stream: int = REGION_STREAM) -> list[np.random.Generator]:
     """The generator that samples the regions of each image. It depends on (seed, batch, position), not on the rank."""
-    return [image_generator(seed, batch.number, position, stream=REGION_STREAM) for position in batch.positions]
+    return [image_generator(seed, batch.number, position, stream=stream) for position in batch.positions]
 
 
 def sampled(

@@ -30,8 +30,8 @@ MOST = {
 }
 """Limits on settings: larger values, as in a damaged classifier.json, would fill the memory."""
 
-MOST_LAYERS = 16
-"""Limit on the attention layers."""
+MOST_LAYERS, MOST_COPIES = 16, 64
+"""Limits on the attention layers, and on the denoising copies of each object."""
 
 
 @dataclass(kw_only=True)
@@ -78,6 +78,9 @@ class FastRcnnConfig(TrainedHeadConfig):
     best_weight: float = 1.0
     """Attention: weight of the loss of the logit "this region is the best box of its object" relative to the class
     loss. detect.fast_rcnn.duplicates says how detection uses it."""
+    denoise: int = 0
+    """Attention: number of shifted copies and of false boxes per object and step that are learned beside the regions
+    (Li et al. 2022, "DN-DETR"). They attend to each other only. 0: none."""
     refine: int = 1
     """Testing: number of times the top-scoring regions are moved by their deltas and scored again (Gidaris & Komodakis
     2015)."""
@@ -108,6 +111,12 @@ class FastRcnnConfig(TrainedHeadConfig):
             )
         if not 0 <= self.best_weight < math.inf:
             raise ValueError(f"head.best_weight: expected a number of at least 0, got {self.best_weight}")
+        if not 0 <= self.denoise <= MOST_COPIES:
+            raise ValueError(f"head.denoise: expected 0 to {MOST_COPIES} copies of each object, got {self.denoise}")
+        if self.denoise and not self.attention:
+            raise ValueError(
+                f"head.denoise={self.denoise}: expected head.attention above 0 with it, got 0; leave it out"
+            )
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:

@@ -29,17 +29,23 @@ SOLVER = SolverConfig(
 )
 
 
-def network(seed: int = 0) -> FastRcnn:
+def network(seed: int = 0, head: FastRcnnConfig = HEAD) -> FastRcnn:
     torch.manual_seed(5)
-    return FastRcnn(tiny.TinyBackbone(), 2, HEAD, seed=seed)
+    return FastRcnn(tiny.TinyBackbone(), 2, head, seed=seed)
 
 
 def train(
-    folder: Path, images: list[ProposedImage], solver: SolverConfig = SOLVER, *, bf16: bool = False, val: int = 2
+    folder: Path,
+    images: list[ProposedImage],
+    solver: SolverConfig = SOLVER,
+    *,
+    bf16: bool = False,
+    val: int = 2,
+    head: FastRcnnConfig = HEAD,
 ) -> tuple[FastRcnn, dict[str, float]]:
-    one = network()
+    one = network(head=head)
     context = RunContext(solver, folder, key="k", seed=0, device=torch.device("cpu"), bf16=bf16)
-    summary = train_fast_rcnn(one, images[val:], images[:val], head=HEAD, sampling=SamplingConfig(), context=context)
+    summary = train_fast_rcnn(one, images[val:], images[:val], head=head, sampling=SamplingConfig(), context=context)
     return one, summary
 
 
@@ -55,6 +61,23 @@ def test_it_learns(tmp_path: Path, bf16: bool) -> None:
     assert rows[-1]["val_fg_accuracy"] > 0.8
     assert rows[-1]["val_accuracy"] > 0.8
     assert summary["iterations"] == 80
+
+
+def test_attention_and_denoising_learn(tmp_path: Path) -> None:
+    images, head = proposed(tmp_path, 4), replace(HEAD, attention=1, denoise=2)
+    whole, _ = train(tmp_path / "made", images, replace(SOLVER, max_iter=30), head=head)
+    rows = read_log(tmp_path / "made" / "log.jsonl")
+    for name in ("class_loss", "best_loss", "denoise_loss"):
+        assert sum(row[name] for row in rows[-5:]) / 5 < 0.9 * rows[0][name], name
+    first = rows[0]
+    parts = first["class_loss"] + 10 * first["box_loss"] + first["best_loss"] + first["denoise_loss"]
+    assert first["loss"] == pytest.approx(parts, abs=1e-3)
+    assert whole.attention is not None
+    train(tmp_path / "without", images, replace(SOLVER, max_iter=1))
+    before = read_log(tmp_path / "without" / "log.jsonl")[0]
+    assert (first["class_loss"], first["box_loss"]) == pytest.approx(
+        (before["class_loss"], before["box_loss"]), abs=1e-5
+    )
 
 
 def test_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:

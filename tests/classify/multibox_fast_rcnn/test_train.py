@@ -117,14 +117,14 @@ def test_attention_starts_as_the_head_without_it(tmp_path: Path) -> None:
 def test_attention_learns_and_a_resumed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
     images = annotated(tmp_path)
     short = replace(SOLVER, max_iter=6, snapshot=3)
-    whole, _ = train(tmp_path / "whole", images, images, short, attention=1)
+    whole, _ = train(tmp_path / "whole", images, images, short, attention=1, denoise=2)
     assert whole.attention is not None
     assert whole.attention.layers[0].joined.weight.any()  # type: ignore[union-attr]
-    train(tmp_path / "broken", images, images, short, attention=1)
+    train(tmp_path / "broken", images, images, short, attention=1, denoise=2)
     for path in (tmp_path / "broken" / "snapshots").glob("*"):
         if "0000003" not in path.name:
             path.unlink()
-    resumed, _ = train(tmp_path / "broken", images, images, short, attention=1)
+    resumed, _ = train(tmp_path / "broken", images, images, short, attention=1, denoise=2)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
 
@@ -138,8 +138,10 @@ def test_the_weight_of_the_best_boxs_loss(tmp_path: Path) -> None:
 
 def test_attention_on_images_without_objects(tmp_path: Path) -> None:
     bare = [replace(one, truth=GroundTruth.from_boxes([], [])) for one in annotated(tmp_path)]
-    train(tmp_path / "made", bare, bare, attention=1)
-    assert math.isfinite(read_log(tmp_path / "made" / "log.jsonl")[-1]["best_loss"])
+    train(tmp_path / "made", bare, bare, attention=1, denoise=2)
+    row = read_log(tmp_path / "made" / "log.jsonl")[-1]
+    assert math.isfinite(row["best_loss"])
+    assert row["denoise_loss"] == 0
 
 
 def test_a_start_from_a_calibrated_multibox_learns_from_its_plain_logits(tmp_path: Path) -> None:
