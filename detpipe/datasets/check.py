@@ -35,6 +35,7 @@ from detpipe.datasets.source import (
 from detpipe.datasets.stretch import darkness
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress
+from detpipe.storage.stored_file import stored_size
 from detpipe.structures import ReadOptions
 
 __all__ = ["CheckReport", "Finding", "Severity", "check_source"]
@@ -362,7 +363,7 @@ def _duplicates(checked: Sequence[_Checked]) -> Iterator[Finding]:
             yield finding("duplicate_image", path, f"two annotations of {one.split.value} name this image")
         splits.setdefault(path, one.split)
     first: dict[bytes, Path] = {}
-    lengths = {path: path.stat().st_size for path in splits}
+    lengths = {path: stored_size(path) for path in splits}
     # Only files of the same length can be identical, so most files need not be read.
     common = {length for length, count in Counter(lengths.values()).items() if count > 1}
     for path, split in splits.items():

@@ -18,6 +18,7 @@ from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_
 from detpipe.datasets.source import FARTHEST, Entry, RawObject, Recognised, Split, StoredSplit, read_number
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_json import read_json
+from detpipe.storage.stored_file import is_folder
 from detpipe.structures import ImageId
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
     or folder; InputFileError for a file that is not JSON, and CocoFileError for JSON that is not a COCO file, which
     name the file.
     """
-    if not images.is_dir():
+    if not is_folder(images):
         raise FileNotFoundError(
             f"{images}: expected the folder of the images of {path.name}, got no such folder; to measure detections "
             "without images, leave the setting out"
@@ -208,7 +209,7 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
     try:
         if not isinstance(content, dict) or "images" not in content:
             raise CocoFileError(f'expected a COCO file, {{"images": [...], ...}}, got {_kind(content)}')
-        categories = _parse_categories(_records(content, "categories"))
+        categories = parse_categories(_records(content, "categories"))
         records = _parse_images(_records(content, "images"))
         annotations = _group_by_image(_records(content, "annotations"), records)
     except CocoFileError as error:
@@ -241,7 +242,8 @@ def _records(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return records
 
 
-def _parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+def parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """The names of the classes by id. Raises CocoFileError."""
     categories: dict[int, str] = {}
     for index, record in enumerate(records):
         number, name = number_of(record.get("id")), record.get("name")
@@ -272,7 +274,7 @@ def records_of_objects(content: Mapping[str, Any]) -> dict[ImageId, list[dict[st
 
     content: of a COCO file that `read_coco_file` has read. An image without objects has an empty list.
     """
-    categories = _parse_categories(_records(content, "categories"))
+    categories = parse_categories(_records(content, "categories"))
     images = _parse_images(_records(content, "images"))
     groups = _group_by_image(_records(content, "annotations"), images)
     return {one: [record for record in groups.get(one, []) if _has_box(record, categories)] for one in images}
@@ -280,7 +282,7 @@ def records_of_objects(content: Mapping[str, Any]) -> dict[ImageId, list[dict[st
 
 def _has_box(record: Mapping[str, Any], categories: Mapping[int, str]) -> bool:
     try:
-        _parse_object(record, categories)
+        parse_object(record, categories)
     except NoBoxError:
         return False
     except ValueError:  # a fault of the whole image, whose entry has no objects
@@ -323,7 +325,7 @@ def _entry(
     objects, notes = [], []
     for one in annotations:
         try:
-            objects.append(_parse_object(one, categories))
+            objects.append(parse_object(one, categories))
         except NoBoxError as error:
             notes.append(finding("object_without_box", place, f"{_name(one)}, {error} (in {path.name})"))
         except ValueError as error:
@@ -358,8 +360,11 @@ def _unfound(error: ImageNotFoundError, file: Path, path: Path) -> Finding:
     return finding(error.KIND, file, f"no such file, named in {path.name}: {error}")
 
 
-def _parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> RawObject:
-    """Raises NoBoxError if the annotation has neither a box nor a shape, ValueError for wrong content."""
+def parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> RawObject:
+    """The object of an annotation record. categories: the class names by id.
+
+    Raises NoBoxError if the record has neither a box nor a shape, ValueError for wrong content.
+    """
     category, box = record.get("category_id"), record.get("bbox")
     number = number_of(category)
     if number is None or number not in categories:

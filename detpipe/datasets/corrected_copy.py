@@ -34,6 +34,7 @@ from detpipe.datasets.voc_lists import DEFAULT_TRAIN
 from detpipe.datasets.yolo import YoloSource
 from detpipe.progress import counted
 from detpipe.storage.input_file import read_input
+from detpipe.storage.stored_file import container_of, open_stored
 from detpipe.structures import GroundTruth, ImageId
 
 Edits = Mapping[tuple[Path, ImageId], Sequence[ObjectEdit]]
@@ -340,10 +341,14 @@ def _linked(path: Path, target: Path) -> bool:
 
 
 def _copy_file(path: Path, target: Path) -> None:
-    """Copy a regular file as it is, whatever is in it; anything else is left out, and so is a file that is gone."""
+    """Copy a regular file or a member of a tar as it is; anything else is left out, and so is a file that is gone."""
     if path.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    elif container_of(path) is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open_stored(path, "a file to copy") as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def _write(path: Path, data: bytes) -> None:

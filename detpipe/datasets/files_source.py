@@ -17,6 +17,7 @@ from detpipe.datasets.parted_source import Part, PartedSource, left_out_pictures
 from detpipe.datasets.source import Entry, Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import open_input
+from detpipe.storage.stored_file import is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class FilesSource(PartedSource):
 
         def with_finder(split: Split | None, path: Path) -> tuple[Split | None, Path, ImageFinder]:
             folder = Path(self.images_root) if self.images_root is not None else root if root.is_dir() else path.parent
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise FileNotFoundError(
                     f"{folder}: expected the folder of the images, got no such folder; set dataset.images_root"
                 )

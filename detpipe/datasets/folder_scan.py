@@ -1,5 +1,7 @@
 """The files of a data set's folder: which are images, which are hidden, and which links are followed.
 
+The images may also be in tar files: of a folder without image files, the images in its tars count.
+
 A link is followed as far as it stays inside the folders that the user named. A file or folder that is itself named in
 the settings may be a link to any place. With `outside`, all links are followed.
 """
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from detpipe.storage.stored_file import container_index, is_container
 
 _HIDDEN = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 """Names in lower case of files and folders that operating systems add."""
@@ -59,17 +62,20 @@ def is_inside(path: str | Path, real: Sequence[str]) -> bool:
 class FolderScan:
     """The visible files below a folder, by relative path. Links that leave the folders are counted, not followed.
 
-    files: paths of all files that are not hidden, sorted. left: links that leave the folders.
+    files: paths of all files that are not hidden, sorted. left: links that leave the folders. members: the images in
+    tars. faults: tars and members that can't be read, each with the reason.
     """
 
     folder: Path
     files: list[Path] = field(default_factory=list)
     left: list[Path] = field(default_factory=list)
+    members: list[Path] = field(default_factory=list)
+    faults: list[tuple[Path, str]] = field(default_factory=list)
 
     @property
     def images(self) -> list[Path]:
-        """The files with the suffix of an image that detpipe reads."""
-        return [path for path in self.files if is_image(path.name)]
+        """The files with the suffix of an image that detpipe reads, and the images in tars."""
+        return [*(path for path in self.files if is_image(path.name)), *self.members]
 
     def passed_over(self, setting: str = "dataset.outside") -> list[tuple[str, list[Path]]]:
         """Pictures that are not read: (reason, files) for each suffix, and for links that leave the folder.
@@ -83,6 +89,7 @@ class FolderScan:
             found.append((f"{suffix} is not read: {UNREAD_SUFFIXES[suffix]}", paths))
         if self.left:
             found.append((f"a link that leaves the folder; give {setting}=true to follow it", self.left))
+        found += [(reason, [path]) for path, reason in self.faults]
         return found
 
     def passed_over_text(self, setting: str = "dataset.outside") -> str:
@@ -123,6 +130,34 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
     result.files.sort()
     result.left.sort()
     return result
+
+
+def scan_images(place: Path, *, outside: bool = False, real: Sequence[str] | None = None) -> FolderScan:
+    """Find the images of a folder, as `scan`, or of a tar file. A folder without image files has those in its tars."""
+    found = FolderScan(place, files=[place]) if is_container(place) and place.is_file() else None
+    if found is None:
+        found = scan(place, outside=outside, real=real)
+    if not found.images:
+        for path in found.files:
+            if is_container(path):
+                images, faults = image_members(path)
+                found.members += images
+                found.faults += faults
+    return found
+
+
+def image_members(container: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The visible images in a tar, in its order, and the path and fault of what can't be read there.
+
+    Raises the OSErrors of the file system. A file that is no tar is a fault.
+    """
+    try:
+        index = container_index(container)
+    except ValueError as error:
+        return [], [(container, str(error).removeprefix(f"{container}: "))]
+    images = [container / name for name in index.members if is_image(name) and not any(map(is_hidden, name.split("/")))]
+    faults = [(container / name, fault) for name, fault in index.faults if not name or is_image(name)]
+    return images, faults
 
 
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:

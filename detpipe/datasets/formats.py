@@ -16,6 +16,7 @@ _ROWS = {
     "labelstudio": "detpipe.datasets.label_studio:LabelStudioSource",
     "cvat": "detpipe.datasets.cvat:CvatSource",
     "labelme": "detpipe.datasets.labelme:LabelmeSource",
+    "tar": "detpipe.datasets.tar:TarSource",
     "images": "detpipe.datasets.image_list:ImageFolderSource",
     "image_labels": "detpipe.datasets.image_labels:ImageLabelsSource",
     "demo": "detpipe.datasets.demo:DemoSource",

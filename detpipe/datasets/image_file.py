@@ -31,7 +31,8 @@ from detpipe.storage.encoded_image import (
     parse_header,
     pillow_levels,
 )
-from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.input_file import InputFileError
+from detpipe.storage.stored_file import open_stored
 from detpipe.structures import PLAIN_READING, Image, ReadOptions, Stretch
 
 __all__ = [
@@ -127,9 +128,14 @@ def read_header(path: str | PathLike[str], options: ReadOptions = PLAIN_READING)
 
     Raises FileNotFoundError, TruncatedImageError, or BrokenImageError if there is no image header.
     """
-    # Memory-mapped, so that only the pages of the header and of the end are read.
-    with _open(Path(path), options) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return parse_header(data, path, max_pixels=options.max_pixels, file=file)
+    with _open(Path(path), options) as file:
+        try:
+            descriptor = file.fileno()
+        except io.UnsupportedOperation:  # a member of a tar
+            return parse_header(file.read(), path, max_pixels=options.max_pixels)
+        # Memory-mapped, so that only the pages of the header and of the end are read.
+        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
+            return parse_header(data, path, max_pixels=options.max_pixels, file=file)
 
 
 AnyImage = Image | PIL.Image.Image | str | PathLike[str]
@@ -196,8 +202,8 @@ def from_pillow(image: PIL.Image.Image, options: ReadOptions = PLAIN_READING) ->
 
 
 def file_digest(path: Path) -> bytes:
-    """The 16-byte BLAKE2b digest of a regular file that is not empty. Raises InputFileError, and OSErrors."""
-    with open_input(path, "a file to read") as file:
+    """The 16-byte BLAKE2b digest of a file that is not empty, or of a member of a tar. Raises as `open_stored`."""
+    with open_stored(path, "a file to read") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))  # type: ignore[arg-type]
         return digest.digest()
 
@@ -213,7 +219,7 @@ def _decoded(path: Path, options: ReadOptions, channels: Channels, *, deep: bool
 def _open(path: Path, options: ReadOptions) -> BinaryIO:
     """Open an image file. Raises FileNotFoundError, other OSErrors, and BrokenImageError for what is no image file."""
     try:
-        file = open_input(path, "an image file")
+        file = open_stored(path, "an image file")
     except InputFileError as error:
         raise BrokenImageError(str(error)) from error
     except ValueError as error:  # a name with a null character

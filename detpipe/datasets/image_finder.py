@@ -31,11 +31,12 @@ from detpipe.datasets.folder_scan import (
     is_image,
     is_inside,
     real_folders,
-    scan,
+    scan_images,
     suffix_of,
     without_suffix,
 )
 from detpipe.datasets.image_file import UNREAD_SUFFIXES
+from detpipe.storage.stored_file import container_of
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\\?#]*|file:", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
@@ -159,8 +160,8 @@ class ImageFinder:
 
     @functools.cached_property
     def scan(self) -> FolderScan:
-        """All files of the folder, searched on first use."""
-        return scan(self.folder, outside=self._outside, real=self._real)
+        """All files of the folder, and the images in tars there if they count, searched on first use."""
+        return scan_images(self.folder, outside=self._outside, real=self._real)
 
     @functools.cached_property
     def _index(self) -> PathIndex[Path]:
@@ -214,7 +215,19 @@ class ImageFinder:
         return self._indexed(path for path in self.scan.files if suffix_of(path.name) in UNREAD_SUFFIXES)
 
     def _indexed(self, paths: Iterable[Path]) -> PathIndex[Path]:
-        return PathIndex((path.relative_to(self.folder).as_posix(), path) for path in paths)
+        return PathIndex((name, path) for path in paths for name in self._names(path))
+
+    def _names(self, path: Path) -> Iterator[str]:
+        """The relative path of an image; for one in a tar also its path there, because annotations don't name tars."""
+        name = path.relative_to(self.folder).as_posix()
+        yield name
+        place = container_of(path) if path in self._members else None
+        if place is not None and place[1] != name:
+            yield place[1]
+
+    @functools.cached_property
+    def _members(self) -> frozenset[Path]:
+        return frozenset(self.scan.members)
 
     @property
     def _remedy(self) -> str:
@@ -223,7 +236,7 @@ class ImageFinder:
     def candidates(self, name: str) -> list[Path]:
         """The images with this name, in any case and with any suffix, which match equally well; maybe none."""
         parts = _parts(name)
-        return self._index.find(parts) if parts else []
+        return list(dict.fromkeys(self._index.find(parts))) if parts else []
 
     def _exact(self, base: Path, name: str) -> Path | None:
         """The file with this very path. Raises OutsideImageError if it is outside and may not be read."""
@@ -240,8 +253,7 @@ class ImageFinder:
         return None
 
     def _similar(self, name: str, written: str) -> Path | None:
-        parts = _parts(name)
-        found = self._index.find(parts) if parts else []
+        found = self.candidates(name)
         if len(found) > 1:
             names = ", ".join(path.relative_to(self.folder).as_posix() for path in found[:3])
             raise AmbiguousImageError(

@@ -1,19 +1,20 @@
-"""Source of images without annotations: a folder or a single file."""
+"""Source of images without annotations: a folder, a tar file, or a single image file."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from detpipe.datasets.findings import Finding
-from detpipe.datasets.folder_scan import FolderScan, is_image, scan
+from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
+from detpipe.storage.stored_file import is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,15 @@ logger = logging.getLogger(__name__)
 class ImageFolderSource(DatasetSource):
     """The images in a folder and its subfolders (without hidden files and folders), or one file, as the test split.
 
-    An image's id is its file name without suffix. If two images would share an id, all ids are paths relative to the
-    folder, without suffix if these are unique, else with it.
+    The images may be in a tar file, or in the tar files of a folder without image files. An image's id is its file name
+    without suffix. If two images would share an id, all ids are paths relative to the folder, without suffix if these
+    are unique, else with it.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str
-    """Folder of images, or one image file."""
+    """Folder of images or of tar files, a tar file, or one image file."""
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
@@ -56,16 +58,16 @@ class ImageFolderSource(DatasetSource):
         return [root] if root.is_dir() else [root.parent, root.resolve().parent]
 
     def strays(self) -> list[Finding]:
-        return passed_over_findings(self._scan) if Path(self.root).is_dir() else []
+        return passed_over_findings(self._scan) if is_folder(Path(self.root)) else []
 
     def entries(self, split: Split) -> list[Entry]:
         root = Path(self.root)
-        if not root.is_dir():
+        if not is_folder(root):
             if not root.exists():
                 raise FileNotFoundError(f"{root}: expected an image or a folder of images, got no such file or folder")
             return [Entry(root.stem, root, root)] if split is Split.test else []
         files = self._scan.images
-        if not files:
+        if not files and not self._scan.faults:
             passed_over = self._scan.passed_over_text(self.OUTSIDE)
             raise FileNotFoundError(
                 f"{root}: expected images ({', '.join(IMAGE_SUFFIXES[:8])}, ...) in the folder, got none"
@@ -74,11 +76,12 @@ class ImageFolderSource(DatasetSource):
         if split is not Split.test:
             return []
         ids = shortest_ids([path.relative_to(root) for path in files])
-        return [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]
+        entries = [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]
+        return [*entries, *fault_entries(self._scan.faults)]
 
     @functools.cached_property
     def _scan(self) -> FolderScan:
-        found = scan(Path(self.root), outside=self.outside)
+        found = scan_images(Path(self.root), outside=self.outside)
         if passed_over := found.passed_over_text(self.OUTSIDE):
             logger.warning("%s: %s", self.root, passed_over)
         return found
@@ -89,6 +92,11 @@ class DetectedImages(ImageFolderSource):
     """The images of `detpipe detect source=...`, whose settings are those of the command."""
 
     OUTSIDE: ClassVar[str] = "outside"
+
+
+def fault_entries(faults: Iterable[tuple[Path, str]]) -> list[Entry]:
+    """An entry for each tar and member that can't be read, so that it is named and counted as an unusable image."""
+    return [Entry(str(path), None, path, fault=finding("broken_image", path, reason)) for path, reason in faults]
 
 
 def shortest_ids(paths: Sequence[Path]) -> list[str]:

@@ -14,6 +14,7 @@ from detpipe.runs.run_folder import RunFolder, dataset_digest, images_digest, ob
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
 from detpipe.storage.manifest import digest_of
+from detpipe.storage.stored_file import stored_size
 from detpipe.structures import Dataset
 
 MOST_NAMED = 3
@@ -35,7 +36,7 @@ def record_of(dataset: Dataset) -> DatasetRecord:
     return DatasetRecord(
         classes=list(dataset.classes),
         images={
-            str(record.image_id): digest_of([record.image_size, record.path.stat().st_size])[:12]
+            str(record.image_id): digest_of([record.image_size, stored_size(record.path)])[:12]
             for record in dataset.records
         },
         objects={

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 
-from detpipe.datasets.folder_scan import is_image, scan
+from detpipe.datasets.folder_scan import is_image, scan_images
 from detpipe.report.image_detections import ImageDetections
+from detpipe.storage.stored_file import is_folder
 from detpipe.structures import LeftOut
 
 logger = logging.getLogger(__name__)
@@ -44,12 +45,12 @@ class ImageStream:
 
 
 def is_many(path: str | PathLike[str]) -> bool:
-    """Whether a path is a folder, or a pattern: it has one of * ? [ and is not the name of a file."""
-    return Path(path).is_dir() or (glob.has_magic(fspath(path)) and not Path(path).exists())
+    """Whether a path is a folder, a tar, or a pattern: it has one of * ? [ and is not the name of a file."""
+    return is_folder(Path(path)) or (glob.has_magic(fspath(path)) and not Path(path).exists())
 
 
 def image_paths(images: str | PathLike[str] | Iterable[str | PathLike[str]]) -> tuple[Path, ...]:
-    """The image files of a folder with its subfolders, of a pattern, or the given paths in order.
+    """The image files of a folder with its subfolders, of a tar, of a pattern, or the given paths in order.
 
     In folders and patterns, hidden files and files without the suffix of an image are not counted, and the result is
     sorted. Raises ValueError that names the argument `images` if there are none, and for a path to nothing.
@@ -57,8 +58,8 @@ def image_paths(images: str | PathLike[str] | Iterable[str | PathLike[str]]) -> 
     if not isinstance(images, (str, PathLike)):
         return tuple(map(Path, images))
     where = Path(images)
-    if where.is_dir():
-        files = scan(where, outside=True)
+    if is_folder(where):
+        files = scan_images(where, outside=True)
         if not files.images:
             passed_over = files.passed_over_text() or "correct the path"
             raise ValueError(f"images: expected a folder with images, got {where} with none; {passed_over}")

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.storage.atomic import write_json
 from detpipe.storage.manifest import ArtefactError, Manifest, digest_of, find_manifest
+from detpipe.storage.stored_file import stored_size
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, Stretch
 
 
@@ -169,7 +170,7 @@ def images_digest(dataset: Dataset) -> str:
 
 def _image_values(dataset: Dataset) -> list[list[Any]]:
     return [
-        [str(record.image_id), record.image_size, record.path.stat().st_size, *_stretch(record)]
+        [str(record.image_id), record.image_size, stored_size(record.path), *_stretch(record)]
         for record in dataset.records
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.manifest import ArtefactError, find_manifest
+from detpipe.storage.stored_file import is_folder
 
 MAX_NAME = 200
 """Limit on the bytes of a folder's name; file systems allow 255."""
@@ -22,8 +23,8 @@ def resolved_source(source: str) -> str:
 
 
 def source_root(source: str) -> Path:
-    """Return the folder that file names in the results of a source are relative to."""
-    return Path(source) if Path(source).is_dir() else Path(source).parent
+    """Return the folder or tar file that file names in the results of a source are relative to."""
+    return Path(source) if is_folder(Path(source)) else Path(source).parent
 
 
 def source_folder(run: RunFolder, source: str) -> RunFolder:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.input_file import InputFileError
+from detpipe.storage.stored_file import open_stored, stored_size
 
 MAX_DEPTH = 100
 """Lists and objects inside each other. COCO's own files have 5."""
@@ -16,14 +17,14 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, which may be a member of a tar.
 
     expected: what the file should be, for the error: "a COCO JSON file". Python's parser also accepts NaN and
     infinity, so check numbers.
     Raises InputFileError, which names the file, for other content and for a file that does not fit in memory;
     FileNotFoundError, and other OSErrors of the file system.
     """
-    with open_input(path, expected) as file:
+    with open_stored(path, expected) as file:
         start = file.read(_START)
         # Found in the first bytes, so that a large file of brackets is not read.
         if _depth(start) > MAX_DEPTH:
@@ -34,7 +35,7 @@ def read_json(path: Path, expected: str) -> Any:
             raise InputFileError(f"{path}: expected {expected}, got lists that are too deep; check the file") from error
         except MemoryError as error:
             raise InputFileError(
-                f"{path}: expected {expected} that fits in memory, got {path.stat().st_size:,} bytes; split the file"
+                f"{path}: expected {expected} that fits in memory, got {stored_size(path):,} bytes; split the file"
             ) from error
         except ValueError as error:
             raise InputFileError(

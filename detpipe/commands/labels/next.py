@@ -39,6 +39,7 @@ from detpipe.runs.detector import Detector
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.operating_point import kept_operating_point, shown_from
 from detpipe.runs.run_folder import RunFolder, load_splits
+from detpipe.runs.source_folder import source_root
 from detpipe.runs.stored_split import open_split
 from detpipe.storage.input_file import InputFileError
 from detpipe.storage.manifest import find_manifest
@@ -150,8 +151,7 @@ def source_images(config: LabelsNext, source: str) -> tuple[Dataset, Path]:
         max_pixels=config.max_pixels,
         stretch=kept_settings(config.folder.classifier).stretch,
     )
-    path = Path(source)
-    return listed.load(Split.test), path if path.is_dir() else path.parent
+    return listed.load(Split.test), source_root(source)
 
 
 def unknown_images(

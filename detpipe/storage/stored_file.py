@@ -1,0 +1,152 @@
+"""Files inside of other files: an image in a tar has a path as if the tar were a folder, `shards/000.tar/0001.jpg`.
+
+Such a path is an ordinary `Path`. It has a name, a suffix and parents, it is below the folder of its container, it can
+be pickled, and messages print it. `open_stored` and `stored_size` read it; for other functions on paths it does not
+exist. The index of a container is read once in each process and kept for as long as the file does not change.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.tar_file import TarIndex, read_tar_index
+
+CONTAINER_SUFFIXES = (".tar",)
+"""Suffixes, in lower case, of files that hold other files."""
+_MOST_KEPT = 500_000
+"""Members of all kept indexes, of about 250 bytes each. The index that was used longest ago is dropped first."""
+
+
+def is_container(path: str | os.PathLike[str]) -> bool:
+    """Whether the suffix is that of a file with other files in it. It may be a folder all the same."""
+    return os.fspath(path).lower().endswith(CONTAINER_SUFFIXES)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder, or a file that takes the place of one."""
+    return path.is_dir() or (is_container(path) and path.is_file())
+
+
+def container_of(path: Path) -> tuple[Path, str] | None:
+    """The file that a path leads into, and the name of the member there; None for any other path."""
+    for parent in reversed(path.parents):
+        if is_container(parent.name) and parent.is_file():
+            return parent, path.relative_to(parent).as_posix()
+    return None
+
+
+def open_stored(path: Path, expected: str) -> BinaryIO:
+    """Open a regular file, or a member of a container, for reading. The caller closes it. A member has no `fileno`.
+
+    Raises as `open_input`: FileNotFoundError for a member that is not there, and InputFileError for a container that
+    can't be read.
+    """
+    try:
+        return open_input(path, expected)
+    except NotADirectoryError:
+        place = container_of(path)
+        if place is None:
+            raise
+    container, name = place
+    file = open_input(container, "a tar file")
+    try:
+        offset, size = _member(container, name, path)
+        return cast(BinaryIO, io.BufferedReader(_Member(file, offset, size)))
+    except BaseException:
+        file.close()
+        raise
+
+
+def read_stored(path: Path, expected: str, largest: int) -> bytes:
+    """The bytes of a file or a member. Raises as `open_stored`, and InputFileError for more than `largest` bytes."""
+    with open_stored(path, expected) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > largest:
+            raise InputFileError(
+                f"{path}: expected {expected} of at most {largest >> 20} MB, got {size:,} bytes; check that it is the "
+                "right one"
+            )
+        file.seek(0)
+        return file.read()
+
+
+def stored_size(path: Path) -> int:
+    """The bytes of a file, or of a member of a container. Raises OSErrors, and InputFileError as `open_stored`."""
+    try:
+        return path.stat().st_size
+    except NotADirectoryError:
+        place = container_of(path)
+        if place is None:
+            raise
+    return _member(*place, path)[1]
+
+
+def container_index(path: Path) -> TarIndex:
+    """The members of a container. Raises as `read_tar_index`, and OSErrors."""
+    status = path.stat()
+    state = (os.fspath(path.absolute()), status.st_mtime_ns, status.st_size)
+    with _lock:
+        if state in _indexes:
+            _indexes.move_to_end(state)
+            return _indexes[state]
+    with open_input(path, "a tar file") as file:
+        index = read_tar_index(file, path)
+    with _lock:
+        _indexes[state] = index
+        while len(_indexes) > 1 and sum(len(one.members) for one in _indexes.values()) > _MOST_KEPT:
+            _indexes.popitem(last=False)
+    return index
+
+
+_indexes: OrderedDict[tuple[str, int, int], TarIndex] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _member(container: Path, name: str, path: Path) -> tuple[int, int]:
+    """Offset and size of a member. Raises FileNotFoundError."""
+    place = container_index(container).members.get(name)
+    if place is None:
+        raise FileNotFoundError(f"{path}: expected a file in {container.name}, got no such member; check the name")
+    return place
+
+
+class _Member(io.RawIOBase):
+    """A part of an open file, which it closes."""
+
+    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._place = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"expected a place from 0, got {start + offset}")
+        self._place = start + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(min(len(buffer), self._size - self._place), 0)
+        self._file.seek(self._offset + self._place)
+        data = self._file.read(count)
+        if len(data) < count:
+            raise InputFileError(
+                f"{self._file.name}: expected a whole file, got one that became shorter; read it again"
+            )
+        buffer[:count] = data
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
