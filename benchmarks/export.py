@@ -2,8 +2,8 @@
 
     python benchmarks/export.py RUN VOC_FOLDER FILE [FILE ...] [--images 50] [--threads 1]
 
-RUN is the run folder, VOC_FOLDER its data set, and each FILE a detector.onnx of it (float32 first, then INT8). The ways
-take turns on each image in one process, so that other work on the machine slows all of them. Without the time of
+RUN is the run folder, VOC_FOLDER its data set, and each FILE a detector.onnx of it (float32 first, then INT8). Test images
+that an INT8 file was calibrated on (by the file names in the manifest.json beside it) are left out. The ways take turns on each image in one process, so that other work on the machine slows all of them. Without the time of
 proposing. mAP is VOC10's on these test images. Same: the share of detections with the same class, box (IoU 0.95) and
 score (0.001) as PyTorch's, beside the largest difference of their scores.
 """
@@ -24,6 +24,7 @@ from detpipe import Detector, evaluate
 from detpipe.classify.export.graph_file import compare, session
 from detpipe.datasets import load_dataset
 from detpipe.datasets.source import Split
+from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Dataset, Detections, Float32Array, Image
 
 Way = Callable[[Image, Float32Array], Detections]
@@ -45,7 +46,8 @@ def main() -> None:
         name = "float32" if not number else f"INT8 {number}"
         ways[f"onnxruntime {name}"] = session(file, threads=arguments.threads)
         ways[f"OpenVINO {name}"] = in_openvino(file, arguments.threads)
-    dataset = some_of(load_dataset("voc", Split.test, root=str(arguments.data)), arguments.images)
+    calibrated = set().union(*(calibrated_on(file) for file in arguments.files))
+    dataset = some_of(load_dataset("voc", Split.test, root=str(arguments.data)), arguments.images, calibrated)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, list[Detections]] = {name: [] for name in ways}
     for number, record in enumerate(dataset.records):
@@ -86,9 +88,22 @@ def in_openvino(file: Path, threads: int) -> Way:
     return run
 
 
-def some_of(dataset: Dataset, count: int) -> Dataset:
-    """The first images of a data set."""
-    records = dataset.records[:count]
+def calibrated_on(file: Path) -> list[str]:
+    """The file names of the images that an exported detector was calibrated on; [] for float32.
+
+    Raises KeyError for an export of an earlier version, which does not say it.
+    """
+    summary = read_manifest(file.parent).summary
+    names: list[str] = summary["calibrated_on"]
+    return names
+
+
+def some_of(dataset: Dataset, count: int, without: set[str]) -> Dataset:
+    """The first images of a data set, without those of these file names."""
+    records = tuple(record for record in dataset.records if record.path.name not in without)
+    left_out = len(dataset) - len(records)
+    print(f"calibrated on {len(without)} images, of which {left_out} are test images and left out")
+    records = records[:count]
     truth = dataset.ground_truth
     assert truth is not None
     kept = {record.image_id for record in records}

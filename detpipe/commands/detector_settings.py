@@ -66,7 +66,8 @@ class Export(Command):
     """int8: the convolutions of the backbone and its maps compute in INT8, calibrated on images; detections differ a
     little. none: float32."""
     calibration: str | None = None
-    """quantize=int8: a folder of images to calibrate on. null: training images of the run."""
+    """quantize=int8: a folder of images to calibrate on, test images of the run excluded. null: training images of the
+    run."""
     calibration_images: int = 64
     """quantize=int8: number of images to calibrate on, evenly spaced."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,9 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
     from detpipe.classify.export.quantised import quantised
 
     eager = replace(config.detect, compile=False)
+    files = calibration_files(config) if config.quantize is Quantize.int8 else []
     detector = Detector.from_run(config.folder.path, device="cpu", config=eager, precision="float32")
-    shown = images_of_run(config, detector) or noise(detector)
+    shown = images_to_compare(config, detector)
     wanted = list(detector.predict_many(shown))
     logger.info("export: tracing the network, about a minute")
     kind = kind_in(config.folder.classifier)
@@ -164,7 +166,7 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
 
     least = LEAST_AGREEMENT
     if config.quantize is Quantize.int8:
-        images = calibration_images(config, detector)
+        images = progress(map(detector.with_regions, files), "calibrate", total=len(files), unit="images")
         samples = (sample for image, boxes in images for sample in exporting.samples(image, boxes))
         exporting.parts[exporting.CONVOLUTIONS] = quantised(exporting.parts[exporting.CONVOLUTIONS], samples)
         least = 0.0  # its scores differ by more than rounding; the result line tells the share
@@ -178,39 +180,71 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
         "same": agreement.share,
         "largest_difference": agreement.scores,
         "largest_distance": agreement.pixels,
+        "calibrated_on": sorted(path.name for path in files),
     }
 
 
-def calibration_images(config: Export, detector: Detector) -> list[Shown]:
-    """The images to calibrate on, with their proposals. Raises ValueError without images."""
-    source = ImageFolderSource(root=config.calibration) if config.calibration is not None else config.data_source
-    shown = shown_of(
-        source, Split.test if config.calibration is not None else Split.train, config.calibration_images, detector
-    )
-    if not shown:
-        raise ValueError("calibration: expected images, found none; give a folder of images, calibration=DIR")
-    return shown
+def calibration_files(config: Export) -> list[Path]:
+    """The images to calibrate on: evenly spaced training images of the run, or images of the given folder.
+
+    Test images of the run in that folder are left out, so that an evaluation on them is fair. Raises ValueError if no
+    image is left.
+    """
+    if config.calibration is None:
+        files = images_of(config.data_source, Split.train)
+    else:
+        files = images_of(ImageFolderSource(root=config.calibration), Split.test)
+        tested = {path.resolve() for path in test_images_of_run(config)}
+        free = [path for path in files if path.resolve() not in tested]
+        if len(free) < len(files):
+            logger.warning(
+                "calibration: left out %d of the %d images of %s, which are test images of the run",
+                *(len(files) - len(free), len(files), config.calibration),
+            )
+        files = free
+    if not files:
+        raise ValueError(
+            "calibration: expected images that are not test images of the run, found none; give a folder of other "
+            "images, calibration=DIR"
+        )
+    return spread(files, config.calibration_images)
 
 
-def images_of_run(config: Export, detector: Detector) -> list[Shown]:
-    """Some of the run's test images, with their proposals; [] if the data set can't be read."""
+def test_images_of_run(config: Export) -> list[Path]:
+    """The run's test images; [] if the data set can't be read."""
     try:
-        return shown_of(config.data_source, Split.test, CHECKED, detector)
+        return images_of(config.data_source, Split.test)
     except (OSError, ValueError) as error:
-        logger.info("export: the images of the data set can't be read (%s); the file is compared on noise", error)
+        logger.info("export: the images of the data set can't be read (%s)", error)
         return []
 
 
-def shown_of(source: DatasetSource, split: Split, most: int, detector: Detector) -> list[Shown]:
-    """Evenly spaced images of a split, with their proposals; [] if it has none."""
+def images_of(source: DatasetSource, split: Split) -> list[Path]:
+    """The images of a split, without those that are missing; [] if there is no such split."""
     entries = source.entries(split) if source.has(split) else []
-    paths = [entry.image for entry in entries if entry.image is not None and entry.fault is None]
-    count = min(most, len(paths))
-    rows = np.linspace(0, len(paths) - 1, count).round().astype(int).tolist()
-    return [detector.with_regions(paths[row]) for row in progress(rows, "read", total=count, unit="images")]
+    return [entry.image for entry in entries if entry.image is not None and entry.fault is None]
 
 
-def noise(detector: Detector) -> Sequence[Shown]:
+def spread(files: Sequence[Path], most: int) -> list[Path]:
+    """Evenly spaced ones of the files, at most `most`."""
+    rows = np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int).tolist()
+    return [files[row] for row in rows]
+
+
+def images_to_compare(config: Export, detector: Detector) -> list[Shown]:
+    """Some of the run's test images, with their proposals; images of random colours if there are none."""
+    files = spread(test_images_of_run(config), CHECKED)
+    try:
+        shown = [detector.with_regions(path) for path in files]
+    except (OSError, ValueError) as error:
+        logger.info("export: the images of the data set can't be read (%s)", error)
+        shown = []
+    if not shown:
+        logger.info("export: the file is compared on noise")
+    return shown or noise(detector)
+
+
+def noise(detector: Detector) -> list[Shown]:
     """Images of random colours in several sizes, and random proposals."""
     generator = np.random.default_rng(0)
     shown = []

@@ -6,20 +6,22 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from detpipe import Detector, OnnxDetector
 from detpipe.classify.export.graph_file import compare
-from detpipe.commands.detector_settings import Export
-from detpipe.commands.export import keep_operating_point, refuse_other_stages
+from detpipe.commands.detector_settings import Export, Quantize
+from detpipe.commands.export import calibration_files, keep_operating_point, refuse_other_stages
 from detpipe.network.settings import Precision
 from detpipe.runs.detect_settings import KeptSettings, keep_settings
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
-from detpipe.storage.manifest import Artefact, ArtefactError
+from detpipe.storage.manifest import Artefact, ArtefactError, read_manifest
 from detpipe.structures import Detections
 from tests import drawn
 from tests.command_line import detpipe
@@ -121,6 +123,45 @@ def test_an_exported_network_computes_in_float32(finished_run: Path, tmp_path: P
     assert "were computed in bf16" in outcome.out + outcome.err
     refused = detpipe("export", f"run_dir={run}", "precision=bf16")
     assert (refused.status, "precision" in refused.err) == (1, True), refused.err
+
+
+def test_int8_is_calibrated_on_training_images(fast_run: Path) -> None:
+    """Evenly spaced ones."""
+    config = Export(run_dir=str(fast_run), quantize=Quantize.int8, calibration_images=4)
+    names = [path.stem for path in calibration_files(config)]
+    assert names == [drawn.TRAIN[row] for row in (0, 3, 6, 9)]
+
+
+def test_test_images_are_left_out_of_a_calibration_folder(
+    fast_run: Path, voc_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links to them, too. A folder of test images alone is refused."""
+    images = voc_root / "JPEGImages"
+    config = Export(run_dir=str(fast_run), quantize=Quantize.int8, calibration=str(images))
+    assert [path.stem for path in calibration_files(config)] == sorted(drawn.TRAIN)
+    assert "left out 4 of the 14 images" in caplog.text
+    for name in drawn.TEST:
+        drawn.write_jpeg(tmp_path / "tested" / f"{name}.jpg", drawn.draw(0)[0])
+    assert len(calibration_files(replace(config, calibration=str(tmp_path / "tested")))) == len(drawn.TEST)
+    link = tmp_path / "linked" / "one.jpg"
+    link.parent.mkdir()
+    link.symlink_to(images / f"{drawn.TEST[0]}.jpg")
+    with pytest.raises(ValueError, match="calibration=DIR"):
+        calibration_files(replace(config, calibration=str(link.parent)))
+
+
+@pytest.mark.slow
+def test_int8_of_a_run(fast_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    outcome = detpipe("export", f"run_dir={fast_run}", f"out={tmp_path}", "quantize=int8", "calibration_images=2")
+    assert outcome.status == 0, outcome.err
+    summary = read_manifest(tmp_path).summary
+    assert summary["calibrated_on"] == [f"{drawn.TRAIN[row]}.jpg" for row in (0, 9)]
+    told = json.loads((tmp_path / "detector.json").read_text())
+    assert (told["quantize"], told["calibration"]) == ("int8", {"images": 2, "folder": None})
+    model = onnx.load(tmp_path / "detector.onnx")
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    assert len(OnnxDetector(tmp_path, threads=1).predict(drawn.draw(100)[0])) > 0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and voting stay in float32.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import tempfile
 import warnings
@@ -30,7 +31,10 @@ def quantised(part: onnx.ModelProto, samples: Iterable[npt.NDArray[np.uint8]]) -
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    reader = _Reader(part.graph.input[0].name, iter(samples))
+    left = iter(samples)
+    if (first := next(left, None)) is None:
+        raise ValueError("calibration: expected images with proposals, got none")
+    reader = _Reader(part.graph.input[0].name, itertools.chain([first], left))
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(part, before)
@@ -45,8 +49,6 @@ def quantised(part: onnx.ModelProto, samples: Iterable[npt.NDArray[np.uint8]]) -
             activation_type=QuantType.QUInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
-        if not reader.count:
-            raise ValueError("calibration: expected images, got none")
         return onnx.load(after)
 
 
@@ -54,14 +56,13 @@ class _Reader:
     """Gives the samples one by one, as onnxruntime's CalibrationDataReader."""
 
     def __init__(self, name: str, samples: Iterator[npt.NDArray[np.uint8]]) -> None:
-        self._name, self._samples, self.count = name, samples, 0
+        self._name, self._samples = name, samples
 
     def get_next(self) -> dict[str, Any] | None:
         """The next input by name; None at the end."""
         sample = next(self._samples, None)
         if sample is None:
             return None
-        self.count += 1
         return {self._name: sample}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
