@@ -148,6 +148,7 @@ PRESETS: Mapping[Preset, ModelForm] = {
     Preset.fcos_mmdet: ModelForm(
         input_size=(800, 1344),
         fit=Fit.top_left,
+        fill=114,
         mean=(102.9801, 115.9465, 122.7717),
         std=(1.0, 1.0, 1.0),
         channels=Channels.bgr,
@@ -157,7 +158,21 @@ PRESETS: Mapping[Preset, ModelForm] = {
 }
 """Each preset is only these settings; every one of them may be set on its own.
 
-Where the layouts are published: Ultralytics' export and its predictors; `tools/deployment/export_onnx.py` of D-FINE;
-`tools/export_onnx.py` of RT-DETR; `rfdetr/export` of RF-DETR; `torchvision.models.detection`; the exporters of
-TensorFlow's Object Detection API; `mmdeploy/codebase/mmdet`.
+What each was checked against:
+
+- yolo, yolo_nms: the exporter and the predictors of ultralytics/ultralytics.
+- detr: rtdetrv2_pytorch/tools/export_onnx.py and RTDETRPostProcessor of lyuwenyu/RT-DETR. Inputs `images` and
+  `orig_target_sizes` (width, height); outputs `labels`, `boxes` as x1 y1 x2 y2 in these sizes, and `scores` after a
+  sigmoid. D-FINE's export has the same inputs and outputs (tools/deployment/export_openvino.py of Peterande/D-FINE
+  names the inputs; its export_onnx.py was seen in copies only). PaddleDetection's exports have another output.
+- rf_detr: rfdetr/deploy/export.py and src/rfdetr/export of roboflow/rf-detr. Outputs `dets`, pred_boxes as cx cy w h in
+  shares, and `labels`, pred_logits of a focal loss; a square image, less ImageNet's mean.
+- ssd, fcos: torchvision.models.detection, and an export of ssdlite320_mobilenet_v3_large by torch.onnx.export. Outputs
+  have no names of their own; the boxes are the ones with four columns, and the scores the only other floats.
+- ssd_tf: research/object_detection/exporter_lib_v2.py of tensorflow/models. Input (1, H, W, 3) of bytes; all outputs
+  are float32, among them `detection_boxes`, `detection_scores` and raw ones. tf2onnx adds `:0` to the names of
+  TensorFlow 1.
+- fcos_mmdet: configs/mmdet/base_static.py of open-mmlab/mmdeploy (`dets`, `labels`) and
+  configs/fcos/fcos_r50_caffe_fpn_gn-head_1x_coco.py of open-mmlab/mmdetection. It pads with 0 after the mean is
+  subtracted; the level 114 is near this mean.
 """
