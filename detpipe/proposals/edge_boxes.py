@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from detpipe.datasets.image_file import AnyImage, as_image
+from detpipe.datasets.image_file import AnyImage, as_image, file_digest
+from detpipe.proposals.kept_files import keep_files, kept_file
 from detpipe.proposals.proposer import Proposer, ranked
 from detpipe.proposals.selective_search.opencv import require_ximgproc
 from detpipe.storage.reader_process import Arrays, read_in_process
@@ -53,6 +54,19 @@ class EdgeBoxes(Proposer):
         if not self.model:
             raise FileNotFoundError(f"edge_boxes: {_WANTED}, got none; give its path as proposals.model=FILE")
         load_edge_model(self.model)
+
+    def inputs(self) -> Mapping[str, str]:
+        """The digest of the model."""
+        return {"edge_model": file_digest(Path(self.model)).hex()} if self.model else {}
+
+    def keep(self, folder: Path) -> None:
+        """Copy the model."""
+        path = Path(self.model)
+        keep_files(folder, path.parent, [path])
+
+    def kept_in(self, folder: Path) -> Proposer:
+        """The same proposer with the copied model, if there is one."""
+        return replace(self, model=kept_file(folder, self.model))
 
     def __call__(self, image: AnyImage) -> Proposals:
         """The proposals of an RGB image; none without closed contours. Raises what `check` raises, and ValueError.

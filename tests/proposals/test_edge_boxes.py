@@ -77,3 +77,20 @@ def test_missing_ximgproc(monkeypatch: pytest.MonkeyPatch):
 def test_wrong_settings():
     with pytest.raises(ValueError, match="alpha"):
         EdgeBoxes(alpha=1.5)
+
+
+def test_the_model_is_kept_with_the_detector(tmp_path: Path) -> None:
+    """The key has its digest, not only its path."""
+    model = tmp_path / "there" / "model.yml.gz"
+    model.parent.mkdir()
+    model.write_bytes(b"a model")
+    proposer = EdgeBoxes(model=str(model))
+    before = proposer.inputs()
+    assert list(before) == ["edge_model"]
+    proposer.keep(tmp_path / "classifier")
+    kept = proposer.kept_in(tmp_path / "classifier")
+    assert kept == EdgeBoxes(model=str(tmp_path / "classifier/proposer/model.yml.gz"))
+    assert (kept.inputs(), EdgeBoxes().inputs()) == (before, {})
+    model.write_bytes(b"another model")
+    assert proposer.inputs() != before
+    assert proposer.kept_in(tmp_path / "nowhere") == proposer

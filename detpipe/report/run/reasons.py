@@ -12,10 +12,20 @@ from detpipe.diagnosis.false_detections import FalseType, find_false
 from detpipe.diagnosis.sentences import false_sentence, miss_sentence
 from detpipe.structures import Detections, GroundTruth, ImageId
 
+NAMES: Mapping[Cause | FalseType, str] = {
+    Cause.budget: "beyond the budget",
+    Cause.box_regression: "moved away",
+    Cause.background: "taken for background",
+    Cause.threshold: "score too low",
+    Cause.missed: "not found",
+    FalseType.both: "wrong class and box",
+}
+"""Names of causes and types that say too little as they are in blame.json."""
+
 
 def kind_name(one: Cause | FalseType) -> str:
-    """The name of a cause or type as text: "wrong class"."""
-    return "not found" if one is Cause.missed else str(one.value).replace("_", " ")
+    """The name of a cause or type as text, as after a number: "4 wrong class"."""
+    return NAMES.get(one, str(one.value).replace("_", " "))
 
 
 LOW_SCORE = kind_name(Cause.threshold)

@@ -43,5 +43,5 @@ def test_detections_below_the_threshold_have_a_type() -> None:
 def test_nothing_there_is_no_error() -> None:
     empty = made(objects(), found())
     assert (empty.missed, empty.wrong, empty.low_score) == ({"a": {}}, {"a": {}}, LOW_SCORE)
-    assert LOW_SCORE == kind_name(Cause.threshold) == "threshold"
+    assert LOW_SCORE == kind_name(Cause.threshold) == "score too low"
     assert kind_name(FalseType.wrong_class) == "wrong class"
