@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
 from detpipe.metrics.bootstrap import ImageBootstrap, Resampled, or_none
 from detpipe.metrics.evaluate import Metrics
 from detpipe.metrics.map_bootstrap import hits_by_class, mean_of_classes, resampled_aps
+from detpipe.runs.kept_file import keep, kept
 from detpipe.runs.run_folder import dataset_digest
-from detpipe.storage.atomic import write_json
-from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
-from detpipe.storage.manifest import plain
 from detpipe.structures import Dataset, Detections, ImageId
 
 FILE = "evaluation.json"
@@ -77,19 +74,7 @@ def evaluation_of(
 
 def keep_evaluation(classifier: Path, evaluation: KeptEvaluation | None) -> None:
     """Write the evaluation into a classifier's folder. None deletes an earlier one; no classifier: nothing."""
-    path = classifier / FILE
-    if evaluation is None:
-        path.unlink(missing_ok=True)
-    elif (classifier / DESCRIPTION).is_file() and evaluation != _found(classifier):
-        write_json(path, plain(evaluation))
-
-
-def _found(classifier: Path) -> KeptEvaluation | None:
-    """The evaluation on disk; None for a damaged file, which is replaced."""
-    try:
-        return kept_evaluation(classifier)
-    except ClassifierError:
-        return None
+    keep(classifier, FILE, KeptEvaluation, evaluation)
 
 
 def kept_evaluation(classifier: Path) -> KeptEvaluation | None:
@@ -97,10 +82,4 @@ def kept_evaluation(classifier: Path) -> KeptEvaluation | None:
 
     Raises ClassifierError, which names the file and the key, for a damaged file.
     """
-    path = classifier / FILE
-    if not path.is_file():
-        return None
-    try:
-        return read_dataclass(path, KeptEvaluation)
-    except DataclassJsonError as error:
-        raise ClassifierError(f"{error}; delete the file and run `detpipe eval` again") from error
+    return kept(classifier, FILE, KeptEvaluation)

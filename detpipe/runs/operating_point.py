@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
 from detpipe.metrics.operating_point import OperatingPoint
-from detpipe.storage.atomic import write_json
-from detpipe.storage.dataclass_json import DataclassJsonError, read_dataclass
-from detpipe.storage.manifest import plain
+from detpipe.runs.kept_file import keep, kept
 
 FILE = "operating_point.json"
 """The file in the classifier's folder. A new classifier has none until it is evaluated."""
@@ -32,11 +29,7 @@ class KeptOperatingPoint(OperatingPoint):
 
 def keep_operating_point(classifier: Path, point: KeptOperatingPoint | None) -> None:
     """Write the operating point into a classifier's folder. None deletes an earlier one; no classifier: nothing."""
-    if point is not None and (classifier / DESCRIPTION).is_file():
-        if point != _found(classifier):
-            write_json(classifier / FILE, plain(point))
-    elif point is None:
-        (classifier / FILE).unlink(missing_ok=True)
+    keep(classifier, FILE, KeptOperatingPoint, point)
 
 
 def kept_operating_point(classifier: Path) -> KeptOperatingPoint | None:
@@ -44,20 +37,7 @@ def kept_operating_point(classifier: Path) -> KeptOperatingPoint | None:
 
     Raises ClassifierError, which names the file and the key, for a damaged file.
     """
-    path = classifier / FILE
-    if not path.is_file():
-        return None
-    try:
-        return read_dataclass(path, KeptOperatingPoint)
-    except DataclassJsonError as error:
-        raise ClassifierError(f"{error}; delete the file and run `detpipe eval` again") from error
-
-
-def _found(classifier: Path) -> KeptOperatingPoint | None:
-    try:
-        return kept_operating_point(classifier)
-    except ClassifierError:  # damaged: it is written again
-        return None
+    return kept(classifier, FILE, KeptOperatingPoint)
 
 
 def shown_from(classifier: Path, stated: float | None) -> tuple[float, str]:
