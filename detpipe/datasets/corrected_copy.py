@@ -25,7 +25,9 @@ from detpipe.datasets.folder_scan import is_hidden, is_image, suffix_of, without
 from detpipe.datasets.formats import format_word
 from detpipe.datasets.image_finder import normalised
 from detpipe.datasets.object_edits import NewImage, ObjectEdit, edited_objects
+from detpipe.datasets.open_images import OpenImagesSource
 from detpipe.datasets.source import DatasetSource, Split
+from detpipe.datasets.table_source import TableSource
 from detpipe.datasets.voc import LARGEST_XML, VocSource, parse_voc_annotation, write_voc_annotation
 from detpipe.datasets.voc_class_lists import class_flag, with_flags
 from detpipe.datasets.voc_edit import edited_voc_annotation
@@ -64,19 +66,22 @@ def write_corrected_copy(
         return _copy_voc(source, out, edits, images, new_images)
     if isinstance(source, YoloSource):
         return _copy_yolo(source, out, edits, images, new_images)
+    if isinstance(source, TableSource):
+        return _copy_tables(source, out, edits, images, new_images)
     return _copy_coco(source, out, edits, images, new_images)
 
 
-def annotated_source(source: DatasetSource) -> VocSource | CocoSource | YoloSource:
+def annotated_source(source: DatasetSource) -> VocSource | CocoSource | YoloSource | TableSource:
     """The source of the files with the boxes. Raises ValueError for a format without annotations, and for one of which
     no copies are written."""
     if isinstance(source, DemoSource):
         return source.as_voc()
-    if isinstance(source, VocSource | CocoSource | YoloSource):
+    if isinstance(source, VocSource | CocoSource | YoloSource | TableSource):
         return source
     word = format_word(type(source)) or type(source).__name__
     raise ValueError(
-        "dataset: expected a data set of which corrected copies are written (voc, coco, yolo or demo), got "
+        "dataset: expected a data set of which corrected copies are written (voc, coco, yolo, csv, openimages "
+        "or demo), got "
         f"{word}; name the data set of the corrections, or convert it with `detpipe convert`"
     )
 
@@ -88,6 +93,8 @@ def source_folders(source: DatasetSource) -> list[Path]:
         return [*source.roots, *source.named_folders()]
     if isinstance(source, YoloSource):
         return source.named_folders()
+    if isinstance(source, TableSource):
+        return [folder for _, file, finder in source.files for folder in (file.parent, finder.folder)]
     return [folder for file, images in _coco_paths(source).values() for folder in (file.parent, images)]
 
 
@@ -286,6 +293,46 @@ def _copy_yolo(
     _put_images(targets, images)
     root = Path(source.root)
     return replace(source, root=str(out if root.is_dir() else place(root)))
+
+
+def _copy_tables(
+    source: TableSource, out: Path, edits: Edits, images: CopiedImages, new_images: Sequence[NewImage]
+) -> TableSource:
+    names = source.descriptions if isinstance(source, OpenImagesSource) else None
+    folders = [*source_folders(source), *([] if names is None else [names.parent])]
+    top = Path(os.path.commonpath([one.absolute() for one in folders]))
+
+    def place(path: Path) -> Path:
+        return out / path.absolute().relative_to(top)
+
+    targets: dict[Path, Path] = {}
+    own: dict[Path, dict[Path, list[ObjectEdit]]] = {}
+    for split in Split:
+        for entry in source.entries(split) if source.has(split) else ():
+            if entry.image is not None:
+                inside = entry.image.absolute().is_relative_to(top)
+                targets[entry.image] = place(entry.image) if inside else place(entry.origin.parent) / entry.image.name
+                of_file = own.setdefault(entry.origin, {})
+                of_file.setdefault(entry.image, []).extend(edits.get((entry.origin, entry.image_id), ()))
+    train = next(((file, finder) for split, file, finder in source.files if split in (None, Split.train)), None)
+    for _, file, finder in source.files:
+        new = new_images if train is not None and file == train[0] else ()
+        _write(place(file), source.edited_file(file, finder, own.get(file, {}), new))
+        place(finder.folder).mkdir(parents=True, exist_ok=True)  # also without images
+    if train is None and new_images:
+        raise ValueError("expected a file of training images for the new images, got none")
+    if names is not None:
+        _copy_file(names, place(names))
+    for one in new_images:
+        assert train is not None
+        targets[one.path] = place(train[1].folder) / f"{one.name}{one.path.suffix}"
+    _put_images(targets, images)
+    given = {name: getattr(source, name) for name in COPIED_PATHS if getattr(source, name, None) is not None}
+    return replace(source, **{name: str(place(Path(value))) for name, value in given.items()})
+
+
+COPIED_PATHS = ("root", "val_file", "test_file", "images_root", "names_file")
+"""The settings of a source of tables whose files are in its copy."""
 
 
 def _without_folder(data: bytes, folder: bytes) -> bytes:

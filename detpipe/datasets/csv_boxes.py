@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.delimited_text import Rows, first_cells, read_table
-from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.object_edits import Box, decimal
 from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, read_number
+from detpipe.datasets.table_source import BOX, CsvTable, TableSource
 from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 
 logger = logging.getLogger(__name__)
@@ -34,34 +35,15 @@ _NAMES: Mapping[str, Sequence[str]] = {
     "height": ("height", "imageheight", "imgheight"),
 }
 """The names of columns, in lower case without spaces and underscores, of which the first that is there counts."""
-_BOX = ("x1", "y1", "x2", "y2")
-_NEEDED = ("file", *_BOX, "class")
+_NEEDED = ("file", *BOX, "class")
 
 
 class CsvFileError(ValueError):
     """A CSV file is not one of boxes."""
 
 
-@dataclass(frozen=True)
-class CsvTable:
-    """The rows of a file. columns: the index of each known column. rows: (number of the line, cells).
-
-    separator: between the cells. has_header: whether the first row has names.
-    """
-
-    columns: Mapping[str, int]
-    rows: Rows
-    separator: str
-    has_header: bool
-
-    def cell(self, row: Sequence[str], name: str) -> str:
-        """The text of a cell; "" if the row or the table lacks it."""
-        place = self.columns.get(name)
-        return row[place] if place is not None and place < len(row) else ""
-
-
 @dataclass(kw_only=True)
-class CsvSource(FilesSource):
+class CsvSource(TableSource):
     """CSV files with a box in each row, in pixels: filename, xmin, ymin, xmax, ymax, class, in any order."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".txt")
@@ -84,9 +66,20 @@ class CsvSource(FilesSource):
         return (columns.keys() >= {*_NEEDED} and not _is_open_images(cells)) or _is_plain_row(cells)
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
-        table = read_csv_table(path, _NAMES, _NEEDED, self.encoding)
-        for name, rows in rows_by_image(table).items():
+        table = self.table(path)
+        for name, rows in table.by_image().items():
             yield None, _entry(name, rows, table, path, images)
+
+    @property
+    def file_encoding(self) -> str | None:
+        return self.encoding
+
+    def table(self, path: Path) -> CsvTable:
+        return read_csv_table(path, _NAMES, _NEEDED, self.encoding)
+
+    def object_cells(self, image: Path, name: str | None, box: Box | None) -> dict[str, str]:  # noqa: ARG002
+        cells = {} if name is None else {"class": name}
+        return cells if box is None else cells | dict(zip(BOX, (_number(side) for side in box), strict=True))
 
 
 def read_csv_table(
@@ -131,19 +124,6 @@ def _is_plain_row(cells: Sequence[str]) -> bool:
     return bool(cells[5]) and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
 
 
-def rows_by_image(table: CsvTable) -> dict[str, Rows]:
-    """The rows of each image, in the order of the file."""
-    groups: dict[str, Rows] = {}
-    for number, row in table.rows:
-        groups.setdefault(table.cell(row, "file"), []).append((number, row))
-    return groups
-
-
-def is_object(table: CsvTable, row: Sequence[str]) -> bool:
-    """Whether a row is of an object, not of an image without objects."""
-    return any(table.cell(row, name) for name in (*_BOX, "class"))
-
-
 def _entry(name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFinder) -> Entry:
     if not name:
         fault = finding("missing_image", path, f"line {rows[0][0]}: expected the name of an image, got none")
@@ -151,7 +131,7 @@ def _entry(name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFind
     own, image, missing = found_image(images, name, path)
     objects = []
     for number, row in rows:
-        if is_object(table, row):
+        if table.is_object(row):
             try:
                 objects.append(_object(table, row))
             except ValueError as error:
@@ -164,7 +144,7 @@ def _object(table: CsvTable, row: Sequence[str]) -> RawObject:
     name = table.cell(row, "class")
     if not name:
         raise ValueError("expected a class, got none")
-    x1, y1, x2, y2 = (_coordinate(table, row, side) for side in _BOX)
+    x1, y1, x2, y2 = (_coordinate(table, row, side) for side in BOX)
     return RawObject(name, (x1, y1, x2, y2))
 
 
@@ -176,6 +156,12 @@ def _coordinate(table: CsvTable, row: Sequence[str], side: str) -> float:
     if abs(number) > FARTHEST:
         raise ValueError(f"{side}: expected pixels, got {number:g}")
     return number
+
+
+def _number(value: float) -> str:
+    """The shortest text of a number in float32; a whole one without decimals."""
+    short = decimal(value)
+    return str(int(short)) if short.is_integer() else str(short)
 
 
 def _stated_size(table: CsvTable, row: Sequence[str]) -> tuple[int, int] | None:

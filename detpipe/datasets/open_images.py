@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from detpipe.datasets.csv_boxes import CsvTable, read_csv_table, rows_by_image
+from detpipe.datasets.csv_boxes import read_csv_table
 from detpipe.datasets.delimited_text import Rows, first_cells, read_rows
-from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError
+from detpipe.datasets.object_edits import Box, NewImage
 from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.source import Entry, RawObject, Split, read_number
+from detpipe.datasets.table_source import BOX, CsvTable, TableSource
 from detpipe.datasets.text_file import decoded, marked_encoding
 
 logger = logging.getLogger(__name__)
@@ -34,15 +35,16 @@ _BEYOND = 0.01
 
 
 @dataclass(kw_only=True)
-class OpenImagesSource(FilesSource):
+class OpenImagesSource(TableSource):
     """CSV files of boxes of Open Images, as train-annotations-bbox.csv. Boxes of groups are crowds.
 
     The files list far more images than most people have: images without a file are counted and left out.
     """
 
-    PATHS: ClassVar[tuple[str, ...]] = (*FilesSource.PATHS, "names_file")
+    PATHS: ClassVar[tuple[str, ...]] = (*TableSource.PATHS, "names_file")
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv",)
     FORMAT: ClassVar[str] = "Open Images' CSV of boxes"
+    EMPTY_IMAGES: ClassVar[bool] = False
 
     names_file: str | None = None
     """class-descriptions-boxable.csv, with the name of each class (/m/01g317,Person); null: a file of this name beside
@@ -54,8 +56,8 @@ class OpenImagesSource(FilesSource):
         return {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"} <= set(cells)
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
-        table = read_csv_table(path, _COLUMNS, _NEEDED)
-        groups = rows_by_image(table)
+        table = self.table(path)
+        groups = table.by_image()
         missing = []
         for name, rows in groups.items():
             try:
@@ -74,15 +76,36 @@ class OpenImagesSource(FilesSource):
     @functools.cached_property
     def _class_names(self) -> Mapping[str, str]:
         """The name of each class by its code."""
-        path = Path(self.names_file) if self.names_file is not None else self._descriptions()
+        path = self.descriptions
         if path is None:
             return {}
         rows = read_rows(path, "class-descriptions-boxable.csv of Open Images")
         return {row[0]: row[1] for _, row in rows if len(row) >= 2 and row[1]}
 
-    def _descriptions(self) -> Path | None:
+    @property
+    def descriptions(self) -> Path | None:
+        """The file with the names of classes; None without one."""
+        if self.names_file is not None:
+            return Path(self.names_file)
         folders = dict.fromkeys(path.parent for _, path, _ in self.files)
         return next((path for folder in folders for path in sorted(folder.glob("class-descriptions*.csv"))), None)
+
+    def table(self, path: Path) -> CsvTable:
+        return read_csv_table(path, _COLUMNS, _NEEDED)
+
+    def file_cell(self, image: NewImage) -> str:
+        return image.name
+
+    def object_cells(self, image: Path, name: str | None, box: Box | None) -> dict[str, str]:
+        codes = {own: code for code, own in self._class_names.items()}
+        cells = {} if name is None else {"class": codes.get(name, name)}
+        if box is None:
+            return cells
+        size = size_of_shares(image, None, self.read_options, self.exif_boxes)
+        assert size is not None  # a correction is of an image that was read
+        height, width = size
+        shares = (value / side for value, side in zip(box, (width, height) * 2, strict=True))
+        return cells | dict(zip(BOX, map(str, shares), strict=True))
 
     def _entry(self, name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFinder) -> Entry:
         own, image, fault = found_image(images, name, path)

@@ -47,16 +47,34 @@ def read_text(path: Path, expected: str, encoding: str | None = None) -> str:
 
     Raises TextFileError, InputFileError and OSErrors.
     """
-    data = read_input(path, expected, LARGEST_TEXT)
+    return text_and_encoding(read_input(path, expected, LARGEST_TEXT), path, expected, encoding)[0]
+
+
+def text_and_encoding(data: bytes, path: Path, expected: str, encoding: str | None = None) -> tuple[str, str]:
+    """The text of a file's bytes, as `read_text`, and the name of its encoding."""
     found = marked_encoding(data)
     for name in (found,) if found else ("utf-8", encoding):
         text = None if name is None else decoded(data, name)
-        if text is not None:
-            return text
+        if name is not None and text is not None:
+            return text, name
     raise TextFileError(
         f"{path}: expected {expected} in UTF-8{f' or {encoding}' if encoding else ''}, got other bytes; save it in "
         "UTF-8" + ("" if encoding else ", or name its encoding, as in dataset.encoding=gb18030")
     )
+
+
+def encoded_alike(text: str, data: bytes, encoding: str, path: Path) -> bytes:
+    """The bytes of a changed text, with the byte-order mark of the file's own bytes `data`, if they have one.
+
+    encoding: as `text_and_encoding` found it. Raises TextFileError for a letter that the encoding lacks.
+    """
+    mark = next((mark for mark, name in _MARKS if name == encoding and data.startswith(mark)), b"")
+    try:
+        return mark + text.encode(known_encoding(encoding) or encoding)
+    except UnicodeEncodeError as error:
+        raise TextFileError(
+            f"{path}: expected letters of its encoding, {encoding}, got {text[error.start]!r}; save the file in UTF-8"
+        ) from error
 
 
 def marked_encoding(data: bytes) -> str | None:

@@ -19,9 +19,9 @@ from detpipe.datasets.corrected_copy import (
     source_folders,
     write_corrected_copy,
 )
-from detpipe.datasets.csv_boxes import CsvSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.image_list import ImageFolderSource
+from detpipe.datasets.labelme import LabelmeSource
 from detpipe.datasets.object_edits import NewImage, ObjectEdit
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
@@ -196,8 +196,8 @@ def test_a_copy_of_yolo_lists_with_absolute_paths(tmp_path: Path) -> None:
 
 
 def test_formats_without_copies_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="yolo or demo"):
-        annotated_source(CsvSource(root=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"openimages or demo.*labelme.*detpipe convert"):
+        annotated_source(LabelmeSource(root=str(tmp_path)))
 
 
 def test_free_names_are_those_of_no_image(voc: VocFolder) -> None:
@@ -252,7 +252,7 @@ def test_the_demo_becomes_a_voc_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_has_no_boxes_to_correct(voc_root: Path) -> None:
-    with pytest.raises(ValueError, match=r"voc, coco, yolo or demo.*images"):
+    with pytest.raises(ValueError, match=r"voc, coco, yolo, .* or demo.*images"):
         annotated_source(ImageFolderSource(root=str(voc_root)))
 
 
