@@ -2,10 +2,11 @@
 
     python benchmarks/export.py RUN VOC_FOLDER FILE [FILE ...] [--images 50] [--threads 1]
 
-RUN is the run folder, VOC_FOLDER its data set, and each FILE a detector.onnx of it (float32 first, then INT8). Test images
-that an INT8 file was calibrated on (by the file names in the manifest.json beside it) are left out. The ways take turns on each image in one process, so that other work on the machine slows all of them. Without the time of
-proposing. mAP is VOC10's on these test images. Same: the share of detections with the same class, box (IoU 0.95) and
-score (0.001) as PyTorch's, beside the largest difference of their scores.
+RUN is the run folder, VOC_FOLDER its data set, and each FILE a detector.onnx of it (float32 first, then INT8). Test
+images that an INT8 file was calibrated on are left out, by the file names in the manifest.json beside it. The ways take
+turns on each image in one process, so that other work on the machine slows all of them. Without the time of proposing.
+mAP is VOC10's on these test images. Same: the share of detections with the same class, box (IoU 0.95) and score (0.001)
+as PyTorch's, beside the largest difference of their scores.
 """
 
 from __future__ import annotations

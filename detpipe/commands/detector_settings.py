@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detpipe.classify.export.description import GraphForm
 from detpipe.classify.settings import DetectConfig
 from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
@@ -54,6 +55,10 @@ class Quantize(enum.Enum):
     int8 = "int8"
 
 
+SMALLEST, LARGEST = 8, 8192
+"""Sides in pixels of an exported graph's input."""
+
+
 @dataclass(kw_only=True)
 class Export(Command):
     """Settings of `detpipe export`."""
@@ -70,9 +75,24 @@ class Export(Command):
     run."""
     calibration_images: int = 64
     """quantize=int8: number of images to calibrate on, evenly spaced."""
+    size: list[int] | None = None
+    """[height,width] of the graph's input, for runtimes that need a fixed size. An image is brought to it with its
+    aspect ratio (letterbox). null: images of any size."""
+    batch: int | None = None
+    """Number of images that the graph takes at once; 0: any number. Needs `size`. null: one image, without an axis for
+    it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.size is not None:
+            self.size = list(self.size)
+            if len(self.size) != 2 or not SMALLEST <= min(self.size) <= max(self.size) <= LARGEST:
+                raise ValueError(f"size: expected a height and width from {SMALLEST} to {LARGEST}, got {self.size}")
+        if self.batch is not None and (self.batch < 0 or self.size is None):
+            raise ValueError(
+                f"batch: expected a number of images, or 0 for any, with size=[height,width], got batch={self.batch} "
+                f"and size={self.size}"
+            )
         if self.calibration_images < 1:
             raise ValueError(f"calibration_images: expected at least 1, got {self.calibration_images}")
         if self.calibration is not None and self.quantize is Quantize.none:
@@ -82,6 +102,11 @@ class Export(Command):
                 "export: expected settings that score all regions once, got detect.dedup_step="
                 f"{self.detect.dedup_step}, detect.crops.cascade_size={self.detect.crops.cascade_size}; leave them out"
             )
+
+    @property
+    def form(self) -> GraphForm:
+        """The sizes that the graph is made for."""
+        return GraphForm(None if self.size is None else (self.size[0], self.size[1]), self.batch)
 
     @property
     def out_folder(self) -> Path:

@@ -18,8 +18,6 @@ from detpipe.classify.export.description import (
     Calibration,
     ExportDescription,
     ImageForm,
-    inputs_of,
-    outputs_of,
     read_description,
 )
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
@@ -34,6 +32,7 @@ from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.runs.detect_settings import kept_settings
 from detpipe.runs.detector import Detector
+from detpipe.runs.fitted_image import FittedImage
 from detpipe.runs.model_card import FILE as CARD
 from detpipe.runs.model_card import keep_exported_card
 from detpipe.runs.operating_point import FILE as OPERATING_POINT
@@ -50,6 +49,9 @@ STAGE = "export"
 
 CHECKED = 3
 """Number of images on which the written file is compared with the detector."""
+
+FILL = ImageForm().fill
+"""Level of the pixels beside an image in a graph of a fixed size."""
 
 Shown = tuple[Image, Float32Array]
 """An image and its proposals (R, 4)."""
@@ -128,9 +130,10 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
         classes=spec.classes,
         category_ids=spec.category_ids,
         needs_boxes=not spec.PROPOSES,
-        inputs=inputs_of(proposals=not spec.PROPOSES),
-        outputs=outputs_of(),
-        image=ImageForm(stretch=kept.stretch),
+        inputs=config.form.inputs(proposals=not spec.PROPOSES),
+        outputs=config.form.outputs(detect.max_detections),
+        image=ImageForm(stretch=kept.stretch, size=config.form.size),
+        batch=config.batch,
         proposals=None if spec.PROPOSES else proposer_of_run(config.folder).describe(),
         detect={
             "max_proposals": detect.max_proposals,
@@ -153,7 +156,7 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
     eager = replace(config.detect, compile=False)
     files = calibration_files(config) if config.quantize is Quantize.int8 else []
     detector = Detector.from_run(config.folder.path, device="cpu", config=eager, precision="float32")
-    shown = images_to_compare(config, detector)
+    shown = [fitted(one, config) for one in images_to_compare(config, detector)]
     wanted = list(detector.predict_many(shown))
     logger.info("export: tracing the network, about a minute")
     kind = kind_in(config.folder.classifier)
@@ -166,11 +169,12 @@ def write(config: Export, content: dict[str, Any]) -> dict[str, Any]:
 
     least = LEAST_AGREEMENT
     if config.quantize is Quantize.int8:
-        images = progress(map(detector.with_regions, files), "calibrate", total=len(files), unit="images")
+        given = (fitted(detector.with_regions(path), config) for path in files)
+        images = progress(given, "calibrate", total=len(files), unit="images")
         samples = (sample for image, boxes in images for sample in exporting.samples(image, boxes))
         exporting.parts[exporting.CONVOLUTIONS] = quantised(exporting.parts[exporting.CONVOLUTIONS], samples)
         least = 0.0  # its scores differ by more than rounding; the result line tells the share
-    agreement = write_onnx(exporting.model(), config.out_folder / GRAPH, check, least=least)
+    agreement = write_onnx(exporting.model(config.form), config.out_folder / GRAPH, check, least=least)
     write_json(config.out_folder / DESCRIPTION, content)
     if not detector.proposes_itself:
         detector.proposer.keep(config.out_folder)
@@ -242,6 +246,11 @@ def images_to_compare(config: Export, detector: Detector) -> list[Shown]:
     if not shown:
         logger.info("export: the file is compared on noise")
     return shown or noise(detector)
+
+
+def fitted(shown: Shown, config: Export) -> Shown:
+    """An image and its proposals brought to the size of the graph's input, if it has one."""
+    return shown if config.form.size is None else FittedImage(shown[0], config.form.size, FILL).given(shown[1])
 
 
 def noise(detector: Detector) -> list[Shown]:

@@ -103,6 +103,10 @@ def card_of_run(folder: RunFolder, exported: ExportDescription | None = None) ->
     settings.append(("precision", exported.precision if exported is not None else kept.precision.value))
     if exported is not None:
         settings.append(("quantize", exported.quantize))
+        if exported.image.size is not None:
+            settings.append(("size", "{} x {} (height x width)".format(*exported.image.size)))
+        if exported.batch is not None:
+            settings.append(("batch", str(exported.batch or "any")))
     parts = [
         HEADER,
         f"# Object detector of {len(spec.classes)} {'class' if len(spec.classes) == 1 else 'classes'}\n",
@@ -157,6 +161,8 @@ def _measured_elsewhere(kept: KeptSettings, exported: ExportDescription | None) 
         changed.append(f"precision {kept.precision.value}")
     if exported.quantize != "none":
         changed.append("quantize none")
+    if exported.image.size is not None:
+        changed.append("images of any size")
     differs = f" It differed in: {', '.join(changed)}." if changed else ""
     return f"These numbers are those of the detector before the export.{differs}\n"
 

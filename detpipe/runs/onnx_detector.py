@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from detpipe.classify.export.description import DESCRIPTION, read_description
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.proposals.proposer import Proposer
 from detpipe.runs.exported_graph import ExportedGraph, Runtime
+from detpipe.runs.fitted_image import FittedImage
 from detpipe.runs.image_predictor import ImagePredictor, best_threshold_of
 from detpipe.solver.prefetch import read_ahead
 from detpipe.storage.dataclass_json import DataclassJsonError
@@ -84,9 +86,7 @@ class OnnxDetector(ImagePredictor):
     def _open(self) -> None:
         path = self.folder / self.description.file
         try:
-            self._graph = ExportedGraph(
-                path, self.runtime, proposals=self.description.needs_boxes, threads=self.threads
-            )
+            self._graph = ExportedGraph(path, self.runtime, self.description, threads=self.threads)
         except FileNotFoundError as error:
             raise OnnxDetectorError(
                 f"{path}: expected the graph of the detector, found no file; copy the whole folder that "
@@ -150,13 +150,23 @@ class OnnxDetector(ImagePredictor):
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
         """Yield the detections of each pair (image, boxes (R, 4)), in order. R = 0 gives no detections.
 
-        The next images are read and proposed on while one is classified. Raises OnnxModelError if the graph fails.
+        The next images are read and proposed on while one is classified. A graph with a fixed batch gets so many images
+        at once. Raises OnnxModelError if the graph fails.
         """
         with self._opening:
             if self._process != os.getpid():  # its threads do not survive a fork
                 self._open()
-        for image, boxes in read_ahead(images):
-            yield self._checked(self._graph(image, boxes))
+        ahead = read_ahead(images)
+        while group := list(itertools.islice(ahead, self._graph.most)):
+            yield from map(self._checked, self._found(group))
+
+    def _found(self, images: Sequence[tuple[Image, Float32Array]]) -> list[Detections]:
+        form = self.description.image
+        if form.size is None:
+            return self._graph(images)
+        fitted = [FittedImage(image, form.size, form.fill) for image, _ in images]
+        found = self._graph([one.given(boxes) for one, (_, boxes) in zip(fitted, images, strict=True)])
+        return [one.found(detections) for one, detections in zip(fitted, found, strict=True)]
 
     def _checked(self, found: Detections) -> Detections:
         highest = int(found.labels.max(initial=0))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -148,6 +149,35 @@ def test_test_images_are_left_out_of_a_calibration_folder(
     link.symlink_to(images / f"{drawn.TEST[0]}.jpg")
     with pytest.raises(ValueError, match="calibration=DIR"):
         calibration_files(replace(config, calibration=str(link.parent)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"size": [480]}, "size"),
+        ({"size": [480, 2]}, "size"),
+        ({"batch": 2}, "batch"),
+        ({"size": [64, 64], "batch": -1}, "batch"),
+    ],
+)
+def test_sizes_that_no_graph_has_are_refused(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named}: expected"):
+        Export(run_dir="run", **settings)
+
+
+@pytest.mark.slow
+def test_a_fixed_size_and_a_batch_of_a_run(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    """Images of the size of the graph: the same detections as of the detector."""
+    pytest.importorskip("onnxruntime")
+    outcome = detpipe("export", f"run_dir={fast_run}", f"out={tmp_path}", "size=[120,160]", "batch=2")
+    assert outcome.status == 0, outcome.err
+    assert "100.0 % are those of the detector" in outcome.out + outcome.err
+    carried, detector = (
+        OnnxDetector(tmp_path, threads=1),
+        Detector.from_run(fast_run, device="cpu", precision="float32"),
+    )
+    paths = [voc_root / "JPEGImages" / f"{name}.jpg" for name in drawn.TEST[:3]]
+    assert compare(zip(detector.predict_batch(paths), carried.predict_batch(paths), strict=True)).share == 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detpipe.backbone.settings import BackboneConfig
-from detpipe.classify.export.description import ExportDescription, ImageForm, inputs_of, outputs_of
+from detpipe.classify.export.description import ANY_IMAGE, ExportDescription, ImageForm
 from detpipe.runs import model_card
 from detpipe.runs.kept_evaluation import FILE, kept_evaluation
 from detpipe.runs.model_card import as_text, card_of_run, keep_model_card
@@ -90,8 +90,8 @@ def test_what_differs_in_an_export_is_named(folder: RunFolder) -> None:
         classes=drawn.CLASSES,
         category_ids=(1, 2),
         needs_boxes=True,
-        inputs=inputs_of(proposals=True),
-        outputs=outputs_of(),
+        inputs=ANY_IMAGE.inputs(proposals=True),
+        outputs=ANY_IMAGE.outputs(0),
         image=ImageForm(),
         proposals={"method": "SelectiveSearch"},
         detect=detect,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from detpipe import ImageDetections, OnnxDetector
-from detpipe.classify.export.description import DESCRIPTION, GRAPH
+from detpipe.classify.export.description import DESCRIPTION, GRAPH, ImageForm
 from detpipe.proposals.baselines import SlidingWindow
 from detpipe.runs.image_stream import ImageStream
 from detpipe.runs.onnx_detector import OnnxDetectorError
@@ -85,6 +85,20 @@ def test_a_folder_of_images_and_a_batch(folder: Path, tmp_path: Path, caplog: py
     assert [Path(one.path).name for one in stream.left_out] == ["b.jpg"]
     assert [len(one) for one in detector.predict_batch([GREY, GREY])] == [1, 1]
     assert detector.predict_batch([]) == []
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_batch_of_a_fixed_size(tmp_path: Path, batch: int) -> None:
+    """Three images with 1, 0 and 5 proposals, as 40 x 20 pixels. Each is halved or as it is, and mapped back."""
+    folder = write_export(tmp_path, needs_boxes=True, batch=batch, image=ImageForm(size=(20, 40), fill=0))
+    detector = OnnxDetector(folder, threads=1)
+    images = [np.full(shape, 51, np.uint8) for shape in ((40, 80, 3), (20, 30, 3), (20, 40, 3))]
+    boxes = [[[2, 4, 80, 40]], [], [[0, 0, side, side] for side in range(5, 10)]]
+    found = detector.predict_batch(images, boxes)
+    assert [one.boxes.tolist() for one in found] == [[[2, 4, 80, 40]], [], boxes[2][:3]]
+    assert [one.scores.tolist() for one in found] == [pytest.approx([0.2] * len(one), abs=1e-5) for one in found]
+    # A tall image has half of its width: the rest is black.
+    assert detector.predict(np.full((20, 20, 3), 51, np.uint8), [[0, 0, 9, 9]]).scores == pytest.approx([0.1], abs=1e-5)
 
 
 def test_pictures_show_detections_from_the_threshold_of_the_evaluation(tmp_path: Path) -> None:

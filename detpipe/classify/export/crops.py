@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor, nn
 
 from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.crops.network import RcnnNetwork, RcnnSpec
 from detpipe.classify.crops.settings import REFERENCE_SIDE, CropConfig, CropMode
-from detpipe.classify.export.detector_graph import DetectorExport, finished, given_regions, opened
+from detpipe.classify.export.detector_graph import DetectorExport, Found, finished, given_regions
 from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.resizing import resized
 from detpipe.classify.export.selection import decoded, limits
@@ -55,7 +54,7 @@ class RcnnExport(DetectorExport):
     CONVOLUTIONS = "crops"
 
     def __init__(self, network: RcnnNetwork, spec: RcnnSpec, config: DetectConfig) -> None:
-        self._crops, self._config = spec.crops, config
+        self._crops, self.config = spec.crops, config
         crops = torch.zeros((2, spec.crops.size, spec.crops.size, 3), dtype=torch.uint8)
         self.parts = {"crops": traced(_CropPart(network), {"crops": crops}, {"crops": {0: 1}})}
 
@@ -65,19 +64,19 @@ class RcnnExport(DetectorExport):
         if len(rows):
             yield crop_regions(image, boxes[rows], self._crops)
 
-    def model(self) -> onnx.ModelProto:
-        """The whole graph."""
-        graph, image = opened(proposals=True)
+    def detections(self, graph: Graph, image: Value, proposals: Value | None) -> Found:
+        """The graph of one image."""
+        assert proposals is not None
         height, width = image.size(0), image.size(1)
         most = limits(graph, height, width)
-        regions = given_regions(graph, most, self._config.max_proposals)
+        regions = given_regions(graph, proposals, most, self.config.max_proposals)
 
         def scored(inner: Graph, crops: Value) -> list[Value]:
             return inner.call(self.parts["crops"], [crops], "crops")
 
         results = in_batches(graph, regions.boxes, ripmap(graph, image, self._crops), scored)
         moved = decoded(graph, regions.boxes.unsqueeze(1), results[1]) if len(results) > 1 else None
-        return finished(graph, regions, moved, results[0], most, self._config)
+        return finished(graph, regions, moved, results[0], most, self.config)
 
 
 OfCrops = Callable[[Graph, Value], list[Value]]

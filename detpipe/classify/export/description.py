@@ -16,31 +16,68 @@ GRAPH = "detector.onnx"
 
 IMAGE, BOXES = "image", "proposals"
 """Names of the inputs."""
+ANY_BATCH = 0
+"""As a batch: any number of images."""
+
+Axis = int | str
+"""The length of an axis; a name for any length."""
 
 
-def inputs_of(*, proposals: bool) -> list[dict[str, object]]:
-    """Name, dtype and shape of each input. An axis with a name instead of a number has any length."""
-    image: dict[str, object] = {"name": IMAGE, "dtype": "uint8", "shape": ["height", "width", 3]}
-    return [image, {"name": BOXES, "dtype": "float32", "shape": ["regions", 4]}] if proposals else [image]
+@dataclass(frozen=True)
+class GraphForm:
+    """The sizes that a graph is made for.
+
+    size: (height, width) of the image; None, any. batch: number of images, ANY_BATCH for any; None, one image without
+    an axis for it.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+
+    def inputs(self, *, proposals: bool) -> list[dict[str, Any]]:
+        """Name, dtype and shape of each input."""
+        height, width = self.size or ("height", "width")
+        image = {"name": IMAGE, "dtype": "uint8", "shape": [*self._first(), height, width, 3]}
+        boxes = {"name": BOXES, "dtype": "float32", "shape": [*self._first(), "regions", 4]}
+        return [image, boxes] if proposals else [image]
+
+    def outputs(self, most: int) -> list[dict[str, Any]]:
+        """Name, dtype and shape of each output. most: the number of detections of each image of a batch."""
+        rows: list[Axis] = ["detections"] if self.batch is None else [*self._first(), most]
+        return [
+            {"name": "boxes", "dtype": "float32", "shape": [*rows, 4]},
+            {"name": "scores", "dtype": "float32", "shape": rows},
+            {"name": "labels", "dtype": "int64", "shape": rows},
+        ]
+
+    def _first(self) -> list[Axis]:
+        return [] if self.batch is None else [self.batch or "batch"]
 
 
-def outputs_of() -> list[dict[str, object]]:
-    """Name, dtype and shape of each output."""
-    return [
-        {"name": "boxes", "dtype": "float32", "shape": ["detections", 4]},
-        {"name": "scores", "dtype": "float32", "shape": ["detections"]},
-        {"name": "labels", "dtype": "int64", "shape": ["detections"]},
-    ]
+ANY_IMAGE = GraphForm()
+"""One image of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageForm:
-    """The form of the image that a graph takes. stretch: how 16-bit images become 8-bit ones."""
+    """The form of the image that a graph takes.
+
+    stretch: how 16-bit images become 8-bit ones. size: (height, width); null, any. For a size, an image is resized with
+    its aspect ratio, put into the top left corner, and the rest has the level `fill`.
+    """
 
     layout: str = "HWC"
     channels: str = "RGB"
     range: tuple[int, int] = (0, 255)
     stretch: Stretch = Stretch.none
+    size: tuple[int, int] | None = None
+    fill: int = 114
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"image.size: expected a height and width from 1, got {list(self.size)}")
+        if not 0 <= self.fill <= 255:
+            raise ValueError(f"image.fill: expected a level from 0 to 255, got {self.fill}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +106,26 @@ class ExportDescription:
     precision: str
     quantize: str
     calibration: Calibration | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.file != Path(self.file).name or not self.file:
             raise ValueError(f"file: expected the name of a file in the same folder, got {self.file!r:.100}")
-        if (self.inputs, self.outputs) != (inputs_of(proposals=self.needs_boxes), outputs_of()):
-            raise ValueError("inputs, outputs: expected those of this version of detpipe, got others")
         if self.proposals is not None and not isinstance(self.proposals.get("method"), str):
             raise ValueError("proposals: expected a proposer's method and settings, got no method")
         most = self.detect.get("max_proposals")
         if not isinstance(most, int) or most < 1:
             raise ValueError(f"detect.max_proposals: expected a number from 1, got {most!r:.100}")
+        if self.batch is not None and (self.batch < 0 or not isinstance(self.detect.get("max_detections"), int)):
+            raise ValueError("batch: expected a number of images and detect.max_detections, got others")
+        inputs = self.form.inputs(proposals=self.needs_boxes)
+        if (self.inputs, self.outputs) != (inputs, self.form.outputs(self.detect.get("max_detections", 0))):
+            raise ValueError("inputs, outputs: expected those of this version of detpipe, got others")
+
+    @property
+    def form(self) -> GraphForm:
+        """The sizes that the graph is made for."""
+        return GraphForm(self.image.size, self.batch)
 
     @property
     def max_proposals(self) -> int:

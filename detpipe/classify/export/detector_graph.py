@@ -3,12 +3,15 @@
 Inputs: `image` (H, W, 3) uint8 RGB of any size, and for detectors that don't propose themselves `proposals` (R, 4)
 float32 in its pixels, best first. (Not `boxes`: an input and an output can't share a name.) Outputs: `boxes` (N, 4)
 float32 in pixels of the image, `scores` (N,) float32, `labels` (N,) int64 from 1 to K, best first.
+
+With a batch, all have a first axis B, and the outputs max_detections rows for each image, of which unused ones are 0.
+Proposals without an area are left out, so they fill up those of an image. The images are computed one after the other.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from detpipe.classify.export.description import BOXES, inputs_of, outputs_of
+from detpipe.classify.export.description import ANY_IMAGE, GraphForm
 from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.selection import area, clipped, select
 from detpipe.classify.settings import DetectConfig
@@ -33,14 +36,52 @@ class DetectorExport(abc.ABC):
     CONVOLUTIONS: ClassVar[str]
     """Name of the part with the backbone, the one that is quantised. It has one input."""
     parts: dict[str, onnx.ModelProto]
+    config: DetectConfig
+    proposes: bool = False
+    """Whether the network proposes itself."""
 
     @abc.abstractmethod
-    def model(self) -> onnx.ModelProto:
-        """The whole graph."""
+    def detections(self, graph: Graph, image: Value, proposals: Value | None) -> Found:
+        """Boxes (N, 4), scores (N,) and labels (N,) of an image (H, W, 3). proposals: (R, 4), None if it proposes."""
 
     @abc.abstractmethod
     def samples(self, image: Image, boxes: Float32Array) -> Iterator[npt.NDArray[np.uint8]]:
         """Inputs of the part CONVOLUTIONS for an image and its proposals, to calibrate a quantised one."""
+
+    def model(self, form: GraphForm = ANY_IMAGE) -> onnx.ModelProto:
+        """The whole graph, for images of these sizes."""
+        graph, most = Graph(), self.config.max_detections
+        inputs = [
+            graph.input(one["name"], one["dtype"], one["shape"]) for one in form.inputs(proposals=not self.proposes)
+        ]
+
+        def found_by(graph: Graph, given: Sequence[Value]) -> Found:
+            return self.detections(graph, given[0], given[1] if len(given) > 1 else None)
+
+        def of_one(inner: Graph, index: Value) -> list[Value]:
+            given = [inner.use(one).take(index) for one in inputs]
+            return filled_up(inner, found_by(inner, given), most)
+
+        found = found_by(graph, inputs) if form.batch is None else graph.loop(inputs[0].size(0), of_one)
+        for value, one in zip(found, form.outputs(most), strict=True):
+            graph.output(value, one["name"], one["shape"])
+        return graph.model({})
+
+
+Found = tuple[Value, Value, Value]
+"""Boxes (N, 4), scores (N,) and labels (N,)."""
+
+
+def filled_up(graph: Graph, found: Found, most: int) -> list[Value]:
+    """Detections with rows of 0 at the end: (most, 4), (most,), (most,)."""
+    boxes, scores, labels = found
+    missing = graph.value(most, np.int64) - scores.size(0)
+    pads = graph.shape(0, missing)
+    return [
+        graph.op("Pad", boxes, graph.shape(0, 0, missing, 0)).reshape(most, 4),
+        graph.op("Pad", scores, pads).reshape(most),
+        graph.op("Pad", labels, pads).reshape(most),
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +96,9 @@ class Regions:
     real: Value
 
 
-def opened(*, proposals: bool) -> tuple[Graph, Value]:
-    """A new graph and its image. proposals: whether it has this input."""
-    graph = Graph()
-    image, *_ = (
-        graph.input(str(one["name"]), str(one["dtype"]), one["shape"])  # type: ignore[arg-type]
-        for one in inputs_of(proposals=proposals)
-    )
-    return graph, image
-
-
-def given_regions(graph: Graph, most: Value, count: int) -> Regions:
-    """The input `proposals`: the parts within the image, the first `count` that have an area, and the spare one."""
-    boxes = clipped(Value(graph, BOXES, np.dtype(np.float32)), most)
+def given_regions(graph: Graph, proposals: Value, most: Value, count: int) -> Regions:
+    """The proposals (R, 4): the parts within the image, the first `count` that have an area, and the spare one."""
+    boxes = clipped(proposals, most)
     # The spare box comes first into the choice of rows, so that no tensor is empty.
     spare = graph.concat([graph.value([0.0, 0.0], np.float32), most.part(2, 4, 0)], axis=0).unsqueeze(0)
     rows = (area(graph.concat([boxes, spare], axis=0)) > 0.0).where()
@@ -84,11 +115,8 @@ def with_spare(graph: Graph, boxes: Value, most: Value) -> Regions:
 
 def finished(
     graph: Graph, regions: Regions, moved: Value | None, probabilities: Value, most: Value, config: DetectConfig
-) -> onnx.ModelProto:
-    """The model with the detections of scored regions as outputs. moved: (R, K, 4); None without box regression."""
+) -> Found:
+    """The detections of scored regions. moved: (R, K, 4); None without box regression."""
     probabilities = graph.where(regions.real.unsqueeze(1), probabilities, -1.0)
     boxes = regions.boxes.unsqueeze(1) if moved is None else moved
-    boxes, scores, labels = select(graph, boxes, probabilities, most, config)
-    for value, one in zip((boxes, scores, labels), outputs_of(), strict=True):
-        graph.output(value, str(one["name"]), one["shape"])  # type: ignore[arg-type]
-    return graph.model({})
+    return select(graph, boxes, probabilities, most, config)

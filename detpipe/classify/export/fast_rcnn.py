@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from detpipe.classify.export.detector_graph import DetectorExport, Regions, finished, given_regions, opened, with_spare
+from detpipe.classify.export.detector_graph import DetectorExport, Found, Regions, finished, given_regions, with_spare
 from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.resizing import resized, size_by_side
 from detpipe.classify.export.selection import area, clipped, decoded, limits, moved_by_best, suppressed, top
@@ -118,7 +118,8 @@ class FastRcnnExport(DetectorExport):
     CONVOLUTIONS = "maps"
 
     def __init__(self, network: FastRcnn, spec: FastRcnnSpec | MultiBoxFastRcnnSpec, config: DetectConfig) -> None:
-        self._network, self._head, self._config = network, spec.head, config
+        self._network, self._head, self.config = network, spec.head, config
+        self.proposes = isinstance(network, MultiBoxFastRcnn)
         self._sides = config.fast_rcnn.scales or spec.head.scales[-1:]
         self.parts = {"maps": _maps_part(network), "regions": _region_part(network)}
 
@@ -130,10 +131,9 @@ class FastRcnnExport(DetectorExport):
             pixels = Scaling.to_side((image.shape[0], image.shape[1]), side, self._head.max_side).pixels(image)
             yield padded(pixels, multiple, mean_colour(self._network.backbone.spec))
 
-    def model(self) -> onnx.ModelProto:
-        """The whole graph."""
-        network, config = self._network, self._config
-        graph, image = opened(proposals=not isinstance(network, MultiBoxFastRcnn))
+    def detections(self, graph: Graph, image: Value, proposals: Value | None) -> Found:
+        """The graph of one image."""
+        network, config = self._network, self.config
         height, width = image.size(0), image.size(1)
         most = limits(graph, height, width)
         views: list[_View] = []
@@ -153,7 +153,8 @@ class FastRcnnExport(DetectorExport):
                     boxes, scores = _proposed(graph, rest[1], rest[0], new_most, network, config.max_proposals)
                     found.append((clipped(view.to_image(boxes), most), scores))
         if not isinstance(network, MultiBoxFastRcnn):
-            regions = given_regions(graph, most, config.max_proposals)
+            assert proposals is not None
+            regions = given_regions(graph, proposals, most, config.max_proposals)
             probabilities, moved = _scored(graph, self.parts["regions"], views, regions, most, self._head.refine)
             return finished(graph, regions, moved, probabilities, most, config)
         boxes, scores = _joined(graph, found, network.proposal_nms, config.max_proposals)

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone
 from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.export.crops import BATCH, Ripmap, in_batches, ripmap
-from detpipe.classify.export.detector_graph import DetectorExport, Regions, finished, given_regions, opened
+from detpipe.classify.export.detector_graph import DetectorExport, Found, Regions, finished, given_regions
 from detpipe.classify.export.onnx_graph import Graph, Value
 from detpipe.classify.export.resizing import resized, size_by_multiples
 from detpipe.classify.export.selection import decoded, limits, moved_by_best, top
@@ -75,7 +74,7 @@ class FeaturesExport(DetectorExport):
     """The graph from image and boxes to detections."""
 
     def __init__(self, network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig) -> None:
-        self._spec, self._config, self._features = spec, config, spec.features
+        self._spec, self.config, self._features = spec, config, spec.features
         self.CONVOLUTIONS = "maps" if spec.features.image_sides else "crops"  # type: ignore[misc]
         self.parts = {}
         self._stride = map_stride(network.backbone)
@@ -98,19 +97,19 @@ class FeaturesExport(DetectorExport):
         if not self._features.image_sides and len(rows):
             yield crop_regions(image, boxes[rows], self._spec.crops)
 
-    def model(self) -> onnx.ModelProto:
-        """The whole graph."""
-        graph, image = opened(proposals=True)
+    def detections(self, graph: Graph, image: Value, proposals: Value | None) -> Found:
+        """The graph of one image."""
+        assert proposals is not None
         most = limits(graph, image.size(0), image.size(1))
-        regions = given_regions(graph, most, self._config.max_proposals)
+        regions = given_regions(graph, proposals, most, self.config.max_proposals)
         shown = self._shown(graph, image, most)
         ranks = graph.range(regions.boxes.size(0))
         scores, deltas = self._scored(graph, shown, regions.boxes, ranks)
         if deltas is None:
-            return finished(graph, regions, None, scores, most, self._config)
-        if self._config.features.refine:
+            return finished(graph, regions, None, scores, most, self.config)
+        if self.config.features.refine:
             real = graph.where(regions.real, scores.part(1, np.iinfo(np.int64).max, 1).maximum(1).squeeze(1), -1.0)
-            _, rows = top(graph, real, self._config.features.refine)
+            _, rows = top(graph, real, self.config.features.refine)
             best = moved_by_best(graph, regions.boxes.take(rows), scores.take(rows), deltas.take(rows), most)
             more_scores, more_deltas = self._scored(graph, shown, best, rows)
             assert more_deltas is not None
@@ -122,7 +121,7 @@ class FeaturesExport(DetectorExport):
             scores = graph.concat([scores, more_scores], axis=0)
             deltas = graph.concat([deltas, more_deltas], axis=0)
         moved = decoded(graph, regions.boxes.unsqueeze(1), deltas)
-        return finished(graph, regions, moved, scores, most, self._config)
+        return finished(graph, regions, moved, scores, most, self.config)
 
     def _shown(self, graph: Graph, image: Value, most: Value) -> _Shown:
         """The image at each side and in each view, and its halved copies for crops."""

@@ -9,8 +9,10 @@ import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from detpipe import boxes as geometry
@@ -106,7 +108,7 @@ def write_onnx(
 
 
 def session(path: Path, *, threads: int = 0) -> Run:
-    """Open a file in onnxruntime, on the CPU. threads: 0, one per core.
+    """Open a file in onnxruntime, on the CPU. threads: 0, one per core. A graph with a batch gets the same image in it.
 
     Opening and running raise ExportError if it rejects the graph.
     """
@@ -122,13 +124,20 @@ def session(path: Path, *, threads: int = 0) -> Run:
     except rejections as error:
         raise ExportError(f"onnxruntime rejects the graph: {first_line(error)}") from error
     names = [one.name for one in context.get_inputs()]
+    first = context.get_inputs()[0].shape
+    batch = None if len(first) == 3 else first[0] if isinstance(first[0], int) else 1
 
     def run(image: Image, boxes: Float32Array) -> Detections:
-        given = {"image": np.ascontiguousarray(image), "proposals": boxes}
+        given: dict[str, npt.NDArray[Any]] = {"image": np.ascontiguousarray(image), "proposals": boxes}
+        if batch is not None:
+            given = {name: np.stack([value] * batch) for name, value in given.items()}
         try:
             found, scores, labels = context.run(["boxes", "scores", "labels"], {name: given[name] for name in names})
         except rejections as error:
             raise ExportError(f"the graph fails at {image.shape}, {boxes.shape}: {first_line(error)}") from error
+        if batch is not None:
+            rows = labels[-1] > 0
+            found, scores, labels = found[-1][rows], scores[-1][rows], labels[-1][rows]
         return Detections(found, scores, labels)
 
     return run

@@ -31,11 +31,17 @@ class InputImage:
         return np.asarray(np.clip(moved, -limit, limit), dtype=np.float32)
 
 
-def fit_image(image: Image, size: tuple[int, int] | None, fit: Fit, fill: int) -> InputImage:
+def fit_image(
+    image: Image,
+    size: tuple[int, int] | None,
+    fit: Fit,
+    fill: int,
+    interpolation: Interpolation = Interpolation.bilinear,
+) -> InputImage:
     """Bring an image to the size (height, width) of an input; None, or `Fit.original`, leaves it as it is.
 
-    An image with an extreme aspect ratio keeps at least one pixel. The scales are those of the rounded sizes, so that
-    `InputImage.to_image` is exact.
+    interpolation: default, as `cv2.resize`, with which other projects read and train. An image with an extreme aspect
+    ratio keeps at least one pixel. The scales are those of the rounded sizes, so that `InputImage.to_image` is exact.
     """
     height, width = image.shape[:2]
     if size is None or fit is Fit.original or size == (height, width):
@@ -44,8 +50,7 @@ def fit_image(image: Image, size: tuple[int, int] | None, fit: Fit, fill: int) -
     if fit is not Fit.stretch:
         scale = min(size[0] / height, size[1] / width)
         inside = (max(round(height * scale), 1), max(round(width * scale), 1))
-    # Sampled as cv2.resize does, with which these projects read and train.
-    pixels = resize(image, inside, Interpolation.bilinear, antialias=False)
+    pixels = resize(image, inside, interpolation, antialias=False)
     left, top = 0, 0
     if inside != size:
         if fit is Fit.letterbox:

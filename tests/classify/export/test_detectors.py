@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.crops.network import RcnnSpec
 from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.detect import scored_regions, select_detections
+from detpipe.classify.export.description import GraphForm
 from detpipe.classify.export.graph_file import Agreement, Run, compare, write_onnx
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
@@ -31,6 +33,7 @@ from detpipe.heads.multibox.priors import as_numbers, centred
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.linear_svm import LinearSvmHead
+from detpipe.structures import Detections, Float32Array, Image
 from tests.classify import tiny
 from tests.classify.export.running import smooth, some_boxes
 
@@ -38,6 +41,7 @@ pytest.importorskip("onnxruntime")
 
 NAMES = {"classes": ("a", "b"), "category_ids": (1, 2), "backbone": BackboneConfig()}
 IMAGES = [(smooth(131, 177), some_boxes(30, 131, 177)), (smooth(64, 48), some_boxes(3, 64, 48))]
+CANVAS = (136, 184)
 NO_BOXES = np.zeros((0, 4), dtype=np.float32)
 
 
@@ -159,7 +163,8 @@ def test_detections_are_those_of_the_detector(
     kind = next(kind for kind in KINDS if kind.spec is type(spec))
     assert kind.export is not None
     assert kind.scorer is not None
-    model = load_class(kind.export)(network, spec, config).model()
+    export = load_class(kind.export)(network, spec, config)
+    model = export.model()
     assert {one.domain for one in model.opset_import} == {""}
     scorer = kind.scorer(network, spec, config, torch.device("cpu"), bf16=False)
     given = [(image, NO_BOXES if spec.PROPOSES else boxes[: config.max_proposals]) for image, boxes in IMAGES]
@@ -175,3 +180,32 @@ def test_detections_are_those_of_the_detector(
     agreement = write_onnx(model, tmp_path / "one.onnx", check)
     assert agreement.share == 1
     assert agreement.pixels < 0.1
+    canvas = [(on_canvas(image), boxes) for image, boxes in given]
+    wanted = [select_detections(*one, config) for one in scored_regions(scorer, canvas)]
+    found = batch_of(export.model(GraphForm(CANVAS, 2)), canvas, config.max_detections)
+    assert compare(zip(wanted, found, strict=True)).share == 1
+
+
+def on_canvas(image: Image) -> Image:
+    """The image in the corner of a grey one of CANVAS."""
+    canvas = np.full((*CANVAS, 3), 114, np.uint8)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    return canvas
+
+
+def batch_of(model: onnx.ModelProto, given: Sequence[tuple[Image, Float32Array]], most: int) -> list[Detections]:
+    """The detections of a graph that takes all the images at once, and leaves the rows after them 0."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    proposals = np.zeros((len(given), max(len(boxes) for _, boxes in given), 4), np.float32)
+    for place, (_, boxes) in enumerate(given):
+        proposals[place, : len(boxes)] = boxes
+    values = {"image": np.stack([image for image, _ in given]), "proposals": proposals}
+    found = session.run(None, {one.name: values[one.name] for one in session.get_inputs()})
+    shapes = [(len(given), most, 4), (len(given), most), (len(given), most)]
+    assert [one.shape for one in session.get_outputs()] == list(map(list, shapes))
+    assert [one.shape for one in found] == shapes
+    counts = [int((labels > 0).sum()) for labels in found[2]]
+    assert all(not one[place, count:].any() for one in found for place, count in enumerate(counts))
+    return [Detections(*(one[place, :count] for one in found)) for place, count in enumerate(counts)]
