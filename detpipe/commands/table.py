@@ -307,6 +307,12 @@ COMMANDS: dict[str, CommandRow] = {
             argument="run_dir",
         ),
         CommandRow(
+            "inspect attention",
+            "detpipe.commands.inspect.settings:InspectAttention",
+            "which regions of an image a detection attended to (head.attention above 0)",
+            work="detpipe.commands.inspect.attention",
+        ),
+        CommandRow(
             "inspect time",
             "detpipe.commands.inspect.settings:InspectTime",
             "measure time and memory of each layer, forward and backward",

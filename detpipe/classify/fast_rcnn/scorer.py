@@ -151,7 +151,8 @@ class FastRcnnScorer:
     def attention(self, image: Image, boxes: Float32Array) -> Float32Array:
         """How much each region of an image attends to each, in the first pass at the first scale.
 
-        image: (H, W, 3). boxes: (R, 4), as they are scored. Returns (L, H, R, R) of L layers and H heads; rows sum to 1.
+        image: (H, W, 3). boxes: (R, 4), as they are scored. Returns (L, H, R, R) of L layers and H heads, where rows
+        sum to 1.
         """
         network = self.network
         assert network.attention is not None

@@ -112,6 +112,31 @@ class InspectRun(Command):
 
 
 @dataclass(kw_only=True)
+class InspectAttention(Command):
+    """Settings of `detpipe inspect attention`."""
+
+    image: str | None = None
+    """An image file, or a test image by its id or file name."""
+    detections: int = 4
+    """Number of detections to draw, highest score first."""
+    regions: int = 8
+    """Number of regions to draw for each detection: those that it attends to most."""
+    layer: int | None = None
+    """The attention layer, from 1; null: the last one."""
+    attention_head: int | None = None
+    """The head of the layer, from 1; null: the mean of all heads."""
+    out: str | None = None
+    """The folder of the picture; null: run_dir."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("detections", "regions", "layer", "attention_head"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected a number from 1, got {value}")
+
+
+@dataclass(kw_only=True)
 class InspectDb(Command):
     """Settings of `detpipe inspect db`."""
 

@@ -36,6 +36,7 @@ class RegionAttention(nn.Module):
         self, feature_width: int, *, layers: int, heads: int, width: int, hidden: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        self.heads = heads
         self.layers = nn.ModuleList(
             AttentionLayer(feature_width, heads=heads, width=width, hidden=hidden, generator=generator)
             for _ in range(layers)
