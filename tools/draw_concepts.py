@@ -60,6 +60,7 @@ def main(folder: str = str(Path(__file__).parents[1] / "docs" / "pictures")) -> 
         train = load_dataset("demo", "train", root=f"{scratch}/demo")
         image, truth = scene(test)
         draw_flows(target / "flows.svg")
+        draw_attention(target / "attention.svg")
         draw_selective_search(target / "selective_search.jpg", image, truth)
         draw_crops(target / "crops.jpg", image, truth, test.classes)
         draw_pooling(target / "roi_pooling.jpg", image, truth)
@@ -144,6 +145,42 @@ def draw_flows(path: Path) -> None:
                 arrow(axes, (end, y + 4), (start, y + 4))
             end = start + width
     figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
+
+
+# --- Attention --------------------------------------------------------------------------------------------------------
+
+REGIONS = ((6, 10, 22, 27), (8, 12, 24, 30), (19, 13, 35, 31), (30, 4, 38, 11))
+"""Regions of a photo, x1 y1 x2 y2: two of the first object, one of the second, one of background."""
+ANSWERS = ("dog, best box: yes", "dog, best box: no (see 1)", "dog, best box: yes", "background")
+
+
+def draw_attention(path: Path) -> None:
+    """The regions of a photo with two objects that touch, lines between all of them, and an answer for each."""
+    figure = Figure(figsize=(8.6, 3.4), facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, 86)
+    axes.set_ylim(34, 0)
+    axes.axis("off")
+    axes.add_patch(Rectangle((2, 2), 38, 30, fc="#f3f3f3", ec="#999999", lw=0.8))
+    for corners in ((8, 11, 22, 29), (20, 14, 34, 30)):
+        axes.add_patch(
+            Rectangle(corners[:2], corners[2] - corners[0], corners[3] - corners[1], fc="#dcdcdc", ec="none")
+        )
+    rows = [6 + 7.3 * number for number in range(len(REGIONS))]
+    for number, (corners, y) in enumerate(zip(REGIONS, rows, strict=True), 1):
+        colour = GREY if number == len(REGIONS) else BLUE
+        box(axes, np.array(corners, dtype=np.float32), colour)
+        axes.text(corners[0] + 0.6, corners[1] + 1.6, str(number), color=colour, va="center", weight="bold")
+        for other in rows:
+            near = abs(other - y) < 8 and max(other, y) < rows[-1]
+            axes.plot((51, 59), (y, other), color=BLUE, lw=2.2 if near else 0.7, alpha=0.8 if near else 0.3)
+        for x in (50, 60):
+            axes.plot(x, y, "o", color=colour, ms=11)
+            axes.text(x, y, str(number), color="white", ha="center", va="center", fontsize=8, weight="bold")
+        axes.text(63, y, ANSWERS[number - 1], va="center", fontsize=9)
+    arrow(axes, (41, 17), (48, 17))
+    axes.text(55, 2, "attention", ha="center", va="center", weight="bold")
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 # --- Selective search -------------------------------------------------------------------------------------------------
