@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 APPLICATIONS: dict[str, CommandRow] = {row.application: row for row in COMMANDS.values()}
 """The commands by the names that Hydra has for them."""
 
-CHOSEN_WHOLE = ("proposals", "head", "solver", "track")
+CHOSEN_WHOLE = ("proposals", "head", "solver", "track", "engine")
 """Fields whose options have different keys: those of one must not be mixed with another's."""
 
 NOT_TAKEN: dict[str, frozenset[str]] = {

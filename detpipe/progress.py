@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from detpipe.console import PROGRESS, is_quiet, shows_bars
@@ -26,6 +26,7 @@ PAUSE = 1.0
 """Minimum seconds between two lines; shorter operations show none."""
 SILENCE = 30.0
 """Maximum seconds without a line."""
+_listeners: list[Callable[[str, int], None]] = []
 
 
 class Counter:
@@ -47,6 +48,8 @@ class Counter:
 
     def advance(self, count: int = 1) -> None:
         """Count finished items."""
+        for tell in _listeners:
+            tell(self.name, count)
         with self._lock:
             if self._bar is not None:
                 self._bar.update(count)
@@ -118,6 +121,16 @@ def counted(name: str, *, total: int, unit: str) -> Iterator[Counter]:
         yield counter
     finally:
         counter.stop()
+
+
+@contextlib.contextmanager
+def counts_told(tell: Callable[[str, int], None]) -> Iterator[None]:
+    """A block in which `tell` gets the name of an operation and the number of items for each `Counter.advance`."""
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
 
 
 def progress(items: Iterable[Item], name: str, *, total: int, unit: str) -> Iterator[Item]:

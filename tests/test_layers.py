@@ -32,7 +32,7 @@ LAYERS = {
         0,
     ),
     **dict.fromkeys(("storage", "solver"), 0),
-    **dict.fromkeys(("datasets", "metrics", "backbone", "tracking"), 1),
+    **dict.fromkeys(("datasets", "metrics", "backbone", "tracking", "engines"), 1),
     **dict.fromkeys(("inspect", "network", "taxonomy"), 2),
     "heads": 3,
     **dict.fromkeys(("proposals", "classify"), 4),

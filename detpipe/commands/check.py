@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
-from detpipe.datasets.check import CheckReport, check_source
+from detpipe.datasets.check import CheckedImage, CheckReport, all_entries, check_images, check_source, report_of
 from detpipe.datasets.findings import Severity
+from detpipe.datasets.source import Entry, Split
 from detpipe.runs.command import Command
 from detpipe.runs.run_folder import write_split
+from detpipe.runs.task_command import TaskCommand
 from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_value
+from detpipe.storage.manifest import Artefact, digest_of, plain
 
 logger = logging.getLogger(__name__)
+
+IMAGES = "images.json"
+"""The file of a shard with what was found in its images."""
 
 
 class FailOn(enum.Enum):
@@ -29,7 +39,7 @@ class DataFaultError(ValueError):
 
 
 @dataclass(kw_only=True)
-class Check(Command):
+class Check(TaskCommand):
     """Settings of `detpipe check`."""
 
     fail_on: FailOn = FailOn.error
@@ -40,7 +50,10 @@ class Check(Command):
 
 def run(config: Check) -> None:
     """Write and log all faults of the data set. Then raises DataFaultError if one is at or above `fail_on`."""
-    report = inspect(config, full=config.full)
+    if config.task is not None:
+        make_shard(config)
+        return
+    report = inspect(config, full=config.full) if config.tasks is None else inspect_in_tasks(config)
     logger.log(RESULT, "%s", report.to_text())
     logger.log(RESULT, "check: %d findings -> %s", len(report.findings), config.folder.check)
     if config.fail_on is FailOn.never:
@@ -55,7 +68,53 @@ def run(config: Check) -> None:
 
 def inspect(config: Command, *, full: bool) -> CheckReport:
     """Check the data set, write check.json, and split.json for an automatic split, and return the findings."""
-    report = check_source(config.data_source, full=full, workers=config.workers)
+    return write_report(config, check_source(config.data_source, full=full, workers=config.workers))
+
+
+def write_report(config: Command, report: CheckReport) -> CheckReport:
+    """Write check.json, and split.json for an automatic split. Returns the report."""
     write_split(config.folder, config.data_source)
     write_json(config.folder.check, report.to_json())
     return report
+
+
+def check_artefact(config: Check, entries: Sequence[tuple[Split, Entry]]) -> Artefact:
+    """Return the key of the shards. check.json itself has no manifest: it is always made again."""
+    images = [[split.value, str(entry.image_id), str(entry.image), *_state(entry.image)] for split, entry in entries]
+    options = {"full": config.full, "options": plain(config.data_source.read_options)}
+    return Artefact(config.folder.check, stage="check", settings=options, inputs={"images": digest_of(images)})
+
+
+def _state(path: Path | None) -> list[int]:
+    """The size of a file and the time of its last change, so that a repaired image is read again."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        status = None
+    return [] if status is None else [status.st_size, status.st_mtime_ns]
+
+
+def make_shard(config: Check) -> None:
+    """Check the images of one task."""
+    entries = all_entries(config.data_source)
+    with making_shard(config, check_artefact(config, entries)) as (making, shards):
+        if making.needed:
+            own = shards.own(entries, config.task)
+            images = check_images(config.data_source, own, full=config.full, workers=config.workers)
+            write_json(making.path / IMAGES, plain(images))
+            making.summary = {"images": len(own)}
+
+
+def inspect_in_tasks(config: Check) -> CheckReport:
+    """As `inspect`, with the images checked by tasks. Raises ShardError for a missing or damaged shard."""
+    entries = all_entries(config.data_source)
+    with held_shards(config, check_artefact(config, entries)) as (shards,):
+        run_tasks(config, "check", [shards], [len(own) for own in shards.parts(entries)])
+        images: list[CheckedImage] = []
+        for task in range(1, shards.tasks + 1):
+            path = shards.finished(task) / IMAGES
+            try:
+                images += read_value(path, list[CheckedImage])
+            except (OSError, DataclassJsonError) as error:
+                raise shards.damaged(task, error) from error
+        return write_report(config, report_of(config.data_source, entries, images))

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +14,48 @@ import numpy as np
 from detpipe.classify.crops.database import CropsReader, CropTask, make_records, shuffled_keys
 from detpipe.classify.labeling import Regions, sample_regions
 from detpipe.commands.stage_settings import Crop
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
-from detpipe.progress import progress
+from detpipe.progress import counted, progress
 from detpipe.randomness import generator_for
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
-from detpipe.runs.training_images import training_parts
-from detpipe.storage.lmdb_store import LmdbWriter
+from detpipe.runs.training_images import Part, training_parts
+from detpipe.storage.atomic import write_json
+from detpipe.storage.dataclass_json import DataclassJsonError, read_value
+from detpipe.storage.lmdb_store import DatabaseError, LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making
-from detpipe.structures import Dataset, ImageRecord
+from detpipe.storage.shards import Shards
+from detpipe.structures import Dataset, ImageId, ImageRecord
 
 logger = logging.getLogger(__name__)
+
+IMAGES = "images.json"
+"""The file of a shard with [image id, number of crops] of each of its images."""
 
 
 def run(config: Crop) -> None:
     """Label and sample the proposals of the training images, and write their crops in random order."""
     train, val = training_parts(config.data_source, config.sampling.val_share, config.seed)
-    for path, part in ((config.folder.crops, train), (config.folder.val_crops, val)):
-        make_crops(config, path, part.split, part.dataset, part.records)
+    parts = ((config.folder.crops, train), (config.folder.val_crops, val))
+    if config.task is not None:
+        for path, part in parts:
+            make_shard(config, path, part)
+    elif config.tasks is not None:
+        make_in_tasks(config, parts)
+    else:
+        for path, part in parts:
+            make_crops(config, path, part.split, part.dataset, part.records)
 
 
-def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:
-    """Write one database of crops from the images `records` of a split."""
-    stored = open_split(config.folder.proposals, split, dataset)
-    artefact = Artefact(
+def crops_artefact(config: Crop, path: Path, stored: StoredSplit, records: Sequence[ImageRecord]) -> Artefact:
+    """Return the artefact of a database of crops with its key."""
+    dataset, split = stored.dataset, stored.split
+    return Artefact(
         path,
         stage="crop",
         settings={
@@ -53,19 +68,35 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
         inputs={"proposals": stored.manifest.digest, split.value: dataset_digest(dataset), "images": str(len(records))},
         explain=explainer(config.folder, {split.value: dataset}),
     )
+
+
+def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records: Sequence[ImageRecord]) -> None:
+    """Write one database of crops from the images `records` of a split."""
+    stored = open_split(config.folder.proposals, split, dataset)
+    artefact = crops_artefact(config, path, stored, records)
     with artefact.making(overwrite=config.overwrite) as making:
         keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, [dataset])
             tasks = plan(config, stored, records)
-            count = write_crops(config, path, tasks, making)
-            labels = Counter(name for task in tasks for name in _names(dataset, task.regions))
-            making.summary = {
-                "crops": count,
-                "images": len(tasks),
-                "megabytes": _megabytes(path),
-                "labels": dict(sorted(labels.items())),
-            }
+            making.summary = summarize(
+                path, write_crops(config, path, tasks, making), len(tasks), labels(dataset, tasks)
+            )
+    finish(config, path, artefact)
+
+
+def summarize(path: Path, crops: int, images: int, labels: Counter[str]) -> dict[str, object]:
+    """Return the summary of a database for its manifest."""
+    return {"crops": crops, "images": images, "megabytes": _megabytes(path), "labels": dict(sorted(labels.items()))}
+
+
+def labels(dataset: Dataset, tasks: Sequence[CropTask]) -> Counter[str]:
+    """Return the number of crops of each class."""
+    return Counter(name for task in tasks for name in _names(dataset, task.regions))
+
+
+def finish(config: Crop, path: Path, artefact: Artefact) -> None:
+    """Verify the crops if asked to, and log the result."""
     if config.verify:
         verify(path, artefact)
     summary = artefact.manifest.summary
@@ -80,8 +111,84 @@ def make_crops(config: Crop, path: Path, split: Split, dataset: Dataset, records
     )
 
 
-def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> list[CropTask]:
-    """Choose the regions and keys of each image: a pure function of proposals, objects, settings and seed."""
+def make_shard(config: Crop, path: Path, part: Part) -> None:
+    """Write the crops of the images of one task.
+
+    Their keys are those of a shard: the index of a crop in the whole depends on the number of crops of all images.
+    """
+    stored = open_split(config.folder.proposals, part.split, part.dataset)
+    with making_shard(config, crops_artefact(config, path, stored, part.records)) as (making, shards):
+        if making.needed:
+            own = plan(config, stored, shards.own(part.records, config.task), in_order=True)
+            write_crops(config, making.path, own, making)
+            write_json(making.path / IMAGES, [[task.image_id, len(task.keys)] for task in own])
+            making.summary = summarize(
+                making.path, sum(len(task.keys) for task in own), len(own), labels(part.dataset, own)
+            )
+
+
+def make_in_tasks(config: Crop, parts: Sequence[tuple[Path, Part]]) -> None:
+    """Make the databases of these images by tasks."""
+    splits = [open_split(config.folder.proposals, part.split, part.dataset) for _, part in parts]
+    artefacts = [
+        crops_artefact(config, path, stored, part.records) for (path, part), stored in zip(parts, splits, strict=True)
+    ]
+    with held_shards(config, *artefacts) as all_shards, ExitStack() as stack:
+        # All of them begin before the tasks, which are refused where an old database is in their place.
+        makings = [stack.enter_context(artefact.making(overwrite=config.overwrite)) for artefact in artefacts]
+        keep_dataset(config.folder, config.data_source)
+        needed = [
+            (part, making, one)
+            for (_, part), making, one in zip(parts, makings, all_shards, strict=True)
+            if making.needed
+        ]
+        if needed:
+            remember(config.folder, [part.dataset for part, _, _ in needed])
+            images = [shards.parts(part.records) for part, _, shards in needed]
+            sizes = [sum(map(len, of_task)) for of_task in zip(*images, strict=True)]
+            run_tasks(config, "crop", [shards for _, _, shards in needed], sizes)
+        for _, making, shards in needed:
+            making.summary = merge_shards(config, making.path, shards)
+    for artefact in artefacts:
+        finish(config, artefact.path, artefact)
+
+
+def merge_shards(config: Crop, path: Path, shards: Shards) -> dict[str, object]:
+    """Copy the crops of all shards to the keys that one process gives them. Returns the summary.
+
+    Raises ShardError for a missing or damaged shard.
+    """
+    counts: list[tuple[ImageId, int]] = []
+    found: Counter[str] = Counter()
+    for task, manifest in enumerate(shards.manifests(), start=1):
+        found.update(manifest.summary["labels"])
+        try:
+            counts += read_value(shards.path(task) / IMAGES, list[tuple[ImageId, int]])
+        except (OSError, DataclassJsonError) as error:
+            raise shards.damaged(task, error) from error
+    keys = iter(shuffled_keys([image_id for image_id, count in counts for _ in range(count)], config.seed))
+    total = sum(count for _, count in counts)
+    with LmdbWriter(path) as writer, counted("merge", total=total, unit="crops") as count:
+        for task, manifest in enumerate(shards.manifests(), start=1):
+            try:
+                with LmdbReader(shards.finished(task)) as reader:
+                    if len(reader) != manifest.summary["crops"]:
+                        raise shards.damaged(task, f"{len(reader)} crops in place of {manifest.summary['crops']}")
+                    for _, value in reader.items():
+                        writer.put(next(keys), value)
+                        count.advance()
+            except DatabaseError as error:
+                raise shards.damaged(task, error) from error
+        writer.commit()
+        crops = len(writer)
+    return summarize(path, crops, len(counts), found)
+
+
+def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord], *, in_order: bool = False) -> list[CropTask]:
+    """Choose the regions and keys of each image: a pure function of proposals, objects, settings and seed.
+
+    in_order: number the crops in their order in place of a random one.
+    """
     truth = split.dataset.ground_truth
     assert truth is not None
     sampled: list[tuple[ImageRecord, bytes, Regions]] = []
@@ -96,9 +203,8 @@ def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord]) -> li
             generator_for(config.seed, record.image_id),
         )
         sampled.append((record, stored.image_digest, regions))
-    keys = iter(
-        shuffled_keys([record.image_id for record, _, regions in sampled for _ in range(len(regions))], config.seed)
-    )
+    ids = [record.image_id for record, _, regions in sampled for _ in range(len(regions))]
+    keys = iter([f"{index:08d}".encode() for index in range(len(ids))] if in_order else shuffled_keys(ids, config.seed))
     return [
         CropTask(
             record.image_id,
@@ -121,7 +227,8 @@ def write_crops(config: Crop, path: Path, tasks: Sequence[CropTask], making: Mak
     with making.stoppable() as stop, LmdbWriter(path) as writer:
         # The crops of an image are written in order, so its last key shows that all are written.
         missing = [task for task in tasks if task.keys and task.keys[-1] not in writer]
-        estimate(missing, len(tasks))
+        if config.task is None:
+            estimate(missing, len(tasks))
         results = ordered_map(make_records, missing, workers=config.workers, describe=lambda task: str(task.path))
         for records in progress(results, "crop", total=len(missing), unit="images"):
             for key, value in records:

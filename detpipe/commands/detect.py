@@ -19,6 +19,7 @@ from detpipe.classify.kinds import kind_in, load_region_spec
 from detpipe.classify.object_trace import ObjectTrace, trace_objects
 from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.coco_dataset import common_folder, write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
@@ -51,6 +52,7 @@ from detpipe.runs.trace_file import from_columns, to_columns, write_traces
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
+from detpipe.storage.shards import Shards
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
 from detpipe.taxonomy.class_tree import read_class_tree
 
@@ -85,6 +87,8 @@ def run(config: Detect) -> None:
     With a classifier of whole images, each image of `source` gets its class.
     """
     if config.source is not None and kind_in(config.folder.classifier).scorer is None:
+        if config.tasks is not None:
+            raise ValueError("tasks: expected null for a classifier of whole images, got tasks; leave it out")
         classify.run(config)
         return
     images = source_images(config) if config.source is not None else test_images(config)
@@ -110,15 +114,26 @@ def run(config: Detect) -> None:
         },
         explain=explainer(config.folder, {"images": images.dataset}),
     )
+    if config.task is not None:
+        make_shard(config, artefact, images)
+        return
     # Loaded before the old detections are deleted: they must not be lost if the network is missing.
-    find = None if is_done(config, artefact) else finder(config, images)
-    with artefact.making(overwrite=make_room(config, artefact, out)) as making:
+    find = None if config.tasks is not None or is_done(config, artefact) else finder(config, images)
+    with (
+        held_shards(config, artefact) as shards,
+        artefact.making(overwrite=make_room(config, artefact, out)) as making,
+    ):
         if config.source is None:
             keep_dataset(config.folder, config.data_source)
         if making.needed:
             if config.source is None:
                 remember(config.folder, [images.dataset])
-            results = detect_all(config, images, out, making, find or finder(config, images))
+            if shards:
+                records = images.dataset.records
+                run_tasks(config, "detect", shards, [len(own) for own in shards[0].parts(records, step=CHUNK)])
+                results = merge_shards(config, images, shards[0])
+            else:
+                results = detect_all(config, images, out, making, find or finder(config, images))
             detections = {image_id: one.detections for image_id, one in results.items()}
             write_traces(out.object_traces, images.dataset, config.detect, [one.traces for one in results.values()])
             if config.source is None:
@@ -302,20 +317,7 @@ def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, fi
     Raises as `hold_readable`.
     """
     records = images.dataset.records
-    chunks = [range(start, min(start + CHUNK, len(records))) for start in range(0, len(records), CHUNK)]
-    images.bad.extend(unreadable_before(unfinished(out)))
-    with making.stoppable(unfinished(out)) as stop, LmdbWriter(unfinished(out)) as writer:
-        missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
-        found = (one for chunk in missing for one in _find_chunk(chunk, config, images.dataset, find))
-        last = {chunk[-1] for chunk in chunks}
-        for index, one in progress(found, "detect", total=sum(map(len, missing)), unit="images"):
-            writer.put(_key(index), _pack(one))
-            if index not in last:
-                continue
-            writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
-            writer.commit()
-            if stop or is_unreadable(config, images):
-                break
+    detect_chunks(config, images, range(len(records)), unfinished(out), making, find)
     if is_unreadable(config, images):
         # The user may repair the files, so the finished chunks must not be used again.
         shutil.rmtree(unfinished(out), ignore_errors=True)
@@ -327,6 +329,60 @@ def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, fi
             raise _damaged(reader.path, error) from error
 
 
+def detect_chunks(
+    config: Detect, images: Input, indices: Sequence[int], database: Path, making: Making, find: Finder
+) -> None:
+    """Write the results of these images, from a multiple of CHUNK on, into a database, but for finished chunks.
+
+    Outside of a task it ends early if too many images are unreadable. Raises Interrupted after a signal.
+    """
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
+    images.bad.extend(unreadable_before(database))
+    with making.stoppable(database) as stop, LmdbWriter(database) as writer:
+        missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
+        found = (one for chunk in missing for one in _find_chunk(chunk, config, images.dataset, find))
+        last = {chunk[-1] for chunk in chunks}
+        for index, one in progress(found, "detect", total=sum(map(len, missing)), unit="images"):
+            writer.put(_key(index), _pack(one))
+            if index not in last:
+                continue
+            writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
+            writer.commit()
+            if stop or (config.task is None and is_unreadable(config, images)):
+                break
+
+
+def make_shard(config: Detect, whole: Artefact, images: Input) -> None:
+    """Detect in the images of one task."""
+    with making_shard(config, whole) as (making, shards):
+        if making.needed:
+            own = shards.own(range(len(images.dataset)), config.task, step=CHUNK)
+            detect_chunks(config, images, own, making.path, making, finder(config, images) if own else _find_nothing)
+            making.summary = {"images": len(own)}
+            making.bad = images.bad
+
+
+def _find_nothing(records: Sequence[ImageRecord]) -> Iterator[Scores | None]:
+    return iter([None for _ in records])
+
+
+def merge_shards(config: Detect, images: Input, shards: Shards) -> dict[ImageId, Found]:
+    """Return the results of all shards. Raises ShardError for a missing or damaged one, and as `hold_readable`."""
+    images.bad.extend(shards.bad())
+    if is_unreadable(config, images):
+        shards.retry_bad(delete=True)
+        hold_readable(config, images)
+    records, results = images.dataset.records, {}
+    for number, own in enumerate(shards.parts(range(len(records)), step=CHUNK), start=1):
+        path = shards.finished(number)
+        try:
+            with LmdbReader(path) as reader:
+                results.update({records[index].image_id: _unpack(reader.get(_key(index))) for index in own})
+        except (KeyError, ValueError, TypeError) as error:
+            raise shards.damaged(number, error) from error
+    return results
+
+
 def _damaged(database: Path, error: Exception) -> ValueError:
     return ValueError(
         f"{database}: expected the detections of finished images, got damaged ones ({error}); delete this folder and "
@@ -334,7 +390,7 @@ def _damaged(database: Path, error: Exception) -> ValueError:
     )
 
 
-def _find_chunk(chunk: range, config: Detect, dataset: Dataset, find: Finder) -> Iterator[tuple[int, Found]]:
+def _find_chunk(chunk: Sequence[int], config: Detect, dataset: Dataset, find: Finder) -> Iterator[tuple[int, Found]]:
     """Yield the index and the result of each image of a chunk."""
     records = [dataset.records[index] for index in chunk]
     for index, record, scores in zip(chunk, records, find(records), strict=True):

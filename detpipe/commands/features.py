@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,19 +17,23 @@ from detpipe.backbone.settings import NONE
 from detpipe.backbone.trial import try_backbone
 from detpipe.classify.features.extractor import RegionFeatures, network_digest
 from detpipe.classify.features.store import (
+    GROUP,
     FeatureStore,
     FeatureStoreError,
     ImageRegions,
     fill_store,
+    merge_stores,
     missing_regions,
     open_store,
 )
 from detpipe.classify.labeling import sample_regions
 from detpipe.commands.stage_settings import Features
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.kept_dataset import keep_dataset
@@ -37,7 +42,8 @@ from detpipe.runs.run_folder import dataset_digest, load_splits
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.storage.backup import backup_path, keep_backup
 from detpipe.storage.manifest import Artefact, ArtefactError, plain
-from detpipe.structures import Dataset
+from detpipe.storage.shards import Shards
+from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +58,17 @@ def run(config: Features) -> None:
     if train is None or train.ground_truth is None:
         raise ValueError("features: expected a train split with annotations, got none; name it in the dataset settings")
     extractor = make_extractor(config)
-    make_store(config, extractor, Split.train, train)
-    if Split.test in splits:
-        make_store(config, extractor, Split.test, splits[Split.test])
+    chosen = [split for split in (Split.train, Split.test) if split in splits]
+    if config.task is not None:
+        for split in chosen:
+            make_shard(config, extractor, open_split(config.folder.proposals, split, splits[split]))
+    elif config.tasks is not None:
+        make_in_tasks(
+            config, extractor, [open_split(config.folder.proposals, split, splits[split]) for split in chosen]
+        )
+    else:
+        for split in chosen:
+            make_store(config, extractor, split, splits[split])
 
 
 def make_extractor(config: Features) -> RegionFeatures:
@@ -91,6 +105,11 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
             plan = list(planned_regions(config, stored))
             estimate(extractor, plan, before)
             making.summary = fill_store(artefact.path, plan, extractor, before=before, classes=len(dataset.classes))
+    finish(artefact, split)
+
+
+def finish(artefact: Artefact, split: Split) -> None:
+    """Delete the backup of an earlier store, and log the result."""
     shutil.rmtree(backup_path(artefact.path), ignore_errors=True)
     summary = artefact.manifest.summary
     logger.log(
@@ -104,6 +123,58 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
         artefact.manifest.seconds,
         artefact.path,
     )
+
+
+def make_shard(config: Features, extractor: RegionFeatures, stored: StoredSplit) -> None:
+    """Compute the features of the images of one task."""
+    whole = store_artefact(config, extractor, stored)
+    with making_shard(config, whole) as (making, shards):
+        if making.needed:
+            # Whole groups: so the batches are those of one process.
+            own = shards.own(images_with_proposals(stored), config.task, step=GROUP)
+            plan = list(planned_regions(config, stored, own))
+            classes = len(stored.dataset.classes)
+            making.summary = fill_store(making.path, plan, extractor, before=earlier_store(whole), classes=classes)
+
+
+def make_in_tasks(config: Features, extractor: RegionFeatures, splits: Sequence[StoredSplit]) -> None:
+    """Make the stores of these splits by tasks."""
+    artefacts = [store_artefact(config, extractor, stored) for stored in splits]
+    if config.overwrite:
+        for artefact in artefacts:
+            keep_backup(artefact)
+    with held_shards(config, *artefacts) as all_shards, ExitStack() as stack:
+        # All of them begin before the tasks, which are refused where an old store is in their place.
+        makings = [stack.enter_context(artefact.making(overwrite=config.overwrite)) for artefact in artefacts]
+        keep_dataset(config.folder, config.data_source)
+        needed = [one for one in zip(splits, makings, all_shards, strict=True) if one[1].needed]
+        if needed:
+            remember(config.folder, [stored.dataset for stored, _, _ in needed])
+            parts = [shards.parts(images_with_proposals(stored), step=GROUP) for stored, _, shards in needed]
+            sizes = [sum(map(len, of_task)) for of_task in zip(*parts, strict=True)]
+            run_tasks(config, "features", [shards for _, _, shards in needed], sizes)
+        for stored, making, shards in needed:
+            making.summary = merge_stores(making.path, opened_shards(shards), len(stored.dataset.classes))
+    for stored, artefact in zip(splits, artefacts, strict=True):
+        finish(artefact, stored.split)
+
+
+def opened_shards(shards: Shards) -> list[FeatureStore]:
+    """Return the stores of all tasks. Raises ShardError for a missing or damaged one."""
+    stores = []
+    for task in range(1, shards.tasks + 1):
+        path = shards.finished(task)
+        try:
+            stores.append(open_store(path))
+        except (ArtefactError, FeatureStoreError) as error:
+            raise shards.damaged(task, error) from error
+    return stores
+
+
+def images_with_proposals(stored: StoredSplit) -> list[ImageRecord]:
+    """Return the images that were readable when their boxes were proposed."""
+    with ProposalsReader(stored.path) as reader:
+        return [one for one in stored.dataset.records if (stored.split.value, one.image_id) in reader]
 
 
 def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSplit) -> Artefact:
@@ -147,9 +218,14 @@ def earlier_store(artefact: Artefact) -> FeatureStore | None:
     return store if same else None
 
 
-def planned_regions(config: Features, stored: StoredSplit) -> Iterator[ImageRegions]:
-    """Yield the regions of each image, in order: a pure function of proposals, objects, settings and seed."""
-    for record, proposed in stored.read():
+def planned_regions(
+    config: Features, stored: StoredSplit, records: Sequence[ImageRecord] | None = None
+) -> Iterator[ImageRegions]:
+    """Yield the regions of each image, in order: a pure function of proposals, objects, settings and seed.
+
+    records: images of the split; default, all.
+    """
+    for record, proposed in stored.read(records):
         if proposed is None:  # unreadable, already logged by propose
             continue
         truth = stored.dataset.ground_truth[record.image_id] if stored.dataset.ground_truth is not None else None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from detpipe.backbone.settings import NETWORKS
 from detpipe.class_path import class_path_of, load_class
 from detpipe.datasets.formats import AUTO, FORMATS
+from detpipe.engines.table import ENGINES
 from detpipe.heads.table import HEADS
 from detpipe.metrics.table import METRICS
 from detpipe.plugins import PluginTable
@@ -29,6 +30,7 @@ GROUPS: dict[str, Mapping[str, str]] = {
         "multibox": "detpipe.heads.multibox.settings:MultiBoxSolverConfig",
     },
     "track": TRACKERS,
+    "engine": ENGINES,
 }
 """Group -> option -> "module:Class" of its dataclass. A new component is one line here. Presets of these options stand
 in conf/GROUP/*.yaml."""

@@ -6,17 +6,20 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from detpipe.commands.run_settings import Propose
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
-from detpipe.datasets.source import Split, hold_max_bad
+from detpipe.datasets.source import Split, TooManyBadError, hold_max_bad
 from detpipe.parallel import ordered_map
-from detpipe.progress import progress
-from detpipe.proposals.proposals_db import BadImage, ProposalsWriter, ProposeTask, propose_task
+from detpipe.progress import counted, progress
+from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
 from detpipe.runs.command import Command
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests, write_split
+from detpipe.storage.lmdb_store import DatabaseError
 from detpipe.storage.manifest import Artefact, Making, find_manifest
+from detpipe.storage.shards import Shards
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -37,12 +40,25 @@ def run(config: Propose) -> None:
         explain=explainer(config.folder, {split.value: dataset for split, dataset in splits.items()}),
     )
     logger.debug("propose: %s of %d images", config.proposals.describe(), sum(map(len, splits.values())))
-    with artefact.making(overwrite=config.overwrite) as making:
+    tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
+    if config.task is not None:
+        make_shard(config, artefact, splits, tasks)
+        return
+    with held_shards(config, artefact) as shards, artefact.making(overwrite=config.overwrite) as making:
         keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, splits.values())
-            tasks = [(split, record) for split, dataset in splits.items() for record in dataset.records]
-            seal(config, splits, making, write_proposals(config, splits, tasks, making))
+            if shards:
+                run_tasks(config, "propose", shards, [len(own) for own in shards[0].parts(tasks)])
+                bad = merge_shards(config, shards[0], tasks)
+            else:
+                bad = write_proposals(config, splits, tasks, making)
+            try:
+                seal(config, splits, making, bad)
+            except TooManyBadError:
+                for one in shards:
+                    one.retry_bad(delete=False)
+                raise
     updated = update_recall(config.folder, splits)
     if updated is not None:
         logger.info("propose: the annotations have changed, the proposals have not; measured their recall again")
@@ -53,15 +69,45 @@ def run(config: Propose) -> None:
 Task = tuple[Split, ImageRecord]
 
 
+def make_shard(config: Propose, whole: Artefact, splits: Mapping[Split, Dataset], tasks: Sequence[Task]) -> None:
+    """Propose boxes on the images of one task."""
+    with making_shard(config, whole) as (making, shards):
+        if making.needed:
+            own = shards.own(tasks, config.task)
+            making.bad = write_proposals(config, splits, own, making)
+            making.summary = {"images": len(own), "records": len(own) - len(making.bad)}
+
+
+def merge_shards(config: Propose, shards: Shards, tasks: Sequence[Task]) -> list[LeftOut]:
+    """Copy the records of all shards, as `write_proposals` would write them. Returns the unreadable images.
+
+    Raises ShardError for a missing or damaged shard.
+    """
+    bad = shards.bad()
+    left_out = {one.key for one in bad}
+    with ProposalsWriter(config.folder.proposals) as writer, counted("merge", total=len(tasks), unit="images") as count:
+        for number, own in enumerate(shards.parts(tasks), start=1):
+            path = shards.finished(number)
+            try:
+                with ProposalsReader(path) as reader:
+                    for split, record in own:
+                        if f"{split.value}/{record.image_id}" not in left_out:
+                            writer.put(split.value, record.image_id, reader.raw(split.value, record.image_id))
+                        count.advance()
+            except (DatabaseError, KeyError) as error:
+                raise shards.damaged(number, error) from error
+    return bad
+
+
 def write_proposals(
     config: Propose, splits: Mapping[Split, Dataset], tasks: Sequence[Task], making: Making
 ) -> list[LeftOut]:
-    """Propose boxes on all images without a record. Returns the unreadable images.
+    """Propose boxes on all images without a record in `making.path`. Returns the unreadable images.
 
     Raises Interrupted after a signal.
     """
     bad = []
-    with making.stoppable() as stop, ProposalsWriter(config.folder.proposals) as writer:
+    with making.stoppable() as stop, ProposalsWriter(making.path) as writer:
         missing = [task for task in tasks if (task[0].value, task[1].image_id) not in writer]
         if len(missing) < len(tasks):
             logger.info("propose: %d of %d images already done", len(tasks) - len(missing), len(tasks))

@@ -9,7 +9,7 @@ from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
-from detpipe.commands.run_settings import Run
+from detpipe.commands.run_settings import Propose, Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
 from detpipe.console import RESULT
@@ -53,7 +53,7 @@ def run(config: Run) -> None:
         features.run(config.stage(Features))
     train_regions(config.stage(TrainCls))
     if kind.proposes:
-        propose.run(on_tiles(config))
+        propose.run(on_tiles(config).stage(Propose))
     detect.run(config.stage(Detect))
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
     keep_settings(
@@ -114,7 +114,7 @@ def with_proposals(config: Run) -> Run:
         if not kind_of_head(config.head).proposes:
             train_multibox.run(proposer_training(config))
     if not kind_of_head(config.head).proposes:
-        propose.run(on_tiles(config))
+        propose.run(on_tiles(config).stage(Propose))
     return config
 
 

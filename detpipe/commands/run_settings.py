@@ -19,6 +19,7 @@ from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
+from detpipe.runs.task_command import TaskCommand
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.tiles import TilesConfig
 from detpipe.tracking.tracker import NoTracker, Tracker
@@ -27,7 +28,7 @@ Stage = TypeVar("Stage", bound=Command)
 
 
 @dataclass(kw_only=True)
-class Propose(Command):
+class Propose(TaskCommand):
     """Settings of `detpipe propose`."""
 
     proposals: Proposer = field(default_factory=SelectiveSearch)
@@ -119,6 +120,11 @@ class Run(Propose):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task is not None:
+            raise ValueError(
+                f"task: expected null, got {self.task}; `detpipe run` runs all tasks of its steps, and each step as a "
+                "command of its own runs one"
+            )
         if self.fine_tune and not self.head.STORED_FEATURES:
             raise ValueError(
                 "fine_tune: expected a head on stored features, as head=svm; other heads fine-tune the backbone anyway"

@@ -15,6 +15,7 @@ from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
 from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
+from detpipe.runs.task_command import TaskCommand
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import MAX_PIXELS
 from detpipe.tiles import TilesConfig
@@ -22,7 +23,7 @@ from detpipe.tracking.tracker import NoTracker, Tracker
 
 
 @dataclass(kw_only=True)
-class Crop(Command):
+class Crop(TaskCommand):
     """Settings of `detpipe crop`."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -34,7 +35,7 @@ class Crop(Command):
 
 
 @dataclass(kw_only=True)
-class Features(Command):
+class Features(TaskCommand):
     """Settings of `detpipe features`."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -143,7 +144,7 @@ class TrainMultiBox(Command):
 
 
 @dataclass(kw_only=True)
-class Detect(Command):
+class Detect(TaskCommand):
     """Settings of `detpipe detect`."""
 
     detect: DetectConfig = field(default_factory=DetectConfig)

@@ -108,15 +108,43 @@ def check_source(source: DatasetSource, *, full: bool = True, workers: int = 0) 
     the same length. workers: number of processes (see `detpipe.parallel.ordered_map`); it does not change the report.
     Raises the errors of the source where lists, folders or JSON files can't be read at all.
     """
-    entries = [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
+    entries = all_entries(source)
+    return report_of(source, entries, check_images(source, entries, full=full, workers=workers))
+
+
+def all_entries(source: DatasetSource) -> list[tuple[Split, Entry]]:
+    """The entries of all splits of a source, in order. Raises the errors of the source."""
+    return [(split, entry) for split in Split if source.has(split) for entry in source.entries(split)]
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """What is found in an image file: its header, or the fault why it can't be used. dark: a fault of its pixels."""
+
+    header: ImageHeader | None
+    fault: Finding | None
+    dark: Finding | None
+
+
+def check_images(
+    source: DatasetSource, entries: Sequence[tuple[Split, Entry]], *, full: bool, workers: int
+) -> list[CheckedImage]:
+    """Read the images of some entries; see `check_source`. No entries give []."""
     check_image = partial(_check_image, full=full, options=source.read_options)
     results = ordered_map(
         check_image, (entry for _, entry in entries), workers=workers, describe=lambda entry: str(entry.image)
     )
-    seen = progress(results, "check", total=len(entries), unit="images")
+    return list(progress(results, "check", total=len(entries), unit="images"))
+
+
+def report_of(
+    source: DatasetSource, entries: Sequence[tuple[Split, Entry]], read: Sequence[CheckedImage]
+) -> CheckReport:
+    """The report on all entries of a source. read: what was found in their images, in the same order."""
     checked = [
-        _Checked(split, _upright(source, entry, header), header, fault)
-        for (split, entry), (header, fault) in zip(entries, seen, strict=True)
+        _Checked(split, _upright(source, entry, header), header, image.dark)
+        for (split, entry), image in zip(entries, read, strict=True)
+        if (header := image.header or image.fault) is not None
     ]
     names = source.class_names()
     images = Counter(one.split for one in checked)
@@ -148,8 +176,7 @@ def _upright(source: DatasetSource, entry: Entry, header: ImageHeader | Finding)
     return entry
 
 
-def _check_image(entry: Entry, *, full: bool, options: ReadOptions) -> tuple[ImageHeader | Finding, Finding | None]:
-    """The header, or why the image can't be used, and what is found in its pixels."""
+def _check_image(entry: Entry, *, full: bool, options: ReadOptions) -> CheckedImage:
     dark: list[Finding] = []
 
     def read(path: Path, options: ReadOptions) -> ImageHeader:
@@ -160,7 +187,8 @@ def _check_image(entry: Entry, *, full: bool, options: ReadOptions) -> tuple[Ima
         return header
 
     header = usable_header(entry, options, read if full else read_header)
-    return header, dark[0] if dark else None
+    found = dark[0] if dark else None
+    return CheckedImage(None, header, found) if isinstance(header, Finding) else CheckedImage(header, None, found)
 
 
 def _findings_of(one: _Checked, annotated: bool) -> Iterator[Finding]:

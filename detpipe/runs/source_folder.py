@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.manifest import ArtefactError, find_manifest
+from detpipe.storage.shards import shards_folder
 from detpipe.storage.stored_file import is_folder
 
 MAX_NAME = 200
@@ -52,4 +53,15 @@ def _is_of(folder: RunFolder, resolved: str) -> bool:
             return True
         if manifest is not None:
             return manifest.settings.get("source") == resolved
-    return not folder.path.exists() or (folder.path.is_dir() and not any(folder.path.iterdir()))
+    if not folder.path.is_dir():
+        return not folder.path.exists()
+    shards = shards_folder(folder.detections)
+    for manifest_file in sorted(shards.glob("*/manifest.json")):
+        try:
+            manifest = find_manifest(manifest_file.parent)
+        except ArtefactError:
+            return True
+        if manifest is not None:
+            return manifest.settings.get("source") == resolved
+    # Other tasks of this source may be about to make the first shards.
+    return all(path == shards for path in folder.path.iterdir())

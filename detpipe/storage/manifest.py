@@ -229,7 +229,7 @@ class Artefact:
         inputs: Mapping[str, str],
         explain: Explain | None = None,
     ) -> None:
-        self.path, self._explain = path, explain
+        self.path, self.explain = path, explain
         # Converted to JSON and back, so that the key compares equal to one that was read from disk.
         self.manifest = Manifest(
             stage=stage,
@@ -260,12 +260,7 @@ class Artefact:
             self._write()
             logger.debug("%s: new, key %s", self.path, self.manifest.digest)
             return State.NEW
-        if not same_key(found, self.manifest):
-            other = "settings" if found.settings != self.manifest.settings else "data"
-            raise ArtefactError(
-                f"{self.path}: made with other {other}: {'; '.join(differences(found, self.manifest, self._explain))}. "
-                "Give overwrite=true to make it again, or another run_dir"
-            )
+        self.refuse_other_key(found)
         self.manifest = found
         if found.complete:
             logger.debug("%s: is complete, key %s, made in %.1f s", self.path, found.digest, found.seconds)
@@ -273,6 +268,15 @@ class Artefact:
         self._refuse_links()
         logger.debug("%s: is partial, key %s, after %.1f s", self.path, found.digest, found.seconds)
         return State.PARTIAL
+
+    def refuse_other_key(self, found: Manifest) -> None:
+        """Raise ArtefactError, which names the differences, if the manifest on disk has another key."""
+        if not same_key(found, self.manifest):
+            other = "settings" if found.settings != self.manifest.settings else "data"
+            raise ArtefactError(
+                f"{self.path}: made with other {other}: {'; '.join(differences(found, self.manifest, self.explain))}. "
+                "Give overwrite=true to make it again, or another run_dir"
+            )
 
     @contextlib.contextmanager
     def making(self, *, overwrite: bool) -> Iterator[Making]:

@@ -245,6 +245,43 @@ def fill_store(
     return summary
 
 
+def merge_stores(path: Path, stores: Sequence[FeatureStore], classes: int) -> dict[str, int]:
+    """Write the stores of parts of a plan, in order, as one store: the files that `fill_store` writes for the plan.
+
+    classes: K. Returns the summary for the manifest. No stores give an error of numpy; there is at least one.
+    """
+    rows = sum(map(len, stores))
+    width = stores[0].features.shape[1]
+    for name in (DONE, FEATURES):  # of an unfinished run of one process
+        (path / name).unlink(missing_ok=True)
+    features, _ = _new(path, (rows, width))
+    row = 0
+    with counted("merge", total=len(stores), unit="stores") as count:
+        for store in stores:
+            for start in range(0, len(store), _ROWS_AT_ONCE):
+                values = store.features[start : start + _ROWS_AT_ONCE]
+                features[row : row + len(values)] = values
+                row += len(values)
+            count.advance()
+    features.flush()
+    names = ("boxes", "geometry", "labels", "ious", "deltas", "class_ious")
+    columns = {name: [getattr(store, name) for store in stores] for name in names}
+    keys = [np.frombuffer(b"".join(store.keys), np.uint8).reshape(-1, KEY_BYTES) for store in stores]
+    images = [
+        {"image_id": image_id, "regions": span.stop - span.start}
+        for store in stores
+        for image_id, span in store.spans.items()
+    ]
+    _write_arrays(path, {**columns, "keys": keys}, images, classes)
+    return {
+        "regions": rows,
+        "width": width,
+        "images": len(images),
+        "taken_over": sum(store.manifest.summary["taken_over"] for store in stores),
+        "megabytes": round(rows * width * 2 / 1e6),
+    }
+
+
 def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -> list[ImageRegions]:
     """The regions of a plan whose features are not in `before`. Images without such regions are left out."""
     known = set() if before is None else set(before.keys)
@@ -345,7 +382,17 @@ def _write_columns(path: Path, plan: Sequence[ImageRegions], classes: int) -> No
         "class_ious": [one.class_ious for one in plan],
         "keys": [np.frombuffer(b"".join(one.keys), np.uint8).reshape(-1, KEY_BYTES) for one in plan],
     }
+    images = [{"image_id": one.record.image_id, "regions": len(one.regions)} for one in plan]
+    _write_arrays(path, parts, images, classes)
+
+
+def _write_arrays(
+    path: Path,
+    parts: Mapping[str, Sequence[npt.NDArray[Any]]],
+    images: Sequence[Mapping[str, ImageId | int]],
+    classes: int,
+) -> None:
     for name, (empty, kind) in _columns(0, classes).items():
         with replaced(path / f"{name}.npy") as scratch, scratch.open("wb") as file:
             np.save(file, np.concatenate([np.zeros(empty, kind), *parts[name]]).astype(kind))
-    write_json(path / IMAGES, [{"image_id": one.record.image_id, "regions": len(one.regions)} for one in plan])
+    write_json(path / IMAGES, images)

@@ -26,6 +26,7 @@ from detpipe.classify.images.database import (
     make_image_record,
     shard_paths,
 )
+from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.folder_scan import is_inside, real_folders
 from detpipe.datasets.idx import read_idx_images
@@ -36,14 +37,15 @@ from detpipe.datasets.labelled_images import (
     read_class_names,
     read_image_list,
 )
-from detpipe.datasets.source import hold_max_bad
+from detpipe.datasets.source import TooManyBadError, hold_max_bad
 from detpipe.parallel import ordered_map
-from detpipe.progress import progress
-from detpipe.runs.command import Command
+from detpipe.progress import counted, progress
+from detpipe.runs.task_command import TaskCommand
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
-from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
+from detpipe.storage.lmdb_store import DatabaseError, LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of
+from detpipe.storage.shards import Shards
 from detpipe.structures import MAX_PIXELS, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class OtherSizeError(ValueError):
 
 
 @dataclass(kw_only=True)
-class MakeDb(Command):
+class MakeDb(TaskCommand):
     """Settings of `detpipe make-db`."""
 
     list: str | None = None
@@ -159,10 +161,18 @@ def run(config: MakeDb) -> None:
         logger.warning("make-db: %s: %s; train-cls refuses these labels", config.source, gaps)
     log_outside(config, images)
     artefact = Artefact(path, stage="make-db", settings=settings(config, images), inputs={"images": digest(images)})
-    with artefact.making(overwrite=config.overwrite) as making:
+    if config.task is not None:
+        make_shard(config, images, artefact)
+        return
+    with held_shards(config, artefact) as shards, artefact.making(overwrite=config.overwrite) as making:
         if making.needed:
-            making.bad = write_images(config, images, making)
-            hold_max_bad(making.bad, len(images.images), config.max_bad, "max_bad")
+            making.bad = merge_in_tasks(config, images, shards[0]) if shards else write_images(config, images, making)
+            try:
+                hold_max_bad(making.bad, len(images.images), config.max_bad, "max_bad")
+            except TooManyBadError:
+                for one in shards:
+                    one.retry_bad(delete=False)
+                raise
             making.summary = summarize(path, config.num_shards)
     if config.verify:
         verify(path, artefact)
@@ -260,14 +270,26 @@ def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequ
 
     Raises Interrupted after a signal, OtherSizeError with check_size.
     """
-    bad = [LeftOut(image.name, image.fault) for image in images.images if image.fault is not None]
+    bad = without_file(images)
     shards = shard_paths(config.database, config.num_shards)
+    return [*bad, *write_records(config, shards, plan(config, images), making)]
+
+
+def without_file(images: LabelledImages) -> list[LeftOut]:
+    """Return the images that can't be read because their list names no file that may be read."""
+    return [LeftOut(image.name, image.fault) for image in images.images if image.fault is not None]
+
+
+def write_records(
+    config: MakeDb, shards: Sequence[Path], planned: Sequence[Sequence[ImageTask]], making: Making
+) -> list[LeftOut]:
+    """Write the missing records of databases (shards). Returns the unreadable images. Raises as `write_images`."""
+    bad: list[LeftOut] = []
     size = SameSize(first_size(shards[0]))
-    tasks = missing_tasks(shards, plan(config, images))
-    total = len(images.images)
-    done = total - len(bad) - len(tasks)
-    if done:
-        logger.info("make-db: %d of %d images already done", done, total)
+    tasks = missing_tasks(shards, planned)
+    total = sum(map(len, planned))
+    if len(tasks) < total:
+        logger.info("make-db: %d of %d images already done", total - len(tasks), total)
     # The pixels of IDX files are in memory: sending them to a worker would take longer than storing them.
     workers = config.workers if config.idx_images is None else 0
     made = ordered_map(
@@ -289,6 +311,50 @@ def write_images(config: MakeDb, images: LabelledImages, making: Making) -> Sequ
             if stop:
                 break
     return bad
+
+
+def make_shard(config: MakeDb, images: LabelledImages, whole: Artefact) -> None:
+    """Write the records of one task: a part of the stored order, in one database."""
+    with making_shard(config, whole) as (making, shards):
+        if making.needed:
+            own = shards.own([task for tasks in plan(config, images) for task in tasks], config.task)
+            making.bad = write_records(config, [making.path], [own], making)
+            making.summary = {"images": len(own), "records": len(own) - len(making.bad)}
+
+
+def merge_in_tasks(config: MakeDb, images: LabelledImages, shards: Shards) -> list[LeftOut]:
+    """Run the tasks and copy their records, as `write_images` would write them. Returns the unreadable images.
+
+    Raises ShardError for a missing or damaged shard, OtherSizeError with check_size.
+    """
+    planned = plan(config, images)
+    tasks = [task for of_database in planned for task in of_database]
+    run_tasks(config, "make-db", [shards], [len(own) for own in shards.parts(tasks)])
+    bad = shards.bad()
+    size = SameSize(None)
+    sizes = [manifest.summary["records"] for manifest in shards.manifests()]
+    numbers = [number for number, own in enumerate(shards.parts(tasks), start=1) for _ in own]
+    shard_of = {task.key: number for task, number in zip(tasks, numbers, strict=True)}
+    with counted("merge", total=len(tasks), unit="images") as count:
+        for database, of_database in zip(shard_paths(config.database, config.num_shards), planned, strict=True):
+            with LmdbWriter(database) as writer:
+                for number, group in groupby(of_database, key=lambda task: shard_of[task.key]):
+                    path = shards.finished(number)
+                    try:
+                        with LmdbReader(path) as reader:
+                            if len(reader) != sizes[number - 1]:
+                                raise shards.damaged(number, f"{len(reader)} records, not {sizes[number - 1]}")
+                            first = first_size(path)
+                            for task in group:
+                                count.advance()
+                                if task.key not in reader:  # it is unreadable
+                                    continue
+                                if config.check_size and first is not None:
+                                    size.hold(task, first)
+                                writer.put(task.key, reader.get(task.key))
+                    except DatabaseError as error:
+                        raise shards.damaged(number, error) from error
+    return [*without_file(images), *bad]
 
 
 def missing_tasks(shards: Sequence[Path], tasks: Sequence[Sequence[ImageTask]]) -> list[tuple[Path, ImageTask]]:

@@ -1,0 +1,8 @@
+"""The table of engines, for the group `engine` of the command line."""
+
+from __future__ import annotations
+
+ENGINES: dict[str, str] = {
+    "local": "detpipe.engines.local:LocalEngine",
+}
+"""Word -> "module:Class". A new engine is one line here."""

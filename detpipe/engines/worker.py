@@ -1,0 +1,64 @@
+"""A worker process of engine=local: `python -m detpipe.engines.worker`.
+
+It reads one JSON line per task from stdin, {"function", "settings", "tasks", "task"}. It writes one JSON line per event
+to stdout: those of `detpipe.engines.events`, then {"event": "finished"} or {"event": "failed", "text"}. It ends when
+stdin ends, also in the middle of a task: then the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from detpipe.engines.engine import TaskCall
+from detpipe.engines.events import sent
+from detpipe.storage.interrupt import Interrupted
+
+
+def main() -> None:
+    """Run tasks until stdin ends."""
+    # Whatever a library prints must not mix with the events.
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(event: Mapping[str, Any]) -> None:
+        with lock:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    logging.captureWarnings(True)
+    while True:
+        send(_run(json.loads(lines.get()), send))
+
+
+def _read(lines: queue.Queue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
+
+
+def _run(task: dict[str, Any], send: Any) -> dict[str, Any]:
+    """Run one task; returns its last event."""
+    number = task.pop("task")
+    try:
+        with sent(send):
+            TaskCall(**task).run(number)
+    except Interrupted as stopped:
+        return {"event": "failed", "text": str(stopped)}
+    except Exception as error:  # whatever a task raises, the other tasks go on
+        logging.getLogger(__name__).debug("task %d", number, exc_info=True)
+        return {"event": "failed", "text": str(error) or type(error).__name__}
+    return {"event": "finished"}
+
+
+if __name__ == "__main__":
+    main()

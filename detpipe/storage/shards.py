@@ -1,0 +1,246 @@
+"""Shards: the K parts of an artefact that K tasks make, each an artefact with its own manifest.
+
+They are folders like proposals.shards/0003-of-0016, next to the whole artefact, until they are merged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from detpipe.storage.atomic import write_json
+from detpipe.storage.links import refuse_link
+from detpipe.storage.manifest import (
+    Artefact,
+    ArtefactError,
+    Manifest,
+    differences,
+    find_manifest,
+    manifest_path,
+    same_key,
+)
+from detpipe.structures import LeftOut
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+MOST_TASKS = 9999
+WAIT = 10.0
+"""Seconds to wait for a shard's lock: the processes of a killed driver end within this time."""
+_NAME = re.compile(r"(\d{4})-of-(\d{4})")
+
+
+class ShardError(ValueError):
+    """A shard is missing or damaged, or is being made by another process, or `tasks` has changed."""
+
+
+def part(total: int, task: int, tasks: int, *, step: int = 1) -> range:
+    """The indices of task `task` of 1..tasks: one of `tasks` contiguous parts of 0..total-1 of about the same size.
+
+    step: parts begin at multiples of it. Parts are empty if there are more tasks than steps.
+    """
+    steps = -(-total // step)
+    begin, end = (steps * number // tasks * step for number in (task - 1, task))
+    return range(min(begin, total), min(end, total))
+
+
+def shards_folder(whole: Path) -> Path:
+    """The folder of the shards of an artefact: proposals.shards for proposals.lmdb, train.shards for features/train."""
+    return (
+        whole.with_suffix(".shards") if whole.suffix in (".lmdb", ".json") else whole.with_name(f"{whole.name}.shards")
+    )
+
+
+class Shards:
+    """The shards of an artefact. whole: the artefact, with its key. The key of a shard has its part in addition."""
+
+    def __init__(self, whole: Artefact, tasks: int) -> None:
+        self.whole, self.tasks = whole, tasks
+        self.folder = shards_folder(whole.path)
+        self._key = dataclasses.replace(whole.manifest)
+
+    def path(self, task: int) -> Path:
+        """The folder of a shard."""
+        return self.folder / f"{task:04d}-of-{self.tasks:04d}"
+
+    def parts(self, items: Sequence[Item], *, step: int = 1) -> list[Sequence[Item]]:
+        """The items of each task; see `part`."""
+        parts = (part(len(items), task, self.tasks, step=step) for task in range(1, self.tasks + 1))
+        return [items[own.start : own.stop] for own in parts]
+
+    def own(self, items: Sequence[Item], task: int | None, *, step: int = 1) -> Sequence[Item]:
+        """The items of one task; see `part`."""
+        assert task is not None
+        return self.parts(items, step=step)[task - 1]
+
+    def artefact(self, task: int) -> Artefact:
+        """A shard as an artefact."""
+        return Artefact(
+            self.path(task),
+            stage=self._key.stage,
+            settings={**self._key.settings, "part": [task, self.tasks]},
+            inputs=self._key.inputs,
+            explain=self.whole.explain,
+        )
+
+    def missing(self) -> list[int]:
+        """The tasks without a complete shard. Raises ArtefactError for a shard with other settings or data."""
+        left = []
+        for task in range(1, self.tasks + 1):
+            artefact = self.artefact(task)
+            found = artefact.found()
+            if found is not None and artefact.path.is_dir():
+                artefact.refuse_other_key(found)
+            if found is None or not found.complete or not artefact.path.is_dir():
+                left.append(task)
+        return left
+
+    def finished(self, task: int) -> Path:
+        """The folder of a finished shard of this key. Raises ShardError without one."""
+        wanted, path = self.artefact(task), self.path(task)
+        try:
+            found = find_manifest(path)
+        except ArtefactError as error:
+            raise self.damaged(task, error) from error
+        if found is None or not found.complete:
+            raise ShardError(
+                f"{path}: expected a finished shard, got {'none' if found is None else 'an unfinished one'}; run the "
+                "same command again, which makes it"
+            )
+        if not same_key(found, wanted.manifest):
+            raise ShardError(
+                f"{path}: expected a shard of these settings and data, got another: "
+                f"{'; '.join(differences(found, wanted.manifest))}; give overwrite=true"
+            )
+        return path
+
+    def damaged(self, task: int, error: object) -> ShardError:
+        """The error for a shard that can't be read."""
+        return ShardError(
+            f"{self.path(task)}: expected an intact shard, got: {error}; delete this folder and run the same command "
+            "again, which makes it again"
+        )
+
+    def manifests(self) -> list[Manifest]:
+        """The manifests of all shards, in order. Raises as `finished`."""
+        found = [find_manifest(self.finished(task)) for task in range(1, self.tasks + 1)]
+        return [one for one in found if one is not None]
+
+    def bad(self) -> list[LeftOut]:
+        """What the tasks left out, in order. Raises as `finished`."""
+        return [one for manifest in self.manifests() for one in manifest.bad]
+
+    def retry_bad(self, *, delete: bool) -> None:
+        """Let the next run try again what was left out: the user may repair it.
+
+        delete: delete the shards with unreadable images; otherwise, mark them as unfinished, which keeps their records.
+        """
+        for task in range(1, self.tasks + 1):
+            found = find_manifest(self.path(task))
+            if found is None or not found.bad:
+                continue
+            if delete:
+                shutil.rmtree(self.path(task), ignore_errors=True)
+            else:
+                found = dataclasses.replace(found, complete=False, bad=[], settings=dict(found.settings))
+                write_json(manifest_path(self.path(task)), dataclasses.asdict(found))
+
+    def refuse_other_number(self) -> None:
+        """Raise ShardError if there are shards of another number of tasks."""
+        numbers = {int(found[2]) for path in self._folders() if (found := _NAME.fullmatch(path.name))}
+        others = sorted(numbers - {self.tasks})
+        if others:
+            raise ShardError(
+                f"{self.folder}: expected shards of tasks={self.tasks}, got shards of tasks={others[0]}; give "
+                f"tasks={others[0]} to continue with them, or overwrite=true to start again"
+            )
+
+    def clear(self, *, keep_finished: bool) -> None:
+        """Delete the shards. keep_finished: keep those of this key and number of tasks, for `overwrite`."""
+        own = {self.path(task): task for task in range(1, self.tasks + 1)}
+        for path in self._folders():
+            if keep_finished and path in own:
+                found = _readable_manifest(path)
+                if found is not None and same_key(found, self.artefact(own[path]).manifest):
+                    continue
+            shutil.rmtree(path)
+
+    def remove(self) -> None:
+        """Delete all shards, and their folder if nothing else is in it."""
+        for path in self._folders():
+            # Renamed first: a kill must not leave a part of a shard under its name.
+            trash = path.with_name(f".{path.name}.deleted")
+            shutil.rmtree(trash, ignore_errors=True)
+            path.rename(trash)
+            shutil.rmtree(trash)
+        for file in self.folder.glob("*.lock"):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _folders(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [path for path in sorted(self.folder.iterdir()) if _NAME.fullmatch(path.name) and path.is_dir()]
+
+    @contextlib.contextmanager
+    def held(self, task: int | None = None) -> Iterator[None]:
+        """A block in which no other process makes this shard or, for None, merges the shards.
+
+        Raises ShardError if another process does.
+        """
+        name = "driver" if task is None else self.path(task).name
+        doing = "merges these shards" if task is None else "makes this shard"
+        refuse_link(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder / f"{name}.lock", doing, wait=WAIT if task is not None else 1.0):
+            yield
+
+
+def _readable_manifest(path: Path) -> Manifest | None:
+    try:
+        return find_manifest(path)
+    except ArtefactError:
+        return None
+
+
+@contextlib.contextmanager
+def _locked(path: Path, doing: str, *, wait: float) -> Iterator[None]:
+    """Hold the lock of a file. The system releases it when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: then nobody is warned
+        yield
+        return
+    refuse_link(path)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        until = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    logger.debug("%s: this file system has no locks: %s", path, error)
+                    break
+            if time.monotonic() >= until:
+                owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+                raise ShardError(f"{path.parent}: {owner} {doing}; wait for it, or stop it")
+            time.sleep(0.1)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

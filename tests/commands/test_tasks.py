@@ -1,0 +1,360 @@
+"""Commands in tasks: shards, their merge, kills, and refusals. The result is that of one process, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from detpipe.storage.manifest import Artefact
+from detpipe.storage.shards import Shards
+from tests import drawn
+from tests.command_line import detpipe, start
+from tests.commands.test_kill import records, stopped, wait_for
+
+
+def propose(root: Path, folder: Path, *more: str) -> list[str]:
+    return ["propose", *drawn.voc(root), *drawn.settings("propose", *more), f"run_dir={folder}"]
+
+
+def detect(folder: Path, *more: str) -> list[str]:
+    return ["detect", *drawn.settings("detect", *more), f"run_dir={folder}"]
+
+
+def without_time(manifest: Path) -> list[str]:
+    return [line for line in manifest.read_text().splitlines() if '"seconds"' not in line]
+
+
+def assert_same_proposals(folder: Path, whole: Path) -> None:
+    for name in ("proposals.lmdb/data.mdb", "recall.json", "recall_train.json", "dataset.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert without_time(folder / "proposals.lmdb/manifest.json") == without_time(whole / "proposals.lmdb/manifest.json")
+    assert not (folder / "proposals.shards").exists()
+
+
+def without(folder: Path, *names: str) -> Path:
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Proposals by one process. Read only."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert detpipe(*propose(voc_root, folder)).status == 0
+    return folder
+
+
+def test_proposals_in_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    outcome = detpipe(*propose(voc_root, folder, "tasks=3", "engine.processes=2"))
+    assert outcome.status == 0, outcome.err
+    assert "3 finished" in outcome.err
+    assert_same_proposals(folder, whole)
+    again = detpipe(*propose(voc_root, folder, "tasks=5"))  # the whole doesn't depend on the number of tasks
+    assert again.status == 0, again.err
+    assert "finished" not in again.err
+    assert_same_proposals(folder, whole)
+
+
+def test_single_tasks_then_a_merge(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shards = folder / "proposals.shards"
+    for task in (3, 1):
+        outcome = detpipe(*propose(voc_root, folder, "tasks=3", f"task={task}"))
+        assert outcome.status == 0, outcome.err
+        assert f"task {task} of 3" in outcome.out
+    assert sorted(path.name for path in shards.iterdir() if path.is_dir()) == ["0001-of-0003", "0003-of-0003"]
+    assert not (folder / "proposals.lmdb").exists()
+    assert sum(len(records(shards / f"000{task}-of-0003")) for task in (1, 3)) == 9  # 4 and 5 of 14 images
+    finished = (shards / "0003-of-0003" / "manifest.json").read_bytes()
+    assert detpipe(*propose(voc_root, folder, "tasks=3", "task=3")).status == 0
+    assert (shards / "0003-of-0003" / "manifest.json").read_bytes() == finished
+    outcome = detpipe(*propose(voc_root, folder, "tasks=3"))
+    assert outcome.status == 0, outcome.err
+    assert "2 of 3 tasks already done" in outcome.err
+    assert_same_proposals(folder, whole)
+
+
+def test_more_tasks_than_images(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for task in range(1, 17):
+        assert detpipe(*propose(voc_root, folder, "tasks=16", f"task={task}")).status == 0
+    outcome = detpipe(*propose(voc_root, folder, "tasks=16"))
+    assert outcome.status == 0, outcome.err
+    assert_same_proposals(folder, whole)
+
+
+def test_detections_in_tasks(finished_run: Path, tmp_path: Path) -> None:
+    folder = without(drawn.copy(finished_run, tmp_path / "run"), "detections.json", "object_traces.json")
+    outcome = detpipe(*detect(folder, "tasks=2", "engine.processes=1", "overwrite=true"))
+    assert outcome.status == 0, outcome.err
+    for name in ("detections.json", "object_traces.json"):
+        assert (folder / name).read_bytes() == (finished_run / name).read_bytes(), name
+    ours, theirs = (without_time(one / "detections.manifest.json") for one in (folder, finished_run))
+    assert ours == theirs
+    assert not (folder / "detections.shards").exists()
+
+
+def test_a_source_in_tasks(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    """14 images in chunks of 8: the first task has 8 of them, the second the others."""
+    one, other = (drawn.copy(finished_run, tmp_path / name) for name in ("one", "other"))
+    source = f"source={voc_root / 'JPEGImages'}"
+    assert detpipe(*detect(one, source)).status == 0
+    for task in (2, 1):
+        outcome = detpipe(*detect(other, source, "tasks=2", f"task={task}"))
+        assert outcome.status == 0, outcome.err
+    shards = other / "sources" / "JPEGImages" / "detections.shards"
+    assert len(records(shards / "0001-of-0002")) == 9  # and the list of unreadable images
+    outcome = detpipe(*detect(other, source, "tasks=2"))
+    assert outcome.status == 0, outcome.err
+    for name in ("detections.json", "detections.csv"):
+        path = Path("sources") / "JPEGImages" / name
+        assert (one / path).read_bytes() == (other / path).read_bytes(), name
+
+
+def stage(name: str, root: Path, folder: Path, *more: str) -> None:
+    outcome = detpipe(name, *drawn.voc(root), *more, f"run_dir={folder}")
+    assert outcome.status == 0, outcome.err
+
+
+def assert_same_files(folder: Path, whole: Path) -> None:
+    """The same files in both folders, with the same bytes; manifests but for the time."""
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.name != "lock.mdb" and path.is_file())
+    ours = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.name != "lock.mdb" and path.is_file())
+    assert ours == names
+    assert names
+    for name in names:
+        if name.name.endswith("manifest.json"):
+            assert without_time(folder / name) == without_time(whole / name), name
+        else:
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_crops_in_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    one, other = (drawn.copy(whole, tmp_path / name) for name in ("one", "other"))
+    settings = drawn.settings("crop")
+    stage("crop", voc_root, one, *settings)
+    stage("crop", voc_root, other, *settings, "tasks=3", "task=2")
+    stage("crop", voc_root, other, *settings, "tasks=3", "engine.processes=1")
+    for name in ("crops.lmdb", "crops_val.lmdb"):
+        assert_same_files(other / name, one / name)
+
+
+def test_features_in_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    """The second of two tasks has the last two of ten training images, and none of four test images."""
+    one, other = (drawn.copy(whole, tmp_path / name) for name in ("one", "other"))
+    settings = ["features.image_sides=[64]", "features.grid=1", "crops.size=32", "backbone.weights=none", "workers=0"]
+    settings += ["precision=float32", "sampling.regions_per_image=8", "detect.max_proposals=10", "device=cpu"]
+    stage("features", voc_root, one, *settings)
+    stage("features", voc_root, other, *settings, "tasks=2", "task=2")
+    stage("features", voc_root, other, *settings, "tasks=2", "engine.processes=1")
+    assert_same_files(other / "features", one / "features")
+
+
+def test_a_check_in_tasks(voc_root: Path, tmp_path: Path) -> None:
+    root = drawn.copy(voc_root, tmp_path / "voc")
+    spoil(root)
+    results = []
+    for name, more in (("one", []), ("other", ["tasks=3", "engine.processes=1"])):
+        outcome = detpipe("check", *drawn.voc(root), "workers=0", f"run_dir={tmp_path / name}", "fail_on=never", *more)
+        assert outcome.status == 0, outcome.err
+        results.append((tmp_path / name / "check.json").read_bytes())
+        assert not (tmp_path / name / "check.shards").exists()
+    assert results[0] == results[1]
+    assert b"broken_image" in results[0]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_an_image_database_in_tasks(shards: int, voc_root: Path, tmp_path: Path) -> None:
+    root = drawn.copy(voc_root, tmp_path / "voc")
+    spoil(root)
+    names = [f"JPEGImages/{name}.jpg {number % 2}" for number, name in enumerate((*drawn.TRAIN, "missing"))]
+    (root / "list.txt").write_text("\n".join(names) + "\n")
+    for name, more in (("one", []), ("other", ["tasks=3", "engine.processes=1"])):
+        words = [f"root={root}", f"list={root / 'list.txt'}", "resize=8x8", "workers=0", "max_bad=0.3", *more]
+        outcome = detpipe("make-db", *words, f"num_shards={shards}", f"out={tmp_path / name}", "check_size=true")
+        assert outcome.status == 0, outcome.err
+    assert_same_files(tmp_path / "other", tmp_path / "one")
+    assert not (tmp_path / "other.shards").exists()
+
+
+def spoil(root: Path) -> Path:
+    """Replace an image by one of which only the decoder finds out that it is broken."""
+    path = root / "JPEGImages" / "train_5.jpg"
+    picture = bytearray(cv2.imencode(".png", drawn.draw(5)[0])[1].tobytes())
+    at = picture.index(b"IDAT") + 4
+    picture[at : at + 2000] = bytes(2000)
+    path.write_bytes(picture)
+    return path
+
+
+def test_unreadable_images_are_collected(voc_root: Path, tmp_path: Path) -> None:
+    root = drawn.copy(voc_root, tmp_path / "voc")
+    spoil(root)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder, more in zip(folders, ([], ["tasks=3", "engine.processes=1"]), strict=True):
+        outcome = detpipe(*propose(root, folder, "dataset.max_bad=0.2", *more))
+        assert outcome.status == 0, outcome.err
+        assert outcome.err.count("left out: ") == 1
+    assert "train_5" in (folders[1] / "proposals.lmdb/manifest.json").read_text()
+    assert_same_proposals(folders[1], folders[0])
+
+
+def test_too_many_unreadable_images_are_tried_again(voc_root: Path, tmp_path: Path) -> None:
+    root, folder = drawn.copy(voc_root, tmp_path / "voc"), tmp_path / "run"
+    image = spoil(root)
+    length = image.stat().st_size
+    arguments = propose(root, folder, "tasks=3", "engine.processes=1", "dataset.max_bad=0.01")
+    outcome = detpipe(*arguments)
+    assert outcome.status == 1
+    assert "max_bad" in outcome.err
+    intact = cv2.imencode(".png", drawn.draw(5)[0])[1].tobytes()
+    assert len(intact) == length  # so it is the same data set
+    image.write_bytes(intact)
+    outcome = detpipe(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert "2 of 3 tasks already done" in outcome.err
+    assert len(records(folder / "proposals.lmdb")) == 14
+
+
+def test_another_number_of_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert detpipe(*propose(voc_root, folder, "tasks=3", "task=1")).status == 0
+    for more in (["tasks=4"], ["tasks=4", "task=1"]):
+        outcome = detpipe(*propose(voc_root, folder, *more))
+        assert outcome.status == 1
+        assert "tasks=3" in outcome.err
+        assert "overwrite=true" in outcome.err
+    outcome = detpipe(*propose(voc_root, folder, "tasks=4", "engine.processes=1", "overwrite=true"))
+    assert outcome.status == 0, outcome.err
+    assert_same_proposals(folder, whole)
+
+
+def test_shards_of_other_settings(voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert detpipe(*propose(voc_root, folder, "tasks=2", "task=1")).status == 0
+    for more in ([], ["task=1"]):
+        outcome = detpipe(*propose(voc_root, folder, "tasks=2", "proposals.max_proposals=50", *more))
+        assert outcome.status == 1
+        assert "proposals.max_proposals: 60 -> 50" in outcome.err
+
+
+def test_a_damaged_shard(voc_root: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = propose(voc_root, folder, "tasks=2", "engine.processes=1")
+    for task in (1, 2):
+        assert detpipe(*propose(voc_root, folder, "tasks=2", f"task={task}")).status == 0
+    shard = folder / "proposals.shards" / "0002-of-0002"
+    data = shard / "data.mdb"
+    data.write_bytes(data.read_bytes()[:5000])
+    outcome = detpipe(*arguments)
+    assert outcome.status == 1
+    assert str(shard) in outcome.err
+    assert "delete this folder" in outcome.err
+    shutil.rmtree(shard)
+    outcome = detpipe(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert records(folder / "proposals.lmdb") == records(whole / "proposals.lmdb")
+
+
+def test_two_processes_on_the_same_shards(voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detpipe.storage.shards.WAIT", 0.1)
+    folder = tmp_path / "run"
+    shards = Shards(Artefact(folder / "proposals.lmdb", stage="propose", settings={}, inputs={}), 2)
+    for task, more in ((None, []), (1, ["task=1"])):
+        with shards.held(task):
+            outcome = detpipe(*propose(voc_root, folder, "tasks=2", *more))
+        assert outcome.status == 1
+        assert f"process {os.getpid()} of " in outcome.err
+    assert not (folder / "proposals.lmdb").exists()
+
+
+def test_a_failing_task_is_named(voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shard = folder / "proposals.shards" / "0002-of-0003"
+    shard.mkdir(parents=True)
+    (shard / "notes.txt").write_text("somebody's")
+    outcome = detpipe(*propose(voc_root, folder, "tasks=3", "engine.processes=1"))
+    assert outcome.status == 1
+    assert "1 of 3 tasks failed; task 2: " in outcome.err
+    assert str(shard) in outcome.err
+    assert (folder / "proposals.shards" / "0003-of-0003" / "manifest.json").exists()  # the others went on
+
+
+@pytest.mark.parametrize("more", [["task=1"], ["tasks=0"], ["tasks=3", "task=4"], ["tasks=3", "task=0"]])
+def test_wrong_numbers(more: list[str], voc_root: Path, tmp_path: Path) -> None:
+    outcome = detpipe(*propose(voc_root, tmp_path / "run", *more))
+    assert outcome.status == 1
+    assert "expected" in outcome.err
+
+
+SLOW = ("proposals.preset=ijcv_quality", "proposals.max_side=90", "proposals.max_proposals=50")
+"""Slow enough to be met in the middle."""
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 20
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
+
+
+def has_begun(shard: Path) -> bool:
+    """Whether a shard has records."""
+    return (shard / "data.mdb").exists() and (shard / "data.mdb").stat().st_size > 0
+
+
+def test_kills_of_a_task_and_of_the_driver(voc_root: Path, tmp_path: Path) -> None:
+    one, folder = tmp_path / "one", tmp_path / "run"
+    assert detpipe(*propose(voc_root, one, *SLOW)).status == 0
+    arguments = propose(voc_root, folder, *SLOW, "tasks=3", "engine.processes=1")
+    shards = folder / "proposals.shards"
+    process = start(*arguments)
+    wait_for(lambda: has_begun(shards / "0001-of-0003"), process)
+    (worker,) = children(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: (shards / "0002-of-0003").exists(), process)  # the first task was repeated
+    (worker,) = children(process.pid)
+    outcome = stopped(process, signal.SIGKILL)
+    assert "killed by SIGKILL" in outcome.err
+    assert soon(lambda: is_gone(worker))
+    again = detpipe(*arguments)
+    assert again.status == 0, again.err
+    assert "1 of 3 tasks already done" in again.err
+    assert_same_proposals(folder, one)
+
+
+def test_an_interrupt_stops_the_tasks(voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = propose(voc_root, folder, *SLOW, "tasks=2", "engine.processes=2")
+    process = start(*arguments)
+    wait_for(lambda: all(has_begun(folder / f"proposals.shards/000{task}-of-0002") for task in (1, 2)), process)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    outcome = stopped(process, signal.SIGINT)
+    assert outcome.status == 130, outcome.err
+    assert "detpipe propose: stopped: " in outcome.err
+    assert "Traceback" not in outcome.err
+    assert all(map(is_gone, workers))
+    assert detpipe(*arguments).status == 0

@@ -1,0 +1,91 @@
+"""Shards: parts of a data set, and what is deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest
+from detpipe.storage.shards import ShardError, Shards, part
+from detpipe.structures import LeftOut
+
+
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 9))
+def test_parts_are_contiguous_whole_and_even(total: int, tasks: int, step: int) -> None:
+    parts = [part(total, task, tasks, step=step) for task in range(1, tasks + 1)]
+    assert [index for one in parts for index in one] == list(range(total))
+    assert all(one.start % step == 0 for one in parts if one)
+    steps = [-(-len(one) // step) for one in parts]
+    assert max(steps) - min(steps) <= 1
+
+
+def test_parts_worked_out_by_hand() -> None:
+    assert [part(14, task, 3) for task in (1, 2, 3)] == [range(4), range(4, 9), range(9, 14)]
+    assert [part(14, task, 2, step=8) for task in (1, 2)] == [range(8), range(8, 14)]
+    assert [part(0, task, 2) for task in (1, 2)] == [range(0), range(0)]
+
+
+def shards_of(folder: Path, tasks: int = 2, **settings: int) -> Shards:
+    return Shards(Artefact(folder / "proposals.lmdb", stage="propose", settings=settings, inputs={}), tasks)
+
+
+def make(shards: Shards, task: int, *bad: LeftOut) -> None:
+    with shards.artefact(task).making(overwrite=False) as making:
+        (making.path / "data").write_text("records")
+        making.bad = bad
+
+
+def test_missing_and_finished(tmp_path: Path) -> None:
+    shards = shards_of(tmp_path)
+    assert shards.folder == tmp_path / "proposals.shards"
+    assert shards.missing() == [1, 2]
+    make(shards, 2, LeftOut("a.jpg", "broken"))
+    assert shards.missing() == [1]
+    assert shards.finished(2).name == "0002-of-0002"
+    with pytest.raises(ShardError, match="0001-of-0002"):
+        shards.bad()
+    make(shards, 1, LeftOut("b.jpg", "broken"))
+    assert [one.path for one in shards.bad()] == ["b.jpg", "a.jpg"]
+    with pytest.raises(ArtefactError, match="seed"):
+        shards_of(tmp_path, seed=1).missing()
+    with pytest.raises(ShardError, match="tasks=2"):
+        shards_of(tmp_path, 3).refuse_other_number()
+    shards.remove()
+    assert not shards.folder.exists()
+
+
+def test_overwrite_keeps_finished_shards_of_this_key(tmp_path: Path) -> None:
+    shards = shards_of(tmp_path)
+    make(shards, 1)
+    make(shards_of(tmp_path, 3), 1)
+    make(shards_of(tmp_path, 2, seed=1), 2)
+    shards.clear(keep_finished=True)
+    assert shards.missing() == [2]
+    shards.refuse_other_number()
+
+
+def test_bad_images_are_tried_again(tmp_path: Path) -> None:
+    shards = shards_of(tmp_path)
+    make(shards, 1, LeftOut("a.jpg", "broken"))
+    make(shards, 2)
+    shards.retry_bad(delete=False)
+    found = find_manifest(shards.path(1))
+    assert found is not None
+    assert not found.complete
+    assert (shards.path(1) / "data").exists()
+    assert shards.missing() == [1]
+    make(shards, 1, LeftOut("a.jpg", "broken"))
+    shards.retry_bad(delete=True)
+    assert not shards.path(1).exists()
+
+
+def test_the_folder_of_another_kind_of_artefact(tmp_path: Path) -> None:
+    for name, folder in (
+        ("detections.json", "detections.shards"),
+        ("train", "train.shards"),
+        ("db.v1", "db.v1.shards"),
+    ):
+        assert Shards(Artefact(tmp_path / name, stage="s", settings={}, inputs={}), 1).folder.name == folder
