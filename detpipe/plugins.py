@@ -29,11 +29,12 @@ class PluginError(ImportError):
 
 @dataclass(frozen=True)
 class Declared:
-    """An entry point. path: "module:Class". package: the name of the distribution that declares it."""
+    """An entry point. path: "module:Class". package, version: of the distribution that declares it."""
 
     word: str
     path: str
     package: str
+    version: str
 
     @property
     def reference(self) -> str:
@@ -166,6 +167,30 @@ class PluginTable(MutableMapping[str, str]):
         )
 
 
+def package_versions(settings: Any) -> dict[str, str]:
+    """The version of each package of which settings name a plug-in as "word@package": {"package my-heads": "1.0"}.
+
+    They are inputs of a key: another version may give another result. settings: of mappings, lists and plain values.
+    Without such names there is no look at the installed packages.
+    """
+    names = {text for text in _texts(settings) if _OF_PACKAGE.fullmatch(text)}
+    if not names:
+        return {}
+    entries = [one for words in _declared(tuple(sys.path)).values() for found in words.values() for one in found]
+    return {f"package {one.package}": one.version for one in entries if one.reference in names}
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    if isinstance(settings, str):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for one in settings.values():
+            yield from _texts(one)
+    elif isinstance(settings, list | tuple):
+        for one in settings:
+            yield from _texts(one)
+
+
 def is_class_path(word: str) -> bool:
     """Whether a word has the form "package.module:Class"."""
     return _CLASS_PATH.fullmatch(word) is not None
@@ -261,5 +286,6 @@ def _declared(path: tuple[str, ...]) -> dict[str, dict[str, list[Declared]]]:
         seen.add(package)
         for entry in entries:
             words = found.setdefault(entry.group, {}).setdefault(entry.name, [])
-            words.append(Declared(entry.name, entry.value.partition("[")[0].strip(), package))
+            path = entry.value.partition("[")[0].strip()
+            words.append(Declared(entry.name, path, package, distribution.version or "unknown"))
     return {group: dict(sorted(words.items())) for group, words in sorted(found.items())}

@@ -23,8 +23,9 @@ from detpipe.heads.stored.linear_svm import SvmConfig
 from detpipe.heads.table import HEADS, head_class, head_word
 from detpipe.metrics.evaluate import evaluate
 from detpipe.metrics.table import load_metrics
-from detpipe.plugins import ALLOWED, PluginError, PluginTable, allow, is_allowed
+from detpipe.plugins import ALLOWED, PluginError, PluginTable, _declared, allow, is_allowed, package_versions
 from detpipe.proposals.baselines import Uniform
+from detpipe.proposals.methods import METHODS
 from detpipe.tracking.table import tracker_class, tracker_word
 from detpipe.tracking.tracker import NoTracker
 from detpipe.training import _words
@@ -121,6 +122,20 @@ def test_without_packages_a_table_has_its_rows_only(monkeypatch: pytest.MonkeyPa
         table()["svm"]
     with pytest.raises(KeyError):
         table().load("")
+
+
+def test_the_version_of_a_package_is_in_keys(code: str, tmp_path: Path) -> None:
+    """By the names that files have. Names that look like it, as of files, have none."""
+    settings = {"head": {"word": "steady@my-parts"}, "listed": ["corners@my-parts", 3, None, "steady@gone", "a@b"]}
+    assert package_versions(settings) == {"package my-parts": "1.0"}
+    assert package_versions({"head": "svm", "path": f"{code}.parts:Steady"}) == package_versions(None) == {}
+    proposer = METHODS.load("corners")()
+    assert package_versions(proposer.describe()) == {"package my-parts": "1.0"}
+    metadata = tmp_path / "my_parts-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
+    _declared.cache_clear()
+    assert package_versions(settings) == {"package my-parts": "1.1"}
+    _declared.cache_clear()
 
 
 def test_a_word_is_listed_and_described_without_an_import(code: str) -> None:

@@ -33,6 +33,7 @@ from detpipe.console import RESULT
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import Split
 from detpipe.network.device import resolve_bf16, resolve_device
+from detpipe.plugins import package_versions
 from detpipe.proposals.proposals_db import ProposalsReader
 from detpipe.randomness import generator_for
 from detpipe.runs.dataset_record import explainer, remember
@@ -180,17 +181,22 @@ def images_with_proposals(stored: StoredSplit) -> list[ImageRecord]:
 def store_artefact(config: Features, extractor: RegionFeatures, stored: StoredSplit) -> Artefact:
     """Return the artefact of the store with its key: the settings of regions and of features."""
     trained = stored.split is Split.train
+    extraction = extraction_key(config, extractor)
     return Artefact(
         config.folder.features(stored.split),
         stage="features",
         settings={
-            "extraction": extraction_key(config, extractor),
+            "extraction": extraction,
             "regions": plain(config.sampling) if trained else {"max_proposals": config.detect.max_proposals},
             "seed": config.seed,
             "classes": stored.dataset.classes,
             "category_ids": stored.dataset.category_ids,
         },
-        inputs={"proposals": stored.manifest.digest, stored.split.value: dataset_digest(stored.dataset)},
+        inputs={
+            "proposals": stored.manifest.digest,
+            stored.split.value: dataset_digest(stored.dataset),
+            **package_versions(plain(extraction)),
+        },
         explain=explainer(config.folder, {stored.split.value: stored.dataset}),
     )
 

@@ -10,6 +10,7 @@ from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.source import Split, TooManyBadError, hold_max_bad
 from detpipe.parallel import ordered_map
+from detpipe.plugins import package_versions
 from detpipe.progress import counted, progress
 from detpipe.proposals.proposals_db import BadImage, ProposalsReader, ProposalsWriter, ProposeTask, propose_task
 from detpipe.runs.command import Command
@@ -36,7 +37,7 @@ def run(config: Propose) -> None:
         config.folder.proposals,
         stage="propose",
         settings={"proposals": config.proposals.describe()},
-        inputs={**digests, **config.proposals.inputs()},
+        inputs={**digests, **config.proposals.inputs(), **package_versions(config.proposals.describe())},
         explain=explainer(config.folder, {split.value: dataset for split, dataset in splits.items()}),
     )
     logger.debug("propose: %s of %d images", config.proposals.describe(), sum(map(len, splits.values())))

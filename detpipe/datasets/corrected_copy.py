@@ -328,7 +328,8 @@ def _copy_tables(
         targets[one.path] = place(train[1].folder) / f"{one.name}{one.path.suffix}"
     _put_images(targets, images)
     given = {name: getattr(source, name) for name in COPIED_PATHS if getattr(source, name, None) is not None}
-    return replace(source, **{name: str(place(Path(value))) for name, value in given.items()})
+    settings: dict[str, Any] = {name: str(place(Path(value))) for name, value in given.items()}
+    return replace(source, **settings)
 
 
 COPIED_PATHS = ("root", "val_file", "test_file", "images_root", "names_file")

@@ -20,6 +20,7 @@ from detpipe.datasets.source import DatasetSource
 from detpipe.network.device import resolve_bf16, resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.network.train_network import RunContext, training_key
+from detpipe.plugins import package_versions
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import RunFolder, dataset_digest
@@ -68,18 +69,24 @@ class TrainingJob:
 
     def artefact(self, config: TrainingCommand, device: torch.device, *, bf16: bool) -> Artefact:
         """Return the artefact with its key."""
-        settings = {
-            **self.learned,
-            "solver": config.solver,
-            "seed": config.solver.seed(config.seed),
-            "bf16": bf16,
-            "device": device.type,
-        }
+        settings = plain(
+            {
+                **self.learned,
+                "solver": config.solver,
+                "seed": config.solver.seed(config.seed),
+                "bf16": bf16,
+                "device": device.type,
+            }
+        )
         return Artefact(
             self.folder,
             stage=self.stage,
-            settings=training_key(plain(settings)),
-            inputs={**self.inputs, **weights_digest(config.backbone, config.solver)},
+            settings=training_key(settings),
+            inputs={
+                **self.inputs,
+                **weights_digest(config.backbone, config.solver),
+                **package_versions(settings),
+            },
             explain=explainer(RunFolder(self.folder.parent), self.datasets),
         )
 

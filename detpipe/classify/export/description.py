@@ -135,8 +135,11 @@ class ExportDescription:
     def to_json(self) -> dict[str, Any]:
         """The values of detector.json."""
         values: dict[str, Any] = plain(self)
-        if self.calibration is None:
-            del values["calibration"]
+        for name in ("calibration", "batch"):
+            if getattr(self, name) is None:
+                del values[name]
+        if self.image.size is None:
+            del values["image"]["size"], values["image"]["fill"]
         return values
 
 

@@ -25,6 +25,7 @@ from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.table import head_word
 from detpipe.network.device import resolve_bf16
+from detpipe.plugins import package_versions
 from detpipe.runs.detect_settings import carry_settings
 from detpipe.runs.run_proposer import keep_proposer
 from detpipe.storage.backup import backup_path, successor
@@ -63,7 +64,7 @@ def run(config: TrainCls) -> None:
             # The precision does not change the result of other heads, so it is not part of their key.
             **({"bf16": bf16} if head.USES_BF16 else {}),
         },
-        inputs={"features": store.manifest.digest},
+        inputs={"features": store.manifest.digest, **package_versions(head_word(head))},
     )
     # Loaded before the old classifier is replaced: it must not be lost if the weights are missing.
     backbone_network = checked_backbone(store, spec.backbone, config.seed)
