@@ -286,6 +286,6 @@ def _declared(path: tuple[str, ...]) -> dict[str, dict[str, list[Declared]]]:
         seen.add(package)
         for entry in entries:
             words = found.setdefault(entry.group, {}).setdefault(entry.name, [])
-            path = entry.value.partition("[")[0].strip()
-            words.append(Declared(entry.name, path, package, distribution.version or "unknown"))
+            named = entry.value.partition("[")[0].strip()
+            words.append(Declared(entry.name, named, package, distribution.version or "unknown"))
     return {group: dict(sorted(words.items())) for group, words in sorted(found.items())}
