@@ -209,9 +209,9 @@ def nms_tensors(boxes: Tensor, threshold: float, most: int | None = None) -> Ten
         # A box is kept or dropped by the boxes before it alone, so the first ones may be enough.
         count = FIRST_PART * most
         while count < len(boxes):
-            kept = nms_tensors(boxes[:count], threshold)
-            if len(kept) >= most:
-                return kept[:most]
+            first = nms_tensors(boxes[:count], threshold)
+            if len(first) >= most:
+                return first[:most]
             count *= 2
         return nms_tensors(boxes, threshold)[:most]
     # Descending ranks replace the scores, so that torchvision's sort can't change the order of ties.
