@@ -13,6 +13,7 @@ EfficientNets, it falls back to kernels for grouped convolutions, which are up t
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +121,7 @@ def input_gradient(
         like_x = torch.empty_like(x, dtype=torch.float32)
         wide = input_gradient(grad.float(), like_x, weight.float(), stride, padding, dilation)
         return wide.to(x.dtype)
-    return _convolution_backward(grad, x, weight, stride, padding, dilation, [True, False, False])
+    return convolution_gradient(grad, x, weight, stride, padding, dilation, x.shape[1], of="input")
 
 
 def weight_gradient(
@@ -129,7 +130,7 @@ def weight_gradient(
     """The gradient of the kernel `weight` (C', 1, kh, kw), in its dtype, from `grad`, that of the output."""
     height, width = weight.shape[2:]
     if width <= MAX_STRIP_WIDTH:
-        return _convolution_backward(grad, x, weight, stride, padding, dilation, [False, True, False])
+        return convolution_gradient(grad, x, weight, stride, padding, dilation, x.shape[1], of="weight")
     count = -(-width // MAX_STRIP_WIDTH)
     edges = [width * i // count for i in range(count + 1)]
     strips = []
@@ -140,22 +141,25 @@ def weight_gradient(
         right = padding[1] - (width - stop) * dilation[1]
         shifted = F.pad(x, (left, right, padding[0], padding[0]))
         strip = weight.new_empty((len(weight), 1, height, stop - start))
-        strips.append(_convolution_backward(grad, shifted, strip, stride, (0, 0), dilation, [False, True, False]))
+        strips.append(convolution_gradient(grad, shifted, strip, stride, (0, 0), dilation, x.shape[1], of="weight"))
     return torch.cat(strips, dim=3)
 
 
-def _convolution_backward(
+def convolution_gradient(
     grad: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
-    wanted: list[bool],
+    groups: int,
+    *,
+    of: Literal["input", "weight"],
 ) -> torch.Tensor:
-    """One of PyTorch's gradients of (input, weight, bias); `wanted` is True for it and False for the others."""
+    """PyTorch's gradient of the input `x` or of the `weight` of a convolution, from `grad`, that of its output."""
+    wanted = [of == "input", of == "weight", False]
     gradients = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, stride, padding, dilation, False, [0, 0], x.shape[1], wanted
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted
     )
     result: torch.Tensor = gradients[wanted.index(True)]
     return result

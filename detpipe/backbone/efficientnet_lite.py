@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
+from detpipe.backbone.clipped_conv import clipped_convolution, pad_same
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.resize import Interpolation
 from detpipe.storage.input_file import check_input
@@ -120,7 +121,7 @@ class EfficientNetLite(Backbone):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(self._stem(x))
-        x = self.act2(convolved_and_normed(self.conv_head, self.bn2, x))
+        x = convolved_and_clipped(self.conv_head, self.bn2, self.act2, x)
         return x.mean((2, 3))
 
     def forward_maps(self, x: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
@@ -151,9 +152,7 @@ class EfficientNetLite(Backbone):
         self.load_state_dict(rename_by_order(shipped, self.state_dict(), source=path.name))
 
     def _stem(self, x: torch.Tensor) -> torch.Tensor:
-        x = convolved_and_normed(self.conv_stem, self.bn1, pad_same(x, self.conv_stem))
-        out: torch.Tensor = self.act1(x)
-        return out
+        return convolved_and_clipped(self.conv_stem, self.bn1, self.act1, x)
 
 
 class EfficientNetLite0(EfficientNetLite):
@@ -197,7 +196,7 @@ class _DepthwiseSeparable(nn.Module):
         self.residual = stride == 1 and width_in == width_out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.act1(convolved_and_normed(self.conv_dw, self.bn1, pad_same(x, self.conv_dw)))
+        y = convolved_and_clipped(self.conv_dw, self.bn1, self.act1, x)
         y = convolved_and_normed(self.conv_pw, self.bn2, y)
         out: torch.Tensor = x + y if self.residual else y
         return out
@@ -220,25 +219,11 @@ class _InvertedResidual(nn.Module):
         self.residual = stride == 1 and width_in == width_out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.act1(convolved_and_normed(self.conv_pw, self.bn1, x))
-        y = self.act2(convolved_and_normed(self.conv_dw, self.bn2, pad_same(y, self.conv_dw)))
+        y = convolved_and_clipped(self.conv_pw, self.bn1, self.act1, x)
+        y = convolved_and_clipped(self.conv_dw, self.bn2, self.act2, y)
         y = convolved_and_normed(self.conv_pwl, self.bn3, y)
         out: torch.Tensor = x + y if self.residual else y
         return out
-
-
-def pad_same(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-    """Pad `x` (N, C, H, W) as TensorFlow's 'same' padding, before a convolution from `_convolution`.
-
-    The convolution's output then has ceil(H / stride) rows. If the padding is odd, the bottom and right sides get one
-    pixel more. With stride 1, `x` is returned unchanged, because the convolution pads symmetrically itself.
-    """
-    stride, kernel = conv.stride[0], conv.kernel_size[0]
-    if stride == 1:
-        return x
-    top, bottom = _same_padding(x.shape[2], kernel, stride)
-    left, right = _same_padding(x.shape[3], kernel, stride)
-    return F.pad(x, (left, right, top, bottom))
 
 
 def rename_by_order(
@@ -268,15 +253,8 @@ def _scaled(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * exact else rounded + 8
 
 
-def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    # (ceil(length / stride) - 1) * stride + kernel - length, if kernel >= stride. It is written
-    # with one remainder, because nested ceilings make torch.compile with dynamic sizes take minutes instead of seconds.
-    total = kernel - stride + -length % stride
-    return total // 2, total - total // 2
-
-
 def _convolution(width_in: int, width_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias. With stride 1 it pads itself, else `pad_same` must be called before it."""
+    """A convolution without bias. With stride 1 it pads itself, else `pad_same` is called before it."""
     padding = kernel // 2 if stride == 1 else 0
     return nn.Conv2d(width_in, width_out, kernel, stride, padding, groups=groups, bias=False)
 
@@ -303,17 +281,36 @@ def _initialise(module: nn.Module) -> None:
 
 
 def convolved_and_normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """norm(convolution(x)) as a single convolution if the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
+    """norm(convolution(x)), a single convolution if the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
 
     y = gamma (W x + b - mean) / sqrt(var + eps) + beta equals, up to rounding, W' x + b' with W' = s W,
     b' = beta + s (b - mean) and s = gamma / sqrt(var + eps). Folding the weights in each pass is cheap and saves passes
     over the maps, forward and backward. W, gamma and beta still get gradients. If the norm is in training mode, or if a
     module has hooks, the two run separately.
     """
-    watched = any(one._forward_hooks or one._forward_pre_hooks for one in (convolution, norm))
-    if norm.training or watched or norm.running_mean is None or norm.running_var is None:
+    folded = _folded(convolution, norm)
+    if folded is None:
         normed: Tensor = norm(convolution(x))
         return normed
+    both: Tensor = convolution._conv_forward(x, *folded)
+    return both
+
+
+def convolved_and_clipped(convolution: nn.Conv2d, norm: nn.BatchNorm2d, activation: ReLU6, x: Tensor) -> Tensor:
+    """activation(norm(convolution(pad_same(x)))): (N, C, H, W) -> (N, C', H', W'), see `clipped_convolution`."""
+    folded = None if _is_watched(activation) else _folded(convolution, norm)
+    if folded is None:
+        clipped: Tensor = activation(convolved_and_normed(convolution, norm, pad_same(x, convolution)))
+        return clipped
+    return clipped_convolution(convolution, x, *folded)
+
+
+def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor] | None:
+    """W' and b' of `convolved_and_normed`, or None if the two must run separately."""
+    if norm.training or _is_watched(convolution) or _is_watched(norm):
+        return None
+    if norm.running_mean is None or norm.running_var is None:
+        return None
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -321,5 +318,8 @@ def convolved_and_normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor
     shift = shift * scale
     if norm.bias is not None:
         shift = shift + norm.bias
-    both: Tensor = convolution._conv_forward(x, convolution.weight * scale[:, None, None, None], shift)
-    return both
+    return convolution.weight * scale[:, None, None, None], shift
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -16,8 +16,9 @@ from detpipe.backbone.efficientnet_lite import (
     EfficientNetLite,
     EfficientNetLite0,
     EfficientNetLite2,
+    ReLU6,
+    convolved_and_clipped,
     convolved_and_normed,
-    pad_same,
     rename_by_order,
 )
 from detpipe.backbone.settings import NETWORKS, BackboneConfig
@@ -87,22 +88,13 @@ def test_traces_whole_for_any_batch_and_size() -> None:
     with torch.inference_mode():
         for shape in ((2, 3, 64, 64), (3, 3, 64, 64), (2, 3, 47, 64)):
             x = torch.randn(shape)
-            assert torch.equal(compiled(x), network(x))
+            torch.testing.assert_close(compiled(x), network(x), atol=1e-4, rtol=1e-4)
 
 
 def test_no_images() -> None:
     network = EfficientNetLite0().eval()
     assert network(torch.zeros(0, 3, 64, 64)).shape == (0, 1280)
     assert network.forward_maps(torch.zeros(0, 3, 64, 64), ["stride8"])["stride8"].shape == (0, 40, 8, 8)
-
-
-def test_same_padding_by_hand() -> None:
-    conv = torch.nn.Conv2d(1, 1, 5, stride=2)
-    # 6 rows: 3 outputs reach over (3 - 1) * 2 + 5 = 9 rows, 3 more, 1 above and 2 below; 5 columns: 9, 4 more.
-    padded = pad_same(torch.ones(1, 1, 6, 5), conv)
-    assert padded.shape == (1, 1, 9, 9)
-    assert padded[0, 0, :, 4].tolist() == [0, 1, 1, 1, 1, 1, 1, 0, 0]
-    assert padded[0, 0, 4].tolist() == [0, 0, 1, 1, 1, 1, 1, 0, 0]
 
 
 def test_rename_by_order_checks_shape_kind_and_number() -> None:
@@ -180,6 +172,16 @@ def test_who_watches_sees_both(which: int) -> None:
     both[which].register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape)))
     convolved_and_normed(*both, image())
     assert seen == [(2, 8, 4, 5)]
+
+
+def test_who_watches_the_activation_sees_it() -> None:
+    convolution, norm = nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8).eval()
+    activation, seen = ReLU6(), list[tuple[int, ...]]()
+    activation.register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape)))
+    x = image().float()
+    watched = convolved_and_clipped(convolution, norm, activation, x)
+    assert seen == [(2, 8, 7, 9)]
+    torch.testing.assert_close(convolved_and_clipped(convolution, norm, ReLU6(), x), watched)
 
 
 def test_a_norm_without_statistics_counts_those_of_the_batch() -> None:
