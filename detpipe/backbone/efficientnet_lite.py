@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from detpipe.backbone.backbone import Backbone, FeatureMap
 from detpipe.backbone.clipped_conv import clipped_convolution, pad_same
 from detpipe.backbone.input_spec import InputSpec
+from detpipe.backbone.kept_weights import kept_weights
 from detpipe.resize import Interpolation
 from detpipe.storage.input_file import check_input
 
@@ -284,9 +285,9 @@ def convolved_and_normed(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor
     """norm(convolution(x)), a single convolution if the norm's statistics are fixed: (N, C, H, W) -> (N, C', H', W').
 
     y = gamma (W x + b - mean) / sqrt(var + eps) + beta equals, up to rounding, W' x + b' with W' = s W,
-    b' = beta + s (b - mean) and s = gamma / sqrt(var + eps). Folding the weights in each pass is cheap and saves passes
-    over the maps, forward and backward. W, gamma and beta still get gradients. If the norm is in training mode, or if a
-    module has hooks, the two run separately.
+    b' = beta + s (b - mean) and s = gamma / sqrt(var + eps). Folding the weights is cheap and saves passes over
+    the maps, forward and backward. W, gamma and beta still get gradients; where they need none, W' and b' are kept. If
+    the norm is in training mode, or if a module has hooks, the two run separately.
     """
     folded = _folded(convolution, norm)
     if folded is None:
@@ -311,6 +312,16 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
         return None
     if norm.running_mean is None or norm.running_var is None:
         return None
+    # PyTorch does not count changes of a norm's statistics by training, but it counts those of its number of batches.
+    statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    sources = (convolution.weight, convolution.bias, norm.weight, norm.bias, *statistics)
+    weight, shift = kept_weights(convolution, sources, lambda: _folded_now(convolution, norm))
+    return weight, shift
+
+
+def _folded_now(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

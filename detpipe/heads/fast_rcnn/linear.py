@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from detpipe.backbone.kept_weights import Linear
+
 
 def linear_layer(width_in: int, width_out: int, generator: torch.Generator, gain: float = 2.0) -> nn.Linear:
     """A linear layer with weights of variance gain / width_in: gain 2 if a ReLU follows (He et al. 2015, eq. 10)."""
-    layer = nn.Linear(width_in, width_out)
+    layer = Linear(width_in, width_out)
     nn.init.normal_(layer.weight, std=(gain / width_in) ** 0.5, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
