@@ -27,6 +27,12 @@ ESSENTIAL = (PROGRESS, "detpipe.solver.solver", "detpipe.training")
 """The loggers of progress: of all stages, of a training's iterations, and of a training from Python."""
 
 
+def amount(count: int, plural: str) -> str:
+    """A number with what it counts: 1, "classes" -> "1 class". plural: of a regular word."""
+    singular = plural.removesuffix("es") if plural.endswith(("sses", "xes")) else plural.removesuffix("s")
+    return f"{count} {singular if count == 1 else plural}"
+
+
 def shows_bars() -> bool:
     """Whether progress is shown as bars: on a terminal, and in a notebook."""
     return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from detpipe.console import PROGRESS, RESULT, LogHandler, ResultHandler, is_quiet, set_verbosity
+from detpipe.console import PROGRESS, RESULT, LogHandler, ResultHandler, amount, is_quiet, set_verbosity
 
 logger = logging.getLogger("detpipe.example")
 
@@ -81,3 +81,11 @@ class Broken(io.StringIO):
 def test_a_reader_that_has_ended_does_not_stop_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     ResultHandler(Broken()).handle(logging.LogRecord("detpipe", RESULT, "", 0, "mAP", (), None))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "plural", "text"),
+    [(1, "classes", "1 class"), (1, "boxes", "1 box"), (1, "new images", "1 new image"), (0, "boxes", "0 boxes")],
+)
+def test_a_number_with_what_it_counts(count: int, plural: str, text: str) -> None:
+    assert amount(count, plural) == text

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.check import CheckedImage, CheckReport, all_entries, check_images, check_source, report_of
 from detpipe.datasets.findings import Severity
 from detpipe.datasets.source import Entry, Split
@@ -55,7 +55,7 @@ def run(config: Check) -> None:
         return
     report = inspect(config, full=config.full) if config.tasks is None else inspect_in_tasks(config)
     logger.log(RESULT, "%s", report.to_text())
-    logger.log(RESULT, "check: %d findings -> %s", len(report.findings), config.folder.check)
+    logger.log(RESULT, "check: %s -> %s", amount(len(report.findings), "findings"), config.folder.check)
     if config.fail_on is FailOn.never:
         return
     failed = report.at_least(Severity(config.fail_on.value))

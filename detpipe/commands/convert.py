@@ -8,7 +8,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.conversion import Conversion, NotCarried, read_conversion, writer
 from detpipe.datasets.corrected_copy import CopiedImages, place_image
 from detpipe.datasets.source import DatasetSource, Split, TooManyBadError
@@ -151,6 +151,12 @@ def show(report: Report, out: Path) -> None:
     words = f"dataset=voc dataset.root={out} dataset.val=val" if voc_val else f"dataset.root={out}"
     logger.log(
         RESULT,
-        "convert: %d images, %d objects -> %s, list in %s; read it with %s",
-        *(sum(report.images.values()), sum(report.objects.values()), out, out / REPORT, words),
+        "convert: %s, %s -> %s, list in %s; read it with %s",
+        *(
+            amount(sum(report.images.values()), "images"),
+            amount(sum(report.objects.values()), "objects"),
+            out,
+            out / REPORT,
+            words,
+        ),
     )

@@ -20,7 +20,7 @@ from detpipe.classify.kinds import load_region_spec
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import read_image
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
@@ -199,4 +199,4 @@ def write_all(config: Curve, detector: Detector, stored: StoredSplit, curve: Bud
     page = BudgetPage(subtitle=stored.dataset.name, curve=curve, method=method, resamples=config.resamples, timed=timed)
     write_budget_page(html_file, page)
     logger.log(RESULT, "\n%s\n%s", budget_text(curve), " ".join(budget_sentences(curve)))
-    logger.log(RESULT, "curve: %d images -> %s, %s, %s", len(stored.dataset), json_file, png_file, html_file)
+    logger.log(RESULT, "curve: %s -> %s, %s, %s", amount(len(stored.dataset), "images"), json_file, png_file, html_file)

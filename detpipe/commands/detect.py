@@ -20,7 +20,7 @@ from detpipe.classify.object_trace import ObjectTrace, trace_objects
 from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.coco_dataset import common_folder, write_coco_dataset
 from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
@@ -151,10 +151,10 @@ def run(config: Detect) -> None:
     summary = artefact.manifest.summary
     logger.log(
         RESULT,
-        "detect: %d detections with a score of at least %g in %d images in %.1f s -> %s",
-        summary["detections"],
+        "detect: %s with a score of at least %g in %s in %.1f s -> %s",
+        amount(summary["detections"], "detections"),
         config.detect.score_floor,
-        summary["images"],
+        amount(summary["images"], "images"),
         artefact.manifest.seconds,
         out.detections,
     )

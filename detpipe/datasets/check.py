@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from detpipe.console import amount
 from detpipe.datasets import box_units
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import (
@@ -76,7 +77,7 @@ class CheckReport:
         lines = []
         for split, count in self.images.items():
             classes = ", ".join(f"{name} {n}" for name, n in self.objects[split].items())
-            lines.append(f"{split}: {count} images" + (f"; objects: {classes}" if classes else ""))
+            lines.append(f"{split}: {amount(count, 'images')}" + (f"; objects: {classes}" if classes else ""))
         for kind, group in groupby(self.findings, key=lambda one: one.kind):
             found = list(group)
             lines.append(f"{found[0].severity.value}: {kind}: {len(found)}")

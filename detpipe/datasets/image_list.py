@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.console import amount
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
@@ -38,7 +39,7 @@ class ImageFolderSource(DatasetSource):
         if root.is_file():
             return Recognised({"root": str(root)}, "one image without boxes") if is_image(root.name) else None
         count = len(scan(root).images)
-        return Recognised({"root": str(root)}, f"{count} images without boxes") if count else None
+        return Recognised({"root": str(root)}, f"{amount(count, 'images')} without boxes") if count else None
 
     def has(self, split: Split) -> bool:
         return split is Split.test

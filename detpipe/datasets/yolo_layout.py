@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from detpipe.console import amount
 from detpipe.datasets.folder_scan import is_hidden, is_image, suffix_of
 from detpipe.datasets.source import Split
 from detpipe.datasets.text_file import read_text
@@ -55,7 +56,11 @@ class YoloLayout:
             f"{split.value if split else 'images'} from {', '.join(map(str, paths))}"
             for split, paths in self.splits.items()
         )
-        classes = "no names of classes" if self.names is None else f"{len(self.names)} classes of {self.class_file}"
+        classes = (
+            "no names of classes"
+            if self.names is None
+            else f"{amount(len(self.names), 'classes')} of {self.class_file}"
+        )
         return f"{where}; {classes}"
 
 

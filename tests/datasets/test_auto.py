@@ -49,7 +49,7 @@ def test_voc_in_a_folder_for_each_split(voc: VocFolder) -> None:
 def test_images_alone(voc: VocFolder) -> None:
     path = voc.image("a.jpg")
     assert find_reading(voc.images).source({}) == ImageFolderSource(root=str(voc.images))
-    assert find_reading(voc.images).why == "1 images without boxes"
+    assert find_reading(voc.images).why == "1 image without boxes"
     assert find_reading(path).source({}) == ImageFolderSource(root=str(path))
 
 

@@ -39,7 +39,7 @@ def test_sound_data_have_no_finding(voc: VocFolder) -> None:
     report = check(sound(voc))
     assert report.findings == ()
     assert report.to_json() == {"findings": [], "counts": {}}
-    assert report.to_text() == "train: 4 images; objects: cat 4\ntest: 1 images; objects: cat 1\nnothing found"
+    assert report.to_text() == "train: 4 images; objects: cat 4\ntest: 1 image; objects: cat 1\nnothing found"
 
 
 def cut_short(voc: VocFolder) -> None:

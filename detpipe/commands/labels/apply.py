@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.commands.labels.apply_settings import LabelsApply
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.corrected_copy import annotated_source, source_folders, write_corrected_copy
 from detpipe.datasets.object_edits import decimal, edited_objects
 from detpipe.datasets.source import DatasetSource, RawObject, Split
@@ -167,8 +167,8 @@ def report(out: Path, source: DatasetSource, planned: PlannedEdits, carried: lis
     images = len({(one.split, one.image) for one in planned.changes})
     idle = f"; {planned.without_effect} corrections say what is there already" if planned.without_effect else ""
     if planned.new_images:
-        said += f", {len(planned.new_images)} new images for training"
-    logger.log(RESULT, "labels apply: %s in %d images%s -> %s, %s", said, images, idle, out, CHANGES)
+        said += f", {amount(len(planned.new_images), 'new images')} for training"
+    logger.log(RESULT, "labels apply: %s in %s%s -> %s, %s", said, amount(images, "images"), idle, out, CHANGES)
     logger.log(RESULT, "data set: %s", dataset_words(source))
     kept = f"with the {', '.join(carried)} of the old run" if carried else "which starts from nothing"
     logger.log(

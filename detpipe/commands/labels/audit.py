@@ -23,7 +23,7 @@ from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_sto
 from detpipe.commands.features import earlier_store, estimate, extraction_key, make_extractor
 from detpipe.commands.labels.audit_settings import LabelsAudit
 from detpipe.commands.stage_settings import Features
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.heads.stored.feature_head import StoredHeadConfig
 from detpipe.heads.stored.two_layers import TwoLayersConfig
@@ -442,9 +442,9 @@ def report(artefact: Artefact, page: Path) -> None:
     numbers = ", ".join(f"{summary[kind.value]} {kind.value.replace('_', ' ')}" for kind in SuspectKind)
     logger.log(
         RESULT,
-        "labels audit: %d labels in %d images in %.1f s; with a probability above 0.5: %s%s\n-> %s",
-        summary["labels"],
-        summary["images"],
+        "labels audit: %s in %s in %.1f s; with a probability above 0.5: %s%s\n-> %s",
+        amount(summary["labels"], "labels"),
+        amount(summary["images"], "images"),
         artefact.manifest.seconds,
         numbers,
         "".join(f"\n{line}" for line in lines),

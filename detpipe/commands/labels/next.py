@@ -16,7 +16,7 @@ from detpipe.classify.classifier_folder import check_classes
 from detpipe.classify.detect import select_detections
 from detpipe.classify.image_features import image_features
 from detpipe.commands.labels.next_settings import LabelsNext
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split
@@ -344,11 +344,11 @@ def write_all(config: LabelsNext, content: NextFile, chosen: Sequence[Candidate]
     parts = ", ".join(f"{numbers[one]} {one.value}" for one in Criterion if numbers[one])
     logger.log(
         RESULT,
-        "labels next: %d of %d images (%s), with %d boxes -> %s, %s",
+        "labels next: %d of %s (%s), with %s -> %s, %s",
         len(content.images),
-        content.candidates,
+        amount(content.candidates, "images"),
         parts,
-        sum(len(one.boxes) for one in content.images),
+        amount(sum(len(one.boxes) for one in content.images), "boxes"),
         json_file,
         html_file,
     )

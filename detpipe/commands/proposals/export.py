@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from detpipe.commands.proposals.settings import ExportFormat, ProposalsExport
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.proposals.files.coco_json import write_coco_results
 from detpipe.proposals.files.detectron_pkl import to_detectron2, to_mmdetection, to_mmdetection2
 from detpipe.proposals.files.rcnn_mat import write_mat
@@ -44,7 +44,13 @@ def run(config: ProposalsExport) -> None:
     with replaced(out) as scratch:
         write(scratch, config.format, split.dataset, images)
     boxes = sum(len(proposals) for _, proposals in images)
-    logger.log(RESULT, "export: %d boxes of %d %s images -> %s", boxes, len(images), config.split.value, out)
+    logger.log(
+        RESULT,
+        "export: %s of %s -> %s",
+        amount(boxes, "boxes"),
+        amount(len(images), f"{config.split.value} images"),
+        out,
+    )
 
 
 def write(path: Path, format_: ExportFormat, dataset: Dataset, images: Iterable[tuple[ImageRecord, Proposals]]) -> None:

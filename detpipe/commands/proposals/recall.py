@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detpipe.commands.proposals.settings import ProposalsRecall
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.metrics.bootstrap import LEVEL, ImageBootstrap
 from detpipe.metrics.method_recall import MethodRecall, compare, difference_text, measure_method, recall_text
 from detpipe.metrics.overlap_table import OverlapTable, overlap_table
@@ -97,7 +97,7 @@ def write_all(config: ProposalsRecall, stored: Mapping[str, StoredSplit], method
     write_recall_page(html_file, page)
     texts = (recall_text(methods), difference_text(name_of_first, paired, first.budgets[-1]))
     logger.log(RESULT, "\n%s", "\n\n".join(filter(None, texts)))
-    logger.log(RESULT, "recall: %d images -> %s, %s, %s", len(dataset), json_file, png_file, html_file)
+    logger.log(RESULT, "recall: %s -> %s, %s, %s", amount(len(dataset), "images"), json_file, png_file, html_file)
 
 
 def _content(stored: StoredSplit, method: MethodRecall) -> dict[str, Any]:

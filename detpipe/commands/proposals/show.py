@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detpipe.commands.proposals.settings import ProposalsShow
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.proposals.proposals_db import StoredProposals
 from detpipe.report.drawing import to_jpeg
@@ -38,7 +38,7 @@ def run(config: ProposalsShow) -> None:
     )
     found, objects = sum(one.found or 0 for _, one in shown), sum(one.objects or 0 for _, one in shown)
     tally = "" if dataset.ground_truth is None else f"; {found} of {objects} objects found"
-    logger.log(RESULT, "show: %d images%s -> %s", len(shown), tally, folder / "index.html")
+    logger.log(RESULT, "show: %s%s -> %s", amount(len(shown), "images"), tally, folder / "index.html")
 
 
 def chosen(dataset: Dataset, images: Sequence[str], count: int) -> list[ImageRecord]:

@@ -19,7 +19,7 @@ from detpipe.classify.features.network import FeatureClassifier, FeatureClassifi
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.features.store import FeatureStore, open_store
 from detpipe.commands.stage_settings import TrainCls
-from detpipe.console import RESULT
+from detpipe.console import RESULT, amount
 from detpipe.datasets.source import Split
 from detpipe.heads.region_head import BoxRegression
 from detpipe.heads.stored.feature_head import StoredHeadConfig
@@ -80,10 +80,10 @@ def run(config: TrainCls) -> None:
             artefact.finish(seconds=time.perf_counter() - begun, summary=trained_summary(store))
     logger.log(
         RESULT,
-        "train-cls: %s on %d stored regions of %d classes in %.1f s -> %s",
+        "train-cls: %s on %s of %s in %.1f s -> %s",
         head_word(head),
-        artefact.manifest.summary["regions"],
-        len(spec.classes),
+        amount(artefact.manifest.summary["regions"], "stored regions"),
+        amount(len(spec.classes), "classes"),
         artefact.manifest.seconds,
         config.folder.classifier,
     )

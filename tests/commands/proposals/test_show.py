@@ -59,7 +59,7 @@ def test_without_annotations(voc_root: Path, tmp_path: Path, caplog: pytest.LogC
     propose_into(tmp_path / "run", photos, Gaussian(max_proposals=5))
     run(ProposalsShow(run_dir=str(tmp_path / "run"), dataset=photos, count=1))
     assert "objects" not in (tmp_path / "run" / "proposals_shown" / "index.html").read_text().split("boxes")[-1]
-    assert "1 images ->" in caplog.text
+    assert "1 image ->" in caplog.text
 
 
 def test_images_without_proposals_or_pixels_are_named(
