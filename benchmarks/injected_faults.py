@@ -32,7 +32,8 @@ from detpipe.commands.labels import audit as steps
 from detpipe.commands.labels.audit_settings import LabelsAudit
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import DatasetSource, Split
-from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.labels.cues import FREE, Candidates, ScoredImage, candidates, class_shapes
 from detpipe.labels.out_of_fold import score_rows, train_without
 from detpipe.labels.regions import Role

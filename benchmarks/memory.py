@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detpipe.datasets.voc import write_voc_annotation
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.structures import GroundTruth
 
 SMALL = [

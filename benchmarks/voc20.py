@@ -24,7 +24,8 @@ import numpy as np
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
-from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
 from detpipe.structures import Dataset, Detections, ImageRecord
 

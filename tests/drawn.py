@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from detpipe.datasets.source import Split
-from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.datasets.yolo_text import yolo_line
 from detpipe.structures import GroundTruth, Image
 

@@ -26,7 +26,7 @@ DIRECT = {
     "classify/features/store.py: open_memmap": OWN,
     "completion.py: path.read_text": "our own source, and that of plug-ins",
     "datasets/image_file.py: mmap.mmap": CHECKED,
-    "datasets/voc.py: parse_xml": "text that read_input has read",
+    "datasets/voc_xml.py: parse_xml": "text that read_input has read",
     "datasets/demo.py: (root / _RECIPE_FILE).read_bytes": "a file that the demo data set wrote",
     "help.py: Path(spec.origin).read_text": "our own source",
     "help.py: file.read_text": "our own presets",

@@ -26,7 +26,7 @@ from detpipe.datasets.coco_results import read_detections, write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split, hold_max_bad
-from detpipe.datasets.voc import write_voc_results
+from detpipe.datasets.voc_xml import write_voc_results
 from detpipe.datasets.yolo_text import write_yolo_results
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision

@@ -28,11 +28,12 @@ from detpipe.datasets.object_edits import NewImage, ObjectEdit, edited_objects
 from detpipe.datasets.open_images import OpenImagesSource
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.table_source import TableSource
-from detpipe.datasets.voc import LARGEST_XML, VocSource, parse_voc_annotation, write_voc_annotation
+from detpipe.datasets.voc import VocSource
 from detpipe.datasets.voc_class_lists import class_flag, with_flags
 from detpipe.datasets.voc_edit import edited_voc_annotation
 from detpipe.datasets.voc_folder import VocFolder, labels_of
 from detpipe.datasets.voc_lists import DEFAULT_TRAIN
+from detpipe.datasets.voc_xml import LARGEST_XML, parse_voc_annotation, write_voc_annotation
 from detpipe.datasets.yolo import YoloSource
 from detpipe.progress import counted
 from detpipe.storage.input_file import read_input

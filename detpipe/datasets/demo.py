@@ -28,7 +28,8 @@ import numpy as np
 
 from detpipe.datasets.image_file import read_image
 from detpipe.datasets.source import DatasetSource, Entry, Split
-from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.storage.atomic import write_json
 from detpipe.structures import Image
 

@@ -18,8 +18,8 @@ from detpipe.datasets.image_list import fault_entries
 from detpipe.datasets.parted_source import Part, PartedSource, split_in_name
 from detpipe.datasets.sample_json import SampleObjects, has_objects, sample_objects
 from detpipe.datasets.source import Entry, Recognised, Split
-from detpipe.datasets.voc import LARGEST_XML, parse_voc_annotation
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.voc_xml import LARGEST_XML, parse_voc_annotation
 from detpipe.progress import progress
 from detpipe.storage.input_json import read_json
 from detpipe.storage.stored_file import container_index, read_stored

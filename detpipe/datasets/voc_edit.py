@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from detpipe.datasets.object_edits import Box, ObjectEdit, decimal
 from detpipe.datasets.text_file import marked_encoding
-from detpipe.datasets.voc import DecodedXml, box_of_corners, corner_texts, decode_xml, parse_voc_annotation
+from detpipe.datasets.voc_xml import DecodedXml, box_of_corners, corner_texts, decode_xml, parse_voc_annotation
 
 _SHAPES = ("polygon", "points", "robndbox")
 """Tags of outlines. They are removed with a change of the box, because they are where the object was."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detpipe.datasets.conversion import Conversion, ConvertedImage, NotCarried, count_common
-from detpipe.datasets.voc import VocObject, box_of_corners, file_corners, write_voc_objects
+from detpipe.datasets.voc_xml import VocObject, box_of_corners, file_corners, write_voc_objects
 from detpipe.storage.atomic import write_text
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detpipe.datasets.voc import write_voc_annotation
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.structures import GroundTruth
 
 

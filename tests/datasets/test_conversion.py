@@ -27,7 +27,8 @@ from detpipe.datasets.conversion import (
 )
 from detpipe.datasets.corrected_copy import CopiedImages, place_image
 from detpipe.datasets.source import DatasetSource, RawObject, Split
-from detpipe.datasets.voc import VocSource, box_of_corners, file_corners
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import box_of_corners, file_corners
 from tests.datasets.conftest import VocFolder, voc_object
 
 Box = tuple[float, float, float, float]

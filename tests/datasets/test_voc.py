@@ -13,13 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detpipe.datasets.source import Split, TooManyBadError
-from detpipe.datasets.voc import (
-    BrokenAnnotationError,
-    VocSource,
-    read_voc_annotation,
-    write_voc_annotation,
-    write_voc_results,
-)
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import BrokenAnnotationError, read_voc_annotation, write_voc_annotation, write_voc_results
 from detpipe.structures import Dataset, Detections, GroundTruth, ImageRecord
 from tests.datasets.conftest import VocFolder, voc_object
 

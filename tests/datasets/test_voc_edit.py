@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from detpipe.datasets.object_edits import ObjectEdit, edited_objects
 from detpipe.datasets.source import RawObject
-from detpipe.datasets.voc import BrokenAnnotationError, parse_voc_annotation
 from detpipe.datasets.voc_edit import edited_voc_annotation
+from detpipe.datasets.voc_xml import BrokenAnnotationError, parse_voc_annotation
 
 FILE = Path("a.xml")
 FULL = b"""<?xml version="1.0" encoding="UTF-8"?>

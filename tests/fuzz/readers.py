@@ -165,7 +165,7 @@ def xmls() -> list[bytes]:
 
 
 def read_xml(path: Path) -> object:
-    from detpipe.datasets.voc import read_voc_annotation
+    from detpipe.datasets.voc_xml import read_voc_annotation
 
     return read_voc_annotation(path)
 

@@ -17,7 +17,8 @@ from detpipe.classify.features.store import open_store
 from detpipe.commands.labels.audit import object_ids
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.source import Split
-from detpipe.datasets.voc import VocSource, write_voc_annotation
+from detpipe.datasets.voc import VocSource
+from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.labels.suspects import Suspect, SuspectKind, read_audit
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import load_splits
