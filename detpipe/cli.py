@@ -36,7 +36,7 @@ Results go to stdout, the log to stderr. -q: warnings and errors only. -v: detai
 `detpipe {command} --help` lists the settings of a command, `detpipe help SETTING` explains one, and `detpipe {command}
 --cfg job` shows their values.
 """
-A_START = "To start: detpipe run dataset.root=DIR experiment=fast_rcnn run_dir=runs/mine\n"
+A_START = "To start: detpipe run dataset.root=DIR run_dir=runs/mine\n"
 
 
 def main() -> None:
@@ -227,11 +227,14 @@ def read_words(command: CommandRow) -> list[str]:
     Returns lines for the log. Raises ValueError for what nobody can read.
     """
     from detpipe.auto_dataset import with_format
+    from detpipe.auto_experiment import with_recipe
     from detpipe.overrides import hydra_words
 
-    words, note = with_format(sys.argv[1:])
-    sys.argv[1:] = hydra_words(command, words)
-    return [note] if note else []
+    words, format_note = with_format(sys.argv[1:])
+    words = hydra_words(command, words)
+    only_shown = bool({"--cfg", "-c", "--info", "-i", "--hydra-help", "--version"} & set(words))
+    sys.argv[1:], recipe_note = with_recipe(command, words, lenient=only_shown)
+    return [note for note in (format_note, recipe_note) if note]
 
 
 def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:

@@ -138,7 +138,8 @@ def settings_of(config: DictConfig, row: CommandRow) -> Iterator[Setting]:
             for inner in walk(OmegaConf.structured(option_class(setting.name, first)), f"{setting.name}."):
                 yield dataclasses.replace(inner, kind=f"{inner.kind}; with {setting.name}={first}")
     if experiments := experiments_of(row):
-        yield Setting(EXPERIMENT, "preset", "null", ABOUT_EXPERIMENT, options=tuple(experiments))
+        default = "auto" if "auto" in experiments else "null"
+        yield Setting(EXPERIMENT, "preset", default, ABOUT_EXPERIMENT, options=tuple(experiments))
 
 
 def walk(config: DictConfig, prefix: str) -> Iterator[Setting]:
@@ -479,7 +480,7 @@ def described(setting: Setting, commands: Mapping[str, Sequence[str]]) -> list[s
 
 def experiment_help() -> str:
     """What `detpipe help experiment` shows."""
-    lines = [*wrapped(f"{EXPERIMENT}=null  (preset)", ""), *wrapped(ABOUT_EXPERIMENT, "  ")]
+    lines = [*wrapped(f"{EXPERIMENT}=auto  (preset)", ""), *wrapped(ABOUT_EXPERIMENT, "  ")]
     for name, file in presets_of(EXPERIMENT).items():
         lines += ["", f"  {EXPERIMENT}={name}"]
         lines += [line for comment in comments_of(file) for line in wrapped(comment, "      ")]

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detpipe.auto_dataset import with_format
+from detpipe.auto_experiment import with_recipe
 from detpipe.cli import configuration_error
 from detpipe.commands.groups import GROUPS, option_of
 from detpipe.commands.run_settings import Run
@@ -107,9 +108,9 @@ def train(
     """Train and evaluate a detector: `detpipe run` with the same settings, files and bytes.
 
     dataset: a folder or file, whose format is found; what `load_dataset` returned (all its splits are used); or the
-    settings of a format, as `VocSource(root="my_voc")`. experiment: a preset, as fast_rcnn. run_dir: the run folder; a
-    run that was stopped continues, and a finished one is only read. verbose: the whole log; else progress, warnings
-    and results.
+    settings of a format, as `VocSource(root="my_voc")`. experiment: a preset, as fast_rcnn; None: it is chosen for the
+    data, as by the command. run_dir: the run folder; a run that was stopped continues, and a finished one is only read.
+    verbose: the whole log; else progress, warnings and results.
     settings: those of `detpipe run` by name. A group takes a word (`head="svm"`), a class (`head=MyHead`), an object
     (`head=SvmConfig(ridge=10)`) or a dict of its settings (`solver={"max_iter": 900}`). Full names with dots also work:
     `**{"solver.max_iter": 900}`.
@@ -123,7 +124,7 @@ def train(
     words = [*_dataset_words(dataset), *([] if experiment is None else [f"experiment={experiment}"])]
     words += [f"run_dir={fspath(run_dir)}", *_words("", settings)]
     words, note = with_format(words)
-    config, composed, overrides = _composed(words)
+    config, composed, overrides, recipe_note = _composed(words)
     folder = config.folder.path
     refuse_links(folder)
     NewRunFolder.note(folder)
@@ -131,8 +132,8 @@ def train(
         _write_settings(folder, composed, overrides)
         keep_freed_memory()
         with shown_log(verbose=verbose, log_file=folder / LOG_FILE):
-            if note:
-                logger.info("%s", note)
+            for one in filter(None, (note, recipe_note)):
+                logger.info("%s", one)
             COMMAND.load_run()(config)
     except BaseException:
         NewRunFolder.remove_if_empty()
@@ -140,9 +141,10 @@ def train(
     return TrainingResult(config)
 
 
-def _composed(words: Sequence[str]) -> tuple[Run, DictConfig, list[str]]:
+def _composed(words: Sequence[str]) -> tuple[Run, DictConfig, list[str], str]:
     """The settings of `detpipe run` with these words, as Hydra composes them, and the words as Hydra reads them.
 
+    The last is a line for the log about the choice of the recipe, or "".
     Raises ValueError, with the sentence of the command line, for what that refuses.
     """
     register()
@@ -150,8 +152,9 @@ def _composed(words: Sequence[str]) -> tuple[Run, DictConfig, list[str]]:
         try:
             overrides = hydra_words(COMMAND, words)
             with initialize_config_module("detpipe.conf", version_base="1.3"):
+                overrides, note = with_recipe(COMMAND, overrides)
                 composed = compose(COMMAND.application, overrides)
-                return to_command(composed, overrides), composed, overrides
+                return to_command(composed, overrides), composed, overrides, note
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(configuration_error(error, COMMAND.name)) from error
 

@@ -21,6 +21,7 @@ LAYERS = {
             "arguments",
             "class_path",
             "console",
+            "duration",
             "jit",
             "parallel",
             "plugins",
@@ -40,7 +41,19 @@ LAYERS = {
     **dict.fromkeys(("report", "runs"), 6),
     **dict.fromkeys(("commands", "integrations"), 7),
     **dict.fromkeys(
-        ("config", "help", "completion", "overrides", "auto_dataset", "preset_files", "cli", "training", "__main__"), 8
+        (
+            "config",
+            "help",
+            "completion",
+            "overrides",
+            "auto_dataset",
+            "auto_experiment",
+            "preset_files",
+            "cli",
+            "training",
+            "__main__",
+        ),
+        8,
     ),
 }
 """The number of each folder and file at the top of the package; __init__ is the door and may open any."""
@@ -59,7 +72,10 @@ BESIDE = {
     ("overrides", "help"),
     ("overrides", "preset_files"),
     ("auto_dataset", "overrides"),
+    ("auto_experiment", "config"),
+    ("auto_experiment", "overrides"),
     ("cli", "auto_dataset"),
+    ("cli", "auto_experiment"),
     ("cli", "config"),
     ("cli", "overrides"),
     ("cli", "completion"),
@@ -67,12 +83,13 @@ BESIDE = {
     ("help", "config"),
     ("__main__", "cli"),
     ("training", "auto_dataset"),
+    ("training", "auto_experiment"),
     ("training", "cli"),
     ("training", "config"),
     ("training", "overrides"),
 }
 """Who may import whom of the same number: as ARCHITECTURE.md says below its table."""
-HYDRA_ONLY_IN = {"config", "help", "overrides", "cli", "training"}
+HYDRA_ONLY_IN = {"auto_experiment", "config", "help", "overrides", "cli", "training"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if not path.name.endswith("_pb2.py"))
 
 

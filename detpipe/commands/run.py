@@ -29,6 +29,9 @@ from detpipe.runs.detect_settings import (
     inference_precision,
     keep_settings,
 )
+from detpipe.runs.kept_recipe import keep_recipe, kept_recipe
+from detpipe.runs.recipe import choose
+from detpipe.runs.run_facts import facts_of
 from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
@@ -44,6 +47,7 @@ def run(config: Run) -> None:
     check_settings(config)
     check_data(config)
     check_proposals(config)
+    record_recipe(config)
     config = with_proposals(config)
     if config.fine_tune:
         config = fine_tuned(config)
@@ -63,6 +67,30 @@ def run(config: Run) -> None:
     )
     evaluate.run(config.stage(Evaluate))
     summarize(config)
+
+
+def record_recipe(config: Run) -> None:
+    """Write down which recipe experiment=auto chose and why, and log it.
+
+    A run that has begun keeps its recipe, also where other data or another machine would give another one.
+    """
+    if config.chosen_recipe is None:
+        return
+    facts = facts_of(config.data_source, config.device, config.precision)
+    assert facts is not None  # check_data has found training and test images
+    choice, kept = choose(facts), None if config.overwrite else kept_recipe(config.folder)
+    if kept is None:
+        keep_recipe(config.folder, choice, facts)
+        logger.log(RESULT, "%s", choice.sentence)
+        return
+    logger.log(RESULT, "%s", kept.sentence)
+    if choice.experiment != kept.experiment:
+        logger.warning(
+            "this run keeps %s, with which it began; its data or this machine have changed, and experiment=auto would "
+            "now use %s: give another run_dir, or overwrite=true, for that",
+            kept.experiment,
+            choice.experiment,
+        )
 
 
 def check_settings(config: Run) -> None:

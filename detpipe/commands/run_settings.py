@@ -19,6 +19,7 @@ from detpipe.proposals.fusion import Fused
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
+from detpipe.runs.recipe import COSTS
 from detpipe.runs.task_command import TaskCommand
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.tiles import TilesConfig
@@ -115,6 +116,8 @@ class Run(Propose):
     features takes tiles for its proposals only. null: no tiles."""
     overlap: int | None = None
     """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
+    chosen_recipe: str | None = None
+    """The experiment that experiment=auto chose. detpipe sets it."""
     departures: list[str] = field(default_factory=list)
     """Differences between a preset and its paper. They are logged before and after the run."""
 
@@ -129,6 +132,8 @@ class Run(Propose):
             raise ValueError(
                 "fine_tune: expected a head on stored features, as head=svm; other heads fine-tune the backbone anyway"
             )
+        if self.chosen_recipe is not None and self.chosen_recipe not in COSTS:
+            raise ValueError(f"chosen_recipe: expected null or one of {', '.join(COSTS)}, got {self.chosen_recipe}")
         self.tuning.head()
         self.multibox_solver.solver()
         if self.tile_settings.used:

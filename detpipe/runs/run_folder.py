@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "split.json"
 
     @property
+    def recipe(self) -> Path:
+        """The recipe that experiment=auto chose, and why."""
+        return self.path / "recipe.json"
+
+    @property
     def proposals(self) -> Path:
         """Proposals of all splits."""
         return self.path / "proposals.lmdb"

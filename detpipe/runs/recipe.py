@@ -1,0 +1,143 @@
+"""The rule of experiment=auto: which recipe suits a data set, and what each recipe costs on a machine.
+
+`choose` is a pure function of `RunFacts`. docs/choose_a_recipe.md has the evidence for the constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from detpipe.progress import as_time
+
+FEW_OBJECTS = 40
+"""Median number of training objects of a class. Below it, new layers learn too little, and features of the unchanged
+network are better: COCO AP 0.086 in place of 0.021 at a median of 12 (80 classes, 317 images)."""
+MANY_CLASSES = 15
+"""More classes than this need FEW_IMAGES each."""
+FEW_IMAGES = 25
+"""Training images per class. With many classes and fewer images than this, features of the unchanged network are
+better: 20 classes with 19 images each."""
+SMALL_SIDE = 0.04
+"""Median side of an object, as a share of its image's shorter side. Below it, tiles are worth a trial."""
+USEFUL_CORES = 8
+"""More cores than this do not make a step faster."""
+SPEED_UP = 0.8
+"""A step on n cores is n to this power times as fast as on one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the rule knows. images, test_images: number of training and test images. classes: with training objects.
+
+    objects: number of training objects. objects_per_class: their median over these classes. object_side: the median of
+    the square root of an object's area over its image's shorter side. cores: for this process. bf16: whether networks
+    compute in bf16.
+    """
+
+    images: int
+    test_images: int
+    classes: int
+    objects: int
+    objects_per_class: float
+    object_side: float
+    cores: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Costs:
+    """CPU seconds of a recipe on one core with bf16, by stage. A step: of training. The others: for an image.
+
+    least_steps, passes: the number of steps is `least_steps`, or `passes` over the images with `images_per_step`.
+    float32: how many times as long its networks take without bf16.
+    """
+
+    propose: float
+    detect: float
+    features: float = 0.0
+    head: float = 0.0
+    step: float = 0.0
+    least_steps: int = 0
+    passes: float = 0.0
+    images_per_step: int = 2
+    float32: float = 1.7
+
+    def seconds(self, facts: RunFacts) -> dict[str, float]:
+        """Estimated seconds of each stage on the machine of `facts`, in the order of the run."""
+        slower = 1.0 if facts.bf16 else self.float32
+        every = facts.images + facts.test_images
+        cpu = {
+            "propose": self.propose * every,
+            "features": self.features * every * slower,
+            "train-cls": self.step * self.steps(facts.images) * slower + self.head * facts.images,
+            "detect": self.detect * facts.test_images * slower,
+        }
+        cores = min(facts.cores, USEFUL_CORES) ** SPEED_UP
+        return {stage: seconds / cores for stage, seconds in cpu.items() if seconds}
+
+    def steps(self, images: int) -> float:
+        """The number of training steps for so many training images."""
+        return max(self.least_steps, self.passes * images / self.images_per_step)
+
+
+# Medians of the manifests of raccoon, bccd and cards on a core of Zen 4 with bf16.
+COSTS: Mapping[str, Costs] = {
+    "multibox_fast_rcnn": Costs(propose=0.06, step=0.42, least_steps=500, passes=2.5, detect=0.08),
+    "rcnn_frozen": Costs(propose=0.05, features=0.28, head=0.2, detect=0.43),
+    "fast_rcnn": Costs(propose=0.05, step=0.5, least_steps=600, passes=3.0, detect=0.25),
+}
+"""By experiment: the recipes that the rule knows."""
+IN_WORDS: Mapping[str, str] = {
+    "multibox_fast_rcnn": "MultiBox and Fast R-CNN in one network",
+    "rcnn_frozen": "a head on stored features",
+    "fast_rcnn": "Fast R-CNN",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen recipe: its experiment, the reason as a clause, and the estimated seconds of all recipes.
+
+    small_objects: whether tiles are worth a trial.
+    """
+
+    experiment: str
+    reason: str
+    seconds: Mapping[str, float]
+    small_objects: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for people: what was chosen, why, and what it and the others cost."""
+        others = ", ".join(
+            f"experiment={name} about {as_time(one)}" for name, one in self.seconds.items() if name != self.experiment
+        )
+        hint = "; objects are small, so try tiles=640 (docs/large_images.md)" if self.small_objects else ""
+        return (
+            f"experiment=auto uses {self.experiment} ({IN_WORDS[self.experiment]}), because {self.reason}; it takes "
+            f"about {as_time(self.seconds[self.experiment])} here, {others}{hint}"
+        )
+
+
+def choose(facts: RunFacts) -> Choice:
+    """The recipe for a data set and a machine.
+
+    Features of the unchanged network where classes have few objects or images; else the network that learns to propose
+    and to classify. Cores and precision change the cost, not the choice: in all measurements the recipes had the same
+    order for them. Small objects change neither; the sentence then names tiles.
+    """
+    per_class = f"{facts.objects_per_class:g} training objects"
+    if facts.objects_per_class < FEW_OBJECTS:
+        experiment = "rcnn_frozen"
+        reason = (
+            f"a typical class of {facts.classes} has {per_class}, too few to train new layers (below {FEW_OBJECTS})"
+        )
+    elif facts.classes > MANY_CLASSES and facts.images < FEW_IMAGES * facts.classes:
+        experiment = "rcnn_frozen"
+        reason = f"there are {facts.classes} classes and only {facts.images} training images"
+    else:
+        experiment = "multibox_fast_rcnn"
+        reason = f"a typical class of {facts.classes} has {per_class}, enough to train a whole network"
+    seconds = {name: sum(one.seconds(facts).values()) for name, one in COSTS.items()}
+    return Choice(experiment, reason, seconds, small_objects=facts.object_side < SMALL_SIDE)
