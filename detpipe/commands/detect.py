@@ -17,6 +17,7 @@ from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable, select
 from detpipe.classify.kinds import kind_in, load_region_spec
 from detpipe.classify.object_trace import ObjectTrace, trace_objects
+from detpipe.commands import detect_parts
 from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
@@ -89,7 +90,17 @@ def run(config: Detect) -> None:
     if config.source is not None and kind_in(config.folder.classifier).scorer is None:
         if config.tasks is not None:
             raise ValueError("tasks: expected null for a classifier of whole images, got tasks; leave it out")
+        if config.out is not None:
+            raise ClassifierError(
+                f"out: expected a detector in {config.folder.classifier}, got one of whole images; leave it out"
+            )
         classify.run(config)
+        return
+    if config.out is not None:
+        if config.tasks is not None:
+            raise ValueError("tasks: expected null with out, whose parts go on from where they stopped; leave it out")
+        proposes = load_region_spec(config.folder.classifier).PROPOSES
+        detect_parts.run(config, None if proposes else checked_proposer(config))
         return
     images = source_images(config) if config.source is not None else test_images(config)
     out = config.folder if config.source is None else source_folder(config.folder, config.source)

@@ -162,7 +162,11 @@ class Detect(TaskCommand):
     """With `source`: a file with boxes for these images, as for proposals=import, such as MegaDetector's. null: boxes
     by the run's proposer."""
     source: str | None = None
-    """An image or a folder of images, in place of a data set. The outputs go to sources/NAME of the run folder."""
+    """An image, a folder of images, or tar files with images, in place of a data set. The outputs go to sources/NAME of
+    the run folder."""
+    out: str | None = None
+    """With `source`: a folder for the detections as Parquet files, such as detections.parquet, in place of the outputs
+    in the run folder. A later call continues with the images that it does not have."""
     max_pixels: int = MAX_PIXELS
     """Limit on height x width of an image of `source`. A larger one is skipped without decoding it."""
     voc_results: bool = False
@@ -186,11 +190,21 @@ class Detect(TaskCommand):
         super().__post_init__()
         if self.show_floor is not None and not 0 <= self.show_floor <= 1:
             raise ValueError(f"show_floor: expected a score in [0, 1] or null, got {self.show_floor}")
+        if self.out is not None:
+            self._check_out()
         if self.boxes is not None and self.source is None:
             raise ValueError("boxes: expected source=DIR beside it, got none; for a data set give proposals=import")
         _check_taxonomy_threshold(self.taxonomy_threshold)
         if self.tiles is not None or self.overlap is not None:
             self.detect = replace(self.detect, fast_rcnn=replace(self.detect.fast_rcnn, tiles=self.tile_settings))
+
+    def _check_out(self) -> None:
+        if self.source is None:
+            raise ValueError("out: expected source=DIR beside it, got none; leave it out, or give the source")
+        names = ("boxes", "voc_results", "coco", "yolo", "megadetector", "taxonomy", "show_floor")
+        given = [name for name in names if getattr(self, name) not in (None, False)]
+        if given:
+            raise ValueError(f"{given[0]}: expected none beside out, which writes Parquet alone; leave one of them out")
 
     @property
     def tile_settings(self) -> TilesConfig:

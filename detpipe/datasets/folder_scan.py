@@ -1,6 +1,6 @@
 """The files of a data set's folder: which are images, which are hidden, and which links are followed.
 
-The images may also be in tar files: of a folder without image files, the images in its tars count.
+The images may also be in tar and Parquet files: of a folder without image files, the images in those count.
 
 A link is followed as far as it stays inside the folders that the user named. A file or folder that is itself named in
 the settings may be a link to any place. With `outside`, all links are followed.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from detpipe.storage.parquet_file import ParquetIndex
 from detpipe.storage.stored_file import container_index, is_container
 
 _HIDDEN = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
@@ -63,7 +64,7 @@ class FolderScan:
     """The visible files below a folder, by relative path. Links that leave the folders are counted, not followed.
 
     files: paths of all files that are not hidden, sorted. left: links that leave the folders. members: the images in
-    tars. faults: tars and members that can't be read, each with the reason.
+    tars and Parquet files. faults: such files and members that can't be read, each with the reason.
     """
 
     folder: Path
@@ -74,7 +75,7 @@ class FolderScan:
 
     @property
     def images(self) -> list[Path]:
-        """The files with the suffix of an image that detpipe reads, and the images in tars."""
+        """The files with the suffix of an image that detpipe reads, and those in tars and Parquet files."""
         return [*(path for path in self.files if is_image(path.name)), *self.members]
 
     def passed_over(self, setting: str = "dataset.outside") -> list[tuple[str, list[Path]]]:
@@ -133,7 +134,7 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
 
 
 def scan_images(place: Path, *, outside: bool = False, real: Sequence[str] | None = None) -> FolderScan:
-    """Find the images of a folder, as `scan`, or of a tar file. A folder without image files has those in its tars."""
+    """Find the images of a folder, as `scan`, or of a tar or Parquet file; see the module for a folder of these."""
     found = FolderScan(place, files=[place]) if is_container(place) and place.is_file() else None
     if found is None:
         found = scan(place, outside=outside, real=real)
@@ -147,14 +148,17 @@ def scan_images(place: Path, *, outside: bool = False, real: Sequence[str] | Non
 
 
 def image_members(container: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The visible images in a tar, in its order, and the path and fault of what can't be read there.
+    """The images in a tar or Parquet file, in its order, and the path and fault of what can't be read there.
 
-    Raises the OSErrors of the file system. A file that is no tar is a fault.
+    Hidden members of a tar are passed over. Another file is a fault. Raises the OSErrors of the file system, and
+    ModuleNotFoundError without pyarrow.
     """
     try:
         index = container_index(container)
     except ValueError as error:
         return [], [(container, str(error).removeprefix(f"{container}: "))]
+    if isinstance(index, ParquetIndex):
+        return [container / name for name in index.members], [(container / name, fault) for name, fault in index.faults]
     images = [container / name for name in index.members if is_image(name) and not any(map(is_hidden, name.split("/")))]
     faults = [(container / name, fault) for name, fault in index.faults if not name or is_image(name)]
     return images, faults

@@ -17,6 +17,7 @@ _ROWS = {
     "cvat": "detpipe.datasets.cvat:CvatSource",
     "labelme": "detpipe.datasets.labelme:LabelmeSource",
     "tar": "detpipe.datasets.tar:TarSource",
+    "parquet": "detpipe.datasets.parquet:ParquetSource",
     "images": "detpipe.datasets.image_list:ImageFolderSource",
     "image_labels": "detpipe.datasets.image_labels:ImageLabelsSource",
     "demo": "detpipe.datasets.demo:DemoSource",

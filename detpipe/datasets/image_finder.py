@@ -218,7 +218,7 @@ class ImageFinder:
         return PathIndex((name, path) for path in paths for name in self._names(path))
 
     def _names(self, path: Path) -> Iterator[str]:
-        """The relative path of an image; for one in a tar also its path there, because annotations don't name tars."""
+        """The relative path of an image; for a member also its path there, because annotations don't name tars."""
         name = path.relative_to(self.folder).as_posix()
         yield name
         place = container_of(path) if path in self._members else None

@@ -15,7 +15,7 @@ from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
-from detpipe.storage.stored_file import is_folder
+from detpipe.storage.stored_file import PARQUET, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class ImageFolderSource(DatasetSource):
             )
         if split is not Split.test:
             return []
-        ids = shortest_ids([path.relative_to(root) for path in files])
+        ids = member_ids(files, root)
         entries = [Entry(image_id, path, root) for image_id, path in zip(ids, files, strict=True)]
         return [*entries, *fault_entries(self._scan.faults)]
 
@@ -98,6 +98,21 @@ class DetectedImages(ImageFolderSource):
 def fault_entries(faults: Iterable[tuple[Path, str]]) -> list[Entry]:
     """An entry for each tar and member that can't be read, so that it is named and counted as an unusable image."""
     return [Entry(str(path), None, path, fault=finding("broken_image", path, reason)) for path, reason in faults]
+
+
+def member_ids(paths: Sequence[Path], root: Path) -> list[str]:
+    """The ids of images below `root`: of Parquet files those of the rows, if they are unique, else `shortest_ids`."""
+    rows = [row_id(path) for path in paths]
+    if any(rows):
+        ids = [row or path.name for row, path in zip(rows, paths, strict=True)]
+        return ids if len(set(ids)) == len(ids) else [path.relative_to(root).as_posix() for path in paths]
+    return shortest_ids([path.relative_to(root) for path in paths])
+
+
+def row_id(path: Path) -> str | None:
+    """The id of an image in a Parquet file; None for another image."""
+    place = next((one for one in path.parents if one.suffix.lower() == PARQUET), None)
+    return None if place is None or place.is_dir() else path.relative_to(place).as_posix()
 
 
 def shortest_ids(paths: Sequence[Path]) -> list[str]:

@@ -69,6 +69,10 @@ class PartedSource(DividedSource):
         """The names of classes in the order that a file gives; classes beyond these follow, sorted."""
         return ()
 
+    def shortened(self, paths: Sequence[str]) -> list[str]:
+        """The ids of the images with these different paths or names, in order."""
+        return shortest_ids([Path(path) for path in paths])
+
     def has(self, split: Split) -> bool:
         return split in self._division.entries
 
@@ -109,7 +113,7 @@ class PartedSource(DividedSource):
             rule, automatic = [f"no test images are named: {self.rule}"], True
         logger.info("%s: %s", self.name, "; ".join(rule))
         paths = list(dict.fromkeys(str(one.image_id) for some in found.values() for one in some))
-        ids = dict(zip(paths, shortest_ids([Path(path) for path in paths]), strict=True))
+        ids = dict(zip(paths, self.shortened(paths), strict=True))
         return _Division(
             {split: tuple(_with_ids(some, ids)) for split, some in found.items()},
             names,

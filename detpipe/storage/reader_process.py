@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -35,8 +35,8 @@ from detpipe.storage.input_file import InputFileError, check_input
 logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Reader = Callable[[Path], tuple[Any, Arrays]]
-"""Reads one file in the process: to a value that JSON holds, and arrays of numbers by name."""
+Reader = Callable[..., tuple[Any, Arrays]]
+"""Reads one file, given by its path, in the process: to a value that JSON holds, and arrays of numbers by name."""
 
 FACTOR = "DETPIPE_INPUT_LIMITS"
 """The environment variable that multiplies the limits."""
@@ -106,12 +106,14 @@ class ReaderProcess:
         expansion: float = 8,
         memory: int | None = None,
         seconds: float | None = None,
+        arguments: Sequence[Any] = (),
     ) -> tuple[Any, Arrays]:
-        """Call function(path) in the process and return its result, the arrays as copies.
+        """Call function(path, *arguments) in the process and return its result, the arrays as copies.
 
-        function: of a module's top level. errors: the exceptions of `function` that are raised here as they are; they
-        take one string. expansion: bytes of memory per byte of the file, beyond BASE_MEMORY. memory, seconds: other
-        limits, in bytes and seconds of processor time. Both kinds are multiplied by the environment variable FACTOR.
+        function: of a module's top level. arguments: values that JSON holds. errors: the exceptions of `function` that
+        are raised here as they are; they take one string. expansion: bytes of memory per byte of the file, beyond
+        BASE_MEMORY. memory, seconds: other limits, in bytes and seconds of processor time. Both kinds are multiplied by
+        the environment variable FACTOR.
         Where the system has no such limits (Windows, macOS for memory), only the time on the clock is limited.
 
         Raises the errors of `check_input`, `errors`, and UnreadableFileError for every other end.
@@ -126,6 +128,7 @@ class ReaderProcess:
             "folder": None if path.is_absolute() else str(Path.cwd()),
             "memory": memory,
             "seconds": seconds,
+            "arguments": list(arguments),
         }
         remedy = f"if you trust it, set the environment variable {FACTOR}={factor * 10:g} to raise the limits"
         with self._lock:
@@ -212,10 +215,13 @@ def read_in_process(
     *,
     errors: Iterable[type[Exception]] = (),
     expansion: float = 8,
+    arguments: Sequence[Any] = (),
 ) -> tuple[Any, Arrays]:
     """Read a file in a process that waits some seconds for the next file. See `ReaderProcess.read`."""
     begun = time.perf_counter()
-    content = _shared(os.getpid()).read(function, path, expected, errors=errors, expansion=expansion)
+    content = _shared(os.getpid()).read(
+        function, path, expected, errors=errors, expansion=expansion, arguments=arguments
+    )
     logger.debug("%s: read in another process in %.2f s", path, time.perf_counter() - begun)
     return content
 
@@ -337,7 +343,7 @@ def _answer(function: Reader, request: Mapping[str, Any]) -> tuple[dict[str, Any
     memory: int = request["memory"]
     _set_limits(memory, request["seconds"])
     try:
-        value, arrays = function(Path(request["path"]))
+        value, arrays = function(Path(request["path"]), *request["arguments"])
         if sum(array.nbytes for array in arrays.values()) > memory:
             raise MemoryError
         plain = [np.ascontiguousarray(array) for array in arrays.values()]

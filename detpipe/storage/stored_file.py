@@ -1,4 +1,5 @@
 """Files inside of other files: an image in a tar has a path as if the tar were a folder, `shards/000.tar/0001.jpg`.
+So has an image in a row of a Parquet file, `photos.parquet/ID`.
 
 Such a path is an ordinary `Path`. It has a name, a suffix and parents, it is below the folder of its container, it can
 be pickled, and messages print it. `open_stored` and `stored_size` read it; for other functions on paths it does not
@@ -12,12 +13,15 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.parquet_file import ParquetIndex, read_parquet_index, row_bytes, row_size
 from detpipe.storage.tar_file import TarIndex, read_tar_index
 
-CONTAINER_SUFFIXES = (".tar",)
+Place = TypeVar("Place")
+TAR, PARQUET = ".tar", ".parquet"
+CONTAINER_SUFFIXES = (TAR, PARQUET)
 """Suffixes, in lower case, of files that hold other files."""
 _MOST_KEPT = 500_000
 """Members of all kept indexes, of about 250 bytes each. The index that was used longest ago is dropped first."""
@@ -54,9 +58,12 @@ def open_stored(path: Path, expected: str) -> BinaryIO:
         if place is None:
             raise
     container, name = place
+    index = container_index(container)
+    if isinstance(index, ParquetIndex):
+        return io.BytesIO(row_bytes(index, _found(index.members.get(name), path)))
     file = open_input(container, "a tar file")
     try:
-        offset, size = _member(container, name, path)
+        offset, size = _found(index.members.get(name), path)
         return cast(BinaryIO, io.BufferedReader(_Member(file, offset, size)))
     except BaseException:
         file.close()
@@ -84,19 +91,26 @@ def stored_size(path: Path) -> int:
         place = container_of(path)
         if place is None:
             raise
-    return _member(*place, path)[1]
+    index = container_index(place[0])
+    if isinstance(index, ParquetIndex):
+        return row_size(index, _found(index.members.get(place[1]), path))
+    return _found(index.members.get(place[1]), path)[1]
 
 
-def container_index(path: Path) -> TarIndex:
-    """The members of a container. Raises as `read_tar_index`, and OSErrors."""
+def container_index(path: Path) -> TarIndex | ParquetIndex:
+    """The members of a container. Raises as `read_tar_index` or `read_parquet_index`, and OSErrors."""
     status = path.stat()
     state = (os.fspath(path.absolute()), status.st_mtime_ns, status.st_size)
     with _lock:
         if state in _indexes:
             _indexes.move_to_end(state)
             return _indexes[state]
-    with open_input(path, "a tar file") as file:
-        index = read_tar_index(file, path)
+    index: TarIndex | ParquetIndex
+    if path.suffix.lower() == PARQUET:
+        index = read_parquet_index(path)
+    else:
+        with open_input(path, "a tar file") as file:
+            index = read_tar_index(file, path)
     with _lock:
         _indexes[state] = index
         while len(_indexes) > 1 and sum(len(one.members) for one in _indexes.values()) > _MOST_KEPT:
@@ -104,15 +118,14 @@ def container_index(path: Path) -> TarIndex:
     return index
 
 
-_indexes: OrderedDict[tuple[str, int, int], TarIndex] = OrderedDict()
+_indexes: OrderedDict[tuple[str, int, int], TarIndex | ParquetIndex] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _member(container: Path, name: str, path: Path) -> tuple[int, int]:
-    """Offset and size of a member. Raises FileNotFoundError."""
-    place = container_index(container).members.get(name)
+def _found(place: Place | None, path: Path) -> Place:
+    """The place of a member. Raises FileNotFoundError where there is none."""
     if place is None:
-        raise FileNotFoundError(f"{path}: expected a file in {container.name}, got no such member; check the name")
+        raise FileNotFoundError(f"{path}: expected a member of {path.parent}, got no such member; check the name")
     return place
 
 
