@@ -45,7 +45,9 @@ def check_layers(config: InspectAttention, detector: Detector) -> None:
     scorer = detector.scorer
     if not isinstance(scorer, FastRcnnScorer) or scorer.network.attention is None:
         attends = getattr(scorer.network, "attention", None) is not None
-        remedy = "set fast_rcnn.tiles.size to 0 in its detect.json" if attends else "train one with head.attention=2"
+        remedy = (
+            "set detect.fast_rcnn.tiles.size to 0 in its detect.json" if attends else "train one with head.attention=2"
+        )
         raise ValueError(
             "run_dir: expected a detector with head.attention above 0 that scores whole images, got "
             f"{'tiles' if attends else 'no attention'} in {config.run_dir}; {remedy}"

@@ -75,9 +75,10 @@ class FastRcnnConfig(TrainedHeadConfig):
     """Attention: width of queries, keys and values of all heads together."""
     attention_hidden: int = 256
     """Attention: width between the two fully connected layers of each attention layer."""
-    best_weight: float = 1.0
+    best_weight: float = 0.1
     """Attention: weight of the loss of the logit "this region is the best box of its object" relative to the class
-    loss. detect.fast_rcnn.duplicates says how detection uses it."""
+    loss. It is a sum per object, about ten times as large as the class loss, which is a mean over regions.
+    detect.fast_rcnn.duplicates says how detection uses the logit."""
     denoise: int = 0
     """Attention: number of shifted copies and of false boxes per object and step that are learned beside the regions
     (Li et al. 2022, "DN-DETR"). They attend to each other only. 0: none."""

@@ -18,7 +18,7 @@ from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.structures import GroundTruth
 from tests.classify import tiny
 
-HEAD = FastRcnnConfig(maps=["stem"], merge_width=8, pool_size=3, hidden=16, attention=1, denoise=3)
+HEAD = FastRcnnConfig(maps=["stem"], merge_width=8, pool_size=3, hidden=16, attention=1, denoise=3, best_weight=1.0)
 TRUTHS = (
     GroundTruth.from_boxes([[10, 10, 40, 30], [60, 50, 90, 90]], [1, 2]),
     GroundTruth.from_boxes([], []),
