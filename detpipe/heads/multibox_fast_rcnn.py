@@ -65,6 +65,6 @@ class MultiBoxFastRcnn(FastRcnn):
         Boxes are in pixels of the input. image_size: (height, width) of the image without padding.
         """
         with torch.no_grad():
-            boxes = self.predictor.boxes(output)[index]
             logits = output.logits[index].detach()
+            boxes = self.predictor.boxes(output._replace(deltas=output.deltas[index].detach()))
             return best_boxes(boxes, logits, image_size, count=count, nms_iou=self.proposal_nms)

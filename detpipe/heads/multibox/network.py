@@ -201,10 +201,8 @@ def best_boxes(
     order = logits.argsort(descending=True, stable=True)[: NMS_CANDIDATES * count]
     scores = logits[order].sigmoid()
     # Vectorised sigmoid can differ in the last bit between equal or neighbouring logits, so the scores decide.
-    order, scores = (
-        order[scores.argsort(descending=True, stable=True)],
-        scores.sort(descending=True, stable=True).values,
-    )
+    scores, places = scores.sort(descending=True, stable=True)
+    order = order[places]
     boxes = geometry.clip_tensors(boxes[order], image_size)
     solid = (boxes[:, 2:] - boxes[:, :2] > 1e-3).all(dim=1)
     boxes, scores = boxes[solid], scores[solid]
