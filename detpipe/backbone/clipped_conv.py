@@ -7,7 +7,7 @@ It saves passes over the maps, forward and backward, which take as long as many 
 - With stride 2 and an even side, 'same' padding is one pixel more at the bottom and right. PyTorch can't pad so without
   a copy of the map. A depthwise kernel with a row and a column of zeros at its top and left needs no copy.
 - The input gradient of such a convolution is a convolution with stride 1 of the gradient with zeros between its cells.
-  oneDNN has no fast kernel for it in bfloat16 otherwise.
+  In bfloat16 oneDNN has no other fast kernel for it.
 """
 
 from __future__ import annotations
@@ -92,14 +92,18 @@ def _is_one_operation(x: Tensor) -> bool:
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, geometry: _Geometry) -> Tensor:
-    more_rows, more_columns = geometry.bottom - geometry.top, geometry.right - geometry.left
-    if more_rows or more_columns:
-        weight = F.pad(weight, (more_columns, 0, more_rows, 0))
+    weight = _widened(weight, geometry)
     padding, stride = (geometry.bottom, geometry.right), (geometry.stride, geometry.stride)
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, weight, bias, padding, stride, (1, 1), geometry.groups, "hardtanh", [0.0, 6.0], ""
     )
     return y
+
+
+def _widened(weight: Tensor, geometry: _Geometry) -> Tensor:
+    """The kernel that needs as much padding before the map as behind it: `bottom` rows and `right` columns."""
+    rows, columns = geometry.bottom - geometry.top, geometry.right - geometry.left
+    return F.pad(weight, (columns, 0, rows, 0)) if rows or columns else weight
 
 
 class _ClippedConvolution(torch.autograd.Function):
@@ -125,9 +129,10 @@ class _ClippedConvolution(torch.autograd.Function):
 
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
     """The gradient of `x` (N, C, H, W) from `grad`, that of the convolution's output."""
-    stride, padding = (geometry.stride, geometry.stride), (geometry.top, geometry.left)
-    if geometry.groups == 1 or geometry.stride == 1:
-        return convolution_gradient(grad, x, weight, stride, padding, (1, 1), geometry.groups, of="input")
+    if geometry.groups == 1 or geometry.stride == 1 or x.dtype != torch.bfloat16:
+        stride, padding = (geometry.stride, geometry.stride), (geometry.bottom, geometry.right)
+        wide = _widened(weight, geometry)
+        return convolution_gradient(grad, x, wide, stride, padding, (1, 1), geometry.groups, of="input")
     # grad[m] lies at the row of x that the centre of the kernel saw.
     half = weight.shape[2] // 2
     apart = torch.empty_like(x).zero_()
