@@ -49,6 +49,7 @@ DIRECT = {
     "storage/lmdb_pages.py: mmap.mmap": CHECKED,
     "storage/lmdb_store.py: file.open": "lock.mdb, which is checked to be a regular file",
     "storage/lmdb_store.py: lmdb.open": CHECKED + ", see lmdb_pages.py",
+    "storage/remote_file.py: path.read_bytes": "a block that this module wrote, whose length is checked",
     "storage/shards.py: os.open": "a lock file, which is checked to be no link",
     "storage/torch_file.py: torch.load": IN_PROCESS,
 }

@@ -18,6 +18,7 @@ from detpipe.datasets.folder_scan import is_hidden
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.plugins import PluginError
+from detpipe.storage.stored_file import exists
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def find_reading(root: Path, given: Collection[str] = ()) -> Reading:
     given: names of settings that the user gave; a format that lacks one of them does not fit. Raises FileNotFoundError
     for a missing path; UnknownFormatError if no format fits, or more than one, with what to give.
     """
-    if not root.exists():
+    if not exists(root):
         raise FileNotFoundError(f"{root}: expected a data set, got no such file or folder; check dataset.root")
     found, faults = _readings(root)
     if not found and not faults:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from detpipe.storage.parquet_file import ParquetIndex
-from detpipe.storage.stored_file import container_index, is_container
+from detpipe.storage.remote_file import is_remote, remote_files
+from detpipe.storage.stored_file import container_index, is_container, is_file
 
 _HIDDEN = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 """Names in lower case of files and folders that operating systems add."""
@@ -108,8 +109,14 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
     deep: also search subfolders. No folder is searched twice, so a link to a folder above ends.
     Raises the OSError of a folder that can't be read.
     """
-    allowed = real_folders([folder]) if real is None else real
     result = FolderScan(folder)
+    if is_remote(folder):
+        for path in remote_files(folder):
+            parts = path.relative_to(folder).parts
+            if not any(map(is_hidden, parts)) and (deep or len(parts) == 1):
+                result.files.append(path)
+        return result
+    allowed = real_folders([folder]) if real is None else real
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -135,7 +142,7 @@ def scan(folder: Path, *, outside: bool = False, real: Sequence[str] | None = No
 
 def scan_images(place: Path, *, outside: bool = False, real: Sequence[str] | None = None) -> FolderScan:
     """Find the images of a folder, as `scan`, or of a tar or Parquet file; see the module for a folder of these."""
-    found = FolderScan(place, files=[place]) if is_container(place) and place.is_file() else None
+    found = FolderScan(place, files=[place]) if is_container(place) and is_file(place) else None
     if found is None:
         found = scan(place, outside=outside, real=real)
     if not found.images:

@@ -15,7 +15,7 @@ from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
-from detpipe.storage.stored_file import PARQUET, is_folder
+from detpipe.storage.stored_file import PARQUET, exists, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class ImageFolderSource(DatasetSource):
     def entries(self, split: Split) -> list[Entry]:
         root = Path(self.root)
         if not is_folder(root):
-            if not root.exists():
+            if not exists(root):
                 raise FileNotFoundError(f"{root}: expected an image or a folder of images, got no such file or folder")
             return [Entry(root.stem, root, root)] if split is Split.test else []
         files = self._scan.images

@@ -17,6 +17,7 @@ from detpipe.datasets.sample_json import SampleObjects
 from detpipe.datasets.source import Entry, Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.progress import progress
+from detpipe.storage.stored_file import exists, is_existing_folder, is_file
 
 Objects = Mapping[Path, tuple[Path, SampleObjects | Finding]]
 """From each image that has them to its annotation and the objects there, or what is wrong with it."""
@@ -43,7 +44,7 @@ class MemberSource(PartedSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        if root.is_dir():
+        if is_existing_folder(root):
             found = scan(root)
             files = [path for path in found.files if suffix_of(path.name) == cls.SUFFIX] if not found.images else []
         else:
@@ -54,7 +55,7 @@ class MemberSource(PartedSource):
     @property
     def name(self) -> str:
         path = Path(self.root)
-        return path.stem if path.is_file() else path.name or self.root
+        return path.stem if is_file(path) else path.name or self.root
 
     def named_folders(self) -> list[Path]:
         return [Path(self.root)]
@@ -102,9 +103,9 @@ class MemberSource(PartedSource):
     def _members(self) -> Mapping[Path, tuple[list[Path], list[tuple[Path, str]]]]:
         """The images of each file, and what can't be read in it."""
         root = Path(self.root)
-        if not root.exists():
+        if not exists(root):
             raise FileNotFoundError(f"{root}: expected {self.FORMAT}, got no such path; check dataset.root")
-        files = [root] if root.is_file() else scan(root, outside=self.outside).files
+        files = [root] if is_file(root) else scan(root, outside=self.outside).files
         own = [path for path in files if suffix_of(path.name) == self.SUFFIX]
         if not own:
             raise FileNotFoundError(f"{root}: expected {self.FORMAT} ({self.SUFFIX}), got none; check dataset.root")

@@ -11,6 +11,7 @@ from detpipe.datasets.source import DatasetSource
 from detpipe.network.settings import Device
 from detpipe.runs.kept_dataset import kept_dataset, kept_text
 from detpipe.runs.run_folder import RunFolder
+from detpipe.storage.remote_file import is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ class Command:
             )
         if not self.run_dir:
             raise ValueError("run_dir: expected a folder, got an empty text; give run_dir=. for the current folder")
+        if is_remote(self.run_dir):
+            raise ValueError(
+                f"run_dir: expected a folder of this machine or a shared file system, got {self.run_dir}; copy the "
+                "finished folder there, for example with `aws s3 sync`"
+            )
         if isinstance(self.dataset, AutoSource):  # so that whatever is recorded names the format
             self.dataset = self.dataset.found()
 

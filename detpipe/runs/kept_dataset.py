@@ -17,6 +17,8 @@ from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
 from detpipe.storage.manifest import plain
+from detpipe.storage.remote_file import is_remote
+from detpipe.storage.stored_file import exists
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def kept_dataset(folder: RunFolder) -> DatasetSource | None:
     except PluginError as error:
         raise PluginError(f"{path}: {error}; or {REMEDY}") from error
     for name, place in [] if source.GENERATED else _paths(source):
-        if not Path(place).exists():
+        if not exists(Path(place)):
             raise FileNotFoundError(
                 f"{path}: expected the data set at dataset.{name}={place}, got no such path; give "
                 f"dataset={kept.dataset} dataset.{name}=... with its present path, which replaces the file"
@@ -118,8 +120,8 @@ def _settings(source: DatasetSource) -> Iterator[tuple[str, Any]]:
 
 def _absolute(value: Any) -> Any:
     if isinstance(value, list):
-        return [str(Path(one).absolute()) for one in value]
-    return None if value is None else str(Path(value).absolute())
+        return [_absolute(one) for one in value]
+    return value if value is None or is_remote(value) else str(Path(value).absolute())
 
 
 def _paths(source: DatasetSource) -> Iterator[tuple[str, str]]:

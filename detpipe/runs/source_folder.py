@@ -11,8 +11,9 @@ from pathlib import Path
 
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.manifest import ArtefactError, find_manifest
+from detpipe.storage.remote_file import address, is_remote
 from detpipe.storage.shards import shards_folder
-from detpipe.storage.stored_file import is_folder
+from detpipe.storage.stored_file import is_file, is_folder
 
 MAX_NAME = 200
 """Limit on the bytes of a folder's name; file systems allow 255."""
@@ -20,7 +21,7 @@ MAX_NAME = 200
 
 def resolved_source(source: str) -> str:
     """The path that identifies a source, however it was typed."""
-    return str(Path(source).resolve())
+    return address(Path(source)) if is_remote(source) else str(Path(source).resolve())
 
 
 def source_root(source: str) -> Path:
@@ -34,12 +35,12 @@ def source_folder(run: RunFolder, source: str) -> RunFolder:
     It is sources/NAME, or sources/NAME_2 and so on if NAME is of another source with the same name.
     """
     resolved = Path(resolved_source(source))
-    name = (resolved.stem if resolved.is_file() else resolved.name) or "root"
+    name = (resolved.stem if is_file(resolved) else resolved.name) or "root"
     while len(os.fsencode(name)) > MAX_NAME:
         name = name[:-1]
     for number in count(1):
         folder = RunFolder(run.path / "sources" / (name if number == 1 else f"{name}_{number}"))
-        if _is_of(folder, str(resolved)):
+        if _is_of(folder, resolved_source(source)):
             return folder
     raise AssertionError("count ends")
 

@@ -1,7 +1,8 @@
 """The one place where detpipe opens a file that somebody else made: images, annotations, weights, databases, lists.
 
 Only regular files are opened: reading a named pipe, a socket or a device may never end. Three kinds of content that
-people often have in place of a file are named: nothing, a Git LFS pointer, and an HTML page.
+people often have in place of a file are named: nothing, a Git LFS pointer, and an HTML page. A path that begins with
+s3: or another scheme is a file in object storage (see `remote_file`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+from detpipe.storage.remote_file import is_remote, open_remote
 
 _LFS_START = b"version https://git-lfs.github.com/spec/"
 _HTML_STARTS = (b"<!doctype html", b"<html")
@@ -30,6 +33,8 @@ def open_input(path: Path, expected: str) -> BinaryIO:
     expected: what the file should be, for the error: "an image file".
     Raises InputFileError, FileNotFoundError, and other OSErrors of the file system.
     """
+    if is_remote(path):
+        return _opened_remote(path, expected)
     try:
         # Without O_NONBLOCK, opening a named pipe waits for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -50,6 +55,16 @@ def open_input(path: Path, expected: str) -> BinaryIO:
         raise
 
 
+def _opened_remote(path: Path, expected: str) -> BinaryIO:
+    """`open_input` of a file in object storage, which has no descriptor."""
+    file = open_remote(path)
+    fault = _wrong_content(file.read(_START))
+    if fault is not None:
+        raise InputFileError(f"{path}: expected {expected}, got {fault}")
+    file.seek(0)
+    return file
+
+
 def check_input(path: Path, expected: str) -> None:
     """Check a file that a library opens by its path. Raises as `open_input`."""
     open_input(path, expected).close()
@@ -59,11 +74,12 @@ def read_input(path: Path, expected: str, largest: int | None = None) -> bytes:
     """The bytes of a file, at least one and at most `largest`. Raises as `open_input`, also for a larger file."""
     with open_input(path, expected) as file:
         # read(largest + 1) would reserve so much memory, also for a small file.
-        if largest is not None and os.fstat(file.fileno()).st_size > largest:
+        if largest is not None and file.seek(0, os.SEEK_END) > largest:
             raise InputFileError(
                 f"{path}: expected {expected} of at most {largest >> 20} MB, got a larger file; check that it is the "
                 "right one, or divide it"
             )
+        file.seek(0)
         return file.read()
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from detpipe.storage.input_file import InputFileError, open_input
 from detpipe.storage.parquet_file import ParquetIndex, read_parquet_index, row_bytes, row_size
+from detpipe.storage.remote_file import is_remote, remote_exists, remote_info
 from detpipe.storage.tar_file import TarIndex, read_tar_index
 
 Place = TypeVar("Place")
@@ -34,13 +35,32 @@ def is_container(path: str | os.PathLike[str]) -> bool:
 
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder, or a file that takes the place of one."""
-    return path.is_dir() or (is_container(path) and path.is_file())
+    return is_existing_folder(path) or (is_container(path) and is_file(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file, here or in object storage."""
+    if is_remote(path):
+        return remote_exists(path) and remote_info(path).is_file
+    return path.is_file()
+
+
+def is_existing_folder(path: Path) -> bool:
+    """Whether a path is a folder, or a prefix with files in object storage."""
+    if is_remote(path):
+        return remote_exists(path) and not remote_info(path).is_file
+    return path.is_dir()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder, here or in object storage."""
+    return remote_exists(path) if is_remote(path) else path.exists()
 
 
 def container_of(path: Path) -> tuple[Path, str] | None:
     """The file that a path leads into, and the name of the member there; None for any other path."""
     for parent in reversed(path.parents):
-        if is_container(parent.name) and parent.is_file():
+        if is_container(parent.name) and is_file(parent):
             return parent, path.relative_to(parent).as_posix()
     return None
 
@@ -52,7 +72,9 @@ def open_stored(path: Path, expected: str) -> BinaryIO:
     can't be read.
     """
     try:
-        return open_input(path, expected)
+        place = container_of(path) if is_remote(path) else None
+        if place is None:
+            return open_input(path, expected)
     except NotADirectoryError:
         place = container_of(path)
         if place is None:
@@ -86,7 +108,9 @@ def read_stored(path: Path, expected: str, largest: int) -> bytes:
 def stored_size(path: Path) -> int:
     """The bytes of a file, or of a member of a container. Raises OSErrors, and InputFileError as `open_stored`."""
     try:
-        return path.stat().st_size
+        place = container_of(path) if is_remote(path) else None
+        if place is None:
+            return remote_info(path).size if is_remote(path) else path.stat().st_size
     except NotADirectoryError:
         place = container_of(path)
         if place is None:
@@ -99,14 +123,17 @@ def stored_size(path: Path) -> int:
 
 def container_index(path: Path) -> TarIndex | ParquetIndex:
     """The members of a container. Raises as `read_tar_index` or `read_parquet_index`, and OSErrors."""
-    status = path.stat()
-    state = (os.fspath(path.absolute()), status.st_mtime_ns, status.st_size)
+    state = _state(path)
     with _lock:
         if state in _indexes:
             _indexes.move_to_end(state)
             return _indexes[state]
     index: TarIndex | ParquetIndex
     if path.suffix.lower() == PARQUET:
+        if is_remote(path):
+            raise InputFileError(
+                f"{path}: expected a Parquet file on this machine, got an address; copy the file here, or use tars"
+            )
         index = read_parquet_index(path)
     else:
         with open_input(path, "a tar file") as file:
@@ -118,7 +145,16 @@ def container_index(path: Path) -> TarIndex | ParquetIndex:
     return index
 
 
-_indexes: OrderedDict[tuple[str, int, int], TarIndex | ParquetIndex] = OrderedDict()
+def _state(path: Path) -> tuple[str, str, int]:
+    """What changes when a file does."""
+    if is_remote(path):
+        info = remote_info(path)
+        return os.fspath(path), info.version, info.size
+    status = path.stat()
+    return os.fspath(path.absolute()), str(status.st_mtime_ns), status.st_size
+
+
+_indexes: OrderedDict[tuple[str, str, int], TarIndex | ParquetIndex] = OrderedDict()
 _lock = threading.Lock()
 
 

@@ -1,0 +1,157 @@
+"""Files in object storage: blocks, the bounded cache, tars and data sets there; on an S3 server of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detpipe.datasets.auto import recognised_source
+from detpipe.datasets.image_list import DetectedImages
+from detpipe.datasets.source import Split
+from detpipe.datasets.tar import TarSource
+from detpipe.runs.command import Command
+from detpipe.runs.kept_dataset import keep_dataset, kept_dataset
+from detpipe.runs.run_folder import RunFolder
+from detpipe.storage import remote_file
+from detpipe.storage.input_file import InputFileError, open_input, read_input
+from detpipe.storage.remote_file import address, cache_limit, is_remote, remote_exists, remote_files, shrink
+from detpipe.storage.stored_file import container_of, is_folder, read_stored, stored_size
+from tests.datasets.other_formats import image
+from tests.storage.test_tar_file import tar_of
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """fsspec's storage in the memory of this process, with blocks of 1000 bytes."""
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    monkeypatch.setenv(remote_file.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setattr(remote_file, "BLOCK", 1000)
+    remote_file._info.cache_clear()
+    remote_file._block.cache_clear()
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/a.tar", "s3:/bucket/a.tar", "gs://b", "memory://x/y"])
+def test_addresses(text: str) -> None:
+    assert is_remote(text)
+    assert is_remote(Path(text))
+    assert address(Path(text)).count("://") == 1
+
+
+@pytest.mark.parametrize("text", ["/a/s3:/b", "a/b", "C:/photos", "s3:", "s3://", "a:b", "./s3x"])
+def test_paths_of_this_machine(text: str) -> None:
+    assert not is_remote(text)
+
+
+def test_a_file_is_read_in_blocks_and_kept(memory: object, tmp_path: Path) -> None:
+    data = bytes(range(250)) * 12
+    memory.pipe_file("/b/file", data)  # type: ignore[attr-defined]
+    with open_input(Path("memory://b/file"), "a file") as file:
+        assert file.seek(1990) == 1990
+        assert file.read(20) == data[1990:2010]
+        assert file.seek(-3, os.SEEK_END) == 2997
+        assert file.read() == data[-3:]
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(path.stat().st_size for path in kept) == [1000, 1000, 1000]
+    assert read_input(Path("memory://b/file"), "a file") == data
+    with pytest.raises(InputFileError, match="0 MB"):
+        read_input(Path("memory://b/file"), "a file", 100)
+    # A damaged block of the cache is fetched again.
+    remote_file._block.cache_clear()
+    for path in kept:
+        path.write_bytes(b"x")
+    assert read_input(Path("memory://b/file"), "a file") == data
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        path = tmp_path / "aa" / str(number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (number, number))
+    shrink(tmp_path, 250)
+    assert sorted(path.name for path in (tmp_path / "aa").iterdir()) == ["3", "4"]
+    shrink(tmp_path, -1)
+    assert not list((tmp_path / "aa").iterdir())
+    monkeypatch.setenv(remote_file.GIGABYTES, "0.5")
+    assert cache_limit() == 500_000_000
+    monkeypatch.setenv(remote_file.GIGABYTES, "much")
+    with pytest.raises(ValueError, match=remote_file.GIGABYTES):
+        cache_limit()
+
+
+def test_a_tar_in_storage(memory: object) -> None:
+    memory.pipe_file("/b/t/0.tar", tar_of({"a.jpg": b"x" * 3000, "b.jpg": b"y"}))  # type: ignore[attr-defined]
+    root = Path("memory://b/t")
+    assert is_folder(root)
+    assert remote_files(root) == [root / "0.tar"]
+    assert container_of(root / "0.tar" / "a.jpg") == (root / "0.tar", "a.jpg")
+    assert read_stored(root / "0.tar" / "a.jpg", "an image", 5000) == b"x" * 3000
+    assert stored_size(root / "0.tar" / "b.jpg") == 1
+    with pytest.raises(FileNotFoundError):
+        read_stored(root / "0.tar" / "c.jpg", "an image", 10)
+
+
+def test_what_is_not_there_is_named(memory: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not remote_exists(Path("memory://b/none"))
+    with pytest.raises(FileNotFoundError, match="memory://b/none"):
+        open_input(Path("memory://b/none"), "a file")
+    memory.pipe_file("/b/empty", b"")  # type: ignore[attr-defined]
+    with pytest.raises(InputFileError, match="empty"):
+        open_input(Path("memory://b/empty"), "a file")
+    with pytest.raises(ImportError, match=r"detpipe\[remote\]"):
+        open_input(Path("nosuch://b/file"), "a file")
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ImportError, match=r"detpipe\[remote\]"):
+        open_input(Path("memory://b/other"), "a file")
+
+
+def test_an_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto's server: a data set in tars, kept in a run folder, and plain images."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            remote_file.FOLDER: str(tmp_path / "cache"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        files = s3fs.S3FileSystem()
+        files.mkdir("shards")
+        jpeg = image(tmp_path / "one.jpg").read_bytes()
+        labels = json.dumps({"annotations": [{"bbox": [1, 2, 3, 4], "category": "cat"}]}).encode()
+        files.pipe_file("shards/t/train-0.tar", tar_of({"a.jpg": jpeg, "a.json": labels}))
+        files.pipe_file("shards/t/val-0.tar", tar_of({"b.jpg": jpeg, "b.json": labels}))
+        files.pipe_file("shards/photos/c.jpg", jpeg)
+        assert isinstance(recognised_source("s3://shards/t"), TarSource)
+        source = TarSource(root="s3://shards/t")
+        (record,) = source.load(Split.train).records
+        assert record.path == Path("s3://shards/t/train-0.tar/a.jpg")
+        keep_dataset(RunFolder(tmp_path / "run"), source)
+        kept = kept_dataset(RunFolder(tmp_path / "run"))
+        assert kept is not None
+        assert [one.image_id for one in kept.load(Split.test).records] == ["b"]
+        (photo,) = DetectedImages(root="s3://shards/photos").load(Split.test).records
+        assert photo.image_id == "c"
+        with pytest.raises(FileNotFoundError, match="s3:/shards/none"):
+            TarSource(root="s3://shards/none").load(Split.train)
+    finally:
+        moto.stop()
+
+
+def test_a_run_folder_is_on_this_machine() -> None:
+    with pytest.raises(ValueError, match="run_dir"):
+        Command(run_dir="s3://bucket/run")
