@@ -365,7 +365,7 @@ def detect_chunks(
 
 def make_shard(config: Detect, whole: Artefact, images: Input) -> None:
     """Detect in the images of one task."""
-    with making_shard(config, whole) as (making, shards):
+    with making_shard(config, whole, replaces=config.source is not None) as (making, shards):
         if making.needed:
             own = shards.own(range(len(images.dataset)), config.task, step=CHUNK)
             detect_chunks(config, images, own, making.path, making, finder(config, images) if own else _find_nothing)

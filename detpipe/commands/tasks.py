@@ -6,7 +6,10 @@ A local process, a job of a scheduler (task=k) and an engine for a cluster make 
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
+import secrets
 from collections import Counter as Multiset
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,33 +34,42 @@ _NAMED = 3
 
 def run_task(settings: Mapping[str, Any], task: int, tasks: int) -> None:
     """Make the shard of task `task` of 1..tasks. settings: what `task_settings` returns."""
-    config = from_plain(settings["settings"])
+    config = _restored(json.dumps(settings))
     COMMANDS[settings["command"]].load_run()(replace(config, task=task, tasks=tasks))
+
+
+@functools.lru_cache(maxsize=1)
+def _restored(settings: str) -> Any:
+    """The settings as an object. The tasks of a process share its data set, which reads its lists once."""
+    return from_plain(json.loads(settings)["settings"])
 
 
 def task_settings(config: TaskCommand, command: str) -> dict[str, Any]:
     """The settings of a command as plain data. The run folder decides about `overwrite` once, before the tasks."""
-    return {"command": command, "settings": to_plain(replace(config, task=None, overwrite=False))}
+    plain = to_plain(replace(config, task=None, overwrite=False))
+    # Each call has a name of its own: a process that lives longer must not use the lists of an earlier call.
+    return {"command": command, "settings": plain, "call": secrets.token_hex(8)}
 
 
 @contextmanager
-def making_shard(config: TaskCommand, whole: Artefact) -> Iterator[tuple[Making, Shards]]:
+def making_shard(config: TaskCommand, whole: Artefact, *, replaces: bool = False) -> Iterator[tuple[Making, Shards]]:
     """Make the shard `config.task` of an artefact in the block of a `with`; see `Artefact.making`.
 
     The block writes into `making.path`. Nothing is needed if the shard or the whole is finished. Raises ArtefactError
-    if one of them was made with other settings or data, ShardError as `Shards.held`.
+    if one of them was made with other settings or data, ShardError as `Shards.held`. replaces: the command replaces
+    such a whole without `overwrite`.
     """
     assert config.tasks is not None
     assert config.task is not None
     shards = Shards(whole, config.tasks)
     if not config.overwrite:
-        shards.refuse_other_number()
-        found = whole.found()
-        if found is not None and found.complete and whole.path.exists():
-            whole.refuse_other_key(found)
+        if shards.is_merged():
             logger.log(RESULT, "%s: is finished, and needs no task", whole.path)
             yield Making(shards.path(config.task), State.COMPLETE), shards
             return
+        if not replaces:
+            shards.refuse_other_whole()
+        shards.refuse_other_number()
     with shards.held(config.task):
         shard = shards.artefact(config.task)
         with shard.making(overwrite=config.overwrite) as making:
@@ -87,10 +99,14 @@ def held_shards(config: TaskCommand, *wholes: Artefact) -> Iterator[list[Shards]
     all_shards = [Shards(whole, config.tasks) for whole in wholes]
     with ExitStack() as stack:
         for shards in all_shards:
+            is_done = shards.is_merged() and not config.overwrite
+            if is_done and not shards.folder.exists():  # the run folder may be read-only
+                continue
             stack.enter_context(shards.held())
             if config.overwrite:
                 shards.clear(keep_finished=True)
-            shards.refuse_other_number()
+            if not is_done:
+                shards.refuse_other_number()
         yield all_shards
         for shards in all_shards:
             shards.remove()

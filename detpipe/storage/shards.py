@@ -94,6 +94,21 @@ class Shards:
             explain=self.whole.explain,
         )
 
+    def is_merged(self) -> bool:
+        """Whether the whole artefact is complete, with this key."""
+        found = self._complete_whole()
+        return found is not None and same_key(found, self._key)
+
+    def refuse_other_whole(self) -> None:
+        """Raise ArtefactError if the whole artefact is complete, with other settings or data."""
+        found = self._complete_whole()
+        if found is not None:
+            self.whole.refuse_other_key(found)
+
+    def _complete_whole(self) -> Manifest | None:
+        found = self.whole.found()
+        return found if found is not None and found.complete and self.whole.path.exists() else None
+
     def missing(self) -> list[int]:
         """The tasks without a complete shard. Raises ArtefactError for a shard with other settings or data."""
         left = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import time
@@ -12,11 +13,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from detpipe.storage.manifest import Artefact
+from detpipe.storage.manifest import Artefact, manifest_path
 from detpipe.storage.shards import Shards
 from tests import drawn
 from tests.command_line import detpipe, start
-from tests.commands.test_kill import records, stopped, wait_for
+from tests.commands.test_kill import assert_same_end, records, stopped, wait_for
 
 
 def propose(root: Path, folder: Path, *more: str) -> list[str]:
@@ -59,10 +60,11 @@ def test_proposals_in_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None
     assert outcome.status == 0, outcome.err
     assert "3 finished" in outcome.err
     assert_same_proposals(folder, whole)
-    again = detpipe(*propose(voc_root, folder, "tasks=5"))  # the whole doesn't depend on the number of tasks
-    assert again.status == 0, again.err
-    assert "finished" not in again.err
-    assert_same_proposals(folder, whole)
+    for more in (["tasks=5"], ["tasks=5", "task=2"]):  # the whole doesn't depend on the number of tasks
+        again = detpipe(*propose(voc_root, folder, *more))
+        assert again.status == 0, again.err
+        assert "finished" not in again.err
+        assert_same_proposals(folder, whole)
 
 
 def test_single_tasks_then_a_merge(voc_root: Path, whole: Path, tmp_path: Path) -> None:
@@ -93,15 +95,16 @@ def test_more_tasks_than_images(voc_root: Path, whole: Path, tmp_path: Path) -> 
     assert_same_proposals(folder, whole)
 
 
-def test_detections_in_tasks(finished_run: Path, tmp_path: Path) -> None:
-    folder = without(drawn.copy(finished_run, tmp_path / "run"), "detections.json", "object_traces.json")
-    outcome = detpipe(*detect(folder, "tasks=2", "engine.processes=1", "overwrite=true"))
+def test_a_whole_run_in_tasks(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    more = ["tasks=2", "engine.processes=1", f"run_dir={folder}"]
+    outcome = detpipe("run", *drawn.voc(voc_root), *drawn.settings("run"), *more)
     assert outcome.status == 0, outcome.err
-    for name in ("detections.json", "object_traces.json"):
-        assert (folder / name).read_bytes() == (finished_run / name).read_bytes(), name
+    assert_same_end(folder, finished_run)
+    assert (folder / "object_traces.json").read_bytes() == (finished_run / "object_traces.json").read_bytes()
     ours, theirs = (without_time(one / "detections.manifest.json") for one in (folder, finished_run))
     assert ours == theirs
-    assert not (folder / "detections.shards").exists()
+    assert not list(folder.rglob("*.shards"))
 
 
 def test_a_source_in_tasks(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
@@ -358,3 +361,36 @@ def test_an_interrupt_stops_the_tasks(voc_root: Path, tmp_path: Path) -> None:
     assert "Traceback" not in outcome.err
     assert all(map(is_gone, workers))
     assert detpipe(*arguments).status == 0
+
+
+MOMENTS = 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["propose", "crop", "detect"])
+def test_kills_at_random_moments(name: str, voc_root: Path, finished_run: Path, tmp_path: Path) -> None:
+    """Ten kills of the driver or of its task, then the same command: the bytes of one undisturbed process."""
+    outputs = {"propose": ("proposals.lmdb",), "crop": ("crops.lmdb", "crops_val.lmdb"), "detect": ("detections.json",)}
+    folder = drawn.copy(finished_run, tmp_path / "run")
+    moments = random.Random(f"tasks {name}")
+    words = [name, *drawn.voc(voc_root), *drawn.settings(name), "tasks=3", "engine.processes=1", f"run_dir={folder}"]
+    killed = 0
+    for number in range(MOMENTS):
+        for output in outputs[name]:
+            manifest_path(folder / output).unlink(missing_ok=True)
+            without(folder, output)
+        process = start(*words)
+        wait_for(lambda: bool(list(folder.glob("*.shards"))), process)
+        time.sleep(moments.uniform(0, 4))
+        workers = children(process.pid) if process.poll() is None else []
+        if number % 2 and workers:
+            os.kill(workers[0], signal.SIGKILL)
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, out + err
+        else:
+            killed += stopped(process, signal.SIGKILL).status == -signal.SIGKILL
+            outcome = detpipe(*words)
+            assert outcome.status == 0, outcome.err
+        assert_same_end(folder, finished_run)
+        assert not list(folder.glob("*.shards"))
+    assert killed >= 3, "too few of the kills met a run that was still going"
