@@ -102,6 +102,7 @@ def test_defaults_of_groups_are_those_of_the_dataclass() -> None:
         "solver": "adamw",
         "multibox": "pyramid",
         "track": "none",
+        "engine": "local",
     }
     assert config.default_choices(config.COMMANDS["train-multibox"])["solver"] == "multibox"
     assert config.default_choices(config.COMMANDS["eval"])["backbone"] is None
