@@ -19,6 +19,7 @@ from detpipe.runs.task_command import TaskCommand
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, read_value
 from detpipe.storage.manifest import Artefact, digest_of, plain
+from detpipe.storage.stored_file import container_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,12 +87,15 @@ def check_artefact(config: Check, entries: Sequence[tuple[Split, Entry]]) -> Art
 
 
 def _state(path: Path | None) -> list[int]:
-    """The size of a file and the time of its last change, so that a repaired image is read again."""
+    """The size of a file, or its container, and the time of its last change: a repaired image is read again."""
+    if path is None:
+        return []
+    place = container_of(path)
     try:
-        status = path.stat() if path is not None else None
+        status = (path if place is None else place[0]).stat()
     except OSError:
-        status = None
-    return [] if status is None else [status.st_size, status.st_mtime_ns]
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def make_shard(config: Check) -> None:
