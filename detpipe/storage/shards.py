@@ -166,7 +166,7 @@ class Shards:
             if found is None or not found.bad:
                 continue
             if delete:
-                shutil.rmtree(self.path(task), ignore_errors=True)
+                _delete(self.path(task))
             else:
                 found = dataclasses.replace(found, complete=False, bad=[], settings=dict(found.settings))
                 write_json(manifest_path(self.path(task)), dataclasses.asdict(found))
@@ -189,16 +189,14 @@ class Shards:
                 found = _readable_manifest(path)
                 if found is not None and same_key(found, self.artefact(own[path]).manifest):
                     continue
-            shutil.rmtree(path)
+            _delete(path)
 
     def remove(self) -> None:
         """Delete all shards, and their folder if nothing else is in it."""
         for path in self._folders():
-            # Renamed first: a kill must not leave a part of a shard under its name.
-            trash = path.with_name(f".{path.name}.deleted")
+            _delete(path)
+        for trash in self.folder.glob(".*.deleted"):  # of an earlier call that was killed
             shutil.rmtree(trash, ignore_errors=True)
-            path.rename(trash)
-            shutil.rmtree(trash)
         for file in self.folder.glob("*.lock"):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -221,6 +219,14 @@ class Shards:
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder / f"{name}.lock", doing, wait=WAIT if task is not None else 1.0):
             yield
+
+
+def _delete(path: Path) -> None:
+    """Delete a shard. It is renamed first: a kill must not leave a part of it under its name."""
+    trash = path.with_name(f".{path.name}.deleted")
+    shutil.rmtree(trash, ignore_errors=True)
+    path.rename(trash)
+    shutil.rmtree(trash)
 
 
 def _readable_manifest(path: Path) -> Manifest | None:
