@@ -35,7 +35,8 @@ def kept_weights(
         _kept.pop(owner, None)
         return make()
     device = present[0].device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    # On the meta device, where networks are tried out without memory, PyTorch has no autocast to ask for.
+    dtype = torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else None
     # The tensors themselves are kept too, so no other tensor can have their addresses.
     state = (dtype, [(id(one), one.data_ptr(), one._version) for one in present])
     kept = _kept.get(owner)
