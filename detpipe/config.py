@@ -262,6 +262,11 @@ def to_command(config: DictConfig, overrides: Sequence[str] = ()) -> Any:
     if iterations_stated and "solver.min_epochs" not in given and OmegaConf.select(config, "solver.min_epochs"):
         config = copy.deepcopy(config)
         config.solver.min_epochs = 0.0  # a preset's
+    if OmegaConf.select(config, "budget") is not None:
+        stated = {"solver.max_iter", "solver.epochs", "solver.min_epochs", "solver.prototxt"} & given
+        if stated or OmegaConf.select(config, "solver.prototxt") is not None:
+            name = min(stated, default="solver.prototxt")
+            raise ValueError(f"budget and {name}: expected one of them, got both; the budget sets the iterations")
     if OmegaConf.select(config, "solver.prototxt") is not None:
         config = _with_solver_prototxt(config, given)
     if "detect" not in given:

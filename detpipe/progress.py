@@ -29,6 +29,21 @@ SILENCE = 30.0
 _listeners: list[Callable[[str, int], None]] = []
 
 
+_counted: dict[str, float] | None = None
+"""Operation -> seconds of its items; None outside of `counted_seconds`."""
+
+
+@contextlib.contextmanager
+def counted_seconds() -> Iterator[dict[str, float]]:
+    """A block whose operations with progress note their seconds in the mapping, by name."""
+    global _counted
+    before, _counted = _counted, {}
+    try:
+        yield _counted
+    finally:
+        _counted = before
+
+
 class Counter:
     """Counts the finished items of an operation, and shows the count, the rate and the remaining time.
 
@@ -68,6 +83,8 @@ class Counter:
         """End the bar and the lines."""
         self._ended.set()
         self._clock.join()
+        if _counted is not None:
+            _counted[self.name] = _counted.get(self.name, 0.0) + time.perf_counter() - self._begun
         if self._bar is not None:
             self._bar.close()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
+from detpipe.commands.run_budget import Budget
 from detpipe.commands.run_settings import Propose, Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
@@ -42,12 +44,23 @@ logger = logging.getLogger(__name__)
 
 def run(config: Run) -> None:
     """Propose boxes, train a classifier, detect, and evaluate."""
-    kind = kind_of_head(config.head)
     log_departures(config)
     check_settings(config)
     check_data(config)
     check_proposals(config)
     record_recipe(config)
+    make(config, Budget.of(config, make).limited if config.budget is not None else unlimited)
+    summarize(config)
+
+
+def unlimited(config: Run) -> Run:
+    """The settings as they are, where no budget sets the number of iterations."""
+    return config
+
+
+def make(config: Run, limited: Callable[[Run], Run] = unlimited) -> None:
+    """All stages. limited: sets the number of iterations, when the stages before the training are done."""
+    kind = kind_of_head(config.head)
     config = with_proposals(config)
     if config.fine_tune:
         config = fine_tuned(config)
@@ -55,6 +68,7 @@ def run(config: Run) -> None:
         crop.run(config.stage(Crop))
     if kind.learns_from is LearnsFrom.features:
         features.run(config.stage(Features))
+    config = limited(config)
     train_regions(config.stage(TrainCls))
     if kind.proposes:
         propose.run(on_tiles(config).stage(Propose))
@@ -66,7 +80,6 @@ def run(config: Run) -> None:
         replace=True,
     )
     evaluate.run(config.stage(Evaluate))
-    summarize(config)
 
 
 def record_recipe(config: Run) -> None:

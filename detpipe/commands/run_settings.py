@@ -11,6 +11,7 @@ from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.labeling import SamplingConfig
 from detpipe.classify.settings import DetectConfig
+from detpipe.duration import seconds_of
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
 from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
 from detpipe.heads.region_head import BoxRegression, RegionHeadConfig, TrainedHeadConfig
@@ -116,6 +117,9 @@ class Run(Propose):
     features takes tiles for its proposals only. null: no tiles."""
     overlap: int | None = None
     """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
+    budget: str | None = None
+    """Time of the whole run with all its stages, as 90s, 5min or 1h30min. A short trial tells how many
+    training iterations fit; they replace solver.max_iter. null: solver.max_iter."""
     chosen_recipe: str | None = None
     """The experiment that experiment=auto chose. detpipe sets it."""
     departures: list[str] = field(default_factory=list)
@@ -134,6 +138,12 @@ class Run(Propose):
             )
         if self.chosen_recipe is not None and self.chosen_recipe not in COSTS:
             raise ValueError(f"chosen_recipe: expected null or one of {', '.join(COSTS)}, got {self.chosen_recipe}")
+        if self.budget is not None:
+            seconds_of(self.budget, "budget")
+            if self.fine_tune:
+                raise ValueError(
+                    "budget: expected a recipe with one training, got fine_tune=true; give solver.max_iter"
+                )
         self.tuning.head()
         self.multibox_solver.solver()
         if self.tile_settings.used:

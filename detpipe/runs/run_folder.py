@@ -43,6 +43,16 @@ class RunFolder:
         return self.path / "recipe.json"
 
     @property
+    def budget(self) -> Path:
+        """The number of iterations that a `budget` gives, and the times of its trial."""
+        return self.path / "budget.json"
+
+    @property
+    def trial(self) -> Path:
+        """The trial of a run with a `budget`; removed at its end."""
+        return self.path / "trial"
+
+    @property
     def proposals(self) -> Path:
         """Proposals of all splits."""
         return self.path / "proposals.lmdb"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Policy(enum.Enum):
@@ -76,6 +76,22 @@ class LrPolicy:
         if not math.isfinite(factor):
             raise ValueError(self._not_finite(iteration, max_iter))
         return warmup * factor
+
+    def stretched(self, factor: float) -> LrPolicy:
+        """The schedule over `factor` times as many iterations, its warm-up unchanged. Raises ValueError for 0."""
+        if not factor > 0:
+            raise ValueError(f"factor: expected a positive number, got {factor}")
+        gamma = self.gamma
+        if self.policy is Policy.exp and gamma > 0:
+            gamma = gamma ** (1 / factor)
+        elif self.policy in (Policy.inv, Policy.sigmoid):
+            gamma /= factor
+        return replace(
+            self,
+            gamma=gamma,
+            stepsize=max(1, round(self.stepsize * factor)),
+            stepvalue=[round(one * factor) for one in self.stepvalue],
+        )
 
     def _not_finite(self, iteration: int, max_iter: int) -> str:
         return (
