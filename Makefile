@@ -11,7 +11,7 @@ FUZZ_CORPUS ?= tests/fuzz/corpus
 .PHONY: run test-quick test test-slow fuzz check docs format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
-	$(BIN)/detpipe run dataset=demo experiment=demo run_dir=$(RUN_DIR)
+	$(BIN)/detpipe run dataset=demo run_dir=$(RUN_DIR)
 
 test-quick: .venv/.dev  ## unit tests, in under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not long"
