@@ -140,6 +140,8 @@ class Run(Propose):
             raise ValueError(f"chosen_recipe: expected null or one of {', '.join(COSTS)}, got {self.chosen_recipe}")
         if self.budget is not None:
             seconds_of(self.budget, "budget")
+            if self.tasks is not None:
+                raise ValueError(f"budget: expected no tasks beside it, got tasks={self.tasks}; give solver.max_iter")
             if self.fine_tune:
                 raise ValueError(
                     "budget: expected a recipe with one training, got fine_tune=true; give solver.max_iter"

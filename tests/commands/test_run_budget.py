@@ -71,7 +71,7 @@ def test_a_budget_beside_a_number_of_iterations_is_refused(word: str) -> None:
         made("run", "budget=5min", word)
 
 
-@pytest.mark.parametrize("words", [["budget=5"], ["budget=5min", "experiment=rcnn_2014"]])
+@pytest.mark.parametrize("words", [["budget=5"], ["budget=5min", "experiment=rcnn_2014"], ["budget=5min", "tasks=3"]])
 def test_wrong_settings(words: list[str]) -> None:
     with pytest.raises(ValueError, match="budget: expected"):
         made("run", *words)
