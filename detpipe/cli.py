@@ -194,8 +194,6 @@ def run_command(command: CommandRow) -> int:
             sys.exit(status)
 
     def start() -> None:
-        if not command.torchrun:  # before Hydra makes the run folder
-            refuse_torchrun(f"detpipe {command.name}")
         hydra.main(version_base="1.3", config_path="pkg://detpipe.conf", config_name=command.application)(application)()
 
     status = max(guarded(command.name, start, debug=debug), status)
@@ -221,6 +219,10 @@ def show_command_help(command: CommandRow, words: Sequence[str]) -> None:
     sys.stdout.write(command_help(command, hydra_words(command, words)))
 
 
+ONLY_SHOWN = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}
+"""Hydra's options with which a command does not run."""
+
+
 def read_words(command: CommandRow) -> list[str]:
     """Replace the words of the command line by what Hydra reads right.
 
@@ -230,9 +232,11 @@ def read_words(command: CommandRow) -> list[str]:
     from detpipe.auto_experiment import with_recipe
     from detpipe.overrides import hydra_words
 
+    if not command.torchrun:  # before the data set is read and Hydra makes the run folder
+        refuse_torchrun(f"detpipe {command.name}")
     words, format_note = with_format(sys.argv[1:])
     words = hydra_words(command, words)
-    only_shown = bool({"--cfg", "-c", "--info", "-i", "--hydra-help", "--version"} & set(words))
+    only_shown = bool(ONLY_SHOWN & set(words))
     sys.argv[1:], recipe_note = with_recipe(command, words, lenient=only_shown)
     return [note for note in (format_note, recipe_note) if note]
 

@@ -90,7 +90,7 @@ class Export(Command):
                 raise ValueError(f"size: expected a height and width from {SMALLEST} to {LARGEST}, got {self.size}")
         if self.batch is not None and (self.batch < 0 or self.size is None):
             raise ValueError(
-                f"batch: expected a number of images, or 0 for any, with size=[height,width], got batch={self.batch} "
+                f"batch: expected a number of images, or 0 for any, with size=[HEIGHT,WIDTH], got batch={self.batch} "
                 f"and size={self.size}"
             )
         if self.calibration_images < 1:

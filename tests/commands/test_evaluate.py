@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from detpipe.diagnosis.causes import Cause
+from detpipe.diagnosis.false_detections import FalseType
+from detpipe.report.run.reasons import kind_name
 from tests import drawn
 from tests.command_line import detpipe
 
@@ -178,9 +181,10 @@ def test_the_report_has_the_causes_of_blame(run_copy: Path, voc_root: Path) -> N
     report = (run_copy / "report.html").read_text("utf-8")
     assert '<a href="blame.html">' in report
     assert f"{blamed['n_missed']} of {blamed['n_objects']} objects are missed" in report
-    counts = {name.replace("_", " "): n for name, n in {**blamed["missed"], **blamed["false"]}.items() if n}
-    for name, n in counts.items():
-        assert f"{n} {name}" in report
+    found = [(kind_name(Cause(name)), n) for name, n in blamed["missed"].items()]
+    found += [(kind_name(FalseType(name)), n) for name, n in blamed["false"].items()]
+    for words, n in found:
+        assert f"{n} {words}" in report or not n
     # A page of earlier detections is not linked.
     os.utime(run_copy / "blame.html", (1, 1))
     assert detpipe("eval", *data).status == 0

@@ -75,9 +75,9 @@ class ImageForm:
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
-            raise ValueError(f"image.size: expected a height and width from 1, got {list(self.size)}")
+            raise ValueError(f"image: expected a height and width from 1 as its size, got {list(self.size)}")
         if not 0 <= self.fill <= 255:
-            raise ValueError(f"image.fill: expected a level from 0 to 255, got {self.fill}")
+            raise ValueError(f"image: expected a level from 0 to 255 as its fill, got {self.fill}")
 
 
 @dataclass(frozen=True, kw_only=True)
