@@ -304,6 +304,15 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- Blocks -----------------------------------------------------------------------------------------------------------
 
 RUN_PAGES = sorted({block.page for block in blocks("sh") if block.mark.startswith("run")})
+LONG_PAGES = {
+    "audit.md",
+    "image_database.md",
+    "inspect_network.md",
+    "learning_curve.md",
+    "proposal_files.md",
+    "resume.md",
+}
+"""Pages whose blocks take more than five seconds, most of them for trainings."""
 PYTHON_PAGES = sorted({block.page for block in blocks("python") if not block.mark.startswith(NOT_ALONE)})
 
 
@@ -333,7 +342,11 @@ def test_shell_lines_compose(block: Block, tmp_path: Path, monkeypatch: pytest.M
                 to_command(config, job)
 
 
-@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in LONG_PAGES else []) for page in RUN_PAGES],
+    ids=lambda page: page.name,
+)
 def test_shell_blocks_run(page: Path, place: Path, command_line: CommandLine) -> None:
     for block in blocks("sh"):
         if block.page == page and block.mark.startswith("run"):

@@ -95,6 +95,7 @@ def test_more_tasks_than_images(voc_root: Path, whole: Path, tmp_path: Path) -> 
     assert_same_proposals(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_tasks(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     more = ["tasks=2", "engine.processes=1", f"run_dir={folder}"]

@@ -77,7 +77,7 @@ def conversion(*boxes: Box, size: tuple[int, int] = (20, 30)) -> Conversion:
     return Conversion("one", ("cat",), (ConvertedSplit(Split.train, (image,), True, (1,)),))
 
 
-@pytest.mark.parametrize("name", ["raccoon", "bccd", "voc2012_100", "coco_val"])
+@pytest.mark.parametrize("name", ["raccoon", pytest.param("bccd", marks=pytest.mark.slow), "voc2012_100", "coco_val"])
 def test_real_boxes_are_the_same_in_each_format(shared_data: Path, tmp_path: Path, name: str) -> None:
     source = recognised_source(shared_data / name)
     crowds = sum(one.crowd for split in Split if source.has(split) for e in source.entries(split) for one in e.objects)

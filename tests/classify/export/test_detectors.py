@@ -143,7 +143,11 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
         pytest.param(
             fast_rcnn(pooling=Pooling.pool, box_regression=BoxRegression.none), DetectConfig(), marks=pytest.mark.slow
         ),
-        (fast_rcnn(refine=2), DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64, 96], flip=True))),
+        pytest.param(
+            fast_rcnn(refine=2),
+            DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64, 96], flip=True)),
+            marks=pytest.mark.slow,
+        ),
         (multibox(), DetectConfig(nms_iou=0.5, vote_iou=0.75, max_proposals=50)),
         pytest.param(
             multibox(),

@@ -36,7 +36,7 @@ def choose(root: Path, folder: Path, photos: Path, *more: str) -> Outcome:
     return detpipe("labels", "next", str(photos), f"run_dir={folder}", *drawn.voc(root), "device=cpu", *more)
 
 
-@pytest.mark.parametrize("kind", ["finished_run", "fast_run"])
+@pytest.mark.parametrize("kind", ["finished_run", pytest.param("fast_run", marks=pytest.mark.slow)])
 def test_images_of_a_folder(
     kind: str, voc_root: Path, photos: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
