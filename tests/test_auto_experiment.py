@@ -99,13 +99,14 @@ def test_a_wrong_setting_is_an_error_before_the_data_is_read(tmp_path: Path) -> 
 
 def test_a_run_keeps_its_recipe(voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = [*drawn.voc(voc_root), f"run_dir={tmp_path}", *SMALL]
-    first = detpipe("run", *typed)
+    first = detpipe("run", *typed, "solver.max_iter=5", "solver.base_lr=0.1")
     assert first.status == 0, first.err
     kept = kept_recipe(RunFolder(tmp_path))
     assert kept is not None
     assert (kept.experiment, kept.facts.classes) == ("rcnn_frozen", 2)
     assert kept.sentence in first.out
     assert kept.sentence.startswith("experiment=auto uses rcnn_frozen")
+    assert "solver.max_iter, solver.base_lr: no effect" in first.err
     # The settings that were typed win over the recipe's.
     manifest = json.loads((tmp_path / "features/train/manifest.json").read_text())
     assert manifest["settings"]["extraction"]["features"]["image_sides"] == [96]
@@ -121,6 +122,7 @@ def test_a_run_keeps_its_recipe(voc_root: Path, tmp_path: Path, monkeypatch: pyt
     assert again.status == 0, again.err
     assert (tmp_path / "classifier/weights.safetensors").stat().st_mtime_ns == made
     assert kept.sentence in again.out
+    assert "solver." not in again.err
 
     monkeypatch.setattr(recipe, "FEW_OBJECTS", 5)  # as if there were more images now
     changed = detpipe("run", *typed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.backbone.trial import image_size, try_backbone
@@ -37,6 +37,7 @@ from detpipe.runs.run_facts import facts_of
 from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
 from detpipe.solver.initial_weights import check_start_weights
+from detpipe.solver.solver_config import SolverConfig
 from detpipe.storage.dataclass_json import from_json, read_object
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,13 @@ def record_recipe(config: Run) -> None:
     """
     if config.chosen_recipe is None:
         return
+    idle = [f"solver.{one.name}" for one in fields(SolverConfig) if is_set(config.solver, one.name)]
+    if idle and config.head.STORED_FEATURES and not config.fine_tune:
+        logger.warning(
+            "%s: no effect, because experiment=auto chose %s, whose head trains without the solver; give "
+            "experiment=NAME for another recipe",
+            *(", ".join(idle), config.chosen_recipe),
+        )
     facts = facts_of(config.data_source, config.device, config.precision)
     assert facts is not None  # check_data has found training and test images
     choice, kept = choose(facts), None if config.overwrite else kept_recipe(config.folder)
@@ -104,6 +112,11 @@ def record_recipe(config: Run) -> None:
             kept.experiment,
             choice.experiment,
         )
+
+
+def is_set(solver: SolverConfig, name: str) -> bool:
+    """Whether a setting of the solver differs from its default."""
+    return bool(getattr(solver, name) != getattr(SolverConfig(), name))
 
 
 def check_settings(config: Run) -> None:

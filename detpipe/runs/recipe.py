@@ -12,18 +12,19 @@ from detpipe.progress import as_time
 
 FEW_OBJECTS = 40
 """Median number of training objects of a class. Below it, new layers learn too little, and features of the unchanged
-network are better: COCO AP 0.086 in place of 0.021 at a median of 12 (80 classes, 317 images)."""
+network are better. An estimate: they were better at a median of 12 (80 classes, 317 images; COCO AP 0.086 in place of
+0.012 in one run each) and worse at 89 (cards); nothing was measured in between."""
 MANY_CLASSES = 15
 """More classes than this need FEW_IMAGES each."""
 FEW_IMAGES = 25
 """Training images per class. With many classes and fewer images than this, features of the unchanged network are
-better: 20 classes with 19 images each."""
+better. An estimate from one data set: 20 classes with 19 images each."""
 SMALL_SIDE = 0.04
 """Median side of an object, as a share of its image's shorter side. Below it, tiles are worth a trial."""
 USEFUL_CORES = 8
-"""More cores than this do not make a step faster."""
+"""More cores than this do not make a step faster: an estimate, nothing was measured on more than two."""
 SPEED_UP = 0.8
-"""A step on n cores is n to this power times as fast as on one."""
+"""A step on n cores is n to this power times as fast as on one: an estimate as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Costs:
     """CPU seconds of a recipe on one core with bf16, by stage. A step: of training. The others: for an image.
 
     least_steps, passes: the number of steps is `least_steps`, or `passes` over the images with `images_per_step`.
-    float32: how many times as long its networks take without bf16.
+    float32: how many times as long its networks take without bf16, estimated.
     """
 
     propose: float
@@ -81,7 +82,9 @@ class Costs:
         return max(self.least_steps, self.passes * images / self.images_per_step)
 
 
-# Medians of the manifests of raccoon, bccd and cards on a core of Zen 4 with bf16.
+# Estimates, from the manifests of one run of each recipe on raccoon, bccd and cards, on one core of Zen 4 with bf16.
+# Other programs slowed some of them down, so the step is that of the quickest run: fast_rcnn on raccoon,
+# multibox_fast_rcnn on cards. No other processor was measured.
 COSTS: Mapping[str, Costs] = {
     "multibox_fast_rcnn": Costs(propose=0.06, step=0.42, least_steps=500, passes=2.5, detect=0.08),
     "rcnn_frozen": Costs(propose=0.05, features=0.28, head=0.2, detect=0.43),
@@ -124,8 +127,9 @@ def choose(facts: RunFacts) -> Choice:
     """The recipe for a data set and a machine.
 
     Features of the unchanged network where classes have few objects or images; else the network that learns to propose
-    and to classify. Cores and precision change the cost, not the choice: in all measurements the recipes had the same
-    order for them. Small objects change neither; the sentence then names tiles.
+    and to classify. Cores and precision change the estimated cost, not the choice: the number of training steps does
+    not depend on them, so the accuracy should hardly either. The recipes were not compared on other machines to check
+    this. Small objects change neither; the sentence then names tiles.
     """
     per_class = f"{facts.objects_per_class:g} training objects"
     if facts.objects_per_class < FEW_OBJECTS:
