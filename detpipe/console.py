@@ -130,3 +130,19 @@ def shown_log(*, verbose: bool, log_file: Path) -> Iterator[None]:
             one.close()
         log.setLevel(before[0])
         log.propagate = before[1]
+
+
+@contextlib.contextmanager
+def silent(but: str | None = None) -> Iterator[None]:
+    """A block in which detpipe logs nothing but errors. but: the name of a logger below it that goes on."""
+    loggers = [(logging.getLogger("detpipe"), logging.ERROR)]
+    if but is not None:
+        loggers.append((logging.getLogger(but), logging.INFO))
+    before = [log.level for log, _ in loggers]
+    for log, level in loggers:
+        log.setLevel(level)
+    try:
+        yield
+    finally:
+        for (log, _), level in zip(loggers, before, strict=True):
+            log.setLevel(level)

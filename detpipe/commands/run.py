@@ -10,6 +10,7 @@ from detpipe.backbone.fine_tuning import FineTuningConfig
 from detpipe.backbone.trial import image_size, try_backbone
 from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_head
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
+from detpipe.commands.first_result import FIRST_SECONDS, make_first
 from detpipe.commands.run_budget import Budget
 from detpipe.commands.run_settings import Propose, Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
@@ -32,7 +33,7 @@ from detpipe.runs.detect_settings import (
     keep_settings,
 )
 from detpipe.runs.kept_recipe import keep_recipe, kept_recipe
-from detpipe.runs.recipe import choose
+from detpipe.runs.recipe import COSTS, choose
 from detpipe.runs.run_facts import facts_of
 from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
@@ -50,8 +51,21 @@ def run(config: Run) -> None:
     check_data(config)
     check_proposals(config)
     record_recipe(config)
-    make(config, Budget.of(config, make).limited if config.budget is not None else unlimited)
+    budget = Budget.of(config, make) if config.budget is not None else None
+    make_first(config, make, estimated_seconds(config, budget))
+    make(config, unlimited if budget is None else budget.limited)
     summarize(config)
+
+
+def estimated_seconds(config: Run, budget: Budget | None) -> float:
+    """The seconds of the run: its budget, else an estimate where experiment=auto chose the recipe; 0 without both.
+
+    0 also for a budget that has no time for a first result.
+    """
+    if budget is not None:
+        return budget.kept.budget if budget.spare(config) > FIRST_SECONDS else 0.0
+    kept = kept_recipe(config.folder) if config.chosen_recipe is not None else None
+    return 0.0 if kept is None else sum(COSTS[kept.experiment].seconds(kept.facts).values())
 
 
 def unlimited(config: Run) -> Run:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from detpipe.classify.kinds import LearnsFrom, kind_of_head
+from detpipe.commands.evaluate import manifests
 from detpipe.commands.run_settings import Run
-from detpipe.console import RESULT
+from detpipe.console import RESULT, silent
 from detpipe.datasets.source import Split
 from detpipe.duration import seconds_of
 from detpipe.parallel import resolve_workers
@@ -68,6 +68,10 @@ class Budget:
             keep_budget(config.folder, kept)
         return cls(begun, kept)
 
+    def spare(self, config: Run) -> float:
+        """The seconds of the budget that the least run leaves."""
+        return self.kept.budget - needed_seconds(config, self.kept.trial)
+
     def limited(self, config: Run) -> Run:
         """The settings with the number of iterations; it is fixed and kept at once, when the first process asks.
 
@@ -77,7 +81,7 @@ class Budget:
             return config
         iterations, trial = self.kept.iterations, self.kept.trial
         if iterations is None:
-            before = sum(stage_seconds(config).values()) + trial.trial
+            before = sum(stage_seconds(config).values()) + trial.trial + first_seconds(config)
             after = sum(later_stages(config, trial).values())
             used = max(time.perf_counter() - self.begun, before)
             interval = config.solver.test_interval
@@ -110,13 +114,27 @@ def stage_seconds(config: Run) -> dict[str, float]:
     return {str(path): found.seconds for path in paths if (found := find_manifest(path)) is not None}
 
 
+def first_seconds(config: Run) -> float:
+    """Seconds of the first result, by its manifests; 0 without one."""
+    paths = manifests(RunFolder(config.folder.first_result))
+    return sum(one.seconds for one in paths.values())
+
+
+def needed_seconds(config: Run, trial: TrialTimes) -> float:
+    """The estimated seconds of the trial and of the run with the least number of iterations."""
+    seconds = trial.trial + sum(trial.stages.values())
+    if kind_of_head(config.head).learns_from is LearnsFrom.features:
+        return seconds
+    return seconds + trial.training(least_iterations(config.solver), config.solver.test_interval)
+
+
 def refuse_too_small(config: Run, kept: KeptBudget) -> None:
     """Raise ValueError if not even the least run takes at most the budget. Says so where a budget changes nothing."""
     trial = kept.trial
     others = sum(trial.stages.values())
     learns = kind_of_head(config.head).learns_from is not LearnsFrom.features
     least = least_iterations(config.solver) if learns else 0
-    needed = trial.trial + others + (trial.training(least, config.solver.test_interval) if learns else 0.0)
+    needed = needed_seconds(config, trial)
     if needed > kept.budget:
         what = f"{least} iterations and {as_time(others)} for the other stages" if learns else "it has no iterations"
         raise ValueError(
@@ -211,15 +229,3 @@ def times_of(config: Run, trial: Run, counted: dict[str, float]) -> TrialTimes:
     validation = max(in_solver - last, 0.0) * validated
     fixed = max(training - solver.max_iter * step, 0.0)
     return TrialTimes(trial=0.0, step=step, validation=validation, fixed=fixed, stages=stages)
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """A block in which detpipe logs nothing but errors."""
-    log = logging.getLogger("detpipe")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

@@ -120,6 +120,9 @@ class Run(Propose):
     budget: str | None = None
     """Time of the whole run with all its stages, as 90s, 5min or 1h30min. A short trial tells how many
     training iterations fit; they replace solver.max_iter. null: solver.max_iter."""
+    first_result: bool = True
+    """With experiment=auto, if the run takes more than 4 minutes: first make a quick, less accurate result with its
+    report in first_result/ of the run folder. It takes about a minute. false: none."""
     chosen_recipe: str | None = None
     """The experiment that experiment=auto chose. detpipe sets it."""
     departures: list[str] = field(default_factory=list)

@@ -53,6 +53,11 @@ class RunFolder:
         return self.path / "trial"
 
     @property
+    def first_result(self) -> Path:
+        """The run folder of the first result of a long run with experiment=auto."""
+        return self.path / "first_result"
+
+    @property
     def proposals(self) -> Path:
         """Proposals of all splits."""
         return self.path / "proposals.lmdb"
