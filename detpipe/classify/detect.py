@@ -34,8 +34,8 @@ class ScoredRegions:
     probabilities: (R, K + 1) float32; column 0 is background. deltas: (R, K, 4) float32; None without box regression.
     boxes: the regions (R, 4) if they are not the requested ones, because the network proposes regions itself.
     proposals: the number of regions that are proposals, the first ones; None: all. The others are refined regions.
-    best: (R,) float32, the probability that the region is the best one of its object; None if the network has no such
-    output, or if it is already a factor of the probabilities.
+    best: (R,) float32, the probability that the region is the best one of its object; None if it is not used. In the
+    result of a scorer it is already a factor of the class probabilities, but not of the background's.
     """
 
     probabilities: Float32Array
@@ -46,7 +46,8 @@ class ScoredRegions:
 
     def first(self, k: int) -> ScoredRegions:
         """The scores of the first k regions, or of all if there are fewer."""
-        return ScoredRegions(self.probabilities[:k], None if self.deltas is None else self.deltas[:k])
+        deltas, best = (None if one is None else one[:k] for one in (self.deltas, self.best))
+        return ScoredRegions(self.probabilities[:k], deltas, best=best)
 
     def of(self, rows: Int64Array) -> ScoredRegions:
         """The scores of some rows."""

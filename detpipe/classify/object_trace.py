@@ -55,6 +55,8 @@ class ObjectTrace:
     those with an IoU of at least 0.5 after box regression. If no region has such an IoU, it is the region with the
     greatest IoU. It can be a region that was refined and scored again; its index is then beyond the proposals.
     score: its score of the object's class. iou: of box and object. rank: its index. scores: as proposal_scores.
+    best: the learned probability that this region is the best one of its object, by which the scores were multiplied
+    (detect.fast_rcnn.duplicates=learned or both); 1 if it is not used.
     fate: what became of this box. by: an index among the image's detections. kept: the detection that this box is.
     voted: the detection that box voting made of it. nms: the detection that removed it, or -1 if this one is itself
     beyond max_detections. Other fates: -1.
@@ -74,6 +76,7 @@ class ObjectTrace:
     scores: Mapping[int, float]
     fate: Fate = Fate.none
     by: int = -1
+    best: float = 1.0
 
 
 def trace_objects(
@@ -118,6 +121,7 @@ def trace_objects(
                 scores=top_scores(scored.probabilities[best], label),
                 fate=fate,
                 by=by,
+                best=1.0 if scored.best is None else shortest(scored.best[best]),
             )
     return traces
 

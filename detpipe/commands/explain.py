@@ -115,6 +115,7 @@ def image_facts(config: Explain, dataset: Dataset, record: ImageRecord) -> Image
             nms_iou=held.nms_iou,
             vote_iou=held.vote_iou,
             max_detections=held.max_detections,
+            duplicates=held.duplicates,
         )
     of_image = traces.images.get(record.image_id) if traces is not None else None
     if traces is not None and of_image is None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from detpipe import boxes as geometry
-from detpipe.diagnosis.causes import FOREGROUND, Cause, Miss
+from detpipe.classify.settings import Duplicates
+from detpipe.diagnosis.causes import FOREGROUND, NOT_BEST, Cause, Miss
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType
 from detpipe.diagnosis.oracles import Measured, Scene, without_false, without_misses
 from detpipe.diagnosis.result import Advice, Estimate
@@ -38,9 +39,9 @@ class DetectorSettings:
     """What is known of the run whose settings the advice names. The defaults are of a detector without a run.
 
     proposes: the network proposes regions itself. max_proposals, nms_iou, vote_iou, max_detections: as in
-    `DetectConfig`. method: the word of `proposals=`. stored: the largest number of proposals that were stored of an
-    image (proposals.max_proposals). max_side: the longer side in pixels to which images are shrunk before proposing;
-    None if they are not. larger: the settings, as typed, that double it. longest: the longer side of each image, by id.
+    `DetectConfig`. duplicates: detect.fast_rcnn.duplicates. method: the word of `proposals=`. stored: the largest
+    number of proposals that were stored of an image (proposals.max_proposals). max_side: the longer side in pixels to
+    which images are shrunk before proposing; None if they are not. larger: the settings, as typed, that double it. longest: the longer side of each image, by id.
     train_objects: number of training objects by class.
     """
 
@@ -49,12 +50,18 @@ class DetectorSettings:
     nms_iou: float | None = None
     vote_iou: float | None = None
     max_detections: int | None = None
+    duplicates: Duplicates = Duplicates.nms
     method: str | None = None
     stored: int | None = None
     max_side: int | None = None
     larger: tuple[str, ...] = ()
     longest: Mapping[ImageId, int] = field(default_factory=dict)
     train_objects: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def suppressed_above(self) -> float | None:
+        """The IoU with a better box above which a box is suppressed; 1 suppresses none, None is unknown."""
+        return 1.0 if self.duplicates is Duplicates.learned else self.nms_iou
 
     @property
     def other_method(self) -> str:
@@ -112,6 +119,7 @@ def find_advice(evidence: Evidence) -> list[Advice]:
         _more_images,
         _higher_nms,
         _lower_nms,
+        _not_best,
         _limit,
         _voting,
         _another_threshold,
@@ -257,16 +265,26 @@ def _lower_nms(evidence: Evidence) -> Iterator[Advice]:
     duplicates, now = evidence.types(FalseType.duplicate), evidence.detector.nms_iou
     if not duplicates or now is None:
         return
-    steps = [step for step in NMS_STEPS if step < now]
+    learned = evidence.detector.duplicates is Duplicates.learned
+    steps = [step for step in NMS_STEPS if learned or step < now]
     measured = [(step, evidence.measured.increase(_suppressed(evidence.scene, step))) for step in steps]
     if measured:
         step, increase = max(measured, key=lambda one: one[1].value)
+        if learned:
+            text = (
+                f"Add non-maximum suppression: {len(duplicates)} false detections are duplicates, and "
+                f"detect.fast_rcnn.duplicates=learned suppresses none. At {step:g}, the mAP of these images rises by "
+            )
+        else:
+            text = (
+                f"Lower the threshold of non-maximum suppression: {len(duplicates)} false detections are duplicates. "
+                f"At {step:g} in place of {now:g}, the mAP of these images rises by "
+            )
         yield Advice(
-            text=f"Lower the threshold of non-maximum suppression: {len(duplicates)} false detections are duplicates. "
-            f"At {step:g} in place of {now:g}, the mAP of these images rises by {increase.value:.3f}.",
+            text=f"{text}{increase.value:.3f}.",
             at_most=increase,
             because=FalseType.duplicate.value,
-            settings=(f"detect.nms_iou={step:g}",),
+            settings=(*(("detect.fast_rcnn.duplicates=both",) if learned else ()), f"detect.nms_iou={step:g}"),
         )
 
 
@@ -280,6 +298,18 @@ def _suppressed(scene: Scene, nms_iou: float) -> Scene:
         kept = np.sort(np.concatenate(rows))
         detections[image_id] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
     return replace(scene, detections=detections)
+
+
+def _not_best(evidence: Evidence) -> Iterator[Advice]:
+    misses = [one for one in evidence.of(Cause.suppressed) if one.fate == NOT_BEST]
+    if misses:
+        yield Advice(
+            text=f"Find duplicates by non-maximum suppression alone: {_objects(len(misses))} missed because the "
+            "learned probability of being the best box lowered a sufficient score below the threshold.",
+            at_most=evidence.found(misses),
+            because=Cause.suppressed.value,
+            settings=("detect.fast_rcnn.duplicates=nms",),
+        )
 
 
 def _limit(evidence: Evidence) -> Iterator[Advice]:

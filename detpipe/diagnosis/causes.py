@@ -12,13 +12,15 @@ least 0.5 with the object. The covering region is the one of C with the highest 
    else `no_proposal`.
 2. The covering region's score of the object's class is at least the threshold:
    `suppressed`: its box was removed or replaced (by NMS, box voting, detect.max_detections), or counts for a
-   neighbouring object. `by` is the detection that did it.
+   neighbouring object. `by` is the detection that did it. The score counts before it was multiplied by the learned
+   probability of being the best box of an object (detect.fast_rcnn.duplicates). If only this factor made it too low,
+   `by` is the detection of the class that overlaps the box most.
 3. The object was taken for another class: `wrong_class`. That is so if the covering region's most probable class is
    another one, or has at least the threshold's score; or if a false detection of another class, with at least this
    score, has an IoU of at least 0.5 with the object, from whichever region. `by` is this detection.
 4. The covering region's most probable class is the background: `background`; the object's own: `threshold`, the score
-   is just too low. (Heads with one score per class call 1 minus the best score the background. Then `background` means
-   a score below 0.5.)
+   is just too low. Scores count before the factor of 2. (Heads with one score per class call 1 minus the best score
+   the background. Then `background` means a score below 0.5.)
 
 Without a trace, as for detections of another program, the detections alone decide, in this order:
 
@@ -46,6 +48,8 @@ FOREGROUND = 0.5
 """The smallest IoU of a box that covers an object (VOC; t_f in TIDE)."""
 BACKGROUND = 0.1
 """Below this IoU with all objects, a box shows background (t_b in TIDE)."""
+NOT_BEST = "not_best"
+"""The fate of a covering region whose score the learned probability of being the best box made too low."""
 BACKGROUND_NAME = "background"
 """The name of label 0 among the scores of a region."""
 
@@ -66,7 +70,8 @@ class Cause(enum.Enum):
     threshold = "threshold"
     """It was classified correctly, but its score is below the threshold."""
     suppressed = "suppressed"
-    """It was scored high enough, but its box was removed, replaced, or counts for a neighbouring object."""
+    """It was scored high enough, but its box was removed, replaced, not the best one of an object by the learned
+    probability, or counts for a neighbouring object."""
     localisation = "localisation"
     """Without a trace: a detection of the class is near, but its IoU is below 0.5."""
     missed = "missed"
@@ -92,7 +97,9 @@ class Miss:
     best_label, best_score: the most probable class of the covering region ("background" for the background), or the
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.
-    fate: what became of the covering region: kept, below_floor, nms, limit, voted, or none; "unknown" without a trace.
+    best: the learned probability by which the covering region's scores were multiplied; 1 if there is none.
+    fate: what became of the covering region: kept, below_floor, nms, limit, voted, not_best (its score is too low by
+    this probability only), or none; "unknown" without a trace.
     by: the index, among the image's detections, of the box that removed or replaced the covering region, that counts
     for a neighbour, or that shows the object as another class; without a trace, of the detection that decided. None if
     there is none. by_object: the index of the neighbour that this box counts for; None if there is none.
@@ -115,6 +122,7 @@ class Miss:
     best_label: str | None = None
     best_score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    best: float = 1.0
     fate: str = "unknown"
     by: int | None = None
     by_object: int | None = None
@@ -161,7 +169,7 @@ def find_misses(
         else:
             miss = _by_trace(miss, label, traces[index], threshold, classes)
             if miss.cause is Cause.suppressed:
-                miss = replace(miss, by=_suppressor(traces[index], label, detections, len(shown)))
+                miss = replace(miss, by=_suppressor(miss.fate, traces[index], label, detections, len(shown)))
             elif miss.cause in (Cause.background, Cause.threshold, Cause.wrong_class):
                 others = matches.false_positive & (shown.labels != label)
                 taken = np.flatnonzero(others & (overlaps[index, : len(shown)] >= FOREGROUND))
@@ -183,7 +191,8 @@ def above(detections: Detections, least: float) -> Detections:
 
 def _by_trace(miss: Miss, label: int, trace: ObjectTrace, threshold: float, classes: Sequence[str]) -> Miss:
     """The miss with its cause and the facts of the trace."""
-    ranked = sorted(trace.scores.items(), key=lambda one: (-one[1], one[0] != label, one[0]))
+    before = _before_best(trace)
+    ranked = sorted(trace.scores.items(), key=lambda one: (-before[one[0]], one[0] != label, one[0]))
     best = ranked[0][0] if ranked else None
     miss = replace(
         miss,
@@ -195,6 +204,7 @@ def _by_trace(miss: Miss, label: int, trace: ObjectTrace, threshold: float, clas
         best_label=_name(best, classes) if best is not None else None,
         best_score=float(ranked[0][1]) if ranked else None,
         scores={_name(one, classes): float(score) for one, score in ranked},
+        best=float(trace.best),
         fate=trace.fate.value,
         covering=_box(trace.box) if trace.rank >= 0 else None,
     )
@@ -209,6 +219,8 @@ def _by_trace(miss: Miss, label: int, trace: ObjectTrace, threshold: float, clas
             cause = Cause.no_proposal
     elif np.float32(trace.score) >= np.float32(threshold) and miss.fate != "below_floor":
         cause = Cause.suppressed
+    elif trace.best < 1 and best == label and np.float32(before[label]) >= np.float32(threshold):
+        cause, miss = Cause.suppressed, replace(miss, fate=NOT_BEST)
     elif best is None or best == label:
         cause = Cause.threshold
     elif best == 0 and (other is None or np.float32(trace.scores[other]) < np.float32(threshold)):
@@ -220,16 +232,22 @@ def _by_trace(miss: Miss, label: int, trace: ObjectTrace, threshold: float, clas
     return replace(miss, cause=cause)
 
 
-def _suppressor(trace: ObjectTrace, label: int, detections: Detections, shown: int) -> int | None:
+def _before_best(trace: ObjectTrace) -> dict[int, float]:
+    """The covering region's scores before they were multiplied by the probability of being the best box."""
+    return {label: score / trace.best if label and trace.best > 0 else score for label, score in trace.scores.items()}
+
+
+def _suppressor(fate: str, trace: ObjectTrace, label: int, detections: Detections, shown: int) -> int | None:
     """The detection that removed or replaced the covering region, or that is its box and counts for a neighbour.
 
-    shown: number of detections with at least the threshold's score. None if no detection of the class is near it.
+    fate: of the miss. shown: number of detections with at least the threshold's score. None if no detection of the
+    class is near it.
     """
-    if 0 <= trace.by < len(detections):
+    if 0 <= trace.by < len(detections) and fate != NOT_BEST:
         return trace.by
     overlap = boxes.iou(np.array([trace.box], dtype=np.float32).reshape(1, 4), detections.boxes[:shown])[0]
     overlap = np.where(detections.labels[:shown] == label, overlap, np.float32(0))
-    return int(overlap.argmax()) if trace.fate in ("kept", "voted") and overlap.any() else None
+    return int(overlap.argmax()) if fate in ("kept", "voted", NOT_BEST) and overlap.any() else None
 
 
 def _by_detections(

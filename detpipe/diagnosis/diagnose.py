@@ -171,10 +171,9 @@ def _oracle(inputs: Inputs, measured: Measured) -> dict[str, Estimate | None]:
     """The mAP with perfect stages."""
     scene, detector = inputs.scene, inputs.detector
     proposals = None
-    if inputs.of_objects is not None and detector.nms_iou is not None and detector.max_detections is not None:
-        joined = perfect_proposals(
-            scene, inputs.of_objects, nms_iou=detector.nms_iou, max_detections=detector.max_detections
-        )
+    nms_iou, most = detector.suppressed_above, detector.max_detections
+    if inputs.of_objects is not None and nms_iou is not None and most is not None:
+        joined = perfect_proposals(scene, inputs.of_objects, nms_iou=nms_iou, max_detections=most)
         proposals = Estimate.of(measured.fixed(joined))
     return {
         "proposals": proposals,

@@ -14,8 +14,9 @@ import numpy as np
 
 from detpipe import boxes as geometry
 from detpipe.classify.object_trace import Fate, ObjectTrace
+from detpipe.classify.settings import Duplicates
 from detpipe.diagnosis.advice import NMS_STEPS, DetectorSettings
-from detpipe.diagnosis.causes import BACKGROUND_NAME, FOREGROUND, Cause, Miss, above, find_misses
+from detpipe.diagnosis.causes import BACKGROUND_NAME, FOREGROUND, NOT_BEST, Cause, Miss, above, find_misses
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.sentences import miss_sentence
 from detpipe.metrics.matching import match_detections
@@ -201,6 +202,11 @@ def _trace_lines(facts: ImageFacts, label: str, trace: ObjectTrace, miss: Miss |
             f"Best box on the object: {same}, IoU {trace.iou:.2f} after box regression. Its scores before NMS: "
             f"{scores}."
         )
+    if trace.best < 1:
+        lines.append(
+            f"The scores of classes were multiplied by {trace.best:.2g}, the learned probability that this box is the "
+            f"best one of its object (detect.fast_rcnn.duplicates={facts.detector.duplicates.value})."
+        )
     if miss is None or trace.iou >= FOREGROUND:
         lines.append(_fate(facts, trace, miss))
     return lines
@@ -265,6 +271,11 @@ def _change(facts: ImageFacts, miss: Miss) -> str:
 
 def _unsuppressed(facts: ImageFacts, miss: Miss) -> str:
     detector = facts.detector
+    if miss.fate == NOT_BEST:
+        return (
+            "find duplicates by non-maximum suppression alone: detect.fast_rcnn.duplicates=nms; or train on more "
+            "images in which such objects are close together"
+        )
     if miss.fate == "limit":
         more = 3 * (detector.max_detections or len(facts.detections))
         return f"allow more detections: detect.max_detections={more}"
@@ -278,7 +289,8 @@ def _unsuppressed(facts: ImageFacts, miss: Miss) -> str:
         return (
             "no threshold of non-maximum suppression keeps two boxes that are so similar; train on more crowded images"
         )
-    return "label more training images in which such objects are close together; try a higher detect.nms_iou"
+    close = "label more training images in which such objects are close together"
+    return close if detector.duplicates is Duplicates.learned else f"{close}; try a higher detect.nms_iou"
 
 
 def _first_good(facts: ImageFacts, miss: Miss) -> int:
@@ -318,7 +330,9 @@ def _false(facts: ImageFacts, one: FalseDetection) -> Explanation:
     told, change = {
         FalseType.duplicate: (
             f"object {one.object} was already found by a detection with a higher score.",
-            "a lower detect.nms_iou",
+            "detect.fast_rcnn.duplicates=both, which also suppresses boxes that overlap"
+            if facts.detector.duplicates is Duplicates.learned
+            else "a lower detect.nms_iou",
         ),
         FalseType.localisation: (
             "it shows an object of its class, but the box is not exact enough.",

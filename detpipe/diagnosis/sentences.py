@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from detpipe import boxes
-from detpipe.diagnosis.causes import FOREGROUND, Cause, Miss
+from detpipe.diagnosis.causes import FOREGROUND, NOT_BEST, Cause, Miss
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType
 from detpipe.structures import Detections, GroundTruth
 
@@ -88,14 +88,26 @@ def _suppressed(miss: Miss, detections: Detections) -> str:
         "limit": "was left out: the image has more than detect.max_detections",
         "voted": "was moved by box voting",
     }.get(miss.fate, "counts for a neighbouring object")
+    if miss.fate == NOT_BEST:
+        what = f"was multiplied by {miss.best:.2g}, the learned probability of being the best box of its object"
+        if miss.by is None:
+            return f"{box} {what}"
+        near = _overlap(miss, miss.covering, detections)
+        return f"{box} {what}; IoU {near:.2f} with a detection of score {detections.scores[miss.by]:.2f}"
     if miss.by is None or miss.fate not in ("nms", "voted"):
         return f"{box} {what}"
     score = float(detections.scores[miss.by])
-    overlap = float(boxes.iou(np.array([miss.covering], dtype=np.float32), detections.boxes[[miss.by]])[0, 0])
+    overlap = _overlap(miss, miss.covering, detections)
     if miss.fate == "voted":
         return f"{box} {what}; IoU {overlap:.2f} with the result"
     counts = ", which counts for a neighbouring object" if miss.by_object is not None else ""
     return f"{box} {what}: IoU {overlap:.2f} with a detection of score {score:.2f}{counts}"
+
+
+def _overlap(miss: Miss, covering: tuple[float, float, float, float], detections: Detections) -> float:
+    """The IoU of the covering region with the detection `by`."""
+    assert miss.by is not None
+    return float(boxes.iou(np.array([covering], dtype=np.float32), detections.boxes[[miss.by]])[0, 0])
 
 
 def _scores(scores: Mapping[str, float], label: str) -> str:

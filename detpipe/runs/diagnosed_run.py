@@ -13,6 +13,7 @@ from detpipe import boxes as geometry
 from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.detect import select_detections
 from detpipe.classify.kinds import load_region_spec
+from detpipe.classify.settings import Duplicates
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.diagnosis.advice import DetectorSettings
@@ -64,6 +65,7 @@ def detector_settings(folder: RunFolder, source: DatasetSource | None, dataset: 
         nms_iou=detect["nms_iou"],
         vote_iou=detect["vote_iou"],
         max_detections=detect["max_detections"],
+        duplicates=Duplicates(detect["fast_rcnn"].get("duplicates", "nms")),  # older runs have none
         method=method,
         stored=stored,
         max_side=side,

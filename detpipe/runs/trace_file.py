@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detpipe.classify.object_trace import Box, Fate, ObjectTrace
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import DetectConfig, Duplicates
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.storage.atomic import write_bytes
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
@@ -24,25 +24,31 @@ REMEDY = "run `detpipe detect` with overwrite=true to make it again"
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionSettings:
-    """The settings of `detect` that decide what becomes of a region; see `DetectConfig`."""
+    """The settings of `detect` that decide what becomes of a region; see `DetectConfig`.
+
+    duplicates: detect.fast_rcnn.duplicates. Older files have none.
+    """
 
     max_proposals: int
     nms_iou: float
     vote_iou: float | None
     score_floor: float
     max_detections: int
+    duplicates: Duplicates = Duplicates.nms
 
     @classmethod
     def of(cls, config: DetectConfig) -> SelectionSettings:
         """The settings of this detection."""
-        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+        names = (field.name for field in dataclasses.fields(cls) if field.name != "duplicates")
+        return cls(**{name: getattr(config, name) for name in names}, duplicates=config.fast_rcnn.duplicates)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceColumns:
     """The traces of the objects of an image: a column for each field of `ObjectTrace`. No objects give empty columns.
 
-    scores are by label, as text. Raises ValueError for columns of different lengths, and for another label or fate.
+    scores are by label, as text. best: empty in older files. Raises ValueError for columns of different lengths,
+    and for another label or fate.
     """
 
     proposal_box: list[Box]
@@ -58,8 +64,11 @@ class TraceColumns:
     scores: list[dict[str, float]]
     fate: list[str]
     by: list[int]
+    best: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if not self.best:
+            object.__setattr__(self, "best", [1.0] * len(self.fate))
         if len({len(column) for column in vars(self).values()}) > 1:
             raise ValueError("expected columns of one length, a value for each object")
         for fate in self.fate:
@@ -119,7 +128,7 @@ def write_traces(
         return
     content = {
         "dataset": dataset_digest(dataset),
-        "detect": dataclasses.asdict(SelectionSettings.of(config)),
+        "detect": {**vars(SelectionSettings.of(config)), "duplicates": config.fast_rcnn.duplicates.value},
         "images": [to_columns(one) if one is not None else None for one in traces],
     }
     write_bytes(path, (json.dumps(content, separators=(",", ":")) + "\n").encode())

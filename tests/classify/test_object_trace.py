@@ -187,6 +187,18 @@ def test_columns_are_read_back() -> None:
     assert from_columns(json.loads(json.dumps(to_columns([]))), "here") == []
 
 
+def test_the_factor_of_the_best_box_is_kept_and_older_files_have_none() -> None:
+    scores = ScoredRegions(
+        np.array([[0.2, 0.1], [0.3, 0.6]], np.float32), None, best=np.array([0.125, 0.75], np.float32)
+    )
+    (trace,), _ = traced(boxes_of(A, [0, 0, 10, 9]), scores, ONE)
+    assert (trace.rank, trace.best) == (1, 0.75)
+    columns = json.loads(json.dumps(to_columns([trace])))
+    assert from_columns(columns, "here") == [trace]
+    del columns["best"]
+    assert from_columns(columns, "here")[0].best == 1
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("fate", ["lost", "nms"]), ("box", [[0, 0, 1, 1]]), ("scores", [{"one": 0.5}, {}]), ("by", ["0", "0"])],

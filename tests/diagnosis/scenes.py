@@ -48,6 +48,7 @@ def traced(
     scores: Mapping[int, float] | None = None,
     fate: str = "kept",
     by: int = -1,
+    best: float = 1.0,
 ) -> ObjectTrace:
     """What happened to one object: the fields of a trace that the causes rest on."""
     return ObjectTrace(
@@ -61,4 +62,5 @@ def traced(
         scores=scores or {},
         fate=Fate(fate),
         by=by,
+        best=best,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from detpipe.classify.object_trace import ObjectTrace
+from detpipe.classify.settings import Duplicates
 from detpipe.diagnosis.advice import DetectorSettings, Evidence, find_advice
 from detpipe.diagnosis.causes import find_misses
 from detpipe.diagnosis.false_detections import FalseType, find_false
@@ -119,6 +120,19 @@ def test_a_lower_threshold_of_nms_is_measured() -> None:
     detections = found((0.9, BOX, CAT), (0.8, (0, 6, 10, 16), CAT), (0.7, NEXT, CAT))
     (one,) = advice(truth, detections, detector=DetectorSettings(nms_iou=0.3, vote_iou=0.5))
     assert (one.because, one.settings) == ("duplicate", ("detect.nms_iou=0.1",))
+    assert one.at_most.value == pytest.approx(1 - 5 / 6)
+
+
+def test_duplicates_that_were_learned() -> None:
+    learned = DetectorSettings(nms_iou=0.3, vote_iou=0.5, max_detections=10, duplicates=Duplicates.learned)
+    # What lowered the score is named, and not NMS, which did not run.
+    trace = traced(box=(0, 4, 10, 14), score=0.1, scores={CAT: 0.1, 0: 0.1}, best=0.125)
+    (one,) = advice(objects((BOX, CAT), ((0, 4, 10, 14), CAT)), ONE_FOUND, [trace, trace], detector=learned)
+    assert (one.because, one.settings) == ("suppressed", ("detect.fast_rcnn.duplicates=nms",))
+    # The duplicate has IoU 0.67 with the first detection: every threshold up to 0.6 removes it.
+    detections = found((0.9, BOX, CAT), (0.8, (0, 2, 10, 12), CAT), (0.7, NEXT, CAT))
+    (one,) = advice(TWO_CATS, detections, detector=learned)
+    assert (one.because, one.settings) == ("duplicate", ("detect.fast_rcnn.duplicates=both", "detect.nms_iou=0.1"))
     assert one.at_most.value == pytest.approx(1 - 5 / 6)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detpipe.classify.object_trace import ObjectTrace
+from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.diagnosis.causes import REDUCED, STAGES, Cause, Miss, find_misses
 from detpipe.structures import Detections, GroundTruth
 from tests.diagnosis.scenes import BOX, CAT, CLASSES, DOG, FAR, HALF, OWL, SHORT, found, objects, traced
@@ -89,6 +91,28 @@ def test_removed_by_nms_and_by_which_box() -> None:
     trace = traced(box=(0, 4, 10, 14), score=0.8, scores={CAT: 0.8}, fate="nms", by=1)
     miss = the_miss(truth, found((0.95, FAR, OWL), (0.9, BOX, CAT)), trace)
     assert (miss.object, miss.cause, miss.fate, miss.by, miss.by_object) == (1, Cause.suppressed, "nms", 1, 0)
+
+
+def test_a_score_that_the_probability_of_being_the_best_box_lowered() -> None:
+    # Before the factor 0.125 the scores are cat 0.8, dog 0.08, background 0.12; after it background is the largest.
+    truth = objects((BOX, CAT), ((0, 4, 10, 14), CAT))
+    lowered = traced(box=(0, 4, 10, 14), score=0.1, scores={CAT: 0.1, DOG: 0.01, 0: 0.12}, best=0.125)
+    detections = found((0.9, BOX, CAT), (0.1, (0, 4, 10, 14), CAT))
+    miss = the_miss(truth, detections, replace(lowered, by=1))
+    assert (miss.cause, miss.fate, miss.best, miss.by, miss.by_object) == (Cause.suppressed, "not_best", 0.125, 0, 0)
+    assert (miss.best_label, miss.best_score, miss.score) == ("cat", 0.1, 0.1)
+    # Below the score floor it is no detection, for the same reason.
+    assert the_miss(truth, detections, replace(lowered, fate=Fate.below_floor)).cause is Cause.suppressed
+    # With a factor of 0.25 it would have had 0.4 only, less than the threshold.
+    assert the_miss(truth, detections, replace(lowered, best=0.25)).cause is Cause.threshold
+
+
+def test_the_factor_changes_neither_background_nor_another_class() -> None:
+    background = traced(score=0.1, scores={CAT: 0.1, 0: 0.8}, best=0.5)
+    assert the_miss(ONE_CAT, found(), background).cause is Cause.background
+    dog = traced(score=0.06, scores={CAT: 0.06, DOG: 0.07, 0: 0.1}, best=0.1)
+    assert the_miss(ONE_CAT, found(), dog).cause is Cause.wrong_class
+    assert the_miss(ONE_CAT, found(), replace(dog, best=0.0)).cause is Cause.background
 
 
 def test_its_box_counts_for_a_neighbour() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from detpipe.classify.detect import ScoredRegions, select
 from detpipe.classify.object_trace import trace_objects
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import DetectConfig, Duplicates, FastRcnnScoringConfig
 from detpipe.diagnosis.advice import DetectorSettings
 from detpipe.diagnosis.explanation import Explanation, ImageFacts, Role, explain_false, explain_objects
 from detpipe.structures import Detections, GroundTruth
@@ -29,11 +29,13 @@ def detected(
     stored: list[tuple[int, ...]] | None = None,
     names: tuple[str, ...] = NAMES,
     deltas: np.ndarray | None = None,
+    best: list[float] | None = None,
 ) -> ImageFacts:
     """An image with these regions, selected as the detector does. scores: background first. stored: all proposals."""
     config = config or DetectConfig()
     boxes = np.array(regions, np.float32).reshape(-1, 4)
-    scored = ScoredRegions(np.array(scores, np.float32).reshape(-1, len(names) + 1), deltas)
+    factors = np.array(best, np.float32) if best is not None else None
+    scored = ScoredRegions(np.array(scores, np.float32).reshape(-1, len(names) + 1), deltas, best=factors)
     selection = select(boxes, scored, SIZE, config)
     return ImageFacts(
         image="a",
@@ -42,13 +44,14 @@ def detected(
         classes=names,
         threshold=0.5,
         threshold_why="the best F1 on these images",
-        traces=trace_objects(boxes, scored, SIZE, selection, truth, config.nms_iou),
+        traces=trace_objects(boxes, scored, SIZE, selection, truth, config.suppressed_above),
         proposals=np.array(stored if stored is not None else regions, np.float32).reshape(-1, 4),
         detector=DetectorSettings(
             max_proposals=config.max_proposals,
             nms_iou=config.nms_iou,
             vote_iou=config.vote_iou,
             max_detections=config.max_detections,
+            duplicates=config.fast_rcnn.duplicates,
             method="selective_search",
             larger=("proposals.max_side=800",),
         ),
@@ -82,6 +85,20 @@ def test_a_coin_with_score_099_that_nms_removed() -> None:
         (Role.remover, LEFT),
         (Role.proposal, MOVED),
     ]
+
+
+def test_a_coin_that_was_not_the_best_box() -> None:
+    config = DetectConfig(fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.learned))
+    facts = detected(COINS, [LEFT, MOVED], [[0, 0, 1], [0.1, 0, 0.1]], best=[1, 0.125], config=config)
+    second, text = the_miss(facts)
+    assert "multiplied by 0.12, the learned probability" in text
+    assert "(detect.fast_rcnn.duplicates=learned)" in text
+    assert "nms_iou" not in text + second.change
+    assert "detect.fast_rcnn.duplicates=nms" in second.change
+    # Nothing was suppressed, so a second box of a coin is answered by adding NMS.
+    twice = detected(COINS, [LEFT, LEFT, RIGHT], [[0, 0, 1], [0, 0, 0.9], [0, 0, 0.8]], best=[1, 1, 1], config=config)
+    (false,) = explain_false(twice)
+    assert "detect.fast_rcnn.duplicates=both" in false.change
 
 
 def test_what_is_advised_against_nms_keeps_the_coin() -> None:

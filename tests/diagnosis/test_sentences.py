@@ -80,6 +80,16 @@ def test_what_suppressed_it(fate: str, words: str) -> None:
     assert (cause, text) == (Cause.suppressed, f"cat 0.80 with IoU 0.80 {words}")
 
 
+def test_it_was_not_the_best_box() -> None:
+    trace = traced(score=0.1, scores={CAT: 0.1, 0: 0.2}, best=0.125)
+    told = "cat 0.10 with IoU 0.80 was multiplied by 0.12, the learned probability of being the best box of its object"
+    assert sentence(trace, found((0.9, SHORT, CAT))) == (
+        Cause.suppressed,
+        f"{told}; IoU 0.40 with a detection of score 0.90",
+    )
+    assert sentence(trace, found())[1] == told
+
+
 def test_the_reduced_form() -> None:
     assert sentence(None, found((0.9, BOX, DOG)))[1] == "detected as dog 0.90, IoU 1.00"
     assert sentence(None, found((0.4, BOX, CAT)))[1] == "cat 0.40 with IoU 1.00, below the threshold 0.50"

@@ -217,7 +217,7 @@ class FastRcnnScorer:
             return scored
         probabilities = scored.probabilities.copy()
         probabilities[:, 1:] *= scored.best[:, None]
-        return replace(scored, probabilities=probabilities, best=None)
+        return replace(scored, probabilities=probabilities)
 
     def _by_quality(self, probabilities: Float32Array, confidences: Float32Array) -> Float32Array:
         """Geometric mean of class probabilities (R, K + 1) and proposal confidences (R,), weighted by `quality`.

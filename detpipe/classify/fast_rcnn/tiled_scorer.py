@@ -105,10 +105,12 @@ class TiledScorer:
             window_of.append(np.full(len(own), index, dtype=np.int64))
         order = in_turn([len(one) for one in boxes])
         deltas = [one.deltas for one in parts if one.deltas is not None]
+        factors = [one.best for one in parts if one.best is not None]
         scored = ScoredRegions(
             np.concatenate([one.probabilities for one in parts])[order],
             np.concatenate(deltas)[order] if deltas else None,
             np.concatenate(boxes)[order],
+            best=np.concatenate(factors)[order] if factors else None,
         )
         self._remove_parts(scored, np.concatenate(window_of)[order], image.windows)
         return scored
@@ -147,13 +149,16 @@ def in_given_order(image: TiledImage) -> ScoredRegions:
     deltas = None
     if first.deltas is not None:
         deltas = np.zeros((len(image.boxes), *first.deltas.shape[1:]), dtype=np.float32)
+    best = None if first.best is None else np.zeros(len(image.boxes), dtype=np.float32)
     for (index, rows), scored in zip(image.rows, image.scored, strict=True):
         assert rows is not None
         probabilities[rows] = scored.probabilities
         if deltas is not None and scored.deltas is not None:
             frame = np.array(image.windows.window(index), dtype=np.float32)
             deltas[rows] = of_whole_regions(image.boxes[rows], frame, scored.deltas)
-    return ScoredRegions(probabilities, deltas)
+        if best is not None and scored.best is not None:
+            best[rows] = scored.best
+    return ScoredRegions(probabilities, deltas, best=best)
 
 
 def of_whole_regions(boxes: Float32Array, frame: Float32Array, deltas: Float32Array) -> Float32Array:

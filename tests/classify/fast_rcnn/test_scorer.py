@@ -437,6 +437,8 @@ def test_scores_of_boxes_that_are_not_the_best_are_less(tmp_path: Path, refine: 
     share = learned[:, 1:] / plain[:, 1:]
     np.testing.assert_allclose(share[:, 0], share[:, 1], rtol=1e-4)  # one factor for all classes
     assert 0 < share.min() < share.max() < 1
+    np.testing.assert_allclose(found[Duplicates.learned].best, share[:, 0], rtol=1e-4)
+    assert found[Duplicates.nms].best is None
     np.testing.assert_array_equal(found[Duplicates.both].probabilities, learned)
     with torch.no_grad():
         assert network.best is not None
