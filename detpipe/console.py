@@ -23,8 +23,8 @@ logging.addLevelName(RESULT, "RESULT")
 FILE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """The lines of a log file, as in conf/hydra/job_logging."""
 
-ESSENTIAL = (PROGRESS, "detpipe.solver.solver", "detpipe.training")
-"""The loggers of progress: of all stages, of a training's iterations, and of a training from Python."""
+ESSENTIAL = (PROGRESS, "detpipe.commands.run_progress", "detpipe.solver.solver", "detpipe.training")
+"""The loggers of progress: of items, of a run's stages, of a training's iterations, and of a training from Python."""
 
 
 def amount(count: int, plural: str) -> str:

@@ -129,6 +129,14 @@ def as_time(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def roughly(seconds: float) -> str:
+    """An estimated duration as text, rounded: 40 s (to ten seconds), 4 min, 2 h 5 min."""
+    if seconds < 55:
+        return f"{max(10 * round(seconds / 10), 10)} s"
+    minutes = max(round(seconds / 60), 1)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextlib.contextmanager
 def counted(name: str, *, total: int, unit: str) -> Iterator[Counter]:
     """A block whose finished items are counted by `Counter.advance`. With a total of 0 it shows nothing."""

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from detpipe.progress import as_time, counted, pace, progress
+from detpipe.progress import as_time, counted, pace, progress, roughly
 
 
 def test_a_line_every_tenth(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,3 +80,11 @@ def test_items_that_were_done_before_do_not_count_in_the_pace() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert as_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "10 s"), (44, "40 s"), (54, "50 s"), (56, "1 min"), (250, "4 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_a_rough_duration(seconds: float, text: str) -> None:
+    assert roughly(seconds) == text

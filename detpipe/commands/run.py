@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -12,6 +13,7 @@ from detpipe.classify.kinds import LearnsFrom, check_detect_settings, kind_of_he
 from detpipe.commands import check, crop, detect, evaluate, features, propose, train_multibox
 from detpipe.commands.first_result import FIRST_SECONDS, make_first
 from detpipe.commands.run_budget import Budget
+from detpipe.commands.run_progress import RunProgress, estimated_stages
 from detpipe.commands.run_settings import Propose, Run
 from detpipe.commands.stage_settings import Crop, Detect, Evaluate, Features, TrainCls, TrainMultiBox
 from detpipe.commands.train_cls.command import train_regions
@@ -33,7 +35,7 @@ from detpipe.runs.detect_settings import (
     keep_settings,
 )
 from detpipe.runs.kept_recipe import keep_recipe, kept_recipe
-from detpipe.runs.recipe import COSTS, choose
+from detpipe.runs.recipe import choose
 from detpipe.runs.run_facts import facts_of
 from detpipe.runs.run_folder import copy_proposals, load_splits
 from detpipe.runs.training_images import taught_classes
@@ -51,21 +53,30 @@ def run(config: Run) -> None:
     check_data(config)
     check_proposals(config)
     record_recipe(config)
+    begun = time.perf_counter()
     budget = Budget.of(config, make) if config.budget is not None else None
-    make_first(config, make, estimated_seconds(config, budget))
-    make(config, unlimited if budget is None else budget.limited)
+    if budget is None or budget.spare(config) > FIRST_SECONDS:
+        make_first(config, make, sum(estimated_stages(config, budget).values()))
+    progress = RunProgress(stages_of(config), estimated_stages(config, budget), begun)
+    make(config, unlimited if budget is None else budget.limited, progress.begin)
     summarize(config)
 
 
-def estimated_seconds(config: Run, budget: Budget | None) -> float:
-    """The seconds of the run: its budget, else an estimate where experiment=auto chose the recipe; 0 without both.
+def stages_of(config: Run) -> list[str]:
+    """The names of the stages of `make`, in order."""
+    kind, proposals = kind_of_head(config.head), config.proposals
+    stages = []
+    if not kind.proposes:
+        needs_network = isinstance(proposals, Fused | MultiBoxProposals) and lacks_network(proposals)
+        stages += [*(["train-multibox"] if needs_network else []), "propose"]
+    stages += ["fine-tune"] if config.fine_tune else []
+    stages += {LearnsFrom.crops: ["crop"], LearnsFrom.features: ["features"]}.get(kind.learns_from, [])
+    return [*stages, "train-cls", *(["propose"] if kind.proposes else []), "detect", "eval"]
 
-    0 also for a budget that has no time for a first result.
-    """
-    if budget is not None:
-        return budget.kept.budget if budget.spare(config) > FIRST_SECONDS else 0.0
-    kept = kept_recipe(config.folder) if config.chosen_recipe is not None else None
-    return 0.0 if kept is None else sum(COSTS[kept.experiment].seconds(kept.facts).values())
+
+def unannounced(stage: str) -> None:
+    """Nothing, where no progress of stages is shown: in a run within a run."""
+    del stage
 
 
 def unlimited(config: Run) -> Run:
@@ -73,20 +84,29 @@ def unlimited(config: Run) -> Run:
     return config
 
 
-def make(config: Run, limited: Callable[[Run], Run] = unlimited) -> None:
-    """All stages. limited: sets the number of iterations, when the stages before the training are done."""
+def make(config: Run, limited: Callable[[Run], Run] = unlimited, begin: Callable[[str], None] = unannounced) -> None:
+    """All stages. limited: sets the number of iterations, when the stages before the training are done.
+
+    begin: called with the name of each stage, in the order of `stages_of`.
+    """
     kind = kind_of_head(config.head)
-    config = with_proposals(config)
+    config = with_proposals(config, begin)
     if config.fine_tune:
+        begin("fine-tune")
         config = fine_tuned(config)
     if kind.learns_from is LearnsFrom.crops:
+        begin("crop")
         crop.run(config.stage(Crop))
     if kind.learns_from is LearnsFrom.features:
+        begin("features")
         features.run(config.stage(Features))
     config = limited(config)
+    begin("train-cls")
     train_regions(config.stage(TrainCls))
     if kind.proposes:
+        begin("propose")
         propose.run(on_tiles(config).stage(Propose))
+    begin("detect")
     detect.run(config.stage(Detect))
     precision = inference_precision(config.precision, config.folder.classifier, resolve_device(config.device))
     keep_settings(
@@ -94,6 +114,7 @@ def make(config: Run, limited: Callable[[Run], Run] = unlimited) -> None:
         KeptSettings(detect=config.detect, precision=precision, stretch=config.data_source.stretch),
         replace=True,
     )
+    begin("eval")
     evaluate.run(config.stage(Evaluate))
 
 
@@ -170,7 +191,7 @@ def check_proposals(config: Run) -> None:
         proposals.check(list(load_splits(config.data_source).values()))
 
 
-def with_proposals(config: Run) -> Run:
+def with_proposals(config: Run, begin: Callable[[str], None]) -> Run:
     """Train a MultiBox if the proposals need one without weights, then propose.
 
     A head that proposes itself is trained before proposing, so nothing is done for it here.
@@ -180,8 +201,10 @@ def with_proposals(config: Run) -> Run:
     if isinstance(proposals, Fused | MultiBoxProposals) and lacks_network(proposals):
         config = replace(config, proposals=replace(proposals, weights=str(config.folder.multibox)))
         if not kind_of_head(config.head).proposes:
+            begin("train-multibox")
             train_multibox.run(proposer_training(config))
     if not kind_of_head(config.head).proposes:
+        begin("propose")
         propose.run(on_tiles(config).stage(Propose))
     return config
 

@@ -64,14 +64,18 @@ class Costs:
     images_per_step: int = 2
     float32: float = 1.7
 
-    def seconds(self, facts: RunFacts) -> dict[str, float]:
-        """Estimated seconds of each stage on the machine of `facts`, in the order of the run."""
+    def seconds(self, facts: RunFacts, steps: int | None = None) -> dict[str, float]:
+        """Estimated seconds of each stage on the machine of `facts`, in the order of the run.
+
+        steps: the number of training steps; None: the recipe's own.
+        """
+        steps = round(self.steps(facts.images)) if steps is None else steps
         slower = 1.0 if facts.bf16 else self.float32
         every = facts.images + facts.test_images
         cpu = {
             "propose": self.propose * every,
             "features": self.features * every * slower,
-            "train-cls": self.step * self.steps(facts.images) * slower + self.head * facts.images,
+            "train-cls": self.step * steps * slower + self.head * facts.images,
             "detect": self.detect * facts.test_images * slower,
         }
         cores = min(facts.cores, USEFUL_CORES) ** SPEED_UP

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from detpipe.commands import first_result, run
+from detpipe.commands import first_result
 from detpipe.commands.first_result import LONG, make_first
 from detpipe.commands.run_budget import first_seconds
 from detpipe.commands.run_settings import Run
@@ -102,12 +102,3 @@ def test_a_run_that_proposes_itself_shares_nothing(voc_root: Path, tmp_path: Pat
     assert inner.proposals.describe()["max_proposals"] == first_result.REGIONS
     make_first(config, mock.Mock(side_effect=write_metrics), 2 * LONG)
     assert not config.folder.proposals.exists()
-
-
-def test_a_budget_without_time_for_it_has_none(voc_root: Path, tmp_path: Path) -> None:
-    config = settings(voc_root, tmp_path)
-    budget = mock.Mock()
-    budget.kept.budget, budget.spare.return_value = 600.0, first_result.FIRST_SECONDS
-    assert run.estimated_seconds(config, budget) == 0.0
-    budget.spare.return_value += 1.0
-    assert run.estimated_seconds(config, budget) == 600.0
