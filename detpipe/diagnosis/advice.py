@@ -41,7 +41,8 @@ class DetectorSettings:
     proposes: the network proposes regions itself. max_proposals, nms_iou, vote_iou, max_detections: as in
     `DetectConfig`. duplicates: detect.fast_rcnn.duplicates. method: the word of `proposals=`. stored: the largest
     number of proposals that were stored of an image (proposals.max_proposals). max_side: the longer side in pixels to
-    which images are shrunk before proposing; None if they are not. larger: the settings, as typed, that double it. longest: the longer side of each image, by id.
+    which images are shrunk before proposing; None if they are not. larger: the settings, as typed, that double it.
+    longest: the longer side of each image, by id.
     train_objects: number of training objects by class.
     """
 
