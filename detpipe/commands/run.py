@@ -48,13 +48,13 @@ logger = logging.getLogger(__name__)
 
 def run(config: Run) -> None:
     """Propose boxes, train a classifier, detect, and evaluate."""
+    begun = time.perf_counter()
     log_departures(config)
     check_settings(config)
     check_data(config)
     check_proposals(config)
     record_recipe(config)
-    begun = time.perf_counter()
-    budget = Budget.of(config, make) if config.budget is not None else None
+    budget = Budget.of(config, make, begun) if config.budget is not None else None
     if budget is None or budget.spare(config) > FIRST_SECONDS:
         make_first(config, make, sum(estimated_stages(config, budget).values()))
     progress = RunProgress(stages_of(config), estimated_stages(config, budget), begun)

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detpipe.classify.kinds import LearnsFrom, kind_of_head
 from detpipe.commands.evaluate import manifests
@@ -48,19 +48,20 @@ AFTER = ("propose", "detect", "eval")
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """The budget of a run. begun: of the process, by time.perf_counter. kept: the trial, and what it gave."""
+    """The budget of a run. begun: of the run, by time.perf_counter. kept: the trial, and what it gave."""
 
     begun: float
     kept: KeptBudget
 
     @classmethod
-    def of(cls, config: Run, make: Callable[[Run], None]) -> Budget:
+    def of(cls, config: Run, make: Callable[..., None], begun: float) -> Budget:
         """Measure a trial by `make`, all stages of a run, unless the run folder has one for this budget.
 
-        Raises ValueError if the budget is too small, with what is possible.
+        begun: of the run, by time.perf_counter. make: as `detpipe.commands.run.make`. Raises ValueError if the budget
+        is too small, with what is possible.
         """
         assert config.budget is not None
-        begun, budget = time.perf_counter(), seconds_of(config.budget, "budget")
+        budget = seconds_of(config.budget, "budget")
         kept = None if config.overwrite else kept_budget(config.folder, budget)
         if kept is None:
             kept = KeptBudget(budget=budget, trial=tried(config, make))
@@ -148,7 +149,27 @@ def refuse_too_small(config: Run, kept: KeptBudget) -> None:
         )
 
 
-def tried(config: Run, make: Callable[[Run], None]) -> TrialTimes:
+@dataclass
+class Stopwatch:
+    """The seconds of the stages of a run by the clock, with loading and writing, which their own times leave out."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _running: tuple[str, float] | None = None
+
+    def begin(self, stage: str) -> None:
+        """End the stage that runs, and begin the next."""
+        self.end()
+        self._running = stage, time.perf_counter()
+
+    def end(self) -> None:
+        """End the stage that runs."""
+        if self._running is not None:
+            stage, begun = self._running
+            self.seconds[stage] = time.perf_counter() - begun
+        self._running = None
+
+
+def tried(config: Run, make: Callable[..., None]) -> TrialTimes:
     """Run all stages on a few images in a folder of their own, and return what they took. It shows no log."""
     begun, folder = time.perf_counter(), RunFolder(config.folder.trial)
     shutil.rmtree(folder.path, ignore_errors=True)
@@ -174,10 +195,12 @@ def tried(config: Run, make: Callable[[Run], None]) -> TrialTimes:
         chosen_recipe=None,
     )
     logger.info("budget=%s: a trial of all stages on %d training images", config.budget, few_train)
+    watch = Stopwatch()
     try:
         with silent(), counted_seconds() as counted:
-            make(trial)
-        times = times_of(config, trial, counted)
+            make(trial, begin=watch.begin)
+            watch.end()
+        times = times_of(config, trial, counted, watch.seconds)
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)
     return replace(times, trial=time.perf_counter() - begun)
@@ -198,10 +221,15 @@ def trial_solver(solver: SolverConfig) -> SolverConfig:
     )
 
 
-def times_of(config: Run, trial: Run, counted: dict[str, float]) -> TrialTimes:
-    """The times of a finished trial, scaled to all images. counted: seconds of its operations with progress."""
+def times_of(config: Run, trial: Run, counted: dict[str, float], by_clock: dict[str, float]) -> TrialTimes:
+    """The times of a finished trial, scaled to all images.
+
+    counted: seconds of its operations with progress. by_clock: seconds of its stages with loading and, of `eval`, with
+    the report, which the stages' own times leave out.
+    """
     folder = trial.folder
-    seconds = from_json(read_object(folder.metrics).get("seconds"), dict[str, float], f"{folder.metrics}: seconds")
+    own = from_json(read_object(folder.metrics).get("seconds"), dict[str, float], f"{folder.metrics}: seconds")
+    seconds = {stage: max(value, by_clock.get(stage, 0.0)) for stage, value in own.items()}
     images = {split: len(config.data_source.load(split)) for split in Split if config.data_source.has(split)}
     few = {split: len(trial.data_source.load(split)) for split in images}
     stages = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -80,7 +81,7 @@ def test_wrong_settings(words: list[str]) -> None:
 def test_a_trial_measures_all_stages(voc_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     settings = made("run", *words(voc_root, tmp_path, "1h"))
-    budget = Budget.of(settings, run.make)
+    budget = Budget.of(settings, run.make, time.perf_counter())
     times = budget.kept.trial
     assert [*times.stages] == ["propose", "detect", "eval"]
     assert min(times.trial, times.step, *times.stages.values()) > 0
@@ -90,7 +91,7 @@ def test_a_trial_measures_all_stages(voc_root: Path, tmp_path: Path, caplog: pyt
     assert kept_dataset(RunFolder(tmp_path)) is None
     assert "train-cls" not in caplog.text
     with mock.patch.object(run_budget, "tried", side_effect=AssertionError):
-        assert Budget.of(settings, run.make).kept == budget.kept
+        assert Budget.of(settings, run.make, time.perf_counter()).kept == budget.kept
 
 
 def test_stored_features_need_none(
@@ -99,5 +100,29 @@ def test_stored_features_need_none(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(run_budget, "tried", lambda *_: TIMES)
     settings = made("run", *drawn.voc(voc_root), f"run_dir={tmp_path}", "experiment=rcnn_frozen", "budget=1min")
-    assert Budget.of(settings, run.make).limited(settings) is settings
+    assert Budget.of(settings, run.make, time.perf_counter()).limited(settings) is settings
     assert "not needed" in caplog.text
+
+
+def test_loading_and_the_report_are_counted(voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = run.evaluate.run
+
+    def slow_report(config: object) -> None:
+        evaluate(config)
+        time.sleep(3.0)
+
+    monkeypatch.setattr(run.evaluate, "run", slow_report)
+    settings = made("run", *words(voc_root, tmp_path, "1h"))
+    assert Budget.of(settings, run.make, time.perf_counter()).kept.trial.stages["eval"] > 3.0
+
+
+@pytest.mark.slow
+def test_a_real_run_takes_its_budget(tmp_path: Path) -> None:
+    data = ["dataset=demo", f"dataset.root={tmp_path / 'demo'}"]
+    assert detpipe("check", *data, f"run_dir={tmp_path / 'check'}").status == 0  # makes the data
+    begun = time.perf_counter()
+    done = detpipe("run", *data, f"run_dir={tmp_path / 'run'}", "experiment=multibox_fast_rcnn", "budget=200s")
+    seconds = time.perf_counter() - begun
+    assert done.status == 0, done.err
+    assert 0.75 * 200 < seconds < 1.1 * 200
+    assert json.loads((tmp_path / "run/budget.json").read_text())["iterations"] >= 50
