@@ -124,6 +124,10 @@ class TableSource(FilesSource):
                 table.with_cells([""] * columns, cells | self.object_cells(one.path, edit.name, edit.box))
                 for edit in one.objects
             ]
+            if not one.objects:
+                if not self.EMPTY_IMAGES:
+                    raise ValueError(f"{path}: {without_row(one.path.name)}")
+                more.append(table.with_cells([""] * columns, cells))
         return encoded_alike(_with_rows(text, table.separator, changed, behind, more), data, encoding, path)
 
     def _edited_rows(
@@ -150,12 +154,17 @@ class TableSource(FilesSource):
             changed |= {number: None for number, row in rows if not table.is_object(row)}
         elif all(number in changed and changed[number] is None for number, _ in rows):
             if not self.EMPTY_IMAGES:
-                raise ValueError(
-                    f"{path}: expected an object in {image.name}, got none, and the format has no row for an image "
-                    "without objects; convert the data set with `detpipe convert` first"
-                )
+                raise ValueError(f"{path}: {without_row(image.name)}")
             added = [empty]
         return changed, added
+
+
+def without_row(image: str) -> str:
+    """The end of an error: an image has no object, and the format can't say so. image: the name of its file."""
+    return (
+        f"expected an object in {image}, got none, and the format has no row for an image without objects; convert the "
+        "data set with `detpipe convert` first"
+    )
 
 
 def _with_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,15 @@ class Correction:
 
 @dataclass(frozen=True, kw_only=True)
 class Corrections:
-    """The content of corrections.json. dataset: the digest of the labels that were looked at."""
+    """The content of corrections.json.
+
+    dataset: the digest of the labels that were looked at. reviewed: new images that were accepted without objects; a
+    file without any lacks the key.
+    """
 
     dataset: str
     corrections: list[Correction]
+    reviewed: list[ImageId] = field(default_factory=list)
 
 
 def checked_box(box: Sequence[float]) -> None:
@@ -92,7 +97,8 @@ def read_corrections(path: Path) -> Corrections:
 def write_corrections(path: Path, corrections: Corrections) -> None:
     """Write corrections.json atomically."""
     rows = [corrected_row(one) for one in corrections.corrections]
-    write_json(path, {"dataset": corrections.dataset, "corrections": rows})
+    reviewed = {"reviewed": corrections.reviewed} if corrections.reviewed else {}
+    write_json(path, {"dataset": corrections.dataset, "corrections": rows, **reviewed})
 
 
 def corrected_row(one: Correction) -> dict[str, Any]:

@@ -25,6 +25,10 @@ from detpipe.datasets.source import (
 from detpipe.labels.corrections import Action, Correction, CorrectionError
 from detpipe.structures import Dataset, ImageId
 
+UNKNOWN = (
+    "expected an image of the data set, got an unknown id. For new images, as those of `detpipe labels next`, give "
+    "source=FOLDER"
+)
 LONGEST_CLASS = 200
 """Characters of a class name."""
 
@@ -101,14 +105,16 @@ def plan_edits(
     corrections: Sequence[Correction],
     *,
     allow_new_classes: bool,
+    reviewed: Sequence[ImageId] = (),
     new_from: Path | None = None,
 ) -> PlannedEdits:
     """Return the edits that the corrections mean. No corrections give no edits.
 
     Boxes are clipped to the image. source: of the data set whose `splits` are loaded. allow_new_classes: a class that
     the data set lacks is accepted. new_from: a folder; an image that the data set lacks is a file in it, by its path,
-    and becomes a training image. Raises CorrectionError, which names the number of the correction, its image and what
-    is wrong: an unknown image, object or class, a box outside the image, or two corrections of one object.
+    and becomes a training image. reviewed: images without objects; those that the data set lacks become training
+    images, too. Raises CorrectionError, which names the number of the correction, its image and what is wrong: an
+    unknown image, object or class, a box outside the image, or two corrections of one object.
     """
     finder = _Finder(source, splits)
     planned = PlannedEdits()
@@ -117,7 +123,7 @@ def plan_edits(
     new = None if new_from is None else _NewImages(new_from, source)
     for number, one in enumerate(corrections, start=1):
         try:
-            if new is not None and one.action is Action.add and not finder.has(one):
+            if new is not None and one.action is Action.add and not finder.has(one.image):
                 label = _class(one, known, planned, allow_new_classes=allow_new_classes)
                 planned.changes.append(new.add(one, label))
                 continue
@@ -132,6 +138,16 @@ def plan_edits(
             _plan(planned, one, image, index, label, box)
         except ValueError as error:
             raise CorrectionError(f"correction {number}, image {one.image!r}: {error}") from error
+    for name in reviewed:
+        if finder.has(name):
+            planned.without_effect += 1
+        elif new is None:
+            raise CorrectionError(f"reviewed, image {name!r}: {UNKNOWN}")
+        else:
+            try:
+                new.open(name)
+            except ValueError as error:
+                raise CorrectionError(f"reviewed, image {name!r}: {error}") from error
     if new is not None:
         planned.new_images = new.images()
     return planned
@@ -144,15 +160,23 @@ class _NewImages:
         self._folder, self._source = folder, source
         self._found: dict[str, tuple[Path, ImageHeader, list[ObjectEdit]]] = {}
 
-    def add(self, one: Correction, label: str | None) -> Change:
-        """Add the object of a correction. Raises ValueError for a file that is not in the folder, or is no image."""
-        name = str(one.image)
+    def open(self, image: ImageId) -> tuple[ImageHeader, list[ObjectEdit]]:
+        """The header of an image, and its objects so far, to which others may be added.
+
+        Raises ValueError for a file that is not in the folder, or is no image.
+        """
+        name = str(image)
         if name not in self._found:
             path = self._folder / name
             if not path.is_file() or not is_inside(path, real_folders([self._folder])):
                 raise ValueError(f"expected an image of the data set, or a file in source={self._folder}, got neither")
             self._found[name] = (path, read_header(path, self._source.read_options), [])
         _, header, edits = self._found[name]
+        return header, edits
+
+    def add(self, one: Correction, label: str | None) -> Change:
+        """Add the object of a correction. Raises ValueError as `open`, and for an object that is there already."""
+        header, edits = self.open(one.image)
         assert label is not None  # Correction requires both
         assert one.box is not None
         box = _clipped(one.box, header.image_size)
@@ -160,7 +184,9 @@ class _NewImages:
             raise ValueError("expected each new object once, got one twice")
         edits.append(ObjectEdit(name=label, box=box))
         after = Label(label=label, box=box)
-        return Change(image=name, split="train", action=one.action, object=None, id=None, before=None, after=after)
+        return Change(
+            image=str(one.image), split="train", action=one.action, object=None, id=None, before=None, after=after
+        )
 
     def images(self) -> list[NewImage]:
         """The images, with names that are free in the data set."""
@@ -221,9 +247,9 @@ class _Finder:
                     self._entries.setdefault(str(entry.image_id), []).append((split, entry))
         self._images: dict[tuple[Split, ImageId], _Image] = {}
 
-    def has(self, one: Correction) -> bool:
+    def has(self, image: ImageId) -> bool:
         """Whether the data set has an image with this id."""
-        return str(one.image) in self._entries
+        return str(image) in self._entries
 
     def image(self, one: Correction) -> _Image:
         """The image of a correction. Raises ValueError."""
@@ -231,10 +257,7 @@ class _Finder:
         if not found:
             near = difflib.get_close_matches(str(one.image), self._entries, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"expected an image of the data set, got an unknown id{hint}. For new images, as those of `detpipe "
-                "labels next`, give source=FOLDER"
-            )
+            raise ValueError(f"{UNKNOWN}{hint}")
         of_split = [(split, entry) for split, entry in found if one.split in (None, split.value)]
         if not of_split:
             there = ", ".join(split.value for split, _ in found)

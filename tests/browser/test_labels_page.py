@@ -554,6 +554,12 @@ def test_all_boxes_are_accepted(unlabelled: Browser) -> None:
         Correction(image="photo 1", action=Action.add, box=A_BOX, label="cat"),
         Correction(image="photo 1", action=Action.add, box=B_BOX, label="ant"),
     ]
+    # The second image has no objects, and is named as one that was looked at.
+    assert read_corrections(unlabelled.downloads / "corrections.json").reviewed == ["photo 2"]
+    assert unlabelled.text("#save") == "Save 2 corrections, 1 image without objects"
+    unlabelled.click("#undo")
+    saved(unlabelled)
+    assert read_corrections(unlabelled.downloads / "corrections.json").reviewed == []
 
 
 def test_boxes_are_changed_deleted_and_added_with_the_mouse(unlabelled: Browser) -> None:

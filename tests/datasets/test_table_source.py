@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,13 @@ def test_rows_are_changed_removed_and_added(folder: Path, tmp_path: Path) -> Non
     assert all((tmp_path / "out" / f"{name}.jpg").is_file() for name in ("a", "b", "c", "new"))
 
 
+def test_a_new_image_without_objects_gets_a_row(folder: Path, tmp_path: Path) -> None:
+    new = NewImage(path=image(tmp_path / "x.jpg"), name="new", image_size=(20, 40), objects=())
+    copy = edited(CsvSource(root=str(folder), test_share=0.0), tmp_path / "out", {}, new)
+    assert (tmp_path / "out" / "boxes.csv").read_text() == ROWS.rstrip("\n") + "\n,new.jpg,,,,,40,20,\n"
+    assert [one.objects for one in copy.entries(Split.train) if one.image_id == "new"] == [()]
+
+
 def test_a_file_without_header_and_without_a_last_line_break(folder: Path, tmp_path: Path) -> None:
     (folder / "boxes.csv").write_text("a.jpg;1;2;9,5;8;café", encoding="cp1252")
     source = CsvSource(root=str(folder), test_share=0.0, encoding="cp1252")
@@ -127,3 +135,5 @@ def test_shares_and_codes_of_open_images(tmp_path: Path) -> None:
     gone = [ObjectEdit(index=index, is_removed=True) for index in (0, 1)]
     with pytest.raises(ValueError, match=r"a\.jpg.*detpipe convert"):
         edited(source, tmp_path / "gone", {"a": gone})
+    with pytest.raises(ValueError, match=r"x\.jpg.*detpipe convert"):
+        edited(source, tmp_path / "empty", {}, replace(new, objects=()))

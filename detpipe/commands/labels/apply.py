@@ -45,6 +45,7 @@ def run(config: LabelsApply) -> None:
         splits,
         corrections.corrections,
         allow_new_classes=config.allow_new_classes,
+        reviewed=corrections.reviewed,
         new_from=None if config.source is None else Path(config.source),
     )
     if source.classes is not None:

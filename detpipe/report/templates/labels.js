@@ -304,8 +304,7 @@ function renderCount() {
   bar.max = Math.max(1, items.length);
   bar.value = settled;
   byId("undo").disabled = !past.length;
-  const count = corrections().length;
-  byId("save").textContent = count ? `Save ${counted(count, "correction")}` : "Save corrections";
+  byId("save").textContent = `Save ${savedParts() || "corrections"}`;
 }
 
 function named(label) {

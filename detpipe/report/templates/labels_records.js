@@ -170,6 +170,15 @@ function corrections() {
   return rows;
 }
 
+// New images that were accepted without objects, as JSON.
+function reviewed() {
+  const isEmpty = (item) => {
+    const record = records[item.key];
+    return item.kind === "unlabelled" && record?.verdict === "accept" && record.boxes.every((one) => one.gone);
+  };
+  return items.filter(isEmpty).map((item) => images[item.image].id);
+}
+
 // A row as JSON. The image's id is JSON already, since numbers of JavaScript do not hold all integers.
 function row(item, action, object, box, label, id) {
   const image = images[item.image];
@@ -188,7 +197,9 @@ function row(item, action, object, box, label, id) {
 function correctionsText() {
   const rows = corrections();
   const list = rows.length ? `[\n    ${rows.join(",\n    ")}\n  ]` : "[]";
-  return `{\n  "dataset": ${JSON.stringify(content.dataset)},\n  "corrections": ${list}\n}\n`;
+  const names = reviewed();
+  const empty = names.length ? `,\n  "reviewed": [${names.join(", ")}]` : "";
+  return `{\n  "dataset": ${JSON.stringify(content.dataset)},\n  "corrections": ${list}${empty}\n}\n`;
 }
 
 function save() {
@@ -200,8 +211,17 @@ function save() {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(address), 60000);
   savedText = text;
+  say(`Saved ${savedParts() || "0 corrections"} as corrections.json.`);
+}
+
+// What corrections.json has, in words; "" if it has nothing.
+function savedParts() {
   const count = corrections().length;
-  say(`Saved ${counted(count, "correction")} as corrections.json.`);
+  const empty = reviewed().length;
+  const parts = [];
+  if (count) parts.push(counted(count, "correction"));
+  if (empty) parts.push(`${counted(empty, "image")} without objects`);
+  return parts.join(", ");
 }
 
 function counted(count, name) {

@@ -25,6 +25,7 @@ from detpipe.runs.kept_dataset import kept_dataset
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import RunFolder, copy_proposals, load_splits
 from detpipe.storage.manifest import read_manifest
+from detpipe.structures import ImageId
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 
@@ -44,18 +45,26 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def corrections_of(source: DatasetSource, folder: Path, *some: Correction) -> Path:
+def corrections_of(source: DatasetSource, folder: Path, *some: Correction, reviewed: Sequence[ImageId] = ()) -> Path:
     path = folder / "corrections.json"
-    write_corrections(path, Corrections(dataset=labels_digest(load_splits(source)), corrections=list(some)))
+    digest = labels_digest(load_splits(source))
+    write_corrections(path, Corrections(dataset=digest, corrections=list(some), reviewed=list(reviewed)))
     return path
 
 
-def apply(dataset: DatasetSource, folder: Path, *some: Correction, out: str = "out", **settings: Any) -> DatasetSource:
+def apply(
+    dataset: DatasetSource,
+    folder: Path,
+    *some: Correction,
+    out: str = "out",
+    reviewed: Sequence[ImageId] = (),
+    **settings: Any,
+) -> DatasetSource:
     """The corrected data set."""
     config = LabelsApply(
         run_dir=str(folder / "none"),
         dataset=dataset,
-        corrections=str(corrections_of(dataset, folder, *some)),
+        corrections=str(corrections_of(dataset, folder, *some, reviewed=reviewed)),
         out=str(folder / out),
         **settings,
     )
@@ -265,6 +274,29 @@ def test_only_new_images_are_proposed_on(voc_root: Path, photos: Path, tmp_path:
     assert f"{len(drawn.TRAIN + drawn.TEST)} of {len(drawn.TRAIN + drawn.TEST) + 2} images already done" in outcome.err
 
 
+@pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])
+def test_images_without_objects_join_too(layout: str, voc_root: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    if layout == "yolo":
+        drawn.write_yolo(tmp_path / "set")
+        source: DatasetSource = YoloSource(root=str(tmp_path / "set"))
+    elif layout == "coco":
+        words = drawn.write_coco(tmp_path / "set", voc_root)
+        source = CocoSource(**dict(word.removeprefix("dataset.").split("=", 1) for word in words[1:]))  # type: ignore[arg-type]
+    else:
+        source = VocSource(root=str(voc_root))
+    before = source.entries(Split.train)
+    known = str(before[0].image_id)
+    corrected = apply(source, tmp_path, NEW[0], reviewed=["more/b.jpg", known], source=str(photos))
+    ids = {one.image_id for one in before}
+    added = [one for one in corrected.entries(Split.train) if one.image_id not in ids]
+    assert sorted(len(one.objects) for one in added) == [0, 1]
+    assert len(corrected.load(Split.train).records) == len(before) + 2
+    # The image that the data set has stays as it is.
+    changes = json.loads((tmp_path / "out" / "changes.json").read_text())
+    assert (len(changes["changes"]), changes["without_effect"]) == (1, 1)
+
+
 def test_new_images_need_their_folder(voc_root: Path, photos: Path, tmp_path: Path) -> None:
     source = VocSource(root=str(voc_root))
     with pytest.raises(CorrectionError, match=r"correction 1.*source=FOLDER"):
@@ -272,6 +304,8 @@ def test_new_images_need_their_folder(voc_root: Path, photos: Path, tmp_path: Pa
     for image in ("gone.jpg", "../corrections.json"):
         with pytest.raises(CorrectionError, match=r"correction 1.*a file in source="):
             apply(source, tmp_path, new(image, 1, 1, 9, 9), source=str(photos))
+        with pytest.raises(CorrectionError, match=r"reviewed.*a file in source="):
+            apply(source, tmp_path, reviewed=[image], source=str(photos))
     with pytest.raises(CorrectionError, match=r"correction 2.*twice"):
         apply(source, tmp_path, NEW[0], NEW[0], source=str(photos))
     (photos / "broken.jpg").write_bytes(b"no image")

@@ -114,6 +114,28 @@ def test_accepted_boxes_become_training_images(voc_root: Path, photos: Path, run
     assert {Path(one.file).name for one in accepted} <= names
 
 
+def test_an_image_without_objects_is_not_chosen_again(
+    voc_root: Path, photos: Path, run_copy: Path, tmp_path: Path
+) -> None:
+    assert choose(voc_root, run_copy, photos, "count=1").status == 0
+    content = read_next(run_copy / "next.json")
+    file = tmp_path / "corrections.json"
+    write_corrections(file, Corrections(dataset=content.dataset, corrections=[], reviewed=[content.images[0].file]))
+    out = tmp_path / "more"
+    words = ("labels", "apply", str(file), f"run_dir={run_copy}", *drawn.voc(voc_root), f"out={out}")
+    refused = detpipe(*words)
+    assert refused.status == 1
+    assert "source=FOLDER" in refused.err
+    applied = detpipe(*words, f"source={photos}")
+    assert applied.status == 0, applied.err
+    assert "1 new image for training" in applied.out
+    assert not VocSource(root=str(out)).entries(Split.train)[-1].objects
+    assert choose(out, run_copy, photos, "count=8").status == 0
+    again = read_next(run_copy / "next.json")
+    assert content.images[0].file in again.known
+    assert (again.candidates, len(again.images)) == (7, 7)
+
+
 @pytest.mark.parametrize(("precision", "recall", "is_warned"), [(0.5, 0.1, True), (0.0, 0.0, True), (0.8, 0.8, False)])
 def test_a_weak_detector_is_told_that_selection_does_not_help(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: float, recall: float, is_warned: bool
