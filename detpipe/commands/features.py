@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def make_store(config: Features, extractor: RegionFeatures, split: Split, datase
         keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, [dataset])
-            before = earlier_store(artefact)
+            before = earlier_stores(artefact)
             plan = list(planned_regions(config, stored))
             estimate(extractor, plan, before)
             making.summary = fill_store(artefact.path, plan, extractor, before=before, classes=len(dataset.classes))
@@ -135,7 +136,7 @@ def make_shard(config: Features, extractor: RegionFeatures, stored: StoredSplit)
             own = shards.own(images_with_proposals(stored), config.task, step=GROUP)
             plan = list(planned_regions(config, stored, own))
             classes = len(stored.dataset.classes)
-            making.summary = fill_store(making.path, plan, extractor, before=earlier_store(whole), classes=classes)
+            making.summary = fill_store(making.path, plan, extractor, before=earlier_stores(whole), classes=classes)
 
 
 def make_in_tasks(config: Features, extractor: RegionFeatures, splits: Sequence[StoredSplit]) -> None:
@@ -214,14 +215,20 @@ def extraction_key(config: Features, extractor: RegionFeatures) -> dict[str, Any
     }
 
 
-def earlier_store(artefact: Artefact) -> FeatureStore | None:
-    """Return the backup of the earlier store if its features were made with the same settings; else None."""
-    try:
-        store = open_store(backup_path(artefact.path))
-    except (ArtefactError, FeatureStoreError):  # missing or damaged: compute all features
-        return None
-    same = store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]
-    return store if same else None
+def earlier_stores(artefact: Artefact, *others: Path) -> list[FeatureStore]:
+    """Return the backup of the earlier store and other stores, of which the features were made with the same settings.
+
+    Missing, unfinished and damaged ones are left out: their features are computed.
+    """
+    found = []
+    for path in (backup_path(artefact.path), *others):
+        try:
+            store = open_store(path)
+        except (ArtefactError, FeatureStoreError):
+            continue
+        if store.manifest.settings["extraction"] == artefact.manifest.settings["extraction"]:
+            found.append(store)
+    return found
 
 
 def planned_regions(
@@ -248,7 +255,7 @@ def planned_regions(
         yield ImageRegions(record, proposed.image_digest, regions, overlaps, ranks)
 
 
-def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: FeatureStore | None) -> None:
+def estimate(extractor: RegionFeatures, plan: Sequence[ImageRegions], before: Sequence[FeatureStore]) -> None:
     """Log the expected size and time, measured on the first images. Logs nothing if no feature is missing."""
     missing = missing_regions(plan, before)
     if not missing:

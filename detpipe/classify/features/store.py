@@ -208,17 +208,18 @@ def fill_store(
     plan: Sequence[ImageRegions],
     extractor: Extractor,
     *,
-    before: FeatureStore | None,
+    before: Sequence[FeatureStore],
     classes: int,
 ) -> dict[str, int]:
     """Write the features of all regions of `plan`. An interrupted run continues after its last finished images.
 
-    classes: K. before: an earlier store by the same extractor; rows with the same image and box are copied from it.
+    classes: K. before: other stores by the same extractor; rows with the same image and box are copied from the first
+    that has them.
     Returns the summary for the manifest.
     Raises ChangedImageError if an image has changed since its proposals were made, Interrupted after a signal.
     """
     rows, width = sum(len(one.regions) for one in plan), extractor.width
-    known = {} if before is None else {key: row for row, key in enumerate(before.keys)}
+    known = _known_rows(before)
     summary = {
         "regions": rows,
         "width": width,
@@ -231,7 +232,7 @@ def fill_store(
     groups = [plan[start : start + GROUP] for start in range(done, len(plan), GROUP)]
     with stop_on_signal() as stop, counted("features", total=len(plan) - done, unit="images") as count:
         for group in groups:
-            for values in _group_features(group, extractor, before, known):
+            for values in _group_features(group, extractor, known):
                 features[row : row + len(values)] = values
                 row += len(values)
                 count.advance()
@@ -282,9 +283,14 @@ def merge_stores(path: Path, stores: Sequence[FeatureStore], classes: int) -> di
     }
 
 
-def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -> list[ImageRegions]:
-    """The regions of a plan whose features are not in `before`. Images without such regions are left out."""
-    known = set() if before is None else set(before.keys)
+def _known_rows(stores: Sequence[FeatureStore]) -> dict[bytes, tuple[FeatureStore, int]]:
+    """The store and the row of each key. Of several stores with a key, the first counts."""
+    return {key: (store, row) for store in reversed(stores) for row, key in enumerate(store.keys)}
+
+
+def missing_regions(plan: Sequence[ImageRegions], before: Sequence[FeatureStore]) -> list[ImageRegions]:
+    """The regions of a plan whose features are in no store of `before`. Images without such regions are left out."""
+    known = {key for store in before for key in store.keys}
     left = [(one, np.flatnonzero([key not in known for key in one.keys])) for one in plan]
     return [
         ImageRegions(one.record, one.digest, one.regions[rows], one.class_ious[rows], one.places[rows])
@@ -294,9 +300,9 @@ def missing_regions(plan: Sequence[ImageRegions], before: FeatureStore | None) -
 
 
 def _group_features(
-    group: Sequence[ImageRegions], extractor: Extractor, before: FeatureStore | None, known: Mapping[bytes, int]
+    group: Sequence[ImageRegions], extractor: Extractor, known: Mapping[bytes, tuple[FeatureStore, int]]
 ) -> Iterator[Float16Array]:
-    """The rows of each image: read from `before` if they exist there, else computed."""
+    """The rows of each image: read from another store if they are known, else computed."""
     missing = [np.array([row for row, key in enumerate(one.keys) if key not in known], dtype=np.int64) for one in group]
 
     def to_compute() -> Iterator[tuple[Image, Float32Array]]:
@@ -308,10 +314,10 @@ def _group_features(
     computed = extractor.features(to_compute())
     for one, rows in zip(group, missing, strict=True):
         values = np.zeros((len(one.regions), extractor.width), dtype=np.float16)
-        if before is not None:
-            for row, key in enumerate(one.keys):
-                if key in known:
-                    values[row] = before.features[known[key]]
+        for row, key in enumerate(one.keys):
+            if key in known:
+                store, known_row = known[key]
+                values[row] = store.features[known_row]
         if len(rows):
             values[rows] = _half(next(computed), one.record)
         yield values

@@ -302,7 +302,7 @@ def change_store(
     manifest = find_manifest(path)
     # An unfinished store of an interrupted change with other settings is deleted; the backup has the old features.
     with artefact.making(overwrite=manifest is not None and not same_key(manifest, artefact.manifest)) as making:
-        making.summary = fill_store(path, plan, extractor, before=before, classes=len(stored.dataset.classes))
+        making.summary = fill_store(path, plan, extractor, before=[before], classes=len(stored.dataset.classes))
     summary = artefact.manifest.summary
     logger.info(
         "classes: %s: %d regions, %d of them new", path, summary["regions"], summary["regions"] - summary["taken_over"]

@@ -20,7 +20,7 @@ from numpy.lib.format import open_memmap
 from detpipe import boxes as geometry
 from detpipe.classify.features.extractor import RegionFeatures
 from detpipe.classify.features.store import FeatureStore, ImageRegions, fill_store, open_store
-from detpipe.commands.features import earlier_store, estimate, extraction_key, make_extractor
+from detpipe.commands.features import earlier_stores, estimate, extraction_key, make_extractor
 from detpipe.commands.labels.audit_settings import LabelsAudit
 from detpipe.commands.stage_settings import Features
 from detpipe.console import RESULT, amount
@@ -228,7 +228,8 @@ def make_store(
 ) -> FeatureStore:
     """Compute the features of all regions, unless they are there. Images whose labels are unchanged are not read again.
 
-    Their rows come from the store of an earlier audit.
+    Their rows come from the store of an earlier audit. Rows that the run's own features have are not computed either,
+    if these were made with the same settings.
     """
     dataset = next(iter(splits.values()))
     artefact = Artefact(
@@ -252,7 +253,8 @@ def make_store(
         artefact.refuse_foreign()
     with artefact.making(overwrite=found is not None and found != artefact.manifest.digest) as making:
         if making.needed:
-            before = earlier_store(artefact)
+            own = [config.folder.features(split) for split in (Split.train, Split.test)]
+            before = earlier_stores(artefact, *own)
             plan = [store_regions(one, len(dataset.classes)) for one in planned]
             estimate(extractor, plan, before)
             making.summary = fill_store(artefact.path, plan, extractor, before=before, classes=len(dataset.classes))

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -87,7 +87,7 @@ def fill(
     plan: list[ImageRegions],
     extractor: MeanColour,
     stop: StopRequest | None = None,
-    before: FeatureStore | None = None,
+    before: Sequence[FeatureStore] = (),
 ) -> bool:
     """One run of the stage; whether it came to its end. stop: in place of a signal."""
     artefact = Artefact(path, stage="features", settings={"classes": ["a"], "category_ids": [1]}, inputs={})
@@ -148,14 +148,14 @@ def test_a_store_of_other_regions_takes_over_the_rows_that_are_there(images: Pat
     assert fill(tmp_path / "few", plan_of(images, 2), MeanColour())
     before = open_store(tmp_path / "few")
     plan, extractor = plan_of(images, 4), MeanColour()
-    assert fill(tmp_path / "more", plan, extractor, before=before)
+    assert fill(tmp_path / "more", plan, extractor, before=[before])
     assert fill(tmp_path / "anew", plan, MeanColour())
-    missing = sum(len(one.regions) for one in missing_regions(plan, before))
+    missing = sum(len(one.regions) for one in missing_regions(plan, [before]))
     assert 0 < extractor.seen == missing < sum(len(one.regions) for one in plan)
     assert (tmp_path / "more" / FEATURES).read_bytes() == (tmp_path / "anew" / FEATURES).read_bytes()
     # The same regions: nothing is computed.
     nothing = MeanColour()
-    assert fill(tmp_path / "again", plan, nothing, before=open_store(tmp_path / "more"))
+    assert fill(tmp_path / "again", plan, nothing, before=[open_store(tmp_path / "few"), open_store(tmp_path / "more")])
     assert nothing.seen == 0
     assert (tmp_path / "again" / FEATURES).read_bytes() == (tmp_path / "more" / FEATURES).read_bytes()
 

@@ -191,12 +191,40 @@ def test_corrected_labels_reuse_the_features_of_other_images(
     shutil.copy(scenes(tmp_path / "right") / "Annotations" / "image_01.xml", root / "Annotations")
     outcome = audit(folder, *drawn.voc(root), "overwrite=true")
     assert outcome.status == 0, outcome.err
-    manifest = json.loads((folder / "audit" / "features" / "manifest.json").read_text())
-    summary = manifest["summary"]
+    summary = json.loads((folder / "audit" / "features" / "manifest.json").read_text())["summary"]
     assert summary["taken_over"] > 0.95 * summary["regions"]
     assert set(computed_images(audited[0], folder)) < set(computed_images(tmp_path / "none", folder))
     assert len(computed_images(audited[0], folder)) < IMAGES / 3
     assert "image_01" not in {str(one.image) for one in read_audit(folder / "audit.json").suspects if one.score > 0.5}
+
+
+def test_features_of_the_run_are_reused_and_give_the_same_bytes(
+    audited: tuple[Path, Outcome], proposed_run: Path, tmp_path: Path
+) -> None:
+    folder = drawn.copy(proposed_run, tmp_path / "run")
+    seen = [word for word in SEEN if not word.startswith("width")]
+    made = detpipe("features", *seen, "features.crops=false", "detect.max_proposals=50", f"run_dir={folder}")
+    assert made.status == 0, made.err
+    outcome = audit(folder)
+    assert outcome.status == 0, outcome.err
+    assert taken_over(folder) > 0
+    assert taken_over(audited[0]) == 0
+    for name in ("audit.json", "audit/features/features.npy"):
+        assert (folder / name).read_bytes() == (audited[0] / name).read_bytes()
+
+
+def test_features_of_other_settings_are_not_reused(proposed_run: Path, tmp_path: Path) -> None:
+    folder = drawn.copy(proposed_run, tmp_path / "run")
+    seen = [word for word in SEEN if not word.startswith("width")]
+    made = detpipe("features", *seen, "features.crops=false", "features.mirrored=true", f"run_dir={folder}")
+    assert made.status == 0, made.err
+    assert audit(folder).status == 0
+    assert taken_over(folder) == 0
+
+
+def taken_over(folder: Path) -> int:
+    manifest = json.loads((folder / "audit" / "features" / "manifest.json").read_text())
+    return int(manifest["summary"]["taken_over"])
 
 
 def computed_images(before: Path, folder: Path) -> list[str]:
