@@ -125,7 +125,8 @@ def run_tasks(config: TaskCommand, command: str, shards: Sequence[Shards], sizes
         logger.info("%s: %d of %d tasks already done", command, done, config.tasks)
     if not missing:
         return
-    call = TaskCall(f"{__name__}:{run_task.__name__}", task_settings(config, command), config.tasks)
+    marker = next(one for one in shards if one.missing()).mark()
+    call = TaskCall(f"{__name__}:{run_task.__name__}", task_settings(config, command), config.tasks, marker)
     total = sum(sizes[task - 1] for task in missing)
     with counted(command, total=total, unit="images") as counter:
         monitor = Monitor(command, counter, {task: sizes[task - 1] for task in missing}, config.tasks)
@@ -146,6 +147,14 @@ class Monitor:
         self._failed: dict[int, str] = {}
         self._finished = self._repeated = 0
         self._warned: set[str] = set()
+        self._nodes: list[str] | None = None
+
+    def nodes(self, names: Sequence[str]) -> None:
+        """See `Observer`."""
+        lost = sorted(set(self._nodes or ()) - set(names))
+        self._nodes = list(names)
+        gone = f"; lost: {', '.join(lost)}" if lost else ""
+        logger.info("%s: %d nodes: %s%s", self._command, len(names), ", ".join(names) or "none", gone)
 
     def started(self, task: int, where: str) -> None:
         """See `Observer`."""
@@ -193,6 +202,8 @@ class Monitor:
             return
         states = ((self._finished, "finished"), (len(self._failed), "failed"), (self._repeated, "repeated"))
         text = ", ".join(f"{count} {state}" for count, state in states if count)
+        if self._nodes is not None:
+            text += f"; on {len(self._nodes)} nodes"
         logger.info("%s: %d tasks: %s", self._command, len(self._sizes), text)
 
     def hold_failures(self) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from detpipe.arguments import checked_fields
 from detpipe.class_path import load_object
+
+THREADS = "OMP_NUM_THREADS"
 
 
 class TaskError(RuntimeError):
@@ -21,16 +24,26 @@ class TaskCall:
     """What a process needs to run one task.
 
     function: "module:name" of a function (settings, task, tasks). settings: plain data (JSON types), so that no code
-    travels. tasks: K, the number of parts.
+    travels. tasks: K, the number of parts. marker: a file beside the shards, and what is in it: a machine that does not
+    find it has another run folder. None: no marker.
     """
 
     function: str
     settings: Mapping[str, Any]
     tasks: int
+    marker: tuple[str, str] | None = None
 
     def run(self, task: int) -> None:
         """Run task `task` of 1..K in this process."""
         load_object(self.function)(self.settings, task, self.tasks)
+
+    def with_cores(self, count: int) -> TaskCall:
+        """The same for a process with this many cores: `workers` of one per core become those of its share."""
+        if self.settings.get("settings", {}).get("fields", {}).get("workers") != -1:
+            return self
+        settings = json.loads(json.dumps(self.settings))
+        settings["settings"]["fields"]["workers"] = count if count > 1 else 0
+        return replace(self, settings=settings)
 
 
 class Observer(Protocol):
@@ -38,6 +51,9 @@ class Observer(Protocol):
 
     where: the process or node of a task, for messages.
     """
+
+    def nodes(self, names: Sequence[str]) -> None:
+        """The nodes of a cluster have changed, or are known for the first time. Not called on one machine."""
 
     def started(self, task: int, where: str) -> None:
         """A process began a task."""

@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from detpipe.engines.engine import Engine, Observer, TaskCall, cores
+from detpipe.engines.engine import THREADS, Engine, Observer, TaskCall, cores
 from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
 
-THREADS = "OMP_NUM_THREADS"
 _TICK = 0.2
 """Seconds after which a signal is noticed."""
 
@@ -45,18 +44,10 @@ class LocalEngine(Engine):
             return
         count = min(cores() if self.processes == -1 else self.processes, len(tasks))
         share = max(1, cores() // count)
-        if call.settings.get("settings", {}).get("fields", {}).get("workers") == -1:
-            call = _with_workers(call, share if share > 1 else 0)
         with stop_on_signal() as stop:
-            _Run(call, tasks, observer, count, share, self.retries).run(stop)
+            _Run(call.with_cores(share), tasks, observer, count, share, self.retries).run(stop)
         if stop:
             raise Interrupted("finished tasks are kept; run the same command again, it continues from there")
-
-
-def _with_workers(call: TaskCall, workers: int) -> TaskCall:
-    settings = json.loads(json.dumps(call.settings))
-    settings["settings"]["fields"]["workers"] = workers
-    return TaskCall(call.function, settings, call.tasks)
 
 
 class _Worker:

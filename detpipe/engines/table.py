@@ -4,5 +4,6 @@ from __future__ import annotations
 
 ENGINES: dict[str, str] = {
     "local": "detpipe.engines.local:LocalEngine",
+    "ray": "detpipe.engines.ray:RayEngine",
 }
 """Word -> "module:Class". A new engine is one line here."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detpipe.engines.engine import TaskCall
-from detpipe.engines.events import sent
+from detpipe.engines.events import Send, sent
 from detpipe.storage.interrupt import Interrupted
 
 
@@ -37,7 +37,9 @@ def main() -> None:
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     logging.captureWarnings(True)
     while True:
-        send(_run(json.loads(lines.get()), send))
+        task = json.loads(lines.get())
+        number = task.pop("task")
+        send(run_task(TaskCall(**task), number, send))
 
 
 def _read(lines: queue.Queue[str]) -> None:
@@ -46,16 +48,15 @@ def _read(lines: queue.Queue[str]) -> None:
     os._exit(0)
 
 
-def _run(task: dict[str, Any], send: Any) -> dict[str, Any]:
-    """Run one task; returns its last event."""
-    number = task.pop("task")
+def run_task(call: TaskCall, task: int, send: Send) -> dict[str, Any]:
+    """Run one task in this process; returns its last event, "finished" or "failed". send: takes the others."""
     try:
         with sent(send):
-            TaskCall(**task).run(number)
+            call.run(task)
     except Interrupted as stopped:
         return {"event": "failed", "text": str(stopped)}
     except Exception as error:  # whatever a task raises, the other tasks go on
-        logging.getLogger(__name__).debug("task %d", number, exc_info=True)
+        logging.getLogger(__name__).debug("task %d", task, exc_info=True)
         return {"event": "failed", "text": str(error) or type(error).__name__}
     return {"event": "finished"}
 

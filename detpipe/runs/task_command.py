@@ -20,7 +20,7 @@ class TaskCommand(Command):
     task: int | None = None
     """With tasks: make only the shard of this task, 1 to tasks, and don't merge. null: run and merge all tasks."""
     engine: Engine = field(default_factory=LocalEngine)
-    """With tasks: where the tasks run: engine=local."""
+    """With tasks: where the tasks run: engine=local or engine=ray."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

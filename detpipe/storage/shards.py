@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import time
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from detpipe.storage.atomic import write_json
+from detpipe.storage.atomic import write_json, write_text
 from detpipe.storage.links import refuse_link
 from detpipe.storage.manifest import (
     Artefact,
@@ -38,6 +39,7 @@ Item = TypeVar("Item")
 MOST_TASKS = 9999
 WAIT = 10.0
 """Seconds to wait for a shard's lock: the processes of a killed driver end within this time."""
+_MARKER = "driver.marker"
 _NAME = re.compile(r"(\d{4})-of-(\d{4})")
 
 
@@ -191,13 +193,20 @@ class Shards:
                     continue
             _delete(path)
 
+    def mark(self) -> tuple[str, str]:
+        """Write a marker beside the shards: its file and what is in it. Who doesn't see it has another run folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, text = self.folder.resolve() / _MARKER, secrets.token_hex(8)
+        write_text(path, text)
+        return str(path), text
+
     def remove(self) -> None:
         """Delete all shards, and their folder if nothing else is in it."""
         for path in self._folders():
             _delete(path)
         for trash in self.folder.glob(".*.deleted"):  # of an earlier call that was killed
             shutil.rmtree(trash, ignore_errors=True)
-        for file in self.folder.glob("*.lock"):
+        for file in (*self.folder.glob("*.lock"), self.folder / _MARKER):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
