@@ -46,7 +46,7 @@ format: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,timm,export,openvino,pandas,parquet,remote,tensorboard,mlflow,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo,weights,timm,export,openvino,pandas,parquet,ray,remote,tensorboard,mlflow,dev]'
 	$(WARM)
 	touch $@ .venv/.run
 
