@@ -20,7 +20,7 @@ from detpipe.storage.shards import Shards
 from tests import drawn
 from tests.command_line import detpipe, start
 from tests.commands.test_kill import stopped, wait_for
-from tests.commands.test_tasks import SLOW, assert_same_proposals, children, detect, has_begun, propose, whole
+from tests.commands.test_tasks import SLOW, assert_same_proposals, detect, has_begun, propose, whole
 from tests.engines.test_local import Seen
 
 __all__ = ["whole"]
@@ -35,7 +35,7 @@ NODE = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes. Tests that kill one add another."""
+    """Two nodes."""
     cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra detpipe[ray]")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     made = cluster_utils.Cluster(initialize_head=True, head_node_args=NODE)
@@ -131,25 +131,6 @@ def test_proposals_and_detections_are_those_of_one_process(
         outcome = detpipe(*detect(folder, "overwrite=true", *words))
         assert outcome.status == 0, outcome.err
     assert (several / "detections.json").read_bytes() == (one / "detections.json").read_bytes()
-
-
-def test_a_killed_node(cluster: Any, voc_root: Path, tmp_path: Path) -> None:
-    one, folder = tmp_path / "one", tmp_path / "run"
-    assert detpipe(*propose(voc_root, one, *SLOW)).status == 0
-    process = start(*propose(voc_root, folder, *SLOW, "tasks=2", "engine=ray", f"engine.address={cluster.address}"))
-    wait_for(lambda: all(has_begun(folder / f"proposals.shards/000{task}-of-0002") for task in (1, 2)), process)
-    (node,) = cluster.worker_nodes
-    raylet = node.all_processes["raylet"][0].process.pid
-    for number in (raylet, *children(raylet)):  # a lost machine loses its workers as well
-        os.kill(number, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    cluster.remove_node(node, allow_graceful=False)
-    cluster.add_node(**NODE)
-    assert process.returncode == 0, out + err
-    assert "is run again: its " in err
-    assert "1 repeated" in err
-    assert "raylet" not in out
-    assert_same_proposals(folder, one)
 
 
 @pytest.mark.slow
