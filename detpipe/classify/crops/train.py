@@ -93,13 +93,21 @@ def region_losses(
     batch: LabelledRegions,
     head: TrainedHeadConfig,
     device: torch.device,
+    *,
+    fg_share: float = 0.0,
+    foreground_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """The multi-task loss of Fast R-CNN, eq. 1: "loss" = "class_loss" + weight x "box_loss"; and "accuracy".
 
+    fg_share, foreground_weight: see `region_weights`. By default all regions count alike in the class loss.
     A batch without regions has a loss of 0. It occurs for images without objects, if background must overlap an object.
     """
     labels = torch.from_numpy(batch.labels).to(device)
-    class_loss = softmax_loss(logits, labels, head.label_smoothing) if len(labels) else logits.float().sum()
+    if len(labels):
+        weights = region_weights(labels, fg_share, foreground_weight)
+        class_loss = (weights * softmax_loss(logits, labels, head.label_smoothing, reduction="none")).mean()
+    else:
+        class_loss = logits.float().sum()
     losses = {"loss": class_loss, "class_loss": class_loss}
     if regressor is not None and deltas is not None:
         targets = torch.from_numpy(batch.deltas).to(device)
@@ -107,6 +115,23 @@ def region_losses(
         losses.update({"loss": class_loss + head.box_loss_weight * box_loss, "box_loss": box_loss})
     losses["accuracy"] = (logits.argmax(dim=1) == labels).float().sum() / max(len(labels), 1)
     return losses
+
+
+def region_weights(labels: Tensor, fg_share: float, most: float) -> Tensor:
+    """Weights (N,) of regions in the class loss, whose mean is 1. labels: (N,), 0 is background.
+
+    If less than fg_share of the regions are foreground, these get a larger weight, at most `most`, and all foreground
+    at most fg_share of the weight. Else, and if one kind is missing, all weights are 1.
+    """
+    n, n_fg = len(labels), int((labels > 0).sum())
+    weights = torch.ones(n, device=labels.device)
+    if not 0 < n_fg < n:
+        return weights
+    own = min(most, fg_share * n / n_fg)
+    if own > 1:
+        weights[labels > 0] = own
+        weights[labels == 0] = (n - own * n_fg) / (n - n_fg)
+    return weights
 
 
 def mirrored(batch: CropBatch, chosen: npt.NDArray[np.bool_]) -> CropBatch:

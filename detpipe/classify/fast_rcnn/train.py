@@ -67,7 +67,16 @@ def train_fast_rcnn(
         images, regions = (torch.from_numpy(one).to(device) for one in (batch.images, batch.regions))
         with autocast(device, bf16):
             outputs, of_queries = predicted(network, network.feature_maps(images), regions, batch.queries)
-        losses = region_losses(network.box_regressor, outputs.logits, outputs.deltas, batch, head, device)
+        losses = region_losses(
+            network.box_regressor,
+            outputs.logits,
+            outputs.deltas,
+            batch,
+            head,
+            device,
+            fg_share=sampling.fg_share,
+            foreground_weight=head.foreground_weight,
+        )
         losses = with_best_box(losses, outputs, regions, batch.truths, batch.sizes, head)
         return with_denoising(losses, network, of_queries, batch.queries, head)
 

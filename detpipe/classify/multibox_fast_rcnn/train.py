@@ -76,7 +76,16 @@ def train_multibox_fast_rcnn(
             outputs, of_queries = denoising.predicted(network, maps, places, queries)
         targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         multibox_losses = multibox_loss(output, targets, head.multibox)
-        losses = region_losses(network.box_regressor, outputs.logits, outputs.deltas, regions, head, device)
+        losses = region_losses(
+            network.box_regressor,
+            outputs.logits,
+            outputs.deltas,
+            regions,
+            head,
+            device,
+            fg_share=sampling.fg_share,
+            foreground_weight=head.foreground_weight,
+        )
         losses = with_best_box(losses, outputs, places, batch.truths, batch.sizes, head)
         losses = denoising.with_denoising(losses, network, of_queries, queries, head)
         named = {name: multibox_losses[name] for name in ("confidence_loss", "location_loss")}

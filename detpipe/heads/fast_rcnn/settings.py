@@ -57,6 +57,10 @@ class FastRcnnConfig(TrainedHeadConfig):
     """Box loss: smooth_l1 (as in the paper) or giou."""
     box_loss_weight: float = 10.0
     """Weight of the box loss relative to the class loss (lambda in the paper): 10 for giou, 1 for smooth_l1."""
+    foreground_weight: float = 1.0
+    """Class loss: the largest weight of a foreground region. With few objects in an image, less than sampling.fg_share
+    of its regions are foreground. Their weight then rises until they have this share of the loss. 1: all regions count
+    alike."""
     box_loss_beta: float = 1 / 9
     """smooth_l1: the normalised error above which the loss is linear. 1 in the paper; 1/9 in torchvision's and
     Detectron's Faster R-CNN, which gives more accurate boxes."""
@@ -118,6 +122,8 @@ class FastRcnnConfig(TrainedHeadConfig):
             raise ValueError(
                 f"head.denoise={self.denoise}: expected head.attention above 0 with it, got 0; leave it out"
             )
+        if not 1 <= self.foreground_weight < math.inf:
+            raise ValueError(f"head.foreground_weight: expected a number of at least 1, got {self.foreground_weight}")
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
         if self.refine < 0:

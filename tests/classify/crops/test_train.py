@@ -15,6 +15,7 @@ from detpipe.classify.crops.train import (
     fine_tune,
     mirrored,
     region_losses,
+    region_weights,
     solve_box_regression,
     validation,
 )
@@ -127,6 +128,32 @@ def test_losses_without_box_regression() -> None:
     assert losses.keys() == {"loss", "class_loss", "accuracy"}
     assert float(losses["loss"]) == pytest.approx(math.log(3))
     assert float(losses["accuracy"]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "most", "expected"),
+    [
+        ([1, 0, 0, 0, 0, 0, 0, 0], 8.0, [2.0, *[6 / 7] * 7]),  # a quarter of 8
+        ([1, 0, 0, 0, 0, 0, 0, 0], 1.5, [1.5, *[6.5 / 7] * 7]),
+        ([1, 0, 0, 2], 8.0, [1.0] * 4),  # more than a quarter is foreground
+        ([0, 0], 8.0, [1.0] * 2),
+        ([1, 2], 8.0, [1.0] * 2),
+        ([], 8.0, []),
+    ],
+)
+def test_few_foreground_regions_weigh_more(labels: list[int], most: float, expected: list[float]) -> None:
+    weights = region_weights(torch.tensor(labels, dtype=torch.int64), 0.25, most)
+    assert weights.tolist() == pytest.approx(expected)
+
+
+def test_the_class_loss_is_the_weighted_mean() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    batch = batch_of([1, 0, 0, 0, 0], [[0] * 4] * 5)
+    found = region_losses(None, logits, None, batch, HEAD, CPU, fg_share=0.4, foreground_weight=8.0)
+    one, others = math.log(1 + math.exp(2)), 3 * math.log(2) + math.log(1 + math.exp(-1))
+    assert float(found["class_loss"]) == pytest.approx((2 * one + 0.75 * others) / 5)
+    plain = region_losses(None, logits, None, batch, HEAD, CPU)
+    assert float(plain["class_loss"]) == pytest.approx((one + others) / 5)
 
 
 def test_mirrored_crops_and_their_deltas() -> None:
