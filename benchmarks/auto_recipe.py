@@ -1,8 +1,8 @@
 """experiment=auto against the best recipe chosen afterwards: the loss in COCO AP by data set, from finished runs.
 
-    python benchmarks/auto_recipe.py runs/raccoon=data/raccoon runs/cards=data/cards
+    python benchmarks/auto_recipe.py runs/raccoon data/raccoon runs/cards data/cards
 
-Each word is a folder with a run folder per experiment (runs/raccoon/fast_rcnn), and the data set of these runs.
+Each pair is a folder with a run folder per experiment (runs/raccoon/fast_rcnn), and the data set of these runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from detpipe.storage.dataclass_json import read_object
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", metavar="RUNS=DATA")
+    parser.add_argument("pairs", nargs="+", metavar="RUNS DATA")
     losses = []
     print("| data set | classes | images | objects a class | auto | AP | best | AP | loss |")
     print("|" + "---|" * 9)
-    for word in parser.parse_args().sets:
-        runs, _, data = word.partition("=")
+    words = parser.parse_args().pairs
+    for runs, data in zip(words[::2], words[1::2], strict=True):
         facts = facts_of(AutoSource(root=data).found(), Device.auto, Precision.auto)
         assert facts is not None, data
         row, loss = compared(Path(runs), facts)

@@ -545,6 +545,7 @@ def test_every_page_has_a_block() -> None:
 
 BENCHMARK_COMMANDS = {
     "data_sets": "run",
+    "held_out": "run",
     "label_loop": "run",
     "lenet_mnist": "train-cls",
     "multibox": "train-multibox",
