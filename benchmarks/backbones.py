@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=LITE)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/backbones"))
-    arguments, overrides = parser.parse_known_args()
+    overrides = [word for word in sys.argv[1:] if "=" in word]  # also behind an option that takes several words
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
     networks = network_seconds(arguments.backbones)
     print("backbone            seed  VOC10 mAP  COCO AP   CPU s  ratio  network ms  ratio", flush=True)
     for seed in arguments.seeds:

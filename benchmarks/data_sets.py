@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["raccoon", "bccd", "coco"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
-    arguments, overrides = parser.parse_known_args()
+    overrides = [word for word in sys.argv[1:] if "=" in word]  # also behind an option that takes several words
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
     print("set      seed  VOC10 mAP  [95 % interval]   COCO AP   AP50   AP75  R@.5/1000     all  seconds by stage")
     for name in arguments.sets:
         rows = []

@@ -1,6 +1,6 @@
 """Settings of `detpipe run` compared on held-out training images, so that no test image has a part in a choice.
 
-    python benchmarks/held_out.py FOLDER OUT VARIANTS [key=value ...] [--sets cards bccd] [--splits 0] [--seed 0]
+    python benchmarks/held_out.py FOLDER OUT VARIANTS [--sets cards bccd] [--splits 0] [--seed 0] [key=value ...]
 
 FOLDER holds data sets in VOC's layout. VARIANTS is a text file; each line is a name and settings of `detpipe run`, as
 "wide head.hidden=1024". key=value: settings of all variants. A split with number N puts three quarters of the training
@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["cards", "raccoon", "bccd"])
     parser.add_argument("--splits", nargs="+", type=int, default=[0])
     parser.add_argument("--seed", type=int, default=0)
-    arguments, overrides = parser.parse_known_args()
+    overrides = [word for word in sys.argv[1:] if "=" in word]  # also behind an option that takes several words
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
     lines = [line.split() for line in arguments.variants.read_text().splitlines() if line.strip()]
     print("set      split  variant                   VOC10 mAP  COCO AP   AP75   CPU s", flush=True)
     for name in arguments.sets:

@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--answers", type=int, default=100)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    arguments, settings = parser.parse_known_args()
+    settings = [word for word in sys.argv[1:] if "=" in word]  # also behind an option that takes several words
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in settings])
     source = kept_dataset(RunFolder(arguments.run))
     if source is None:
         raise ValueError(f"--run: expected a run folder with dataset.json, got {arguments.run}")

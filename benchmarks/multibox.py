@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--transfer", action="store_true")
     parser.add_argument("--labelled", nargs="+", type=int, default=[])
     parser.add_argument("--cost", action="store_true")
-    options, overrides = parser.parse_known_args()
+    overrides = [word for word in sys.argv[1:] if "=" in word]  # also behind an option that takes several words
+    options = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
     if options.labelled and "coco" in options.sets:
         parser.error("--labelled: expected sets in VOC's layout, got coco: give --sets raccoon bccd, or one of them")
     heads = "".join(f"  {name:>20}" for budget in BUDGETS for name in (f"recall {budget}", f"AR {budget}"))
