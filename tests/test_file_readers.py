@@ -39,6 +39,7 @@ DIRECT = {
     "runs/model_card.py: path.read_bytes": OWN,
     "tracking/follower.py: messages.read_text": "what the follower, which is our own program, has written",
     "tracking/follower.py: tracker.open": "a tracker's method, which opens no file",
+    "engines/ray.py: path.read_text": OWN,
     "proposals/onnx_models/session.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "proposals/selective_search/objectness.py: own.read_text": "a file of this package",
     "runs/detect_settings.py: path.read_bytes": OWN,

@@ -57,7 +57,10 @@ def test_a_page_has_types_defaults_sentences_and_its_groups_only() -> None:
     assert "  device=auto  (auto|cpu|cuda)\n" in page
     assert "  detect.fast_rcnn.scales=[]  (list of int)\n" in page
     groups = page.partition("Groups, and their options:\n")[2].partition("\n\n")[0]
-    assert groups.split() == [f"dataset={'|'.join(sorted(GROUPS['dataset']))}", "engine=local"]
+    assert groups.split() == [
+        f"dataset={'|'.join(sorted(GROUPS['dataset']))}",
+        f"engine={'|'.join(sorted(GROUPS['engine']))}",
+    ]
     assert "experiment=" not in page
     assert "experiment=lenet" in shown("train-cls", "--help")
 

@@ -145,7 +145,7 @@ def plan_edits(
             raise CorrectionError(f"reviewed, image {name!r}: {UNKNOWN}")
         else:
             try:
-                new.open(name)
+                new.entry(name)
             except ValueError as error:
                 raise CorrectionError(f"reviewed, image {name!r}: {error}") from error
     if new is not None:
@@ -160,7 +160,7 @@ class _NewImages:
         self._folder, self._source = folder, source
         self._found: dict[str, tuple[Path, ImageHeader, list[ObjectEdit]]] = {}
 
-    def open(self, image: ImageId) -> tuple[ImageHeader, list[ObjectEdit]]:
+    def entry(self, image: ImageId) -> tuple[ImageHeader, list[ObjectEdit]]:
         """The header of an image, and its objects so far, to which others may be added.
 
         Raises ValueError for a file that is not in the folder, or is no image.
@@ -175,8 +175,8 @@ class _NewImages:
         return header, edits
 
     def add(self, one: Correction, label: str | None) -> Change:
-        """Add the object of a correction. Raises ValueError as `open`, and for an object that is there already."""
-        header, edits = self.open(one.image)
+        """Add the object of a correction. Raises ValueError as `entry`, and for an object that is there already."""
+        header, edits = self.entry(one.image)
         assert label is not None  # Correction requires both
         assert one.box is not None
         box = _clipped(one.box, header.image_size)

@@ -94,8 +94,12 @@ def test_a_second_run_does_nothing(one_network: Path, voc_root: Path, net: str) 
     assert {name: (one_network / name).stat().st_mtime_ns for name in before} == times
 
 
+PRESET = ("head.refine=1", "head.foreground_weight=8", "head.box_loss_weight=5", "head.multibox_weight=0.5")
+"""What experiment=multibox_fast_rcnn changes in the head."""
+
+
 def test_step_by_step_without_proposals(one_network: Path, voc_root: Path, net: str, tmp_path: Path) -> None:
-    outcome = train(voc_root, net, tmp_path, "head.refine=1")  # as the preset has it
+    outcome = train(voc_root, net, tmp_path, *PRESET)
     assert outcome.status == 0, outcome.err
     detected(drawn.voc(voc_root), tmp_path)
     outcome = detpipe("eval", *drawn.voc(voc_root), *COMMON, f"run_dir={tmp_path}")
@@ -104,7 +108,7 @@ def test_step_by_step_without_proposals(one_network: Path, voc_root: Path, net: 
     for name in ("classifier/weights.safetensors", "detections.json"):
         assert (tmp_path / name).read_bytes() == (one_network / name).read_bytes()
     assert read_manifest(tmp_path / "classifier").digest == read_manifest(one_network / "classifier").digest
-    refused = train(voc_root, net, tmp_path, "head.refine=1", "head.proposal_nms=0.5")
+    refused = train(voc_root, net, tmp_path, *PRESET, "head.proposal_nms=0.5")
     assert refused.status == 1
     assert "head.proposal_nms: 0.7 -> 0.5" in refused.err
 
