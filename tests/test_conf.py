@@ -398,7 +398,7 @@ def test_rcnn_2014_learns_from_the_objects_own_boxes_and_lets_another_head_in() 
 
 
 def test_a_solver_prototxt_wins_over_experiments(prototxt: str) -> None:
-    assert made("run", "experiment=demo", prototxt).solver.max_iter == 70
+    assert made("run", "experiment=fast_rcnn", prototxt).solver.max_iter == 70
     assert made("run", "experiment=rcnn_2014", prototxt).solver.momentum == 0.8
 
 
