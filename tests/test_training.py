@@ -146,7 +146,7 @@ print(result.metrics.voc10.map)
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_script_without_a_guard_ends(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT.format(settings={**SMALL, "workers": 2}))
     done = subprocess.run(

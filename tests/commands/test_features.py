@@ -380,6 +380,7 @@ def test_the_whole_flow(voc_root: Path, tmp_path: Path) -> None:
     assert list(metrics["seconds"]) == ["propose", "features", "train-cls", "detect", "eval"]
 
 
+@pytest.mark.slow
 def test_the_whole_flow_with_a_vision_transformer(voc_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     small = ["features.image_sides=[64]", "head.passes=3", "head.batch_size=16", "backbone.weights=none"]

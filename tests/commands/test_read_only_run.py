@@ -38,7 +38,7 @@ def read_only(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         ["proposals", "verify", "path=RUN"],
         ["inspect", "weights", "path=RUN/classifier/weights.safetensors", "run_dir=OUT"],
         ["inspect", "db", "db=RUN/crops.lmdb", "out=OUT/page"],
-        ["export", "run_dir=RUN", "out=OUT/export"],
+        pytest.param(["export", "run_dir=RUN", "out=OUT/export"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -71,6 +71,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """Detects in a process and in its fork. The process is new: threads of earlier tests are no part of it."""
 
 
+@pytest.mark.parametrize("run", [pytest.param("finished_run", marks=pytest.mark.slow), "fast_run"], indirect=True)
 def test_a_forked_process_detects_the_same(run: Path, voc_root: Path) -> None:
     """OpenMP's threads are lost in a fork: the child waited for them forever, also to load another detector."""
     images = [str(voc_root / "JPEGImages" / f"{name}.jpg") for name in drawn.TEST[:2]]

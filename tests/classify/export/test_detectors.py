@@ -156,7 +156,7 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
         ),
         (rcnn(), DetectConfig(max_proposals=20)),
         (stored(crops=False), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
-        (stored(crops=True), DetectConfig()),
+        pytest.param(stored(crops=True), DetectConfig(), marks=pytest.mark.slow),
     ],
     ids=["fast_rcnn", "pool", "views", "multibox", "multibox views", "rcnn", "stored", "stored with crops"],
 )

@@ -213,6 +213,7 @@ def test_features_of_the_run_are_reused_and_give_the_same_bytes(
         assert (folder / name).read_bytes() == (audited[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_features_of_other_settings_are_not_reused(proposed_run: Path, tmp_path: Path) -> None:
     folder = drawn.copy(proposed_run, tmp_path / "run")
     seen = [word for word in SEEN if not word.startswith("width")]

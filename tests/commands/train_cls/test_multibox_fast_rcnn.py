@@ -226,6 +226,7 @@ def test_curve(one_network: Path, voc_root: Path, tmp_path: Path) -> None:
     assert [point["map"]["value"] for point in curve["points"] if point["budget"] == 30] == pytest.approx([ap])
 
 
+@pytest.mark.slow
 def test_export(one_network: Path, tmp_path: Path) -> None:
     """One file from image to detections. Its input is the image alone."""
     pytest.importorskip("onnxruntime")
