@@ -236,7 +236,7 @@ def spread(files: Sequence[Path], most: int) -> list[Path]:
 
 
 def images_to_compare(config: Export, detector: Detector) -> list[Shown]:
-    """Some of the run's test images, with their proposals; images of random colours if there are none."""
+    """Some of the run's test images with their proposals. Without test images: images of random colours."""
     files = spread(test_images_of_run(config), CHECKED)
     try:
         shown = [detector.with_regions(path) for path in files]

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class RunProgress:
     """Counts the stages of a run.
 
-    stages: their names, in order. seconds: estimates by name; empty where there are none. begun: of the run, by
-    time.perf_counter.
+    stages: their names, in order. seconds: estimates by name; empty without estimates. begun: the start of the run,
+    by time.perf_counter.
     """
 
     def __init__(self, stages: Sequence[str], seconds: Mapping[str, float], begun: float) -> None:

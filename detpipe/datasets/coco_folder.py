@@ -145,7 +145,7 @@ def _file_names(found: Sequence[bytes]) -> list[str]:
 
 
 def _possible_folders(path: Path, root: Path) -> Iterable[Path]:
-    """The folders that may hold the images of a file, the likeliest first. The last one is a folder that exists."""
+    """The folders that may hold the images of a file, in the order of the search. The last one exists."""
     stem = path.stem.removeprefix("instances").strip("_-")
     split = _split_of(path, root)
     places = [root, *(root / name for name in _IMAGE_FOLDERS), path.parent, path.parent.parent]

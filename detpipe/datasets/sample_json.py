@@ -3,7 +3,7 @@
 {"image": {"width": 640, "height": 480}, "annotations": [{"bbox": [x, y, width, height], "category": "cat"}]}
 
 The class is the text under category, category_name, label or class. Otherwise it is the name of category_id in
-"categories", the number itself if there are none, and "object" if an annotation has no class at all.
+"categories". Without "categories" it is the number itself. An annotation without a class is of the class "object".
 """
 
 from __future__ import annotations

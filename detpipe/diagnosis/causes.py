@@ -97,7 +97,7 @@ class Miss:
     best_label, best_score: the most probable class of the covering region ("background" for the background), or the
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.
-    best: the learned probability by which the covering region's scores were multiplied; 1 if there is none.
+    best: the learned probability by which the covering region's scores were multiplied; 1 if it is not used.
     fate: what became of the covering region: kept, below_floor, nms, limit, voted, not_best (its score is too low by
     this probability only), or none; "unknown" without a trace.
     by: the index, among the image's detections, of the box that removed or replaced the covering region, that counts

@@ -65,7 +65,7 @@ def keep_budget(folder: RunFolder, kept: KeptBudget) -> None:
 
 
 def kept_budget(folder: RunFolder, budget: float) -> KeptBudget | None:
-    """The kept budget; None if there is none, or if it is of another time. Raises DataclassJsonError for damage."""
+    """The content of budget.json; None without it, or for another `budget`. Raises DataclassJsonError for damage."""
     if not folder.budget.is_file():
         return None
     kept = read_dataclass(folder.budget, KeptBudget, REMEDY)

@@ -262,7 +262,7 @@ def _class_name(label: object, names: Sequence[str]) -> str:
 
 
 def _category_names(schema: pyarrow.Schema) -> Sequence[str]:
-    """The names of objects.category in the metadata of Hugging Face's data sets; none if there are none."""
+    """The names of objects.category in the metadata of Hugging Face's data sets. Empty without such metadata."""
     try:
         found = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["objects"]
         found = found[0] if isinstance(found, list) else found.get("feature", found)

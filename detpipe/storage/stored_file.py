@@ -159,7 +159,7 @@ _lock = threading.Lock()
 
 
 def _found(place: Place | None, path: Path) -> Place:
-    """The place of a member. Raises FileNotFoundError where there is none."""
+    """The place of a member. Raises FileNotFoundError if the container has no such member."""
     if place is None:
         raise FileNotFoundError(f"{path}: expected a member of {path.parent}, got no such member; check the name")
     return place
