@@ -168,15 +168,25 @@ def run_command(command: CommandRow) -> int:
 
     from detpipe.config import NewRunFolder, register
     from detpipe.console import set_verbosity
+    from detpipe.remote_run import with_local_copies
 
     register()
     if {"-h", "--help"} & set(sys.argv[1:]):
         return guarded(command.name, lambda: show_command_help(command, sys.argv[1:]), debug=False)
+    remote = with_local_copies(command, sys.argv[1:])
+    sys.argv[1:] = remote.words
     notes: list[str] = []
-    if failed := guarded(command.name, lambda: notes.extend(read_words(command)), debug=False):
+
+    def read() -> None:
+        if not ONLY_SHOWN & set(remote.words):
+            remote.pull()
+        notes.extend(read_words(command))
+
+    if failed := guarded(command.name, read, debug=False):
         return failed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here
-    if int(os.environ.get("RANK", "0")):  # of torchrun's processes the first alone writes into the run folder
+    is_first_rank = not int(os.environ.get("RANK", "0"))
+    if not is_first_rank:  # of torchrun's processes the first alone writes into the run folder
         sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=terminal"]
     quiet, verbose = taken_out(("-q", "--quiet")), taken_out(("-v", "--verbose"))
     debug = any(argument in ("debug=true", "debug=True", "debug=1") for argument in sys.argv)
@@ -199,6 +209,8 @@ def run_command(command: CommandRow) -> int:
     status = max(guarded(command.name, start, debug=debug), status)
     if status == 1:
         NewRunFolder.remove_if_empty()
+    if is_first_rank and not ONLY_SHOWN & set(remote.words):
+        status = max(guarded(command.name, remote.push, debug=debug), status)
     return status
 
 

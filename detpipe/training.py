@@ -33,6 +33,7 @@ from detpipe.datasets.loaded_dataset import LoadedDataset
 from detpipe.datasets.source import DatasetSource, Split
 from detpipe.network.allocator import keep_freed_memory
 from detpipe.overrides import hydra_words, in_quotes, kinds_of
+from detpipe.remote_run import with_local_copies
 from detpipe.storage.atomic import write_text
 from detpipe.storage.links import refuse_links
 
@@ -110,6 +111,7 @@ def train(
     dataset: a folder or file, whose format is found; what `load_dataset` returned (all its splits are used); or the
     settings of a format, as `VocSource(root="my_voc")`. experiment: a preset, as fast_rcnn; None: it is chosen for the
     data, as by the command. run_dir: the run folder; a run that was stopped continues, and a finished one is only read.
+    It may be in object storage (s3://...); the result then has the path of its copy on this machine.
     verbose: the whole log; else progress, warnings and results.
     settings: those of `detpipe run` by name. A group takes a word (`head="svm"`), a class (`head=MyHead`), an object
     (`head=SvmConfig(ridge=10)`) or a dict of its settings (`solver={"max_iter": 900}`). Full names with dots also work:
@@ -123,7 +125,9 @@ def train(
     refuse_torchrun("detpipe.train")
     words = [*_dataset_words(dataset), *([] if experiment is None else [f"experiment={experiment}"])]
     words += [f"run_dir={fspath(run_dir)}", *_words("", settings)]
-    words, note = with_format(words)
+    remote = with_local_copies(COMMAND, words)
+    remote.pull()
+    words, note = with_format(remote.words)
     config, composed, overrides, recipe_note = _composed(words)
     folder = config.folder.path
     refuse_links(folder)
@@ -138,6 +142,8 @@ def train(
     except BaseException:
         NewRunFolder.remove_if_empty()
         raise
+    finally:
+        remote.push()
     return TrainingResult(config)
 
 

@@ -48,6 +48,7 @@ LAYERS = {
             "overrides",
             "auto_dataset",
             "auto_experiment",
+            "remote_run",
             "preset_files",
             "cli",
             "training",

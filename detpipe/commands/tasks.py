@@ -23,6 +23,7 @@ from detpipe.engines.engine import TaskCall, TaskError
 from detpipe.progress import Counter, counted
 from detpipe.runs.task_command import TaskCommand
 from detpipe.storage.manifest import Artefact, Making, State
+from detpipe.storage.remote_folder import RemoteFolder
 from detpipe.storage.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ _NAMED = 3
 def run_task(settings: Mapping[str, Any], task: int, tasks: int) -> None:
     """Make the shard of task `task` of 1..tasks. settings: what `task_settings` returns."""
     config = _restored(json.dumps(settings))
+    if settings["remote"] is not None:
+        folder = RemoteFolder(settings["remote"])
+        folder.pull(task=task)
+        config = replace(config, run_dir=str(folder.path))  # of this machine
     COMMANDS[settings["command"]].load_run()(replace(config, task=task, tasks=tasks))
 
 
@@ -47,8 +52,14 @@ def _restored(settings: str) -> Any:
 def task_settings(config: TaskCommand, command: str) -> dict[str, Any]:
     """The settings of a command as plain data. The run folder decides about `overwrite` once, before the tasks."""
     plain = to_plain(replace(config, task=None, overwrite=False))
-    # Each call has a name of its own: a process that lives longer must not use the lists of an earlier call.
-    return {"command": command, "settings": plain, "call": secrets.token_hex(8)}
+    remote = RemoteFolder.of(config.folder.path)
+    return {
+        "command": command,
+        "settings": plain,
+        "remote": remote.url if remote is not None else None,
+        # Each call has a name of its own: a process that lives longer must not use the lists of an earlier call.
+        "call": secrets.token_hex(8),
+    }
 
 
 @contextmanager
@@ -125,12 +136,15 @@ def run_tasks(config: TaskCommand, command: str, shards: Sequence[Shards], sizes
         logger.info("%s: %d of %d tasks already done", command, done, config.tasks)
     if not missing:
         return
-    marker = next(one for one in shards if one.missing()).mark()
+    remote = RemoteFolder.of(config.folder.path)
+    marker = next(one for one in shards if one.missing()).mark() if remote is None else None
     call = TaskCall(f"{__name__}:{run_task.__name__}", task_settings(config, command), config.tasks, marker)
     total = sum(sizes[task - 1] for task in missing)
     with counted(command, total=total, unit="images") as counter:
         monitor = Monitor(command, counter, {task: sizes[task - 1] for task in missing}, config.tasks)
         config.engine.run(call, missing, monitor)
+    if remote is not None:
+        remote.pull()  # the shards that other machines made
     monitor.hold_failures()
 
 

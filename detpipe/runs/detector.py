@@ -23,6 +23,8 @@ from detpipe.runs.image_predictor import ImagePredictor, best_threshold_of
 from detpipe.runs.operating_point import DEFAULT
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
+from detpipe.storage.remote_file import is_remote
+from detpipe.storage.remote_folder import RemoteFolder
 from detpipe.structures import (
     MAX_PIXELS,
     PLAIN_READING,
@@ -79,7 +81,7 @@ class Detector(ImagePredictor):
         proposer: Proposer | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Detector:
-        """Load the detector of a run folder.
+        """Load the detector of a run folder, also of one in object storage (s3://...), of which a copy is kept here.
 
         device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
         precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
@@ -91,6 +93,10 @@ class Detector(ImagePredictor):
         checked("device", Device, device)
         checked("precision", Precision, precision)
         checked("max_pixels", int, max_pixels)
+        if is_remote(path):
+            remote = RemoteFolder(str(path))
+            remote.pull()
+            path = remote.path
         if _is_forked:
             with ThreadPoolExecutor(1) as pool:  # for the reason in `score_many`
                 return pool.submit(cls._load, Path(path), device, config, precision, proposer, max_pixels).result()

@@ -40,6 +40,7 @@ from detpipe.solver.solver_config import Optimizer, SolverConfig
 from detpipe.solver.training_log import SmoothedLoss, TrainingLog
 from detpipe.solver.weight_average import averaged_weights, moving_average
 from detpipe.storage.interrupt import Interrupted, SaveRequest, StopRequest, save_on_hangup, stop_on_signal
+from detpipe.storage.remote_folder import push_finished
 from detpipe.storage.tensor_file import write_pt
 
 __all__ = ["DivergedError", "Optimizer", "Solver", "SolverConfig", "check_finite"]
@@ -337,6 +338,7 @@ class Solver(Generic[Batch]):
         if self.ranks.is_first:
             content = {"iteration": done, "key": self.key, **state.state()}
             save_snapshot(folder, done, content, keep=self.config.snapshot_keep, prefix=prefix)
+            push_finished(self.folder)
         path = snapshot_path(folder, done, prefix)
         logger.info("snapshot after iteration %d saved to %s", done, path)
         if stopped:

@@ -24,6 +24,7 @@ from typing import Any
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
+from detpipe.storage.remote_folder import push_finished
 from detpipe.structures import LeftOut
 
 logger = logging.getLogger(__name__)
@@ -306,6 +307,7 @@ class Artefact:
         """Add the time of a run that was stopped by a signal."""
         self.manifest.seconds += seconds
         self._write()
+        push_finished(self.path)
 
     def finish(self, *, seconds: float, summary: Mapping[str, Any], bad: Sequence[LeftOut] = ()) -> Manifest:
         """Mark the artefact as complete. All of it must be on disk."""
@@ -314,6 +316,7 @@ class Artefact:
         self.manifest.bad = list(bad)
         self.manifest.complete = True
         self._write()
+        push_finished(self.path)
         logger.debug("%s: complete after %.1f s", self.path, self.manifest.seconds)
         return self.manifest
 

@@ -14,7 +14,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -61,13 +61,16 @@ def remote_info(path: Path) -> RemoteInfo:
 
 @functools.lru_cache(maxsize=10_000)
 def _info(url: str, pid: int, minute: int) -> RemoteInfo:  # noqa: ARG001
-    with _answering(url):
-        found: dict[str, Any] = _filesystem(url).info(url)
+    with answering(url):
+        found: dict[str, Any] = filesystem(url).info(url)
         is_file = found["type"] == "file"
-        version = next(
-            (str(found[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if key in found), ""
-        )
-        return RemoteInfo(int(found.get("size") or 0) if is_file else 0, version, is_file)
+        return RemoteInfo(int(found.get("size") or 0) if is_file else 0, version_of(found), is_file)
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What changes with the content of a file, from fsspec's description of it."""
+    keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
+    return next((str(info[key]) for key in keys if key in info), "")
 
 
 def remote_exists(path: Path) -> bool:
@@ -83,8 +86,8 @@ def remote_files(folder: Path) -> list[Path]:
     """The files below a prefix with their addresses as paths, sorted. Raises as `remote_info`."""
     url = address(folder)
     scheme = url.partition("://")[0]
-    with _answering(url):
-        return sorted(Path(f"{scheme}:/{name}") for name in _filesystem(url).find(url))
+    with answering(url):
+        return sorted(Path(f"{scheme}:/{name}") for name in filesystem(url).find(url))
 
 
 def open_remote(path: Path) -> BinaryIO:
@@ -131,8 +134,8 @@ def _block(url: str, info: RemoteInfo, number: int) -> bytes:
         if len(kept) == end - start:
             os.utime(path)  # for the order of deletion
             return kept
-    with _answering(url):
-        data: bytes = _filesystem(url).cat_file(url, start=start, end=end)
+    with answering(url):
+        data: bytes = filesystem(url).cat_file(url, start=start, end=end)
     if len(data) != end - start:
         raise OSError(f"{url}: expected {info.size:,} bytes, got fewer; it changed while it was read: try again")
     _keep(path, data)
@@ -188,7 +191,8 @@ def shrink(folder: Path, limit: int) -> None:
         left -= size
 
 
-def _filesystem(url: str) -> Any:
+def filesystem(url: str) -> Any:
+    """fsspec's file system for an address. Raises ImportError if its package is not installed."""
     try:
         import fsspec
     except ImportError as error:
@@ -207,7 +211,7 @@ def _filesystem(url: str) -> Any:
 
 
 @contextlib.contextmanager
-def _answering(url: str) -> Iterator[None]:
+def answering(url: str) -> Iterator[None]:
     """Errors of the storage's package as OSErrors that name the address."""
     try:
         yield

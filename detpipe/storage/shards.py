@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
 import re
 import secrets
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
 from detpipe.storage.atomic import write_json, write_text
+from detpipe.storage.file_lock import LockedError, locked
 from detpipe.storage.links import refuse_link
 from detpipe.storage.manifest import (
     Artefact,
@@ -226,7 +224,13 @@ class Shards:
         doing = "merges these shards" if task is None else "makes this shard"
         refuse_link(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / f"{name}.lock", doing, wait=WAIT if task is not None else 1.0):
+        lock = self.folder / f"{name}.lock"
+        refuse_link(lock)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(lock, doing, wait=WAIT if task is not None else 1.0))
+            except LockedError as error:
+                raise ShardError(str(error)) from error
             yield
 
 
@@ -243,34 +247,3 @@ def _readable_manifest(path: Path) -> Manifest | None:
         return find_manifest(path)
     except ArtefactError:
         return None
-
-
-@contextlib.contextmanager
-def _locked(path: Path, doing: str, *, wait: float) -> Iterator[None]:
-    """Hold the lock of a file. The system releases it when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system: then nobody is warned
-        yield
-        return
-    refuse_link(path)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        until = time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    logger.debug("%s: this file system has no locks: %s", path, error)
-                    break
-            if time.monotonic() >= until:
-                owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-                raise ShardError(f"{path.parent}: {owner} {doing}; wait for it, or stop it")
-            time.sleep(0.1)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        os.close(handle)

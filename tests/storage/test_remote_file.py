@@ -22,20 +22,16 @@ from detpipe.storage.input_file import InputFileError, open_input, read_input
 from detpipe.storage.remote_file import address, cache_limit, is_remote, remote_exists, remote_files, shrink
 from detpipe.storage.stored_file import container_of, is_folder, read_stored, stored_size
 from tests.datasets.other_formats import image
+from tests.storage.object_storage import s3_server, storage_in_memory
 from tests.storage.test_tar_file import tar_of
 
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """fsspec's storage in the memory of this process, with blocks of 1000 bytes."""
-    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
-    monkeypatch.setenv(remote_file.FOLDER, str(tmp_path / "cache"))
+    """Storage in memory, with blocks of 1000 bytes."""
     monkeypatch.setattr(remote_file, "BLOCK", 1000)
-    remote_file._info.cache_clear()
-    remote_file._block.cache_clear()
-    files = fsspec.filesystem("memory")
-    yield files
-    files.store.clear()
+    with storage_in_memory(tmp_path / "cache", monkeypatch) as files:
+        yield files
 
 
 @pytest.mark.parametrize("text", ["s3://bucket/a.tar", "s3:/bucket/a.tar", "gs://b", "memory://x/y"])
@@ -114,22 +110,8 @@ def test_what_is_not_there_is_named(memory: object, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """moto's server: a data set in tars, kept in a run folder, and plain images."""
-    server = pytest.importorskip("moto.server", reason="moto is not installed")
-    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            remote_file.FOLDER: str(tmp_path / "cache"),
-        }.items():
-            monkeypatch.setenv(name, value)
-        files = s3fs.S3FileSystem()
+    """A data set in tars, kept in a run folder, and plain images."""
+    with s3_server(tmp_path / "cache", monkeypatch) as files:
         files.mkdir("shards")
         jpeg = image(tmp_path / "one.jpg").read_bytes()
         labels = json.dumps({"annotations": [{"bbox": [1, 2, 3, 4], "category": "cat"}]}).encode()
@@ -148,8 +130,6 @@ def test_an_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert photo.image_id == "c"
         with pytest.raises(FileNotFoundError, match="s3:/shards/none"):
             TarSource(root="s3://shards/none").load(Split.train)
-    finally:
-        moto.stop()
 
 
 def test_a_run_folder_is_on_this_machine() -> None:
