@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.classify.crops.train import region_losses, validation_numbers
+from detpipe.classify.crops.train import validation_numbers
 from detpipe.classify.fast_rcnn.batches import (
     HierarchicalSampling,
     ImageViews,
@@ -19,8 +19,7 @@ from detpipe.classify.fast_rcnn.batches import (
     moved,
     read_scaled,
 )
-from detpipe.classify.fast_rcnn.best_box import with_best_box
-from detpipe.classify.fast_rcnn.denoising import predicted, with_denoising
+from detpipe.classify.fast_rcnn.losses import batch_losses
 from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig
@@ -64,21 +63,9 @@ def train_fast_rcnn(
     )
 
     def loss(batch: RegionBatch) -> Mapping[str, Tensor]:
-        images, regions = (torch.from_numpy(one).to(device) for one in (batch.images, batch.regions))
         with autocast(device, bf16):
-            outputs, of_queries = predicted(network, network.feature_maps(images), regions, batch.queries)
-        losses = region_losses(
-            network.box_regressor,
-            outputs.logits,
-            outputs.deltas,
-            batch,
-            head,
-            device,
-            fg_share=sampling.fg_share,
-            foreground_weight=head.foreground_weight,
-        )
-        losses = with_best_box(losses, outputs, regions, batch.truths, batch.sizes, head)
-        return with_denoising(losses, network, of_queries, batch.queries, head)
+            maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
+        return batch_losses(network, maps, batch, head, sampling, bf16=bf16)
 
     images = VALIDATION_IMAGES if solver.test_iter is None else solver.test_iter * head.images_per_batch
     return train_network(

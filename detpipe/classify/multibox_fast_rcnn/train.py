@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detpipe.classify.crops.train import region_losses, validation_numbers
+from detpipe.classify.crops.train import validation_numbers
 from detpipe.classify.fast_rcnn import denoising
 from detpipe.classify.fast_rcnn.batches import RegionBatch
-from detpipe.classify.fast_rcnn.best_box import with_best_box
+from detpipe.classify.fast_rcnn.losses import batch_losses
 from detpipe.classify.labeling import SamplingConfig, sample_regions
 from detpipe.datasets.image_file import read_image
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
@@ -68,26 +68,13 @@ def train_multibox_fast_rcnn(
             maps = network.feature_maps(torch.from_numpy(batch.images).to(device))
             output = network.predict(maps, (batch.images.shape[1], batch.images.shape[2]))
             regions = sampled(network, output, batch, per_image, head.proposals, region_generators(seed, batch))
-            places = torch.from_numpy(regions.regions).to(device)
-            queries = None
-            if head.denoise:
-                draws = region_generators(seed, batch, denoising.STREAM)
-                queries = denoising.denoising_queries(batch.truths, batch.sizes, head.denoise, sampling, draws)
-            outputs, of_queries = denoising.predicted(network, maps, places, queries)
+        if head.denoise:
+            draws = region_generators(seed, batch, denoising.STREAM)
+            queries = denoising.denoising_queries(batch.truths, batch.sizes, head.denoise, sampling, draws)
+            regions = replace(regions, queries=queries)
+        losses = batch_losses(network, maps, regions, head, sampling, bf16=bf16)
         targets = [Targets.of(*one, device) for one in zip(batch.truths, batch.weights, strict=True)]
         multibox_losses = multibox_loss(output, targets, head.multibox)
-        losses = region_losses(
-            network.box_regressor,
-            outputs.logits,
-            outputs.deltas,
-            regions,
-            head,
-            device,
-            fg_share=sampling.fg_share,
-            foreground_weight=head.foreground_weight,
-        )
-        losses = with_best_box(losses, outputs, places, batch.truths, batch.sizes, head)
-        losses = denoising.with_denoising(losses, network, of_queries, queries, head)
         named = {name: multibox_losses[name] for name in ("confidence_loss", "location_loss")}
         return {**losses, **named, "loss": losses["loss"] + head.multibox_weight * multibox_losses["loss"]}
 
@@ -155,6 +142,8 @@ def sampled(
         np.concatenate([rows[:, None], np.concatenate([one.boxes for one in chosen])], axis=1),
         np.concatenate([one.labels for one in chosen]),
         np.concatenate([one.deltas for one in chosen]),
+        truths=batch.truths,
+        sizes=batch.sizes,
     )
 
 

@@ -89,6 +89,9 @@ class FastRcnnConfig(TrainedHeadConfig):
     refine: int = 1
     """Testing: number of times the top-scoring regions are moved by their deltas and scored again (Gidaris & Komodakis
     2015)."""
+    refine_weight: float = 0.0
+    """Weight of the loss of the second pass relative to the first: the regions are moved by their deltas, as for
+    `refine`, and learned again. Steps then take longer. 0: no second pass."""
     tiles: TilesConfig = field(default_factory=TilesConfig)
     """Tiles of large images: random ones in training, all of them in detection."""
 
@@ -126,6 +129,13 @@ class FastRcnnConfig(TrainedHeadConfig):
             raise ValueError(f"head.foreground_weight: expected a number of at least 1, got {self.foreground_weight}")
         if not self.start_gain > 0:
             raise ValueError(f"head.start_gain: expected a number above 0, got {self.start_gain}")
+        if not 0 <= self.refine_weight < math.inf:
+            raise ValueError(f"head.refine_weight: expected a number of at least 0, got {self.refine_weight}")
+        if self.refine_weight and self.box_regression is BoxRegression.none:
+            raise ValueError(
+                f"head.refine_weight={self.refine_weight}: expected head.box_regression=joint with it, got none; leave "
+                "it out"
+            )
         if self.refine < 0:
             raise ValueError(f"head.refine: expected at least 0, got {self.refine}")
         if self.merge_width is not None and not 1 <= self.merge_width <= MOST["hidden"]:
