@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.storage.lmdb_store import LmdbReader
+from detpipe.storage.sharded_lmdb import name_in, open_lmdb
 from detpipe.structures import Int64Array
 
 
@@ -47,24 +47,25 @@ def image_numbers(shards: Iterable[Path]) -> Int64Array:
     numbers: dict[bytes, int] = {}
     found: list[int] = []
     for shard in shards:
-        with LmdbReader(shard) as store:
-            found.extend(numbers.setdefault(key.partition(b"_")[2], len(numbers)) for key, _ in store.views())
+        with open_lmdb(shard) as store:
+            names = map(name_in, store.keys())
+            found.extend(numbers.setdefault(name, len(numbers)) for name in names)
     return np.array(found, dtype=np.int64)
 
 
 def read_at(shards: Iterable[Path], indices: Collection[int]) -> Iterator[tuple[int, bytes, bytes]]:
     """(index, key, value) of the records with these indices, which count in key order, shard after shard.
 
-    shards: LMDB folders. Indices beyond the end are left out. Other values are not read.
+    shards: LMDB folders for `open_lmdb`. Indices beyond the end are left out. Other values are not read.
     Raises DatabaseError at a damaged page.
     """
-    wanted, index = set(indices), 0
+    wanted, begin = set(indices), 0
     for shard in shards:
-        with LmdbReader(shard) as store:
-            for key, value in store.views():
-                if not wanted:
-                    return
+        if not wanted:
+            return
+        with open_lmdb(shard) as store:
+            for index, key in enumerate(store.keys(), start=begin):
                 if index in wanted:
                     wanted.remove(index)
-                    yield index, key, bytes(value)
-                index += 1
+                    yield index, key, store.get(key)
+            begin += len(store)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.classify.crops.database import CropsReader, CropTask, make_records, shuffled_keys
+from detpipe.classify.crops.database import CropsReader, CropTask, make_records, ordered_keys, shuffled_keys
 from detpipe.classify.labeling import Regions, sample_regions
 from detpipe.commands.stage_settings import Crop
-from detpipe.commands.tasks import held_shards, making_shard, run_tasks
+from detpipe.commands.tasks import held_shards, keep_shards, making_shard, opened_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.source import Split
 from detpipe.parallel import ordered_map
@@ -25,17 +25,15 @@ from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.run_folder import dataset_digest
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.training_images import Part, training_parts
-from detpipe.storage.atomic import write_json
-from detpipe.storage.dataclass_json import DataclassJsonError, read_value
-from detpipe.storage.lmdb_store import DatabaseError, LmdbReader, LmdbWriter
+from detpipe.storage.lmdb_store import LmdbWriter
 from detpipe.storage.manifest import Artefact, Making
+from detpipe.storage.shard_index import data_files
+from detpipe.storage.sharded_lmdb import name_in
+from detpipe.storage.sharded_lmdb import shuffled_keys as shuffled_names
 from detpipe.storage.shards import Shards
-from detpipe.structures import Dataset, ImageId, ImageRecord
+from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
-
-IMAGES = "images.json"
-"""The file of a shard with [image id, number of crops] of each of its images."""
 
 
 def run(config: Crop) -> None:
@@ -121,7 +119,6 @@ def make_shard(config: Crop, path: Path, part: Part) -> None:
         if making.needed:
             own = plan(config, stored, shards.own(part.records, config.task), in_order=True)
             write_crops(config, making.path, own, making)
-            write_json(making.path / IMAGES, [[task.image_id, len(task.keys)] for task in own])
             making.summary = summarize(
                 making.path, sum(len(task.keys) for task in own), len(own), labels(part.dataset, own)
             )
@@ -133,7 +130,7 @@ def make_in_tasks(config: Crop, parts: Sequence[tuple[Path, Part]]) -> None:
     artefacts = [
         crops_artefact(config, path, stored, part.records) for (path, part), stored in zip(parts, splits, strict=True)
     ]
-    with held_shards(config, *artefacts) as all_shards, ExitStack() as stack:
+    with held_shards(config, *artefacts, merge=config.merge) as all_shards, ExitStack() as stack:
         # All of them begin before the tasks, which are refused where an old database is in their place.
         makings = [stack.enter_context(artefact.making(overwrite=config.overwrite)) for artefact in artefacts]
         keep_dataset(config.folder, config.data_source)
@@ -148,40 +145,43 @@ def make_in_tasks(config: Crop, parts: Sequence[tuple[Path, Part]]) -> None:
             sizes = [sum(map(len, of_task)) for of_task in zip(*images, strict=True)]
             run_tasks(config, "crop", [shards for _, _, shards in needed], sizes)
         for _, making, shards in needed:
-            making.summary = merge_shards(config, making.path, shards)
+            if config.merge:
+                merge_shards(config, making.path, shards)
+            else:
+                keep_shards(shards, records="crops", seed=config.seed)
+            making.summary = shards_summary(making.path, shards)
     for artefact in artefacts:
         finish(config, artefact.path, artefact)
 
 
-def merge_shards(config: Crop, path: Path, shards: Shards) -> dict[str, object]:
-    """Copy the crops of all shards to the keys that one process gives them. Returns the summary.
+def merge_shards(config: Crop, path: Path, shards: Shards) -> None:
+    """Copy the crops of all shards to the keys that one process gives them.
 
     Raises ShardError for a missing or damaged shard.
     """
-    counts: list[tuple[ImageId, int]] = []
-    found: Counter[str] = Counter()
+    names: list[bytes] = []
     for task, manifest in enumerate(shards.manifests(), start=1):
-        found.update(manifest.summary["labels"])
-        try:
-            counts += read_value(shards.path(task) / IMAGES, list[tuple[ImageId, int]])
-        except (OSError, DataclassJsonError) as error:
-            raise shards.damaged(task, error) from error
-    keys = iter(shuffled_keys([image_id for image_id, count in counts for _ in range(count)], config.seed))
-    total = sum(count for _, count in counts)
-    with LmdbWriter(path) as writer, counted("merge", total=total, unit="crops") as count:
-        for task, manifest in enumerate(shards.manifests(), start=1):
-            try:
-                with LmdbReader(shards.finished(task)) as reader:
-                    if len(reader) != manifest.summary["crops"]:
-                        raise shards.damaged(task, f"{len(reader)} crops in place of {manifest.summary['crops']}")
-                    for _, value in reader.items():
-                        writer.put(next(keys), value)
-                        count.advance()
-            except DatabaseError as error:
-                raise shards.damaged(task, error) from error
-        writer.commit()
-        crops = len(writer)
-    return summarize(path, crops, len(counts), found)
+        with opened_shard(shards, task) as reader:
+            if len(reader) != manifest.summary["crops"]:
+                raise shards.damaged(task, f"{len(reader)} crops in place of {manifest.summary['crops']}")
+            names += map(name_in, reader.keys())
+    keys = iter(shuffled_names(names, config.seed))
+    with LmdbWriter(path) as writer, counted("merge", total=len(names), unit="crops") as count:
+        for task in range(1, shards.tasks + 1):
+            with opened_shard(shards, task) as reader:
+                for _, value in reader.items():
+                    writer.put(next(keys), value)
+                    count.advance()
+
+
+def shards_summary(path: Path, shards: Shards) -> dict[str, object]:
+    """Return the summary of a database that is made of these shards."""
+    summaries = [manifest.summary for manifest in shards.manifests()]
+    crops, images = (sum(summary[name] for summary in summaries) for name in ("crops", "images"))
+    found: Counter[str] = Counter()
+    for summary in summaries:
+        found.update(summary["labels"])
+    return summarize(path, crops, images, found)
 
 
 def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord], *, in_order: bool = False) -> list[CropTask]:
@@ -204,7 +204,7 @@ def plan(config: Crop, split: StoredSplit, records: Sequence[ImageRecord], *, in
         )
         sampled.append((record, stored.image_digest, regions))
     ids = [record.image_id for record, _, regions in sampled for _ in range(len(regions))]
-    keys = iter([f"{index:08d}".encode() for index in range(len(ids))] if in_order else shuffled_keys(ids, config.seed))
+    keys = iter(ordered_keys(ids) if in_order else shuffled_keys(ids, config.seed))
     return [
         CropTask(
             record.image_id,
@@ -274,4 +274,4 @@ def _names(dataset: Dataset, regions: Regions) -> list[str]:
 
 
 def _megabytes(path: Path) -> float:
-    return round((path / "data.mdb").stat().st_size / 1e6, 1)
+    return round(sum(file.stat().st_size for file in data_files(path)) / 1e6, 1)

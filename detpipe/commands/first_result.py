@@ -94,6 +94,7 @@ def first_settings(config: Run) -> Run:
         fine_tune=False,
         track=NoTracker(),
         tasks=None,
+        merge=True,
         budget=None,
         chosen_recipe=None,
     )

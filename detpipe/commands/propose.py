@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from detpipe.commands.run_settings import Propose
-from detpipe.commands.tasks import held_shards, making_shard, run_tasks
+from detpipe.commands.tasks import held_shards, keep_shards, making_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.source import Split, TooManyBadError, hold_max_bad
 from detpipe.parallel import ordered_map
@@ -45,13 +45,20 @@ def run(config: Propose) -> None:
     if config.task is not None:
         make_shard(config, artefact, splits, tasks)
         return
-    with held_shards(config, artefact) as shards, artefact.making(overwrite=config.overwrite) as making:
+    with (
+        held_shards(config, artefact, merge=config.merge) as shards,
+        artefact.making(overwrite=config.overwrite) as making,
+    ):
         keep_dataset(config.folder, config.data_source)
         if making.needed:
             remember(config.folder, splits.values())
             if shards:
                 run_tasks(config, "propose", shards, [len(own) for own in shards[0].parts(tasks)])
-                bad = merge_shards(config, shards[0], tasks)
+                if config.merge:
+                    merge_shards(config, shards[0], tasks)
+                else:
+                    keep_shards(shards[0], records="records")
+                bad = shards[0].bad()
             else:
                 bad = write_proposals(config, splits, tasks, making)
             try:
@@ -79,13 +86,12 @@ def make_shard(config: Propose, whole: Artefact, splits: Mapping[Split, Dataset]
             making.summary = {"images": len(own), "records": len(own) - len(making.bad)}
 
 
-def merge_shards(config: Propose, shards: Shards, tasks: Sequence[Task]) -> list[LeftOut]:
-    """Copy the records of all shards, as `write_proposals` would write them. Returns the unreadable images.
+def merge_shards(config: Propose, shards: Shards, tasks: Sequence[Task]) -> None:
+    """Copy the records of all shards, as `write_proposals` would write them.
 
     Raises ShardError for a missing or damaged shard.
     """
-    bad = shards.bad()
-    left_out = {one.key for one in bad}
+    left_out = {one.key for one in shards.bad()}
     with ProposalsWriter(config.folder.proposals) as writer, counted("merge", total=len(tasks), unit="images") as count:
         for number, own in enumerate(shards.parts(tasks), start=1):
             path = shards.finished(number)
@@ -97,7 +103,6 @@ def merge_shards(config: Propose, shards: Shards, tasks: Sequence[Task]) -> list
                         count.advance()
             except (DatabaseError, KeyError) as error:
                 raise shards.damaged(number, error) from error
-    return bad
 
 
 def write_proposals(

@@ -21,7 +21,7 @@ from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.selective_search.search import SelectiveSearch
 from detpipe.runs.command import Command
 from detpipe.runs.recipe import COSTS
-from detpipe.runs.task_command import TaskCommand
+from detpipe.runs.task_command import LmdbCommand
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.tiles import TilesConfig
 from detpipe.tracking.tracker import NoTracker, Tracker
@@ -30,7 +30,7 @@ Stage = TypeVar("Stage", bound=Command)
 
 
 @dataclass(kw_only=True)
-class Propose(TaskCommand):
+class Propose(LmdbCommand):
     """Settings of `detpipe propose`."""
 
     proposals: Proposer = field(default_factory=SelectiveSearch)

@@ -15,7 +15,7 @@ from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
 from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
 from detpipe.runs.command import Command
-from detpipe.runs.task_command import TaskCommand
+from detpipe.runs.task_command import LmdbCommand, TaskCommand
 from detpipe.solver.solver_config import SolverConfig
 from detpipe.structures import MAX_PIXELS
 from detpipe.tiles import TilesConfig
@@ -23,7 +23,7 @@ from detpipe.tracking.tracker import NoTracker, Tracker
 
 
 @dataclass(kw_only=True)
-class Crop(TaskCommand):
+class Crop(LmdbCommand):
     """Settings of `detpipe crop`."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

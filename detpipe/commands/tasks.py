@@ -22,8 +22,10 @@ from detpipe.console import RESULT
 from detpipe.engines.engine import TaskCall, TaskError
 from detpipe.progress import Counter, counted
 from detpipe.runs.task_command import TaskCommand
+from detpipe.storage.lmdb_store import DatabaseError, LmdbReader
 from detpipe.storage.manifest import Artefact, Making, State
 from detpipe.storage.remote_folder import RemoteFolder
+from detpipe.storage.sharded_lmdb import ShardedLmdb
 from detpipe.storage.shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def making_shard(config: TaskCommand, whole: Artefact, *, replaces: bool = False
     assert config.task is not None
     shards = Shards(whole, config.tasks)
     if not config.overwrite:
-        if shards.is_merged():
+        if shards.is_finished():
             logger.log(RESULT, "%s: is finished, and needs no task", whole.path)
             yield Making(shards.path(config.task), State.COMPLETE), shards
             return
@@ -98,7 +100,7 @@ def making_shard(config: TaskCommand, whole: Artefact, *, replaces: bool = False
 
 
 @contextmanager
-def held_shards(config: TaskCommand, *wholes: Artefact) -> Iterator[list[Shards]]:
+def held_shards(config: TaskCommand, *wholes: Artefact, merge: bool = True) -> Iterator[list[Shards]]:
     """A block that makes artefacts from their shards; no other process may do the same. Without `tasks`: nothing.
 
     At its start, shards of other settings are deleted with `overwrite`; at its end, all shards. Raises ShardError if
@@ -110,7 +112,7 @@ def held_shards(config: TaskCommand, *wholes: Artefact) -> Iterator[list[Shards]
     all_shards = [Shards(whole, config.tasks) for whole in wholes]
     with ExitStack() as stack:
         for shards in all_shards:
-            is_done = shards.is_merged() and not config.overwrite
+            is_done = shards.is_finished() and not config.overwrite and not (merge and shards.is_kept())
             if is_done and not shards.folder.exists():  # the run folder may be read-only
                 continue
             stack.enter_context(shards.held())
@@ -118,9 +120,30 @@ def held_shards(config: TaskCommand, *wholes: Artefact) -> Iterator[list[Shards]
                 shards.clear(keep_finished=True)
             if not is_done:
                 shards.refuse_other_number()
+                shards.release()
         yield all_shards
         for shards in all_shards:
             shards.remove()
+
+
+@contextmanager
+def opened_shard(shards: Shards, task: int) -> Iterator[LmdbReader]:
+    """Open a finished shard in a block. Raises ShardError for a missing or damaged one, also in the block."""
+    try:
+        with LmdbReader(shards.finished(task)) as reader:
+            yield reader
+    except DatabaseError as error:
+        raise shards.damaged(task, error) from error
+
+
+def keep_shards(shards: Shards, *, records: str, seed: int | None = None) -> None:
+    """Make the shards the whole artefact, and list all of their keys once: see `Shards.keep`.
+
+    Raises ShardError or DatabaseError for a missing or damaged shard.
+    """
+    shards.keep(records=records, seed=seed)
+    with ShardedLmdb(shards.whole.path) as database:
+        logger.debug("%s: %d records in %d shards", database.path, len(database), shards.tasks)
 
 
 def run_tasks(config: TaskCommand, command: str, shards: Sequence[Shards], sizes: Sequence[int]) -> None:

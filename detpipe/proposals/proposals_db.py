@@ -16,8 +16,10 @@ from google.protobuf.message import DecodeError
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.proposals.box_columns import from_columns, scale_of, snapped, to_columns
 from detpipe.proposals.proposer import ImportedBoxesError, Proposer, SourceArray
-from detpipe.storage.lmdb_store import MAX_KEY, LmdbReader, LmdbWriter
+from detpipe.storage.lmdb_store import MAX_KEY, LmdbWriter
 from detpipe.storage.messages_pb2 import ProposalRecord
+from detpipe.storage.shard_index import is_lmdb
+from detpipe.storage.sharded_lmdb import open_lmdb
 from detpipe.structures import GroundTruth, ImageId, ImageRecord, Proposals
 
 
@@ -180,7 +182,7 @@ def find_database(folder: str | Path) -> Path:
     Raises FileNotFoundError if there is none.
     """
     for path in (Path(folder), Path(folder) / "proposals.lmdb"):
-        if (path / "data.mdb").exists():
+        if is_lmdb(path):
             return path
     raise FileNotFoundError(
         f"{folder}: expected a proposals.lmdb or a run folder with one, got neither; run propose first"
@@ -195,7 +197,7 @@ class ProposalsReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = LmdbReader(path)
+        self._reader = open_lmdb(path)
 
     def read(self, split: str, image_id: ImageId) -> StoredProposals:
         """The proposals of an image. Raises KeyError if there are none, CorruptRecordError for a damaged record."""

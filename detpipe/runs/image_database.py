@@ -10,6 +10,7 @@ from detpipe.classify.images.database import ImagesReader, stored_paths
 from detpipe.datasets.image_file import file_digest
 from detpipe.datasets.labelled_images import label_gaps
 from detpipe.storage.manifest import Manifest, manifest_path, read_manifest
+from detpipe.storage.shard_index import data_files
 
 
 class ClassMismatchError(ValueError):
@@ -23,7 +24,7 @@ def database_digest(path: Path) -> str:
     """
     if manifest_path(path).is_file():
         return read_manifest(path).digest
-    files = b"".join(file_digest(shard / "data.mdb") for shard in stored_paths(path))
+    files = b"".join(file_digest(file) for shard in stored_paths(path) for file in data_files(shard))
     return hashlib.blake2b(files, digest_size=16).hexdigest()
 
 

@@ -34,3 +34,17 @@ class TaskCommand(Command):
             raise ValueError(f"tasks: expected 1 to {MOST_TASKS}, or null, got {self.tasks}")
         if self.task is not None and not 1 <= self.task <= self.tasks:
             raise ValueError(f"task: expected 1 to tasks={self.tasks}, or null for all tasks, got {self.task}")
+
+
+@dataclass(kw_only=True)
+class LmdbCommand(TaskCommand):
+    """A command with tasks that makes LMDBs. Their shards may stay as they are."""
+
+    merge: bool = True
+    """With tasks: merge the shards into one LMDB. false: keep them, in the folder of the LMDB. All commands read them
+    as one. merge=true merges them later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.merge and self.tasks is None:
+            raise ValueError("merge: expected tasks beside merge=false, got none; give the number of tasks")

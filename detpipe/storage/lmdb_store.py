@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["MAX_KEY", "DatabaseError", "LmdbReader", "LmdbWriter"]
 
 LOCK = "lock.mdb"
-_MAX_CHECKED = 1000
+_MAX_CHECKED = 20_000
 _LEAST_MAP, _GROWTH = 1 << 28, 16
 """Bytes of a reader's map for a small file, and its size as a multiple of the file's. It takes addresses, no memory."""
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock of Linux: type, whence, start, length, process
@@ -345,6 +345,13 @@ class LmdbReader:
             transaction.cursor() as cursor,
         ):
             yield from ((bytes(key), memoryview(value)) for key, value in cursor)
+
+    def stored(self) -> Iterator[tuple[int, bytes, memoryview]]:
+        """(place in key order, key, value) of all records, in the order that is fastest to read: here in key order.
+
+        A view is valid until the next record.
+        """
+        yield from ((place, key, value) for place, (key, value) in enumerate(self.views()))
 
     def __contains__(self, key: bytes) -> bool:
         return self._read(key) is not None

@@ -1,6 +1,7 @@
 """Shards: the K parts of an artefact that K tasks make, each an artefact with its own manifest.
 
-They are folders like proposals.shards/0003-of-0016, next to the whole artefact, until they are merged.
+They are folders like proposals.shards/0003-of-0016, next to the whole artefact, until they are merged. Or they are kept
+(merge=false): moved into the folder of the whole artefact, which then has an index of them (`shard_index.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from typing import TypeVar
 from detpipe.storage.atomic import write_json, write_text
 from detpipe.storage.file_lock import LockedError, locked
 from detpipe.storage.links import refuse_link
+from detpipe.storage.lmdb_pages import DATA, DatabaseError
 from detpipe.storage.manifest import (
     Artefact,
     ArtefactError,
@@ -28,6 +29,7 @@ from detpipe.storage.manifest import (
     manifest_path,
     same_key,
 )
+from detpipe.storage.shard_index import INDEX, SHARD_NAME, IndexedShard, ShardIndex, is_in_shards, read_index
 from detpipe.structures import LeftOut
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,6 @@ MOST_TASKS = 9999
 WAIT = 10.0
 """Seconds to wait for a shard's lock: the processes of a killed driver end within this time."""
 _MARKER = "driver.marker"
-_NAME = re.compile(r"(\d{4})-of-(\d{4})")
 
 
 class ShardError(ValueError):
@@ -71,8 +72,10 @@ class Shards:
         self._key = dataclasses.replace(whole.manifest)
 
     def path(self, task: int) -> Path:
-        """The folder of a shard."""
-        return self.folder / f"{task:04d}-of-{self.tasks:04d}"
+        """The folder of a shard: in the folder of the whole if it is kept there."""
+        name = f"{task:04d}-of-{self.tasks:04d}"
+        kept = self.whole.path / name
+        return kept if kept.is_dir() else self.folder / name
 
     def parts(self, items: Sequence[Item], *, step: int = 1) -> list[Sequence[Item]]:
         """The items of each task; see `part`."""
@@ -94,10 +97,55 @@ class Shards:
             explain=self.whole.explain,
         )
 
-    def is_merged(self) -> bool:
-        """Whether the whole artefact is complete, with this key."""
+    def is_finished(self) -> bool:
+        """Whether the whole artefact is complete, with this key, and has all of its shards if it is made of them."""
         found = self._complete_whole()
-        return found is not None and same_key(found, self._key)
+        return found is not None and same_key(found, self._key) and not self._is_torn()
+
+    def is_kept(self) -> bool:
+        """Whether the whole artefact is made of shards, which are not merged."""
+        return is_in_shards(self.whole.path)
+
+    def _is_torn(self) -> bool:
+        kept = {path.name for path in _shards_in(self.whole.path)}
+        if (self.whole.path / DATA).exists() or not (kept or self.is_kept()):
+            return False
+        try:
+            return not {one.folder for one in read_index(self.whole.path).shards} <= kept
+        except DatabaseError:
+            return True
+
+    def keep(self, *, records: str, seed: int | None = None) -> None:
+        """Make the shards the whole artefact: move them into its folder, and write their index.
+
+        records: the name of their number of records in their summaries. seed: see `ShardIndex`. Raises as `finished`.
+        """
+        manifests = self.manifests()
+        shards = []
+        for task, manifest in enumerate(manifests, start=1):
+            old = self.path(task)
+            old.rename(self.whole.path / old.name)
+            shards.append(IndexedShard(folder=old.name, records=manifest.summary[records], digest=manifest.digest))
+        for file in (DATA, "lock.mdb"):  # of an unfinished merge, or of one process
+            (self.whole.path / file).unlink(missing_ok=True)
+        index = ShardIndex(stage=self._key.stage, shards=shards, seed=seed)
+        write_json(self.whole.path / INDEX, dataclasses.asdict(index))
+
+    def release(self) -> None:
+        """Mark a whole artefact of this key as unfinished if it is made of shards, so that it is made of them again.
+
+        They stay where they are, and get its inputs, which another stage may have replaced (`rekey`).
+        """
+        found = self.whole.found()
+        if found is None or not same_key(found, self._key) or not (kept := _shards_in(self.whole.path)):
+            return
+        if found.complete:
+            write_json(manifest_path(self.whole.path), {**dataclasses.asdict(found), "complete": False})
+        for path in kept:
+            shard = find_manifest(path)
+            if shard is not None and shard.inputs != found.inputs:
+                write_json(manifest_path(path), {**dataclasses.asdict(shard), "inputs": found.inputs})
+        (self.whole.path / INDEX).unlink(missing_ok=True)
 
     def refuse_other_whole(self) -> None:
         """Raise ArtefactError if the whole artefact is complete, with other settings or data."""
@@ -173,7 +221,8 @@ class Shards:
 
     def refuse_other_number(self) -> None:
         """Raise ShardError if there are shards of another number of tasks."""
-        numbers = {int(found[2]) for path in self._folders() if (found := _NAME.fullmatch(path.name))}
+        folders = [*_shards_in(self.folder), *_shards_in(self.whole.path)]
+        numbers = {int(path.name.rpartition("-")[2]) for path in folders}
         others = sorted(numbers - {self.tasks})
         if others:
             raise ShardError(
@@ -184,7 +233,7 @@ class Shards:
     def clear(self, *, keep_finished: bool) -> None:
         """Delete the shards. keep_finished: keep those of this key and number of tasks, for `overwrite`."""
         own = {self.path(task): task for task in range(1, self.tasks + 1)}
-        for path in self._folders():
+        for path in (*_shards_in(self.folder), *_shards_in(self.whole.path)):
             if keep_finished and path in own:
                 found = _readable_manifest(path)
                 if found is not None and same_key(found, self.artefact(own[path]).manifest):
@@ -199,20 +248,19 @@ class Shards:
         return str(path), text
 
     def remove(self) -> None:
-        """Delete all shards, and their folder if nothing else is in it."""
-        for path in self._folders():
+        """Delete all shards, but not those of which the whole is made, and their folder if nothing else is in it."""
+        if not self.is_kept():
+            for path in _shards_in(self.whole.path):
+                _delete(path)
+        for path in _shards_in(self.folder):
             _delete(path)
-        for trash in self.folder.glob(".*.deleted"):  # of an earlier call that was killed
-            shutil.rmtree(trash, ignore_errors=True)
+        for folder in (self.folder, self.whole.path):
+            for trash in folder.glob(".????-of-????.deleted"):  # of an earlier call that was killed
+                shutil.rmtree(trash, ignore_errors=True)
         for file in (*self.folder.glob("*.lock"), self.folder / _MARKER):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
-
-    def _folders(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        return [path for path in sorted(self.folder.iterdir()) if _NAME.fullmatch(path.name) and path.is_dir()]
 
     @contextlib.contextmanager
     def held(self, task: int | None = None) -> Iterator[None]:
@@ -232,6 +280,12 @@ class Shards:
             except LockedError as error:
                 raise ShardError(str(error)) from error
             yield
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if SHARD_NAME.fullmatch(path.name) and path.is_dir()]
 
 
 def _delete(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest
+from detpipe.storage.manifest import Artefact, ArtefactError, find_manifest, rekey
 from detpipe.storage.shards import ShardError, Shards, part
 from detpipe.structures import LeftOut
 
@@ -90,3 +91,60 @@ def test_the_folder_of_another_kind_of_artefact(tmp_path: Path) -> None:
         ("db.v1", "db.v1.shards"),
     ):
         assert Shards(Artefact(tmp_path / name, stage="s", settings={}, inputs={}), 1).folder.name == folder
+
+
+def keep(folder: Path) -> Shards:
+    """The artefact of two kept shards, complete."""
+    shards = shards_of(folder)
+    with shards.whole.making(overwrite=False) as making:
+        for task in (1, 2):
+            with shards.artefact(task).making(overwrite=False) as one:
+                (one.path / "data.mdb").write_text("records")
+                one.summary = {"records": 3}
+        shards.keep(records="records")
+        making.summary = {"records": 6}
+        shards.remove()
+    return shards_of(folder)
+
+
+def test_kept_shards_are_in_the_folder_of_the_whole(tmp_path: Path) -> None:
+    shards = keep(tmp_path)
+    assert not shards.folder.exists()
+    assert shards.path(2) == tmp_path / "proposals.lmdb" / "0002-of-0002"
+    assert shards.is_finished()
+    assert shards.is_kept()
+    assert shards.missing() == []
+    with pytest.raises(ShardError, match="tasks=2"):
+        shards_of(tmp_path, 3).refuse_other_number()
+    assert shards_of(tmp_path, 3).is_finished()  # the whole doesn't depend on the number of tasks
+    (shards.whole.path / "shards.json").write_text("damaged")
+    assert not shards.is_finished()
+    shards.release()
+    (shards.whole.path / "data.mdb").write_text("merged")
+    shards.remove()
+    assert sorted(path.name for path in shards.whole.path.iterdir()) == ["data.mdb", "manifest.json"]
+
+
+def test_a_lost_shard_is_missing(tmp_path: Path) -> None:
+    shards = keep(tmp_path)
+    shutil.rmtree(shards.path(1))
+    assert not shards.is_finished()
+    shards.release()
+    assert shards.missing() == [1]
+    found = shards.whole.found()
+    assert found is not None
+    assert not found.complete
+    assert not shards.is_kept()
+
+
+def test_released_shards_have_the_inputs_of_the_whole(tmp_path: Path) -> None:
+    """Another stage may have replaced the inputs of the whole; shards of other settings stay as they are."""
+    shards = keep(tmp_path)
+    rekey(shards.whole.path, {"train": "new"}, {})
+    shards.release()
+    assert shards.is_kept()  # the key of this command has no such input, so it is another artefact
+    whole = Artefact(shards.whole.path, stage="propose", settings={}, inputs={"train": "new"})
+    now = Shards(whole, 2)
+    now.release()
+    assert now.missing() == []
+    assert not now.is_kept()

@@ -19,8 +19,9 @@ from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.crops.settings import CropConfig, Encoding
 from detpipe.classify.labeling import BACKGROUND, Regions
 from detpipe.datasets.image_file import file_digest, read_image
+from detpipe.storage import sharded_lmdb
 from detpipe.storage.datum import CorruptDatumError, pack_image, parse_datum, unpack_image
-from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
+from detpipe.storage.lmdb_store import DatabaseError
 from detpipe.structures import PLAIN_READING, Float32Array, ImageId, Int64Array, ReadOptions
 
 
@@ -47,11 +48,16 @@ class CropTask:
 
 def shuffled_keys(image_ids: Sequence[ImageId], seed: int) -> list[bytes]:
     """Keys of N crops with these image ids. Their indices are a random permutation of 0..N-1. N = 0 gives []."""
-    indices = np.random.default_rng(seed).permutation(len(image_ids))
-    return [
-        f"{index:08d}_{image_id}".encode("utf-8", "surrogateescape")[:MAX_KEY]
-        for index, image_id in zip(indices, image_ids, strict=True)
-    ]
+    return sharded_lmdb.shuffled_keys([_name(image_id) for image_id in image_ids], seed)
+
+
+def ordered_keys(image_ids: Sequence[ImageId]) -> list[bytes]:
+    """Keys of N crops of a shard, with the indices 0..N-1 in this order. N = 0 gives []."""
+    return [sharded_lmdb.numbered_key(index, _name(image_id)) for index, image_id in enumerate(image_ids)]
+
+
+def _name(image_id: ImageId) -> bytes:
+    return str(image_id).encode("utf-8", "surrogateescape")
 
 
 def make_records(task: CropTask) -> list[tuple[bytes, bytes]]:
@@ -107,20 +113,22 @@ class CropsReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._store = LmdbReader(path)
-        keys, labels, ious = [], [], []
+        self._store = sharded_lmdb.open_lmdb(path)
+        places, keys, labels, ious = [], [], [], []
         try:
-            for key, record in self._store.items():
-                datum = parse_datum(record, self._where(key))
+            for place, key, record in self._store.stored():
+                datum = parse_datum(bytes(record), self._where(key))
+                places.append(place)
                 keys.append(key)
                 labels.append(datum.label)
                 ious.append(datum.iou)
         except (CorruptDatumError, DatabaseError):
             self._store.close()  # The caller gets no reader to close, and a database that is open cannot be written.
             raise
-        self._keys = keys
-        self.labels: Int64Array = np.array(labels, dtype=np.int64)
-        self.ious: Float32Array = np.array(ious, dtype=np.float32)
+        order = np.argsort(places)
+        self._keys = [keys[at] for at in order.tolist()]
+        self.labels: Int64Array = np.array(labels, dtype=np.int64)[order]
+        self.ious: Float32Array = np.array(ious, dtype=np.float32)[order]
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -20,7 +20,9 @@ from detpipe.datasets.image_file import BrokenImageError, parse_header
 from detpipe.progress import progress
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import CorruptDatumError, parse_datum, unpack_planes
-from detpipe.storage.lmdb_store import DatabaseError, LmdbReader
+from detpipe.storage.lmdb_store import DatabaseError
+from detpipe.storage.shard_index import data_files
+from detpipe.storage.sharded_lmdb import open_lmdb
 from detpipe.structures import Float32Array, Int64Array
 
 KINDS = ("raw", "JPEG", "PNG", "other")
@@ -195,7 +197,7 @@ def read_contents(path: Path) -> DatabaseContents:
     return DatabaseContents(
         path=path,
         shards=tuple(sound),
-        bytes=sum((shard / "data.mdb").stat().st_size for shard in sound),
+        bytes=sum(file.stat().st_size for shard in sound for file in data_files(shard)),
         records=np.frombuffer(bytes(rows), dtype=RECORD),
         faults=tuple(faults.named),
         fault_count=faults.count,
@@ -232,7 +234,7 @@ def _sound(shards: Sequence[Path], faults: _Faults) -> dict[Path, int]:
     sound, errors = {}, []
     for shard in shards:
         try:
-            with LmdbReader(shard) as store:
+            with open_lmdb(shard) as store:
                 sound[shard] = len(store)
         except DatabaseError as error:
             faults.add(str(shard), str(error).removeprefix(f"{shard}/"))
@@ -246,7 +248,7 @@ def _records(shards: Iterable[Path], faults: _Faults) -> Iterator[tuple[bytes, m
     """Keys and values of all shards, without copying. An LMDB error ends its shard and is added to the faults."""
     for shard in shards:
         try:
-            with LmdbReader(shard) as store:
+            with open_lmdb(shard) as store:
                 yield from store.views()
         except DatabaseError as error:
             faults.add(str(shard), str(error).removeprefix(f"{shard}: "))

@@ -31,8 +31,10 @@ from detpipe.storage.datum import (
 )
 from detpipe.storage.encoded_image import JPEG_SIDE
 from detpipe.storage.input_file import read_input
-from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader
+from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError
 from detpipe.storage.messages_pb2 import Datum
+from detpipe.storage.shard_index import is_lmdb
+from detpipe.storage.sharded_lmdb import open_lmdb
 from detpipe.storage.wire import VARINT, read_fields, read_varint
 from detpipe.structures import MAX_PIXELS, Image, Int64Array, ReadOptions
 
@@ -219,8 +221,11 @@ def shard_paths(path: Path, shards: int) -> list[Path]:
 
 
 def stored_paths(path: Path) -> list[Path]:
-    """The LMDB folders of an existing database, in order. Raises DatabaseError if the database does not exist."""
-    if (path / "data.mdb").exists():
+    """The LMDB folders of an existing database, in order, for `open_lmdb`.
+
+    Raises DatabaseError if the database does not exist.
+    """
+    if is_lmdb(path):
         return [path]
     shards = sorted(folder.parent for folder in path.glob(f"{SHARD.partition('{')[0]}*/data.mdb"))
     if not shards:
@@ -238,13 +243,16 @@ class ImagesReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         shards = stored_paths(path)
-        self._stores = [LmdbReader(shard) for shard in shards]
+        self._stores = [open_lmdb(shard) for shard in shards]
         self._keys: list[tuple[int, bytes]] = []
         labels = []
         try:
             for number, store in enumerate(self._stores):
-                for key, record in store.views():
-                    labels.append(stored_label(record, self._where(number, key)))
+                read = (
+                    (place, key, stored_label(view, self._where(number, key))) for place, key, view in store.stored()
+                )
+                for _, key, label in sorted(read):
+                    labels.append(label)
                     self._keys.append((number, key))
         except (CorruptDatumError, DatabaseError):
             self.close()  # The caller gets no reader to close, and a database that is open cannot be written.

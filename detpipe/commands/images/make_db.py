@@ -26,7 +26,7 @@ from detpipe.classify.images.database import (
     make_image_record,
     shard_paths,
 )
-from detpipe.commands.tasks import held_shards, making_shard, run_tasks
+from detpipe.commands.tasks import held_shards, keep_shards, making_shard, opened_shard, run_tasks
 from detpipe.console import RESULT
 from detpipe.datasets.folder_scan import is_inside, real_folders
 from detpipe.datasets.idx import read_idx_images
@@ -40,11 +40,13 @@ from detpipe.datasets.labelled_images import (
 from detpipe.datasets.source import TooManyBadError, hold_max_bad
 from detpipe.parallel import ordered_map
 from detpipe.progress import counted, progress
-from detpipe.runs.task_command import TaskCommand
+from detpipe.runs.task_command import LmdbCommand
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
-from detpipe.storage.lmdb_store import DatabaseError, LmdbReader, LmdbWriter
+from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of
+from detpipe.storage.shard_index import data_files
+from detpipe.storage.sharded_lmdb import open_lmdb
 from detpipe.storage.shards import Shards
 from detpipe.structures import MAX_PIXELS, LeftOut
 
@@ -56,7 +58,7 @@ class OtherSizeError(ValueError):
 
 
 @dataclass(kw_only=True)
-class MakeDb(TaskCommand):
+class MakeDb(LmdbCommand):
     """Settings of `detpipe make-db`."""
 
     list: str | None = None
@@ -121,6 +123,10 @@ class MakeDb(TaskCommand):
             raise ValueError(f"count: expected at least 1, or null for all, got {self.count}")
         if not 1 <= self.num_shards <= 99_999:
             raise ValueError(f"num_shards: expected 1 to 99999, got {self.num_shards}")
+        if self.num_shards > 1 and not self.merge:
+            raise ValueError(
+                f"num_shards: expected 1 beside merge=false, got {self.num_shards}; each task keeps its own database"
+            )
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: expected a share from 0 to 1, got {self.max_bad}")
         if self.classes is not None and self.list is None and self.idx_labels is None:
@@ -164,9 +170,12 @@ def run(config: MakeDb) -> None:
     if config.task is not None:
         make_shard(config, images, artefact)
         return
-    with held_shards(config, artefact) as shards, artefact.making(overwrite=config.overwrite) as making:
+    with (
+        held_shards(config, artefact, merge=config.merge) as shards,
+        artefact.making(overwrite=config.overwrite) as making,
+    ):
         if making.needed:
-            making.bad = merge_in_tasks(config, images, shards[0]) if shards else write_images(config, images, making)
+            making.bad = make_in_tasks(config, images, shards[0]) if shards else write_images(config, images, making)
             try:
                 hold_max_bad(making.bad, len(images.images), config.max_bad, "max_bad")
             except TooManyBadError:
@@ -322,16 +331,35 @@ def make_shard(config: MakeDb, images: LabelledImages, whole: Artefact) -> None:
             making.summary = {"images": len(own), "records": len(own) - len(making.bad)}
 
 
-def merge_in_tasks(config: MakeDb, images: LabelledImages, shards: Shards) -> list[LeftOut]:
-    """Run the tasks and copy their records, as `write_images` would write them. Returns the unreadable images.
+def make_in_tasks(config: MakeDb, images: LabelledImages, shards: Shards) -> list[LeftOut]:
+    """Run the tasks, and merge or keep their shards. Returns the unreadable images.
 
     Raises ShardError for a missing or damaged shard, OtherSizeError with check_size.
     """
     planned = plan(config, images)
     tasks = [task for of_database in planned for task in of_database]
     run_tasks(config, "make-db", [shards], [len(own) for own in shards.parts(tasks)])
-    bad = shards.bad()
-    size = SameSize(None)
+    if config.check_size:
+        size = SameSize(None)
+        for number, own in enumerate(shards.parts(tasks), start=1):
+            with opened_shard(shards, number) as reader:
+                stored = next((task for task in own if task.key in reader), None)
+                if stored is not None:  # all images of a shard have the same size
+                    datum = parse_datum(reader.get(stored.key), str(reader.path))
+                    size.hold(stored, (datum.height, datum.width))
+    if config.merge:
+        merge_shards(config, planned, shards)
+    else:
+        keep_shards(shards, records="records")
+    return [*without_file(images), *shards.bad()]
+
+
+def merge_shards(config: MakeDb, planned: Sequence[Sequence[ImageTask]], shards: Shards) -> None:
+    """Copy the records of all shards, as `write_images` would write them.
+
+    Raises ShardError for a missing or damaged shard.
+    """
+    tasks = [task for of_database in planned for task in of_database]
     sizes = [manifest.summary["records"] for manifest in shards.manifests()]
     numbers = [number for number, own in enumerate(shards.parts(tasks), start=1) for _ in own]
     shard_of = {task.key: number for task, number in zip(tasks, numbers, strict=True)}
@@ -339,22 +367,13 @@ def merge_in_tasks(config: MakeDb, images: LabelledImages, shards: Shards) -> li
         for database, of_database in zip(shard_paths(config.database, config.num_shards), planned, strict=True):
             with LmdbWriter(database) as writer:
                 for number, group in groupby(of_database, key=lambda task: shard_of[task.key]):
-                    path = shards.finished(number)
-                    try:
-                        with LmdbReader(path) as reader:
-                            if len(reader) != sizes[number - 1]:
-                                raise shards.damaged(number, f"{len(reader)} records, not {sizes[number - 1]}")
-                            first = first_size(path)
-                            for task in group:
-                                count.advance()
-                                if task.key not in reader:  # it is unreadable
-                                    continue
-                                if config.check_size and first is not None:
-                                    size.hold(task, first)
+                    with opened_shard(shards, number) as reader:
+                        if len(reader) != sizes[number - 1]:
+                            raise shards.damaged(number, f"{len(reader)} records, not {sizes[number - 1]}")
+                        for task in group:
+                            count.advance()
+                            if task.key in reader:  # others are unreadable
                                 writer.put(task.key, reader.get(task.key))
-                    except DatabaseError as error:
-                        raise shards.damaged(number, error) from error
-    return [*without_file(images), *bad]
 
 
 def missing_tasks(shards: Sequence[Path], tasks: Sequence[Sequence[ImageTask]]) -> list[tuple[Path, ImageTask]]:
@@ -398,11 +417,11 @@ def summarize(path: Path, shards: int) -> dict[str, object]:
     labels: dict[int, int] = {}
     for label in (parse_datum(record, str(path)).label for _, record in records(path, shards)):
         labels[label] = labels.get(label, 0) + 1
-    paths = shard_paths(path, shards)
+    files = [file for shard in shard_paths(path, shards) for file in data_files(shard)]
     return {
         "images": sum(labels.values()),
         "labels": {str(label): labels[label] for label in sorted(labels)},
-        "megabytes": round(sum((shard / "data.mdb").stat().st_size for shard in paths) / 1e6, 1),
+        "megabytes": round(sum(file.stat().st_size for file in files) / 1e6, 1),
         "content": content_digest(path, shards),
     }
 
@@ -410,7 +429,7 @@ def summarize(path: Path, shards: int) -> dict[str, object]:
 def records(path: Path, shards: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield keys and values, shard after shard."""
     for shard in shard_paths(path, shards):
-        with LmdbReader(shard) as reader:
+        with open_lmdb(shard) as reader:
             yield from reader.items()
 
 

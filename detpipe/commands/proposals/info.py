@@ -18,6 +18,7 @@ from detpipe.proposals.box_columns import scale_of
 from detpipe.proposals.methods import method_name
 from detpipe.proposals.proposals_db import ProposalsReader, parse_proposals
 from detpipe.storage.manifest import Manifest, read_manifest
+from detpipe.storage.shard_index import data_files
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def describe(database: Path, manifest: Manifest, content: Content) -> str:
         ("made by", f"detpipe {manifest.detpipe} in {manifest.seconds:.1f} s"),
         ("images", ", ".join(f"{split} {images}" for split, images in content.splits.items()) or "none"),
         ("boxes", _boxes(content.boxes)),
-        ("size", _size(content, (database / "data.mdb").stat().st_size)),
+        ("size", _size(content, sum(file.stat().st_size for file in data_files(database)))),
         ("box type", _box_type(content.scales)),
     ]
     if content.sources:
