@@ -112,7 +112,8 @@ def held_shards(config: TaskCommand, *wholes: Artefact, merge: bool = True) -> I
     all_shards = [Shards(whole, config.tasks) for whole in wholes]
     with ExitStack() as stack:
         for shards in all_shards:
-            is_done = shards.is_finished() and not config.overwrite and not (merge and shards.is_kept())
+            is_to_merge = merge and shards.is_kept() and not shards.whole.path.is_symlink()  # a link is only read
+            is_done = shards.is_finished() and not config.overwrite and not is_to_merge
             if is_done and not shards.folder.exists():  # the run folder may be read-only
                 continue
             stack.enter_context(shards.held())

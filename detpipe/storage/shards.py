@@ -115,6 +115,10 @@ class Shards:
         except DatabaseError:
             return True
 
+    def _kept(self) -> list[Path]:
+        """The shards in the folder of the whole. What a link leads to is only read, so it has none."""
+        return [] if self.whole.path.is_symlink() else _shards_in(self.whole.path)
+
     def keep(self, *, records: str, seed: int | None = None) -> None:
         """Make the shards the whole artefact: move them into its folder, and write their index.
 
@@ -134,16 +138,18 @@ class Shards:
     def release(self) -> None:
         """Mark a whole artefact of this key as unfinished if it is made of shards, so that it is made of them again.
 
-        They stay where they are, and get its inputs, which another stage may have replaced (`rekey`).
+        They stay where they are, and get its inputs, which another stage may have replaced (`rekey`). Raises LinkError
+        for a link, through which this would write.
         """
         found = self.whole.found()
-        if found is None or not same_key(found, self._key) or not (kept := _shards_in(self.whole.path)):
+        if found is None or not same_key(found, self._key) or not (kept := self._kept()):
             return
         if found.complete:
             write_json(manifest_path(self.whole.path), {**dataclasses.asdict(found), "complete": False})
         for path in kept:
             shard = find_manifest(path)
             if shard is not None and shard.inputs != found.inputs:
+                refuse_link(path)
                 write_json(manifest_path(path), {**dataclasses.asdict(shard), "inputs": found.inputs})
         (self.whole.path / INDEX).unlink(missing_ok=True)
 
@@ -221,7 +227,7 @@ class Shards:
 
     def refuse_other_number(self) -> None:
         """Raise ShardError if there are shards of another number of tasks."""
-        folders = [*_shards_in(self.folder), *_shards_in(self.whole.path)]
+        folders = [*_shards_in(self.folder), *self._kept()]
         numbers = {int(path.name.rpartition("-")[2]) for path in folders}
         others = sorted(numbers - {self.tasks})
         if others:
@@ -233,7 +239,7 @@ class Shards:
     def clear(self, *, keep_finished: bool) -> None:
         """Delete the shards. keep_finished: keep those of this key and number of tasks, for `overwrite`."""
         own = {self.path(task): task for task in range(1, self.tasks + 1)}
-        for path in (*_shards_in(self.folder), *_shards_in(self.whole.path)):
+        for path in (*_shards_in(self.folder), *self._kept()):
             if keep_finished and path in own:
                 found = _readable_manifest(path)
                 if found is not None and same_key(found, self.artefact(own[path]).manifest):
@@ -249,15 +255,13 @@ class Shards:
 
     def remove(self) -> None:
         """Delete all shards, but not those of which the whole is made, and their folder if nothing else is in it."""
-        if not self.is_kept():
-            for path in _shards_in(self.whole.path):
-                _delete(path)
-        for path in _shards_in(self.folder):
+        for path in (*_shards_in(self.folder), *(() if self.is_kept() else self._kept())):
             _delete(path)
         for folder in (self.folder, self.whole.path):
             for trash in folder.glob(".????-of-????.deleted"):  # of an earlier call that was killed
                 shutil.rmtree(trash, ignore_errors=True)
-        for file in (*self.folder.glob("*.lock"), self.folder / _MARKER):
+        scratch = self.folder.glob(f".{_MARKER}.*.part")  # of a call that was killed while it wrote the marker
+        for file in (*self.folder.glob("*.lock"), self.folder / _MARKER, *scratch):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -290,6 +294,9 @@ def _shards_in(folder: Path) -> list[Path]:
 
 def _delete(path: Path) -> None:
     """Delete a shard. It is renamed first: a kill must not leave a part of it under its name."""
+    if path.is_symlink():  # its target stays
+        path.unlink()
+        return
     trash = path.with_name(f".{path.name}.deleted")
     shutil.rmtree(trash, ignore_errors=True)
     path.rename(trash)

@@ -338,6 +338,18 @@ def read_database(path: Path) -> object:
     return found
 
 
+def shard_indices() -> list[bytes]:
+    shard = {"folder": "0001-of-0002", "records": 4, "digest": "ab"}
+    index = {"stage": "crop", "shards": [shard, {**shard, "folder": "0002-of-0002"}], "seed": 3}
+    return [json.dumps(index).encode()]
+
+
+def read_shard_index(path: Path) -> object:
+    from detpipe.storage.shard_index import read_index
+
+    return read_index(path.parent)
+
+
 def manifests() -> list[bytes]:
     content = {
         "stage": "propose",
@@ -484,6 +496,7 @@ READERS: dict[str, FileReader] = {
     "caffemodel": FileReader(".caffemodel", caffemodels, read_model, uses_torch=True),
     "solver": FileReader(".prototxt", lambda: [SOLVER.encode()], read_solver, uses_torch=True),
     "lmdb": FileReader(".mdb", databases, read_database, file_name="data"),
+    "shard_index": FileReader(".json", shard_indices, read_shard_index, file_name="shards"),
     "manifest": FileReader(".json", manifests, read_manifest_file, file_name="manifest"),
 }
 """All readers by name. A reader that is new gets a row."""

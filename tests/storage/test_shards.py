@@ -55,6 +55,7 @@ def test_missing_and_finished(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="tasks=2"):
         shards_of(tmp_path, 3).refuse_other_number()
     (shards.folder / ".0002-of-0002.deleted").mkdir()  # what a kill in the middle of a deletion leaves
+    (shards.folder / ".driver.marker.1a2b3c4d.part").touch()  # and in the middle of writing the marker
     shards.remove()
     assert not shards.folder.exists()
 
@@ -148,3 +149,23 @@ def test_released_shards_have_the_inputs_of_the_whole(tmp_path: Path) -> None:
     now.release()
     assert now.missing() == []
     assert not now.is_kept()
+
+
+def test_what_a_link_leads_to_stays(tmp_path: Path) -> None:
+    """The whole may be a link to another run's, and a shard a link to another disk."""
+    theirs = keep(tmp_path / "theirs")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/proposals.lmdb").symlink_to(theirs.whole.path)
+    ours = shards_of(tmp_path / "ours")
+    assert ours.is_finished()
+    ours.clear(keep_finished=False)
+    ours.release()
+    ours.remove()
+    assert theirs.is_finished()
+    shard = theirs.path(2).rename(tmp_path / "elsewhere")
+    (theirs.whole.path / "0002-of-0002").symlink_to(shard)
+    assert theirs.is_finished()
+    theirs.release()
+    theirs.remove()
+    assert sorted(path.name for path in theirs.whole.path.iterdir()) == ["manifest.json"]
+    assert (shard / "data.mdb").exists()
