@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from detpipe.engines import ray as engine
+from detpipe.engines import ray_cluster
 from detpipe.engines.engine import TaskCall, TaskError
-from detpipe.engines.ray import LOOPBACK, RayEngine
+from detpipe.engines.ray import RayEngine
+from detpipe.engines.ray_cluster import LOOPBACK
 from detpipe.storage.manifest import Artefact
 from detpipe.storage.shards import Shards
 from tests import drawn
@@ -28,7 +29,7 @@ DO = "tests.engines.test_local:do"
 NODE = {
     "num_cpus": 1,
     "node_ip_address": LOOPBACK,
-    "object_store_memory": engine.STORE,
+    "object_store_memory": ray_cluster.STORE,
     "include_dashboard": False,
 }
 
@@ -96,8 +97,8 @@ def test_a_killed_task_is_repeated_and_a_failure_is_not(cluster: Any, tmp_path: 
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_other_versions(strict: bool, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = engine.versions()
-    monkeypatch.setattr(engine, "versions", lambda: {**here, "torch": "0.1"})  # only of the driver
+    here = ray_cluster.versions()
+    monkeypatch.setattr(ray_cluster, "versions", lambda: {**here, "torch": "0.1"})  # only of the driver
     seen = run(cluster, tmp_path, [1], strict=strict)
     assert seen.states[-1] == ("failed" if strict else "finished", 1)
     (line,) = seen.reasons if strict else [one for one in seen.lines if "node" in one]
@@ -107,7 +108,7 @@ def test_other_versions(strict: bool, cluster: Any, tmp_path: Path, monkeypatch:
 
 
 def test_a_node_without_the_run_folder(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "MARKER_WAIT", 0.1)
+    monkeypatch.setattr(ray_cluster, "MARKER_WAIT", 0.1)
     for marker in ((str(tmp_path / "none" / "driver.marker"), "1"), Shards(_whole(tmp_path), 4).mark()):
         seen = run(cluster, tmp_path, [1], marker=(marker[0], "another"))
         assert seen.states[-1] == ("failed", 1)
