@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from detpipe.classify.detect import of_readable
+from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.commands.stage_settings import Detect
 from detpipe.console import RESULT
 from detpipe.datasets.image_file import BrokenImageError
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Entry, Split
+from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.proposals.proposer import Proposer
+from detpipe.runs.detected_files import CHUNK, detected_files
 from detpipe.runs.detector import Detector
 from detpipe.runs.parquet_results import DetectionParts, ImageRows, PartsManifest
 from detpipe.runs.source_folder import source_root
-from detpipe.storage.interrupt import Interrupted, stop_on_signal
+from detpipe.storage.interrupt import Interrupted, StopRequest, stop_on_signal
 from detpipe.storage.manifest import plain, read_manifest
-from detpipe.structures import Detections, Float32Array, Image, LeftOut
+from detpipe.structures import Detections, LeftOut
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 8
-"""Images whose crops share batches, as in `detect`."""
 PART = 64 * CHUNK
 """Images of a part."""
+
+
+Detected = Callable[[Sequence[Entry], StopRequest], Generator[Detections | LeftOut, None, None]]
+"""Makes the detections of each image, or says why it can't be read, in order. Where it waits for long, it raises
+Interrupted after a signal."""
 
 
 def run(config: Detect, proposer: Proposer | None) -> None:
@@ -40,9 +46,6 @@ def run(config: Detect, proposer: Proposer | None) -> None:
 
     proposer: of new images; None if the network proposes itself. Raises BrokenImageError if no image is readable.
     """
-    assert config.source is not None
-    assert config.out is not None
-    begun = time.perf_counter()
     detector = Detector.from_run(
         config.run_dir,
         device=config.device.value,
@@ -51,12 +54,25 @@ def run(config: Detect, proposer: Proposer | None) -> None:
         proposer=proposer,
         max_pixels=config.max_pixels,
     )
+    write_parts(config, detector.spec, detector.precision, lambda new, _: detected_files(detector, map(file_of, new)))
+
+
+def file_of(entry: Entry) -> Path | LeftOut:
+    """The file of an image, or why there is none."""
+    return entry.image if entry.image is not None else LeftOut.because(entry.origin, entry.fault)
+
+
+def write_parts(config: Detect, spec: RegionSpec, precision: Precision, detected: Detected) -> None:
+    """Write the parts that `out` does not have. spec, precision: of the detector. Raises as `run`."""
+    assert config.source is not None
+    assert config.out is not None
+    begun = time.perf_counter()
     source = DetectedImages(root=config.source, max_bad=1.0, outside=config.outside, max_pixels=config.max_pixels)
     entries = source.entries(Split.test)
     manifest = PartsManifest(
-        settings=plain({"detect": replace(config.detect, compile=False), "precision": detector.precision}),
+        settings=plain({"detect": replace(config.detect, compile=False), "precision": precision}),
         classifier=read_manifest(config.folder.classifier).digest,
-        classes=list(detector.classes),
+        classes=list(spec.classes),
     )
     parts = DetectionParts(Path(config.out), manifest, overwrite=config.overwrite)
     new = [entry for entry in entries if str(entry.image_id) not in parts.done]
@@ -66,22 +82,26 @@ def run(config: Detect, proposer: Proposer | None) -> None:
     if kept:
         logger.info("detect: %d of %d images are in %s", kept, len(entries), parts.folder)
     unreadable: list[LeftOut] = []
-    with stop_on_signal() as stop:
-        detected = _detected(new, detector, source_root(config.source), unreadable)
-        found = progress(detected, "detect", total=len(new), unit="images")
-        rows: list[ImageRows] = []
-        failed: list[str] = []
-        for number, (entry, one) in enumerate(found, start=1):
-            if one is None:
-                failed.append(str(entry.image_id))
-            else:
-                rows.append(one)
-            if number % PART == 0 or number == len(new) or (stop and number % CHUNK == 0):
-                if rows:
+    rows: list[ImageRows] = []
+    failed: list[str] = []
+    root = source_root(config.source)
+    with stop_on_signal() as stop, closing(detected(new, stop)) as results:
+        images = progress(zip(new, results, strict=True), "detect", total=len(new), unit="images")
+        with suppress(Interrupted):
+            for number, (entry, one) in enumerate(images, start=1):
+                if isinstance(one, LeftOut):
+                    logger.warning("no detections: %s", one)
+                    unreadable.append(one)
+                    failed.append(str(entry.image_id))
+                else:
+                    rows.append(_rows(entry, one, root))
+                if number % PART == 0 and rows:
                     parts.write(rows, failed)
-                rows, failed = [], []
-                if stop:
+                    rows, failed = [], []
+                if stop and number % CHUNK == 0:
                     break
+        if rows:
+            parts.write(rows, failed)
     if stop:
         raise Interrupted(f"what is finished is in {parts.folder}; run the same command again, it continues from there")
     if not parts.done:
@@ -105,28 +125,6 @@ def run(config: Detect, proposer: Proposer | None) -> None:
 
 MOST_NAMED = 20
 """Unreadable images that are named; the manifest has all."""
-
-
-def _detected(
-    entries: Sequence[Entry], detector: Detector, root: Path, unreadable: list[LeftOut]
-) -> Iterator[tuple[Entry, ImageRows | None]]:
-    """Yield each entry with its detections, in order; None for an unreadable image, which is added to the list."""
-
-    def read(chunk: Sequence[Entry]) -> Iterator[tuple[Image, Float32Array] | None]:
-        for entry in chunk:
-            try:
-                if entry.image is None:
-                    raise BrokenImageError(str(entry.fault))
-                yield detector.with_regions(entry.image)
-            except (BrokenImageError, OSError) as error:
-                unreadable.append(LeftOut.because(entry.image or entry.origin, error))
-                logger.warning("no detections: %s", unreadable[-1])
-                yield None
-
-    for start in range(0, len(entries), CHUNK):
-        chunk = entries[start : start + CHUNK]
-        for entry, one in zip(chunk, of_readable(detector.predict_many, read(chunk)), strict=True):
-            yield entry, None if one is None else _rows(entry, one, root)
 
 
 def _rows(entry: Entry, found: Detections, root: Path) -> ImageRows:

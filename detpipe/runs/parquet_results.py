@@ -159,7 +159,7 @@ def parts_table(images: Sequence[ImageRows], classes: Sequence[str]) -> pyarrow.
 
     def repeated(values: list[str]) -> pyarrow.Array:
         indices = np.repeat(np.arange(len(values), dtype=np.int32), counts)
-        return pyarrow.array([_text(one) for one in values], pyarrow.string()).take(pyarrow.array(indices))
+        return pyarrow.array([utf8_text(one) for one in values], pyarrow.string()).take(pyarrow.array(indices))
 
     return pyarrow.table(
         {
@@ -176,6 +176,6 @@ def parts_table(images: Sequence[ImageRows], classes: Sequence[str]) -> pyarrow.
 _SIDES = ("x1", "y1", "x2", "y2")
 
 
-def _text(name: str) -> str:
+def utf8_text(name: str) -> str:
     """A name with bytes that are not UTF-8, which Python keeps as lone surrogates, as \\udcXX."""
     return name.encode("utf-8", "backslashreplace").decode()
