@@ -69,6 +69,7 @@ BESIDE = {
     ("plugins", "class_path"),
     ("progress", "console"),
     ("runs", "report"),
+    ("commands", "integrations"),
     ("overrides", "config"),
     ("overrides", "help"),
     ("overrides", "preset_files"),

@@ -17,7 +17,7 @@ from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable, select
 from detpipe.classify.kinds import kind_in, load_region_spec
 from detpipe.classify.object_trace import ObjectTrace, trace_objects
-from detpipe.commands import detect_parts
+from detpipe.commands import detect_parts, detect_stream
 from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
@@ -29,6 +29,7 @@ from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split, hold_max_bad
 from detpipe.datasets.voc_xml import write_voc_results
 from detpipe.datasets.yolo_text import write_yolo_results
+from detpipe.engines.ray import RayEngine
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision
 from detpipe.progress import progress
@@ -98,9 +99,13 @@ def run(config: Detect) -> None:
         return
     if config.out is not None:
         if config.tasks is not None:
-            raise ValueError("tasks: expected null with out, whose parts go on from where they stopped; leave it out")
+            raise ValueError(
+                "tasks: expected null with out, whose parts go on from where they stopped; leave it out, and give "
+                "engine=ray for many machines"
+            )
         proposes = load_region_spec(config.folder.classifier).PROPOSES
-        detect_parts.run(config, None if proposes else checked_proposer(config))
+        detect_all_parts = detect_stream.run if isinstance(config.engine, RayEngine) else detect_parts.run
+        detect_all_parts(config, None if proposes else checked_proposer(config))
         return
     images = source_images(config) if config.source is not None else test_images(config)
     out = config.folder if config.source is None else source_folder(config.folder, config.source)

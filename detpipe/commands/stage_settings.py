@@ -11,6 +11,7 @@ from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.images.settings import ViewConfig
 from detpipe.classify.labeling import SamplingConfig
 from detpipe.classify.settings import DetectConfig
+from detpipe.engines.local import LocalEngine
 from detpipe.heads.multibox.settings import MultiBoxConfig, MultiBoxSolverConfig
 from detpipe.heads.region_head import RegionHeadConfig, TrainedHeadConfig
 from detpipe.network.settings import Precision
@@ -166,7 +167,8 @@ class Detect(TaskCommand):
     the run folder."""
     out: str | None = None
     """With `source`: a folder for the detections as Parquet files, such as detections.parquet, in place of the outputs
-    in the run folder. A later call continues with the images that it does not have."""
+    in the run folder. A later call continues with the images that it does not have. With engine=ray, without tasks: on
+    the nodes of a Ray cluster."""
     max_pixels: int = MAX_PIXELS
     """Limit on height x width of an image of `source`. A larger one is skipped without decoding it."""
     voc_results: bool = False
@@ -192,6 +194,11 @@ class Detect(TaskCommand):
             raise ValueError(f"show_floor: expected a score in [0, 1] or null, got {self.show_floor}")
         if self.out is not None:
             self._check_out()
+        elif self.source is not None and self.tasks is None and not isinstance(self.engine, LocalEngine):
+            raise ValueError(
+                "engine: expected out=DIR.parquet for a stream of detections, or tasks=K for shards, got neither; give "
+                "one of them, or leave engine out"
+            )
         if self.boxes is not None and self.source is None:
             raise ValueError("boxes: expected source=DIR beside it, got none; for a data set give proposals=import")
         _check_taxonomy_threshold(self.taxonomy_threshold)
