@@ -24,7 +24,7 @@ from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.source import Entry
 from detpipe.engines.engine import TaskError
 from detpipe.engines.ray import RayEngine
-from detpipe.engines.ray_cluster import cause_of, check_nodes
+from detpipe.engines.ray_cluster import check_nodes
 from detpipe.integrations.ray import PATH, NodeDetector, results_of
 from detpipe.network.device import resolve_device
 from detpipe.proposals.proposer import Proposer
@@ -93,9 +93,14 @@ def _detected(
                     yield one
         except ray.exceptions.RayError as error:
             raise TaskError(
-                f"detect: {cause_of(error)}; what is finished is in {config.out}; run the same command again, it "
-                "continues from there"
+                f"{_last_line(error)}; what is finished is in {config.out}; run the same command again, it continues "
+                "from there"
             ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    """What an actor raised: Ray's message ends with the traceback of the actor."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _ray_data() -> Any:
@@ -128,19 +133,23 @@ def _tables(engine: RayEngine, paths: Sequence[bytes], options: dict[str, Any]) 
 
 
 def _awaited(items: Iterable[Item], stop: StopRequest) -> Generator[Item, None, None]:
-    """Yield the items. Raises Interrupted after a signal, also while the next one is made, in another thread."""
+    """Yield the items. Raises Interrupted after a signal, also while the next one is made, in another thread.
+
+    At most one item waits here, so that Ray Data notices when this process is slower than the actors.
+    """
     wanted, answers = threading.Semaphore(0), queue.SimpleQueue[tuple[Item] | BaseException | None]()
     ended = False
 
     def make() -> None:
-        waiting = iter(items)
-        while wanted.acquire() and not ended:
-            try:
-                answers.put((next(waiting),))
-            except StopIteration:
-                answers.put(None)
-            except BaseException as error:  # raised in the other thread
-                answers.put(error)
+        try:
+            for item in items:
+                wanted.acquire()
+                if ended:
+                    return
+                answers.put((item,))
+            answers.put(None)
+        except BaseException as error:  # raised in the other thread
+            answers.put(error)
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()

@@ -1,0 +1,215 @@
+"""`detpipe detect source=... out=DIR.parquet engine=ray` on a cluster of two nodes with one core each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detpipe.commands import detect_parts, detect_stream
+from detpipe.commands.stage_settings import Detect
+from detpipe.engines import ray_cluster
+from detpipe.engines.engine import TaskError
+from detpipe.engines.ray import RayEngine
+from detpipe.engines.ray_cluster import LOOPBACK, check_nodes
+from tests import drawn
+from tests.command_line import detpipe
+from tests.commands.test_kill import stopped, wait_for
+from tests.engines.test_ray import cluster
+
+__all__ = ["cluster"]
+parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+
+
+def photos(folder: Path, count: int) -> Path:
+    """A folder of different images, of which the tenth is cut short and one has a name that is not UTF-8."""
+    for number in range(count):
+        drawn.write_jpeg(folder / f"{number:03}.jpg", drawn.draw(number)[0])
+    (folder / "000.jpg").rename(folder / os.fsdecode(b"\xff.jpg"))
+    (folder / "010.jpg").write_bytes((folder / "010.jpg").read_bytes()[:900])
+    return folder
+
+
+def words(run: Path, source: Path, out: Path, *more: str) -> list[str]:
+    settings = [*drawn.settings("detect"), f"run_dir={run}", f"source={source}", f"out={out}"]
+    return ["detect", *settings, "detect.max_proposals=10", *more]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_parts_are_those_of_one_process(
+    cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect_parts, "PART", 16)
+    source, one, several = photos(tmp_path / "photos", 36), tmp_path / "one", tmp_path / "several"
+    assert detpipe(*words(finished_run, source, one)).status == 0
+    engine = ("engine=ray", f"engine.address={cluster.address}")
+    outcome = detpipe(*words(finished_run, source, several, *engine))
+    assert outcome.status == 0, outcome.err
+    assert "2 nodes" in outcome.err
+    assert "010.jpg" in outcome.err
+    assert sorted(contents(several)) == ["_manifest.json", *(f"part-0000{number}.parquet" for number in range(3))]
+    assert contents(several) == contents(one)
+    # A lost part is made again, and nothing else.
+    (several / "part-00001.parquet").unlink()
+    outcome = detpipe(*words(finished_run, source, several, *engine))
+    assert "16 new, 1 unreadable" in outcome.out + outcome.err
+    tables = [parquet.read_table(folder).sort_by("image_id") for folder in (one, several)]
+    assert len(tables[0]) > 0
+    assert tables[0].equals(tables[1])
+
+
+def test_nodes_are_checked(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = RayEngine(address=cluster.address)
+    with engine.cluster() as ray:
+        nodes = engine.nodes(ray)
+        assert len(nodes) == 2
+        driver = engine.driver(None, str(tmp_path))
+        check_nodes(ray, nodes, driver)
+        assert not caplog.records
+        with pytest.raises(TaskError, match=rf"node {LOOPBACK}.*{tmp_path}/none"):
+            check_nodes(ray, nodes, dataclasses.replace(driver, source=str(tmp_path / "none")))
+        other = dataclasses.replace(driver, versions={**driver.versions, "torch": "0.1"})
+        check_nodes(ray, nodes, other)
+        assert sum("torch 0.1" in line for line in caplog.messages) == 2
+        with pytest.raises(TaskError, match=r"torch 0.1.*engine.strict"):
+            check_nodes(ray, nodes, dataclasses.replace(other, strict=True))
+
+
+def test_the_example_of_the_docs(
+    cluster: Any, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/many_machines.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    drawn.copy(finished_run, tmp_path / "runs/mine")
+    for number, name in enumerate(("one", "two")):
+        drawn.write_jpeg(tmp_path / f"photos/{name}.jpg", drawn.draw(number)[0])
+    with RayEngine(address=cluster.address).cluster():
+        exec(code.replace("/shared", str(tmp_path)), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "photos" in line] == [
+        f"{tmp_path}/photos/{name}.jpg" for name in ("one", "two")
+    ]
+
+
+def test_an_error_of_an_actor_is_named(
+    cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ray_cluster.versions()
+    monkeypatch.setattr(ray_cluster, "versions", lambda: {**here, "torch": "0.1"})  # only of the driver
+    monkeypatch.setattr(detect_stream, "check_nodes", lambda *_: None)  # as for a node that joins later
+    source, out = tmp_path / "photos", tmp_path / "out"
+    drawn.write_jpeg(source / "a.jpg", drawn.draw(1)[0])
+    engine = ("engine=ray", f"engine.address={cluster.address}", "engine.strict=true")
+    outcome = detpipe(*words(finished_run, source, out, *engine))
+    assert outcome.status == 1
+    assert "torch 0.1" in outcome.err
+    assert f"node {LOOPBACK}" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize("module", ["ray", "ray.data"])
+def test_without_ray(
+    module: str, cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "photos"
+    drawn.write_jpeg(source / "a.jpg", drawn.draw(1)[0])
+    monkeypatch.setitem(sys.modules, module, None)
+    outcome = detpipe(*words(finished_run, source, tmp_path / "out", "engine=ray", f"engine.address={cluster.address}"))
+    assert outcome.status != 0
+    assert "detpipe[ray]" in outcome.err
+
+
+def test_ray_needs_out_or_tasks() -> None:
+    with pytest.raises(ValueError, match=r"engine.*out.*tasks"):
+        Detect(source="photos", engine=RayEngine())
+    Detect(source="photos", engine=RayEngine(), tasks=2)
+    Detect(source="photos", engine=RayEngine(), out="out")
+    Detect(engine=RayEngine())  # a step of `detpipe run`
+
+
+PARTS_OF_16 = "from detpipe.commands import detect_parts; detect_parts.PART = 16; from detpipe.cli import main; main()"
+
+
+def started(arguments: list[str]) -> subprocess.Popen[str]:
+    """The command in a process of its own, with a part for every 16 images."""
+    command = [sys.executable, "-c", PARTS_OF_16, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def megabytes(process: subprocess.Popen[str]) -> float:
+    """The resident memory of a process."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def has_parts(out: Path, count: int) -> Callable[[], bool]:
+    return lambda: len(list(out.glob("part-*.parquet"))) >= count
+
+
+@pytest.mark.slow
+def test_a_killed_driver_a_killed_actor_and_an_interrupt(cluster: Any, finished_run: Path, tmp_path: Path) -> None:
+    source, out = photos(tmp_path / "photos", 400), tmp_path / "out"
+    arguments = words(finished_run, source, out, "engine=ray", f"engine.address={cluster.address}")
+    for parts in (2, 5):
+        process = started(arguments)
+        wait_for(has_parts(out, parts), process)
+        assert stopped(process, signal.SIGKILL).status == -signal.SIGKILL
+    process = started(arguments)
+    wait_for(has_parts(out, 8), process)
+    outcome = stopped(process, signal.SIGINT)
+    assert outcome.status == 130, outcome.err
+    assert str(out) in outcome.err
+    assert "Traceback" not in outcome.err
+
+    process = started(arguments)
+    wait_for(has_parts(out, 10), process)
+    begun = peak = megabytes(process)
+    os.kill(actors()[0], signal.SIGKILL)
+
+    def is_done() -> bool:
+        nonlocal peak
+        peak = max(peak, megabytes(process))
+        return has_parts(out, 24)()
+
+    wait_for(is_done, process)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert peak - begun < 40, (begun, peak)
+    one = tmp_path / "one"
+    assert detpipe(*words(finished_run, source, one)).status == 0
+    tables = [parquet.read_table(folder).sort_by("image_id") for folder in (one, out)]
+    assert tables[0].equals(tables[1])
+    ids = [image for part in out.glob("*.parquet") for image in images_of(part)]
+    assert len(ids) == len(set(ids)) == 399
+
+
+def images_of(part: Path) -> list[str]:
+    import json
+
+    footer: list[str] = json.loads(parquet.read_metadata(part).metadata[b"detpipe"])["images"]
+    return footer
+
+
+def actors() -> list[int]:
+    """The processes of Ray Data's actors on this machine."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::MapWorker" in status.read_bytes():
+                found.append(int(status.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
