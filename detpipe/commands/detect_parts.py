@@ -1,4 +1,4 @@
-"""`detpipe detect source=... out=DIR.parquet`: detections of many images as parts of a Parquet folder.
+"""`detpipe detect source=DIR out=DIR.parquet`: detections of many images as parts of a Parquet folder.
 
 Only the detections of one part are in memory. A part is written when its images are done, and a later call continues
 with the images that no part has.

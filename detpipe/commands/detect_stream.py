@@ -1,4 +1,4 @@
-"""`detpipe detect source=... out=DIR.parquet engine=ray`: detections by a pool of actors of Ray Data, as a stream.
+"""`detpipe detect source=DIR out=DIR.parquet engine=ray`: detections by a pool of actors of Ray Data, as a stream.
 
 Only paths travel to the actors, and only detections come back. This process alone writes the parts, in the order of the
 images, so each image is in them once, whatever happens to the actors: Ray Data repeats what a lost actor had. The parts

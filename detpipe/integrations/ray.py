@@ -110,7 +110,7 @@ def results_of(table: pyarrow.Table) -> Iterator[tuple[str, Detections | LeftOut
 
 
 class NodeDetector(DetectorActor):
-    """The actor of `detpipe detect ... engine=ray`, which works in the driver's folder and with its threads."""
+    """The actor of `detpipe detect out=DIR engine=ray`, which works in the driver's folder and with its threads."""
 
     def __init__(self, driver: Driver, run_dir: str, *, proposer: Mapping[str, Any] | None, **options: Any) -> None:
         """proposer: as `Proposer.describe` gives it; None: the network proposes itself. Raises as `Driver.enter`."""
