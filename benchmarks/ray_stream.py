@@ -61,10 +61,10 @@ def main() -> None:
         words = [*command, f"out={stream}", "engine=ray", f"engine.address={cluster.address}"]
         parts = -(-arguments.count // arguments.part)
         for kill in range(1, arguments.kills + 1):
-            watched(words, stream, until=parts * kill // (arguments.kills + 1))
+            watched(cluster, words, stream, until=parts * kill // (arguments.kills + 1))
             print(f"kill {kill}: {len(done(stream))} of {parts} parts")
         kept = set(done(stream))
-        memory = watched(words, stream)
+        memory = watched(cluster, words, stream)
     finally:
         cluster.shutdown()
     print(f"{'seconds':>8}{'driver MB':>11}{'actors MB':>11}{'actors':>8}{'parts':>7}")
@@ -90,7 +90,9 @@ def copied(images: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def watched(words: list[str], out: Path, *, until: int | None = None) -> list[tuple[float, float, float, int, int]]:
+def watched(
+    cluster: Cluster, words: list[str], out: Path, *, until: int | None = None
+) -> list[tuple[float, float, float, int, int]]:
     """Run the command to its end, or kill it at a number of parts.
 
     Returns seconds, MB of the driver, MB of all actors, their number and the number of parts, once a second.
@@ -102,7 +104,7 @@ def watched(words: list[str], out: Path, *, until: int | None = None) -> list[tu
             process.send_signal(signal.SIGKILL)
             process.wait()
             return samples
-        actors = [resident(pid) for pid in actor_processes()]
+        actors = [resident(pid) for pid in actor_processes(cluster)]
         sample = (resident(process.pid), sum(actors), len(actors), len(done(out)))
         samples.append((time.monotonic() - begun, *sample))
         time.sleep(1)
@@ -120,16 +122,19 @@ def resident(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def actor_processes() -> list[int]:
-    """The processes of Ray Data's actors on this machine."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::MapWorker" in file.read_bytes():
-                found.append(int(file.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
+def actor_processes(cluster: Cluster) -> list[int]:
+    """The processes of Ray Data's actors: children of the nodes' own processes."""
+    raylets = {one.process.pid for node in cluster.list_all_nodes() for one in node.all_processes["raylet"]}
+    files = [file for raylet in raylets for file in Path(f"/proc/{raylet}/task").glob("*/children")]
+    return [int(pid) for file in files for pid in file.read_text().split() if is_actor(pid)]
+
+
+def is_actor(pid: str) -> bool:
+    """Whether a process is an actor of Ray Data; False for one that has ended."""
+    try:
+        return b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def done(out: Path) -> list[Path]:

@@ -177,7 +177,7 @@ def test_a_killed_driver_a_killed_actor_and_an_interrupt(cluster: Any, finished_
     process = started(arguments)
     wait_for(has_parts(out, 10), process)
     begun = peak = megabytes(process)
-    os.kill(actors()[0], signal.SIGKILL)
+    os.kill(actors(cluster)[0], signal.SIGKILL)
 
     def is_done() -> bool:
         nonlocal peak
@@ -203,13 +203,13 @@ def images_of(part: Path) -> list[str]:
     return footer
 
 
-def actors() -> list[int]:
-    """The processes of Ray Data's actors on this machine."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::MapWorker" in status.read_bytes():
-                found.append(int(status.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
+def actors(cluster: Any) -> list[int]:
+    """The processes of Ray Data's actors: children of the nodes' own processes."""
+    raylets = {one.process.pid for node in cluster.list_all_nodes() for one in node.all_processes["raylet"]}
+    children = [
+        int(pid)
+        for raylet in raylets
+        for file in Path(f"/proc/{raylet}/task").glob("*/children")
+        for pid in file.read_text().split()
+    ]
+    return [pid for pid in children if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
