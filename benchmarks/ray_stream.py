@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,16 +126,15 @@ def resident(pid: int) -> float:
 def actor_processes(cluster: Cluster) -> list[int]:
     """The processes of Ray Data's actors: children of the nodes' own processes."""
     raylets = {one.process.pid for node in cluster.list_all_nodes() for one in node.all_processes["raylet"]}
-    files = [file for raylet in raylets for file in Path(f"/proc/{raylet}/task").glob("*/children")]
-    return [int(pid) for file in files for pid in file.read_text().split() if is_actor(pid)]
-
-
-def is_actor(pid: str) -> bool:
-    """Whether a process is an actor of Ray Data; False for one that has ended."""
-    try:
-        return b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = re.search(r"^PPid:\t(\d+)$", (folder / "status").read_text(), re.M)
+            if parent and int(parent[1]) in raylets and b"ray::MapWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def done(out: Path) -> list[Path]:

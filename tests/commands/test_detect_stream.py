@@ -206,10 +206,12 @@ def images_of(part: Path) -> list[str]:
 def actors(cluster: Any) -> list[int]:
     """The processes of Ray Data's actors: children of the nodes' own processes."""
     raylets = {one.process.pid for node in cluster.list_all_nodes() for one in node.all_processes["raylet"]}
-    children = [
-        int(pid)
-        for raylet in raylets
-        for file in Path(f"/proc/{raylet}/task").glob("*/children")
-        for pid in file.read_text().split()
-    ]
-    return [pid for pid in children if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = re.search(r"^PPid:\t(\d+)$", (folder / "status").read_text(), re.M)
+            if parent and int(parent[1]) in raylets and b"ray::MapWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
