@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The errors of a full disk, a full quota, and a file that may not grow."""
 
 
 @contextlib.contextmanager
@@ -30,13 +31,16 @@ def replaced(path: Path) -> Iterator[Path]:
         scratch.replace(path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise OSError(
-                error.errno,
-                f"could not write the file: {os.strerror(error.errno)}; free disk space and run the command again",
-                str(path),
-            ) from error
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise no_room(path, error) from error
         raise
+
+
+def no_room(path: Path, error: OSError) -> OSError:
+    """The error of NO_ROOM for a file that could not be written, with its name and the remedy."""
+    number = error.errno or errno.ENOSPC
+    text = f"could not write the file: {os.strerror(number)}; free disk space and run the command again"
+    return OSError(number, text, str(path))
 
 
 def _new_file(path: Path) -> Path:

@@ -7,6 +7,7 @@ was full; a full map doubles its size.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 import lmdb
 
+from detpipe.storage.atomic import NO_ROOM, no_room
 from detpipe.storage.lmdb_pages import DATA, MAX_KEY, DatabaseError, check_header, check_pages
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ LOCK = "lock.mdb"
 _MAX_CHECKED = 20_000
 _LEAST_MAP, _GROWTH = 1 << 28, 16
 """Bytes of a reader's map for a small file, and its size as a multiple of the file's. It takes addresses, no memory."""
+_LOCK_BYTES = 1 << 13
+"""Bytes of LMDB's lock file, for 126 readers."""
 _FLOCK = struct.Struct("hhqqi0q")  # struct flock of Linux: type, whence, start, length, process
 
 _File = tuple[int, int]
@@ -77,7 +81,7 @@ os.register_at_fork(after_in_child=_forget_environments)
 
 
 def _opened(path: Path, *, writable: bool, **options: Any) -> _Environment:
-    """Open the LMDB in a folder and verify its pages. Needs _lock. Raises DatabaseError.
+    """Open the LMDB in a folder and verify its pages. Needs _lock. Raises DatabaseError, and OSError on a full disk.
 
     The pages are verified inside a read transaction: a writer in another process then leaves them as they are.
     """
@@ -85,8 +89,15 @@ def _opened(path: Path, *, writable: bool, **options: Any) -> _Environment:
     is_new = writable and (not file.exists() or (file.is_file() and not file.stat().st_size))
     if not is_new:
         check_header(path)
-    with _database_errors(path):
-        env = lmdb.open(str(path), subdir=True, **options)
+    if writable:
+        _allocate_lock(path)
+    try:
+        with _database_errors(path):
+            env = lmdb.open(str(path), subdir=True, **options)
+    except OSError:
+        if is_new:  # the first pages may be there in part
+            file.unlink(missing_ok=True)
+        raise
     try:
         if not is_new:
             with _database_errors(path), env.begin() as transaction:
@@ -97,6 +108,22 @@ def _opened(path: Path, *, writable: bool, **options: Any) -> _Environment:
         env.close()
         raise
     return environment
+
+
+def _allocate_lock(path: Path) -> None:
+    """Give the lock file its space on the disk: LMDB writes it through a memory map, where a full disk is SIGBUS."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    file = path / LOCK
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(handle, 0, _LOCK_BYTES)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise no_room(file, error) from error
+        logger.debug("%s: this file system reserves no space: %s", file, error)
+    finally:
+        os.close(handle)
 
 
 def _check_once(path: Path, transaction: int, *, for_writing: bool) -> None:
@@ -175,9 +202,11 @@ def _missing(path: Path) -> DatabaseError:
 
 @contextlib.contextmanager
 def _database_errors(path: Path) -> Iterator[None]:
-    """Turn LMDB's own errors into DatabaseErrors that name the path."""
+    """Turn LMDB's own errors into DatabaseErrors that name the path, and those of a full disk into OSErrors."""
     try:
         yield
+    except lmdb.DiskError as error:
+        raise no_room(path / DATA, OSError(errno.ENOSPC, "")) from error
     except lmdb.Error as error:
         raise _database_error(path, error) from error
 

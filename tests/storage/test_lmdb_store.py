@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -158,6 +159,41 @@ def test_a_full_disk_is_an_oserror_and_keeps_earlier_commits(tmp_path: Path) -> 
         assert len(reader) > 300
     with LmdbWriter(tmp_path / "db") as writer:  # there is room again
         writer.put(b"99999", b"")
+
+
+def test_a_new_database_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left that a later command takes for a damaged database."""
+
+    def open_half(path: str, **_options: Any) -> Any:
+        (Path(path) / "data.mdb").write_bytes(bytes(4096))
+        raise lmdb.DiskError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb, "open", open_half)
+        with pytest.raises(OSError, match="free disk space and run the command again") as caught:
+            LmdbWriter(tmp_path / "db")
+    assert caught.value.filename == str(tmp_path / "db" / "data.mdb")
+    with LmdbReader(fill(tmp_path / "db", 3)) as reader:
+        assert len(reader) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system can't reserve space")
+def test_the_lock_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LMDB writes it through a memory map: without its space reserved, the process would end by SIGBUS."""
+    fill(tmp_path / "db", 3)
+    assert (tmp_path / "db" / "lock.mdb").stat().st_blocks * 512 >= 8000
+    (tmp_path / "db" / "lock.mdb").unlink()
+
+    def refuse(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", refuse)
+        with pytest.raises(OSError, match="free disk space and run the command again") as caught:
+            LmdbWriter(tmp_path / "db")
+    assert caught.value.filename == str(tmp_path / "db" / "lock.mdb")
+    with LmdbReader(fill(tmp_path / "db", 5)) as reader:
+        assert len(reader) == 5
 
 
 def test_the_batch_outlives_a_failed_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
