@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 STOP_WAIT = 30.0
 """Seconds after a signal in which the tasks can end their present image. Then they are killed."""
+HELD_WAIT = 120.0
+"""Seconds in which a task is tried again whose shard another process holds: a lost node may still run the old task, and
+a network file system releases the locks of a lost machine after a minute or more."""
 _TICK = 0.2
 _NODES_TICK = 2.0
 """Seconds between two looks at the signals, and at the nodes."""
@@ -141,7 +145,11 @@ def run_here(message: str, mailbox: Any) -> dict[str, Any]:
         if warning is not None:
             send({"event": "log", "level": logging.WARNING, "text": warning})
         end = run_task(TaskCall(**order["call"]), task, send)
-    ray_package().get(last)  # no event must come after the end
+        if end["event"] == "failed":
+            end["text"] = f"node {this_node()}: {end['text']}"
+    ray = ray_package()
+    with contextlib.suppress(ray.exceptions.RayError):  # the events are for the terminal: the shard needs none
+        ray.get(last)  # no event must come after the end
     return end
 
 
@@ -158,9 +166,10 @@ class _Run:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         self._running: dict[Any, int] = {}
         self._ends: dict[int, int] = {}
+        self._held_until: dict[int, float] = {}
         self._nodes: list[str] | None = None
         self._nodes_seen = 0.0
 
@@ -193,7 +202,12 @@ class _Run:
             self._ray.cancel(reference, force=force)
 
     def _take_events(self) -> None:
-        for task, event in self._ray.get(self._mailbox.take.remote()):
+        try:
+            events = self._ray.get(self._mailbox.take.remote())
+        except self._ray.exceptions.RayError as error:  # its process was killed, and Ray starts another
+            logger.debug("events of tasks are lost: %s", first_line(error))
+            return
+        for task, event in events:
             if event["event"] == "started":
                 self._observer.started(task, event["where"])
             else:
@@ -205,14 +219,20 @@ class _Run:
         try:
             end = self._ray.get(reference)
         except exceptions.RayTaskError as error:  # the worker could not begin: its detpipe is missing or another
-            end = {"event": "failed", "text": f"its Ray worker raised {cause_of(error)}"}
+            remedy = "install the same version of detpipe on all nodes"
+            end = {"event": "failed", "text": f"{_place(error)}its Ray worker raised {cause_of(error)}; {remedy}"}
         except exceptions.RayError as error:
             if not stopping:
                 self._lost(task, _reason(error))
             return
         if end["event"] == "finished":
             self._observer.finished(task)
-        elif not stopping:
+        elif stopping:
+            pass
+        elif end.get("held") and time.monotonic() < self._held_until.setdefault(task, time.monotonic() + HELD_WAIT):
+            self._observer.repeated(task, end["text"])
+            self._submit(task)
+        else:
             self._observer.failed(task, end["text"])
 
     def _lost(self, task: int, reason: str) -> None:
@@ -235,6 +255,12 @@ class _Run:
         self._observer.nodes(names)
         if not usable:
             self._engine.warn_of_no_node()
+
+
+def _place(error: BaseException) -> str:
+    """The node of an error, for the start of a message. Ray has its address only in the text."""
+    found = re.search(r"\bip=([^\s,)]+)", str(error))
+    return f"node {found[1]}: " if found else ""
 
 
 def _reason(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from detpipe.engines.engine import TaskCall
 from detpipe.engines.events import Send, sent
 from detpipe.storage.interrupt import Interrupted
+from detpipe.storage.shards import ShardHeldError
 
 
 def main() -> None:
@@ -49,7 +50,10 @@ def _read(lines: queue.Queue[str]) -> None:
 
 
 def run_task(call: TaskCall, task: int, send: Send) -> dict[str, Any]:
-    """Run one task in this process; returns its last event, "finished" or "failed". send: takes the others."""
+    """Run one task in this process; returns its last event. send: takes the others.
+
+    The last event is "finished", or "failed" with its text. "held" is true if another process makes the shard.
+    """
     try:
         with sent(send):
             call.run(task)
@@ -57,7 +61,8 @@ def run_task(call: TaskCall, task: int, send: Send) -> dict[str, Any]:
         return {"event": "failed", "text": str(stopped)}
     except Exception as error:  # whatever a task raises, the other tasks go on
         logging.getLogger(__name__).debug("task %d", task, exc_info=True)
-        return {"event": "failed", "text": str(error) or type(error).__name__}
+        text = str(error) or type(error).__name__
+        return {"event": "failed", "text": text, "held": isinstance(error, ShardHeldError)}
     return {"event": "finished"}
 
 

@@ -43,10 +43,11 @@ def locked(path: Path, doing: str, *, wait: float) -> Iterator[None]:
                     break
             if time.monotonic() >= until:
                 owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-                raise LockedError(f"{path.parent}: {owner} {doing}; wait for it, or stop it")
+                raise LockedError(f"{path}: {owner} {doing}; wait for it, or stop it")
             time.sleep(0.1)
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the next file that is written names it
+            os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
         yield
     finally:
         os.close(handle)

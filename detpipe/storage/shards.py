@@ -46,6 +46,10 @@ class ShardError(ValueError):
     """A shard is missing or damaged, or is being made by another process, or `tasks` has changed."""
 
 
+class ShardHeldError(ShardError):
+    """Another process makes this shard, or merges the shards."""
+
+
 def part(total: int, task: int, tasks: int, *, step: int = 1) -> range:
     """The indices of task `task` of 1..tasks: one of `tasks` contiguous parts of 0..total-1 of about the same size.
 
@@ -196,8 +200,9 @@ class Shards:
 
     def damaged(self, task: int, error: object) -> ShardError:
         """The error for a shard that can't be read."""
+        found = str(error).removesuffix("; copy or make it again")
         return ShardError(
-            f"{self.path(task)}: expected an intact shard, got: {error}; delete this folder and run the same command "
+            f"{self.path(task)}: expected an intact shard, got: {found}; delete this folder and run the same command "
             "again, which makes it again"
         )
 
@@ -270,7 +275,7 @@ class Shards:
     def held(self, task: int | None = None) -> Iterator[None]:
         """A block in which no other process makes this shard or, for None, merges the shards.
 
-        Raises ShardError if another process does.
+        Raises ShardHeldError if another process does.
         """
         name = "driver" if task is None else self.path(task).name
         doing = "merges these shards" if task is None else "makes this shard"
@@ -282,7 +287,7 @@ class Shards:
             try:
                 stack.enter_context(locked(lock, doing, wait=WAIT if task is not None else 1.0))
             except LockedError as error:
-                raise ShardError(str(error)) from error
+                raise ShardHeldError(str(error)) from error
             yield
 
 
