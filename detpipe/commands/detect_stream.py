@@ -32,6 +32,7 @@ from detpipe.runs.detect_settings import inference_precision
 from detpipe.runs.detected_files import CHUNK
 from detpipe.storage.interrupt import Interrupted, StopRequest
 from detpipe.storage.manifest import manifest_path
+from detpipe.storage.remote_folder import RemoteFolder
 from detpipe.structures import Detections, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,11 @@ for: the end of the connection ends its actor."""
 def run(config: Detect, proposer: Proposer | None) -> None:
     """As `detect_parts.run`, on the cluster of `config.engine`. Raises TaskError if the cluster can't do it."""
     classifier = config.folder.classifier
+    remote = RemoteFolder.of(config.folder.path)
     # auto depends on the machine: all actors compute in the same precision.
     precision = inference_precision(config.precision, classifier, resolve_device(config.device))
     options = {
-        "run_dir": config.run_dir,
+        "run_dir": config.run_dir if remote is None else remote.url,
         "device": config.device.value,
         "config": config.detect,
         "precision": precision.value,
@@ -73,8 +75,10 @@ def _detected(
     assert isinstance(engine, RayEngine)
     paths = [os.fsencode(file) for file in files if isinstance(file, Path)]  # names need not be UTF-8
     marker = manifest_path(config.folder.classifier).resolve()
+    # A node fetches a run folder from object storage.
+    seen = (str(marker), marker.read_text()) if RemoteFolder.of(marker) is None else None
     with engine.cluster() as ray:
-        driver = engine.driver((str(marker), marker.read_text()), config.source)
+        driver = engine.driver(seen, config.source)
         nodes = engine.nodes(ray)
         if not nodes:
             engine.warn_of_no_node()
