@@ -94,7 +94,7 @@ def test_a_second_run_does_nothing(one_network: Path, voc_root: Path, net: str) 
     assert {name: (one_network / name).stat().st_mtime_ns for name in before} == times
 
 
-PRESET = ("head.refine=1", "head.foreground_weight=8", "head.box_loss_weight=5", "head.multibox_weight=0.5")
+PRESET = ("head.refine=1", "head.refine_weight=1", "head.foreground_weight=8", "head.multibox_weight=0.5")
 """What experiment=multibox_fast_rcnn changes in the head."""
 
 
