@@ -65,7 +65,6 @@ def run(config: Export) -> None:
         refuse_links(config.folder.path)
     spec = load_region_spec(config.folder.classifier)
     refuse_tiles(spec, config)
-    refuse_attention(spec)
     check_onnx_packages()
     content = description(config, spec)
     artefact = Artefact(
@@ -109,13 +108,9 @@ def refuse_tiles(spec: RegionSpec, config: Export) -> None:
         )
 
 
-def refuse_attention(spec: RegionSpec) -> None:
-    """Raise ClassifierError for a network whose regions attend to each other, which the graph does not have."""
-    if isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec) and spec.head.attention:
-        raise ClassifierError(
-            f"export: expected a detector without attention, got head.attention={spec.head.attention}; train one with "
-            "head.attention=0, or use this detector in Python (detpipe.Detector)"
-        )
+def has_attention(spec: RegionSpec) -> bool:
+    """Whether the regions of an image attend to each other."""
+    return isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec) and spec.head.attention > 0
 
 
 def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
@@ -141,6 +136,7 @@ def description(config: Export, spec: RegionSpec) -> dict[str, Any]:
             "nms_iou": detect.nms_iou,
             "vote_iou": detect.vote_iou,
             "max_detections": detect.max_detections,
+            **({"duplicates": detect.fast_rcnn.duplicates.value} if has_attention(spec) else {}),
         },
         precision=Precision.float32.value,
         quantize=config.quantize.value,

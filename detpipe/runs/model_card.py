@@ -17,6 +17,7 @@ from detpipe.backbone.settings import CAFFE, IMAGENET, NETWORKS, NONE, BackboneC
 from detpipe.classify.classifier_folder import DESCRIPTION, ClassifierError
 from detpipe.classify.export.description import ExportDescription
 from detpipe.classify.kinds import kind_in, load_region_spec
+from detpipe.classify.settings import Duplicates
 from detpipe.proposals.methods import method_name
 from detpipe.runs.detect_settings import KeptSettings, kept_settings
 from detpipe.runs.kept_evaluation import KeptEvaluation, Measured, kept_evaluation
@@ -155,7 +156,7 @@ def _measured_elsewhere(kept: KeptSettings, exported: ExportDescription | None) 
     """In what the measured detector differs from the exported one."""
     if exported is None:
         return ""
-    was = _detection(kept, None)
+    was = {"duplicates": Duplicates.nms.value} | _detection(kept, None)
     changed = [f"{name} {was[name]}" for name, value in _detection(kept, exported).items() if value != was[name]]
     if kept.precision.value not in (exported.precision, "auto"):
         changed.append(f"precision {kept.precision.value}")
@@ -221,7 +222,9 @@ def _detection(kept: KeptSettings, exported: ExportDescription | None) -> dict[s
         return dict(exported.detect)
     values = plain(kept.detect)
     names = ("max_proposals", "score_floor", "nms_iou", "vote_iou", "max_detections")
-    return {name: values[name] for name in names}
+    duplicates = kept.detect.fast_rcnn.duplicates
+    shown = {} if duplicates is Duplicates.nms else {"duplicates": duplicates.value}
+    return {name: values[name] for name in names} | shown
 
 
 def _licences(backbone: BackboneConfig) -> str:

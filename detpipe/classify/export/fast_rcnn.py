@@ -6,7 +6,7 @@ R: regions, with one more at the end that is never detected, so that no tensor i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from detpipe.classify.export.traced_part import traced
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.scorer import REFINED_FROM
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.settings import DetectConfig, Duplicates
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.multibox.network import NMS_CANDIDATES
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
@@ -49,16 +49,29 @@ class _MapsPart(nn.Module):
 
 
 class _RegionPart(nn.Module):
-    """Maps and regions (R, 5) -> probabilities (R, K + 1), deltas (R, K, 4)."""
+    """Maps and regions (R, 5) -> probabilities (R, K + 1); if there is box regression, deltas (R, K, 4); with
+    `uses_best`, the probability of being the best box (R,).
 
-    def __init__(self, network: FastRcnn) -> None:
+    The last region is the spare one: no other one attends to it.
+    """
+
+    def __init__(self, network: FastRcnn, *, uses_best: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.uses_best = network, uses_best
 
     def forward(self, maps: list[Tensor], regions: Tensor) -> tuple[Tensor, ...]:
-        logits, deltas = self.network.classify(self.network.pool(maps, regions))
-        probabilities = logits.softmax(dim=1)
-        return (probabilities,) if deltas is None else (probabilities, deltas)
+        features = self.network.hidden(self.network.pool(maps, regions))
+        if self.network.attention is not None:
+            count = regions.shape[0]  # len() would make it a constant of the traced graph
+            spare = torch.arange(count) == count - 1
+            features = self.network.attention.at_once(features, regions[:, 1:], spare)
+        outputs = self.network.outputs(features)
+        found = [outputs.logits.softmax(dim=1)]
+        if outputs.deltas is not None:
+            found.append(outputs.deltas)
+        if self.uses_best and outputs.best is not None:
+            found.append(outputs.best.sigmoid())
+        return tuple(found)
 
 
 def _maps_part(network: FastRcnn) -> onnx.ModelProto:
@@ -71,13 +84,13 @@ def _maps_part(network: FastRcnn) -> onnx.ModelProto:
     )
 
 
-def _region_part(network: FastRcnn) -> onnx.ModelProto:
-    """Pooling and the layers that run on each region."""
+def _region_part(network: FastRcnn, *, uses_best: bool) -> onnx.ModelProto:
+    """Pooling and the layers that run on the regions."""
     size = 512
     maps = [torch.zeros((1, network.depth, size // stride, size // stride + 3)) for stride in network.strides]
     regions = torch.tensor([[0, 0, 0, 500, 500], [0, 0, 0, 9, 9], [0, 0, 0, 200, 150]], dtype=torch.float32)
     return traced(
-        _RegionPart(network),
+        _RegionPart(network, uses_best=uses_best),
         {"maps": maps, "regions": regions},
         {"maps": [{2: 1, 3: 1} for _ in maps], "regions": {0: 1}},
     )
@@ -112,6 +125,15 @@ class _View:
         return self._mirror(boxes) / self.factors
 
 
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What the network predicts for regions: see `_RegionPart`. None: it does not predict it."""
+
+    probabilities: Value
+    deltas: Value | None
+    best: Value | None
+
+
 class FastRcnnExport(DetectorExport):
     """The graph from image, and boxes unless the network proposes itself, to detections."""
 
@@ -121,7 +143,8 @@ class FastRcnnExport(DetectorExport):
         self._network, self._head, self.config = network, spec.head, config
         self.proposes = isinstance(network, MultiBoxFastRcnn)
         self._sides = config.fast_rcnn.scales or spec.head.scales[-1:]
-        self.parts = {"maps": _maps_part(network), "regions": _region_part(network)}
+        self._uses_best = config.fast_rcnn.duplicates is not Duplicates.nms
+        self.parts = {"maps": _maps_part(network), "regions": _region_part(network, uses_best=self._uses_best)}
 
     def samples(self, image: Image, boxes: Float32Array) -> Iterator[npt.NDArray[np.uint8]]:
         """The image at each scale, padded."""
@@ -152,23 +175,91 @@ class FastRcnnExport(DetectorExport):
                 if isinstance(network, MultiBoxFastRcnn):
                     boxes, scores = _proposed(graph, rest[1], rest[0], new_most, network, config.max_proposals)
                     found.append((clipped(view.to_image(boxes), most), scores))
-        if not isinstance(network, MultiBoxFastRcnn):
+        if isinstance(network, MultiBoxFastRcnn):
+            boxes, confidences = _joined(graph, found, network.proposal_nms, config.max_proposals)
+            regions = with_spare(graph, boxes, most)
+        else:
             assert proposals is not None
             regions = given_regions(graph, proposals, most, config.max_proposals)
-            probabilities, moved = _scored(graph, self.parts["regions"], views, regions, most, self._head.refine)
-            return finished(graph, regions, moved, probabilities, most, config)
-        boxes, scores = _joined(graph, found, network.proposal_nms, config.max_proposals)
-        regions = with_spare(graph, boxes, most)
-        probabilities, moved = _scored(graph, self.parts["regions"], views, regions, most, self._head.refine)
-        probabilities = _by_quality(graph, probabilities, scores, network.quality)
+        scores, moved = self._scored(graph, views, regions, most)
+        probabilities = scores.probabilities
+        if isinstance(network, MultiBoxFastRcnn):
+            probabilities = _by_quality(graph, probabilities, confidences, network.quality)
+        if scores.best is not None:
+            probabilities = _by_best(graph, probabilities, scores.best)
         return finished(graph, regions, moved, probabilities, most, config)
+
+    def _scored(
+        self, graph: Graph, views: Sequence[_View], regions: Regions, most: Value
+    ) -> tuple[_Scores, Value | None]:
+        """The scores of regions (R, 4), and the boxes moved by the deltas of each class (R, K, 4).
+
+        Likely regions are moved by the deltas of their best class and scored again, as in `FastRcnnScorer`.
+        """
+        first, refine = self._mean_scores(graph, views, regions.boxes), self._head.refine
+        if first.deltas is None:
+            return first, None
+        moved = decoded(graph, regions.boxes.unsqueeze(1), first.deltas)
+        if not refine:
+            return first, moved
+        highest = _by_class(first.probabilities).maximum(1).squeeze(1)
+        likely = (highest >= REFINED_FROM) & (area(regions.boxes) > 0.0) & regions.real
+        rows = graph.concat([likely.where(), regions.count.reshape(1)], axis=0)  # and the spare one
+        boxes, deltas = regions.boxes.take(rows), first.deltas.take(rows)
+        probabilities = [first.probabilities.take(rows)]
+        best = [] if first.best is None else [first.best.take(rows)]
+        for _ in range(refine):
+            boxes = moved_by_best(graph, boxes, probabilities[-1], deltas, most)
+            again = self._mean_scores(graph, views, boxes)
+            assert again.deltas is not None
+            deltas = again.deltas
+            probabilities.append(again.probabilities)
+            best += [] if again.best is None else [again.best]
+        targets = decoded(graph, boxes.unsqueeze(1), deltas)
+        has_area = (area(targets) > 0.0).unsqueeze(2)
+        targets = graph.where(has_area, targets, boxes.unsqueeze(1))
+        index = rows.unsqueeze(1)
+        scores = replace(
+            first,
+            probabilities=graph.op("ScatterND", first.probabilities, index, _mean(graph, probabilities)),
+            best=None if first.best is None else graph.op("ScatterND", first.best, index, _mean(graph, best)),
+        )
+        return scores, graph.op("ScatterND", moved, index, targets)
+
+    def _mean_scores(self, graph: Graph, views: Sequence[_View], boxes: Value) -> _Scores:
+        """Scores averaged over the views. Deltas refer to the image that is not mirrored."""
+        has_deltas = self._network.box_regressor is not None
+        results = []
+        for view in views:
+            regions = graph.op("Pad", view.to_input(boxes), graph.shape(0, 1, 0, 0))
+            one = graph.call(self.parts["regions"], [*view.maps, regions], "regions")
+            if view.mirrored and has_deltas:
+                one[1] = one[1] * graph.value([-1, 1, 1, 1], np.float32)
+            results.append(one)
+        means = [_mean(graph, column) for column in zip(*results, strict=True)]
+        return _Scores(means[0], means[1] if has_deltas else None, means[-1] if self._uses_best else None)
+
+
+def _mean(graph: Graph, values: Sequence[Value]) -> Value:
+    """Their mean, element by element."""
+    return graph.op("Sum", *values) / float(len(values)) if len(values) > 1 else values[0]
+
+
+def _by_class(probabilities: Value) -> Value:
+    """(R, K + 1) -> (R, K), without the background's."""
+    return probabilities.part(1, np.iinfo(np.int64).max, 1)
 
 
 def _by_quality(graph: Graph, probabilities: Value, confidences: Value, share: float) -> Value:
     """The mean of class probabilities (R, K + 1) and confidences (R - 1,), as `FastRcnnScorer` mixes them."""
     confidences = graph.concat([confidences, graph.value([0.0], np.float32)], axis=0)
-    by_class = probabilities.part(1, np.iinfo(np.int64).max, 1) ** (1 - share) * (confidences**share).unsqueeze(1)
-    return graph.concat([probabilities.part(0, 1, 1), by_class], axis=1)
+    mixed = _by_class(probabilities) ** (1 - share) * (confidences**share).unsqueeze(1)
+    return graph.concat([probabilities.part(0, 1, 1), mixed], axis=1)
+
+
+def _by_best(graph: Graph, probabilities: Value, best: Value) -> Value:
+    """Class probabilities (R, K + 1) times the probabilities of being the best box (R,), as `FastRcnnScorer`."""
+    return graph.concat([probabilities.part(0, 1, 1), _by_class(probabilities) * best.unsqueeze(1)], axis=1)
 
 
 def _padded(graph: Graph, pixels: Value, height: Value, width: Value, network: FastRcnn) -> Value:
@@ -203,58 +294,3 @@ def _joined(graph: Graph, found: Sequence[tuple[Value, Value]], iou: float, coun
     scores = graph.concat([one for _, one in found], axis=0)
     _, rows = suppressed(graph, boxes.unsqueeze(0), scores.unsqueeze(0), iou, count)
     return boxes.take(rows), scores.take(rows)
-
-
-def _scored(
-    graph: Graph, part: onnx.ModelProto, views: Sequence[_View], regions: Regions, most: Value, refine: int
-) -> tuple[Value, Value | None]:
-    """Probabilities (R, K + 1), and the boxes moved by the deltas of each class (R, K, 4).
-
-    Likely regions are moved by the deltas of their best class and scored again, as in `FastRcnnScorer`.
-    """
-    probabilities, deltas = _mean_scores(graph, part, views, regions.boxes)
-    if deltas is None:
-        return probabilities, None
-    moved = decoded(graph, regions.boxes.unsqueeze(1), deltas)
-    if not refine:
-        return probabilities, moved
-    best = _best(probabilities)
-    likely = (best >= REFINED_FROM) & (area(regions.boxes) > 0.0) & regions.real
-    rows = graph.concat([likely.where(), regions.count.reshape(1)], axis=0)  # and the spare one
-    passes = [probabilities.take(rows)]
-    boxes, targets, deltas_of = regions.boxes.take(rows), moved.take(rows), deltas.take(rows)
-    for _ in range(refine):
-        boxes = moved_by_best(graph, boxes, passes[-1], deltas_of, most)
-        again, new_deltas = _mean_scores(graph, part, views, boxes)
-        assert new_deltas is not None
-        passes.append(again)
-        deltas_of = new_deltas
-    targets = decoded(graph, boxes.unsqueeze(1), deltas_of)
-    has_area = (area(targets) > 0.0).unsqueeze(2)
-    targets = graph.where(has_area, targets, boxes.unsqueeze(1))
-    mean = graph.op("Sum", *passes) / float(len(passes))
-    index = rows.unsqueeze(1)
-    return graph.op("ScatterND", probabilities, index, mean), graph.op("ScatterND", moved, index, targets)
-
-
-def _best(probabilities: Value) -> Value:
-    """(R, K + 1) -> the highest probability of a class, (R,)."""
-    return probabilities.part(1, np.iinfo(np.int64).max, 1).maximum(1).squeeze(1)
-
-
-def _mean_scores(
-    graph: Graph, part: onnx.ModelProto, views: Sequence[_View], boxes: Value
-) -> tuple[Value, Value | None]:
-    """Scores averaged over the views. Deltas refer to the image that is not mirrored."""
-    results = []
-    for view in views:
-        regions = graph.op("Pad", view.to_input(boxes), graph.shape(0, 1, 0, 0))
-        one = graph.call(part, [*view.maps, regions], "regions")
-        if view.mirrored and len(one) > 1:
-            one[1] = one[1] * graph.value([-1, 1, 1, 1], np.float32)
-        results.append(one)
-    means = [
-        graph.op("Sum", *column) / float(len(column)) if len(column) > 1 else column[0]
-        for column in zip(*results, strict=True)
-    ]
-    return means[0], means[1] if len(means) > 1 else None

@@ -24,6 +24,9 @@ LEAST_DISTANCE = 1e-3
 QUERIES_AT_ONCE = 512
 """Number of regions whose attention to all regions is computed together. It bounds the memory."""
 
+IGNORED = -1e4
+"""Logit of a region that others must not attend to. Its weight is exactly 0 if there is any other region."""
+
 
 class RegionAttention(nn.Module):
     """L layers of attention. The last layer of each branch starts at 0, so the features do not change at first.
@@ -60,6 +63,16 @@ class RegionAttention(nn.Module):
             features = layer(features, boxes)
         return features
 
+    def at_once(self, features: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
+        """The regions of one image: (R, D), (R, 4) -> (R, D), without parts and branches, so that it can be traced.
+
+        ignored: (R,) bool, regions that the others do not attend to.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, AttentionLayer)
+            features = layer.at_once(features, boxes, ignored)
+        return features
+
     def weights(self, features: Tensor, boxes: Tensor) -> Tensor:
         """How much each region of one image attends to each: (R, D), (R, 4) -> (L, H, R, R). Rows sum to 1."""
         found = []
@@ -90,33 +103,41 @@ class AttentionLayer(nn.Module):
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """(R, D), (R, 4) -> (R, D). R may be 0."""
-        normed = self.norm(features)
-        query, key, value = (self._by_head(layer(normed)) for layer in (self.query, self.key, self.value))
+        query, key, value = self._queries_keys_values(features)
         rows = [
-            self._weights(part, key, places, boxes) @ value
+            self._logits(part, key, places, boxes).softmax(dim=2) @ value
             for part, places in zip(query.split(QUERIES_AT_ONCE, 1), boxes.split(QUERIES_AT_ONCE), strict=True)
         ]
-        attended = torch.cat(rows, dim=1).transpose(0, 1).flatten(1)
-        features = features + self.joined(attended)
-        changed: Tensor = features + self.output(F.relu(self.hidden(self.hidden_norm(features))))
-        return changed
+        return self._changed(features, torch.cat(rows, dim=1))
+
+    def at_once(self, features: Tensor, boxes: Tensor, ignored: Tensor) -> Tensor:
+        """See `RegionAttention.at_once`."""
+        query, key, value = self._queries_keys_values(features)
+        logits = self._logits(query, key, boxes, boxes).masked_fill(ignored, IGNORED)
+        return self._changed(features, logits.softmax(dim=2) @ value)
 
     def weights(self, features: Tensor, boxes: Tensor) -> Tensor:
         """The attention of each region to each: (R, D), (R, 4) -> (H, R, R). Rows sum to 1."""
+        query, key, _ = self._queries_keys_values(features)
+        return self._logits(query, key, boxes, boxes).softmax(dim=2)
+
+    def _queries_keys_values(self, features: Tensor) -> list[Tensor]:
+        """(R, D) -> three tensors (H, R, width / H)."""
         normed = self.norm(features)
-        return self._weights(self._by_head(self.query(normed)), self._by_head(self.key(normed)), boxes, boxes)
+        made = (layer(normed) for layer in (self.query, self.key, self.value))
+        return [one.unflatten(1, (self.heads, -1)).transpose(0, 1) for one in made]
 
-    def _by_head(self, rows: Tensor) -> Tensor:
-        """(R, width) -> (H, R, width / H)."""
-        by_head: Tensor = rows.unflatten(1, (self.heads, -1)).transpose(0, 1)
-        return by_head
+    def _changed(self, features: Tensor, attended: Tensor) -> Tensor:
+        """Both residual branches: features (R, D), attended values (H, R, width / H) -> (R, D)."""
+        features = features + self.joined(attended.transpose(0, 1).flatten(1))
+        changed: Tensor = features + self.output(F.relu(self.hidden(self.hidden_norm(features))))
+        return changed
 
-    def _weights(self, query: Tensor, key: Tensor, boxes: Tensor, others: Tensor) -> Tensor:
-        """Queries (H, Q, d) of boxes (Q, 4), keys (H, R, d) of boxes (R, 4) -> (H, Q, R)."""
+    def _logits(self, query: Tensor, key: Tensor, boxes: Tensor, others: Tensor) -> Tensor:
+        """Queries (H, Q, d) of boxes (Q, 4), keys (H, R, d) of boxes (R, 4) -> (H, Q, R) float32."""
         bias = self.geometry(relative_geometry(boxes, others)).permute(2, 0, 1)
-        logits = query @ key.transpose(1, 2) / query.shape[2] ** 0.5 + bias
-        weights: Tensor = logits.float().softmax(dim=2)
-        return weights
+        logits: Tensor = query @ key.transpose(1, 2) / query.shape[2] ** 0.5 + bias
+        return logits.float()
 
 
 def relative_geometry(boxes: Tensor, others: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from detpipe.classify.features.network import FeatureClassifier, FeatureClassifi
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.kinds import KINDS
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
-from detpipe.classify.settings import DetectConfig, FastRcnnScoringConfig, FeatureScoringConfig
+from detpipe.classify.settings import DetectConfig, Duplicates, FastRcnnScoringConfig, FeatureScoringConfig
 from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, MultiBoxFastRcnnConfig, Pooling
 from detpipe.heads.multibox.priors import as_numbers, centred
@@ -77,9 +77,17 @@ def confident(network: FastRcnn) -> FastRcnn:
         network.head.linear.weight.mul_(100)
         if network.box_regressor is not None:
             network.box_regressor.linear.weight.mul_(30)
+        if network.attention is not None and network.best is not None:
+            generator = torch.Generator().manual_seed(5)
+            for layer in network.attention.layers:
+                for end in (layer.joined, layer.output):
+                    end.weight.normal_(std=0.1, generator=generator)
+            network.best.weight.mul_(30)
+            network.best.bias.zero_()
     return network.eval()
 
 
+ATTENTION = {"attention": 2, "attention_heads": 2, "attention_width": 8, "attention_hidden": 12}
 HEAD = {"maps": ["fine", "coarse"], "merge_width": 8, "pool_size": 3, "hidden": 16, "scales": [96], "max_side": 160}
 
 
@@ -89,8 +97,8 @@ def fast_rcnn(**more: object) -> tuple[nn.Module, RegionSpec]:
     return network, FastRcnnSpec(head=head, **NAMES)  # type: ignore[arg-type]
 
 
-def multibox() -> tuple[nn.Module, RegionSpec]:
-    head = MultiBoxFastRcnnConfig(**HEAD, refine=1)  # type: ignore[arg-type]
+def multibox(**more: object) -> tuple[nn.Module, RegionSpec]:
+    head = MultiBoxFastRcnnConfig(**(HEAD | {"refine": 1} | more))  # type: ignore[arg-type]
     sizes = [[[12.0, 12], [24, 30]], [[50, 60]], []]
     shapes = [centred(np.array(one, dtype=np.float32).reshape(-1, 2)) for one in sizes]
     network = MultiBoxFastRcnn(drawn_pyramid(), 2, head, shapes, seed=0)
@@ -154,11 +162,30 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
             DetectConfig(max_proposals=20, fast_rcnn=FastRcnnScoringConfig(flip=True)),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            fast_rcnn(refine=2, **ATTENTION),
+            DetectConfig(fast_rcnn=FastRcnnScoringConfig(scales=[64, 96], flip=True, duplicates=Duplicates.both)),
+            marks=pytest.mark.slow,
+        ),
+        (
+            multibox(**ATTENTION),
+            DetectConfig(max_proposals=50, fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.learned)),
+        ),
+        pytest.param(multibox(**ATTENTION), DetectConfig(max_proposals=50), marks=pytest.mark.slow),
+        pytest.param(
+            fast_rcnn(box_regression=BoxRegression.none, **ATTENTION),
+            DetectConfig(fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.learned)),
+            marks=pytest.mark.slow,
+        ),
         (rcnn(), DetectConfig(max_proposals=20)),
         (stored(crops=False), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
         pytest.param(stored(crops=True), DetectConfig(), marks=pytest.mark.slow),
     ],
-    ids=["fast_rcnn", "pool", "views", "multibox", "multibox views", "rcnn", "stored", "stored with crops"],
+    ids=[
+        *("fast_rcnn", "pool", "views", "multibox", "multibox views"),
+        *("attention, both", "multibox attention, learned", "multibox attention, nms", "attention without boxes"),
+        *("rcnn", "stored", "stored with crops"),
+    ],
 )
 def test_detections_are_those_of_the_detector(
     made: tuple[nn.Module, RegionSpec], config: DetectConfig, tmp_path: Path

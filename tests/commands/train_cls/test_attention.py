@@ -1,8 +1,12 @@
-"""head.attention by the command line, on drawn images: training, detection, and what is refused."""
+"""head.attention by the command line, on drawn images: training, detection, export, and what is refused."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +14,10 @@ import numpy as np
 import pytest
 
 from detpipe import Detector
+from detpipe.classify.export.graph_file import LEAST_AGREEMENT, compare
+from detpipe.classify.settings import Duplicates, FastRcnnScoringConfig
 from detpipe.runs.detect_settings import kept_settings
+from detpipe.structures import Detections
 from tests import drawn
 from tests.command_line import detpipe
 from tests.commands.tiny_networks import BACKBONE, COMMON, DETECTION, OWN_PRIORS, TRAINING, net_in
@@ -54,11 +61,44 @@ def test_the_same_weights_without_nms(trained: Path, voc_root: Path, tmp_path: P
     assert kept_settings(run / "classifier") == kept_settings(trained / "classifier")
 
 
-def test_what_cannot_be_exported_is_named(trained: Path, voc_root: Path) -> None:
-    for command in ("export", "curve"):
-        refused = detpipe(command, *drawn.voc(voc_root), *COMMON, f"run_dir={trained}")
-        assert refused.status == 1
-        assert "head.attention=1" in refused.err, refused.err
+def test_a_curve_is_refused(trained: Path, voc_root: Path) -> None:
+    refused = detpipe("curve", *drawn.voc(voc_root), *COMMON, f"run_dir={trained}")
+    assert refused.status == 1
+    assert "head.attention=1" in refused.err, refused.err
+
+
+PROGRAM = """
+import sys, numpy
+from detpipe import OnnxDetector
+found = OnnxDetector(sys.argv[1], runtime=sys.argv[2], threads=1)(sys.argv[3])
+numpy.savez(sys.argv[4], boxes=found.boxes, scores=found.scores, labels=found.labels)
+"""
+
+
+@pytest.mark.slow
+def test_the_exported_file_finds_what_the_detector_finds(trained: Path, voc_root: Path, tmp_path: Path) -> None:
+    """Each runtime in a process of its own: openvino closes the file in which pytest captures the output.
+
+    A network that has hardly learned gives many scores that differ only in their last bits, so their order may differ.
+    """
+    pytest.importorskip("onnxruntime")
+    out, photo = tmp_path / "export", voc_root / "JPEGImages" / f"{drawn.TEST[0]}.jpg"
+    settings = ("detect.fast_rcnn.duplicates=both", "detect.score_floor=0.0001")
+    outcome = detpipe("export", f"run_dir={trained}", f"out={out}", *settings)
+    assert outcome.status == 0, outcome.err
+    assert json.loads((out / "detector.json").read_text())["detect"]["duplicates"] == "both"
+    both = FastRcnnScoringConfig(duplicates=Duplicates.both)
+    config = replace(kept_settings(trained / "classifier").detect, score_floor=0.0001, fast_rcnn=both)
+    wanted = Detector.from_run(trained, device="cpu", config=config, precision="float32")(photo)
+    assert len(wanted) > 0
+    for runtime in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(runtime) is None:
+            continue
+        kept = tmp_path / f"{runtime}.npz"
+        subprocess.run([sys.executable, "-c", PROGRAM, out, runtime, photo, kept], check=True)
+        with np.load(kept) as one:
+            found = Detections(one["boxes"], one["scores"], one["labels"])
+        assert compare([(wanted, found)]).share >= LEAST_AGREEMENT, runtime
 
 
 @pytest.mark.parametrize("chosen", [(), ("layer=1", "attention_head=2", "detections=1", "regions=3")])

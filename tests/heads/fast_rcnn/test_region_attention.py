@@ -111,6 +111,14 @@ def test_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(one(features, boxes, torch.zeros(11)), whole)
 
 
+def test_an_ignored_region_changes_nothing() -> None:
+    one, (features, boxes) = attention(), regions(5)
+    spare = torch.arange(5) == 4
+    found = one.at_once(features, boxes, spare)
+    torch.testing.assert_close(found[:4], one(features[:4], boxes[:4], torch.zeros(4)))
+    assert one.at_once(features[4:], boxes[4:], spare[4:]).isfinite().all()  # no other region is there
+
+
 def test_weights_sum_to_one() -> None:
     features, boxes = regions(5)
     found = attention().weights(features, boxes)
