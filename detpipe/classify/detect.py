@@ -15,7 +15,8 @@ import numpy.typing as npt
 from torch import nn
 
 from detpipe import boxes as geometry
-from detpipe.classify.settings import DetectConfig
+from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.classify.settings import DetectConfig, Duplicates
 from detpipe.structures import Detections, Float32Array, Image, Int64Array
 
 Item = TypeVar("Item")
@@ -101,6 +102,17 @@ class Scorer(Protocol):
         numbers.
         """
         ...
+
+
+def refuse_best_box(config: DetectConfig) -> None:
+    """Raise ClassifierError for `detect.fast_rcnn.duplicates=learned` or both: the network has no such prediction."""
+    duplicates = config.fast_rcnn.duplicates
+    if duplicates is not Duplicates.nms:
+        raise ClassifierError(
+            f"detect.fast_rcnn.duplicates={duplicates.value}: expected a network of head=fast_rcnn or "
+            "multibox_fast_rcnn with head.attention above 0, got one that does not predict the best box; use "
+            "detect.fast_rcnn.duplicates=nms"
+        )
 
 
 def scored_regions(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from detpipe.classify.classifier_folder import read_kind
-from detpipe.classify.detect import ScoredRegions, of_readable
+from detpipe.classify.detect import ScoredRegions, of_readable, refuse_best_box
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.features.scorer import extractor_of, refined, score_features
 from detpipe.classify.features.store import open_store
@@ -36,10 +36,11 @@ def stored_scores(
     proposals: the digest of those that are to be classified. images: reads images with their regions; only
     detect.features.refine needs it. bf16: the precision of detection. The classifier and the store must have features
     of the same kind and of this precision, and the store at least detect.max_proposals of an image.
-    Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier.
+    Raises FeatureStoreError for a damaged store, ClassifierError for a damaged classifier, and as `refuse_best_box`.
     """
     if read_kind(config.folder.classifier) != FeatureClassifierSpec.KIND:
         return None
+    refuse_best_box(detect)
     network, spec = load_classifier(config.folder.classifier)
     assert isinstance(network, FeatureClassifier)
     assert isinstance(spec, FeatureClassifierSpec)

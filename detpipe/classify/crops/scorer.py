@@ -16,7 +16,7 @@ from torch import nn
 from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.crops.network import RcnnNetwork, RcnnSpec
 from detpipe.classify.crops.settings import CropConfig
-from detpipe.classify.detect import ScoredRegions, Scorer, batches_of
+from detpipe.classify.detect import ScoredRegions, Scorer, batches_of, refuse_best_box
 from detpipe.classify.settings import DetectConfig
 from detpipe.network.device import autocast
 from detpipe.solver.prefetch import read_ahead
@@ -26,7 +26,11 @@ from detpipe.structures import Float32Array, Image, Int64Array
 def crop_scorer(
     network: RcnnNetwork, spec: RcnnSpec, config: DetectConfig, device: torch.device, *, bf16: bool
 ) -> Scorer:
-    """The scorer of a network. With `cascade_size`: score small crops, then rescore the best at full size."""
+    """The scorer of a network. With `cascade_size`: score small crops, then rescore the best at full size.
+
+    Raises ClassifierError as `refuse_best_box`.
+    """
+    refuse_best_box(config)
 
     def of_size(size: int) -> CropScorer:
         return CropScorer(

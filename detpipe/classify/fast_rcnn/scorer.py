@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detpipe import boxes as geometry
-from detpipe.classify.classifier_folder import ClassifierError
-from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best, seen_from
+from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best, refuse_best_box, seen_from
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
 from detpipe.classify.fast_rcnn.tiled_scorer import TiledScorer
 from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
@@ -72,12 +71,8 @@ def fast_rcnn_scorer(
     It works on tiles if `tiles_of` says so. Raises ClassifierError for `detect.fast_rcnn.duplicates=learned` or both,
     if the network does not predict which boxes are the best ones.
     """
-    duplicates = config.fast_rcnn.duplicates
-    if duplicates is not Duplicates.nms and network.best is None:
-        raise ClassifierError(
-            f"detect.fast_rcnn.duplicates={duplicates.value}: expected a network that was trained with head.attention "
-            "above 0, got one without attention; use detect.fast_rcnn.duplicates=nms"
-        )
+    if network.best is None:
+        refuse_best_box(config)
     scorer = FastRcnnScorer(
         network,
         scales=config.fast_rcnn.scales or spec.head.scales[-1:],
@@ -88,7 +83,7 @@ def fast_rcnn_scorer(
         bf16=bf16,
         compiled=config.compile,
         proposals=config.max_proposals,
-        uses_best=duplicates is not Duplicates.nms,
+        uses_best=config.fast_rcnn.duplicates is not Duplicates.nms,
     )
     tiles = tiles_of(spec, config)
     if not tiles.used:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best
+from detpipe.classify.detect import ScoredRegions, Scorer, moved_by_best, refuse_best_box
 from detpipe.classify.features.extractor import RegionFeatures
 from detpipe.classify.features.geometry import mirrored_geometry, region_geometry
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
@@ -26,7 +26,8 @@ Scored = tuple[Image, Float32Array, ScoredRegions]
 def feature_scorer(
     network: FeatureClassifier, spec: FeatureClassifierSpec, config: DetectConfig, device: torch.device, *, bf16: bool
 ) -> Scorer:
-    """The scorer of a head and its backbone."""
+    """The scorer of a head and its backbone. Raises ClassifierError as `refuse_best_box`."""
+    refuse_best_box(config)
     extractor = extractor_of(network, spec, config, device, bf16=bf16)
     return FeatureScorer(network, extractor, refine=config.features.refine)
 
