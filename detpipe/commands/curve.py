@@ -11,17 +11,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
-from detpipe.classify.classifier_folder import ClassifierError, RegionSpec, check_classes
+from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.detect import Scorer
-from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.features.network import FeatureClassifier
 from detpipe.classify.kinds import load_region_spec
-from detpipe.classify.multibox_fast_rcnn.network import MultiBoxFastRcnnSpec
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import read_image
+from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
 from detpipe.metrics.overlap_table import overlap_table
@@ -54,7 +55,6 @@ def run(config: Curve) -> None:
         )
     spec = load_region_spec(config.folder.classifier)
     check_classes(spec, dataset.classes, dataset.name)
-    refuse_attention(spec)
     stored = open_split(config.folder.proposals, config.split, dataset)
     keep_dataset(config.folder, config.data_source)
     budgets = sorted(set(config.budgets))
@@ -62,6 +62,7 @@ def run(config: Curve) -> None:
     detector = Detector.from_run(
         config.run_dir, device=config.device.value, config=detect, precision=config.precision.value
     )
+    refuse_attention(detector.scorer.network)
     timed = timed_records(stored)
     one_region = seconds_of_one_region(detector.scorer, stored, timed, budgets[-1])
     with counted("curve", total=len(dataset), unit="images") as count:
@@ -81,12 +82,17 @@ def run(config: Curve) -> None:
     write_all(config, detector, stored, curve, len(timed))
 
 
-def refuse_attention(spec: RegionSpec) -> None:
+def refuse_attention(network: nn.Module) -> None:
     """Raise ClassifierError for a network whose scores of a region depend on the other regions."""
-    if isinstance(spec, FastRcnnSpec | MultiBoxFastRcnnSpec) and spec.head.attention:
+    layers = 0
+    if isinstance(network, FastRcnn) and network.attention is not None:
+        layers = len(network.attention.layers)
+    elif isinstance(network, FeatureClassifier):
+        layers = network.head.attention_layers
+    if layers:
         raise ClassifierError(
-            "curve: expected a detector that scores each region by itself, got one with head.attention="
-            f"{spec.head.attention}; run `detpipe detect detect.max_proposals=N overwrite=true` for each number"
+            f"curve: expected a detector that scores each region by itself, got one with head.attention={layers}; run "
+            "`detpipe detect detect.max_proposals=N overwrite=true` for each number"
         )
 
 

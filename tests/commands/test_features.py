@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from detpipe import Detector
 from detpipe.classify.features.network import examples_of
 from detpipe.classify.features.store import open_store
 from detpipe.classify.kinds import load_classifier
@@ -423,3 +424,30 @@ def test_fine_tuning_before_a_head_on_features(voc_root: Path, tmp_path: Path) -
         ]
     )
     assert (refused.status, "fine_tune: expected a head on stored features" in refused.err) == (1, True)
+
+
+def test_attention_among_stored_regions(voc_root: Path, changed: Path) -> None:
+    """Trained, detected from the store and from the images, loaded, changed; what judges single regions refuses it."""
+    two = ["head=two_layers", "head.passes=20", "head.batch_size=16", "head.networks=1", "backbone.weights=none"]
+    ran("train-cls", voc_root, changed, DISC, *two, "head.attention=1", "precision=float32", "overwrite=true")
+    by_store = detect(voc_root, changed, DISC, "detect.features.refine=3")
+    assert len(by_store) > 0
+    path = voc_root / "JPEGImages" / f"{drawn.TEST[0]}.jpg"
+    found = Detector.from_run(changed, device="cpu", precision="float32")(path)
+    assert len(found) > 0
+    (changed / "features" / "test" / "manifest.json").rename(changed / "kept.json")
+    assert detect(voc_root, changed, DISC, "detect.features.refine=3") == by_store
+    (changed / "kept.json").rename(changed / "features" / "test" / "manifest.json")
+    other = detpipe("train-cls", *drawn.voc(voc_root), DISC, *two, "precision=float32", f"run_dir={changed}")
+    assert (other.status, "attention: 1 -> 0" in other.err) == (1, True), other.err
+    for command in ("curve", "labels audit"):
+        head = ["head=two_layers", "head.attention=1"] if command == "labels audit" else []
+        refused = detpipe(*command.split(), *drawn.voc(voc_root), DISC, *head, f"run_dir={changed}")
+        assert (refused.status, "head.attention" in refused.err) == (1, True), refused.err
+    learned = ("detect.fast_rcnn.duplicates=learned", "overwrite=true", "device=cpu")
+    refused = detpipe("detect", *drawn.voc(voc_root), DISC, *learned, f"run_dir={changed}")
+    assert (refused.status, "detect.fast_rcnn.duplicates=learned" in refused.err) == (1, True), refused.err
+    ran("learning-curve", voc_root, changed, DISC, "shares=[0.5,1]", "resamples=5", "precision=float32", "device=cpu")
+    assert json.loads((changed / "learning_curve.json").read_text())["head"]["attention"] == 1
+    ran("classes add", voc_root, changed, "name=square")
+    assert load_classifier(changed / "classifier")[0].head.attention_layers == 1  # type: ignore[union-attr, operator]

@@ -59,14 +59,17 @@ class _CropPart(nn.Module):
 
 
 class _HeadPart(nn.Module):
-    """Features (R, D) and geometry (R, G) -> scores (R, K + 1), deltas (R, K, 4)."""
+    """Features (R, D) and geometry (R, G) -> scores (R, K + 1), deltas (R, K, 4).
+
+    ignored: (R,) bool, see `FeatureHead.forward`; only for a head with attention.
+    """
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, ...]:
-        scores, deltas = self.head(features, geometry)
+    def forward(self, features: Tensor, geometry: Tensor, ignored: Tensor | None = None) -> tuple[Tensor, ...]:
+        scores, deltas = self.head(features, geometry, *([] if ignored is None else [ignored]))
         return (scores,) if deltas is None else (scores, deltas)
 
 
@@ -86,7 +89,10 @@ class FeaturesExport(DetectorExport):
             crops = torch.zeros((2, spec.crops.size, spec.crops.size, 3), dtype=torch.uint8)
             self.parts["crops"] = traced(_CropPart(network.backbone), {"image": crops}, {"image": {0: 1}})
         examples = {"features": torch.zeros((2, len(network.head.mean))), "geometry": torch.zeros((2, COLUMNS))}
-        self.parts["head"] = traced(_HeadPart(network.head), examples, {"features": {0: 1}, "geometry": {0: 1}})
+        self._attends = network.head.attention_layers > 0
+        if self._attends:
+            examples["ignored"] = torch.tensor([False, True])
+        self.parts["head"] = traced(_HeadPart(network.head), examples, {name: {0: 1} for name in examples})
 
     def samples(self, image: Image, boxes: Float32Array) -> Iterator[npt.NDArray[np.uint8]]:
         """The image at each side; without sides a batch of evenly spaced regions."""
@@ -104,19 +110,20 @@ class FeaturesExport(DetectorExport):
         regions = given_regions(graph, proposals, most, self.config.max_proposals)
         shown = self._shown(graph, image, most)
         ranks = graph.range(regions.boxes.size(0))
-        scores, deltas = self._scored(graph, shown, regions.boxes, ranks)
+        scores, deltas = self._scored(graph, shown, regions.boxes, ranks, regions.real)
         if deltas is None:
             return finished(graph, regions, None, scores, most, self.config)
         if self.config.features.refine:
             real = graph.where(regions.real, scores.part(1, np.iinfo(np.int64).max, 1).maximum(1).squeeze(1), -1.0)
             _, rows = top(graph, real, self.config.features.refine)
             best = moved_by_best(graph, regions.boxes.take(rows), scores.take(rows), deltas.take(rows), most)
-            more_scores, more_deltas = self._scored(graph, shown, best, rows)
+            more_real = regions.real.take(rows)
+            more_scores, more_deltas = self._scored(graph, shown, best, rows, more_real)
             assert more_deltas is not None
             regions = Regions(
                 graph.concat([regions.boxes, best], axis=0),
                 regions.count,
-                graph.concat([regions.real, regions.real.take(rows)], axis=0),
+                graph.concat([regions.real, more_real], axis=0),
             )
             scores = graph.concat([scores, more_scores], axis=0)
             deltas = graph.concat([deltas, more_deltas], axis=0)
@@ -138,12 +145,18 @@ class FeaturesExport(DetectorExport):
                 scaled.append(_ScaledMaps(new_most / most, new_most.take(0), mirrored, maps, mean))
         return _Shown(most, by_view, ripmap(graph, image, self._spec.crops) if self._features.crops else None)
 
-    def _scored(self, graph: Graph, shown: _Shown, boxes: Value, ranks: Value) -> tuple[Value, Value | None]:
-        """Scores (R, K + 1) and deltas (R, K, 4), averaged over the views, of boxes (R, 4) with ranks (R,)."""
+    def _scored(
+        self, graph: Graph, shown: _Shown, boxes: Value, ranks: Value, real: Value
+    ) -> tuple[Value, Value | None]:
+        """Scores (R, K + 1) and deltas (R, K, 4), averaged over the views, of boxes (R, 4) with ranks (R,).
+
+        real: (R,) bool, see `Regions`; regions attend to these only.
+        """
         geometry = _geometry(graph, boxes, shown.most, ranks)
         pooled: list[Value] = []
         if shown.ripmap is not None:
             pooled = in_batches(graph, boxes, shown.ripmap, self._pooled)
+        ignored = [graph.op("Not", real)] if self._attends else []
         results = []
         for view, (mirrored, scaled) in enumerate(zip(self._features.views, shown.views, strict=True)):
             columns = [
@@ -152,7 +165,7 @@ class FeaturesExport(DetectorExport):
             ]
             features = graph.concat(columns, axis=1).to(np.float16).to(np.float32)  # rounded as in a store
             seen = _mirrored(graph, geometry) if mirrored else geometry
-            one = graph.call(self.parts["head"], [features, seen], "head")
+            one = graph.call(self.parts["head"], [features, seen, *ignored], "head")
             if mirrored and len(one) > 1:
                 one[1] = one[1] * graph.value([-1, 1, 1, 1], np.float32)
             results.append(one)

@@ -101,4 +101,5 @@ def examples_of(store: FeatureStore, rows: Int64Array | None = None) -> Examples
         deltas=np.concatenate([deltas * mirror if one else deltas for one in views]),
         class_ious=np.tile(store.class_ious[chosen], (len(views), 1)),
         classes=store.classes,
+        sets=np.concatenate([store.images[chosen] + view * len(store.spans) for view in range(len(views))]),
     )

@@ -152,13 +152,19 @@ def features_settings(config: LabelsAudit) -> Features:
 def head_of(config: LabelsAudit) -> StoredHeadConfig:
     """Return the head's settings. The default has few networks and short training: some of the labels are wrong.
 
-    Raises ValueError for a head that is not trained on stored features.
+    Raises ValueError for a head that is not trained on stored features, and for one with attention: the regions of an
+    image have copies of boxes with errors among them, which no region may attend to.
     """
     if config.head is None:
         return TwoLayersConfig(networks=2)
     if not isinstance(config.head, StoredHeadConfig):
         raise ValueError(
             f"head: expected a head on stored features, as linear or two_layers, got {type(config.head).__name__}"
+        )
+    if config.head.attention_layers:
+        raise ValueError(
+            "head.attention: expected 0, since the audit judges each region by itself, got "
+            f"{config.head.attention_layers}"
         )
     return config.head
 

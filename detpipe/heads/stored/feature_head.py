@@ -27,7 +27,8 @@ class Examples:
 
     features: (N, D) float32. geometry: (N, G) float32, position and size. labels: (N,) int64, 0 is background.
     ious: (N,), IoU with the nearest object. deltas: (N, 4), from the region to that object. class_ious: (N, K), the
-    largest IoU with an object of each class. classes: K names.
+    largest IoU with an object of each class. classes: K names. sets: (N,) int64, regions with the same number are those
+    of one view of one image; None if it is not known.
     """
 
     features: Float32Array
@@ -37,6 +38,7 @@ class Examples:
     deltas: Float32Array
     class_ious: npt.NDArray[np.floating]
     classes: tuple[str, ...]
+    sets: Int64Array | None = None
 
     def negatives(self, label: int, below: float) -> Int64Array:
         """The negatives of a class: rows whose IoU with each of its objects is lower than `below`."""
@@ -94,19 +96,31 @@ class FeatureHead(nn.Module, abc.ABC):
     def n_classes(self) -> int:
         """The number of classes K."""
 
+    @property
+    def attention_layers(self) -> int:
+        """The number of layers of attention. With any, the regions of a call must be all of one image."""
+        return 0
+
     @abc.abstractmethod
     def class_scores(self, x: Tensor, geometry: Tensor) -> Tensor:
         """Standardised features (N, D) and geometry (N, G) -> scores (N, K) in [0, 1]. N = 0 gives (0, K)."""
 
-    def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, features: Tensor, geometry: Tensor, ignored: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Features (N, D) and geometry (N, G), float32 -> scores (N, K + 1), deltas (N, K, 4) or None.
 
-        Column 0, the background, is 1 minus the best class score.
+        Column 0, the background, is 1 minus the best class score. ignored: (N,) bool, regions that the others do not
+        attend to; only a head with attention uses it, which can then be traced.
         """
+        del ignored
         x = (features - self.mean) * self.scale
-        scores = self.class_scores(x, geometry)
+        return self.with_background(self.class_scores(x, geometry)), self.deltas(x, geometry)
+
+    def with_background(self, scores: Tensor) -> Tensor:
+        """Scores of the classes (N, K) -> (N, K + 1)."""
         best = scores.amax(dim=1, keepdim=True) if self.n_classes else scores.new_zeros(len(scores), 1)
-        return torch.cat([1 - best, scores], dim=1), self.deltas(x, geometry)
+        return torch.cat([1 - best, scores], dim=1)
 
     def deltas(self, x: Tensor, geometry: Tensor) -> Tensor | None:
         """(N, D), (N, G) -> (N, K, 4), with a separate product for each class; None without box regression."""
@@ -157,6 +171,11 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     """Whether classes compete, so that all are trained again if a class is added or removed."""
     USES_BF16: ClassVar[bool] = False
     """Whether `bf16` has an effect in training. Other heads ignore it."""
+
+    @property
+    def attention_layers(self) -> int:
+        """The number of layers of attention; see `FeatureHead.attention_layers`."""
+        return 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from detpipe.classify.detect import scored_regions, select_detections
 from detpipe.classify.export.description import GraphForm
 from detpipe.classify.export.graph_file import Agreement, Run, compare, write_onnx
 from detpipe.classify.fast_rcnn.network import FastRcnnSpec
+from detpipe.classify.features.geometry import COLUMNS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.features.settings import FeatureConfig
 from detpipe.classify.kinds import KINDS
@@ -32,7 +34,9 @@ from detpipe.heads.fast_rcnn.settings import FastRcnnConfig, MultiBoxFastRcnnCon
 from detpipe.heads.multibox.priors import as_numbers, centred
 from detpipe.heads.multibox_fast_rcnn import MultiBoxFastRcnn
 from detpipe.heads.region_head import BoxRegression
+from detpipe.heads.stored.image_attention import new_attention
 from detpipe.heads.stored.linear_svm import LinearSvmHead
+from detpipe.heads.stored.two_layers import TwoLayersHead
 from detpipe.structures import Detections, Float32Array, Image
 from tests.classify import tiny
 from tests.classify.export.running import smooth, some_boxes
@@ -144,6 +148,38 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
     return FeatureClassifier(drawn_pyramid(), head).eval(), spec
 
 
+def stored_with_attention() -> tuple[nn.Module, RegionSpec]:
+    """Two networks of two layers with attention on the maps of the image, mirrored too."""
+    network, spec = stored(crops=False)
+    assert isinstance(network, FeatureClassifier)
+    width, hidden, generator = len(network.head.mean), 12, torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    attention = {}
+    for number in range(2):
+        layers = new_attention(hidden, 2, seed=number)
+        for layer in layers.layers:
+            layer.joined.weight.data.normal_(std=0.3, generator=generator)
+            layer.output.weight.data.normal_(std=0.3, generator=generator)
+        attention |= {f"attention.{number}.{name}": one for name, one in layers.state_dict().items()}
+    head = TwoLayersHead(
+        mean=torch.zeros(width),
+        scale=torch.ones(width),
+        hidden_weight=drawn(2, hidden, width + COLUMNS) * 0.3,
+        hidden_bias=drawn(2, hidden),
+        weight=drawn(2, 4, hidden),
+        bias=torch.zeros(2, 4),
+        delta_weight=drawn(2, 4, hidden) * 0.05,
+        delta_bias=torch.zeros(2, 4),
+        box_weight=torch.zeros(0, width, 4),
+        box_bias=torch.zeros(0, 4),
+        **attention,
+    )
+    return FeatureClassifier(network.backbone, head).eval(), replace(spec, head="two_layers")
+
+
 @pytest.mark.parametrize(
     ("made", "config"),
     [
@@ -180,11 +216,12 @@ def stored(*, crops: bool) -> tuple[nn.Module, RegionSpec]:
         (rcnn(), DetectConfig(max_proposals=20)),
         (stored(crops=False), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
         pytest.param(stored(crops=True), DetectConfig(), marks=pytest.mark.slow),
+        (stored_with_attention(), DetectConfig(vote_iou=0.5, features=FeatureScoringConfig(refine=5))),
     ],
     ids=[
         *("fast_rcnn", "pool", "views", "multibox", "multibox views"),
         *("attention, both", "multibox attention, learned", "multibox attention, nms", "attention without boxes"),
-        *("rcnn", "stored", "stored with crops"),
+        *("rcnn", "stored", "stored with crops", "stored with attention"),
     ],
 )
 def test_detections_are_those_of_the_detector(

@@ -81,7 +81,7 @@ def test_positives_from_an_overlap_on() -> None:
     none = BoxRegression.none
     near = SvmConfig(positive_iou=1.0, box_regression=none).fit(seen, shared, seed=0)
     rows = np.union1d(own, np.flatnonzero(seen.labels == 0))
-    less = Examples(**{k: v if k == "classes" else v[rows] for k, v in vars(seen).items()})
+    less = Examples(**{k: v if k in ("classes", "sets") else v[rows] for k, v in vars(seen).items()})
     assert torch.equal(near.weight, SvmConfig(box_regression=none).fit(less, shared, seed=0).weight)
     every = SvmConfig(box_regression=none).fit(seen, shared, seed=0)
     assert not torch.equal(near.weight, every.weight)
