@@ -181,12 +181,12 @@ class FastRcnnExport(DetectorExport):
         else:
             assert proposals is not None
             regions = given_regions(graph, proposals, most, config.max_proposals)
-        scores, moved = self._scored(graph, views, regions, most)
-        probabilities = scores.probabilities
+        scored, moved = self._scored(graph, views, regions, most)
+        probabilities = scored.probabilities
         if isinstance(network, MultiBoxFastRcnn):
             probabilities = _by_quality(graph, probabilities, confidences, network.quality)
-        if scores.best is not None:
-            probabilities = _by_best(graph, probabilities, scores.best)
+        if scored.best is not None:
+            probabilities = _by_best(graph, probabilities, scored.best)
         return finished(graph, regions, moved, probabilities, most, config)
 
     def _scored(
