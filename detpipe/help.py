@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detpipe.commands.groups import GROUPS, option_class, option_of, options_for_settings
 from detpipe.commands.table import COMMANDS, CommandRow
-from detpipe.config import EXPERIMENT, register
+from detpipe.config import EXPERIMENT, register, schema_of
 from detpipe.plugins import PluginError
 
 # fmt: off
@@ -135,7 +135,7 @@ def settings_of(config: DictConfig, row: CommandRow) -> Iterator[Setting]:
         yield setting
         if setting.options and setting.default == "null":
             first = next(iter(GROUPS[setting.name]))
-            for inner in walk(OmegaConf.structured(option_class(setting.name, first)), f"{setting.name}."):
+            for inner in settings_of_option(option_class(setting.name, first), f"{setting.name}."):
                 yield dataclasses.replace(inner, kind=f"{inner.kind}; with {setting.name}={first}")
     if experiments := experiments_of(row):
         default = "auto" if "auto" in experiments else "null"
@@ -441,7 +441,7 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
     """
     settings = row.load_settings()
     groups = {field.name: group_of(field) for field in dataclasses.fields(settings) if group_of(field) in GROUPS}
-    for setting in walk(OmegaConf.structured(settings), ""):
+    for setting in walk(schema_of(settings), ""):
         known.add(setting.name)
         if setting.part not in groups:
             yield setting, ""
@@ -451,7 +451,7 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
             if name != group and not issubclass(option_class(group, option), wanted):
                 continue
             module, _, kind = path.partition(":")
-            known |= {f"{name}.{one}" for one in texts_in(parsed(module), kind)}
+            known |= {f"{name}.{one}" for one in names_in(module, kind)}
             asked = any(one.startswith(f"{name}.") and is_named(one, word) for one in known)
             is_slow = module not in sys.modules and re.search(r"^(import|from) torch", source_of(module), re.M)
             if is_slow and not asked:
@@ -460,9 +460,21 @@ def all_settings(row: CommandRow, word: str, known: set[str]) -> Iterator[tuple[
                 kind_of_option = option_class(group, option)
             except PluginError:  # it is named when it is chosen
                 continue
-            for setting in walk(OmegaConf.structured(kind_of_option), f"{name}."):
+            for setting in settings_of_option(kind_of_option, f"{name}."):
                 known.add(setting.name)
                 yield setting, f"{name}={option}"
+
+
+@functools.cache
+def names_in(module: str, kind: str) -> frozenset[str]:
+    """The settings of a class with a text under them, without importing it. Kept, as many commands have the class."""
+    return frozenset(texts_in(parsed(module), kind))
+
+
+@functools.cache
+def settings_of_option(kind: type, prefix: str) -> tuple[Setting, ...]:
+    """The settings of the class of an option. Kept, as many commands have it."""
+    return tuple(walk(schema_of(kind), prefix))
 
 
 def described(setting: Setting, commands: Mapping[str, Sequence[str]]) -> list[str]:
