@@ -88,8 +88,7 @@ def test_every_option_of_every_group(group: str, option: str) -> None:
 
 def test_a_command_is_a_row_and_has_no_file() -> None:
     assert [path.name for path in CONF.glob("*.yaml")] == ["common.yaml"]
-    for name, command in COMMANDS.items():
-        assert type(made(name)) is command
+    for name in COMMANDS:
         assert callable(config.APPLICATIONS[name].load_run())
 
 

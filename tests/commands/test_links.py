@@ -34,7 +34,7 @@ def test_a_link_out_of_the_run_folder_is_refused(voc_root: Path, tmp_path: Path,
     (run / link).parent.mkdir(parents=True)
     (run / link).symlink_to(tmp_path / "home" / target)
     before = contents(tmp_path / "home")
-    outcome = detpipe("check", *drawn.voc(voc_root), f"run_dir={run}")
+    outcome = detpipe("check", *drawn.voc(voc_root), "workers=0", f"run_dir={run}")
     assert outcome.status == 1
     assert f"detpipe check: {run / link}: " in outcome.err
     assert "got a link to" in outcome.err
@@ -61,7 +61,7 @@ def test_a_file_that_is_a_link_is_replaced_where_it_leads_into_the_folder(voc_ro
     run.mkdir()
     (run / "mine.txt").write_text("mine")
     (run / "check.json").symlink_to("mine.txt")
-    assert detpipe("check", *drawn.voc(voc_root), f"run_dir={run}").status == 0
+    assert detpipe("check", *drawn.voc(voc_root), "workers=0", f"run_dir={run}").status == 0
     assert (run / "mine.txt").read_text() == "mine"
     assert not (run / "check.json").is_symlink()
 
@@ -69,5 +69,5 @@ def test_a_file_that_is_a_link_is_replaced_where_it_leads_into_the_folder(voc_ro
 def test_a_run_folder_that_is_a_link_is_fine(voc_root: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "disk")
-    assert detpipe("check", *drawn.voc(voc_root), f"run_dir={tmp_path / 'run'}").status == 0
+    assert detpipe("check", *drawn.voc(voc_root), "workers=0", f"run_dir={tmp_path / 'run'}").status == 0
     assert (tmp_path / "disk" / "check.json").is_file()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 
+from detpipe.engines.engine import Observer, TaskCall
+from detpipe.engines.local import LocalEngine
+from detpipe.engines.worker import run_task
 from detpipe.storage.manifest import Artefact, manifest_path
 from detpipe.storage.shards import Shards
 from tests import drawn
@@ -53,6 +59,29 @@ def whole(voc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert detpipe(*propose(voc_root, folder)).status == 0
     return folder
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """engine=local without a process of its own, for tests of what the command does with tasks: it starts in seconds.
+
+    What a task is given and what it tells is JSON all the same. `test_proposals_in_tasks` and the tests of other
+    commands have processes.
+    """
+
+    def run(_: LocalEngine, call: TaskCall, tasks: Sequence[int], observer: Observer) -> None:
+        for task in tasks:
+            observer.started(task, "this process")
+            events: list[Mapping[str, Any]] = []
+            end = run_task(TaskCall(**json.loads(json.dumps(asdict(call)))), task, events.append)
+            for event in events:
+                observer.event(task, event)
+            if end["event"] == "finished":
+                observer.finished(task)
+            else:
+                observer.failed(task, end["text"])
+
+    monkeypatch.setattr(LocalEngine, "run", run)
 
 
 def test_proposals_in_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
@@ -177,7 +206,11 @@ def test_a_check_in_tasks(voc_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_an_image_database_in_tasks(shards: int, voc_root: Path, tmp_path: Path) -> None:
+def test_an_image_database_in_tasks(
+    shards: int, voc_root: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if shards == 2:  # a process once: the number of shards is nothing to it
+        request.getfixturevalue("in_this_process")
     root = drawn.copy(voc_root, tmp_path / "voc")
     spoil(root)
     names = [f"JPEGImages/{name}.jpg {number % 2}" for number, name in enumerate((*drawn.TRAIN, "missing"))]
@@ -200,6 +233,7 @@ def spoil(root: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_unreadable_images_are_collected(voc_root: Path, tmp_path: Path) -> None:
     root = drawn.copy(voc_root, tmp_path / "voc")
     spoil(root)
@@ -212,6 +246,7 @@ def test_unreadable_images_are_collected(voc_root: Path, tmp_path: Path) -> None
     assert_same_proposals(folders[1], folders[0])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_too_many_unreadable_images_are_tried_again(voc_root: Path, tmp_path: Path) -> None:
     root, folder = drawn.copy(voc_root, tmp_path / "voc"), tmp_path / "run"
     image = spoil(root)
@@ -229,6 +264,7 @@ def test_too_many_unreadable_images_are_tried_again(voc_root: Path, tmp_path: Pa
     assert len(records(folder / "proposals.lmdb")) == 14
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_another_number_of_tasks(voc_root: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert detpipe(*propose(voc_root, folder, "tasks=3", "task=1")).status == 0
@@ -251,6 +287,7 @@ def test_shards_of_other_settings(voc_root: Path, tmp_path: Path) -> None:
         assert "proposals.max_proposals: 60 -> 50" in outcome.err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_damaged_shard(voc_root: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = propose(voc_root, folder, "tasks=2", "engine.processes=1")
@@ -281,6 +318,7 @@ def test_two_processes_on_the_same_shards(voc_root: Path, tmp_path: Path, monkey
     assert not (folder / "proposals.lmdb").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_failing_task_is_named(voc_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shard = folder / "proposals.shards" / "0002-of-0003"
