@@ -8,6 +8,9 @@ WARM := $(BIN)/python -c 'from detpipe import SelectiveSearch; SelectiveSearch()
 FUZZ_MINUTES ?= 60
 FUZZ_CORPUS ?= tests/fuzz/corpus
 
+# Where this is set, each process of a test compiles the package again, and each run of the suite rewrites its asserts.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test-quick test test-slow fuzz check docs format clean
 
 run: .venv/.run  ## install, make the demo data, build a detector from it, print the table and the page's path
@@ -17,7 +20,7 @@ test-quick: .venv/.dev  ## unit tests, in under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 test: .venv/.dev  ## the whole suite but the tests marked slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"  # a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"  # a process a core, and a file in one of them
 
 test-slow: .venv/.dev  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
