@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from hydra._internal.hydra import Hydra
+
 from detpipe import cli
 
 
@@ -31,6 +33,8 @@ def detpipe(*arguments: str) -> Outcome:
     with (
         mock.patch.object(sys, "argv", ["detpipe", *arguments]),
         mock.patch.dict(os.environ),
+        # Hydra composes all settings one time more only to read hydra.mode, which is null unless a user's file sets it.
+        mock.patch.object(Hydra, "get_mode", return_value=None),
         _own_logging(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -180,7 +180,9 @@ def small(words: list[str]) -> list[str]:
 
 SERVER = """
 import json, os, sys
+from hydra._internal.hydra import Hydra
 from detpipe import cli
+Hydra.get_mode = lambda *_, **__: None  # as in tests/command_line.py
 for line in sys.stdin:
     folder, sys.argv = json.loads(line)
     os.chdir(folder)
