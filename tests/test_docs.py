@@ -43,6 +43,7 @@ from detpipe.auto_dataset import with_format
 from detpipe.backbone.settings import NETWORKS
 from detpipe.classify.features.network import FeatureClassifier, FeatureClassifierSpec
 from detpipe.classify.kinds import load_classifier
+from detpipe.commands import detect_parts
 from detpipe.commands.groups import GROUPS
 from detpipe.commands.proposals.export import SUFFIX
 from detpipe.commands.table import COMMANDS, CommandRow, family_of
@@ -57,10 +58,11 @@ from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.solver.lr_policy import LrPolicy, Policy
 from detpipe.solver.parameter_groups import make_optimizer
 from detpipe.solver.solver_config import Optimizer, SolverConfig
+from detpipe.storage import shards
 from tests import drawn
 from tests.command_line import detpipe
 from tests.test_layers import LAYERS
-from tools import write_settings_reference
+from tools import write_scaling_tables, write_settings_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -686,6 +688,32 @@ def test_defaults_are_those_of_the_code() -> None:
 def test_the_settings_reference_is_what_the_code_says() -> None:
     stated = write_settings_reference.PAGE.read_text("utf-8")
     assert stated == write_settings_reference.page(), "run python tools/write_settings_reference.py"
+
+
+def test_the_tables_of_scaling_are_those_of_its_constants() -> None:
+    stated = write_scaling_tables.PAGE.read_text("utf-8")
+    assert stated == write_scaling_tables.page(), "run python tools/write_scaling_tables.py"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 ms"), (0.0364, "36 ms"), (90, "90 s"), (7200, "2 h"), (1e9, "32 years")]
+)
+def test_durations_of_scaling(seconds: float, text: str) -> None:
+    assert write_scaling_tables.duration(seconds) == text
+
+
+def test_the_memory_of_scaling_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write_scaling_tables.Stage("propose", 1, 1, 3, 100, held=1000, own=500, merged=300)
+    monkeypatch.setattr(write_scaling_tables, "STAGES", (one,))
+    # A million images in 100 tasks of 10,000: 100 MB, and 1000 + 500, 1000 + 300, or 1000 MB + 500 * 10,000.
+    assert write_scaling_tables.memory_alone().splitlines()[-1].split(" | ")[3] == "1.6 GB"
+    assert write_scaling_tables.memory_of_driver().splitlines()[-1].split(" | ")[3] == "1.4 GB"
+    assert write_scaling_tables.memory_of_task().splitlines()[-1].split(" | ")[3] == "1.1 GB"
+
+
+def test_the_constants_of_scaling_are_those_of_the_code() -> None:
+    assert write_scaling_tables.MOST_TASKS == shards.MOST_TASKS
+    assert write_scaling_tables.PART == detect_parts.PART
 
 
 def test_the_settings_reference_explains_every_setting() -> None:
