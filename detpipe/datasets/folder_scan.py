@@ -165,10 +165,17 @@ def image_members(container: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     except ValueError as error:
         return [], [(container, str(error).removeprefix(f"{container}: "))]
     if isinstance(index, ParquetIndex):
-        return [container / name for name in index.members], [(container / name, fault) for name, fault in index.faults]
+        return [container / name for name in index.members], [
+            (_shown_in(container, name), fault) for name, fault in index.faults
+        ]
     images = [container / name for name in index.members if is_image(name) and not any(map(is_hidden, name.split("/")))]
-    faults = [(container / name, fault) for name, fault in index.faults if not name or is_image(name)]
+    faults = [(_shown_in(container, name), fault) for name, fault in index.faults if not name or is_image(name)]
     return images, faults
+
+
+def _shown_in(container: Path, name: str) -> Path:
+    """The path of a member that can't be read: one with an absolute name is shown in its container as well."""
+    return container / name.lstrip("/")
 
 
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:

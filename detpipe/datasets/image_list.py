@@ -105,8 +105,13 @@ def member_ids(paths: Sequence[Path], root: Path) -> list[str]:
     rows = [row_id(path) for path in paths]
     if any(rows):
         ids = [row or path.name for row, path in zip(rows, paths, strict=True)]
-        return ids if len(set(ids)) == len(ids) else [path.relative_to(root).as_posix() for path in paths]
-    return shortest_ids([path.relative_to(root) for path in paths])
+        return ids if len(set(ids)) == len(ids) else [_below(path, root).as_posix() for path in paths]
+    return shortest_ids([_below(path, root) for path in paths])
+
+
+def _below(path: Path, root: Path) -> Path:
+    """The path relative to `root`; the name of `root` itself, which is a file with members that is damaged."""
+    return path.relative_to(root) if path != root else Path(root.name)
 
 
 def row_id(path: Path) -> str | None:

@@ -111,10 +111,10 @@ def test_check_reads_in_other_processes(tmp_path: Path, jpeg: bytes) -> None:
 
 
 def test_odd_ids_are_named(tmp_path: Path, jpeg: bytes) -> None:
-    path = write(tmp_path / "p.parquet", {"id": ["a", "../b", "a", None], "bytes": [jpeg] * 4})
+    path = write(tmp_path / "p.parquet", {"id": ["a", "../b", "/etc/b", "a", None], "bytes": [jpeg] * 5})
     data = source_of(path, max_bad=1.0).load(Split.test)
     assert [one.image_id for one in data.records] == ["a"]
-    assert len(data.bad) == 3
+    assert len(data.bad) == 4
 
 
 @pytest.mark.parametrize("boxes", [[[float("nan"), 0, 1, 1]], [[1e30, 0, 1, 1]]])

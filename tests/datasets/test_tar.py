@@ -206,6 +206,23 @@ def test_a_cut_tar_gives_what_is_whole_and_is_named(tmp_path: Path, jpeg: bytes)
     assert [one.path for one in images.bad] == [str(path)]
 
 
+def test_a_member_with_an_absolute_name_is_named_inside_of_its_tar(tmp_path: Path, jpeg: bytes) -> None:
+    path = write(tmp_path / "t.tar", {"a.jpg": jpeg, "/etc/b.jpg": jpeg})
+    data = source_of(path, max_bad=0.5).load(Split.test)
+    assert [one.image_id for one in data.records] == ["a"]
+    assert [one.path for one in data.bad] == [str(path / "etc/b.jpg")]
+
+
+@pytest.mark.parametrize("source", [TarSource, DetectedImages])
+def test_a_tar_without_a_whole_image_is_named(tmp_path: Path, jpeg: bytes, source: Any) -> None:
+    path = write(tmp_path / "t.tar", {"a.jpg": jpeg})
+    path.write_bytes(path.read_bytes()[:600])
+    (entry,) = source(root=str(path)).entries(Split.test)
+    assert entry.image is None
+    assert entry.fault is not None
+    assert "cut off" in entry.fault.detail
+
+
 def test_empty_and_missing_ones(tmp_path: Path) -> None:
     write(tmp_path / "t" / "empty.tar", {})
     with pytest.raises(ValueError, match=r"dataset\.root"):

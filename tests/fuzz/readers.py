@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import json
 import pickle
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import scipy.io
 from google.protobuf import text_format
 
 from detpipe.storage.reader_process import Arrays
+from tests.storage.test_tar_file import tar_of
 
 
 @dataclass(frozen=True)
@@ -464,6 +468,59 @@ def read_tree(path: Path) -> object:
     return read_class_tree(path, ("cat", "dog"))
 
 
+def tars() -> list[bytes]:
+    image, boxes = encoded("png"), {"annotations": [{"bbox": [1, 1, 3, 4], "category": "cat"}]}
+    members = {"a.png": image, "a.json": json.dumps(boxes).encode(), "b/c.png": image, "b/c.xml": xmls()[0]}
+    long = {f"{'d' * 120}/a.png": image, f"{'d' * 120}/a.txt": b"cat"}
+    absolute = {"a.png": image, "/b.png": image}
+    return [tar_of(one, form) for one in (members, long, absolute) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
+
+
+def parquet_files() -> list[bytes]:
+    import pyarrow
+    import pyarrow.parquet
+
+    image, boxes = encoded("png"), [[[1.0, 1.0, 4.0, 6.0]], []]
+    objects = [{"bbox": [[1.0, 1.0, 3.0, 4.0]], "category": [0]}, {"bbox": [], "category": []}]
+    classes = {"objects": {"feature": {"category": {"feature": {"names": ["cat"]}}}}}
+    described = {b"huggingface": json.dumps({"info": {"features": classes}}).encode()}
+    files = []
+    for columns, metadata in (
+        ({"id": ["a", "b"], "bytes": [image, image], "boxes": boxes, "labels": [["cat"], []]}, None),
+        ({"image": [{"bytes": image, "path": name} for name in "ab"], "objects": objects}, described),
+    ):
+        for compression in ("none", "snappy"):
+            table, buffer = pyarrow.table(columns).replace_schema_metadata(metadata), io.BytesIO()
+            pyarrow.parquet.write_table(table, buffer, row_group_size=1, compression=compression)
+            files.append(buffer.getvalue())
+    return files
+
+
+def read_parquet_rows(path: Path) -> object:
+    """As the process with limits reads it: it is not called in another process."""
+    from detpipe.storage.parquet_file import read_group, read_rows
+
+    groups = read_rows(path)[1]["groups"]
+    return [read_group(path, number) for number in range(len(groups) - 1)]
+
+
+def read_members(word: str) -> Callable[[Path], object]:
+    """How a file with images in it is read: as a data set, and as a source of images, each of which is read."""
+
+    def read(path: Path) -> object:
+        from detpipe.datasets.image_file import BrokenImageError, read_image
+        from detpipe.datasets.image_list import DetectedImages
+        from detpipe.datasets.source import Split
+
+        found = []
+        for entry in DetectedImages(root=str(path), max_bad=1.0).entries(Split.test):
+            with contextlib.suppress(BrokenImageError, FileNotFoundError):
+                found.append(None if entry.image is None else read_image(entry.image))
+        return found, read_data_set(word)(path)
+
+    return read
+
+
 READERS: dict[str, FileReader] = {
     "image": FileReader(".png", images, read_image_file),
     "pickle": FileReader(".pkl", pickles, read_proposals, contained=True),
@@ -496,7 +553,13 @@ READERS: dict[str, FileReader] = {
     "caffemodel": FileReader(".caffemodel", caffemodels, read_model, uses_torch=True),
     "solver": FileReader(".prototxt", lambda: [SOLVER.encode()], read_solver, uses_torch=True),
     "lmdb": FileReader(".mdb", databases, read_database, file_name="data"),
+    "tar": FileReader(".tar", tars, read_members("tar"), file_name="train"),
     "shard_index": FileReader(".json", shard_indices, read_shard_index, file_name="shards"),
     "manifest": FileReader(".json", manifests, read_manifest_file, file_name="manifest"),
 }
 """All readers by name. A reader that is new gets a row."""
+if importlib.util.find_spec("pyarrow") is not None:
+    READERS |= {
+        "parquet": FileReader(".parquet", parquet_files, read_parquet_rows, contained=True),
+        "parquet_images": FileReader(".parquet", parquet_files, read_members("parquet"), file_name="train"),
+    }
