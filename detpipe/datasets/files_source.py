@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.findings import Finding
-from detpipe.datasets.folder_scan import is_hidden, suffix_of
+from detpipe.datasets.folder_scan import is_hidden, scan, suffix_of
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, left_out_pictures, split_in_name
 from detpipe.datasets.source import Entry, Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import open_input
-from detpipe.storage.stored_file import is_folder
+from detpipe.storage.remote_file import is_remote
+from detpipe.storage.stored_file import exists, is_existing_folder, is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,11 @@ class FilesSource(PartedSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        """See `DatasetSource`. The files of the folder, and those in folders named after splits, are looked at."""
-        files = [root] if root.is_file() else _files_in(root, cls.SUFFIXES) if root.is_dir() else []
+        """See `DatasetSource`. The files of the folder, and those in folders named after splits, are looked at.
+
+        A folder in object storage is not looked at: each file would be a request.
+        """
+        files = [root] if is_file(root) else _files_in(root, cls.SUFFIXES) if root.is_dir() else []
         own = [path for path in files if _has_format(cls, path)]
         if not own:
             return None
@@ -65,7 +69,7 @@ class FilesSource(PartedSource):
     @property
     def name(self) -> str:
         path = Path(self.root)
-        return path.stem if path.is_file() else path.name or self.root
+        return path.stem if is_file(path) else path.name or self.root
 
     def named_folders(self) -> list[Path]:
         return list(dict.fromkeys(finder.folder for _, _, finder in self.files))
@@ -94,7 +98,8 @@ class FilesSource(PartedSource):
         known: dict[tuple[Path, Path], ImageFinder] = {}
 
         def with_finder(split: Split | None, path: Path) -> tuple[Split | None, Path, ImageFinder]:
-            folder = Path(self.images_root) if self.images_root is not None else root if root.is_dir() else path.parent
+            beside = root if is_existing_folder(root) else path.parent
+            folder = Path(self.images_root) if self.images_root is not None else beside
             if not is_folder(folder):
                 raise FileNotFoundError(
                     f"{folder}: expected the folder of the images, got no such folder; set dataset.images_root"
@@ -105,7 +110,7 @@ class FilesSource(PartedSource):
                 )
             return split, path, known[folder, path.parent]
 
-        if root.is_dir():
+        if is_existing_folder(root):
             if self.val_file is not None or self.test_file is not None:
                 raise ValueError(
                     "dataset.root: expected a file beside dataset.val_file and dataset.test_file, got a folder; give "
@@ -121,13 +126,17 @@ class FilesSource(PartedSource):
         named = {None: self.root, Split.val: self.val_file, Split.test: self.test_file}
         given = {split: Path(path) for split, path in named.items() if path is not None}
         for path in given.values():
-            if not path.exists():
+            if not exists(path):
                 raise FileNotFoundError(f"{path}: expected {self.FORMAT}, got no such path; check the path")
         return [with_finder(split, path) for split, path in given.items()]
 
 
 def _files_in(root: Path, suffixes: Sequence[str]) -> list[Path]:
     """The visible files of a folder with these suffixes, and those in its folders named after splits."""
+    if is_remote(root):
+        found = [path for path in scan(root).files if suffix_of(path.name) in suffixes]
+        inside = [path for path in found if path.parent.parent == root and path.parent.name.lower() in SPLIT_FOLDERS]
+        return [*(path for path in found if path.parent == root), *inside]
     inner = sorted(one for one in root.iterdir() if one.name.lower() in SPLIT_FOLDERS and one.is_dir())
     return [
         path

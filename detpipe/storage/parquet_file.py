@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.storage.input_file import InputFileError
-from detpipe.storage.reader_process import Arrays, read_in_process
+from detpipe.storage.reader_process import Arrays, Reader, read_in_process
+from detpipe.storage.remote_file import is_remote, local_copy
 from detpipe.storage.tar_file import safe_name
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def read_parquet_index(path: Path) -> ParquetIndex:
         raise ModuleNotFoundError(
             f"{path}: expected the package pyarrow for Parquet files, got none; pip install 'detpipe[parquet]'"
         )
-    value, arrays = read_in_process(read_rows, path, EXPECTED, errors=(InputFileError,), expansion=2)
+    value, arrays = _read(read_rows, path)
     members: dict[str, int] = {}
     faults: list[tuple[str, str]] = []
     for row, text in enumerate(value["ids"]):
@@ -109,9 +110,7 @@ def row_bytes(index: ParquetIndex, row: int) -> bytes:
         if kept is not None:
             _kept.move_to_end(key)
     if kept is None:
-        _, arrays = read_in_process(
-            read_group, index.path, EXPECTED, errors=(InputFileError,), expansion=2, arguments=[group]
-        )
+        _, arrays = _read(read_group, index.path, group)
         kept = _Group(index, arrays["data"], np.concatenate([[0], np.cumsum(arrays["sizes"])]))
         first, last = index.groups[group : group + 2]
         if len(arrays["sizes"]) != last - first:
@@ -130,6 +129,17 @@ def row_size(index: ParquetIndex, row: int) -> int:
     if index.sizes[row] < 0:
         row_bytes(index, row)
     return int(index.sizes[row])
+
+
+def _read(function: Reader, path: Path, *arguments: int) -> tuple[Any, Arrays]:
+    """Read in the process with limits. Of a file in object storage, it reads a copy on this machine."""
+    local = local_copy(path) if is_remote(path) else path
+    try:
+        return read_in_process(function, local, EXPECTED, errors=(InputFileError,), expansion=2, arguments=arguments)
+    except InputFileError as error:
+        if local == path:
+            raise
+        raise InputFileError(str(error).replace(str(local), str(path))) from error
 
 
 @dataclass(frozen=True)

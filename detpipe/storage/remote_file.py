@@ -2,7 +2,8 @@
 
 A remote file has a `Path` that begins with its scheme: "s3:/bucket/shards/000.tar". `Path` writes one slash; both are
 read. Blocks are kept in the folder of the environment variable DETPIPE_CACHE, by address, version and number. When they
-take more than DETPIPE_CACHE_GB, the ones that were read longest ago are deleted.
+take more than DETPIPE_CACHE_GB, the ones that were read longest ago are deleted. A file for a library that opens a path
+is copied whole, and kept and deleted as a block.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from detpipe.storage.atomic import write_bytes
+from detpipe.storage.atomic import replaced, write_bytes
 
 FOLDER, GIGABYTES = "DETPIPE_CACHE", "DETPIPE_CACHE_GB"
 """Environment variables: the folder of the blocks, and the limit on their size."""
@@ -134,11 +135,44 @@ def _block(url: str, info: RemoteInfo, number: int) -> bytes:
         if len(kept) == end - start:
             os.utime(path)  # for the order of deletion
             return kept
+    data = _fetched(url, info, start, end)
+    _keep(path, data)
+    return data
+
+
+def local_copy(path: Path) -> Path:
+    """A remote file as a whole on this machine, kept and deleted as the blocks are, for libraries that open a path.
+
+    Raises as `open_remote`; OSError for a file that is larger than the cache, and on a full disk.
+    """
+    url, info = address(path), remote_info(path)
+    if not info.is_file:
+        raise IsADirectoryError(f"{url}: expected a file, got a prefix with files below it")
+    digest = hashlib.blake2b(f"{url}\0{info.version}\0{info.size}".encode(), digest_size=20).hexdigest()
+    copy = cache_folder() / digest[:2] / digest
+    with contextlib.suppress(OSError):
+        if copy.stat().st_size == info.size:
+            os.utime(copy)  # for the order of deletion
+            return copy
+    limit = cache_limit()
+    if info.size > limit:
+        raise OSError(
+            f"{url}: expected a file of at most {limit / 1e9:g} GB, the limit of the cache, got {info.size:,} bytes; "
+            f"set the environment variable {GIGABYTES} to more, or divide the file"
+        )
+    shrink(cache_folder(), limit - info.size)
+    with replaced(copy) as scratch, scratch.open("wb") as file:
+        for start in range(0, info.size, BLOCK):
+            file.write(_fetched(url, info, start, min(start + BLOCK, info.size)))
+    return copy
+
+
+def _fetched(url: str, info: RemoteInfo, start: int, end: int) -> bytes:
+    """The bytes of a file from `start` to `end`. Raises OSError for fewer."""
     with answering(url):
         data: bytes = filesystem(url).cat_file(url, start=start, end=end)
     if len(data) != end - start:
         raise OSError(f"{url}: expected {info.size:,} bytes, got fewer; it changed while it was read: try again")
-    _keep(path, data)
     return data
 
 

@@ -130,10 +130,6 @@ def container_index(path: Path) -> TarIndex | ParquetIndex:
             return _indexes[state]
     index: TarIndex | ParquetIndex
     if path.suffix.lower() == PARQUET:
-        if is_remote(path):
-            raise InputFileError(
-                f"{path}: expected a Parquet file on this machine, got an address; copy the file here, or use tars"
-            )
         index = read_parquet_index(path)
     else:
         with open_input(path, "a tar file") as file:

@@ -8,10 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detpipe.datasets.auto import recognised_source
+from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.csv_boxes import CsvSource
+from detpipe.datasets.image_file import read_image
 from detpipe.datasets.image_list import DetectedImages
+from detpipe.datasets.parquet import ParquetSource
 from detpipe.datasets.source import Split
 from detpipe.datasets.tar import TarSource
 from detpipe.runs.command import Command
@@ -19,8 +24,8 @@ from detpipe.runs.kept_dataset import keep_dataset, kept_dataset
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage import remote_file
 from detpipe.storage.input_file import InputFileError, open_input, read_input
-from detpipe.storage.remote_file import address, cache_limit, is_remote, remote_exists, remote_files, shrink
-from detpipe.storage.stored_file import container_of, is_folder, read_stored, stored_size
+from detpipe.storage.remote_file import address, cache_limit, is_remote, local_copy, remote_exists, remote_files, shrink
+from detpipe.storage.stored_file import container_index, container_of, is_folder, read_stored, stored_size
 from tests.datasets.other_formats import image
 from tests.storage.object_storage import s3_server, storage_in_memory
 from tests.storage.test_tar_file import tar_of
@@ -93,6 +98,84 @@ def test_a_tar_in_storage(memory: object) -> None:
     assert stored_size(root / "0.tar" / "b.jpg") == 1
     with pytest.raises(FileNotFoundError):
         read_stored(root / "0.tar" / "c.jpg", "an image", 10)
+
+
+def test_a_whole_copy_is_kept_and_made_again_when_the_file_changes(
+    memory: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = Path("memory://b/file"), bytes(range(250)) * 10
+    memory.pipe_file("/b/file", data)  # type: ignore[attr-defined]
+    copy = local_copy(path)
+    assert copy.is_relative_to(tmp_path / "cache")
+    assert copy.read_bytes() == data
+    before = copy.stat().st_ino
+    assert local_copy(path) == copy
+    assert copy.stat().st_ino == before
+    copy.write_bytes(b"cut")
+    assert local_copy(path).read_bytes() == data
+    memory.pipe_file("/b/file", b"other")  # type: ignore[attr-defined]
+    remote_file._info.cache_clear()
+    assert local_copy(path).read_bytes() == b"other"
+    memory.pipe_file("/b/empty", b"")  # type: ignore[attr-defined]
+    assert local_copy(Path("memory://b/empty")).read_bytes() == b""
+    with pytest.raises(FileNotFoundError, match="memory://b/none"):
+        local_copy(Path("memory://b/none"))
+    monkeypatch.setenv(remote_file.GIGABYTES, "0.000001")
+    memory.pipe_file("/b/large", data)  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match=remote_file.GIGABYTES):
+        local_copy(Path("memory://b/large"))
+
+
+def test_a_parquet_file_in_storage(memory: object, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    jpeg = image(tmp_path / "one.jpg").read_bytes()
+    boxes, labels = [[[1.0, 2.0, 3.0, 4.0]], []], [["cat"], []]
+    table = pyarrow.table({"id": ["a", "b"], "bytes": [jpeg] * 2, "boxes": boxes, "labels": labels})
+    parquet.write_table(table, tmp_path / "p.parquet", row_group_size=1)
+    memory.pipe_file("/b/p/train-0.parquet", (tmp_path / "p.parquet").read_bytes())  # type: ignore[attr-defined]
+    root = Path("memory://b/p")
+    data = ParquetSource(root=str(root), test_share=0.0).load(Split.train)
+    assert [one.path for one in data.records] == [root / "train-0.parquet" / name for name in "ab"]
+    assert data.ground_truth is not None
+    assert data.ground_truth["a"].boxes.tolist() == [[1, 2, 3, 4]]
+    np.testing.assert_array_equal(read_image(data.records[1].path), read_image(tmp_path / "one.jpg"))
+    (one, two) = DetectedImages(root=str(root)).load(Split.test).records
+    assert (one.image_id, two.image_id) == ("a", "b")
+    memory.pipe_file("/b/bad.parquet", b"PAR1 other PAR1")  # type: ignore[attr-defined]
+    with pytest.raises(InputFileError, match=r"^memory:/b/bad\.parquet: expected a Parquet file"):
+        container_index(Path("memory://b/bad.parquet"))
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "one.jpg", "width": 40, "height": 30}],
+    "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}],
+    "categories": [{"id": 1, "name": "cat"}],
+}
+
+
+def test_annotation_files_in_storage(memory: object, tmp_path: Path) -> None:
+    jpeg = image(tmp_path / "one.jpg").read_bytes()
+    rows = b"filename,xmin,ymin,xmax,ymax,class\none.jpg,1,2,4,6,cat\n"
+    files = {"i/one.jpg": jpeg, "coco.json": json.dumps(COCO).encode(), "c/one.jpg": jpeg, "c/train/boxes.csv": rows}
+    files |= {"c/boxes.md": rows, "c/deep/train/other.csv": b"x", "t/0.tar": tar_of({"one.jpg": jpeg})}
+    for name, data in files.items():
+        memory.pipe_file(f"/b/{name}", data)  # type: ignore[attr-defined]
+    of_coco = {"train_json": "memory://b/coco.json", "test_share": 0.0}
+    for source in (
+        CocoSource(train_images="memory://b/i", **of_coco),  # type: ignore[arg-type]
+        CocoSource(train_images="memory://b/t", **of_coco),  # type: ignore[arg-type]
+        CsvSource(root="memory://b/c", test_share=0.0),
+        CsvSource(root="memory://b/c/train/boxes.csv", images_root=str(tmp_path), test_share=0.0),
+    ):
+        data = source.load(Split.train)
+        (record,) = data.records
+        assert record.path.name == "one.jpg"
+        assert data.ground_truth is not None
+        assert data.ground_truth[record.image_id].boxes.tolist() == [[1, 2, 4, 6]]
+    assert isinstance(recognised_source("memory://b/c/train/boxes.csv"), CsvSource)
+    with pytest.raises(FileNotFoundError, match=r"b/none\.csv"):
+        CsvSource(root="memory://b/none.csv").load(Split.train)
 
 
 def test_what_is_not_there_is_named(memory: object, monkeypatch: pytest.MonkeyPatch) -> None:
