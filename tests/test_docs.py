@@ -53,6 +53,7 @@ from detpipe.heads.table import HEADS
 from detpipe.inspect.gradient_check import gradient_check
 from detpipe.metrics.table import METRICS
 from detpipe.proposals.selective_search.search import SelectiveSearchPreset
+from detpipe.remote_run import with_local_copies
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.solver.lr_policy import LrPolicy, Policy
@@ -339,7 +340,7 @@ def test_shell_lines_compose(block: Block, tmp_path: Path, monkeypatch: pytest.M
         name, arguments = application(words)
         flags = [word for word in arguments if word.startswith("-")]
         assert set(flags) <= {"-m", "--cfg", "--help"}, words
-        overrides = [word for word in arguments if "=" in word]
+        overrides = with_local_copies(COMMANDS["run"], [word for word in arguments if "=" in word]).words
         for job in sweeps(overrides) if "-m" in flags else [overrides]:
             config = compose_command(name, job)
             if not flags:  # as --cfg job and --help do, leave values that are still to be given

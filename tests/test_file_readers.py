@@ -48,11 +48,12 @@ DIRECT = {
     "solver/training_log.py: path.read_bytes": OWN,
     "storage/atomic.py: os.open": "makes a new file",
     "storage/atomic.py: scratch.open": "the file that this function has just written",
+    "storage/file_lock.py: os.open": "a lock file; its callers check that it is no link",
     "storage/lmdb_pages.py: mmap.mmap": CHECKED,
     "storage/lmdb_store.py: file.open": "lock.mdb, which is checked to be a regular file",
+    "storage/lmdb_store.py: os.open": "lock.mdb again, to give it its space on the disk",
     "storage/lmdb_store.py: lmdb.open": CHECKED + ", see lmdb_pages.py",
     "storage/remote_file.py: path.read_bytes": "a block that this module wrote, whose length is checked",
-    "storage/shards.py: os.open": "a lock file, which is checked to be no link",
     "storage/torch_file.py: torch.load": IN_PROCESS,
 }
 """Readers, most of them of files that we wrote ourselves, each with the reason why it may read without the guard."""

@@ -81,6 +81,7 @@ BESIDE = {
     ("cli", "auto_experiment"),
     ("cli", "config"),
     ("cli", "overrides"),
+    ("cli", "remote_run"),
     ("cli", "completion"),
     ("cli", "help"),
     ("help", "config"),
@@ -90,6 +91,8 @@ BESIDE = {
     ("training", "cli"),
     ("training", "config"),
     ("training", "overrides"),
+    ("training", "remote_run"),
+    ("remote_run", "overrides"),
 }
 """Who may import whom of the same number: as ARCHITECTURE.md says below its table."""
 HYDRA_ONLY_IN = {"auto_experiment", "config", "help", "overrides", "cli", "training"}
