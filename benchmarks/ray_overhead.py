@@ -26,7 +26,8 @@ from typing import Any
 
 from detpipe.engines.engine import Engine, TaskCall
 from detpipe.engines.local import LocalEngine
-from detpipe.engines.ray import LOOPBACK, STORE, RayEngine
+from detpipe.engines.ray import RayEngine
+from detpipe.engines.ray_cluster import LOOPBACK, STORE
 
 NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "object_store_memory": STORE, "include_dashboard": False}
 

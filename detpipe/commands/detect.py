@@ -52,6 +52,7 @@ from detpipe.runs.stored_features import Scores, stored_scores
 from detpipe.runs.stored_split import StoredSplit, open_split
 from detpipe.runs.trace_file import from_columns, to_columns, write_traces
 from detpipe.storage.atomic import write_bytes
+from detpipe.storage.lmdb_pages import is_begun
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.storage.shards import Shards
@@ -442,7 +443,7 @@ def unfinished(out: RunFolder) -> Path:
 
 def unreadable_before(database: Path) -> list[LeftOut]:
     """Return the unreadable images in the chunks that an earlier call finished."""
-    if not (database / "data.mdb").is_file():
+    if not is_begun(database):
         return []
     with LmdbReader(database) as reader:
         try:
@@ -480,7 +481,7 @@ def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
     outdated = found is not None and not same_key(found, artefact.manifest)
     replaced = config.overwrite
     if found is not None and outdated:
-        nothing_made = not found.complete and not (unfinished(out) / "data.mdb").is_file()
+        nothing_made = not found.complete and not is_begun(unfinished(out))
         replaced = replaced or nothing_made or found.settings.get("source") is not None
     if replaced or found is None:
         shutil.rmtree(unfinished(out), ignore_errors=True)

@@ -51,8 +51,8 @@ class Command:
             raise ValueError("run_dir: expected a folder, got an empty text; give run_dir=. for the current folder")
         if is_remote(self.run_dir):
             raise ValueError(
-                f"run_dir: expected a folder of this machine or a shared file system, got {self.run_dir}; commands of "
-                "the terminal and detpipe.train take such an address"
+                f"run_dir: expected a folder of this machine or a shared file system, got {self.run_dir}; a command "
+                "line takes such an address, and so does the function train"
             )
         if isinstance(self.dataset, AutoSource):  # so that whatever is recorded names the format
             self.dataset = self.dataset.found()

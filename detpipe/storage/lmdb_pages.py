@@ -72,6 +72,12 @@ class _Meta:
     transaction: int
 
 
+def is_begun(path: Path) -> bool:
+    """Whether a folder has an LMDB to continue. A writer that was killed at once leaves an empty file."""
+    file = path / DATA
+    return file.is_file() and file.stat().st_size > 0
+
+
 def check_header(folder: Path) -> int:
     """Verify the two meta pages of `folder`/data.mdb, so that LMDB can open it. Returns the newest transaction.
 

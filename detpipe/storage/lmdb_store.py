@@ -24,7 +24,7 @@ from typing import Any, Self
 import lmdb
 
 from detpipe.storage.atomic import NO_ROOM, no_room
-from detpipe.storage.lmdb_pages import DATA, MAX_KEY, DatabaseError, check_header, check_pages
+from detpipe.storage.lmdb_pages import DATA, MAX_KEY, DatabaseError, check_header, check_pages, is_begun
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _opened(path: Path, *, writable: bool, **options: Any) -> _Environment:
     The pages are verified inside a read transaction: a writer in another process then leaves them as they are.
     """
     file = path / DATA
-    is_new = writable and (not file.exists() or (file.is_file() and not file.stat().st_size))
+    is_new = writable and (not file.exists() or (file.is_file() and not is_begun(path)))
     if not is_new:
         check_header(path)
     if writable:

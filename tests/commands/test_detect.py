@@ -15,6 +15,7 @@ import pytest
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
+from detpipe.commands.detect import unreadable_before
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split
@@ -450,3 +451,9 @@ def test_boxes_belong_to_a_source_and_a_threshold_is_a_probability() -> None:
     for wrong in (1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match="taxonomy_threshold"):
             Detect(taxonomy_threshold=wrong)
+
+
+def test_a_killed_start_has_no_unreadable_images(tmp_path: Path) -> None:
+    assert unreadable_before(tmp_path) == []
+    (tmp_path / "data.mdb").touch()  # by a process that was killed before it wrote the first page
+    assert unreadable_before(tmp_path) == []

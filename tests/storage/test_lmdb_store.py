@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detpipe.storage import lmdb_store
-from detpipe.storage.lmdb_pages import check_pages
+from detpipe.storage.lmdb_pages import check_pages, is_begun
 from detpipe.storage.lmdb_store import MAX_KEY, DatabaseError, LmdbReader, LmdbWriter
 
 KB = 1024
@@ -450,3 +450,16 @@ def test_a_commit_is_made_when_enough_bytes_wait(tmp_path: Path) -> None:
         assert len(writer) == 2
         writer.put(b"c", bytes(60))
         assert len(writer) == 2
+
+
+def test_what_is_begun(tmp_path: Path) -> None:
+    assert not is_begun(tmp_path / "none")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "data.mdb").touch()  # by a writer that was killed at once
+    assert not is_begun(tmp_path / "killed")
+    with LmdbWriter(tmp_path / "killed") as writer:
+        writer.put(b"a", b"1")
+        writer.commit()
+        assert is_begun(tmp_path / "killed")
+    with LmdbReader(tmp_path / "killed") as reader:
+        assert list(reader.items()) == [(b"a", b"1")]

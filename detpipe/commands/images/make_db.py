@@ -43,6 +43,7 @@ from detpipe.progress import counted, progress
 from detpipe.runs.task_command import LmdbCommand
 from detpipe.storage.content_digest import ContentDigest
 from detpipe.storage.datum import parse_datum
+from detpipe.storage.lmdb_pages import is_begun
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of
 from detpipe.storage.shard_index import data_files
@@ -403,7 +404,7 @@ class SameSize:
 
 def first_size(path: Path) -> tuple[int, int] | None:
     """Return the (height, width) of the first record of a database; None if it is empty or missing."""
-    if not (path / "data.mdb").is_file():
+    if not is_begun(path):
         return None
     with LmdbReader(path) as reader:
         for _, record in reader.items():
