@@ -263,7 +263,7 @@ def baselines(config: LabelsAudit, seed: int) -> dict[str, Rankings]:
     planned = steps.plan_images(config, splits)
     store = steps.make_store(config, make_extractor(steps.features_settings(config)), splits, planned)
     classes = next(iter(splits.values())).classes
-    table = steps.region_table(config, store, planned, classes)
+    table = steps.region_table(config, store, planned, classes, steps.image_folds(config, planned, len(classes)))
     head = train_without(table, steps.all_targets(config, planned), -1, steps.head_of(config), seed=0, bf16=False)
     images = steps.scored_images(planned, score_rows(head, table, np.arange(len(table.boxes))))
     rng = np.random.default_rng(seed)
