@@ -177,8 +177,10 @@ def run_command(command: CommandRow) -> int:
     sys.argv[1:] = remote.words
     notes: list[str] = []
 
+    runs = not ONLY_SHOWN & set(remote.words)
+
     def read() -> None:
-        if not ONLY_SHOWN & set(remote.words):
+        if runs:
             remote.pull()
         notes.extend(read_words(command))
 
@@ -209,7 +211,7 @@ def run_command(command: CommandRow) -> int:
     status = max(guarded(command.name, start, debug=debug), status)
     if status == 1:
         NewRunFolder.remove_if_empty()
-    if is_first_rank and not ONLY_SHOWN & set(remote.words):
+    if runs and is_first_rank:
         status = max(guarded(command.name, remote.push, debug=debug), status)
     return status
 

@@ -6,7 +6,7 @@ messages are the same as for a run folder of this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detpipe.commands.table import CommandRow
@@ -56,27 +56,17 @@ def with_local_copies(row: CommandRow, words: Sequence[str]) -> RemoteRun:
     """The words with local paths in place of addresses of run folders."""
     result: list[str] = []
     folders: dict[str, RemoteFolder] = {}
-    for word in words:
-        name, address = next(_folders(row, [word]), ("", ""))
-        if name:
-            folders[name] = RemoteFolder(address)
-            word = f"{name}={folders[name].path}"
-        result.append(word)
-    run = folders.pop(FOLDERS[0], None)
-    return RemoteRun(result, run, tuple(folders.values()), _task(words))
-
-
-def _folders(row: CommandRow, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Setting and address of each word that names a folder in object storage."""
     for word, is_value in split_words(words):
-        if is_value or word.startswith("-"):
-            continue
         name, equals, value = word.lstrip("+").partition("=")
         if not equals and row.argument in FOLDERS:
             name, value = row.argument, word
         value = value.strip("\"'")
-        if name in FOLDERS and is_remote(value):
-            yield name, value
+        if name in FOLDERS and not is_value and is_remote(value):
+            folders[name] = RemoteFolder(value)
+            word = f"{name}={folders[name].path}"
+        result.append(word)
+    run = folders.pop(FOLDERS[0], None)
+    return RemoteRun(result, run, tuple(folders.values()), _task(words))
 
 
 def _task(words: Sequence[str]) -> int | None:

@@ -16,13 +16,11 @@ from torch import nn
 from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.detect import Scorer
-from detpipe.classify.features.network import FeatureClassifier
 from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.detect import CHUNK, stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.fast_rcnn.network import FastRcnn
 from detpipe.metrics.bootstrap import LEVEL
 from detpipe.metrics.budget_curve import BudgetCurve, StageSeconds, budget_curve, share_of_scoring
 from detpipe.metrics.overlap_table import overlap_table
@@ -84,11 +82,7 @@ def run(config: Curve) -> None:
 
 def refuse_attention(network: nn.Module) -> None:
     """Raise ClassifierError for a network whose scores of a region depend on the other regions."""
-    layers = 0
-    if isinstance(network, FastRcnn) and network.attention is not None:
-        layers = len(network.attention.layers)
-    elif isinstance(network, FeatureClassifier):
-        layers = network.head.attention_layers
+    layers = getattr(network, "attention_layers", 0)  # R-CNN's network has no such layers
     if layers:
         raise ClassifierError(
             f"curve: expected a detector that scores each region by itself, got one with head.attention={layers}; run "

@@ -58,7 +58,7 @@ def run(config: Detect, proposer: Proposer | None) -> None:
 
 
 def file_of(entry: Entry) -> Path | LeftOut:
-    """The file of an image, or why there is none."""
+    """The file of an image. If the entry has no file: the entry and its fault."""
     return entry.image if entry.image is not None else LeftOut.because(entry.origin, entry.fault)
 
 

@@ -5,8 +5,8 @@ finished, snapshots when they are saved, and the rest at the end of the command.
 of an artefact says "not finished" while its files are uploaded, so a killed command leaves an artefact that the next
 one continues, as in a local folder.
 
-The file `INDEX` of a copy lists its files as they were after the last pull or push. So each side is known to have
-changed or not. If both have, the storage counts.
+The index beside a copy lists its files as they were after the last pull or push. So each side is known to have changed
+or not. If both have, the storage counts.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from detpipe.storage.remote_file import address, answering, cache_folder, filesy
 
 logger = logging.getLogger(__name__)
 
-INDEX, LOCK = ".remote.json", ".remote.lock"
 MANIFEST = re.compile(r"(?:.*[./])?manifest\.json")
 _SHARD = re.compile(r"(?:^|/)(\d{4})-of-\d{4}/")
 _TRANSFERS = 8
 """Files that are transferred at the same time."""
+_LONGEST = 600.0
+"""Seconds to wait for another process that transfers files of the same folder."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SyncedFile:
 
 @dataclass(frozen=True)
 class Index:
-    """What `INDEX` holds. url: the address of the folder. files: by their names relative to it."""
+    """What is known of a copy. url: the address of the folder. files: by their names relative to it."""
 
     url: str
     files: dict[str, SyncedFile]
@@ -73,8 +74,7 @@ class RemoteFolder:
             return None
         copy = runs / path.relative_to(runs).parts[0]
         index = _read_index(copy)
-        folder = None if index is None else cls(index.url)
-        return folder if folder is not None and folder.path == copy else None
+        return None if index is None else cls(index.url)
 
     def pull(self, *, task: int | None = None) -> None:
         """Bring the copy up to date. task: of the shards, only those of this task are fetched; see `Shards`.
@@ -218,15 +218,15 @@ class RemoteFolder:
 
     def _files(self) -> dict[str, SyncedFile]:
         index = _read_index(self.path)
-        return {} if index is None or index.url != self.url else dict(index.files)
+        return {} if index is None else dict(index.files)
 
     def _write_index(self, files: Mapping[str, SyncedFile]) -> None:
-        write_json(self.path / INDEX, asdict(Index(self.url, dict(files))))
+        write_json(_index_of(self.path), asdict(Index(self.url, dict(files))))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path / LOCK, f"fetches or uploads files of {self.url}", wait=600):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_name(f"{self.path.name}.lock"), f"transfers files of {self.url}", wait=_LONGEST):
             yield
 
 
@@ -268,8 +268,12 @@ def _stat(file: SyncedFile) -> tuple[int, int]:
     return file.size, file.mtime_ns
 
 
-def _read_index(folder: Path) -> Index | None:
+def _index_of(copy: Path) -> Path:
+    return copy.with_name(f"{copy.name}.json")
+
+
+def _read_index(copy: Path) -> Index | None:
     try:
-        return from_json(read_object(folder / INDEX), Index, INDEX)
-    except (OSError, DataclassJsonError):
+        return from_json(read_object(_index_of(copy)), Index, "the index")
+    except (OSError, DataclassJsonError):  # damaged: all files are compared again
         return None

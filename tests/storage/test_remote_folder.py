@@ -47,8 +47,7 @@ def names(memory: Any) -> list[str]:
 
 
 def copies(folder: RemoteFolder) -> list[str]:
-    paths = (path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*") if path.is_file())
-    return sorted(path for path in paths if not path.startswith(".remote"))
+    return sorted(path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*") if path.is_file())
 
 
 def manifest(complete: bool = True) -> str:
@@ -60,6 +59,15 @@ def test_an_empty_folder(machines: tuple[RemoteFolder, RemoteFolder], memory: An
     one.pull()
     assert one.push() == 0
     assert names(memory) == []
+    assert not one.path.exists()
+
+
+def test_a_command_that_fails_at_once_leaves_nothing(memory: Any, tmp_path: Path) -> None:
+    outcome = detpipe("check", "dataset=voc", f"dataset.root={tmp_path / 'none'}", f"run_dir={URL}")
+    assert outcome.status == 1
+    assert "dataset.root" in outcome.err or "none" in outcome.err
+    assert names(memory) == []
+    assert not RemoteFolder(URL).path.exists()
 
 
 def test_what_one_machine_wrote_another_reads(machines: tuple[RemoteFolder, RemoteFolder], memory: Any) -> None:
@@ -161,7 +169,6 @@ def test_a_finished_artefact_replaces_what_is_left_of_another(
 ) -> None:
     one, two = machines
     for folder, part in ((one, "old.npy"), (two, "new.npy")):
-        folder.path.mkdir(parents=True)
         write(folder, f"features/train/{part}", part)
         write(folder, "features/train/manifest.json", manifest(complete=folder is two))
     two.push()

@@ -54,6 +54,11 @@ class FeatureClassifier(nn.Module):
         self.backbone.classifier = None
         self.head = head
 
+    @property
+    def attention_layers(self) -> int:
+        """The number of layers of attention among the regions of an image."""
+        return self.head.attention_layers
+
 
 def restore_feature_classifier(spec: FeatureClassifierSpec, state: Mapping[str, Tensor]) -> FeatureClassifier:
     """Restore the network from its weights. Their shapes also give the size of the head.

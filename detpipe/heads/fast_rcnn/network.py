@@ -95,6 +95,11 @@ class FastRcnn(nn.Module):
             nn.init.constant_(self.best.bias, BEST_BIAS)
 
     @property
+    def attention_layers(self) -> int:
+        """The number of layers of attention among the regions of an image."""
+        return 0 if self.attention is None else len(self.attention.layers)
+
+    @property
     def new_modules(self) -> list[nn.Module]:
         """The layers with random initial weights."""
         made = [self.merge, self.fc1, self.fc2, self.head, self.box_regressor, self.attention, self.best]
