@@ -1,13 +1,14 @@
 """CPU time of a training step of MultiBox and Fast R-CNN on shared maps, part by part.
 
     python benchmarks/joint_step.py [--precision bf16 float32] [--steps 20] [--size 512x384] [--classes 3]
-        [--threads 1] [--training] [--operators]
+        [--threads 1] [--training] [--operators] [key=value ...]
 
-The network, its settings and its optimiser are those of experiment=multibox_fast_rcnn, with images of one size. The
-images are drawn: coloured rectangles on noise. Rows are milliseconds of the process's CPU time, medians over the steps
-after --warm-up. The backward pass runs part by part, from the losses to the backbone. --training adds a row: a step of
-a training by the package itself, with its loading of images and its log, as a mean; and it prints the losses of its
-first five steps, to compare two versions. --operators prints torch.profiler's table.
+The network, its settings and its optimiser are those of experiment=multibox_fast_rcnn and of key=value, with images
+of one size. The parts are those of the first pass; only the row of --training has the second one
+(`head.refine_weight`). The images are drawn: coloured rectangles on noise. Rows are milliseconds of the process's CPU
+time, medians over the steps after --warm-up. The backward pass runs part by part, from the losses to the backbone.
+--training adds a row: a step of a training by the package itself, with its loading of images and its log, as a mean;
+and it prints the losses of its first five steps, to compare two versions. --operators prints torch.profiler's table.
 """
 
 from __future__ import annotations
@@ -69,12 +70,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--training", action="store_true", help="also a training by the package, and its losses")
     parser.add_argument("--operators", action="store_true", help="torch.profiler's table by operator")
+    parser.add_argument("overrides", nargs="*", help="settings of the run, as head.refine_weight=0")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     width, height = map(int, options.size.split("x"))
     register()
     words = ["experiment=multibox_fast_rcnn", "dataset=voc", "dataset.root=.", f"head.scales=[{min(width, height)}]"]
+    words += options.overrides
     with initialize_config_module("detpipe.conf", version_base="1.3"):
         run: Run = to_command(compose("run", words), words)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from detpipe.classify.budget_pass import BudgetPass, budget_pass
 from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.detect import Scorer
 from detpipe.classify.kinds import load_region_spec
-from detpipe.commands.detect import CHUNK, stored_regions
+from detpipe.commands.detect import stored_regions
 from detpipe.commands.detector_settings import Curve
 from detpipe.console import RESULT, amount
 from detpipe.datasets.image_file import read_image
@@ -28,6 +28,7 @@ from detpipe.progress import Counter, counted
 from detpipe.proposals.methods import method_name, proposer_of
 from detpipe.report.budget_page import BudgetPage, budget_curve_figure, budget_sentences, budget_text, write_budget_page
 from detpipe.report.curves import to_png
+from detpipe.runs.detected_files import CHUNK
 from detpipe.runs.detector import Detector
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.stored_split import StoredSplit, open_split

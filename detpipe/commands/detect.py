@@ -16,19 +16,27 @@ from detpipe.classify.classifier_folder import ClassifierError, check_classes
 from detpipe.classify.crops.database import verify_image
 from detpipe.classify.detect import NO_DETECTIONS, of_readable, select
 from detpipe.classify.kinds import kind_in, load_region_spec
-from detpipe.classify.object_trace import ObjectTrace, trace_objects
+from detpipe.classify.object_trace import trace_objects
 from detpipe.commands import detect_parts, detect_stream
+from detpipe.commands.detect_outputs import read_roll_up, write_animals, write_extras, write_source_pages
+from detpipe.commands.detected_chunks import (
+    BAD,
+    Found,
+    damaged,
+    key_of,
+    packed,
+    unfinished,
+    unpacked,
+    unreadable_before,
+)
 from detpipe.commands.images import classify
 from detpipe.commands.stage_settings import Detect
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT, amount
-from detpipe.datasets.coco_dataset import common_folder, write_coco_dataset
-from detpipe.datasets.coco_results import read_detections, write_detections
+from detpipe.datasets.coco_results import write_detections
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_image
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.source import Split, hold_max_bad
-from detpipe.datasets.voc_xml import write_voc_results
-from detpipe.datasets.yolo_text import write_yolo_results
 from detpipe.engines.ray import RayEngine
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Precision
@@ -37,37 +45,29 @@ from detpipe.proposals.files.imported import ImportedProposals
 from detpipe.proposals.proposals_db import BadImage, parse_proposals, propose_image
 from detpipe.proposals.proposer import Proposer
 from detpipe.proposals.tiled import TiledProposals
-from detpipe.report.drawing import draw_detections, to_jpeg
 from detpipe.runs.dataset_record import explainer, remember
 from detpipe.runs.detect_settings import KeptSettings, inference_precision, keep_settings, kept_settings
+from detpipe.runs.detected_files import CHUNK
 from detpipe.runs.detector import Detector
-from detpipe.runs.individual_results import RollUp, write_individuals, write_megadetector
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.operating_point import shown_from
 from detpipe.runs.run_folder import RunFolder, images_input
 from detpipe.runs.run_proposer import proposer_of_run
 from detpipe.runs.source_folder import resolved_source, source_folder, source_root
-from detpipe.runs.source_results import counts_by_class, write_csv, write_results
+from detpipe.runs.source_results import write_results
 from detpipe.runs.stored_features import Scores, stored_scores
 from detpipe.runs.stored_split import StoredSplit, open_split
-from detpipe.runs.trace_file import from_columns, to_columns, write_traces
-from detpipe.storage.atomic import write_bytes
+from detpipe.runs.trace_file import write_traces
 from detpipe.storage.lmdb_pages import is_begun
 from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.storage.shards import Shards
-from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId, ImageRecord, LeftOut
-from detpipe.taxonomy.class_tree import read_class_tree
+from detpipe.structures import Dataset, Float32Array, Image, ImageId, ImageRecord, LeftOut
 
 if TYPE_CHECKING:
-    from detpipe.report.page import Picture
+    pass
 
 logger = logging.getLogger(__name__)
-
-CHUNK = 8
-"""Images per chunk. Their crops share batches, and their detections are committed together."""
-BAD = b"bad"
-"""Key of the unreadable images of the finished chunks."""
 
 
 @dataclass(frozen=True)
@@ -315,14 +315,6 @@ def hold_readable(config: Detect, images: Input) -> None:
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """The result for one image. traces: what happened to each object; None if objects or image are unknown."""
-
-    detections: Detections
-    traces: list[ObjectTrace] | None
-
-
 Finder = Callable[[Sequence[ImageRecord]], Iterator[Scores | None]]
 """From images to their scored regions; None for an unreadable image."""
 
@@ -341,9 +333,9 @@ def detect_all(config: Detect, images: Input, out: RunFolder, making: Making, fi
         hold_readable(config, images)
     with LmdbReader(unfinished(out)) as reader:
         try:
-            return {record.image_id: _unpack(reader.get(_key(index))) for index, record in enumerate(records)}
+            return {record.image_id: unpacked(reader.get(key_of(index))) for index, record in enumerate(records)}
         except (ValueError, TypeError) as error:
-            raise _damaged(reader.path, error) from error
+            raise damaged(reader.path, error) from error
 
 
 def detect_chunks(
@@ -356,11 +348,11 @@ def detect_chunks(
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     images.bad.extend(unreadable_before(database))
     with making.stoppable(database) as stop, LmdbWriter(database) as writer:
-        missing = [chunk for chunk in chunks if _key(chunk[-1]) not in writer]
+        missing = [chunk for chunk in chunks if key_of(chunk[-1]) not in writer]
         found = (one for chunk in missing for one in _find_chunk(chunk, config, images.dataset, find))
         last = {chunk[-1] for chunk in chunks}
         for index, one in progress(found, "detect", total=sum(map(len, missing)), unit="images"):
-            writer.put(_key(index), _pack(one))
+            writer.put(key_of(index), packed(one))
             if index not in last:
                 continue
             writer.put(BAD, json.dumps([asdict(fault) for fault in images.bad]).encode())
@@ -394,17 +386,10 @@ def merge_shards(config: Detect, images: Input, shards: Shards) -> dict[ImageId,
         path = shards.finished(number)
         try:
             with LmdbReader(path) as reader:
-                results.update({records[index].image_id: _unpack(reader.get(_key(index))) for index in own})
+                results.update({records[index].image_id: unpacked(reader.get(key_of(index))) for index in own})
         except (KeyError, ValueError, TypeError) as error:
             raise shards.damaged(number, error) from error
     return results
-
-
-def _damaged(database: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{database}: expected the detections of finished images, got damaged ones ({error}); delete this folder and "
-        "run the command again"
-    )
 
 
 def _find_chunk(chunk: Sequence[int], config: Detect, dataset: Dataset, find: Finder) -> Iterator[tuple[int, Found]]:
@@ -436,41 +421,6 @@ def finder(config: Detect, images: Input) -> Finder:
     return lambda records: of_readable(detector.score_many, images.regions(records))
 
 
-def unfinished(out: RunFolder) -> Path:
-    """Return the path of the detections of finished chunks."""
-    return out.path / "detections.lmdb"
-
-
-def unreadable_before(database: Path) -> list[LeftOut]:
-    """Return the unreadable images in the chunks that an earlier call finished."""
-    if not is_begun(database):
-        return []
-    with LmdbReader(database) as reader:
-        try:
-            return [LeftOut(**fault) for fault in json.loads(reader.get(BAD))] if BAD in reader else []
-        except (ValueError, TypeError) as error:
-            raise _damaged(database, error) from error
-
-
-def _key(index: int) -> bytes:
-    return f"{index:08d}".encode()
-
-
-def _pack(one: Found) -> bytes:
-    found, traces = one.detections, to_columns(one.traces) if one.traces is not None else None
-    return json.dumps([found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), traces]).encode()
-
-
-def _unpack(record: bytes) -> Found:
-    boxes, scores, labels, traces = json.loads(record)
-    detections = Detections(
-        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
-        np.asarray(scores, dtype=np.float32),
-        np.asarray(labels, dtype=np.int64),
-    )
-    return Found(detections, from_columns(traces, "traces") if traces is not None else None)
-
-
 def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
     """Return whether existing detections are replaced: if `overwrite` says so, or without loss.
 
@@ -486,116 +436,3 @@ def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
     if replaced or found is None:
         shutil.rmtree(unfinished(out), ignore_errors=True)
     return replaced
-
-
-def write_extras(config: Detect, dataset: Dataset, out: RunFolder, min_score: float, why: str) -> None:
-    """Write the files of the VOC devkit, the COCO data set and YOLO's text, if set.
-
-    They are made from detections.json, so they can also be written later.
-    """
-    if not (config.voc_results or config.coco or config.yolo):
-        return
-    detections = read_detections(out.detections, dataset)
-    if config.voc_results:
-        write_voc_results(out.path / "voc_results", dataset, detections)
-    if config.coco:
-        path = out.path / "detections_coco.json"
-        images = write_coco_dataset(path, dataset, detections, min_score=min_score)
-        logger.log(
-            RESULT,
-            "detect: COCO data set of the detections with a score of at least %.2f (%s) -> %s; file names are relative "
-            "to %s",
-            min_score,
-            why,
-            path,
-            images,
-        )
-    if config.yolo:
-        labels = out.path / "yolo" / "labels"
-        write_yolo_results(labels.parent, dataset, detections, min_score=min_score)
-        logger.log(
-            RESULT,
-            "detect: YOLO text of the detections with a score of at least %.2f (%s) -> %s",
-            min_score,
-            why,
-            labels,
-        )
-
-
-def read_roll_up(config: Detect, dataset: Dataset) -> RollUp | None:
-    """Return the class tree of the detector's classes with its threshold. Raises ClassTreeError for another tree."""
-    if config.taxonomy is None:
-        return None
-    return RollUp(read_class_tree(Path(config.taxonomy), dataset.classes), config.taxonomy_threshold)
-
-
-def write_animals(
-    config: Detect, artefact: Artefact, dataset: Dataset, out: RunFolder, min_score: float, roll_up: RollUp | None
-) -> None:
-    """Write megadetector.json and animals.csv, if set. They are made from detections.json, as the other extras."""
-    if not config.megadetector and roll_up is None:
-        return
-    detections = read_detections(out.detections, dataset)
-    root = common_folder(dataset.records) if config.source is None else source_root(config.source)
-    if config.megadetector:
-        write_megadetector(
-            out.path / "megadetector.json",
-            dataset,
-            root,
-            detections,
-            bad=artefact.manifest.bad,
-            roll_up=roll_up,
-            typical=min_score,
-            lowest=config.detect.score_floor,
-        )
-        logger.log(RESULT, "detect: animals -> %s; file names relative to %s", out.path / "megadetector.json", root)
-    if roll_up is not None:
-        write_individuals(out.path / "animals.csv", dataset, root, detections, roll_up, min_score)
-        logger.log(RESULT, "detect: animals with their answers -> %s", out.path / "animals.csv")
-
-
-def write_source_pages(
-    config: Detect, artefact: Artefact, dataset: Dataset, out: RunFolder, min_score: float, why: str
-) -> None:
-    """Write detections.csv, the drawn images and the page of a source, and log the counts by class.
-
-    They are made from detections.json, so another `show_floor` needs no new detection.
-    """
-    # Imported here, because pages import matplotlib, which takes half a second and only a source needs.
-    from detpipe.report.source_page import MAX_IMAGES, SourcePage, counts_text, picture, write_source_page
-
-    assert config.source is not None
-    root, folder = source_root(config.source), out.path / "annotated"
-    detections = read_detections(out.detections, dataset)
-    write_csv(out.path / "detections.csv", dataset, root, detections, min_score)
-    pictures: list[Picture] = []
-    drawn: set[Path] = set()
-    for record in progress(dataset.records, "draw", total=len(dataset), unit="images"):
-        try:
-            image = read_image(record.path, record.options)
-        except (BrokenImageError, OSError):  # already logged, and in the manifest
-            continue
-        found = detections[record.image_id]
-        target = folder / f"{record.image_id}.jpg"
-        write_bytes(target, to_jpeg(draw_detections(image, found, dataset.classes, min_score=min_score)))
-        drawn.add(target)
-        if len(pictures) < MAX_IMAGES:
-            file, link = record.path.relative_to(root).as_posix(), target.relative_to(out.path).as_posix()
-            pictures.append(picture(image, found, dataset.classes, file=file, link=link, min_score=min_score))
-    if not folder.is_symlink():
-        for path in folder.rglob("*.jpg"):  # of images that are no longer in the source
-            if path not in drawn:
-                path.unlink()
-    data = SourcePage(
-        source=config.source,
-        classes=dataset.classes,
-        min_score=min_score,
-        why=why,
-        counts=counts_by_class(dataset, detections, min_score),
-        images=len(drawn),
-        bad=[str(fault) for fault in artefact.manifest.bad],
-        pictures=pictures,
-    )
-    write_source_page(out.source_page, data)
-    logger.log(RESULT, "%s", counts_text(data))
-    logger.log(RESULT, "detect: page %s, table %s, images %s", out.source_page, out.path / "detections.csv", folder)

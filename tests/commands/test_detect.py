@@ -15,7 +15,7 @@ import pytest
 
 from detpipe import Detector
 from detpipe.classify.classifier_folder import ClassifierError
-from detpipe.commands.detect import unreadable_before
+from detpipe.commands.detected_chunks import unreadable_before
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.image_file import BrokenImageError, read_image
 from detpipe.datasets.source import Split

@@ -156,10 +156,10 @@ def test_a_broken_image_is_named_though_the_first_run_was_killed(
             raise OSError("killed")
         return pack(found)
 
-    pack = detect._pack
+    pack = detect.packed
     dataset = [*drawn.voc(root), "dataset.max_bad=0.5"]
     with mock.patch.object(detect, "CHUNK", 2):
-        with mock.patch.object(detect, "_pack", two):
+        with mock.patch.object(detect, "packed", two):
             assert detpipe("detect", *dataset, *COMMON, *DETECTION, f"run_dir={folder}").status != 0
         assert not (folder / "detections.json").exists()
         found = detected(dataset, folder)
