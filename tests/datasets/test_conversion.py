@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from detpipe.datasets.auto import recognised_source
@@ -208,10 +209,24 @@ coordinates = st.one_of(st.integers(-50, 5000).map(float), st.floats(0, 5000), s
 
 
 @given(coordinates, coordinates)
+@example(1.491720641278107, 2050.360624730965)  # halfway between two lengths, and each rounds away from the end
 def test_an_extent_gives_the_end(start: float, end: float) -> None:
     start, end = sorted((start, end))
-    if start >= 0:
-        assert start + extent(start, end) == end
+    if start < 0:
+        return
+    length = extent(start, end)
+    if start + length != end:  # then no length does: the sum grows with it, and the next ones lie on both sides
+        assert start + math.nextafter(length, 0) < end or start + length < end
+        assert start + math.nextafter(length, math.inf) > end or start + length > end
+        assert abs(start + length - end) <= math.ulp(end)
+        assert all(start + math.nextafter(length, to) != end for to in (0, math.inf))
+
+
+@given(st.integers(0, 5000), st.integers(0, 5000), st.sampled_from([1, 2, 4, 10, 100]))
+def test_an_extent_gives_the_end_that_is_read(start: int, end: int, parts: int) -> None:
+    """Boxes are read as float32."""
+    start, end = sorted((start, end))
+    assert np.float32(start / parts + extent(start / parts, end / parts)) == np.float32(end / parts)
 
 
 @given(st.tuples(coordinates, coordinates, coordinates, coordinates))
