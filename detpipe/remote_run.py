@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from detpipe.commands.table import CommandRow
 from detpipe.console import RESULT
 from detpipe.overrides import split_words
-from detpipe.storage.remote_file import is_remote
+from detpipe.storage.object_storage import StorageError, is_remote
 from detpipe.storage.remote_folder import RemoteFolder, logger
 
 FOLDERS = ("run_dir", "against")
@@ -44,7 +44,7 @@ class RemoteRun:
             return
         try:
             count = self.run.push(task=self.task)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             raise OSError(
                 f"{error}. The results are in {self.run.path}; the same command uploads what is missing"
             ) from error

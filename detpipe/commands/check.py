@@ -19,6 +19,8 @@ from detpipe.runs.task_command import TaskCommand
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, read_value
 from detpipe.storage.manifest import Artefact, digest_of, plain
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.remote_listing import remote_info
 from detpipe.storage.stored_file import container_of
 
 logger = logging.getLogger(__name__)
@@ -86,13 +88,17 @@ def check_artefact(config: Check, entries: Sequence[tuple[Split, Entry]]) -> Art
     return Artefact(config.folder.check, stage="check", settings=options, inputs={"images": digest_of(images)})
 
 
-def _state(path: Path | None) -> list[int]:
-    """The size of a file, or its container, and the time of its last change: a repaired image is read again."""
+def _state(path: Path | None) -> list[int | str]:
+    """The size and time or version of a file, or its container: a repaired image is read again."""
     if path is None:
         return []
     place = container_of(path)
+    file = path if place is None else place[0]
     try:
-        status = (path if place is None else place[0]).stat()
+        if is_remote(file):
+            info = remote_info(file)
+            return [info.size, info.version]
+        status = file.stat()
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]

@@ -57,11 +57,13 @@ def _source(kind: object, settings: Mapping[str, Any]) -> DatasetSource:
 
 def _format(kind: object, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The word of a format and its settings, of which `settings` win over those that are found in a folder."""
+    from detpipe.datasets.auto import find_reading
+    from detpipe.storage.stored_file import exists
+
     if isinstance(kind, str) and kind in FORMATS:
         return kind, dict(settings)
-    if not isinstance(kind, (str, PathLike)) or not Path(kind).exists():
+    if not isinstance(kind, (str, PathLike)) or not exists(Path(kind)):
         raise ValueError(f"kind: expected a path of a data set, or one of {', '.join(FORMATS)}, got {kind!r}")
-    from detpipe.datasets.auto import find_reading
 
     reading = find_reading(Path(kind), settings)
     return reading.word, {**reading.settings, **settings}

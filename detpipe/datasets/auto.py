@@ -18,7 +18,7 @@ from detpipe.datasets.folder_scan import is_hidden
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.plugins import PluginError
-from detpipe.storage.stored_file import exists
+from detpipe.storage.stored_file import children, exists, is_existing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +157,11 @@ def _settings_of(word: str) -> set[str]:
 
 
 def _nothing_found(root: Path) -> str:
-    if not root.is_dir():
+    if not is_existing_folder(root):
         return f"{root}: expected a data set, got a file in no format that detpipe reads; name the format (dataset=...)"
-    names = sorted(path.name for path in root.iterdir() if not is_hidden(path.name))
+    names = [path.name for path in children(root) if not is_hidden(path.name)]
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing"
-    inner = [path for name in names[:_MOST_FOLDERS] if (path := root / name).is_dir()]
+    inner = [path for name in names[:_MOST_FOLDERS] if is_existing_folder(path := root / name)]
     holding = [path for path in inner if any(_readings(path))]
     if holding:
         return f"{root}: expected a data set, got a folder with data sets in it; give dataset.root={holding[0]}" + (

@@ -16,6 +16,8 @@ from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.source import Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.stored_file import children, is_existing_folder, is_file, walk
 
 _WINDOW = 1 << 20
 """Bytes at the start and at the end of a file that are searched for COCO's keys."""
@@ -37,7 +39,7 @@ def recognise_coco(root: Path) -> Recognised | None:
     A single file without the name of a split is for training, with an automatic split. The validation file is the test
     file if there is no other.
     """
-    if root.is_file():
+    if is_file(root):
         if suffix_of(root.name) != ".json" or not _is_coco(root):
             return None
         files = [root]
@@ -79,13 +81,13 @@ def recognise_coco(root: Path) -> Recognised | None:
 def _json_files(root: Path) -> list[Path]:
     """The JSON files in a folder and few folders below it, sorted."""
     found: list[Path] = []
-    for folder, inner, files in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
+    for folder, inner, files in walk(root):
+        depth = len(folder.relative_to(root).parts)
         inner[:] = [] if depth == _DEEPEST else [name for name in inner if not is_hidden(name)]
         names = [name for name in files if suffix_of(name) == ".json" and not is_hidden(name)]
         if len(names) > _MOST_FILES:
             names = [name for name in names if _USUAL.fullmatch(name)]
-        found += [Path(folder, name) for name in names]
+        found += [folder / name for name in names]
     return sorted(found)
 
 
@@ -150,7 +152,7 @@ def _possible_folders(path: Path, root: Path) -> Iterable[Path]:
     split = _split_of(path, root)
     places = [root, *(root / name for name in _IMAGE_FOLDERS), path.parent, path.parent.parent]
     for place in places:
-        inner = sorted(one for one in place.iterdir() if one.is_dir()) if place.is_dir() else []
+        inner = [one for one in children(place) if is_existing_folder(one)] if is_existing_folder(place) else []
         yield from (one for one in inner if one.name == stem)
         yield from (one for one in inner if split and SPLIT_FOLDERS.get(one.name.lower()) is split)
         yield from (one for one in inner if one.name in _IMAGE_FOLDERS)
@@ -159,8 +161,10 @@ def _possible_folders(path: Path, root: Path) -> Iterable[Path]:
 
 
 def _is_file(folder: Path, name: str) -> bool:
+    if is_remote(folder / name) and not is_remote(folder):  # no file names an address in object storage
+        return False
     try:
-        return (folder / name).is_file()
+        return is_file(folder / name)
     except (OSError, ValueError):  # too long, or with a zero byte
         return False
 

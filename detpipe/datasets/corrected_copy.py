@@ -37,7 +37,16 @@ from detpipe.datasets.voc_xml import LARGEST_XML, parse_voc_annotation, write_vo
 from detpipe.datasets.yolo import YoloSource
 from detpipe.progress import counted
 from detpipe.storage.input_file import read_input
-from detpipe.storage.stored_file import container_of, open_stored
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.stored_file import (
+    children,
+    container_of,
+    is_existing_folder,
+    is_file,
+    open_stored,
+    stored_size,
+    walk,
+)
 from detpipe.structures import GroundTruth, ImageId
 
 Edits = Mapping[tuple[Path, ImageId], Sequence[ObjectEdit]]
@@ -169,12 +178,9 @@ def _append(file: Path, line: str) -> None:
 
 def _list_files(root: Path) -> Iterator[Path]:
     """The visible files in ImageSets, and the text files in the root."""
-    for path in sorted((root / "ImageSets").rglob("*")) if (root / "ImageSets").is_dir() else ():
-        if path.is_file() and not is_hidden(path.name):
-            yield path
-    for path in sorted(root.iterdir()):
-        if suffix_of(path.name) == ".txt" and path.is_file() and not is_hidden(path.name):
-            yield path
+    inside = sorted(folder / name for folder, _, names in walk(root / "ImageSets") for name in names)
+    texts = [path for path in children(root) if suffix_of(path.name) == ".txt"]
+    yield from (path for path in (*inside, *texts) if is_file(path) and not is_hidden(path.name))
 
 
 def _outside_images(
@@ -248,7 +254,7 @@ def _copy_coco(
                 image, folder = entry.image.absolute(), homes[entry.origin]
                 # An image outside is found by its last name.
                 place = image.relative_to(top) if image.is_relative_to(top) else folder.relative_to(top) / image.name
-                targets[image] = out / place
+                targets[entry.image] = out / place
     for one in new_images:
         targets[one.path] = Path(settings["train_images"]) / f"{one.name}{one.path.suffix}"
     _put_images(targets, images)
@@ -269,9 +275,9 @@ def _copy_yolo(
             )
         return out / path.relative_to(top)
 
-    files = [path for paths in layout.splits.values() for path in paths if path.is_file() and not is_image(path.name)]
+    files = [path for paths in layout.splits.values() for path in paths if is_file(path) and not is_image(path.name)]
     for file in dict.fromkeys(filter(None, (layout.settings_file, layout.class_file, *files))):
-        data = read_input(file, "a list of images") if file.stat().st_size else b""
+        data = read_input(file, "a list of images") if stored_size(file) else b""
         _write(place(file), _without_folder(data, os.fsencode(top)))
     targets: dict[Path, Path] = {}
     for split in Split:
@@ -293,7 +299,7 @@ def _copy_yolo(
             _append(place(listed), f"./{relative}")
     _put_images(targets, images)
     root = Path(source.root)
-    return replace(source, root=str(out if root.is_dir() else place(root)))
+    return replace(source, root=str(out if is_existing_folder(root) else place(root)))
 
 
 def _copy_tables(
@@ -390,11 +396,12 @@ def _linked(path: Path, target: Path) -> bool:
 
 
 def _copy_file(path: Path, target: Path) -> None:
-    """Copy a regular file or a member of a tar as it is; anything else is left out, and so is a file that is gone."""
-    if path.is_file():
+    """Copy a file, also of object storage, or a member of a tar as it is. Anything else is left out, and so is a file
+    that is gone."""
+    if not is_remote(path) and path.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    elif container_of(path) is not None:
+    elif is_file(path) or container_of(path) is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_stored(path, "a file to copy") as file, target.open("wb") as copy:
             shutil.copyfileobj(file, copy)

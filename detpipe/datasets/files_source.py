@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.findings import Finding
-from detpipe.datasets.folder_scan import is_hidden, scan, suffix_of
+from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, left_out_pictures, split_in_name
 from detpipe.datasets.source import Entry, Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import open_input
-from detpipe.storage.remote_file import is_remote
-from detpipe.storage.stored_file import exists, is_existing_folder, is_file, is_folder
+from detpipe.storage.stored_file import children, exists, is_existing_folder, is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +54,8 @@ class FilesSource(PartedSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        """See `DatasetSource`. The files of the folder, and those in folders named after splits, are looked at.
-
-        A folder in object storage is not looked at: each file would be a request.
-        """
-        files = [root] if is_file(root) else _files_in(root, cls.SUFFIXES) if root.is_dir() else []
+        """See `DatasetSource`. The files of the folder, and those in folders named after splits, are looked at."""
+        files = [root] if is_file(root) else _files_in(root, cls.SUFFIXES) if is_existing_folder(root) else []
         own = [path for path in files if _has_format(cls, path)]
         if not own:
             return None
@@ -133,16 +129,12 @@ class FilesSource(PartedSource):
 
 def _files_in(root: Path, suffixes: Sequence[str]) -> list[Path]:
     """The visible files of a folder with these suffixes, and those in its folders named after splits."""
-    if is_remote(root):
-        found = [path for path in scan(root).files if suffix_of(path.name) in suffixes]
-        inside = [path for path in found if path.parent.parent == root and path.parent.name.lower() in SPLIT_FOLDERS]
-        return [*(path for path in found if path.parent == root), *inside]
-    inner = sorted(one for one in root.iterdir() if one.name.lower() in SPLIT_FOLDERS and one.is_dir())
+    inner = [one for one in children(root) if one.name.lower() in SPLIT_FOLDERS and is_existing_folder(one)]
     return [
         path
         for folder in (root, *inner)
-        for path in sorted(folder.iterdir())
-        if suffix_of(path.name) in suffixes and not is_hidden(path.name) and path.is_file()
+        for path in children(folder)
+        if suffix_of(path.name) in suffixes and not is_hidden(path.name) and is_file(path)
     ]
 
 

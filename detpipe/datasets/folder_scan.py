@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.datasets.image_file import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from detpipe.storage.object_storage import is_remote
 from detpipe.storage.parquet_file import ParquetIndex
-from detpipe.storage.remote_file import is_remote, remote_files
+from detpipe.storage.remote_listing import remote_files
 from detpipe.storage.stored_file import container_index, is_container, is_file
 
 _HIDDEN = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from detpipe.datasets.labelled_images import ImageListError, LabelledImage, LabelledImages
 from detpipe.storage.input_file import open_input
+from detpipe.storage.stored_file import exists
 
 UINT8 = 8
 GZIP = b"\x1f\x8b"
@@ -55,7 +56,7 @@ def read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Memory is allocated for the data that exist, not for the size in the header. Raises FileNotFoundError, and IdxError
     for another format, data type or size.
     """
-    if not file.exists():
+    if not exists(file):
         raise FileNotFoundError(f"{file}: expected an IDX file such as train-images-idx3-ubyte.gz, got no such file")
     with open_input(file, "an IDX file such as train-images-idx3-ubyte.gz") as raw:
         packed = raw.read(2) == GZIP

@@ -36,6 +36,8 @@ from detpipe.datasets.folder_scan import (
     without_suffix,
 )
 from detpipe.datasets.image_file import UNREAD_SUFFIXES
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.remote_listing import is_listed
 from detpipe.storage.stored_file import container_of
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\\?#]*|file:", re.IGNORECASE)
@@ -241,6 +243,8 @@ class ImageFinder:
     def _exact(self, base: Path, name: str) -> Path | None:
         """The file with this very path. Raises OutsideImageError if it is outside and may not be read."""
         # Caffe, too, joins a path that begins with a slash to its root.
+        if is_remote(base):
+            _ = self.scan  # which lists the folder
         paths = [os.path.normpath(f"{base}/{name}"), *([os.path.normpath(name)] if name.startswith("/") else [])]
         for path in paths:
             if not _is_file(path):
@@ -278,6 +282,8 @@ def _short(name: str) -> str:
 
 def _is_file(path: str) -> bool:
     """Whether something other than a folder has this path. A pipe counts: the reader of the image names it."""
+    if is_remote(path):
+        return is_listed(Path(path))
     try:
         return not stat.S_ISDIR(Path(path).stat().st_mode)
     except (OSError, ValueError):  # ValueError: a NUL in the name

@@ -23,6 +23,7 @@ from detpipe.datasets.megadetector import ANIMAL, FoundImage, MegaDetectorFileEr
 from detpipe.datasets.source import Entry, ExifBoxes, RawObject, Recognised, Split, StoredSplit
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_file import open_input
+from detpipe.storage.stored_file import children, is_existing_folder, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class ImageLabelsSource(DividedSource):
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
         """See `DatasetSource`. A folder with MegaDetector's JSON file and a table of files and classes is one."""
-        if not root.is_dir():
+        if not is_existing_folder(root):
             return None
-        files = [path for path in sorted(root.iterdir()) if path.is_file() and not is_hidden(path.name)]
+        files = [path for path in children(root) if is_file(path) and not is_hidden(path.name)]
         found = [path for path in files if suffix_of(path.name) == ".json" and _is_megadetector(path)]
         tables = [path for path in files if suffix_of(path.name) == ".csv" and _is_table(path)] if found else []
         if not found or not tables:
@@ -139,7 +140,7 @@ class ImageLabelsSource(DividedSource):
     @functools.cached_property
     def _images(self) -> _Images:
         root = self._folder
-        if not root.is_dir():
+        if not is_existing_folder(root):
             raise FileNotFoundError(f"{root}: expected the folder of the images, got no such folder; set dataset.root")
         rows = read_image_labels(Path(self.labels), self.file_column, self.class_column)
         boxes = _boxes_by_file(Path(self.detections), root, outside=self.outside)

@@ -15,7 +15,7 @@ from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
 from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
-from detpipe.storage.stored_file import PARQUET, exists, is_folder
+from detpipe.storage.stored_file import PARQUET, exists, is_existing_folder, is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ImageFolderSource(DatasetSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        if root.is_file():
+        if is_file(root):
             return Recognised({"root": str(root)}, "one image without boxes") if is_image(root.name) else None
         count = len(scan(root).images)
         return Recognised({"root": str(root)}, f"{amount(count, 'images')} without boxes") if count else None
@@ -56,7 +56,7 @@ class ImageFolderSource(DatasetSource):
     def named_folders(self) -> list[Path]:
         root = Path(self.root)
         # A file that the user names may be a link to any place.
-        return [root] if root.is_dir() else [root.parent, root.resolve().parent]
+        return [root] if is_existing_folder(root) else [root.parent, root.resolve().parent]
 
     def strays(self) -> list[Finding]:
         return passed_over_findings(self._scan) if is_folder(Path(self.root)) else []
@@ -117,7 +117,7 @@ def _below(path: Path, root: Path) -> Path:
 def row_id(path: Path) -> str | None:
     """The id of an image in a Parquet file; None for another image."""
     place = next((one for one in path.parents if one.suffix.lower() == PARQUET), None)
-    return None if place is None or place.is_dir() else path.relative_to(place).as_posix()
+    return None if place is None or is_existing_folder(place) else path.relative_to(place).as_posix()
 
 
 def shortest_ids(paths: Sequence[Path]) -> list[str]:

@@ -22,6 +22,7 @@ from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError
 from detpipe.datasets.text_file import marked_encoding, read_text
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import read_input
+from detpipe.storage.stored_file import children, is_existing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def read_image_list(file: Path, root: Path, classes: Sequence[str] | None, *, ou
     line, for any other line.
     """
     text = _decoded(read_input(file, "a list of images", LARGEST_LIST))
-    if not root.is_dir():
+    if not is_existing_folder(root):
         raise FileNotFoundError(f"{root}: expected the folder of the images in {file}, got no such folder; set root")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     finder = ImageFinder(root, beside=file.parent, outside=outside, setting="outside")
@@ -120,11 +121,11 @@ def read_class_folders(root: Path, *, outside: bool = False) -> LabelledImages:
     over. Raises FileNotFoundError if there are no such folders or no images in them, and ImageListError if the folders
     are splits in place of classes.
     """
-    if not root.is_dir():
+    if not is_existing_folder(root):
         raise FileNotFoundError(f"{root}: expected a folder of classes, got no such folder")
     real = real_folders([root])
     # Sorted by code points, not by locale: the same order on every machine.
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    folders = [path for path in children(root) if is_existing_folder(path) and not is_hidden(path.name)]
     left = [path for path in folders if not outside and not is_inside(path, real)]
     if left:
         logger.warning(
@@ -164,7 +165,7 @@ def _report_splits(root: Path, folders: Sequence[Path]) -> None:
 
 
 def _has_folder(folder: Path) -> bool:
-    return any(path.is_dir() and not is_hidden(path.name) for path in folder.iterdir())
+    return any(is_existing_folder(path) and not is_hidden(path.name) for path in children(folder))
 
 
 def read_class_names(file: Path) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.progress import progress
 from detpipe.storage.input_file import open_input
 from detpipe.storage.input_json import read_json
+from detpipe.storage.stored_file import children, is_existing_folder, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ class LabelmeSource(PartedSource):
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
         """See `DatasetSource`. One JSON file of the folder, and of each folder in it, is looked at."""
-        if not root.is_dir():
+        if not is_existing_folder(root):
             return None
-        for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-            file = next((path for path in sorted(folder.glob("*.json")) if path.is_file()), None)
+        for folder in (root, *filter(is_existing_folder, children(root))):
+            file = next((path for path in children(folder) if path.suffix == ".json" and is_file(path)), None)
             if file is not None and _is_labelme(file):
                 return Recognised({"root": str(root)}, f"labelme: {file.relative_to(root)}")
         return None
@@ -69,7 +70,7 @@ class LabelmeSource(PartedSource):
 
     def read_parts(self) -> list[Part]:
         root = Path(self.root)
-        if not root.is_dir():
+        if not is_existing_folder(root):
             raise FileNotFoundError(
                 f"{root}: expected a folder of labelme's files, got no such folder; set dataset.root"
             )

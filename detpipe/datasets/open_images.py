@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.source import Entry, RawObject, Split, read_number
 from detpipe.datasets.table_source import BOX, CsvTable, TableSource
 from detpipe.datasets.text_file import decoded, marked_encoding
+from detpipe.storage.stored_file import children
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,8 @@ class OpenImagesSource(TableSource):
         if self.names_file is not None:
             return Path(self.names_file)
         folders = dict.fromkeys(path.parent for _, path, _ in self.files)
-        return next((path for folder in folders for path in sorted(folder.glob("class-descriptions*.csv"))), None)
+        paths = (path for folder in folders for path in children(folder))
+        return next((path for path in paths if fnmatchcase(path.name, "class-descriptions*.csv")), None)
 
     def table(self, path: Path) -> CsvTable:
         return read_csv_table(path, _COLUMNS, _NEEDED)

@@ -7,7 +7,6 @@ images and XML files side by side, and a folder for each split (train, valid, te
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc_lists import ImageLists
 from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.stored_file import children, is_existing_folder, walk
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos")
@@ -145,7 +145,7 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
 
     Raises FileNotFoundError for a folder without annotations and lists.
     """
-    if not root.is_dir():
+    if not is_existing_folder(root):
         raise FileNotFoundError(f"{root}: expected a VOC folder, got no such folder; set dataset.root")
     make = functools.partial(VocFolder, root, label=label, outside=outside, encoding=encoding)
     annotations, images = _named_folder(root, _ANNOTATION_FOLDERS, _has_xml), _image_folder(root)
@@ -174,7 +174,7 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
         return [make(root, images, None)]
     if any(folder.name.lower() == _LIST_FOLDER for folder in _folders(root)) and _has_image(images):
         return [make(None, images, None)]
-    there = ", ".join(sorted(path.name for path in root.iterdir())[:6]) or "nothing"
+    there = ", ".join([path.name for path in children(root)][:6]) or "nothing"
     raise FileNotFoundError(
         f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, got a folder with {there}; set "
         "dataset.root"
@@ -186,14 +186,15 @@ def describe_voc(root: Path) -> str | None:
 
     XML files are VOC's if one of the first has the tag <annotation>: other programs write XML, too.
     """
-    if not root.is_dir():
+    if not is_existing_folder(root):
         return None
     try:
         folders = find_folders(root, "", outside=False, encoding=None)
     except FileNotFoundError:
         return None
+    places = [one.annotations for one in folders if one.annotations is not None]
     paths = sorted(
-        path for one in folders if one.annotations is not None for path in one.annotations.rglob("*") if _is_xml(path)
+        path / name for place in places for path, _, names in walk(place) for name in names if suffix_of(name) == ".xml"
     )
     if not paths:
         return f"VOC: lists in ImageSets, no XML files, images in {_place(folders[0].images, root)}"
@@ -206,7 +207,7 @@ def describe_voc(root: Path) -> str | None:
         )
         return f"{many} in {names}"
     lists = root / "ImageSets" / "Main"
-    with_lists = ", lists in ImageSets/Main" if lists.is_dir() else ""
+    with_lists = ", lists in ImageSets/Main" if is_existing_folder(lists) else ""
     return f"{many} in {_place(paths[0].parent, root)}, images in {_place(folders[0].images, root)}{with_lists}"
 
 
@@ -272,7 +273,7 @@ def _split_folders(folder: Path) -> dict[Path, Split]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return [path for path in children(folder) if is_existing_folder(path) and not is_hidden(path.name)]
 
 
 def _has_xml(folder: Path, deep: bool = True) -> bool:
@@ -285,7 +286,7 @@ def _has_image(folder: Path) -> bool:
 
 def _file_names(folder: Path, deep: bool) -> Iterator[str]:
     """The names of the visible files in a folder, in no order; links to folders in it are not followed."""
-    for _, folders, files in os.walk(folder):
+    for _, folders, files in walk(folder):
         yield from (name for name in files if not is_hidden(name))
         folders[:] = [name for name in folders if deep and not is_hidden(name)]
 

@@ -10,6 +10,7 @@ from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
 from detpipe.datasets.image_finder import PathIndex
 from detpipe.datasets.source import Split
 from detpipe.datasets.text_file import read_text
+from detpipe.storage.stored_file import children, is_existing_folder
 
 DEFAULT_TRAIN, DEFAULT_TEST = "trainval", "test"
 """The names of VOC's standard lists. Only these may be replaced by another list or a rule if they are missing."""
@@ -50,7 +51,7 @@ class ImageLists:
         main, above = root / "ImageSets" / "Main", root / "ImageSets"
         self._main = [*_texts(main), *_texts(above)]
         self._files = [*self._main, *_texts(root)]
-        self.folder = main if main.is_dir() or not self._main else above
+        self.folder = main if is_existing_folder(main) or not self._main else above
 
     def read(self, name: str) -> list[str] | None:
         """The unique ids in `name`.txt, in order; else of all per-class lists *_`name`.txt, sorted.
@@ -128,9 +129,9 @@ class ImageLists:
 
 
 def _texts(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not is_existing_folder(folder):
         return []
-    return sorted(path for path in folder.iterdir() if suffix_of(path.name) == ".txt" and not is_hidden(path.name))
+    return [path for path in children(folder) if suffix_of(path.name) == ".txt" and not is_hidden(path.name)]
 
 
 class UnitedLists:

@@ -19,6 +19,7 @@ from detpipe.datasets.text_file import read_text
 from detpipe.datasets.yolo_layout import YoloLayout, find_layout, recognised_layout
 from detpipe.datasets.yolo_text import YoloObject, edited_yolo_text, parse_yolo_text
 from detpipe.progress import progress
+from detpipe.storage.stored_file import children, is_existing_folder, is_file, list_once, stored_size
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class YoloSource(PartedSource):
 
     def named_folders(self) -> list[Path]:
         """The folder of the data set, and the folders of images that the layout names."""
-        folders = [path for paths in self.layout.splits.values() for path in paths if path.is_dir()]
+        folders = [path for paths in self.layout.splits.values() for path in paths if is_existing_folder(path)]
         return [self.layout.folder, *folders]
 
     def strays(self) -> list[Finding]:
@@ -79,14 +80,15 @@ class YoloSource(PartedSource):
         entries = [entry for split in Split if self.has(split) for entry in self.entries(split)]
         claimed = {entry.origin for entry in entries}
         found = []
-        for folder in sorted({path.parent for path in claimed if path.parent.is_dir()}):
-            for path in sorted(folder.glob("*.txt")):
+        for folder in sorted({path.parent for path in claimed if is_existing_folder(path.parent)}):
+            for path in children(folder):
                 name = path.name.lower()
-                if path not in claimed and name not in _NO_LABELS and "readme" not in name:
+                if path.suffix == ".txt" and path not in claimed and name not in _NO_LABELS and "readme" not in name:
                     found.append(finding("orphan_annotation", path, "label file without an image; not used"))
         return [*found, *(one for folder in self._scans.values() for one in passed_over_findings(folder))]
 
     def read_parts(self) -> list[Part]:
+        list_once(self.layout.folder)  # which has a label file for each image
         images = {split: list(self._images(paths)) for split, paths in self.layout.splits.items()}
         total = sum(map(len, images.values()))
         if not total:
@@ -111,7 +113,7 @@ class YoloSource(PartedSource):
 
         Raises ValueError, which says what is wrong, and OSErrors.
         """
-        if not label.is_file() or not label.stat().st_size:
+        if not is_file(label) or not stored_size(label):
             return "", []
         text = read_text(label, "a label file of YOLO")
         names = self.layout.names
@@ -145,7 +147,7 @@ class YoloSource(PartedSource):
         if not paths:
             raise ValueError(f"{self.root}: expected training images, to which new ones can be added, got none")
         name = f"{new.name}{new.path.suffix}"
-        if paths[0].is_dir():
+        if is_existing_folder(paths[0]):
             image, listed = paths[0] / name, None
         else:
             first = next((entry.image for entry in self.entries(Split.train) if entry.image is not None), paths[0])
@@ -170,14 +172,14 @@ class YoloSource(PartedSource):
                     yield entry
 
     def _images_of(self, path: Path) -> Iterator[Entry]:
-        if path.is_dir():
+        if is_existing_folder(path):
             for image in self._scan(path).images:
                 yield Entry(name_below(image, self.layout.folder), image, path)
         elif is_image(path.name):
             yield Entry(name_below(path, self.layout.folder), path, path)
         else:
             finder = ImageFinder(self.layout.folder, beside=path.parent, outside=self.outside)
-            for line in read_text(path, "a list of images").splitlines() if path.stat().st_size else ():
+            for line in read_text(path, "a list of images").splitlines() if stored_size(path) else ():
                 if line.strip():
                     name, found, fault = found_image(finder, line.strip(), path)
                     yield Entry(name, found, path, fault=fault)
@@ -186,7 +188,7 @@ class YoloSource(PartedSource):
     def _labelled(self) -> set[Split]:
         """The splits with a label file."""
         splits = [split for split in Split if self.has(split)]
-        return {split for split in splits if any(one.image and one.origin.is_file() for one in self.entries(split))}
+        return {split for split in splits if any(one.image and is_file(one.origin) for one in self.entries(split))}
 
     @functools.cached_property
     def _scans(self) -> dict[Path, FolderScan]:
@@ -219,7 +221,7 @@ class YoloSource(PartedSource):
     def _label_file(self, image: Path) -> Path:
         """The label file of an image: the first that exists, else the first of the possible ones."""
         places = list(_label_places(image, self.layout.folder))
-        return next((path for path in places if path.is_file()), places[0])
+        return next((path for path in places if is_file(path)), places[0])
 
     @functools.cached_property
     def _folders_inside(self) -> dict[Path, bool]:
@@ -243,7 +245,7 @@ class YoloSource(PartedSource):
         return real_folders([*folders, *(folder / name for folder in near for name in _LABELS)])
 
     def _log_missing(self, split: Split | None, entries: Sequence[Entry]) -> None:
-        missing = [entry for entry in entries if entry.image is not None and not entry.origin.is_file()]
+        missing = [entry for entry in entries if entry.image is not None and not is_file(entry.origin)]
         if not missing:
             return
         what = f"{self.name}{f' {split.value}' if split else ''}"

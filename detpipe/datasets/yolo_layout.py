@@ -21,6 +21,8 @@ from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.datasets.yolo_text import parse_yolo_text
 from detpipe.storage.input_file import open_input
 from detpipe.storage.input_yaml import read_yaml
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.stored_file import children, exists, is_existing_folder, is_file, stored_size, walk
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +72,14 @@ def find_layout(root: Path, *, outside: bool = False) -> YoloLayout:
     outside: the file may name folders outside of its own. Raises FileNotFoundError for missing files and folders,
     ValueError for a file with other content.
     """
-    if root.is_dir():
+    if is_existing_folder(root):
         file = _yaml_in(root) or next((path for path in _files(root) if suffix_of(path.name) == ".data"), None)
         if file is None:
             return _of_folder(root)
         layout = _of_file(file, outside)
         # Some YAML files have names only.
         return layout if layout.splits else _of_folder(root, layout)
-    if not root.exists():
+    if not exists(root):
         raise FileNotFoundError(f"{root}: expected a YOLO folder or its YAML file, got no such path; set dataset.root")
     if suffix_of(root.name) not in (*YAML_SUFFIXES, ".data"):
         raise ValueError(
@@ -92,20 +94,20 @@ def recognised_layout(root: Path) -> str | None:
 
     Few files are read.
     """
-    if root.is_file():
+    if is_file(root):
         is_own = (suffix_of(root.name) in YAML_SUFFIXES and _is_yolo_yaml(root)) or suffix_of(root.name) == ".data"
         return root.name if is_own else None
-    if not root.is_dir():
+    if not is_existing_folder(root):
         return None
     file = next((path for path in _files(root) if suffix_of(path.name) in YAML_SUFFIXES and _is_yolo_yaml(path)), None)
     if file is not None:
         return file.name
     stems: set[str] = set()
     labels: list[Path] = []
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in walk(root):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         stems.update(Path(name).stem for name in names if is_image(name))
-        labels += [Path(folder, name) for name in sorted(names) if suffix_of(name) == ".txt" and not is_hidden(name)]
+        labels += [folder / name for name in sorted(names) if suffix_of(name) == ".txt" and not is_hidden(name)]
         if len(stems) + len(labels) > _MOST_NAMES:
             break
     own = [path for path in labels if path.stem in stems][:_FEW_LABELS]
@@ -124,7 +126,7 @@ def _is_label(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_file())
+    return [path for path in children(folder) if not is_hidden(path.name) and is_file(path)]
 
 
 def _yaml_in(folder: Path) -> Path | None:
@@ -206,7 +208,7 @@ def _base(file: Path, path: object) -> Path:
     if not isinstance(path, str):
         raise ValueError(f"{file}: path: expected a folder, got {_short(path)}")
     base = Path(os.path.normpath(file.parent / path))
-    return base if base.is_dir() else file.parent
+    return base if _may_ask(base, file) and is_existing_folder(base) else file.parent
 
 
 def _place(file: Path, base: Path, text: str) -> Path | None:
@@ -222,9 +224,14 @@ def _place(file: Path, base: Path, text: str) -> Path | None:
         for folder in dict.fromkeys((base, file.parent)):
             place = Path(os.path.normpath(folder / tail))
             # With fewer parts than written only inside: nobody has named these files of this machine.
-            if place.exists() and (not start or _is_below(place, folder)):
+            if _may_ask(place, file) and exists(place) and (not start or _is_below(place, folder)):
                 return place
     return None
+
+
+def _may_ask(place: Path, file: Path) -> bool:
+    """Whether a place that a file names may be looked for. No file names another address in object storage."""
+    return not is_remote(place) or (is_remote(file) and _is_below(place, file.parent))
 
 
 def _is_below(path: Path, folder: Path) -> bool:
@@ -290,7 +297,7 @@ def _of_folder(root: Path, settings: YoloLayout | None = None) -> YoloLayout:
 
 def _is_image_list(path: Path) -> bool:
     """Whether a text file names an image in its first line with text."""
-    if not path.stat().st_size:
+    if not stored_size(path):
         return False
     lines = (line.strip() for line in read_text(path, "a list of images").splitlines())
     return is_image(next(filter(None, lines), ""))
@@ -307,11 +314,11 @@ def _split_folders(folder: Path) -> dict[Split | None, Sequence[Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    return [path for path in children(folder) if is_existing_folder(path) and not is_hidden(path.name)]
 
 
 def _has_image(folder: Path) -> bool:
-    return any(is_image(name) for _, _, names in os.walk(folder) for name in names if not is_hidden(name))
+    return any(is_image(name) for _, _, names in walk(folder) for name in names if not is_hidden(name))
 
 
 def _name_files(root: Path) -> Iterator[Path]:
@@ -320,5 +327,5 @@ def _name_files(root: Path) -> Iterator[Path]:
     folders += [one for folder in folders[1:] for one in _folders(folder)]
     for folder in folders:
         for name in _NAME_FILES:
-            if (folder / name).is_file() and (folder / name).stat().st_size:
+            if is_file(folder / name) and stored_size(folder / name):
                 yield folder / name

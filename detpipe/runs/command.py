@@ -11,7 +11,7 @@ from detpipe.datasets.source import DatasetSource
 from detpipe.network.settings import Device
 from detpipe.runs.kept_dataset import kept_dataset, kept_text
 from detpipe.runs.run_folder import RunFolder
-from detpipe.storage.remote_file import is_remote
+from detpipe.storage.object_storage import is_remote
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from detpipe.runs.image_predictor import ImagePredictor, best_threshold_of
 from detpipe.runs.operating_point import DEFAULT
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.run_proposer import proposer_of_run
-from detpipe.storage.remote_file import is_remote
+from detpipe.storage.object_storage import is_remote
 from detpipe.storage.remote_folder import RemoteFolder
 from detpipe.structures import (
     MAX_PIXELS,

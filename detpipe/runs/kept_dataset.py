@@ -17,7 +17,7 @@ from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.atomic import write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_dataclass
 from detpipe.storage.manifest import plain
-from detpipe.storage.remote_file import is_remote
+from detpipe.storage.object_storage import is_remote
 from detpipe.storage.stored_file import exists
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detpipe.runs.run_folder import RunFolder
 from detpipe.storage.manifest import ArtefactError, find_manifest
-from detpipe.storage.remote_file import address, is_remote
+from detpipe.storage.object_storage import address, is_remote
 from detpipe.storage.shards import shards_folder
 from detpipe.storage.stored_file import is_file, is_folder
 

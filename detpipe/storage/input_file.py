@@ -13,7 +13,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from detpipe.storage.remote_file import is_remote, open_remote
+from detpipe.storage.object_storage import is_remote
+from detpipe.storage.remote_file import open_remote
 
 _LFS_START = b"version https://git-lfs.github.com/spec/"
 _HTML_STARTS = (b"<!doctype html", b"<html")

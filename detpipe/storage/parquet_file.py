@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detpipe.storage.input_file import InputFileError
+from detpipe.storage.object_storage import is_remote
 from detpipe.storage.reader_process import Arrays, Reader, read_in_process
-from detpipe.storage.remote_file import is_remote, local_copy
+from detpipe.storage.remote_file import local_copy
 from detpipe.storage.tar_file import safe_name
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Files in object storage (s3://, gs:// and others that fsspec knows), read in blocks that are kept on this machine.
 
-A remote file has a `Path` that begins with its scheme: "s3:/bucket/shards/000.tar". `Path` writes one slash; both are
-read. Blocks are kept in the folder of the environment variable DETPIPE_CACHE, by address, version and number. When they
+Blocks are kept in the folder of the environment variable DETPIPE_CACHE, by address, version and number. When they
 take more than DETPIPE_CACHE_GB, the ones that were read longest ago are deleted. A file for a library that opens a path
 is copied whole, and kept and deleted as a block.
 """
@@ -12,91 +11,72 @@ import contextlib
 import functools
 import hashlib
 import io
+import logging
 import os
-import re
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from detpipe.storage.atomic import replaced, write_bytes
+from detpipe.storage.object_storage import StorageError, address, answering, filesystem
+from detpipe.storage.remote_listing import RemoteInfo, listing_with, remote_info
+
+logger = logging.getLogger(__name__)
 
 FOLDER, GIGABYTES = "DETPIPE_CACHE", "DETPIPE_CACHE_GB"
 """Environment variables: the folder of the blocks, and the limit on their size."""
 DEFAULT_GIGABYTES = 10.0
 BLOCK = 1 << 22
 """Bytes of a block: one request."""
-_CHECKED_EVERY = 32
-"""Blocks that a process writes before it compares their size with the limit."""
-_INFO_SECONDS = 60
-"""Size and version of a file are asked for again after so long."""
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the address of a file in object storage. A letter with a colon is a drive of Windows."""
-    first, slash, rest = os.fspath(path).partition("/")
-    return bool(slash) and bool(rest.strip("/")) and _SCHEME.fullmatch(first) is not None
-
-
-def address(path: Path) -> str:
-    """The address of a remote path, with two slashes."""
-    scheme, _, rest = path.as_posix().partition("/")
-    return f"{scheme}//{rest.lstrip('/')}"
-
-
-@dataclass(frozen=True)
-class RemoteInfo:
-    """size: in bytes. version: changes when the file does. is_file: false for a prefix with files below it."""
-
-    size: int
-    version: str
-    is_file: bool
-
-
-def remote_info(path: Path) -> RemoteInfo:
-    """Size and version of a file. Raises FileNotFoundError, and OSError if the storage does not answer."""
-    return _info(address(path), os.getpid(), int(time.monotonic() / _INFO_SECONDS))
-
-
-@functools.lru_cache(maxsize=10_000)
-def _info(url: str, pid: int, minute: int) -> RemoteInfo:  # noqa: ARG001
-    with answering(url):
-        found: dict[str, Any] = filesystem(url).info(url)
-        is_file = found["type"] == "file"
-        return RemoteInfo(int(found.get("size") or 0) if is_file else 0, version_of(found), is_file)
-
-
-def version_of(info: Mapping[str, Any]) -> str:
-    """What changes with the content of a file, from fsspec's description of it."""
-    keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
-    return next((str(info[key]) for key in keys if key in info), "")
-
-
-def remote_exists(path: Path) -> bool:
-    """Whether there is a file, or files below a prefix. Raises OSError if the storage does not answer."""
-    try:
-        remote_info(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def remote_files(folder: Path) -> list[Path]:
-    """The files below a prefix with their addresses as paths, sorted. Raises as `remote_info`."""
-    url = address(folder)
-    scheme = url.partition("://")[0]
-    with answering(url):
-        return sorted(Path(f"{scheme}:/{name}") for name in filesystem(url).find(url))
+_CHECKED_EVERY = 32 * BLOCK
+"""Bytes that a process writes before it compares those of all blocks with the limit."""
+_TEXTS = frozenset({".xml", ".txt", ".json"})
+"""Suffixes of files of which a data set has one for each image."""
+_TRANSFERS = 16
+"""Small files that are fetched at the same time."""
 
 
 def open_remote(path: Path) -> BinaryIO:
-    """Open a remote file for reading. Only the blocks that are read are fetched. Raises as `remote_info`."""
+    """Open a remote file for reading. Only the blocks that are read are fetched. Raises as `remote_info`.
+
+    With a small text file, those of the same kind in its folder are fetched: a data set has one for each image, and one
+    request after the other would take hours.
+    """
     info = remote_info(path)
     if not info.is_file:
         raise IsADirectoryError(f"{address(path)}: expected a file, got a prefix with files below it")
+    _fetch_beside(path)
     return cast(BinaryIO, io.BufferedReader(_RemoteFile(address(path), info)))
+
+
+def _fetch_beside(path: Path) -> None:
+    """Fetch the small files with the suffix of this file in its folder, if the folder was listed, and only once."""
+    folder, suffix, listing = os.fspath(path.parent), path.suffix, listing_with(path)
+    if suffix.lower() not in _TEXTS or listing is None or (folder, suffix) in listing.fetched:
+        return
+    with _fetching:
+        if (folder, suffix) in listing.fetched:  # by another thread
+            return
+        names = listing.folders.get(folder, ([], []))[1]
+        own = [path.with_name(name) for name in names if name.endswith(suffix)]
+        infos = {one: listing.files[os.fspath(one)] for one in own}
+        small = {one: info for one, info in infos.items() if 0 < info.size <= BLOCK}
+        missing = [(address(one), info) for one, info in small.items() if not _is_kept(address(one), info)]
+        if sum(info.size for info in small.values()) <= cache_limit() and len(missing) > 1:
+            logger.info("%s: fetching %d files (%s)", address(path.parent), len(missing), suffix)
+            with ThreadPoolExecutor(_TRANSFERS) as pool:
+                for _ in pool.map(_fetch_small, missing):
+                    pass
+        listing.fetched.add((folder, suffix))
+
+
+def _fetch_small(file: tuple[str, RemoteInfo]) -> None:
+    with contextlib.suppress(FileNotFoundError):  # deleted since; whoever reads it says so
+        _block(*file, 0)
+
+
+_fetching = threading.Lock()
 
 
 class _RemoteFile(io.RawIOBase):
@@ -127,8 +107,7 @@ class _RemoteFile(io.RawIOBase):
 @functools.lru_cache(maxsize=4)
 def _block(url: str, info: RemoteInfo, number: int) -> bytes:
     """A block of a file, from the cache or the storage."""
-    digest = hashlib.blake2b(f"{url}\0{info.version}\0{info.size}\0{number}".encode(), digest_size=20).hexdigest()
-    path = cache_folder() / digest[:2] / digest
+    path = _place(url, info, number)
     start, end = number * BLOCK, min((number + 1) * BLOCK, info.size)
     with contextlib.suppress(OSError):
         kept = path.read_bytes()
@@ -138,6 +117,20 @@ def _block(url: str, info: RemoteInfo, number: int) -> bytes:
     data = _fetched(url, info, start, end)
     _keep(path, data)
     return data
+
+
+def _place(url: str, info: RemoteInfo, number: int) -> Path:
+    """The file of a block in the cache."""
+    digest = hashlib.blake2b(f"{url}\0{info.version}\0{info.size}\0{number}".encode(), digest_size=20).hexdigest()
+    return cache_folder() / digest[:2] / digest
+
+
+def _is_kept(url: str, info: RemoteInfo) -> bool:
+    """Whether the cache has a file of one block."""
+    try:
+        return _place(url, info, 0).stat().st_size == info.size
+    except OSError:
+        return False
 
 
 def local_copy(path: Path) -> Path:
@@ -168,11 +161,11 @@ def local_copy(path: Path) -> Path:
 
 
 def _fetched(url: str, info: RemoteInfo, start: int, end: int) -> bytes:
-    """The bytes of a file from `start` to `end`. Raises OSError for fewer."""
+    """The bytes of a file from `start` to `end`. Raises StorageError for fewer."""
     with answering(url):
         data: bytes = filesystem(url).cat_file(url, start=start, end=end)
     if len(data) != end - start:
-        raise OSError(f"{url}: expected {info.size:,} bytes, got fewer; it changed while it was read: try again")
+        raise StorageError(f"{url}: expected {info.size:,} bytes, got fewer; it changed while it was read: try again")
     return data
 
 
@@ -205,9 +198,10 @@ def _keep(path: Path, data: bytes) -> None:
         return
     with contextlib.suppress(OSError):
         write_bytes(path, data)
-    _written += 1
-    if _written % _CHECKED_EVERY == 1:
-        shrink(cache_folder(), limit - _CHECKED_EVERY * BLOCK)
+    if not _written or _written > _CHECKED_EVERY:
+        shrink(cache_folder(), limit - _CHECKED_EVERY)
+        _written = 0
+    _written += len(data)
 
 
 def shrink(folder: Path, limit: int) -> None:
@@ -223,39 +217,3 @@ def shrink(folder: Path, limit: int) -> None:
             return
         path.unlink(missing_ok=True)
         left -= size
-
-
-def filesystem(url: str) -> Any:
-    """fsspec's file system for an address. Raises ImportError if its package is not installed."""
-    try:
-        import fsspec
-    except ImportError as error:
-        raise ImportError(
-            f"{url}: expected the package fsspec for object storage, got none; pip install 'detpipe[remote]'"
-        ) from error
-    scheme = url.partition("://")[0]
-    try:
-        return fsspec.filesystem(scheme)  # cached there, by process
-    except (ImportError, ValueError) as error:
-        raise ImportError(
-            f"{url}: expected a package of fsspec for {scheme}://, got none ({error}); pip install "
-            "'detpipe[remote]', or "
-            "the package that is named"
-        ) from error
-
-
-@contextlib.contextmanager
-def answering(url: str) -> Iterator[None]:
-    """Errors of the storage's package as OSErrors that name the address."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{url}: expected a file or a prefix, got none; check the address") from error
-    except ImportError:
-        raise
-    except Exception as error:  # each package has its own
-        text = " ".join(str(error).split())[:300]
-        raise OSError(
-            f"{url}: expected an answer of the storage, got {type(error).__name__}: {text}; check the address and the "
-            "credentials"
-        ) from error

@@ -25,7 +25,8 @@ from typing import Any
 from detpipe.storage.atomic import replaced, write_json
 from detpipe.storage.dataclass_json import DataclassJsonError, from_json, read_object
 from detpipe.storage.file_lock import locked
-from detpipe.storage.remote_file import address, answering, cache_folder, filesystem, version_of
+from detpipe.storage.object_storage import StorageError, address, answering, filesystem, version_of
+from detpipe.storage.remote_file import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Index:
 class RemoteFolder:
     """A folder in object storage. url: its address. path: its copy here, in the folder of the cache.
 
-    Raises OSError, from all methods, if the storage does not answer.
+    Raises StorageError, from all methods, if the storage does not answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -240,7 +241,7 @@ def push_finished(path: Path) -> None:
         return
     try:
         folder.push(under=path.resolve())
-    except OSError as error:
+    except (OSError, StorageError) as error:
         logger.warning("not uploaded yet: %s", error)
 
 

@@ -12,12 +12,14 @@ import io
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from detpipe.storage.input_file import InputFileError, open_input
+from detpipe.storage.object_storage import is_remote
 from detpipe.storage.parquet_file import ParquetIndex, read_parquet_index, row_bytes, row_size
-from detpipe.storage.remote_file import is_remote, remote_exists, remote_info
+from detpipe.storage.remote_listing import remote_children, remote_exists, remote_files, remote_info, remote_walk
 from detpipe.storage.tar_file import TarIndex, read_tar_index
 
 Place = TypeVar("Place")
@@ -55,6 +57,26 @@ def is_existing_folder(path: Path) -> bool:
 def exists(path: Path) -> bool:
     """Whether there is a file or folder, here or in object storage."""
     return remote_exists(path) if is_remote(path) else path.exists()
+
+
+def children(folder: Path) -> list[Path]:
+    """The files and folders in a folder, also hidden ones, sorted. Raises the OSErrors of the file system."""
+    return remote_children(folder) if is_remote(folder) else sorted(folder.iterdir())
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`: each folder, the names of the folders in it, which may be removed, and those of the files."""
+    if is_remote(folder):
+        yield from remote_walk(folder)
+        return
+    for place, folders, files in os.walk(folder):
+        yield Path(place), folders, files
+
+
+def list_once(folder: Path) -> None:
+    """Of a folder in object storage, list all files, so that no question about one of them is a request."""
+    if is_remote(folder):
+        remote_files(folder)
 
 
 def container_of(path: Path) -> tuple[Path, str] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from detpipe.storage import remote_file
+from detpipe.storage import remote_file, remote_listing
 
 
 @contextmanager
@@ -17,13 +17,21 @@ def storage_in_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """fsspec's file system `memory://`. cache: the folder of the blocks and of copies of run folders."""
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
     monkeypatch.setenv(remote_file.FOLDER, str(cache))
-    remote_file._info.cache_clear()
-    remote_file._block.cache_clear()
+    forget()
     files = fsspec.filesystem("memory")
     try:
         yield files
     finally:
         files.store.clear()
+        forget()
+
+
+def forget() -> None:
+    """Forget what this process knows of the storage, as after a minute, or in another process."""
+    remote_listing._listings.clear()
+    remote_listing._info.cache_clear()
+    remote_listing._children.cache_clear()
+    remote_file._block.cache_clear()
 
 
 @contextmanager
@@ -44,6 +52,7 @@ def s3_server(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         }.items():
             monkeypatch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()  # an earlier test had another server
+        forget()
         yield s3fs.S3FileSystem()
     finally:
         moto.stop()

@@ -22,9 +22,11 @@ from detpipe.datasets.tar import TarSource
 from detpipe.runs.command import Command
 from detpipe.runs.kept_dataset import keep_dataset, kept_dataset
 from detpipe.runs.run_folder import RunFolder
-from detpipe.storage import remote_file
+from detpipe.storage import remote_file, remote_listing
 from detpipe.storage.input_file import InputFileError, open_input, read_input
-from detpipe.storage.remote_file import address, cache_limit, is_remote, local_copy, remote_exists, remote_files, shrink
+from detpipe.storage.object_storage import address, is_remote
+from detpipe.storage.remote_file import cache_limit, local_copy, shrink
+from detpipe.storage.remote_listing import remote_exists, remote_files
 from detpipe.storage.stored_file import container_index, container_of, is_folder, read_stored, stored_size
 from tests.datasets.other_formats import image
 from tests.storage.object_storage import s3_server, storage_in_memory
@@ -114,7 +116,7 @@ def test_a_whole_copy_is_kept_and_made_again_when_the_file_changes(
     copy.write_bytes(b"cut")
     assert local_copy(path).read_bytes() == data
     memory.pipe_file("/b/file", b"other")  # type: ignore[attr-defined]
-    remote_file._info.cache_clear()
+    remote_listing._info.cache_clear()
     assert local_copy(path).read_bytes() == b"other"
     memory.pipe_file("/b/empty", b"")  # type: ignore[attr-defined]
     assert local_copy(Path("memory://b/empty")).read_bytes() == b""

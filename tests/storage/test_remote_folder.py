@@ -14,6 +14,7 @@ from detpipe.remote_run import with_local_copies
 from detpipe.runs.detector import Detector
 from detpipe.storage import remote_file
 from detpipe.storage.manifest import Artefact, read_manifest
+from detpipe.storage.object_storage import StorageError
 from detpipe.storage.remote_folder import RemoteFolder
 from tests import drawn
 from tests.command_line import detpipe
@@ -136,7 +137,7 @@ def test_a_killed_upload_is_completed(
     write(one, "features/train/manifest.json", manifest())
     with monkeypatch.context() as patch:
         patch.setattr(type(memory), "put_file", fails)
-        with pytest.raises(OSError, match="the network is gone"):
+        with pytest.raises(StorageError, match="the network is gone"):
             one.push()
     two.pull()
     assert json.loads((two.path / "features/train/manifest.json").read_text())["complete"] is False
