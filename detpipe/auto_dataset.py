@@ -13,6 +13,7 @@ from pathlib import Path
 from detpipe.datasets.formats import AUTO
 from detpipe.overrides import choices, in_quotes, is_sweep, preset_folder, split_words
 from detpipe.storage.input_file import read_input
+from detpipe.storage.object_storage import StorageError
 
 FIELD = "dataset"
 ROOT = f"{FIELD}.root"
@@ -33,7 +34,7 @@ def with_format(words: Sequence[str], *, lenient: bool = False) -> tuple[list[st
     if lenient:
         try:
             return _found(given, rest, sweep=is_sweep(words))
-        except (OSError, ValueError):
+        except (OSError, ValueError, StorageError, ImportError):
             return [f"{FIELD}={AUTO}", *rest] if ROOT in given and len(given) == 1 else [*rest], ""
     return _found(given, rest, sweep=is_sweep(words))
 

@@ -65,7 +65,8 @@ def test_what_is_not_one_folder(typed: list[str], message: str) -> None:
 
 
 def test_help_needs_no_folder() -> None:
-    assert words("dataset.root=/nowhere", lenient=True) == ["dataset=auto", "dataset.root=/nowhere"]
+    for root in ("/nowhere", "nosuch://bucket/set"):
+        assert words(f"dataset.root={root}", lenient=True) == ["dataset=auto", f"dataset.root={root}"]
     assert detpipe("run", "dataset.root=/nowhere", "--help").status == 0
 
 

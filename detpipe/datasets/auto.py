@@ -18,6 +18,7 @@ from detpipe.datasets.folder_scan import is_hidden
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.plugins import PluginError
+from detpipe.storage.object_storage import address, is_remote
 from detpipe.storage.stored_file import children, exists, is_existing_folder
 
 logger = logging.getLogger(__name__)
@@ -144,9 +145,14 @@ def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
             faults[word] = str(error)
             continue
         if one is not None:
-            found.append(Reading(word, one.settings, one.why))
+            found.append(Reading(word, {name: _written(value) for name, value in one.settings.items()}, one.why))
     with_boxes = [one for one in found if one.word != _WITHOUT_BOXES]
     return with_boxes or ([] if faults else found), faults
+
+
+def _written(value: object) -> object:
+    """A setting as the user writes it: an address with two slashes, which `Path` makes one."""
+    return address(Path(value)) if isinstance(value, str) and is_remote(value) else value
 
 
 def _settings_of(word: str) -> set[str]:

@@ -87,8 +87,10 @@ def is_listed(path: Path) -> bool:
 
 def remote_files(folder: Path) -> list[Path]:
     """The files below a prefix with their addresses as paths, sorted. Raises StorageError."""
-    start = f"{folder}/"
-    return sorted(Path(one) for one in _listed(folder).files if one.startswith(start) or one == start[:-1])
+    listing = _listed(folder)
+    if os.fspath(folder) in listing.files:
+        return [folder]
+    return sorted(place / name for place, _, names in _walked(folder, listing) for name in names)
 
 
 def remote_walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -1,4 +1,4 @@
-"""Data sets of every format in object storage: read as from a local folder, with few requests; faults of the storage."""
+"""Data sets of every format in object storage: the same as from a local folder, with few requests; faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from detpipe.datasets.source import DatasetSource, RawObject, Split
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.yolo import YoloSource
 from detpipe.runs.run_folder import dataset_digest
+from detpipe.storage.input_file import open_input
 from detpipe.storage.object_storage import is_remote
+from detpipe.storage.stored_file import list_once
 from tests.command_line import detpipe as command
 from tests.datasets import other_formats
 from tests.datasets.conftest import VocFolder
@@ -169,7 +171,9 @@ def test_a_format_is_found_and_read_as_from_a_local_folder(memory: Any, tmp_path
     folder = made(name, tmp_path, memory)
     local, remote = recognised_source(folder), recognised_source(URL)
     assert type(remote) is type(local)
-    assert find_reading(Path(URL)).why == find_reading(folder).why
+    reading = find_reading(Path(URL))
+    assert reading.why == find_reading(folder).why
+    assert all(str(value).startswith(URL) for value in reading.settings.values())
     assert told(remote, "memory:/bucket/set") == told(local, str(folder))
     assert len(load_dataset(URL, "train")) == len(load_dataset(folder, "train"))
     entries = [entry for split in Split if remote.has(split) for entry in remote.entries(split)]
@@ -196,11 +200,11 @@ def test_each_file_is_one_request_and_the_next_command_needs_none(
 
 def test_small_files_are_fetched_together(memory: Any, requests: Counter[str], tmp_path: Path) -> None:
     made("voc", tmp_path, memory)
-    source = VocSource(root=URL)
-    assert source.has(Split.train)
-    requests.clear()
-    source.known_classes()
-    assert requests["cat_file"] == 6
+    list_once(Path(URL))
+    for name, wanted in (("JPEGImages/image_0.jpg", 1), ("Annotations/image_0.xml", 6), ("Annotations/image_1.xml", 0)):
+        requests.clear()
+        open_input(Path(URL) / name, "a file").close()
+        assert requests == ({"cat_file": wanted} if wanted else {})
 
 
 def test_a_changed_file_is_read_again(memory: Any, tmp_path: Path) -> None:
@@ -247,6 +251,10 @@ def test_what_is_not_there_is_named(memory: Any, name: str) -> None:
     outcome = command("check", f"dataset={name}", "dataset.root=memory://bucket/other", "workers=0")
     assert outcome.status == 1
     assert re.search("memory:/+bucket/other: expected", outcome.err)
+    outcome = command("check", f"dataset={name}", "dataset.root=nosuch://bucket/set", "workers=0")
+    assert outcome.status == 1
+    assert "nosuch://bucket/set" in outcome.err
+    assert "detpipe[remote]" in outcome.err
     outcome = command("check", "dataset.root=memory://bucket/other", "workers=0")
     assert outcome.status == 1
     assert "got a folder with a.txt" in outcome.err
