@@ -4,8 +4,9 @@
 
 The images are generated, 64x48 pixels with one coloured rectangle, in folders of a thousand; the annotations are one
 COCO file. The test images of all sizes are scored by the same small joint network. `eval` measures ten boxes for each
-image. Printed for each command: seconds and CPU seconds for a thousand images, the peak memory of its largest process,
-and both relative to the first size. A command that has finished is not run again; delete OUT to start again.
+image. Printed for each command: seconds and CPU seconds for a thousand images, the peak memory of its process without
+the pages of files that it has mapped (the system takes these back when it needs them; sampled ten times a second), and
+both relative to the first size. A command that has finished is not run again; delete OUT to start again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SMALL = ["workers=0", "device=cpu"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took. megabytes: peak memory of the largest process."""
+    """What a command took. megabytes: peak memory without mapped files."""
 
     seconds: float
     cpu_seconds: float
@@ -128,11 +129,24 @@ def command(*words: str) -> Cost:
     """Run a command of detpipe in a process of its own. Raises CalledProcessError if it fails."""
     begun = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "detpipe", *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0.0
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        peak = max(peak, anonymous_megabytes(process.pid))
+        time.sleep(0.1)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), words)
     seconds = time.perf_counter() - begun
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
+
+
+def anonymous_megabytes(pid: int) -> float:
+    """The resident memory of a process without the pages of files; 0 if it has ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("RssAnon:")]
+    return sum(kilobytes) / 1024
 
 
 if __name__ == "__main__":
