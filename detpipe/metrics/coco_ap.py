@@ -85,13 +85,49 @@ def coco_ap(
     and for labels outside 1..K, ModuleNotFoundError for FASTER_COCO_EVAL if it isn't installed.
     """
     check_covered(ground_truth, detections, classes)
-    objects = _ground_truth_json(ground_truth, classes)
-    found = objects | {"annotations": _detection_annotations(ground_truth, detections)}
-    precision, recall = _accumulate(objects, found, evaluator)
+    objects, found = _object_rows(ground_truth), _detection_rows(ground_truth, detections)
+    code = _code(evaluator)
+    log.debug("COCO's metrics are computed by %s", code[0].__module__)
+    # One class at a time: COCO's code keeps a record of each class, area and image until it has all.
+    by_class = [_accumulate(objects.of_class(k), found.of_class(k), code) for k in range(1, len(classes) + 1)]
+    by_class = by_class or [_nothing()]
+    precision, recall = (np.concatenate(arrays, axis=-3) for arrays in zip(*by_class, strict=True))
     return CocoResult(
         numbers=_summarize(precision, recall),
         per_class={name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(classes)},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Objects or detections of all images, N of them, in the order of the images and, in an image, in their own.
+
+    images: (N,) int64, from 1. boxes: (N, 4) float64, x y w h. labels: (N,) int64. areas: (N,) float64. more: the
+    columns that only one kind has, (N,) each, by COCO's name.
+    """
+
+    images: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    areas: npt.NDArray[np.float64]
+    more: Mapping[str, npt.NDArray[np.generic]]
+
+    @functools.cached_property
+    def _order(self) -> npt.NDArray[np.int64]:
+        """The rows by class."""
+        return np.argsort(self.labels, kind="stable")
+
+    def of_class(self, label: int) -> list[dict[str, Any]]:
+        """The annotations of one class in a COCO file."""
+        first, last = np.searchsorted(self.labels[self._order], [label, label + 1])
+        rows = self._order[first:last]
+        columns = {"image_id": self.images, "bbox": self.boxes, "area": self.areas, **self.more}
+        values = zip(*(column[rows].tolist() for column in columns.values()), strict=True)
+        # From 1, because COCOeval interprets a match with annotation 0 as no match.
+        return [
+            {"id": number, "category_id": label, **dict(zip(columns, one, strict=True))}
+            for number, one in enumerate(values, start=1)
+        ]
 
 
 def _numbered(ground_truth: Mapping[ImageId, GroundTruth]) -> list[tuple[int, ImageId]]:
@@ -99,73 +135,65 @@ def _numbered(ground_truth: Mapping[ImageId, GroundTruth]) -> list[tuple[int, Im
     return list(enumerate(sorted(ground_truth, key=lambda image_id: (isinstance(image_id, str), image_id)), start=1))
 
 
-def _ground_truth_json(ground_truth: Mapping[ImageId, GroundTruth], classes: Sequence[str]) -> dict[str, Any]:
-    """The content of a COCO file, with labels 1..K as categories."""
-    annotations: list[dict[str, Any]] = []
-    for number, image_id in _numbered(ground_truth):
-        gt = ground_truth[image_id]
-        if isinstance(gt, WrittenTruth):
-            xywh, areas = gt.xywh.tolist(), gt.written_areas.tolist()
-        else:
-            xywh, areas = _xywh(gt.boxes), gt.areas.tolist()
-        columns = (xywh, gt.labels.tolist(), areas, gt.crowd.tolist())
-        annotations.extend(
-            {"image_id": number, "bbox": box, "category_id": label, "area": size, "iscrowd": int(crowd)}
-            for box, label, size, crowd in zip(*columns, strict=True)
-        )
-    return {
-        "images": [{"id": number} for number, _ in _numbered(ground_truth)],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(classes, start=1)],
-        "annotations": _with_ids(annotations),
-    }
+def _object_rows(ground_truth: Mapping[ImageId, GroundTruth]) -> _Rows:
+    some = [(number, ground_truth[image_id]) for number, image_id in _numbered(ground_truth)]
+    return _Rows(
+        images=np.repeat([number for number, _ in some], [len(one) for _, one in some]).astype(np.int64),
+        boxes=_joined([one.xywh if isinstance(one, WrittenTruth) else _xywh(one.boxes) for _, one in some], (0, 4)),
+        labels=_joined([one.labels for _, one in some]).astype(np.int64),
+        areas=_joined([one.written_areas if isinstance(one, WrittenTruth) else one.areas for _, one in some]),
+        more={"iscrowd": _joined([one.crowd for _, one in some]).astype(np.int64)},
+    )
 
 
-def _detection_annotations(
-    ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]
-) -> list[dict[str, Any]]:
-    """The annotations that COCO.loadRes makes from a result file; it can't read an empty one."""
-    annotations: list[dict[str, Any]] = []
-    for number, image_id in _numbered(ground_truth):
-        if image_id not in detections:
-            continue
-        found = detections[image_id]
-        if isinstance(found, WrittenDetections):
-            areas = (found.xywh[:, 2] * found.xywh[:, 3]).tolist()
-            xywh, scores = found.xywh.tolist(), found.written_scores.tolist()
-        else:
-            xywh, areas, scores = _xywh(found.boxes), area(found.boxes).tolist(), found.scores.tolist()
-        columns = (xywh, found.labels.tolist(), areas, scores)
-        annotations.extend(
-            {"image_id": number, "bbox": box, "category_id": label, "area": size, "score": score, "iscrowd": 0}
-            for box, label, size, score in zip(*columns, strict=True)
-        )
-    return _with_ids(annotations)
+def _detection_rows(ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]) -> _Rows:
+    """As COCO.loadRes makes annotations from a result file; it can't read an empty one."""
+    numbered = [(number, image_id) for number, image_id in _numbered(ground_truth) if image_id in detections]
+    some = [(number, detections[image_id]) for number, image_id in numbered]
+    written = [one if isinstance(one, WrittenDetections) else None for _, one in some]
+    scores = [one.scores if own is None else own.written_scores for (_, one), own in zip(some, written, strict=True)]
+    areas = [
+        area(one.boxes) if own is None else own.xywh[:, 2] * own.xywh[:, 3]
+        for (_, one), own in zip(some, written, strict=True)
+    ]
+    boxes = [_xywh(one.boxes) if own is None else own.xywh for (_, one), own in zip(some, written, strict=True)]
+    labels = _joined([one.labels for _, one in some]).astype(np.int64)
+    return _Rows(
+        images=np.repeat([number for number, _ in some], [len(one) for _, one in some]).astype(np.int64),
+        boxes=_joined(boxes, (0, 4)),
+        labels=labels,
+        areas=_joined(areas),
+        more={"score": _joined(scores), "iscrowd": np.zeros(len(labels), np.int64)},
+    )
 
 
-def _with_ids(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # From 1, because COCOeval interprets a match with annotation 0 as no match.
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    return annotations
+def _joined(parts: Sequence[npt.NDArray[Any]], empty: tuple[int, ...] = (0,)) -> npt.NDArray[np.float64]:
+    """All parts in one array of float64, which holds float32 exactly."""
+    return np.concatenate([np.zeros(empty), *parts], dtype=np.float64)
 
 
-def _xywh(boxes: Float32Array) -> list[list[float]]:
+def _xywh(boxes: Float32Array) -> npt.NDArray[np.float64]:
     corners = boxes.astype(np.float64)
-    xywh: list[list[float]] = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-    return xywh
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _nothing() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What `_accumulate` gives for a class without objects."""
+    return np.full((10, 101, 1, 4, 3), -1.0), np.full((10, 1, 4, 3), -1.0)
 
 
 def _accumulate(
-    objects: dict[str, Any], found: dict[str, Any], evaluator: CocoEvaluator
+    objects: list[dict[str, Any]], found: list[dict[str, Any]], code: tuple[Callable[..., Any], Callable[..., Any]]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Precision (T, R, K, A, M) and recall (T, K, A, M); -1 without objects."""
-    if not objects["images"] or not objects["categories"]:
-        shape = (10, 101, max(len(objects["categories"]), 1), 4, 3)
-        return np.full(shape, -1.0), np.full(shape[:1] + shape[2:], -1.0)
-    coco_class, evaluator_class = _code(evaluator)
-    log.debug("COCO's metrics are computed by %s", coco_class.__module__)
+    """Precision (T, R, 1, A, M) and recall (T, 1, A, M) of one class; -1 without objects."""
+    if not objects:
+        return _nothing()
+    coco_class, evaluator_class = code
+    images = sorted({one["image_id"] for one in (*objects, *found)})  # others change nothing
+    rest = {"images": [{"id": number} for number in images], "categories": [{"id": objects[0]["category_id"]}]}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints each step
-        run = evaluator_class(_index(coco_class(), objects), _index(coco_class(), found), "bbox")
+        truth, result = (_index(coco_class(), {**rest, "annotations": some}) for some in (objects, found))
+        run = evaluator_class(truth, result, "bbox")
         run.evaluate()
         run.accumulate()
     return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
