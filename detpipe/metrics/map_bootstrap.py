@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
 from detpipe.metrics.matching import check_covered, match_detections
 from detpipe.structures import BoolArray, Detections, Float64Array, GroundTruth, ImageId, Int64Array
 
 _AT_ONCE = 1 << 22
-"""Limit on the numbers of a matrix (resamples, right detections) in float64 (32 MB)."""
+"""Limit on the numbers of a matrix (resamples, right detections or images) in float64 (32 MB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ def resampled_aps(
 
     known: the hits of another detector with their result. Columns with the same hits are copied.
     """
-    counts = np.concatenate([np.ones((1, bootstrap.counts.shape[1])), bootstrap.counts])
+    counts = np.concatenate([np.ones_like(bootstrap.counts, shape=(1, bootstrap.counts.shape[1])), bootstrap.counts])
     values = np.full((len(counts), len(hits)), np.nan)
     for index, own in enumerate(hits):
         if known is not None and own.same(known[0][index]):
@@ -121,26 +123,26 @@ def hits_by_class(
     ]
 
 
-def _weighted_aps(hits: ClassHits, counts: Float64Array) -> Float64Array:
+def _weighted_aps(hits: ClassHits, counts: npt.NDArray[np.uint16]) -> Float64Array:
     """The AP if image i occurs counts[r, i] times, for each of the (R, I) counts: (R,); NaN without objects.
 
     The copies of a detection have equal scores. If they are right, precision increases until the last copy; if they are
     wrong, recall does not change. So one point for all copies gives the same area. Recall increases at right detections
     only, and the greatest precision beyond a recall is at one of them, so the others are only counted.
     """
-    total = counts @ hits.objects.astype(np.float64)
     right = np.flatnonzero(hits.right)
-    present, index = np.unique(hits.images, return_inverse=True)
-    # seen[i, t]: detections of image i up to and including the t-th right one.
-    seen = np.zeros((len(present), len(right) + 1))
-    np.add.at(seen, (index, np.searchsorted(right, np.arange(len(hits.right)))), 1)
-    seen = seen[:, :-1].cumsum(axis=1)
-    area = np.empty(len(counts))
-    rows = max(1, _AT_ONCE // max(1, len(right)))
+    # between[t, i]: the detections of image i after the right one before t, up to and including t.
+    ranks = np.searchsorted(right, np.arange(len(hits.right)))
+    beyond = ranks == len(right)
+    ones = np.ones(len(ranks) - int(beyond.sum()))
+    between = csr_array((ones, (ranks[~beyond], hits.images[~beyond])), shape=(len(right), counts.shape[1]))
+    area, total = np.empty(len(counts)), np.empty(len(counts))
+    rows = max(1, _AT_ONCE // max(1, len(right), counts.shape[1]))
     for begin in range(0, len(counts), rows):
-        block = counts[begin : begin + rows]
+        block = counts[begin : begin + rows].astype(np.float64)
+        total[begin : begin + rows] = block @ hits.objects
         weights = block[:, hits.images[right]]
-        shown = block[:, present] @ seen
+        shown = np.ascontiguousarray((between @ block.T).T).cumsum(axis=1)
         precision = np.divide(weights.cumsum(axis=1), shown, out=np.zeros_like(shown), where=shown > 0)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         area[begin : begin + rows] = (weights * envelope).sum(axis=1)
