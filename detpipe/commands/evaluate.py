@@ -14,7 +14,8 @@ from detpipe.console import RESULT
 from detpipe.datasets.coco_results import read_detections
 from detpipe.datasets.source import Split
 from detpipe.diagnosis.advice import DetectorSettings
-from detpipe.diagnosis.diagnose import Inputs, find_errors, operating_point, quick_advice
+from detpipe.diagnosis.diagnose import Errors, Inputs, find_errors, operating_point, quick_advice
+from detpipe.diagnosis.explanation import ImageFacts, explain_objects
 from detpipe.diagnosis.oracles import Scene
 from detpipe.metrics.evaluate import Metrics, check_metrics, evaluate
 from detpipe.metrics.operating_point import OperatingPoint, best_f1
@@ -22,7 +23,7 @@ from detpipe.proposals.proposals_db import CorruptRecordError
 from detpipe.report.run.levels import LEVEL_HEAD, level_rows
 from detpipe.report.run.page import ReportData, write_report
 from detpipe.report.text_table import text_table
-from detpipe.runs.diagnosed_run import detector_settings
+from detpipe.runs.diagnosed_run import detector_settings, with_traced
 from detpipe.runs.kept_dataset import keep_dataset
 from detpipe.runs.kept_evaluation import evaluation_of, keep_evaluation
 from detpipe.runs.model_card import keep_model_card
@@ -197,6 +198,8 @@ def with_errors(
         traces=traces,
         detector=detector_settings(folder, None, dataset) if own else DetectorSettings(),
     )
+    told = inputs if stored_traces is None else replace(inputs, detector=with_traced(inputs.detector, stored_traces))
+    floor = None if stored_traces is None else stored_traces.detect.score_floor
     begun = time.perf_counter()
     advice = quick_advice(inputs, errors, seed=config.seed)
     logger.debug("eval: advice in %.2f s", time.perf_counter() - begun)
@@ -205,10 +208,38 @@ def with_errors(
     return replace(
         data,
         errors=errors,
+        facts=facts_of_misses(told, errors, proposals, floor) if own else {},
         advice=advice,
         blame_page=page.name if is_current else "",
         run_dir=config.run_dir,
     )
+
+
+def facts_of_misses(
+    inputs: Inputs, errors: Errors, proposals: Mapping[ImageId, Float32Array], score_floor: float | None
+) -> dict[tuple[ImageId, int], list[str]]:
+    """Return what `detpipe explain` tells about each missed object, by image and index, without its cause.
+
+    proposals: all of each image, none where they are unknown. score_floor: None without traces.
+    """
+    found: dict[tuple[ImageId, int], list[str]] = {}
+    for image_id in dict.fromkeys(one.image for one in errors.misses):
+        facts = ImageFacts(
+            image=image_id,
+            truth=inputs.scene.truth[image_id],
+            detections=inputs.scene.detections[image_id],
+            classes=inputs.classes,
+            threshold=inputs.threshold,
+            threshold_why=inputs.threshold_why,
+            traces=None if inputs.traces is None else inputs.traces.get(image_id),
+            proposals=proposals.get(image_id),
+            detector=inputs.detector,
+            score_floor=score_floor,
+        )
+        for index, one in enumerate(explain_objects(facts)):
+            if one.is_error:  # the last line is the cause
+                found[(image_id, index)] = [*one.lines[:-1], f"Change: {one.change}."]
+    return found
 
 
 def report_data(

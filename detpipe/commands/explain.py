@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from detpipe.commands.explain_settings import Explain
@@ -20,7 +19,7 @@ from detpipe.diagnosis.explanation import Explanation, ImageFacts, explain_false
 from detpipe.diagnosis.oracles import Scene
 from detpipe.report.drawing import to_jpeg
 from detpipe.report.explain_picture import explanation_picture
-from detpipe.runs.diagnosed_run import detector_settings
+from detpipe.runs.diagnosed_run import detector_settings, with_traced
 from detpipe.runs.run_detections import run_detections
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.stored_split import open_split
@@ -108,15 +107,7 @@ def image_facts(config: Explain, dataset: Dataset, record: ImageRecord) -> Image
             config.folder.object_traces,
         )
     else:
-        held = traces.detect
-        detector = replace(
-            detector,
-            max_proposals=held.max_proposals,
-            nms_iou=held.nms_iou,
-            vote_iou=held.vote_iou,
-            max_detections=held.max_detections,
-            duplicates=held.duplicates,
-        )
+        detector = with_traced(detector, traces)
     of_image = traces.images.get(record.image_id) if traces is not None else None
     if traces is not None and of_image is None:
         logger.warning("%s: was not readable when the run detected in it", record.path)

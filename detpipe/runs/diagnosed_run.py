@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from detpipe.runs.command import Command
 from detpipe.runs.detector import Detector
 from detpipe.runs.run_folder import RunFolder
 from detpipe.runs.stored_split import open_split
+from detpipe.runs.trace_file import Traces
 from detpipe.storage.manifest import ArtefactError, read_manifest
 from detpipe.structures import Dataset, Detections, Float32Array, Image, ImageId
 
@@ -72,6 +74,19 @@ def detector_settings(folder: RunFolder, source: DatasetSource | None, dataset: 
         larger=() if side is None else (f"proposals.max_side={2 * side}",),
         longest={record.image_id: max(record.image_size) for record in dataset.records},
         train_objects=train_objects(source) if source is not None else {},
+    )
+
+
+def with_traced(detector: DetectorSettings, traces: Traces) -> DetectorSettings:
+    """Return the settings with those that held when the traces were made."""
+    held = traces.detect
+    return replace(
+        detector,
+        max_proposals=held.max_proposals,
+        nms_iou=held.nms_iou,
+        vote_iou=held.vote_iou,
+        max_detections=held.max_detections,
+        duplicates=held.duplicates,
     )
 
 

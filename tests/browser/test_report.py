@@ -273,6 +273,26 @@ def test_layers_and_the_threshold_in_the_enlarged_image(browser: Browser, page: 
     assert len(browser.all("#viewer .box.proposal")) == len(report.proposals[0])
 
 
+def test_facts_of_a_missed_object_are_opened_by_key(browser: Browser, report: ReportData, tmp_path: Path) -> None:
+    facts = {(image, index): (f"<b>{index}", "Change: look") for image in range(IMAGES) for index in range(4)}
+    write_report(tmp_path / "facts.html", replace(report, facts=facts))
+    browser.open(tmp_path / "facts.html")
+    browser.click(".shot")  # the image with most errors
+    more = browser.find("#viewer .facts")
+    assert [one.text for one in more.find_elements("css selector", "li")] == ["", ""]  # closed
+    browser.js("arguments[0].querySelector('summary').focus()", more)
+    browser.press(Keys.ENTER)
+    shown = [one.text for one in more.find_elements("css selector", "li")]
+    assert shown[0].startswith("<b>")
+    assert shown[1] == "Change: look"
+    assert browser.pale_texts() == []
+    name = browser.text("#viewer-name")
+    browser.press(Keys.ARROW_RIGHT)
+    assert browser.text("#viewer-name") != name
+    browser.press(Keys.ARROW_LEFT)  # the focus is not lost with the list of the other image
+    assert browser.text("#viewer-name") == name
+
+
 def test_reload_gives_the_same_page_again(browser: Browser, page: Path) -> None:
     browser.open(page)
     state = """const all = (selector) => [...document.querySelectorAll("#explorer " + selector)];

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -189,6 +190,27 @@ def test_the_report_has_the_causes_of_blame(run_copy: Path, voc_root: Path) -> N
     os.utime(run_copy / "blame.html", (1, 1))
     assert detpipe("eval", *data).status == 0
     assert '<a href="blame.html">' not in (run_copy / "report.html").read_text("utf-8")
+
+
+def test_the_report_tells_the_facts_of_explain_under_each_missed_object(run_copy: Path, voc_root: Path) -> None:
+    path = run_copy / "detections.json"
+    kept = [one for one in json.loads(path.read_text()) if one["image_id"] != drawn.TEST[0]]
+    path.write_text(json.dumps(kept))
+    assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0
+    report = (run_copy / "report.html").read_text("utf-8")
+    block = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', report, re.DOTALL)
+    assert block is not None
+    data = json.loads(block[1])
+    told = 0
+    for image in data["images"]:
+        out = detpipe("explain", str(run_copy), f"image={image['name']}").out
+        for row in image["objects"]:
+            facts = [data["texts"][text] for text in row[9:]]
+            if len(row) > 7 and row[6] < data["threshold"]:
+                told += 1
+                assert {one.partition(" ")[0] for one in facts} >= {"Best", "Threshold:", "Change:"}
+            assert [one for one in facts if f"\n  {one}\n" not in f"{out}\n"] == []
+    assert told
 
 
 @pytest.mark.parametrize("missing", ["all", "one"])

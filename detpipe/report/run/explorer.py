@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ SIZES = ((640, 76), (512, 74), (400, 70), (320, 66), (256, 62), (200, 60), (160,
 """Longest side in pixels and JPEG quality of a picture, from the best to the smallest."""
 LEAST_PICTURE = 4_000
 """Characters of a small picture. If the page has room for fewer of them than there are images, images are left out."""
+FACTS_SHARE = 0.25
+"""The facts of all missed objects are left out if they need more than this share of the room."""
 STEPS = 100
 """Thresholds are multiples of 1 / STEPS, and the one that the page starts with."""
 
@@ -61,6 +63,7 @@ def explorer_data(content: Explored, *, room: int) -> dict[str, Any]:
     thresholds = sorted({*(step / STEPS for step in range(STEPS + 1)), _short(content.threshold)})
     counts = threshold_counts(truth, content.detections, thresholds, n_classes=len(dataset.classes))
     texts = _Texts()
+    content = _with_short_facts(content, FACTS_SHARE * room)
     entries = {record.image_id: _entry(record, content, truth, texts) for record in dataset.records}
     data: dict[str, Any] = {
         "classes": [{"name": name, "colour": hex_colour(k)} for k, name in enumerate(dataset.classes, start=1)],
@@ -88,6 +91,19 @@ def explorer_data(content: Explored, *, room: int) -> dict[str, Any]:
     return data | {"texts": texts.all, "images": [entries[record.image_id] for record in kept]}
 
 
+def _with_short_facts(content: Explored, most: float) -> Explored:
+    """The content, without the facts of missed objects if they have more than `most` characters."""
+    diagnosis = content.diagnosis
+    if diagnosis is None:
+        return content
+    missed = diagnosis.missed
+    if sum(_length(one.facts) for own in missed.values() for one in own.values() if one.facts) <= most:
+        return content
+    log.info("report: no room for the facts of all missed objects; `detpipe explain` has those of an image")
+    short = {image_id: {i: replace(one, facts=()) for i, one in own.items()} for image_id, own in missed.items()}
+    return replace(content, diagnosis=replace(diagnosis, missed=short))
+
+
 class _Texts:
     """Numbers for texts that occur many times, such as "no object of this class is annotated here"."""
 
@@ -111,7 +127,7 @@ def _entry(
 
     objects: x1, y1, x2, y2, label, state (0, or 1 for difficult ones and crowds), the score from which it is found (or
     -1), and the reason if it is missed. detections: x1, y1, x2, y2, label, score, state (1 correct, 0 wrong,
-    2 ignored), and the reason if it is wrong. A reason is two numbers of texts, the kind and the sentence.
+    2 ignored), and the reason if it is wrong. A reason is numbers of texts: the kind, the sentence, and the facts.
     """
     found = content.detections.get(record.image_id, NO_DETECTIONS)
     gt = truth[record.image_id]
@@ -124,7 +140,7 @@ def _entry(
 
     def reason(reasons: Mapping[ImageId, Mapping[int, Reason]], index: int) -> list[int]:
         one = reasons.get(record.image_id, {}).get(index)
-        return [] if one is None else [texts.index(one.kind), texts.index(one.why)]
+        return [] if one is None else [texts.index(text) for text in (one.kind, one.why, *one.facts)]
 
     missed = content.diagnosis.missed if content.diagnosis is not None else {}
     wrong = content.diagnosis.wrong if content.diagnosis is not None else {}

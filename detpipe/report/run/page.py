@@ -21,7 +21,7 @@ from detpipe.report.fonts import stand_ins
 from detpipe.report.run import gallery, sections
 from detpipe.report.run.explorer import Explored, explorer_data
 from detpipe.report.run.levels import LEVEL_HEAD, level_rows
-from detpipe.report.run.reasons import reasons
+from detpipe.report.run.reasons import Facts, reasons
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, Float32Array, ImageId
 from detpipe.taxonomy.level_accuracy import LevelAccuracy
@@ -42,10 +42,11 @@ class ReportData:
     log_rows: of the classifier's training log. proposer_rows: of the training log of a proposal network. settings:
     nested, plain values. seconds: of each stage, in order. check_counts: of check.json, None if the data wasn't
     checked. min_score: of the drawn detections; None uses the score with the best F1. errors: the causes and
-    types at this score; None finds those that the detections alone show. advice: the next actions, the best first.
-    blame_page: address of the page of `detpipe blame`, or "". run_dir: for the command that makes it. proposals: (P, 4)
-    boxes by image id, the best first. levels: the accuracy at each level of a class tree. max_images: that are shown
-    without scripts. max_bytes: of the page; pictures get smaller for it, and if they are very many, some are left out.
+    types at this score; None finds those that the detections alone show. facts: of the missed objects among them, what
+    happened at each stage; left out if they need too much room. advice: the next actions, the best first. blame_page:
+    address of the page of `detpipe blame`, or "". run_dir: for the command that makes it. proposals: (P, 4) boxes by
+    image id, the best first. levels: the accuracy at each level of a class tree. max_images: that are shown without
+    scripts. max_bytes: of the page; pictures get smaller for it, and if they are very many, some are left out.
     """
 
     title: str
@@ -60,6 +61,7 @@ class ReportData:
     check_counts: Mapping[str, int] | None = None
     min_score: float | None = None
     errors: Errors | None = None
+    facts: Facts = field(default_factory=dict)
     advice: Sequence[Advice] = ()
     blame_page: str = ""
     run_dir: str = "DIR"
@@ -95,7 +97,7 @@ def render(data: ReportData) -> str:
             scene = Scene(truth, found)
             errors = find_errors(scene, dataset.classes, threshold=min_score, traces=None, proposals=None)
         shown_errors = gallery.misses(dataset, found, errors, min_score=min_score, most=MAX_CROPS)
-        diagnosis = reasons(truth, found, dataset.classes, errors, threshold=min_score)
+        diagnosis = reasons(truth, found, dataset.classes, errors, threshold=min_score, facts=data.facts)
     shown = list(images.pictures)
     if shown_errors is not None:
         shown += [*shown_errors.wrong.pictures, *shown_errors.missed.pictures]

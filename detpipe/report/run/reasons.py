@@ -29,14 +29,20 @@ def kind_name(one: Cause | FalseType) -> str:
 
 
 LOW_SCORE = kind_name(Cause.threshold)
+Facts = Mapping[tuple[ImageId, int], Sequence[str]]
+"""Lines about a missed object, by its image and its index there."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an object is missed, or a detection wrong. kind: for counting and filtering. why: the sentence below it."""
+    """Why an object is missed, or a detection wrong. kind: for counting and filtering. why: the sentence below it.
+
+    facts: what happened at each stage, and what to change, as `detpipe explain` tells it; maybe none.
+    """
 
     kind: str
     why: str
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +66,19 @@ def reasons(
     errors: Errors,
     *,
     threshold: float,
+    facts: Facts | None = None,
 ) -> Diagnosis:
     """The reason of every missed object, and of every false detection, also below the threshold.
 
-    detections: all of each image. errors: at this threshold. Whether a detection is false, and its type, does not
-    depend on the threshold, because a match depends only on higher scores.
+    detections: all of each image. errors: at this threshold. facts: of the missed objects. Whether a detection is
+    false, and its type, does not depend on the threshold, because a match depends only on higher scores.
     """
     missed: dict[ImageId, dict[int, Reason]] = {image_id: {} for image_id in truth}
     wrong: dict[ImageId, dict[int, Reason]] = {}
     for miss in errors.misses:
         why = miss_sentence(miss, detections[miss.image], threshold)
-        missed[miss.image][miss.object] = Reason(kind_name(miss.cause), why)
+        lines = (facts or {}).get((miss.image, miss.object), ())
+        missed[miss.image][miss.object] = Reason(kind_name(miss.cause), why, tuple(lines))
     for image_id, gt in truth.items():
         found = find_false(image_id, gt, detections[image_id], classes, threshold=-math.inf)
         wrong[image_id] = {

@@ -25,8 +25,8 @@ for (const image of data.images) {
   detectionsOf.set(image, image.detections.map(asDetection));
 }
 
-function asObject([x1, y1, x2, y2, label, aside, foundFrom, kind, why]) {
-  return { box: [x1, y1, x2, y2], label, counted: aside === 0, foundFrom, kind, why };
+function asObject([x1, y1, x2, y2, label, aside, foundFrom, kind, why, ...facts]) {
+  return { box: [x1, y1, x2, y2], label, counted: aside === 0, foundFrom, kind, why, facts };
 }
 
 function asDetection([x1, y1, x2, y2, label, score, result, kind, why]) {
@@ -57,12 +57,15 @@ function missedOnes(image) {
   return countedObjects(image).filter((one) => !isFound(one));
 }
 
-// Why an object is missed at the present threshold: [kind, why]. The diagnosis was made at the first threshold.
+// Why an object is missed at the present threshold: [kind, why, facts]. The diagnosis was made at the first threshold.
 function reasonOfMiss(object) {
   if (object.foundFrom >= data.threshold) {
-    return [data.texts[data.lowScore], `found with a score of ${object.foundFrom.toFixed(2)}`];
+    return [data.texts[data.lowScore], `found with a score of ${object.foundFrom.toFixed(2)}`, []];
   }
-  return object.kind === undefined ? ["", ""] : [data.texts[object.kind], data.texts[object.why]];
+  if (object.kind === undefined) {
+    return ["", "", []];
+  }
+  return [data.texts[object.kind], data.texts[object.why], object.facts.map((one) => data.texts[one])];
 }
 
 function reasonOfWrong(detection) {
@@ -370,18 +373,28 @@ function showViewer() {
   drawBoxes(part.frame.querySelector("svg"), image.size, boxesOf(image, Infinity), scaleIn(frame, image));
   const lists = [list("Objects", objectsOf.get(image).filter(isChosen).map(objectText))];
   lists.push(list("Detections", shownDetections(image).map(detectionText)));
+  const hadFocus = part.lists.contains(document.activeElement);
   part.lists.replaceChildren(...(data.annotated ? lists : lists.slice(1)));
+  if (hadFocus) {
+    part.heading.focus();
+  }
 }
 
 function list(title, rows) {
-  const items = rows.map(([label, text, below]) => {
+  const items = rows.map(([label, text, below, facts = []]) => {
     const chip = make("i", { class: "chip" });
     chip.style.background = data.classes[label - 1].colour;
     const name = make("b", {}, data.classes[label - 1].name);
-    return make("li", {}, chip, name, ` ${text}`, ...(below ? [make("small", {}, below)] : []));
+    const more = facts.length ? [factsOf(facts)] : [];
+    return make("li", {}, chip, name, ` ${text}`, ...(below ? [make("small", {}, below)] : []), ...more);
   });
   const nothing = make("p", { class: "none" }, "none");
   return make("div", {}, make("h3", {}, `${title} (${rows.length})`), rows.length ? make("ul", {}, ...items) : nothing);
+}
+
+function factsOf(facts) {
+  const lines = facts.map((one) => make("li", {}, one));
+  return make("details", { class: "facts" }, make("summary", {}, "Stages, and what to change"), make("ul", {}, ...lines));
 }
 
 function objectText(object) {
@@ -391,8 +404,8 @@ function objectText(object) {
   if (isFound(object)) {
     return [object.label, `found, ${object.foundFrom.toFixed(2)}`, ""];
   }
-  const [kind, why] = reasonOfMiss(object);
-  return [object.label, kind ? `missed, ${kind}` : "missed", why];
+  const [kind, why, facts] = reasonOfMiss(object);
+  return [object.label, kind ? `missed, ${kind}` : "missed", why, facts];
 }
 
 function detectionText(detection) {

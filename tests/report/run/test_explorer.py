@@ -10,6 +10,7 @@ import pytest
 
 from detpipe.diagnosis.diagnose import find_errors
 from detpipe.diagnosis.oracles import Scene
+from detpipe.report.run import explorer
 from detpipe.report.run.explorer import Explored, explorer_data
 from detpipe.report.run.reasons import Diagnosis, Reason, reasons
 from detpipe.structures import Dataset, GroundTruth
@@ -66,6 +67,19 @@ def test_another_diagnosis_takes_the_place_of_the_pages_own(tmp_path: Path) -> N
     assert [data["texts"][i] for i in data["images"][0]["objects"][1][7:]] == ["budget", "rank 812 of 500"]
     assert data["images"][0]["detections"][1] == [60, 60, 79, 79, 2, 0.8, 0]
     assert data["texts"][data["lowScore"]] == "threshold"
+
+
+def test_facts_of_a_missed_object_follow_its_reason_unless_they_need_too_much_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = ("Best proposal: rank 3 of 500 classified, IoU 0.71.", "Change: classify more proposals.")
+    own = Diagnosis({"a.jpg": {1: Reason("budget", "rank 812 of 500", facts)}}, {"a.jpg": {}})
+    dataset = make(tmp_path, ["a.jpg"])
+    for share, shown in ((0.25, facts), (1e-5, ())):
+        monkeypatch.setattr(explorer, "FACTS_SHARE", share)
+        data = explorer_data(explored(dataset, diagnosis=own), room=1_000_000)
+        row = data["images"][0]["objects"][1]
+        assert [data["texts"][i] for i in row[7:]] == ["budget", "rank 812 of 500", *shown]
 
 
 def test_difficult_objects_are_not_counted(tmp_path: Path) -> None:
