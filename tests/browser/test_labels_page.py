@@ -263,6 +263,28 @@ def test_a_removed_object_has_no_other_open_suspect(audit: Browser) -> None:
     assert saved(audit) == [Correction(image="a", split="train", action=Action.remove, object=1)]
 
 
+def test_other_labels_of_the_image_are_shown_as_decided(audit: Browser) -> None:
+    """Nobody draws an object again that was added at another suspect, or wonders about a removed one."""
+    others = "return [...document.querySelectorAll('#lines rect.other:not(.edge)')].map((one) => one.x.baseVal.value)"
+    assert audit.js(others) == [B_BOX[0]]
+    audit.click("#next")
+    assert audit.js(others) == pytest.approx([A_BOX[0]])
+    audit.click("#previous")
+    audit.press("d", Keys.ENTER)
+    choose_class(audit, "bee")
+    audit.click("#next")
+    assert len(audit.js(others)) == 2
+    audit.click("#previous")
+    audit.click("[data-part=remove]")
+    audit.click("#do-remove")
+    assert kind(audit) == "Wrong box?"
+    assert audit.js(others) == []
+    assert "other labels" not in audit.text("#legend")
+    audit.click("#undo")
+    audit.click("#next")
+    assert audit.js(others) == pytest.approx([A_BOX[0]])
+
+
 # ---- boxes
 
 

@@ -329,7 +329,7 @@ function renderFacts(item, record) {
       );
     const bar = make("span", { class: "bar", "aria-hidden": "true" }, make("i"));
     bar.firstChild.style.width = `${100 * item.score}%`;
-    fact("Score", bar, item.score.toFixed(2));
+    fact("Probability", bar, item.score.toFixed(2));
     const made = item.object === null ? null : outcome(item.image, item.object);
     const words = [];
     if (made?.removed) words.push("removed");

@@ -90,10 +90,9 @@ function renderLines(item, record, image) {
   const drawn = [];
   const legend = [];
   if (!hidden) {
-    image.objects.forEach((object, index) => {
-      if (index !== item.object) drawn.push(...lines(object, "other"));
-    });
-    if (image.objects.length > (item.object === null ? 0 : 1)) legend.push(["other", "other labels"]);
+    const others = otherLabels(item);
+    others.forEach((box) => drawn.push(...lines(box, "other")));
+    if (others.length) legend.push(["other", "other labels"]);
     if (isUnlabelled(item)) {
       record.boxes.forEach((one, index) => {
         if (!one.gone && index !== selected) drawn.push(...lines(one.box, "own", colours.get(one.label)));
@@ -124,6 +123,19 @@ function renderLines(item, record, image) {
       return make("span", {}, sample, words);
     }),
   );
+}
+
+// The boxes of the other labels of the item's image, as they are after what was decided at other suspects.
+function otherLabels(item) {
+  const boxes = [];
+  images[item.image].objects.forEach((object, index) => {
+    const made = index === item.object ? { removed: true } : outcome(item.image, index);
+    if (!made?.removed) boxes.push(made?.box ?? object.slice(0, 4));
+  });
+  for (const other of items) {
+    if (other.image === item.image && other !== item) boxes.push(...addedBoxes(other).map((one) => one.box));
+  }
+  return boxes;
 }
 
 function described(item, record) {

@@ -161,13 +161,16 @@ function corrections() {
       else if (made && (made.box || made.label !== null))
         rows.push(row(item, "change", item.object, made.box, made.label, id));
     }
-    for (const one of record.boxes) {
-      const isAdded = one.base === null || (item.kind === "missing" && record.verdict === "add");
-      const isAccepted = item.kind === "unlabelled" ? record.verdict === "accept" : isAdded;
-      if (isAccepted && !one.gone) rows.push(row(item, "add", null, one.box, one.label, null));
-    }
+    for (const one of addedBoxes(item)) rows.push(row(item, "add", null, one.box, one.label, null));
   }
   return rows;
+}
+
+// The boxes of an item's record that become new objects.
+function addedBoxes(item) {
+  const { verdict, boxes } = recordOf(item);
+  const isAdded = (one) => one.base === null || (item.kind === "missing" && verdict === "add");
+  return boxes.filter((one) => !one.gone && (item.kind === "unlabelled" ? verdict === "accept" : isAdded(one)));
 }
 
 // New images that were accepted without objects, as JSON.
