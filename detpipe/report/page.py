@@ -151,9 +151,19 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    environment.filters |= {"number": number, "spec": format, "svg": _svg, "jpeg": jpeg_uri}
+    environment.filters |= {"number": number, "spec": format, "svg": _svg, "jpeg": jpeg_uri, "commands": _commands}
     environment.tests["cell"] = lambda value: isinstance(value, Cell)
     return environment
+
+
+def _commands(text: str) -> Markup:
+    """The sentence with its commands, which stand between backticks, as <code>."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick of a name
+        return Markup.escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else Markup.escape(part) for index, part in enumerate(parts)
+    )
 
 
 def _svg(figure: Figure, name: str, alt: str) -> Markup:

@@ -27,6 +27,13 @@ def from_source(source: str, **values: object) -> str:
     return template.render(sections=[], **values)
 
 
+def test_commands_in_a_sentence_are_code_and_stay_escaped() -> None:
+    text = page._environment().filters["commands"]
+    assert text("Run `detpipe <b> run_dir=a`.") == "Run <code>detpipe &lt;b&gt; run_dir=a</code>."
+    assert text("a <b> & `c") == "a &lt;b&gt; &amp; `c"
+    assert text("") == ""
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_template_compiles(name: str) -> None:
     page._environment().get_template(name)
