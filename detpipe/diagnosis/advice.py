@@ -217,11 +217,12 @@ def _more_images(evidence: Evidence) -> Iterator[Advice]:
                 Cause.wrong_class: f"taken for another class, mostly {taken.most_common(1)[0][0]}" if taken else "",
             }[cause]
             parts.append(f"{number} {what}")
+        # In the reduced form nobody knows which stage lost an object without a detection.
+        by = "" if kinds[Cause.missed] else " by the classifier"
         learned = evidence.detector.train_objects.get(label)
         known = f" The training images have {learned}." if learned is not None else ""
         yield Advice(
-            text=f"Label more images with {label}: {_objects(len(own))} missed by the classifier ({', '.join(parts)})."
-            f"{known}",
+            text=f"Label more images with {label}: {_objects(len(own))} missed{by} ({', '.join(parts)}).{known}",
             at_most=evidence.both(own, _shown_as_others(evidence, label)),
             because=kinds.most_common(1)[0][0].value,
         )

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from detpipe.diagnosis.causes import Cause, Miss
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType
 from detpipe.metrics.bootstrap import Resampled, or_none
@@ -184,7 +186,7 @@ class BlameResult:
             "false": _counts(self.false),
             "n_missed": self.n_missed,
             "n_false": self.n_false,
-            "threshold": self.threshold,
+            "threshold": _shortest(self.threshold),
             "worth": {name: _worth(one) for name, one in self.worth.items()},
             "oracle": {
                 name: None if one is None else {"ap": _rounded(one.value), "interval": one.interval}
@@ -201,7 +203,9 @@ class BlameResult:
                 for one in self.advice
             ],
             "objects": [_plain({**asdict(one), "cause": one.cause.value}) for one in self.misses],
-            "detections": [_plain({**asdict(one), "type": one.type.value}) for one in self.wrong],
+            "detections": [
+                {**_plain({**asdict(one), "type": one.type.value}), "score": _shortest(one.score)} for one in self.wrong
+            ],
             "map": {"value": _rounded(self.map.value), "interval": self.map.interval},
             "n_objects": self.objects,
             "reduced": self.reduced,
@@ -242,7 +246,7 @@ def _group(one: Group) -> dict[str, Any]:
 def _comparison(one: Comparison) -> dict[str, Any]:
     return {
         "run_dir": one.other,
-        "threshold": one.other_threshold,
+        "threshold": _shortest(one.other_threshold),
         "map": {"value": _rounded(one.other_map.value), "interval": one.other_map.interval},
         "difference": {
             "value": _rounded(one.difference.value),
@@ -269,6 +273,14 @@ def _value(value: Any) -> Any:
     if isinstance(value, Mapping):
         return _plain(value)
     return [_value(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+def _shortest(score: float) -> float:
+    """The number with the fewest digits that is the same float32, as the file of detections has it.
+
+    So a script that compares the scores of this file with the threshold finds the detections that were counted.
+    """
+    return float(str(np.float32(score)))
 
 
 def _rounded(value: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from detpipe.classify.object_trace import ObjectTrace
@@ -69,6 +70,24 @@ def test_without_traces() -> None:
     content = result().to_json()
     assert content["reduced"]
     assert counts(content["missed"]) == {"localisation": 1, "threshold": 1, "missed": 1}
+
+
+def test_scores_and_threshold_compare_as_in_the_file_of_detections() -> None:
+    """0.1 in float32 is 0.10000000149: who selects by this number would lose the detection with a score of 0.1."""
+    scene = Scene({"a": objects((BOX, CAT))}, {"a": found((0.123456, FAR, CAT), (0.1, FAR, DOG))})
+    errors = find_errors(scene, CLASSES, threshold=float(np.float32(0.1)), traces=None, proposals=None)
+    inputs = Inputs(
+        dataset="drawn",
+        classes=CLASSES,
+        scene=scene,
+        threshold=float(np.float32(0.1)),
+        threshold_why="for the test",
+        run_dir="runs/mine",
+        second_opinion="",
+    )
+    content = diagnose(inputs, errors, resamples=0).to_json()
+    assert content["threshold"] == 0.1
+    assert [one["score"] for one in content["detections"]] == [0.123456, 0.1]
 
 
 def test_a_run_against_itself_and_against_one_without_traces() -> None:
