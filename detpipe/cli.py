@@ -276,12 +276,21 @@ def guarded(command: str, work: Callable[[], None], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         of_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
-        text = configuration_error(error, command) if of_hydra else error
+        text = configuration_error(error, command) if of_hydra else sentence_of(error)
         if isinstance(error, RecursionError):
             text = "the settings refer to themselves; look for a file or a ${...} that names itself"
         sys.stderr.write(f"detpipe {command}: {text}\n")
         return 1
     return 0
+
+
+def sentence_of(error: Exception) -> str:
+    """The text of an error. Those of the operating system begin with the file, as all others do."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: expected a file or folder, got none; check the path"
+    return f"{error.filename}: {error.strerror}"
 
 
 def execute(command: CommandRow, config: DictConfig) -> None:

@@ -205,6 +205,14 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         assert_one_sentence(detpipe(command, *drawn.voc(missing)), command, str(missing), "dataset.root")
 
 
+def test_a_missing_file_is_named_first(tmp_path: Path, voc_root: Path) -> None:
+    data = [f"dataset.root={voc_root}", f"run_dir={tmp_path / 'run'}", f"out={tmp_path / 'out'}"]
+    outcome = detpipe("labels", "apply", *data, f"corrections={tmp_path / 'none.json'}")
+    assert outcome.status == 1
+    assert f"detpipe labels apply: {tmp_path / 'none.json'}: expected a file" in outcome.err
+    assert "Errno" not in outcome.err
+
+
 def test_a_run_folder_that_cannot_be_made(voc_root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     outcome = detpipe("check", *drawn.voc(voc_root), f"run_dir={tmp_path / 'file' / 'run'}")

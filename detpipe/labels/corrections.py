@@ -14,6 +14,8 @@ from detpipe.storage.dataclass_json import DataclassJsonError, from_json
 from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageId
 
+REMEDY = "save the corrections again on the page of `detpipe labels audit`, or mend the file (docs/labels.md)"
+
 
 class Action(enum.Enum):
     """What is done with an object."""
@@ -88,10 +90,12 @@ def read_corrections(path: Path) -> Corrections:
     content = read_json(path, "corrections.json, as the page of `detpipe labels audit` saves it")
     if not isinstance(content, Mapping):
         raise DataclassJsonError(
-            f"{path}: expected an object with dataset and corrections, got {str(content)[:100]}; save the corrections "
-            "again on the page of `detpipe labels audit`"
+            f"{path}: expected an object with dataset and corrections, got {str(content)[:100]}; {REMEDY}"
         )
-    return from_json(content, Corrections, str(path))
+    try:
+        return from_json(content, Corrections, str(path))
+    except DataclassJsonError as error:
+        raise DataclassJsonError(f"{error}; {REMEDY}") from error
 
 
 def write_corrections(path: Path, corrections: Corrections) -> None:

@@ -5,6 +5,7 @@ The files may be damaged: every reader of them goes through this module, and nam
 
 from __future__ import annotations
 
+import enum
 import functools
 import json
 import math
@@ -118,6 +119,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(lambda cls: isinstance(cls, type) and issubclass(cls, enum.Enum), _member)
     converter.register_structure_hook_func(lambda cls: cls == dict[str, Any], lambda value, _: _exactly(value, dict))
     converter.register_structure_hook_func(lambda cls: cls == ImageId, lambda value, _: _image_id(value))
     _refuse_other_containers(converter)
@@ -141,6 +143,15 @@ def _refuse_other_containers(converter: cattrs.Converter) -> None:
 
 def _is_container(cls: Any) -> bool:
     return get_origin(cls) in (list, tuple, dict)
+
+
+def _member(value: Any, cls: type[enum.Enum]) -> enum.Enum:
+    """The member of an enum with this value."""
+    try:
+        return cls(value)
+    except ValueError:
+        names = ", ".join(str(one.value) for one in cls)
+        raise ValueError(f"expected one of {names}, got {str(value)[:100]!r}") from None
 
 
 def _image_id(value: Any) -> ImageId:

@@ -43,7 +43,7 @@ def test_no_corrections(tmp_path: Path) -> None:
         ({"image": "a", "action": "change", "object": 0}, "label"),
         ({"image": "a", "action": "change", "object": 0, "box": [5, 5, 5, 9]}, "x1 < x2"),
         ({"image": "a", "action": "change", "object": 0, "box": [float("nan"), 5, 9, 9]}, "x1 < x2"),
-        ({"image": "a", "action": "paint", "object": 0}, "action"),
+        ({"image": "a", "action": "paint", "object": 0}, "expected one of add, remove, change, got 'paint'"),
         ({"image": "a", "action": "remove", "object": 0, "colour": "red"}, "colour"),
         ({"action": "remove", "object": 0}, "image"),
     ],
@@ -54,6 +54,7 @@ def test_a_wrong_correction_is_named_with_its_file(tmp_path: Path, row: dict[str
     with pytest.raises(DataclassJsonError, match=r"corrections\.json") as caught:
         read_corrections(path)
     assert named in str(caught.value)
+    assert str(caught.value).endswith("docs/labels.md)")
 
 
 def test_another_file_is_named(tmp_path: Path) -> None:
