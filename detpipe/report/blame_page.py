@@ -14,7 +14,6 @@ from detpipe.report import page
 from detpipe.report.blame_table import CAUSES, TYPES
 from detpipe.report.error_pictures import draw_errors, worst_false, worst_misses
 from detpipe.report.page import Cell, Picture
-from detpipe.report.run.reasons import kind_name
 from detpipe.report.text_table import number
 from detpipe.storage.atomic import write_text
 from detpipe.structures import Dataset, Detections, ImageId
@@ -110,7 +109,7 @@ def stages(result: BlameResult) -> list[Stage]:
     for name, causes in FUNNEL:
         lost = sum(result.missed.get(cause, 0) for cause in causes)
         left -= lost
-        rows.append(Stage(name, left, lost, ", ".join(kind_name(cause) for cause in causes)))
+        rows.append(Stage(name, left, lost, ", ".join(_words(cause.value) for cause in causes)))
     return rows
 
 
@@ -138,7 +137,7 @@ def _rows(
         part = None if worth is None else worth.missed if missed else worth.false
         rows.append(
             (
-                Cell(name.replace("_", " "), below=words[name]),
+                Cell(_words(name), below=words[name]),
                 Cell(f"{n:,}", bar=n / total),
                 _signed(part) if n else "",
             )
@@ -151,7 +150,7 @@ def _oracles(result: BlameResult) -> list[tuple[str, str | Cell]]:
 
 
 def _group(one: Group, *, false: bool) -> list[str | Cell]:
-    most = kind_name(max(one.missed, key=lambda cause: one.missed[cause])) if one.n_missed else "–"
+    most = _words(max(one.missed, key=lambda cause: one.missed[cause]).value) if one.n_missed else "–"
     share = one.n_missed / one.objects if one.objects else 0.0
     missed = Cell(f"{one.n_missed:,}", bar=share) if one.objects else "–"
     return [one.name, f"{one.objects:,}", missed, most, *([f"{one.n_false:,}"] if false else [])]
@@ -166,8 +165,9 @@ def _compared(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _words(outcome: str) -> str:
-    return outcome.replace("_", " ")
+def _words(name: str) -> str:
+    """A cause, type or outcome by its name in blame.json, the same in all parts of the page."""
+    return name.replace("_", " ")
 
 
 def _examples(data: BlamePage) -> tuple[list[Examples], list[Examples]]:
@@ -182,12 +182,12 @@ def _examples(data: BlamePage) -> tuple[list[Examples], list[Examples]]:
     drawn = draw_errors(dataset, data.detections, shown, threshold=result.threshold)
     return (
         [
-            Examples(kind_name(cause), CAUSES[cause], result.missed[cause], drawn.of(some))
+            Examples(_words(cause.value), CAUSES[cause], result.missed[cause], drawn.of(some))
             for cause, some in of_cause.items()
             if some
         ],
         [
-            Examples(kind_name(kind), TYPES[kind], result.false[kind], drawn.of(some))
+            Examples(_words(kind.value), TYPES[kind], result.false[kind], drawn.of(some))
             for kind, some in of_type.items()
             if some
         ],

@@ -83,7 +83,7 @@ def test_the_stages_end_with_the_found_objects(tmp_path: Path) -> None:
     assert [one.left for one in rows] == [4, 3, 3, 3, 2, 2, 2, 1]
     assert {one.causes: one.lost for one in rows if one.lost} == {
         "no proposal": 1,
-        "taken for background": 1,
+        "background": 1,
         "suppressed": 1,
     }
     assert rows[-1].left == page.result.objects - page.result.n_missed
