@@ -44,9 +44,10 @@ def run(config: Explain) -> None:
             f"object: expected a number below {len(objects)}, the objects of {record.path.name}, got {config.object}"
         )
     chosen = objects if config.object is None else [objects[config.object]]
-    false = explain_false(facts) if config.object is None else []
-    logger.log(RESULT, "%s", explained_text(record, facts, chosen, false))
-    errors = [one for one in (*chosen, *false) if one.is_error]
+    false = explain_false(facts)
+    told = [*chosen, *(false if config.object is None else [])]
+    logger.log(RESULT, "%s", "\n".join([counts_text(record, facts, objects, false), *map(explained_text, told)]))
+    errors = [one for one in told if one.is_error]
     try:
         image = read_image(record.path, record.options)
     except (BrokenImageError, OSError) as error:
@@ -136,21 +137,22 @@ def proposals_of(folder: RunFolder, dataset: Dataset, record: ImageRecord) -> Fl
     return stored.proposals.boxes if stored is not None else None
 
 
-def explained_text(
+def counts_text(
     record: ImageRecord, facts: ImageFacts, objects: Sequence[Explanation], false: Sequence[Explanation]
 ) -> str:
-    """Return all explanations as text."""
+    """Return the numbers of the whole image as a line. objects, false: all of it."""
     missed = sum(one.is_error for one in objects)
     shown = int((facts.detections.scores >= facts.threshold).sum())
-    lines = [
+    return (
         f"{record.image_id} ({record.path}): {_count(len(objects), 'object')}, {missed} missed; "
         f"{_count(shown, 'detection')} with a score of at least {facts.threshold:.2f}, {len(false)} false"
-    ]
-    for one in (*objects, *false):
-        lines += ["", one.title, *(f"  {line}" for line in one.lines)]
-        if one.change:
-            lines.append(f"  Change: {one.change}.")
-    return "\n".join(lines)
+    )
+
+
+def explained_text(one: Explanation) -> str:
+    """Return an explanation as text, after an empty line."""
+    lines = ["", one.title, *(f"  {line}" for line in one.lines)]
+    return "\n".join([*lines, f"  Change: {one.change}."] if one.change else lines)
 
 
 def _count(number: int, what: str) -> str:

@@ -16,7 +16,7 @@ from detpipe import boxes as geometry
 from detpipe.classify.object_trace import Fate, ObjectTrace
 from detpipe.classify.settings import Duplicates
 from detpipe.diagnosis.advice import NMS_STEPS, DetectorSettings
-from detpipe.diagnosis.causes import BACKGROUND_NAME, FOREGROUND, NOT_BEST, Cause, Miss, above, find_misses
+from detpipe.diagnosis.causes import BACKGROUND, BACKGROUND_NAME, FOREGROUND, NOT_BEST, Cause, Miss, above, find_misses
 from detpipe.diagnosis.false_detections import FalseDetection, FalseType, find_false
 from detpipe.diagnosis.sentences import miss_sentence
 from detpipe.metrics.matching import match_detections
@@ -282,15 +282,30 @@ def _unsuppressed(facts: ImageFacts, miss: Miss) -> str:
     if miss.fate == "voted" and miss.by_object is None:
         return f"vote with nearer boxes only: {detector.stricter_voting}"
     if miss.fate == "nms" and miss.covering is not None and miss.by is not None:
+        if _shows_same_object(facts, miss):
+            exact = "label the boxes of such objects exactly, and train box regression on them"
+            voting = "" if detector.vote_iou is None else f"; vote with nearer boxes only: {detector.stricter_voting}"
+            return f"the box that was kept shows this object, too, but its place is worse: {exact}{voting}"
         overlap = _overlap(facts, miss.covering, miss.by)
         step = next((one for one in NMS_STEPS if one > max(overlap, detector.nms_iou or 0)), None)
         if step is not None and overlap < SAME_PLACE:
-            return f"a higher threshold of non-maximum suppression: detect.nms_iou={step:g} would keep this box"
+            # The overlap with a voted box is not the one that non-maximum suppression saw.
+            would = "would" if detector.vote_iou is None else "may"
+            return f"a higher threshold of non-maximum suppression: detect.nms_iou={step:g} {would} keep this box"
         return (
             "no threshold of non-maximum suppression keeps two boxes that are so similar; train on more crowded images"
         )
     close = "label more training images in which such objects are close together"
     return close if detector.duplicates is Duplicates.learned else f"{close}; try a higher detect.nms_iou"
+
+
+def _shows_same_object(facts: ImageFacts, miss: Miss) -> bool:
+    """Whether the box that removed the covering one shows this object, and no other one of its class better."""
+    if miss.by is None or miss.by_object is not None:
+        return False
+    ious = geometry.iou(facts.detections.boxes[[miss.by]], facts.truth.boxes)[0]
+    own = np.where(facts.truth.labels == facts.truth.labels[miss.object], ious, np.float32(0))
+    return bool(own[miss.object] >= BACKGROUND and own.argmax() == miss.object)
 
 
 def _first_good(facts: ImageFacts, miss: Miss) -> int:

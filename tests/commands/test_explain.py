@@ -62,6 +62,8 @@ def test_one_object(run_copy: Path) -> None:
     outcome = explain(run_copy, f"image={NAME}", "object=1")
     assert outcome.status == 0, outcome.err
     assert re.findall(r"^(object|detection) (\d+),", outcome.out, re.MULTILINE) == [("object", "1")]
+    whole = explain(run_copy, f"image={NAME}")
+    assert outcome.out.splitlines()[0] == whole.out.splitlines()[0]  # the numbers are those of the image
     beyond = explain(run_copy, f"image={NAME}", "object=2")
     assert beyond.status == 1
     assert "object: expected a number below 2" in beyond.err

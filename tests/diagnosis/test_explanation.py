@@ -87,6 +87,17 @@ def test_a_coin_with_score_099_that_nms_removed() -> None:
     ]
 
 
+def test_a_worse_box_of_the_same_coin_is_no_neighbour() -> None:
+    """Neither crowded images nor another threshold of NMS help: the box that was kept has an IoU of 0.4."""
+    worse, better = (0, 0, 20, 8), (0, 0, 20, 12)
+    regions, scores = [worse, better], [[0.1, 0, 0.9], [0.2, 0, 0.8]]
+    missed, text = the_miss(detected(objects((LEFT, COIN)), regions, scores))
+    assert "removed it: IoU 0.67 with detection 0 (coin 0.90)." in text
+    assert missed.change.startswith("the box that was kept shows this object, too, but its place is worse")
+    assert "nms_iou" not in missed.change
+    assert "vote" not in missed.change
+
+
 def test_a_coin_that_was_not_the_best_box() -> None:
     config = DetectConfig(fast_rcnn=FastRcnnScoringConfig(duplicates=Duplicates.learned))
     facts = detected(COINS, [LEFT, MOVED], [[0, 0, 1], [0.1, 0, 0.1]], best=[1, 0.125], config=config)
