@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from detpipe.classify.classifier_folder import ClassifierError
 from detpipe.classify.object_trace import ObjectTrace
 from detpipe.commands.blame_settings import Blame
 from detpipe.console import RESULT
@@ -119,8 +120,8 @@ def other_run(folder: RunFolder, dataset: Dataset, traces: Mapping[ImageId, Sequ
     """Return the other run, on the objects of this one."""
     try:
         detections = run_detections(folder, dataset)
-    except ArtefactError as error:
-        raise ArtefactError(f"against={folder.path}: {error}") from error
+    except (ArtefactError, ClassifierError) as error:
+        raise type(error)(f"against={folder.path}: {error}") from error
     truth = dataset.measured_truth
     assert truth is not None
     scene = Scene(truth, detections)

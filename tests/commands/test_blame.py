@@ -125,6 +125,10 @@ def test_against_a_run_of_other_images_is_refused(run_copy: Path, tmp_path: Path
     manifest["inputs"]["images"] = "0" * 32
     (other / "detections.manifest.json").write_text(json.dumps(manifest))
     assert "other images" in refusal(f"run_dir={run_copy}", f"against={other}")
+    description = json.loads((other / "classifier" / "classifier.json").read_text())
+    text = json.dumps(description).replace('"square"', '"triangle"')
+    (other / "classifier" / "classifier.json").write_text(text)
+    assert "against=" in refusal(f"run_dir={run_copy}", f"against={other}")
 
 
 def test_a_folder_without_detections_is_refused(voc_root: Path, run_copy: Path, tmp_path: Path) -> None:
