@@ -34,8 +34,8 @@ def shortened(rows: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with fixed digits, 0.123, or a dash for None and NaN."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    """A number with fixed digits, 0.123, or a dash for None and NaN. What rounds to 0 has no sign."""
+    return "–" if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def significant(value: float | None, digits: int = 3) -> str:

@@ -677,6 +677,9 @@ def test_it_fits_a_phone_and_text_has_contrast(
     browser.press(Keys.ESCAPE, "w")
     assert not browser.scrolls_sideways()
     assert browser.pale_texts() == []
+    picker = browser.find("#picker").rect  # no higher than its few classes, and in the middle
+    assert picker["height"] < 500
+    assert picker["x"] == pytest.approx(400 - picker["x"] - picker["width"], abs=1)
     browser.press(Keys.ESCAPE)
     sizes = browser.js(
         "return [...document.querySelectorAll('#verdicts button')].map((b) => b.getBoundingClientRect().height)"

@@ -39,6 +39,8 @@ def test_it_fits_the_screen_and_text_has_contrast(
 ) -> None:
     browser.open(PAGES[name](tmp_path), width=width, dark=dark)
     assert not browser.scrolls_sideways()
+    cut = "return [...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth)"
+    assert [one.text for one in browser.js(cut)] == []
     assert browser.pale_texts() == []
     pictures = browser.driver.find_elements("css selector", "img")
     assert all(one.get_attribute("alt") for one in pictures)

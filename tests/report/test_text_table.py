@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from detpipe.report.text_table import as_bytes, as_count, shortened, significant, text_table
+from detpipe.report.text_table import as_bytes, as_count, number, shortened, significant, text_table
 
 
 def test_columns() -> None:
@@ -18,6 +18,7 @@ def test_the_middle_of_many_rows_is_left_out() -> None:
 
 
 def test_numbers() -> None:
+    assert [number(x) for x in (-0.0004, 0.0004, -0.0006, math.nan, None)] == ["0.000", "0.000", "-0.001", "–", "–"]
     assert [significant(x) for x in (0.012345, 1234567.0, math.nan, None)] == ["0.0123", "1.23e+06", "–", "–"]
     assert [as_bytes(x) for x in (999, 12_345, 5e6, 7.5e9)] == ["999 B", "12.3 kB", "5.0 MB", "7.50 GB"]
     assert [as_count(x) for x in (0, 999, 4_652_008, 3.08e9)] == ["0", "999", "4.65 M", "3.08 G"]
