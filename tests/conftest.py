@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests import drawn
 from tests.command_line import detpipe
+from tests.kept_compositions import kept_compositions
 
 # No example is timed: beside other work any of them can take long. On CI the examples are the same each time.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
@@ -74,6 +75,13 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compose_once() -> Iterator[None]:
+    """Hydra composes what the same words choose once."""
+    with kept_compositions():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -185,16 +185,18 @@ SERVER = """
 import json, os, sys
 from hydra._internal.hydra import Hydra
 from detpipe import cli
+from tests.kept_compositions import kept_compositions
 Hydra.get_mode = lambda *_, **__: None  # as in tests/command_line.py
-for line in sys.stdin:
-    folder, sys.argv = json.loads(line)
-    os.chdir(folder)
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as ended:
-        status = ended.code
-    print("status", status, flush=True)
+with kept_compositions():
+    for line in sys.stdin:
+        folder, sys.argv = json.loads(line)
+        os.chdir(folder)
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+        print("status", status, flush=True)
 """
 
 
