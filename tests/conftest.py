@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
+import lmdb
 import pytest
 from hypothesis import settings
 
@@ -75,6 +78,16 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _do_not_wait_for_the_disk() -> Iterator[None]:
+    """What is written is not flushed to the disk. It matters after a power failure only, and tests kill processes."""
+    with (
+        mock.patch.object(os, "fsync", return_value=None),
+        mock.patch.object(lmdb, "open", functools.partial(lmdb.open, sync=False)),
+    ):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

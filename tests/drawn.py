@@ -33,7 +33,7 @@ TINY = (
     "backbone.weights=none",
     "solver.max_iter=4",
     "solver.batch_size=8",
-    "solver.snapshot=1",
+    "solver.snapshot=0",  # each has 40 MB, which every copy of the run would have, too
     "precision=float32",
     "detect.compile=false",
 )

@@ -37,8 +37,8 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def run_arguments(voc_root: Path, folder: Path, *more: str) -> list[str]:
-    return ["run", *drawn.voc(voc_root), *drawn.settings("run", *more), f"run_dir={folder}"]
+def run_arguments(voc_root: Path, folder: Path) -> list[str]:
+    return ["run", *drawn.voc(voc_root), *drawn.settings("run", "solver.snapshot=1"), f"run_dir={folder}"]
 
 
 def records(database: Path) -> dict[bytes, bytes]:
@@ -106,7 +106,8 @@ def test_a_run_killed_at_random_moments(stage: str, voc_root: Path, finished_run
 def test_an_interrupted_training_goes_on(finished_run: Path, voc_root: Path, tmp_path: Path) -> None:
     folder = drawn.copy(finished_run, tmp_path / "run")
     shutil.rmtree(folder / "classifier")
-    arguments = ["train-cls", *drawn.voc(voc_root), *drawn.settings("train-cls"), f"run_dir={folder}"]
+    words = drawn.settings("train-cls", "solver.snapshot=1")
+    arguments = ["train-cls", *drawn.voc(voc_root), *words, f"run_dir={folder}"]
     process = start(*arguments)
     wait_for((folder / "classifier/snapshots/iter_0000001.pt").exists, process)
     outcome = stopped(process, signal.SIGINT)
