@@ -44,8 +44,7 @@ def clipped_convolution(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias:
         dtype = torch.get_autocast_dtype("cpu")
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     if not _is_one_operation(x):
-        clipped: Tensor = F.relu6(convolution._conv_forward(pad_same(x, convolution), weight, bias))
-        return clipped
+        return relu6(convolution._conv_forward(pad_same(x, convolution), weight, bias))
     stride, kernel = convolution.stride[0], convolution.kernel_size[0]
     top, bottom = same_padding(x.shape[2], kernel, stride)
     left, right = same_padding(x.shape[3], kernel, stride)
@@ -57,6 +56,11 @@ def clipped_convolution(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias:
         return _forward(x, weight, bias, geometry)
     one: Tensor = _ClippedConvolution.apply(x, weight, bias, geometry)
     return one
+
+
+def relu6(x: Tensor, *, inplace: bool = False) -> Tensor:
+    """ReLU6. A tensor on the meta device has no values to clip, and PyTorch would import its compiler to find that."""
+    return x if x.is_meta else F.relu6(x, inplace=inplace)
 
 
 def pad_same(x: Tensor, convolution: nn.Conv2d) -> Tensor:

@@ -15,11 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detpipe.backbone.backbone import Backbone, FeatureMap
-from detpipe.backbone.clipped_conv import clipped_convolution, pad_same
+from detpipe.backbone.clipped_conv import clipped_convolution, pad_same, relu6
 from detpipe.backbone.input_spec import InputSpec
 from detpipe.backbone.kept_weights import kept_weights
 from detpipe.resize import Interpolation
@@ -181,7 +180,7 @@ class ReLU6(nn.ReLU6):
     """ReLU6, in place if no gradient is needed. With gradients, autograd would have to copy the overwritten input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu6(x, inplace=not x.requires_grad)
+        return relu6(x, inplace=not x.requires_grad)
 
 
 class _DepthwiseSeparable(nn.Module):
@@ -322,6 +321,8 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
 def _folded_now(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
+    if norm.running_mean.is_meta:  # shapes alone, see `relu6`
+        return convolution.weight, norm.running_mean
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

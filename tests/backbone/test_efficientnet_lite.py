@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detpipe.backbone.backbone import Backbone
+from detpipe.backbone.backbone import Backbone, meta_copy
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.depthwise_conv import DepthwiseConv2d
 from detpipe.backbone.efficientnet_lite import (
@@ -78,6 +78,17 @@ def test_maps_have_the_sizes_and_channels_that_they_name() -> None:
     assert network.forward_maps(torch.zeros(1, 3, 32, 32), []) == {}
     with pytest.raises(ValueError, match="no feature map"):
         network.forward_maps(torch.zeros(1, 3, 32, 32), ["stride64"])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_meta_device_has_the_same_shapes(training: bool) -> None:
+    network = EfficientNetLite0().train(training)
+    x = torch.zeros(2, 3, 65, 96)
+    with torch.no_grad():
+        wanted = network.forward_maps(x, network.feature_maps)
+        found = meta_copy(network).forward_maps(x.to("meta"), network.feature_maps)
+    assert {name: one.shape for name, one in found.items()} == {name: one.shape for name, one in wanted.items()}
+    assert all(one.is_meta for one in found.values())
 
 
 @pytest.mark.slow
