@@ -139,6 +139,7 @@ def blocks_of(page: Path, text: str) -> list[Block]:
     ]
 
 
+@functools.cache
 def blocks(language: str) -> list[Block]:
     return [block for page in PAGES for block in blocks_of(page, page.read_text("utf-8")) if block.language == language]
 
@@ -276,11 +277,17 @@ def draw_classes(folder: Path) -> None:
 NAMED_FILE = re.compile(r"^<!-- file: (?P<name>[\w.]+) -->\n```\w+\n(?P<text>.*?)^```$", re.M | re.S)
 
 
-def write_files(folder: Path) -> None:
+@functools.cache
+def named_files() -> dict[str, str]:
     """The files that pages show whole, under the name in the comment before them."""
-    for page in PAGES:
-        for shown in NAMED_FILE.finditer(page.read_text("utf-8")):
-            (folder / shown["name"]).write_text(shown["text"])
+    shown = (match for page in PAGES for match in NAMED_FILE.finditer(page.read_text("utf-8")))
+    return {match["name"]: match["text"] for match in shown}
+
+
+def write_files(folder: Path) -> None:
+    """Write them into a folder."""
+    for name, text in named_files().items():
+        (folder / name).write_text(text)
 
 
 def boxes_and_labels(number: int) -> tuple[list[list[float]], list[int]]:
