@@ -44,12 +44,12 @@ def checked(folder: Path, content: str | bytes) -> None:
     ids=lambda value: str(value)[:12],
 )
 def test_what_is_no_preset(tmp_path: Path, content: str | bytes, said: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=said) as refused:
         checked(tmp_path, content)
     assert "preset.yaml" in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
