@@ -46,7 +46,7 @@ DIRECT = {
     "runs/detect_settings.py: path.read_bytes": OWN,
     "runs/exported_graph.py: onnxruntime.InferenceSession": CHECKED + ", see model_file.py",
     "solver/training_log.py: path.read_bytes": OWN,
-    "storage/atomic.py: os.open": "makes a new file",
+    "storage/atomic.py: os.open": "makes a new file, or takes the lock of one that it made",
     "storage/atomic.py: scratch.open": "the file that this function has just written",
     "storage/file_lock.py: os.open": "a lock file; its callers check that it is no link",
     "storage/lmdb_pages.py: mmap.mmap": CHECKED,

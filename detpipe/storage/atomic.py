@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from detpipe.storage.file_lock import is_at, take
+
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The errors of a full disk, a full quota, and a file that may not grow."""
 
@@ -23,7 +25,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises OSError of the file system, for example on a full disk; the old file at `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = _new_file(path)
+    scratch, handle = _new_file(path)
     try:
         yield scratch
         with scratch.open("rb+") as file:
@@ -34,6 +36,8 @@ def replaced(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise no_room(path, error) from error
         raise
+    finally:
+        os.close(handle)
 
 
 def no_room(path: Path, error: OSError) -> OSError:
@@ -43,17 +47,38 @@ def no_room(path: Path, error: OSError) -> OSError:
     return OSError(number, text, str(path))
 
 
-def _new_file(path: Path) -> Path:
-    """Create an empty file with a new name next to `path`.
+def _new_file(path: Path) -> tuple[Path, int]:
+    """Create and open an empty file next to `path` that no other process or thread writes.
+
+    Its name is the same each time, so that what a killed process left is found and deleted. While another process or
+    thread writes to `path`, which shows by the lock of its file, another name is used.
 
     tempfile's files are for their owner alone. Here the system applies the umask, so the process need not ask for it,
     which is only possible by changing it for all threads.
     """
+    scratch = path.with_name(f".{path.name}.part")
+    _delete_abandoned(scratch)
     while True:
-        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-            return scratch
+            handle = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            lock = take(handle)
+            if lock is None or (lock and is_at(scratch, handle)):
+                return scratch, handle
+            os.close(handle)  # another process took it for an abandoned one
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _delete_abandoned(scratch: Path) -> None:
+    """Delete the file of a process that was killed while it wrote."""
+    try:
+        handle = os.open(scratch, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # usually, there is none
+        return
+    try:
+        if take(handle) and is_at(scratch, handle):
+            scratch.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

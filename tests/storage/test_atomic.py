@@ -50,6 +50,32 @@ def test_nobody_sees_half_a_file(tmp_path: Path) -> None:
     assert path.read_text() == "half"
 
 
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with replaced(path) as scratch:
+        name = scratch.name
+    (tmp_path / name).write_text("half")
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    """Each has a file of its own; the later one stands. A link in place of such a file is not followed."""
+    path, other = tmp_path / "a.txt", tmp_path / "other"
+    with replaced(path) as first:
+        with replaced(path) as second:
+            second.write_text("second")
+        first.write_text("first")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    other.write_text("somebody's")
+    first.symlink_to(other)
+    write_text(path, "third")
+    assert other.read_text() == "somebody's"
+    assert path.read_text() == "third"
+
+
 def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "")
     (tmp_path / "b").write_text("")
