@@ -30,7 +30,7 @@ from detpipe.storage.manifest import Artefact, Making
 from detpipe.storage.shard_index import data_files
 from detpipe.storage.sharded_lmdb import name_in
 from detpipe.storage.sharded_lmdb import shuffled_keys as shuffled_names
-from detpipe.storage.shards import Shards
+from detpipe.storage.shards import Shards, forget_merge
 from detpipe.structures import Dataset, ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,7 @@ def merge_shards(config: Crop, path: Path, shards: Shards) -> None:
                 raise shards.damaged(task, f"{len(reader)} crops in place of {manifest.summary['crops']}")
             names += map(name_in, reader.keys())
     keys = iter(shuffled_names(names, config.seed))
+    forget_merge(path)
     with LmdbWriter(path) as writer, counted("merge", total=len(names), unit="crops") as count:
         for task in range(1, shards.tasks + 1):
             with opened_shard(shards, task) as reader:

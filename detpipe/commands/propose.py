@@ -20,7 +20,7 @@ from detpipe.runs.recall import measure_recall, update_recall
 from detpipe.runs.run_folder import RunFolder, load_splits, splits_digests, write_split
 from detpipe.storage.lmdb_store import DatabaseError
 from detpipe.storage.manifest import Artefact, Making, find_manifest
-from detpipe.storage.shards import Shards
+from detpipe.storage.shards import Shards, forget_merge
 from detpipe.structures import Dataset, GroundTruth, ImageRecord, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def merge_shards(config: Propose, shards: Shards, tasks: Sequence[Task]) -> None
     Raises ShardError for a missing or damaged shard.
     """
     left_out = {one.key for one in shards.bad()}
+    forget_merge(config.folder.proposals)
     with ProposalsWriter(config.folder.proposals) as writer, counted("merge", total=len(tasks), unit="images") as count:
         for number, own in enumerate(shards.parts(tasks), start=1):
             path = shards.finished(number)

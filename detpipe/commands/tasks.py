@@ -75,15 +75,21 @@ def making_shard(config: TaskCommand, whole: Artefact, *, replaces: bool = False
     assert config.tasks is not None
     assert config.task is not None
     shards = Shards(whole, config.tasks)
+    needless = Making(shards.path(config.task), State.COMPLETE)
     if not config.overwrite:
         if shards.is_finished():
             logger.log(RESULT, "%s: is finished, and needs no task", whole.path)
-            yield Making(shards.path(config.task), State.COMPLETE), shards
+            yield needless, shards
             return
         if not replaces:
             shards.refuse_other_whole()
         shards.refuse_other_number()
     with shards.held(config.task):
+        # While this process waited, another may have made this shard and merged it: then there is no shard any more.
+        if not config.overwrite and shards.is_finished():
+            shards.remove_lock(config.task)
+            yield needless, shards
+            return
         shard = shards.artefact(config.task)
         with shard.making(overwrite=config.overwrite) as making:
             yield making, shards

@@ -67,6 +67,15 @@ def shards_folder(whole: Path) -> Path:
     )
 
 
+def forget_merge(database: Path) -> None:
+    """Delete the LMDB of an unfinished merge, or of one process. A merge into it would give other pages.
+
+    database: its folder, which may not exist. Other files in it stay.
+    """
+    for file in (DATA, "lock.mdb"):
+        (database / file).unlink(missing_ok=True)
+
+
 class Shards:
     """The shards of an artefact. whole: the artefact, with its key. The key of a shard has its part in addition."""
 
@@ -134,8 +143,7 @@ class Shards:
             old = self.path(task)
             old.rename(self.whole.path / old.name)
             shards.append(IndexedShard(folder=old.name, records=manifest.summary[records], digest=manifest.digest))
-        for file in (DATA, "lock.mdb"):  # of an unfinished merge, or of one process
-            (self.whole.path / file).unlink(missing_ok=True)
+        forget_merge(self.whole.path)
         index = ShardIndex(stage=self._key.stage, shards=shards, seed=seed)
         write_json(self.whole.path / INDEX, dataclasses.asdict(index))
 
@@ -265,11 +273,20 @@ class Shards:
         for folder in (self.folder, self.whole.path):
             for trash in folder.glob(".????-of-????.deleted"):  # of an earlier call that was killed
                 shutil.rmtree(trash, ignore_errors=True)
-        scratch = self.folder.glob(f".{_MARKER}.*.part")  # of a call that was killed while it wrote the marker
+        scratch = self.folder.glob(f".{_MARKER}.*part")  # of a call that was killed while it wrote the marker
         for file in (*self.folder.glob("*.lock"), self.folder / _MARKER, *scratch):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def remove_lock(self, task: int) -> None:
+        """Delete the lock of a shard, which the caller has, and the folder of the shards if nothing else is in it."""
+        self._lock(task).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _lock(self, task: int | None) -> Path:
+        return self.folder / f"{'driver' if task is None else self.path(task).name}.lock"
 
     @contextlib.contextmanager
     def held(self, task: int | None = None) -> Iterator[None]:
@@ -277,11 +294,10 @@ class Shards:
 
         Raises ShardHeldError if another process does.
         """
-        name = "driver" if task is None else self.path(task).name
         doing = "merges these shards" if task is None else "makes this shard"
         refuse_link(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self.folder / f"{name}.lock"
+        lock = self._lock(task)
         refuse_link(lock)
         with ExitStack() as stack:
             try:

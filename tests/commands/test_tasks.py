@@ -322,6 +322,25 @@ def test_two_processes_on_the_same_shards(voc_root: Path, tmp_path: Path, monkey
     assert not (folder / "proposals.lmdb").exists()
 
 
+def test_a_task_that_waits_while_its_shards_are_merged(
+    voc_root: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for the whole before it waits for the lock of its shard, and again when it has the lock."""
+    folder = drawn.copy(whole, tmp_path / "run")
+    answers: list[bool] = []
+    is_finished = Shards.is_finished
+
+    def asked(shards: Shards) -> bool:
+        answers.append(bool(answers) and is_finished(shards))
+        return answers[-1]
+
+    monkeypatch.setattr(Shards, "is_finished", asked)
+    outcome = detpipe(*propose(voc_root, folder, "tasks=2", "task=1"))
+    assert outcome.status == 0, outcome.err
+    assert answers == [False, True]
+    assert_same_proposals(folder, whole)
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_a_failing_task_is_named(voc_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"

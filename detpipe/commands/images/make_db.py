@@ -48,7 +48,7 @@ from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of
 from detpipe.storage.shard_index import data_files
 from detpipe.storage.sharded_lmdb import open_lmdb
-from detpipe.storage.shards import Shards
+from detpipe.storage.shards import Shards, forget_merge
 from detpipe.structures import MAX_PIXELS, LeftOut
 
 logger = logging.getLogger(__name__)
@@ -366,6 +366,7 @@ def merge_shards(config: MakeDb, planned: Sequence[Sequence[ImageTask]], shards:
     shard_of = {task.key: number for task, number in zip(tasks, numbers, strict=True)}
     with counted("merge", total=len(tasks), unit="images") as count:
         for database, of_database in zip(shard_paths(config.database, config.num_shards), planned, strict=True):
+            forget_merge(database)
             with LmdbWriter(database) as writer:
                 for number, group in groupby(of_database, key=lambda task: shard_of[task.key]):
                     with opened_shard(shards, number) as reader:
