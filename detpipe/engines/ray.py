@@ -14,6 +14,7 @@ from typing import Any
 
 from detpipe.engines.engine import Engine, Observer, TaskCall, TaskError
 from detpipe.engines.ray_cluster import (
+    Connection,
     Driver,
     cause_of,
     connected,
@@ -34,6 +35,8 @@ STOP_WAIT = 30.0
 HELD_WAIT = 120.0
 """Seconds in which a task is tried again whose shard another process holds: a lost node may still run the old task, and
 a network file system releases the locks of a lost machine after a minute or more."""
+EVENTS_WAIT = 5.0
+"""Seconds to wait for the events of the tasks."""
 _TICK = 0.2
 _NODES_TICK = 2.0
 """Seconds between two looks at the signals, and at the nodes."""
@@ -51,7 +54,8 @@ class RayEngine(Engine):
     gpus_per_task: float = 0.0
     """GPUs of a task; 0.5: two tasks share one."""
     retries: int = 2
-    """How often a task is run again whose process or node was lost."""
+    """How often work is begun again whose process or node was lost, and, on another node, a task that met an error of
+    the operating system, such as a full disk."""
     strict: bool = False
     """Refuse nodes with other versions of detpipe, torch or numpy than here. Otherwise, they get a warning."""
 
@@ -71,7 +75,7 @@ class RayEngine(Engine):
     def run(self, call: TaskCall, tasks: Sequence[int], observer: Observer) -> None:
         """See `Engine.run`. In a process that is already connected to a cluster, uses that one.
 
-        Raises TaskError if Ray is not installed, or no cluster answers.
+        Raises TaskError if Ray is not installed, no cluster answers, or the connection to it is lost.
         """
         if not tasks:
             return
@@ -147,6 +151,7 @@ def run_here(message: str, mailbox: Any) -> dict[str, Any]:
         end = run_task(TaskCall(**order["call"]), task, send)
         if end["event"] == "failed":
             end["text"] = f"node {this_node()}: {end['text']}"
+            end["node"] = ray_package().get_runtime_context().get_node_id()
     ray = ray_package()
     with contextlib.suppress(ray.exceptions.RayError):  # the events are for the terminal: the shard needs none
         ray.get(last)  # no event must come after the end
@@ -160,14 +165,15 @@ class _Run:
         self._ray, self._engine, self._observer = ray, engine, observer
         self._call = call.with_cores(engine.cpus_per_task)
         self._driver = engine.driver(call.marker)
-        resources = {"num_cpus": engine.cpus_per_task, "num_gpus": engine.gpus_per_task}
+        self._remote = ray.remote(run_here)
         # Repeats are counted here, so that the user sees them.
-        self._remote = ray.remote(run_here).options(max_retries=0, **resources)
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )
+        self._options = {"num_cpus": engine.cpus_per_task, "num_gpus": engine.gpus_per_task, "max_retries": 0}
+        self._on_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        here = self._on_node(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        self._connection = Connection(ray)
         self._running: dict[Any, int] = {}
+        self._faulty: set[str] = set()
         self._ends: dict[int, int] = {}
         self._held_until: dict[int, float] = {}
         self._nodes: list[str] | None = None
@@ -189,12 +195,15 @@ class _Run:
             self._take_events()
             for reference in ready:
                 self._settle(reference, stopping=bool(stop))
-            if time.monotonic() - self._nodes_seen > _NODES_TICK:
+            if self._connection.holds() and time.monotonic() - self._nodes_seen > _NODES_TICK:
                 self._look_at_nodes()
 
-    def _submit(self, task: int) -> None:
+    def _submit(self, task: int, node: str | None = None) -> None:
+        """Let a task run as soon as there is room for it. node: where; another one if this one is lost before."""
         message = json.dumps({"call": asdict(self._call), "task": task, "driver": asdict(self._driver)})
-        self._running[self._remote.remote(message, self._mailbox)] = task
+        place = {} if node is None else {"scheduling_strategy": self._on_node(node, soft=True)}
+        remote = self._remote.options(**self._options, **place)
+        self._running[remote.remote(message, self._mailbox)] = task
 
     def _cancel(self, *, force: bool) -> None:
         """End the tasks: by the signal that Ctrl-C sends, after which a command ends its present image, or at once."""
@@ -203,7 +212,7 @@ class _Run:
 
     def _take_events(self) -> None:
         try:
-            events = self._ray.get(self._mailbox.take.remote())
+            events = self._ray.get(self._mailbox.take.remote(), timeout=EVENTS_WAIT)
         except self._ray.exceptions.RayError as error:  # its process was killed, and Ray starts another
             logger.debug("events of tasks are lost: %s", first_line(error))
             return
@@ -232,17 +241,33 @@ class _Run:
         elif end.get("held") and time.monotonic() < self._held_until.setdefault(task, time.monotonic() + HELD_WAIT):
             self._observer.repeated(task, end["text"])
             self._submit(task)
+        elif end.get("system") and (node := self._other_node(task, end["node"])) is not None:
+            self._repeat(task, end["text"], node)
         else:
             self._observer.failed(task, end["text"])
 
+    def _other_node(self, task: int, node: str) -> str | None:
+        """A node for a task that met an error of the system on this node; None without one where no task has met such.
+
+        Ray itself would choose the same node again: one whose tasks fail at once has room. It still gets first tries.
+        """
+        self._faulty.add(node)
+        others = sorted({one["NodeID"] for one in self._engine.nodes(self._ray)} - self._faulty)
+        return others[task % len(others)] if others else None
+
     def _lost(self, task: int, reason: str) -> None:
-        self._look_at_nodes()
+        if self._connection.holds():
+            self._look_at_nodes()
+        self._repeat(task, reason)
+
+    def _repeat(self, task: int, reason: str, node: str | None = None) -> None:
+        """Run a task again, if it may be. node: as for `_submit`."""
         self._ends[task] = self._ends.get(task, 0) + 1
         if self._ends[task] > self._engine.retries:
             self._observer.failed(task, reason)
         else:
             self._observer.repeated(task, reason)
-            self._submit(task)
+            self._submit(task, node)
 
     def _look_at_nodes(self) -> None:
         """Tell the observer which nodes can run a task. Raises TaskError if a local cluster never can."""

@@ -29,6 +29,10 @@ MARKER_WAIT = 10.0
 """Seconds to wait for the marker: a network file system may show a new file later."""
 ANSWER_WAIT = 5.0
 """Seconds to wait for an answer at the address."""
+CONNECTION_TICK = 2.0
+"""Seconds between two looks at the head node."""
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""The variable for the seconds after which Ray ends each process whose head node does not answer; its default is 60."""
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -120,13 +124,66 @@ def cause_of(error: BaseException) -> str:
 
 def _check_answer(address: str) -> None:
     """Raise TaskError if nothing listens at an address. Ray itself tries for a minute, or ends the process."""
-    try:
-        socket.create_connection(host_and_port(address), timeout=ANSWER_WAIT).close()
-    except OSError as error:
+    error = _silence(address, ANSWER_WAIT)
+    if error is not None:
         raise TaskError(
             f"engine.address={address}: expected the head node of a Ray cluster, got no answer ({error}); start it "
             "there with `ray start --head`, or give another address"
         ) from error
+
+
+def _silence(address: str, wait: float) -> OSError | None:
+    """Why nothing answers at an address, or None."""
+    try:
+        socket.create_connection(host_and_port(address), timeout=wait).close()
+    except OSError as error:
+        return error
+    return None
+
+
+class Connection:
+    """What this process needs of the cluster: the head node, and the node of its own machine.
+
+    Without them, Ray's calls wait without an end, or Ray ends this process after a minute. The head node may be gone
+    for two thirds of this time, for example to be started again.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        context = ray.get_runtime_context()
+        self._head, self._node = str(context.gcs_address), context.get_node_id()
+        self._patience = float(os.environ.get(RECONNECT, "60")) * 2 / 3
+        self._looked = self._answered = time.monotonic()
+        self._holds = True
+
+    def holds(self) -> bool:
+        """Whether the head node answered the last time; it is asked every CONNECTION_TICK seconds.
+
+        Raises TaskError if it has not answered for too long, or if the node of this machine is lost.
+        """
+        if time.monotonic() - self._looked > CONNECTION_TICK:
+            silence = _silence(self._head, ANSWER_WAIT)
+            self._holds, self._looked = silence is None, time.monotonic()
+            if silence is None:
+                self._answered = self._looked
+                self._check_node()
+            elif self._looked - self._answered > self._patience:
+                raise TaskError(
+                    f"{self._head}: expected the head node of the Ray cluster, got no answer for "
+                    f"{self._looked - self._answered:.0f} s ({silence}); start the cluster again and {_AGAIN}"
+                ) from silence
+        return self._holds
+
+    def _check_node(self) -> None:
+        lost = [one for one in self._ray.nodes() if one["NodeID"] == self._node and not one["Alive"]]
+        if lost:
+            raise TaskError(
+                f"node {node_name(lost[0]['NodeManagerAddress'], self._node)}: expected the node of this machine, got "
+                f"a lost one; start it again with `ray start --address={self._head}`, or a new cluster, and {_AGAIN}"
+            )
+
+
+_AGAIN = "run the same command again: what is finished is kept"
 
 
 def versions() -> dict[str, str]:

@@ -52,7 +52,8 @@ def _read(lines: queue.Queue[str]) -> None:
 def run_task(call: TaskCall, task: int, send: Send) -> dict[str, Any]:
     """Run one task in this process; returns its last event. send: takes the others.
 
-    The last event is "finished", or "failed" with its text. "held" is true if another process makes the shard.
+    The last event is "finished", or "failed" with its text. "held" is true if another process makes the shard,
+    "system" for an error of the operating system, such as a full disk.
     """
     try:
         with sent(send):
@@ -62,7 +63,8 @@ def run_task(call: TaskCall, task: int, send: Send) -> dict[str, Any]:
     except Exception as error:  # whatever a task raises, the other tasks go on
         logging.getLogger(__name__).debug("task %d", task, exc_info=True)
         text = str(error) or type(error).__name__
-        return {"event": "failed", "text": text, "held": isinstance(error, ShardHeldError)}
+        held, system = isinstance(error, ShardHeldError), isinstance(error, OSError)
+        return {"event": "failed", "text": text, "held": held, "system": system}
     return {"event": "finished"}
 
 
