@@ -1,9 +1,9 @@
 """`detpipe detect source=DIR out=DIR.parquet engine=ray`: detections by a pool of actors of Ray Data, as a stream.
 
 Only paths travel to the actors, and only detections come back. This process alone writes the parts, in the order of the
-images, so each image is in them once, whatever happens to the actors: Ray Data repeats what a lost actor had. The parts
-are those of the command without an engine. Memory is flat, because Ray Data gives the actors no work while too many
-results wait.
+images, so each image is in them once, whatever happens to the actors: Ray Data repeats what a lost actor had, and
+`Attempts` limits how often. The parts are those of the command without an engine. Memory is flat, because Ray Data
+gives the actors no work while too many results wait.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.detect_parts import file_of, write_parts
 from detpipe.commands.stage_settings import Detect
 from detpipe.datasets.source import Entry
+from detpipe.engines.attempts import Attempts
 from detpipe.engines.engine import TaskError
 from detpipe.engines.ray import RayEngine
-from detpipe.engines.ray_cluster import check_nodes
+from detpipe.engines.ray_cluster import Connection, check_nodes
 from detpipe.integrations.ray import PATH, NodeDetector, results_of
 from detpipe.network.device import resolve_device
 from detpipe.proposals.proposer import Proposer
@@ -84,9 +85,10 @@ def _detected(
             engine.warn_of_no_node()
         check_nodes(ray, nodes, driver)
         logger.info("detect: %d nodes", len(nodes))
-        tables = _tables(engine, paths, {"driver": driver, **options})
+        attempts = Attempts.started(ray, engine.retries)
+        tables = _tables(engine, paths, {"driver": driver, "attempts": attempts, **options})
         try:
-            with closing(_awaited(tables, stop)) as arriving:
+            with closing(_awaited(tables, stop, Connection(ray))) as arriving:
                 results = (one for table in arriving for one in results_of(table))
                 for file in files:
                     if isinstance(file, LeftOut):
@@ -136,8 +138,10 @@ def _tables(engine: RayEngine, paths: Sequence[bytes], options: dict[str, Any]) 
     return cast("Iterable[Any]", found.iter_batches(batch_size=None, batch_format="pyarrow"))
 
 
-def _awaited(items: Iterable[Item], stop: StopRequest) -> Generator[Item, None, None]:
+def _awaited(items: Iterable[Item], stop: StopRequest, connection: Connection) -> Generator[Item, None, None]:
     """Yield the items. Raises Interrupted after a signal, also while the next one is made, in another thread.
+
+    Raises TaskError as `Connection.holds`.
 
     At most one item waits here, so that Ray Data notices when this process is slower than the actors.
     """
@@ -160,7 +164,7 @@ def _awaited(items: Iterable[Item], stop: StopRequest) -> Generator[Item, None, 
     try:
         while True:
             wanted.release()
-            answer = _answer(answers, stop)
+            answer = _answer(answers, stop, connection)
             if answer is None:
                 return
             if isinstance(answer, BaseException):
@@ -172,10 +176,11 @@ def _awaited(items: Iterable[Item], stop: StopRequest) -> Generator[Item, None, 
         thread.join(_CLOSING)
 
 
-def _answer(answers: queue.SimpleQueue[Item], stop: StopRequest) -> Item:
+def _answer(answers: queue.SimpleQueue[Item], stop: StopRequest, connection: Connection) -> Item:
     while True:
         try:
             return answers.get(timeout=_TICK)
         except queue.Empty:
             if stop:
                 raise Interrupted from None
+            connection.holds()

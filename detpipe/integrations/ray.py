@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from detpipe.engines.ray_cluster import Driver
+from detpipe.engines.attempts import Attempts
+from detpipe.engines.ray_cluster import Driver, ray_package
 from detpipe.runs.parquet_results import utf8_text
 from detpipe.structures import Detections, LeftOut
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PATH, PIXELS = "path", "image"
 """The columns that may hold the images."""
+_REMEDY = ". If it is one of the images, `detpipe detect source=FILE` shows which; take it out of the source"
 
 
 class DetectorActor:
@@ -110,12 +112,41 @@ def results_of(table: pyarrow.Table) -> Iterator[tuple[str, Detections | LeftOut
 
 
 class NodeDetector(DetectorActor):
-    """The actor of `detpipe detect out=DIR engine=ray`, which works in the driver's folder and with its threads."""
+    """The actor of `detpipe detect out=DIR engine=ray`, which works in the driver's folder and with its threads.
 
-    def __init__(self, driver: Driver, run_dir: str, *, proposer: Mapping[str, Any] | None, **options: Any) -> None:
+    If the processes of several actors end while they detect in the same images, or one process after the other while it
+    loads the detector, it raises TaskError: Ray Data would start new ones without an end.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        run_dir: str,
+        *,
+        attempts: Attempts,
+        proposer: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> None:
         """proposer: as `Proposer.describe` gives it; None: the network proposes itself. Raises as `Driver.enter`."""
         driver.enter()
-        from detpipe.proposals.methods import proposer_of
+        self._attempts = attempts
+        actor = ray_package().get_runtime_context().get_actor_id()  # a process that follows a lost one has the same
+        with attempts.one(f"actor {actor}", f"loaded the detector of {run_dir}"):
+            from detpipe.proposals.methods import proposer_of
 
-        made = None if proposer is None else proposer_of(proposer)
-        super().__init__(run_dir, proposer=made, **options)
+            made = None if proposer is None else proposer_of(proposer)
+            super().__init__(run_dir, proposer=made, **options)
+
+    def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> pyarrow.Table:
+        """As `DetectorActor`, for a batch of paths alone. Raises TaskError, see above."""
+        import pyarrow
+
+        from detpipe.runs.detected_files import CHUNK
+
+        tables = []
+        for start in range(0, max(1, len(batch[PATH])), CHUNK):
+            paths = batch[PATH][start : start + CHUNK]
+            files = ", ".join(map(os.fsdecode, paths))
+            with self._attempts.one(files, f"detected in {files}", _REMEDY):
+                tables.append(super().__call__({PATH: paths}))
+        return pyarrow.concat_tables(tables)

@@ -20,6 +20,7 @@ from detpipe.engines import ray_cluster
 from detpipe.engines.engine import TaskError
 from detpipe.engines.ray import RayEngine
 from detpipe.engines.ray_cluster import LOOPBACK, check_nodes
+from detpipe.integrations.ray import NodeDetector
 from tests import drawn
 from tests.command_line import detpipe
 from tests.commands.test_kill import stopped, wait_for
@@ -118,6 +119,71 @@ def test_an_error_of_an_actor_is_named(
     assert "torch 0.1" in outcome.err
     assert f"node {LOOPBACK}" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+class Dying(NodeDetector):
+    """An actor that ends, as a decoder that crashes does, when it reads an image."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        read = self._detector.with_regions
+
+        def with_regions(image: Any) -> Any:
+            if Path(image).name == "011.jpg":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return read(image)
+
+        self._detector.with_regions = with_regions  # type: ignore[method-assign]
+
+
+def test_an_image_that_ends_each_actor_is_named(
+    cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = photos(tmp_path / "photos", 20), tmp_path / "out"
+    arguments = words(finished_run, source, out, "engine=ray", f"engine.address={cluster.address}")
+    with monkeypatch.context() as patch:
+        patch.setattr(detect_stream, "NodeDetector", Dying)
+        outcome = detpipe(*arguments, "engine.retries=1")
+    assert outcome.status == 1
+    last = outcome.err.strip().splitlines()[-1]
+    assert "2 processes" in last
+    assert f"{source}/011.jpg" in last
+    assert f"{source}/001.jpg" not in last  # of another chunk
+    assert "engine.retries=1" in last
+    assert str(out) in last
+    assert "Traceback" not in outcome.err
+    (source / "011.jpg").unlink()
+    outcome = detpipe(*arguments)
+    assert outcome.status == 0, outcome.err
+    assert len([image for part in out.glob("*.parquet") for image in images_of(part)]) == 18
+
+
+class DyingAtOnce(NodeDetector):
+    """An actor that ends while it loads the detector."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        from detpipe.runs.detector import Detector
+
+        def killed(*_: Any, **__: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Detector.from_run = killed  # type: ignore[method-assign]
+        super().__init__(*arguments, **options)
+
+
+@pytest.mark.slow
+def test_an_actor_that_always_ends_while_it_starts(
+    cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "photos", tmp_path / "out"
+    drawn.write_jpeg(source / "a.jpg", drawn.draw(1)[0])
+    monkeypatch.setattr(detect_stream, "NodeDetector", DyingAtOnce)
+    outcome = detpipe(
+        *words(finished_run, source, out, "engine=ray", f"engine.address={cluster.address}", "engine.retries=1")
+    )
+    assert outcome.status == 1
+    assert f"loaded the detector of {finished_run}" in outcome.err
+    assert "engine.retries=1" in outcome.err
 
 
 @pytest.mark.parametrize("module", ["ray", "ray.data"])
