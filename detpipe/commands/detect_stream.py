@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import queue
+import re
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
@@ -43,6 +44,9 @@ MOST_BLOCKS = 10_000
 """Blocks of paths that Ray Data gets. It keeps some kilobytes for each until the end."""
 _TICK = 0.2
 """Seconds after which a signal is noticed."""
+_RAISED = re.compile(r"(\w+\.)*[A-Z]\w*(Error|Exception|Exit): ")
+_OWN = re.compile(r"^detpipe(\.\w+)*: ")
+"""The line of a traceback that names the error, and the name if the error is one of this package."""
 _CLOSING = 2.0
 """Seconds to wait until Ray Data has ended its actors. An image that is still in progress after a signal is not waited
 for: the end of the connection ends its actor."""
@@ -99,14 +103,19 @@ def _detected(
                     yield one
         except ray.exceptions.RayError as error:
             raise TaskError(
-                f"{_last_line(error)}; what is finished is in {config.out}; run the same command again, it continues "
+                f"{_raised(error)}; what is finished is in {config.out}; run the same command again, it continues "
                 "from there"
             ) from error
 
 
-def _last_line(error: BaseException) -> str:
-    """What an actor raised: Ray's message ends with the traceback of the actor."""
-    return str(error).strip().splitlines()[-1].strip()
+def _raised(error: BaseException) -> str:
+    """What an actor raised, in one line: Ray's message has the traceback of the actor, and advice of its own after it.
+
+    If the actor raised nothing, it is the last line.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    raised = [line for line in lines if _RAISED.match(line) and not line.startswith("ray.")]
+    return _OWN.sub("", (raised or lines)[-1])
 
 
 def _ray_data() -> Any:

@@ -121,6 +121,23 @@ def test_an_error_of_an_actor_is_named(
     assert "Traceback" not in outcome.err
 
 
+def test_what_an_actor_raised() -> None:
+    """Of the messages of Ray 2.60: the error of the actor, also among errors and advice of Ray Data."""
+    raised = "detpipe.engines.engine.TaskError: 2 processes were killed: a.jpg"
+    start = "ray::MapWorker(MapBatches(NodeDetector)).submit() (pid=7, ip=127.0.0.2)\n    raise TaskError(\n"
+    data = (
+        "\n\nThe above exception was the direct cause of the following exception:\n\n"
+        "ray.data.exceptions.UserCodeException: UDF failed to process a data block.\nTo change retries, configure it"
+    )
+    for text, line in (
+        (f"{start}{raised}{data}", "2 processes were killed: a.jpg"),
+        (f"{start}{raised}", "2 processes were killed: a.jpg"),
+        (f"{start}KeyError: 'a'\n\nDuring handling\n\nValueError: expected b", "ValueError: expected b"),
+        ("The actor died unexpectedly.\n\tip: 127.0.0.2\nIts node has died.", "Its node has died."),
+    ):
+        assert detect_stream._raised(RuntimeError(text)) == line
+
+
 class Dying(NodeDetector):
     """An actor that ends, as a decoder that crashes does, when it reads an image."""
 
