@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_hidden
+from detpipe.datasets.foreign_formats import few_files, foreign_format
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.plugins import PluginError
@@ -147,12 +148,29 @@ def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
         if one is not None:
             found.append(Reading(word, {name: _written(value) for name, value in one.settings.items()}, one.why))
     with_boxes = [one for one in found if one.word != _WITHOUT_BOXES]
+    if found and not with_boxes and not faults and is_existing_folder(root) and (unread := _annotations_below(root)) is not None:
+        faults[_WITHOUT_BOXES] = f"{unread}; to use the images without boxes, give dataset={_WITHOUT_BOXES}"
     return with_boxes or ([] if faults else found), faults
 
 
 def _written(value: object) -> object:
     """A setting as the user writes it: an address with two slashes, which `Path` makes one."""
     return address(Path(value)) if isinstance(value, str) and is_remote(value) else value
+
+
+def _annotations_below(root: Path) -> str | None:
+    """The fault of a folder that is read as images alone, though a file there has boxes; None without such a file."""
+    for path in few_files(root):
+        form = foreign_format(path)
+        if form is not None:
+            return f"{path}: expected annotations in a format that detpipe reads, got {form.name}; {form.way}"
+        readings = _readings(path)[0] if path.parent != root else []
+        if readings:
+            return (
+                f"{root}: expected annotations in the folder itself, got {path} ({readings[0].why}); give "
+                f"dataset.root={path} dataset.images_root={root}"
+            )
+    return None
 
 
 def _settings_of(word: str) -> set[str]:
@@ -164,7 +182,9 @@ def _settings_of(word: str) -> set[str]:
 
 def _nothing_found(root: Path) -> str:
     if not is_existing_folder(root):
-        return f"{root}: expected a data set, got a file in no format that detpipe reads; name the format (dataset=...)"
+        form = foreign_format(root)
+        got = "a file in no format that detpipe reads; name the format (dataset=...)"
+        return f"{root}: expected a data set, got {got if form is None else f'{form.name}; {form.way}'}"
     names = [path.name for path in children(root) if not is_hidden(path.name)]
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing"
     inner = [path for name in names[:_MOST_FOLDERS] if is_existing_folder(path := root / name)]
@@ -173,6 +193,9 @@ def _nothing_found(root: Path) -> str:
         return f"{root}: expected a data set, got a folder with data sets in it; give dataset.root={holding[0]}" + (
             f" (or {', '.join(str(one) for one in holding[1:5])})" if holding[1:] else ""
         )
+    for path in few_files(root):
+        if (form := foreign_format(path)) is not None:
+            return f"{path}: expected a data set, got {form.name}, and no images; {form.way}"
     return (
         f"{root}: expected a data set ({', '.join(one for one in FORMATS if one != 'demo')}), got a folder with "
         f"{there}; check dataset.root, or name the format (dataset=...)"
