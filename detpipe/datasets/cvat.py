@@ -73,7 +73,10 @@ class CvatSource(FilesSource):
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
         for one in self._read(path)[1]:
-            name, image, fault = found_image(images, one.name, path)
+            # The export of a project has a folder for each subset, with images of the same name.
+            name, image, fault = found_image(images, f"{one.subset}/{one.name}" if one.subset else one.name, path)
+            if image is None and one.subset:
+                name, image, fault = found_image(images, one.name, path)
             if one.fault is not None:
                 fault = fault or finding("broken_annotation", path, f"image {one.name[:200]}: {one.fault}")
             notes = tuple(

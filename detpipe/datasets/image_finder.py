@@ -7,8 +7,8 @@ step with a result decides:
 1. The path as it is written, in the image folder, then in the folder of the annotation.
 2. The same with backslashes as slashes, without a drive letter, percent signs decoded, of a URL only its path.
 3. With leading folders removed that do not exist here.
-4. Without regard to Unicode's normal form, to upper and lower case, and to the suffix; a name without any folder also
-   in subfolders.
+4. Without regard to Unicode's normal form, to upper and lower case, and to the suffix; a name without any folder, and
+   one with its folder, also in subfolders.
 
 If a step finds several files, this is an error, not a guess. A file outside the user's folders is an error, too, unless
 `outside` is set: names in files of other people must not choose which files of this machine are read.
@@ -95,7 +95,8 @@ class PathIndex(Generic[Value]):
         """The values of the best matching paths: none, one, or several that match equally well.
 
         More equal folders are better than fewer, and an equal spelling is better than another case or suffix. Leading
-        folders of `parts` are dropped only if no folder here has their name. A single name also matches in subfolders.
+        folders of `parts` are dropped only if no folder here has their name. A single name also matches in subfolders,
+        and so does a path with the folder around it: "day 1/a.jpg" is "images/day 1/a.jpg".
         """
         *folders, name = parts
         for stem in dict.fromkeys((normalised(without_suffix(name)), normalised(name))):
@@ -105,6 +106,8 @@ class PathIndex(Generic[Value]):
                     break
                 tail = parts[start:]
                 matching = [one for one in candidates if _same_folders(one[0], tail)]
+                if not matching and len(tail) > 1:
+                    matching = [one for one in candidates if _same_folders(one[0][-len(tail) :], tail)]
                 if not matching and len(parts) == 1:
                     matching = candidates
                 if matching:
@@ -128,7 +131,7 @@ def _nearest(matching: Sequence[tuple[tuple[str, ...], Value]], tail: Sequence[s
     def distance(path: Sequence[str]) -> int:
         name = path[-1]
         if name == written:
-            return 0 if list(path[:-1]) == list(tail[:-1]) else 1
+            return 0 if list(path[-len(tail) : -1]) == list(tail[:-1]) else 1
         if unicodedata.normalize("NFC", name) == composed:
             return 2
         if normalised(name) == normalised(written):

@@ -63,6 +63,23 @@ def test_subsets_are_splits_and_labels_have_their_order(tmp_path: Path) -> None:
     assert source.known_classes() == ["dog", "cat"]
 
 
+def test_a_project_has_images_of_one_name_in_a_folder_for_each_subset(tmp_path: Path) -> None:
+    for subset in ("Train", "Test"):
+        image(tmp_path / "images" / subset / "day 1" / "0.jpg")
+    images = "".join(
+        f'<image id="{number}" name="day 1/0.jpg" subset="{subset}">'
+        f'<box label="{label}" xtl="1" ytl="2" xbr="3" ybr="4"/></image>'
+        for number, (subset, label) in enumerate([("Train", "cat"), ("Test", "dog")])
+    )
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    source = CvatSource(root=str(tmp_path), max_bad=0)
+    for split, name in ((Split.train, "cat"), (Split.test, "dog")):
+        source.load(split)
+        (entry,) = source.entries(split)
+        assert entry.image == tmp_path / "images" / split.value.title() / "day 1" / "0.jpg"
+        assert [one.name for one in entry.objects] == [name]
+
+
 @pytest.mark.parametrize(
     ("shape", "said"),
     [

@@ -65,6 +65,8 @@ def found(root: Path, name: str, **settings: object) -> str:
         (UMLAUT, DECOMPOSED),
         (DECOMPOSED, UMLAUT),
         ("sub/deep/a.jpg", "a.jpg"),
+        ("images/day 1/a.jpg", "day 1/a.jpg"),
+        ("images/day 1/a.png", "C:\\all\\Day 1\\a.jpg"),
         ("a%20b.jpg", "a%20b.jpg"),
         ("a?b.jpg", "a?b.jpg"),
         ("a\\b.jpg", "a\\b.jpg"),
@@ -83,6 +85,8 @@ def test_names_of_other_machines(tmp_path: Path, file: str, name: str) -> None:
         (["a.jpg", "a.png"], "a.PNG", "a.png"),
         (["cats/1.jpg", "dogs/1.jpg"], "C:\\all\\dogs\\1.jpg", "dogs/1.jpg"),
         (["cats/1.jpg", "1.jpg"], "1.jpg", "1.jpg"),
+        (["x/cats/1.jpg", "cats/1.jpg"], "cats/1.jpg", "cats/1.jpg"),
+        (["x/cats/1.jpg", "y/dogs/1.jpg", "1.jpg"], "dogs/1.jpg", "y/dogs/1.jpg"),
         (["scene.jpg", "scene.1.jpg", "scene.2.jpg"], "scene.1", "scene.1.jpg"),
     ],
 )
@@ -94,6 +98,7 @@ def test_the_nearest_of_several(tmp_path: Path, files: list[str], name: str, bes
     ("files", "name"),
     [
         (["cats/1.jpg", "dogs/1.jpg"], "1.jpg"),
+        (["x/cats/1.jpg", "y/cats/1.jpg"], "cats/1.jpg"),
         (["a.jpg", "a.png"], "a"),
         (["a.JPG", "a.Jpg"], "a.jpg"),
         ([UMLAUT, DECOMPOSED], "ÜBUNG.jpg"),
