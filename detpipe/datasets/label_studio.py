@@ -1,4 +1,4 @@
-"""Reader of Label Studio's JSON export: tasks with annotations, whose regions are in percent of the image.
+"""Reader of Label Studio's exports JSON and JSON-MIN: tasks with annotations, whose regions are in percent.
 
 Of several annotations of a task, the last one that was submitted counts. A task without one is left out: nobody has
 looked at it. Rotated boxes, ellipses and outlines give the upright boxes around them.
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.folder_scan import is_image
+from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, around_rotated, coordinate
@@ -25,6 +26,8 @@ from detpipe.storage.input_json import read_json
 logger = logging.getLogger(__name__)
 
 _KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "keypointlabels")
+_SHAPES = {"rectangle": "height", "polygon": "points", "ellipse": "radiusX", "brush": "rle", "keypoint": "x"}
+"""The kinds of regions without a label, and a key of each that the kinds before it lack."""
 _UPLOADED = re.compile(r"(.*/)?[0-9a-f]{8}-([^/]+)$")
 """Label Studio puts eight digits before the name of an uploaded file."""
 
@@ -43,7 +46,9 @@ class LabelStudioSource(FilesSource):
     @classmethod
     def is_format(cls, start: bytes) -> bool:
         text = start.lstrip(b"\xef\xbb\xbf \r\n\t")
-        return text.startswith(b"[") and b'"annotations"' in text and (b'"result"' in text or b'"data"' in text)
+        is_full = b'"annotations"' in text and (b'"result"' in text or b'"data"' in text)
+        is_short = b'"original_width"' in text or (b'"annotator"' in text and b'"annotation_id"' in text)
+        return text.startswith(b"[") and (is_full or is_short)
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
         n_open = 0
@@ -62,7 +67,9 @@ class LabelStudioSource(FilesSource):
             else:
                 yield None, self._entry(name, annotation, path, images, what)
         if n_open:
-            logger.warning("%s: %d tasks without a submitted annotation are left out", path, n_open)
+            logger.warning(
+                "%s: %d tasks without a submitted annotation are left out; predictions are not read", path, n_open
+            )
 
     def _entry(self, name: str, annotation: Mapping[str, Any], path: Path, images: ImageFinder, what: str) -> Entry:
         own, image, fault = found_image(images, name, path)
@@ -97,14 +104,33 @@ class LabelStudioSource(FilesSource):
 def read_tasks(path: Path) -> list[Mapping[str, Any]]:
     """The tasks of a JSON export. Raises LabelStudioFileError, InputFileError, FileNotFoundError."""
     content = read_json(path, "a JSON export of Label Studio")
+    if isinstance(content, list) and content and all(map(_is_short, content)):
+        return list({str(one.get("id")): _full_task(one) for one in content}.values())
     if not isinstance(content, list) or not all(
         isinstance(one, dict) and isinstance(one.get("data"), dict) for one in content
     ):
         raise LabelStudioFileError(
             f'{path}: expected a list of tasks with "data", as Label Studio exports it in the format JSON, got '
-            f"{str(content)[:100]}"
+            f"{str(content)[:100]}{foreign_hint(path)}"
         )
     return content
+
+
+def _is_short(task: object) -> bool:
+    """Whether a task is in the format JSON-MIN."""
+    return isinstance(task, dict) and "annotation_id" in task and "data" not in task
+
+
+def _full_task(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A task of JSON-MIN, which is one annotation of a task, as one of JSON."""
+    data = {key: value for key, value in task.items() if isinstance(value, str)}
+    result = [
+        {"type": kind, "value": one, **{key: value for key, value in one.items() if key.startswith("original_")}}
+        for some in task.values()
+        for one in (some if isinstance(some, list) else ())
+        if isinstance(one, dict) and (kind := next((key for key in one if key.endswith("labels")), None)) is not None
+    ]
+    return {"id": task.get("id"), "data": data, "annotations": [{"result": result}]}
 
 
 def submitted(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -126,11 +152,25 @@ def image_name(task: Mapping[str, Any]) -> str | None:
 
 
 def regions(annotation: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The regions of an annotation that are shapes with labels. Raises ValueError for other content."""
+    """The regions of an annotation that are shapes: each with its label as `rectanglelabels` and the like.
+
+    With the tags Rectangle and Labels, a region and its label are two results with one id; both have the shape. Raises
+    ValueError for other content.
+    """
     result = annotation.get("result") or []
     if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
         raise ValueError(f"expected a list of regions, got {str(result)[:100]}")
-    return (one for one in result if one.get("type") in _KINDS)
+    labelled = {str(one.get("id")) for one in result if str(one.get("type")).endswith("labels")}
+    for one in result:
+        kind, value = one.get("type"), one.get("value")
+        if kind == "labels" and isinstance(value, dict):
+            shape = next((shape for shape, key in _SHAPES.items() if key in value), None)
+            if shape is not None:
+                yield {**one, "type": f"{shape}labels", "value": {**value, f"{shape}labels": value.get("labels")}}
+        elif kind in _SHAPES and str(one.get("id")) not in labelled:
+            yield {**one, "type": f"{kind}labels"}
+        elif kind in _KINDS:
+            yield one
 
 
 def region_label(region: Mapping[str, Any]) -> str | None:

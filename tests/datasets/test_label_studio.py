@@ -95,6 +95,38 @@ def test_several_annotations_and_none(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "2 tasks without a submitted annotation" in caplog.text
 
 
+def test_a_rectangle_with_its_label_in_another_result(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    bare = {**region(CAT, (20, 40)), "type": "rectangle"}
+    value = {key: bare["value"][key] for key in ("x", "y", "width", "height", "rotation")}
+    bare["value"] = value
+    label = {**bare, "type": "labels", "value": {**value, "labels": ["cat"]}}
+    text = {**bare, "type": "textarea", "value": {**value, "text": ["hello"]}}
+    source = source_of(tmp_path, task("a.jpg", [bare, label, text, {**bare, "id": "r2"}]))
+    assert boxes(source) == [CAT.box]
+    (entry,) = source.entries(Split.train)
+    assert [note.detail for note in entry.notes] == ["task 7: a rectanglelabels has no label; left out"]
+
+
+def test_json_min(tmp_path: Path) -> None:
+    for name in "abc":
+        image(tmp_path / f"{name}.jpg")
+    one = region(CAT, (20, 40))
+    short = {**one["value"], "original_width": 40, "original_height": 20}
+    dog = {**short, "rectanglelabels": ["dog"]}
+
+    def item(number: int, name: str, **more: Any) -> dict[str, Any]:
+        own = {"image": f"/data/upload/1/0123abcd-{name}.jpg", "id": number}
+        return {**own, **more, "annotator": 1, "annotation_id": number, "lead_time": 3.5}
+
+    tasks = [item(1, "a", label=[dog]), item(1, "a", label=[short]), item(2, "b"), item(3, "c", label=[short, dog])]
+    source = source_of(tmp_path, *tasks)
+    assert LabelStudioSource.is_format((tmp_path / "export.json").read_bytes())
+    assert boxes(source) == [CAT.box] * 3
+    found = {entry.image_id: [one.name for one in entry.objects] for entry in source.entries(Split.train)}
+    assert found == {"a": ["cat"], "b": [], "c": ["cat", "dog"]}
+
+
 def test_regions_without_a_box_are_noted(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     point, brush = shape("keypointlabels", {"x": 1, "y": 1}), shape("brushlabels", {"rle": []})
