@@ -1,4 +1,7 @@
-"""Reader of labelme's JSON files, one for each image: rectangles, polygons, circles and masks with labels."""
+"""Reader of labelme's JSON files, one for each image: rectangles, polygons, circles and masks with labels.
+
+AnyLabeling and X-AnyLabeling write the same files, with more kinds of shapes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ from detpipe.storage.stored_file import children, is_existing_folder, is_file
 
 logger = logging.getLogger(__name__)
 
-_START = 1 << 16
+_START, _MOST_READ = 1 << 16, 5
+_WITHOUT_BOX = ("point", "points", "line", "linestrip")
+"""Shapes without a box. All others, also those of AnyLabeling ("rotation"), are outlines or two corners."""
 
 
 @dataclass(kw_only=True)
@@ -38,12 +43,13 @@ class LabelmeSource(PartedSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        """See `DatasetSource`. One JSON file of the folder, and of each folder in it, is looked at."""
+        """See `DatasetSource`. The first JSON files of the folder, and of each folder in it, are looked at."""
         if not is_existing_folder(root):
             return None
         for folder in (root, *filter(is_existing_folder, children(root))):
-            file = next((path for path in children(folder) if path.suffix == ".json" and is_file(path)), None)
-            if file is not None and _is_labelme(file):
+            files = [path for path in children(folder) if path.suffix == ".json" and is_file(path)][:_MOST_READ]
+            file = next(filter(_is_labelme, files), None)
+            if file is not None:
                 return Recognised({"root": str(root)}, f"labelme: {file.relative_to(root)}")
         return None
 
@@ -97,11 +103,12 @@ class LabelmeSource(PartedSource):
         try:
             for shape in content["shapes"]:
                 label, box = _shape(shape)
+                is_difficult = shape.get("difficult") is True  # of X-AnyLabeling
                 if box is None:
                     kind = str(shape.get("shape_type"))[:40]
                     notes.append(finding("object_without_box", path, f"a {kind} has no box; left out"))
                 else:
-                    objects.append(RawObject(label, box))
+                    objects.append(RawObject(label, box, is_difficult))
         except ValueError as error:
             missing = missing or finding("broken_annotation", path, str(error))
         stated = _size(content)
@@ -156,6 +163,7 @@ def _box(kind: str, points: Sequence[tuple[float, float]]) -> Box | None:
         (cx, cy), (x, y) = points
         radius = math.hypot(x - cx, y - cy)
         return around_ellipse(cx, cy, radius, radius)
-    if kind in ("rectangle", "polygon", "mask", "oriented_rectangle"):
-        return around_points(points)
-    return None
+    if kind == "mask":  # its corners are the first and the last pixel
+        x1, y1, x2, y2 = around_points(points)
+        return x1, y1, x2 + 1, y2 + 1
+    return None if kind in _WITHOUT_BOX else around_points(points)

@@ -34,7 +34,9 @@ def source_of(root: Path, **settings: Any) -> LabelmeSource:
         ({"label": " cat", "points": [[1, 2], [9, 3], [4, 12]], "shape_type": "polygon"}, (1, 2, 9, 12)),
         ({"label": "cat", "points": [[1, 2], [9, 3], [4, 12]]}, (1, 2, 9, 12)),
         ({"label": "cat", "points": [[10, 10], [13, 14]], "shape_type": "circle"}, (5, 5, 15, 15)),
-        ({"label": "cat", "points": [[1, 2], [9, 12]], "shape_type": "mask", "mask": "iVBOR"}, (1, 2, 9, 12)),
+        # The points of a mask are its first and its last pixel.
+        ({"label": "cat", "points": [[1, 2], [9, 12]], "shape_type": "mask", "mask": "iVBOR"}, (1, 2, 10, 13)),
+        ({"label": "cat", "points": [[5, 2], [9, 7], [5, 12], [1, 7]], "shape_type": "rotation"}, (1, 2, 9, 12)),
     ],
 )
 def test_shapes(tmp_path: Path, shape: Any, box: tuple[float, ...]) -> None:
@@ -58,6 +60,13 @@ def test_points_and_lines_are_noted_and_a_file_without_shapes_is_an_image_withou
     assert [note.kind for note in first.notes] == ["object_without_box"] * 3
 
 
+def test_difficult_objects_of_anylabeling(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    write(tmp_path / "a.json", {**SQUARE, "difficult": True}, {**SQUARE, "difficult": False}, SQUARE)
+    (entry,) = source_of(tmp_path).entries(Split.train)
+    assert [one.difficult for one in entry.objects] == [True, False, False]
+
+
 def test_where_images_are(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.jpg")
     write(tmp_path / "json" / "a.json", SQUARE, name="..\\images\\a.jpg")
@@ -69,6 +78,13 @@ def test_where_images_are(tmp_path: Path) -> None:
     (tmp_path / "splits").rename(tmp_path.parent / f"{tmp_path.name} splits")
     source = source_of(tmp_path)
     assert source.load(Split.train).records[0].path == tmp_path / "images" / "a.jpg"
+
+
+def test_the_first_json_file_may_be_another(tmp_path: Path) -> None:
+    image(tmp_path / "i.jpg")
+    write(tmp_path / "i.json", SQUARE)
+    (tmp_path / "classes.json").write_text('["cat"]')
+    assert LabelmeSource.recognise(tmp_path) is not None
 
 
 def test_check_names_images_without_a_file(tmp_path: Path) -> None:
