@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from detpipe.datasets.coco_folder import recognise_coco
 from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
-from detpipe.datasets.coco_segmentation import segmentation_box
+from detpipe.datasets.coco_object import NoBoxError, parse_object
 from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
-from detpipe.datasets.source import FARTHEST, Entry, RawObject, Recognised, Split, StoredSplit, read_number
+from detpipe.datasets.source import Entry, Recognised, Split, StoredSplit
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_json import read_json
 from detpipe.storage.stored_file import is_folder
@@ -28,16 +29,12 @@ class CocoFileError(ValueError):
     """A JSON file is not a COCO instances file."""
 
 
-class NoBoxError(ValueError):
-    """An annotation has neither a box nor a shape, so its object can't be used."""
-
-
 @dataclass(frozen=True)
 class CocoFile:
     """The content of one COCO file.
 
     entries: its images. categories: from id to class name. annotated: whether the file has annotations at all.
-    strays: findings for annotations of images that are not in the file.
+    strays: findings for annotations of images that are not in the file. groups: categories that are no classes.
     """
 
     path: Path
@@ -45,6 +42,7 @@ class CocoFile:
     categories: Mapping[int, str]
     annotated: bool
     strays: tuple[Finding, ...]
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -146,9 +144,14 @@ class CocoSource(DividedSource):
         return [one for file in self._files.values() for one in file.strays]
 
     def known_classes(self) -> list[str]:
-        """All class names, also those without objects, ordered by the lowest id that any file gives them."""
-        pairs = sorted((number, name) for file in self._files.values() for number, name in file.categories.items())
-        return list(dict.fromkeys(name for _, name in pairs))
+        """All class names, also those without objects, ordered by the lowest id that any file gives them.
+
+        Without groups of classes, which Roboflow adds as a category without objects.
+        """
+        files = self._files.values()
+        pairs = sorted((number, name) for file in files for number, name in file.categories.items())
+        classes = {name for file in files for name in file.categories.values() if name not in file.groups}
+        return list(dict.fromkeys(name for _, name in pairs if name in classes))
 
     def category_ids(self, split: Split, names: Sequence[str]) -> list[int]:
         """The ids in the split's own file. A class that only other files have gets its id there, or a free id."""
@@ -213,7 +216,7 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
         records = _parse_images(_records(content, "images"))
         annotations = _group_by_image(_records(content, "annotations"), records)
     except CocoFileError as error:
-        raise CocoFileError(f"{path}: {error}") from error
+        raise CocoFileError(f"{path}: {error}{foreign_hint(path)}") from error
     finder = ImageFinder(images, beside=path.parent, outside=outside)
     entries = [
         _entry(image_id, image, annotations.pop(image_id, []), categories, path, finder)
@@ -227,7 +230,10 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
         )
         for image_id, orphans in annotations.items()
     ]
-    return CocoFile(path, tuple(entries), categories, "annotations" in content, tuple(strays))
+    groups = _groups(_records(content, "categories"), {one.name for entry in entries for one in entry.objects})
+    if groups:
+        logger.info("%s: categories that are groups of others and have no objects: %s", path, ", ".join(sorted(groups)))
+    return CocoFile(path, tuple(entries), categories, "annotations" in content, tuple(strays), groups)
 
 
 def _kind(value: object) -> str:
@@ -256,6 +262,16 @@ def parse_categories(records: Sequence[Mapping[str, Any]]) -> dict[int, str]:
             raise CocoFileError(f"categories[{index}].id: expected unique category ids, got {number} twice")
         categories[number] = name.strip()
     return categories
+
+
+def _groups(records: Sequence[Mapping[str, Any]], used: Set[str]) -> frozenset[str]:
+    """The categories without objects that are the supercategory of others and have none themselves.
+
+    used: the names of categories with objects. If all categories are such, there are no groups.
+    """
+    above = {str(one["name"]).strip(): str(one.get("supercategory") or "none").strip() for one in records}
+    parents = {parent for name, parent in above.items() if parent != name}
+    return frozenset(name for name, parent in above.items() if name in parents - used and parent in ("none", name))
 
 
 def _parse_images(records: Sequence[dict[str, Any]]) -> dict[ImageId, dict[str, Any]]:
@@ -318,7 +334,8 @@ def _entry(
     path: Path,
     images: ImageFinder,
 ) -> Entry:
-    file, fault = _image_file(image_id, image.get("file_name"), path, images)
+    # LVIS has addresses in place of names.
+    file, fault = _image_file(image_id, image.get("file_name") or image.get("coco_url"), path, images)
     place = file or path
     height, width = _side(image.get("height")), _side(image.get("width"))
     stated_size = (height, width) if height is not None and width is not None else None
@@ -358,57 +375,3 @@ def _unfound(error: ImageNotFoundError, file: Path, path: Path) -> Finding:
     if error.KIND != ImageNotFoundError.KIND:
         return finding(error.KIND, path, f"file_name {error}")
     return finding(error.KIND, file, f"no such file, named in {path.name}: {error}")
-
-
-def parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> RawObject:
-    """The object of an annotation record. categories: the class names by id.
-
-    Raises NoBoxError if the record has neither a box nor a shape, ValueError for wrong content.
-    """
-    category, box = record.get("category_id"), record.get("bbox")
-    number = number_of(category)
-    if number is None or number not in categories:
-        raise ValueError(f"expected a category_id that is in the file's categories, got {reprlib.repr(category)}")
-    if box is None or box == []:
-        written = _shape_box(record.get("segmentation"), categories[number])
-    elif isinstance(box, list) and len(box) == 4:
-        x, y, width, height = (_coordinate(value) for value in box)
-        written = x, y, width, height
-    else:
-        raise ValueError(f"expected bbox [x, y, width, height], got {reprlib.repr(box)}")
-    x, y, width, height = written
-    return RawObject(
-        name=categories[number],
-        box=(x, y, x + width, y + height),
-        crowd=record.get("iscrowd") in (1, True, "1"),
-        area=_area(record.get("area")),
-        written=written,
-        id=None if (own := plain_id(record.get("id"))) is None else str(own),
-    )
-
-
-def _shape_box(segmentation: object, name: str) -> tuple[float, float, float, float]:
-    lacks = f"object {reprlib.repr(name)} lacks a bbox"
-    try:
-        box = segmentation_box(segmentation)
-    except ValueError as error:
-        raise NoBoxError(f"{lacks}; {error}; left out") from error
-    if box is None:
-        raise NoBoxError(f"{lacks} and a segmentation; left out")
-    return box
-
-
-def _coordinate(value: object) -> float:
-    if type(value) in (int, float) and -FARTHEST <= value <= FARTHEST:  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
-    number = read_number(value, "bbox")
-    if abs(number) > FARTHEST:
-        raise ValueError(f"bbox: expected pixels, got {number:g}")
-    return number
-
-
-def _area(value: object) -> float | None:
-    """The area as in the file, even if it can't be right; None where it is missing or not a number."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30:
-        return float(value)
-    return None

@@ -15,6 +15,7 @@ from typing import Any
 
 from detpipe.datasets.coco import CocoFileError, records_of_objects
 from detpipe.datasets.coco_ids import number_of, plain_id
+from detpipe.datasets.coco_object import rotation_of
 from detpipe.datasets.object_edits import Box, NewImage, ObjectEdit, decimal
 from detpipe.structures import ImageId
 
@@ -46,8 +47,9 @@ def edited_coco_file(
     """The bytes of a COCO file with the edits; without edits, the same bytes.
 
     A new class changes `category_id`. A new box changes `bbox` and `area`, which becomes that of the box; a
-    `segmentation` becomes [], because it is where the object was. All other fields stay, `id` too. An added
-    annotation has the next free id, `iscrowd` 0 and an empty `segmentation`, and stands behind the others.
+    `segmentation` becomes [], because it is where the object was, and CVAT's `rotation` becomes 0. All other fields
+    stay, `id` too. An added annotation has the next free id, `iscrowd` 0 and an empty `segmentation`, and stands behind
+    the others.
     path: for messages. edits: by image id, with the indices of `Entry.objects`. category_ids: the id of each class that
     the edits name; a class that the file lacks gets a record in `categories`. new_images: they get the next free ids,
     or their names in a file whose ids are texts.
@@ -114,6 +116,8 @@ def _changed(record: Record, edit: ObjectEdit, category_ids: Mapping[str, int]) 
         new |= _box_fields(edit.box)
         if "segmentation" in new:
             new["segmentation"] = []
+        if rotation_of(record):
+            new["attributes"] = {**record["attributes"], "rotation": 0.0}
     return new
 
 

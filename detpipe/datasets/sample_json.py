@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detpipe.datasets.coco import NoBoxError, parse_categories, parse_object
+from detpipe.datasets.coco import parse_categories
 from detpipe.datasets.coco_ids import number_of
+from detpipe.datasets.coco_object import NoBoxError, parse_object
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.source import RawObject
 

@@ -14,7 +14,14 @@ from xml.sax.saxutils import escape
 
 from detpipe.datasets.object_edits import Box, ObjectEdit, decimal
 from detpipe.datasets.text_file import marked_encoding
-from detpipe.datasets.voc_xml import DecodedXml, box_of_corners, corner_texts, decode_xml, parse_voc_annotation
+from detpipe.datasets.voc_xml import (
+    ROTATION,
+    DecodedXml,
+    box_of_corners,
+    corner_texts,
+    decode_xml,
+    parse_voc_annotation,
+)
 
 _SHAPES = ("polygon", "points", "robndbox")
 """Tags of outlines. They are removed with a change of the box, because they are where the object was."""
@@ -49,9 +56,10 @@ def edited_voc_annotation(data: bytes, path: Path, edits: Sequence[ObjectEdit], 
     """The bytes of the annotation with the edits; without edits, the same bytes.
 
     A new name replaces the text of <name>, a new box the four numbers of <bndbox>. An object that had an outline or a
-    rotated box gets a <bndbox>, and the outline is removed. An added object stands behind the others, with name, pose,
-    truncated, difficult and bndbox, indented as they are. The file keeps its encoding; a letter that the encoding
-    lacks is written as a character reference. path: for messages. encoding: as in `read_voc_annotation`.
+    rotated box gets a <bndbox>, and the outline is removed; CVAT's attribute "rotation" becomes 0.0. An added object
+    stands behind the others, with name, pose, truncated, difficult and bndbox, indented as they are. The file keeps its
+    encoding; a letter that the encoding lacks is written as a character reference. path: for messages. encoding: as in
+    `read_voc_annotation`.
     Raises BrokenAnnotationError, and ValueError for a box that is not wider and higher than one pixel.
     """
     if not edits:
@@ -133,6 +141,13 @@ def _pieces(text: bytes, one: _Element, edit: ObjectEdit) -> Iterator[Piece]:
     for shape in one.children:
         if shape.tag in _SHAPES:
             yield _start_of_indent(text, shape), shape.end, ""
+    attributes = one.child("attributes")
+    for attribute in attributes.children if attributes is not None else ():
+        word, value = attribute.child("name"), attribute.child("value")
+        if word is None or value is None:
+            continue
+        if text[word.inner_start : word.inner_end].strip() == ROTATION.encode():
+            yield value.inner_start, value.inner_end, "0.0"
 
 
 def _corners(box: Box) -> dict[str, str]:

@@ -17,6 +17,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml
 
 from detpipe.datasets.findings import Finding, finding
+from detpipe.datasets.shapes import around_rotated
 from detpipe.datasets.source import RawObject, read_number
 from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 from detpipe.storage.atomic import replaced, write_bytes
@@ -30,6 +31,8 @@ _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _LONGEST_DECLARATION = 1000
 _LONGEST_NAME, _LONGEST_NUMBER, _LONGEST_PATH = 1000, 100, 4096
 """Limits on the characters of a class name, a number and a <filename>."""
+ROTATION = "rotation"
+"""The <name> of the <attribute> by which CVAT says that a box is rotated."""
 _CONTROL = re.compile("[\\x00-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
@@ -57,10 +60,10 @@ def read_voc_annotation(path: Path, encoding: str | None = None) -> VocAnnotatio
     """Read one XML file. Only the name of its objects and a box or an outline are required.
 
     encoding: of a file that is not in UTF-8 and does not declare its encoding rightly. An object with a <polygon>, with
-    points, or with a <robndbox> in place of <bndbox> has the box around it. An object without any of them is left out,
-    corners in the wrong order are swapped, a coordinate of 0 is taken as 1 (VOC counts from 1), and equal corners (a
-    click) give an empty box; each is noted. Raises BrokenAnnotationError, which names the file and what was expected,
-    and OSErrors of the file system.
+    points, or with a <robndbox> in place of <bndbox> has the box around it, and so has a box that CVAT rotated. An
+    object without any of them is left out, corners in the wrong order are swapped, a coordinate of 0 is taken as 1 (VOC
+    counts from 1), and equal corners (a click) give an empty box; each is noted. Raises BrokenAnnotationError, which
+    names the file and what was expected, and OSErrors of the file system.
     """
     try:
         data = read_input(path, "a VOC annotation in XML", LARGEST_XML)
@@ -201,7 +204,7 @@ def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners | No
         xmin, ymin, xmax, ymax = (
             _number(box.findtext(tag), f"object {name!r}, <{tag}>") for tag in ("xmin", "ymin", "xmax", "ymax")
         )
-        return name, difficult, (xmin, ymin, xmax, ymax)
+        return name, difficult, _upright((xmin, ymin, xmax, ymax), _degrees(element))
     for tag, corners_of in (("robndbox", _rotated_corners), ("polygon", _outline), ("points", _outline)):
         shape = element.find(tag)
         if shape is None:
@@ -211,6 +214,27 @@ def _parse_object(element: ElementTree.Element) -> tuple[str, bool, Corners | No
             xs, ys = zip(*points, strict=True)
             return name, difficult, (min(xs), min(ys), max(xs), max(ys))
     return name, difficult, None
+
+
+def _degrees(element: ElementTree.Element) -> float:
+    """The degrees by which CVAT rotated the box around its centre, clockwise; 0 without a rotation."""
+    for one in element.iterfind("attributes/attribute"):
+        if _text(one, "name") == ROTATION:
+            try:
+                return _number(_text(one, "value"), ROTATION) % 360
+            except ValueError:  # an attribute of the user's, with another meaning
+                return 0.0
+    return 0.0
+
+
+def _upright(corners: Corners, degrees: float) -> Corners:
+    """The corners around a rotated box, as VOC counts them."""
+    if not degrees:
+        return corners
+    xmin, ymin, xmax, ymax = corners
+    centre = (xmin - 1 + xmax) / 2, (ymin - 1 + ymax) / 2
+    x1, y1, x2, y2 = around_rotated((xmin - 1, ymin - 1, xmax, ymax), degrees, centre)
+    return x1 + 1, y1 + 1, x2, y2
 
 
 def _outline(shape: ElementTree.Element, what: str) -> list[tuple[float, float]]:

@@ -345,6 +345,34 @@ def test_a_shape_in_place_of_a_box(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.ground_truth[1].boxes[2], [1, 5, 2, 8])
 
 
+@pytest.mark.parametrize(("degrees", "box"), [(90, [3, 2, 9, 12]), (0.0, [1, 4, 11, 10]), ("left", [1, 4, 11, 10])])
+def test_a_box_that_cvat_rotated(tmp_path: Path, degrees: object, box: list[float]) -> None:
+    one = annotation(1, (1, 4, 10, 6), attributes={"occluded": False, "rotation": degrees})
+    content = {"images": [image(1)], "annotations": [one], "categories": CATEGORIES}
+    assert load(tmp_path, content).ground_truth[1].boxes.tolist() == [pytest.approx(box)]
+
+
+def test_a_group_of_classes_is_no_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    groups = [
+        {"id": 0, "name": "pets", "supercategory": "none"},  # of Roboflow
+        {"id": 3, "name": "cat", "supercategory": "pets"},
+        {"id": 4, "name": "dog", "supercategory": "dog"},
+        {"id": 5, "name": "kitten", "supercategory": "cat"},
+    ]
+    content = {"images": [image(1)], "annotations": [annotation(1)], "categories": groups}
+    with caplog.at_level(logging.INFO):
+        assert source_of(tmp_path, content).class_names() == ["cat", "dog", "kitten"]
+    assert "pets" in caplog.text
+    content["annotations"] = [annotation(1, category=0)]
+    assert source_of(tmp_path, content).class_names() == ["pets", "cat", "dog", "kitten"]
+
+
+def test_an_address_in_place_of_a_name(tmp_path: Path) -> None:
+    lvis = {"id": 1, "coco_url": "http://images.cocodataset.org/train2017/1.jpg"}
+    content = {"images": [lvis], "annotations": [annotation(1)], "categories": CATEGORIES}
+    assert load(tmp_path, content).bad == ()
+
+
 def test_an_object_without_box_and_shape_is_left_out_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lacking = annotation(1, box=None, category=7, id=4)
     content = {"images": [image(1)], "annotations": [annotation(1), lacking], "categories": CATEGORIES}

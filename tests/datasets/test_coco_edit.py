@@ -60,6 +60,14 @@ def test_a_changed_box_changes_the_area_and_drops_the_outline() -> None:
     assert after[6] == {"id": 6, "image_id": 1, "category_id": 3, "bbox": [0, 0, 2, 3], "iscrowd": 0, "area": 6}
 
 
+def test_a_changed_box_is_no_longer_rotated() -> None:
+    data = FULL.replace(b'"mine": {"a": 1}', b'"attributes": {"occluded": false, "rotation": 30.0}')
+    new = {**rows(data)[5], "category_id": 3}
+    assert rows(edit(data, {1: [ObjectEdit(index=0, name="dog")]}))[5] == new
+    after = rows(edit(data, {1: [ObjectEdit(index=0, box=(1, 2, 4, 6))]}))[5]
+    assert (after["bbox"], after["attributes"]) == ([1, 2, 3, 4], {"occluded": False, "rotation": 0.0})
+
+
 def test_added_ones_have_new_ids_and_the_id_of_their_image_as_it_is_written() -> None:
     edits: dict[ImageId, list[ObjectEdit]] = {
         2: [ObjectEdit(name="cat", box=(1, 2, 3.5, 4))],

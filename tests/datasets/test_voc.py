@@ -370,6 +370,18 @@ def test_an_object_without_bndbox_has_the_box_around_its_shape(
     assert annotation.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("degrees", "box"), [("90.0", (5, 25, 45, 55)), ("0.0", (10, 20, 40, 60)), ("left", (10, 20, 40, 60))]
+)
+def test_a_box_that_cvat_rotated(voc: VocFolder, degrees: str, box: tuple[float, ...]) -> None:
+    rotated = (
+        "<object><name>cat</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>40</xmax><ymax>60</ymax></bndbox><attributes>"
+        f"<attribute><name>rotation</name><value>{degrees}</value></attribute></attributes></object>"
+    )
+    (found,) = read_voc_annotation(voc.xml("a", rotated)).objects
+    assert found.box == pytest.approx(box)
+
+
 def test_an_object_without_any_box_is_left_out_and_named(voc: VocFolder, caplog: pytest.LogCaptureFixture) -> None:
     voc.image("a.jpg")
     ship = "<object><name>ship</name>{}</object>"

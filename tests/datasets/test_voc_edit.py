@@ -50,6 +50,14 @@ def objects(data: bytes) -> tuple[RawObject, ...]:
     return parse_voc_annotation(data, FILE).objects
 
 
+def test_a_new_box_is_no_longer_rotated() -> None:
+    rotation = b"<attribute><name>rotation</name><value>30.0</value></attribute>"
+    data = FULL.replace(b"<attribute/>", b"<attribute><name>age</name><value>3</value></attribute>" + rotation)
+    after = edit(data, ObjectEdit(index=1, box=(1, 2, 9, 12)))
+    assert objects(after)[1].box == (1, 2, 9, 12)
+    assert after.count(b"<value>3</value>") == after.count(b"<name>rotation</name><value>0.0</value>") == 1
+
+
 def test_no_edits_give_the_same_bytes() -> None:
     assert edit(FULL) == FULL
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from detpipe.datasets.coco import CocoFileError, records_of_objects
 from detpipe.datasets.coco_ids import number_of, plain_id
+from detpipe.datasets.coco_object import rotation_of, upright_box
 from detpipe.datasets.source import read_number
 from detpipe.labels.tools.exchange import KEY, EditedImage, EditedObject, Export, ToolFileError
 from detpipe.storage.atomic import write_json
@@ -82,7 +83,7 @@ def _object(record: Mapping[str, Any], names: Mapping[int | None, str]) -> Edite
         raise ValueError(f"expected a category_id of the file's categories, got {str(record.get('category_id'))[:100]}")
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"expected bbox [x, y, width, height], got {str(bbox)[:100]}")
-    x, y, width, height = (read_number(value, "bbox") for value in bbox)
+    x, y, width, height = upright_box(*(read_number(value, "bbox") for value in bbox), degrees=rotation_of(record))
     attributes = record.get("attributes")
     inner = attributes.get(KEY) if isinstance(attributes, dict) else None
     return EditedObject(key=_text(record.get(KEY)) or _text(inner), label=label, box=(x, y, x + width, y + height))
