@@ -1,7 +1,7 @@
 """Reader of CSV files with a box in each row: filename, xmin, ymin, xmax, ymax, class, in pixels.
 
 Columns may be in any order, as their names say; without a header the order is that of RetinaNet's files: path, x1, y1,
-x2, y2, class. A row without numbers is an image without objects.
+x2, y2, class, and maybe the width and height of the image. A row without numbers is an image without objects.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import ClassVar
 
 from detpipe.datasets.delimited_text import Rows, first_cells, read_table
 from detpipe.datasets.findings import finding
+from detpipe.datasets.folder_scan import is_image
+from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.object_edits import Box, decimal
 from detpipe.datasets.parted_source import found_image
@@ -25,7 +27,19 @@ from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 logger = logging.getLogger(__name__)
 
 _NAMES: Mapping[str, Sequence[str]] = {
-    "file": ("filename", "file", "path", "filepath", "imagepath", "imagename", "image", "imageid", "img", "imgpath"),
+    "file": (
+        "filename",
+        "file",
+        "path",
+        "filepath",
+        "imagepath",
+        "imagename",
+        "image",
+        "imageid",
+        "img",
+        "imgpath",
+        "fname",
+    ),
     "x1": ("xmin", "x1", "left", "xtl", "bboxx1", "xleft"),
     "y1": ("ymin", "y1", "top", "ytl", "bboxy1", "ytop"),
     "x2": ("xmax", "x2", "right", "xbr", "bboxx2", "xright"),
@@ -87,7 +101,8 @@ def read_csv_table(
 ) -> CsvTable:
     """The rows of a CSV file with the columns `needed`; empty lines are passed over.
 
-    names: the possible names of each column. Without a header, the columns are file, x1, y1, x2, y2, class.
+    names: the possible names of each column. Without a header, the columns are file, x1, y1, x2, y2, class, and maybe
+    width and height of the image.
     Raises CsvFileError, which names the file, TextFileError, InputFileError and OSErrors.
     """
     rows, separator = read_table(path, "a CSV file", encoding)
@@ -96,10 +111,12 @@ def read_csv_table(
     if columns.keys() >= set(needed):
         return CsvTable(columns, rows[1:], separator, True)
     if set(needed) == set(_NEEDED) and _is_plain_row(cells):
-        return CsvTable({name: place for place, name in enumerate(_NEEDED)}, rows, separator, False)
+        columns = {name: place for place, name in enumerate((*_NEEDED, "width", "height")[: len(cells)])}
+        return CsvTable(columns, rows, separator, False)
     wanted = ", ".join(names[one][0] for one in needed)
     raise CsvFileError(
         f"{path}: expected columns {wanted} in the first line, got {', '.join(cells)[:200]!r}; name the columns so"
+        f"{foreign_hint(path)}"
     )
 
 
@@ -115,13 +132,22 @@ def _is_open_images(cells: Sequence[str]) -> bool:
 
 
 def _is_plain_row(cells: Sequence[str]) -> bool:
-    """Whether a row without a header is path, x1, y1, x2, y2, class: four numbers, or five empty cells."""
-    if len(cells) != 6 or not cells[0]:
+    """Whether a row without a header is path, x1, y1, x2, y2, class: four numbers, or five empty cells.
+
+    Two whole numbers may follow, the width and the height of the image, as in SKU-110K.
+    """
+    has_size = len(cells) == 8 and is_image(cells[0]) and all(map(str.isdecimal, cells[6:]))
+    if not (len(cells) == 6 or has_size) or not cells[0]:
         return False
     numbers = cells[1:5]
     if not any(numbers):
         return not cells[5]
-    return bool(cells[5]) and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
+    # makesense.ai writes class, x, y, width, height, path.
+    return (
+        bool(cells[5])
+        and not is_image(cells[5])
+        and all(re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?", one) for one in numbers)
+    )
 
 
 def _entry(name: str, rows: Rows, table: CsvTable, path: Path, images: ImageFinder) -> Entry:

@@ -12,13 +12,17 @@ Three forms are read:
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detpipe.console import amount
 from detpipe.storage.input_json import read_json
+
+logger = logging.getLogger(__name__)
 
 ANIMAL = "animal"
 """MegaDetector's category of animals."""
@@ -86,6 +90,7 @@ def is_megadetector(content: Any) -> bool:
 def parse_megadetector(content: Any, path: Path) -> dict[str, FoundImage]:
     """As `read_megadetector`, of the content of the file `path`, for which `is_megadetector` is true."""
     found: dict[str, FoundImage] = {}
+    n_videos = 0
     if isinstance(content, list):
         images, key, names = content, "file", None
     elif "images" in content:
@@ -102,11 +107,14 @@ def parse_megadetector(content: Any, path: Path) -> dict[str, FoundImage]:
         if name in found:
             raise MegaDetectorFileError(f"{path}: expected each image once, got {reprlib.repr(name)} twice")
         if image.get("frame_rate") is not None or image.get("frames_processed") is not None:
+            n_videos += 1
             continue
         try:
             found[name] = _image(image if key == "file" else _as_rows(image), names)
         except ValueError as error:
             raise MegaDetectorFileError(f"{path}: image {reprlib.repr(name)}: {error}") from error
+    if n_videos:
+        logger.warning("%s: %s left out; run the detector on their frames", path, amount(n_videos, "videos"))
     return found
 
 

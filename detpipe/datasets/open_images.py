@@ -91,7 +91,7 @@ class OpenImagesSource(TableSource):
             return Path(self.names_file)
         folders = dict.fromkeys(path.parent for _, path, _ in self.files)
         paths = (path for folder in folders for path in children(folder))
-        return next((path for path in paths if fnmatchcase(path.name, "class-descriptions*.csv")), None)
+        return next((path for path in paths if fnmatchcase(path.name, "*class-descriptions*.csv")), None)
 
     def table(self, path: Path) -> CsvTable:
         return read_csv_table(path, _COLUMNS, _NEEDED)

@@ -170,9 +170,12 @@ def _of_file(file: Path, outside: bool) -> YoloLayout:
         places = {text: _place(file, base, text) for text in texts if text}
         missing = [text for text, place in places.items() if place is None]
         if missing and (split is Split.train or len(missing) < len(places)):
+            remedy = "correct the path"
+            if content.get("download"):
+                remedy = f"the file's download is not run, so get the data set and put its folder into {file.parent}"
             raise FileNotFoundError(
                 f"{file}: {key}: expected a folder or a list of images, got no such path {missing[0][:300]} below "
-                f"{base}; correct the path"
+                f"{base}; {remedy}"
             )
         if missing:
             logger.warning("%s: %s: no such path %s; the split is left out", file, key, missing[0][:300])
@@ -202,13 +205,17 @@ def _darknet_data(file: Path) -> dict[str, str]:
 
 
 def _base(file: Path, path: object) -> Path:
-    """The folder of relative paths: `path` of the YAML file if there is such a folder, else that of the file."""
+    """The folder of relative paths: `path` of the YAML file if there is such a folder, else that of the file.
+
+    As for the folders in it, leading parts that do not exist here are dropped: ../datasets/coco8 is also coco8 beside
+    the file.
+    """
     if path is None or path == "":
         return file.parent
     if not isinstance(path, str):
         raise ValueError(f"{file}: path: expected a folder, got {_short(path)}")
-    base = Path(os.path.normpath(file.parent / path))
-    return base if _may_ask(base, file) and is_existing_folder(base) else file.parent
+    base = _place(file, file.parent, path)
+    return base if base is not None and is_existing_folder(base) else file.parent
 
 
 def _place(file: Path, base: Path, text: str) -> Path | None:

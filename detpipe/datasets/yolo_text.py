@@ -1,7 +1,7 @@
 """YOLO's text: a line per object, "class cx cy width height" or "class x1 y1 x2 y2 x3 y3 ...", in shares of the image.
 
-The first form may have a score behind it, as in detections, which a label does not need. The second is an outline, or
-the four corners of a rotated box; it becomes the upright box around it.
+The first form may have a score or the number of a track behind it, which a label does not need. The second is an
+outline, or the four corners of a rotated box, maybe with a score; it becomes the upright box around it.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ def _object(index: int, line: str, n_classes: int | None, keypoints: bool) -> Yo
         raise ValueError(f"class: expected a number from 0 to {n_classes - 1}, as there are names, got {first[:100]}")
     values = [read_number(value, "share") for value in rest]
     is_box = len(values) in (4, 5) or (keypoints and len(values) >= 4)
-    if not is_box and (len(values) < 6 or len(values) % 2):
+    is_scored_corners = len(values) == 9 and not is_box
+    if not is_box and not is_scored_corners and (len(values) < 6 or len(values) % 2):
         raise ValueError(
             "expected class cx cy width height (and a score), or class and at least 3 points x y, got "
             f"{len(values) + 1} columns"
         )
-    values = values[:4] if is_box else values
+    values = values[:4] if is_box else values[:8] if is_scored_corners else values
     wrong = next((value for value in values if not -_BEYOND <= value <= 1 + _BEYOND), None)
     if wrong is not None:
         raise ValueError(f"expected shares of the image from 0 to 1, got {wrong:g}; divide pixels by the image's size")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.check import check_source
-from detpipe.datasets.csv_boxes import CsvSource
+from detpipe.datasets.csv_boxes import CsvFileError, CsvSource
 from detpipe.datasets.source import RawObject, Split
 from tests.datasets.other_formats import image
 
@@ -35,6 +35,7 @@ def read(root: Path, **settings: Any) -> dict[str, dict[Any, tuple[RawObject, ..
         "class,ymax,xmax,ymin,xmin,filename,extra\ncat,15,30,2,1.5,a.jpg,x\n",
         "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,40,20,cat,1.5,2,30,15\n",
         "a.jpg,1.5,2,30,15,cat\n",
+        "a.jpg,1.5,2,30,15,cat,40,20\n",
         "/home/me/set/a.jpg,1.5,2,30,15,cat\r\n\r\n",
         "file;X1;Y1;X2;Y2;label\na.jpg;1,5;2;30;15;cat\n",
         "Image_Path\tX Min\tY Min\tX Max\tY Max\tClass Name\na.jpg\t1.5\t2\t30\t15\tcat\n",
@@ -47,6 +48,14 @@ def test_the_forms_of_a_file(tmp_path: Path, content: str, encoding: str) -> Non
     image(tmp_path / "a.jpg")
     (tmp_path / "labels.csv").write_bytes(content.encode(encoding))
     assert read(tmp_path / "labels.csv") == read(tmp_path) == {"train": {"a": (CAT,)}}
+
+
+def test_the_order_of_makesense_is_another(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    (tmp_path / "labels.csv").write_text("cat,1,2,30,15,a.jpg,40,20\n")
+    assert CsvSource.recognise(tmp_path) is None
+    with pytest.raises(CsvFileError, match="boxes as x, y, width and height"):
+        read(tmp_path / "labels.csv")
 
 
 def test_images_without_objects_and_with_several(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def read(folder: Path, content: Any) -> dict[str, FoundImage]:
     return read_megadetector(path)
 
 
-def test_the_native_form(tmp_path: Path) -> None:
+def test_the_native_form(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = [
         {
             "file": "a\\1.jpg",
@@ -47,6 +47,7 @@ def test_the_native_form(tmp_path: Path) -> None:
         "empty.jpg": FoundImage(()),
         "bad.jpg": FoundImage((), failure="Failure image access"),
     }
+    assert "1 video left out" in caplog.text
     assert read(tmp_path, {**NATIVE, "images": []}) == {}
 
 

@@ -29,6 +29,8 @@ def test_boxes_are_shares_of_the_image_and_groups_are_crowds(tmp_path: Path, cap
     assert source.load(Split.test).records[0].image_id == "00b"  # the validation images
     (tmp_path / "class-descriptions-boxable.csv").write_text("/m/01yrx,Cat\n")
     assert OpenImagesSource(root=str(tmp_path)).known_classes() == ["Cat"]
+    (tmp_path / "class-descriptions-boxable.csv").rename(tmp_path / "oidv7-class-descriptions-boxable.csv")
+    assert OpenImagesSource(root=str(tmp_path)).known_classes() == ["Cat"]
     (tmp_path / "names.csv").write_text('/m/01yrx,"Cat, small"\n')
     named = OpenImagesSource(root=str(tmp_path), names_file=str(tmp_path / "names.csv"))
     assert named.known_classes() == ["Cat, small"]

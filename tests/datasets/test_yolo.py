@@ -78,6 +78,20 @@ def test_the_forms_of_a_yaml_file(tmp_path: Path, yaml: str) -> None:
     assert YoloSource(root=str(file)).known_classes() == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("path", ["coco8", "../datasets/coco8", "/content/datasets/coco8", "D:\\datasets\\coco8"])
+def test_the_path_of_a_yaml_file_beside_the_folder(tmp_path: Path, path: str) -> None:
+    for split, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        pair(tmp_path / "coco8", f"images/{split}", f"labels/{split}", name)
+    text(tmp_path / "coco8.yaml", f"path: {path} # dataset root dir\n{YAML}download: https://example.org/coco8.zip\n")
+    assert read(tmp_path / "coco8.yaml") == read(tmp_path) == THREE
+
+
+def test_what_a_yaml_file_would_download_is_said_to_be_missing(tmp_path: Path) -> None:
+    text(tmp_path / "coco8.yaml", f"path: coco8\n{YAML}download: |\n  print('a: b')\n")
+    with pytest.raises(FileNotFoundError, match=r"images/train.*download is not run.*get the data set"):
+        YoloSource(root=str(tmp_path / "coco8.yaml")).has(Split.train)
+
+
 def test_roboflow_has_images_and_labels_per_split_and_no_test_folder(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
