@@ -15,6 +15,7 @@ _ROWS = {
     "openimages": "detpipe.datasets.open_images:OpenImagesSource",
     "labelstudio": "detpipe.datasets.label_studio:LabelStudioSource",
     "cvat": "detpipe.datasets.cvat:CvatSource",
+    "imagefolder": "detpipe.datasets.metadata_lines:MetadataSource",
     "labelme": "detpipe.datasets.labelme:LabelmeSource",
     "tar": "detpipe.datasets.tar:TarSource",
     "parquet": "detpipe.datasets.parquet:ParquetSource",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,27 @@ def read_json(path: Path, expected: str) -> Any:
             raise InputFileError(
                 f"{path}: expected {expected}, got an error on reading it as JSON: {error}; make the file again"
             ) from error
+
+
+def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
+    """The number of each line that is not empty, from 1, and its content. An empty file gives an InputFileError.
+
+    The file is read line by line. expected and errors: as for `read_json`; a fault names its line.
+    """
+    with open_stored(path, expected) as file:
+        for number, line in enumerate(file, start=1):
+            text = line.strip().removeprefix(b"\xef\xbb\xbf")
+            if not text:
+                continue
+            if _depth(text) > MAX_DEPTH:
+                raise InputFileError(f"{path}:{number}: expected {expected}, got lists more than {MAX_DEPTH} deep")
+            try:
+                yield number, json.loads(text)
+            except ValueError as error:
+                raise InputFileError(
+                    f"{path}:{number}: expected {expected}, got an error on reading the line as JSON: {error}; make "
+                    "the file again"
+                ) from error
 
 
 def _depth(start: bytes) -> int:

@@ -422,7 +422,9 @@ def label_studio() -> list[bytes]:
     }
     result = [{"type": kind, "value": {**value, kind: ["cat"]}, **size} for kind, value in shapes.items()]
     task = {"id": 1, "data": {"image": "/data/upload/1/file.png"}, "annotations": [{"result": result}]}
-    return [json.dumps([task]).encode()]
+    short = [{**one["value"], "original_width": 9, "original_height": 6} for one in result]
+    minimal = {"image": "/data/upload/1/file.png", "id": 1, "label": short, "annotator": 1, "annotation_id": 1}
+    return [json.dumps([task]).encode(), json.dumps([minimal]).encode()]
 
 
 def labelme() -> list[bytes]:
@@ -430,6 +432,12 @@ def labelme() -> list[bytes]:
     shapes = [{"label": "cat", "points": points, "shape_type": kind} for kind, points in kinds.items()]
     content = {"shapes": shapes, "imagePath": "file.png", "imageData": None, "imageHeight": 6, "imageWidth": 9}
     return [json.dumps(content).encode()]
+
+
+def metadata_lines() -> list[bytes]:
+    forms = [{"bbox": [[1, 2, 4.5, 2]], "categories": [0]}, [{"bbox": [1, 2, 4.5, 2], "category": "cat"}], None]
+    rows = [json.dumps({"file_name": "file.png", "width": 9, "height": 6, "objects": one}) for one in forms]
+    return ["\n".join(rows).encode(), f"{rows[1]}\n\n".encode()]
 
 
 def megadetector() -> list[bytes]:
@@ -540,6 +548,7 @@ READERS: dict[str, FileReader] = {
     "labelstudio": FileReader(".json", label_studio, read_data_set("labelstudio"), has_picture=True),
     "cvat": FileReader(".xml", lambda: [CVAT.encode()], read_data_set("cvat"), has_picture=True),
     "labelme": FileReader(".json", labelme, read_data_set("labelme", is_folder=True), has_picture=True),
+    "metadata_lines": FileReader(".jsonl", metadata_lines, read_data_set("imagefolder"), has_picture=True),
     "megadetector": FileReader(".json", megadetector, read_megadetector_file),
     "image_labels": FileReader(".csv", lambda: LABELS, read_labels),
     "taxonomy": FileReader(".csv", lambda: TREES, read_tree),
