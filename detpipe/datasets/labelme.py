@@ -99,17 +99,10 @@ class LabelmeSource(PartedSource):
             fault = finding("broken_annotation", path, str(error).removeprefix(f"{path}: "))
             return Entry(path.relative_to(self.root).with_suffix("").as_posix(), None, path, fault=fault)
         name, image, missing = self._image(path, content.get("imagePath"))
-        objects, notes = [], []
         try:
-            for shape in content["shapes"]:
-                label, box = _shape(shape)
-                is_difficult = shape.get("difficult") is True  # of X-AnyLabeling
-                if box is None:
-                    kind = str(shape.get("shape_type"))[:40]
-                    notes.append(finding("object_without_box", path, f"a {kind} has no box; left out"))
-                else:
-                    objects.append(RawObject(label, box, is_difficult))
+            objects, notes = _objects(content["shapes"], path)
         except ValueError as error:
+            objects, notes = [], []
             missing = missing or finding("broken_annotation", path, str(error))
         stated = _size(content)
         return Entry(name, image, path, () if missing else tuple(objects), stated, missing, tuple(notes))
@@ -142,6 +135,28 @@ def _size(content: dict[str, Any]) -> tuple[int, int] | None:
     if type(height) is not int or type(width) is not int or not (0 < height < 1 << 31 and 0 < width < 1 << 31):
         return None
     return height, width
+
+
+def _objects(shapes: Sequence[Any], path: Path) -> tuple[list[RawObject], list[Finding]]:
+    """The objects of the shapes, and notes on shapes without a box. Raises ValueError, which says what is wrong.
+
+    Outlines of one label and one group id are parts of one object.
+    """
+    objects: dict[object, RawObject] = {}
+    notes = []
+    for number, shape in enumerate(shapes):
+        label, box = _shape(shape)
+        if box is None:
+            kind = str(shape.get("shape_type"))[:40]
+            notes.append(finding("object_without_box", path, f"a {kind} has no box; left out"))
+            continue
+        is_part = shape.get("group_id") is not None and shape.get("shape_type") != "rectangle"
+        key = (label, str(shape["group_id"])) if is_part else number
+        if key in objects:
+            other = objects[key].box
+            box = around_points([box[:2], box[2:], other[:2], other[2:]])
+        objects[key] = RawObject(label, box, shape.get("difficult") is True)  # as X-AnyLabeling writes it
+    return list(objects.values()), notes
 
 
 def _shape(shape: object) -> tuple[str, Box | None]:

@@ -80,6 +80,24 @@ def test_where_images_are(tmp_path: Path) -> None:
     assert source.load(Split.train).records[0].path == tmp_path / "images" / "a.jpg"
 
 
+def test_outlines_of_one_group_are_parts_of_one_object(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    parts = [[[1, 2], [4, 2], [4, 6]], [[6, 5], [9, 5], [9, 12]]]
+    outlines = [{"label": "cat", "points": points, "shape_type": "polygon", "group_id": 0} for points in parts]
+    other = {**outlines[1], "group_id": 1}
+    write(
+        tmp_path / "a.json",
+        outlines[0],
+        other,
+        outlines[1],
+        {**outlines[1], "group_id": None},
+        {**SQUARE, "group_id": 0},
+    )
+    (entry,) = source_of(tmp_path).entries(Split.train)
+    small = (6.0, 5.0, 9.0, 12.0)
+    assert [one.box for one in entry.objects] == [(1.0, 2.0, 9.0, 12.0), small, small, CAT.box]
+
+
 def test_the_first_json_file_may_be_another(tmp_path: Path) -> None:
     image(tmp_path / "i.jpg")
     write(tmp_path / "i.json", SQUARE)
