@@ -23,6 +23,8 @@ from detpipe.storage.stored_file import children, is_existing_folder, is_file, l
 
 logger = logging.getLogger(__name__)
 
+_IMAGES = ("images", "jpegimages")
+"""Names in lower case of folders of images that have labels/ in their place; the second is Darknet's for VOC."""
 _LABELS = ("labels", "Labels")
 _NO_LABELS = frozenset({"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "notes.txt", "labels.txt"})
 
@@ -266,7 +268,7 @@ def _label_places(image: Path, folder: Path) -> Iterator[Path]:
     name = f"{image.stem}.txt"
     parts = image.relative_to(folder).parent.parts if image.is_relative_to(folder) else image.parent.parts
     base = folder if image.is_relative_to(folder) else Path()
-    last = max((number for number, part in enumerate(parts) if part.lower() == "images"), default=-1)
+    last = max((number for number, part in enumerate(parts) if part.lower() in _IMAGES), default=-1)
     if last >= 0:
         for labels in _LABELS:
             yield Path(base, *parts[:last], labels, *parts[last + 1 :], name)

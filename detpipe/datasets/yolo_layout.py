@@ -1,7 +1,7 @@
 """The layouts of YOLO data sets: which images are in which split, where their labels are, and the names of the classes.
 
 Read are the YAML file of Ultralytics and Roboflow, Darknet's .data file (also of CVAT), and folders without either.
-Labels are in `labels/` in place of the last `images/` of an image's path, else beside the image.
+Labels are in `labels/` in place of the last `images/` (or `JPEGImages/`) of an image's path, else beside the image.
 """
 
 from __future__ import annotations

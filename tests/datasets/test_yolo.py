@@ -150,6 +150,7 @@ def test_darknet_and_cvat_have_a_data_file(tmp_path: Path) -> None:
         ("", "labels", "obj.names"),
         ("photos", "photos", "photos/_darknet.labels"),
         ("a/images/b", "a/labels/b", "classes.txt"),
+        ("VOC2007/JPEGImages", "VOC2007/labels", "classes.txt"),
     ],
 )
 def test_a_folder_without_a_yaml_file_is_divided_by_hash(tmp_path: Path, images: str, labels: str, names: str) -> None:
