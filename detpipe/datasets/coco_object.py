@@ -47,8 +47,9 @@ def rotation_of(record: Mapping[str, Any]) -> float:
     """The degrees by which CVAT rotated the box around its centre, clockwise; 0 without a rotation."""
     attributes = record.get("attributes")
     value = attributes.get("rotation") if isinstance(attributes, Mapping) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and -360 <= value <= 360 else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 360:
+        return 0.0
+    return float(value)
 
 
 def upright_box(x: float, y: float, width: float, height: float, degrees: float) -> tuple[float, float, float, float]:

@@ -143,11 +143,11 @@ def _pieces(text: bytes, one: _Element, edit: ObjectEdit) -> Iterator[Piece]:
             yield _start_of_indent(text, shape), shape.end, ""
     attributes = one.child("attributes")
     for attribute in attributes.children if attributes is not None else ():
-        word, value = attribute.child("name"), attribute.child("value")
-        if word is None or value is None:
+        word, degrees = attribute.child("name"), attribute.child("value")
+        if word is None or degrees is None:
             continue
         if text[word.inner_start : word.inner_end].strip() == ROTATION.encode():
-            yield value.inner_start, value.inner_end, "0.0"
+            yield degrees.inner_start, degrees.inner_end, "0.0"
 
 
 def _corners(box: Box) -> dict[str, str]:
