@@ -81,6 +81,10 @@ class LabelmeSource(PartedSource):
                 f"{root}: expected a folder of labelme's files, got no such folder; set dataset.root"
             )
         files = [path for path in self._finder.scan.files if suffix_of(path.name) == ".json"]
+        others = [path for path in files if not self._finder.candidates(path.stem) and _is_other(path)]
+        if others:
+            logger.warning("%s: %d JSON files are not labelme's, as %s; passed over", root, len(others), others[0].name)
+            files = sorted({*files} - {*others})
         if not files:
             raise FileNotFoundError(f"{root}: expected labelme's JSON files in the folder, got none; set dataset.root")
         found: dict[Split | None, list[Entry]] = {}
@@ -127,6 +131,14 @@ def _is_labelme(path: Path) -> bool:
         return False
     # imageData may come first and be long.
     return start.lstrip().startswith(b"{") and (b'"shapes"' in start or b'"imageData"' in start)
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file can be read and is not labelme's: a list of classes or settings of another program."""
+    try:
+        return path.stat().st_size > 0 and not _is_labelme(path)
+    except OSError:  # named when it is read
+        return False
 
 
 def _size(content: dict[str, Any]) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,14 @@ def test_outlines_of_one_group_are_parts_of_one_object(tmp_path: Path) -> None:
     assert [one.box for one in entry.objects] == [(1.0, 2.0, 9.0, 12.0), small, small, CAT.box]
 
 
-def test_the_first_json_file_may_be_another(tmp_path: Path) -> None:
+def test_json_files_of_other_programs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image(tmp_path / "i.jpg")
     write(tmp_path / "i.json", SQUARE)
     (tmp_path / "classes.json").write_text('["cat"]')
     assert LabelmeSource.recognise(tmp_path) is not None
+    with caplog.at_level(logging.WARNING):
+        assert len(source_of(tmp_path, max_bad=0).load(Split.train)) == 1
+    assert "1 JSON files are not labelme's, as classes.json" in caplog.text
 
 
 def test_check_names_images_without_a_file(tmp_path: Path) -> None:
