@@ -15,7 +15,7 @@ from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, left_out_pictures, split_in_name
 from detpipe.datasets.source import Entry, Recognised, Split
-from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.storage.input_file import open_input
 from detpipe.storage.stored_file import children, exists, is_existing_folder, is_file, is_folder
 
@@ -129,6 +129,7 @@ class FilesSource(PartedSource):
 
 def _files_in(root: Path, suffixes: Sequence[str]) -> list[Path]:
     """The visible files of a folder with these suffixes, and those in its folders named after splits."""
+    root = unwrapped(root)
     inner = [one for one in children(root) if one.name.lower() in SPLIT_FOLDERS and is_existing_folder(one)]
     return [
         path
@@ -139,7 +140,8 @@ def _files_in(root: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _split_of(path: Path, root: Path) -> Split | None:
-    return SPLIT_FOLDERS.get(path.parent.name.lower()) if path.parent != root else split_in_name(path.stem)
+    of_folder = SPLIT_FOLDERS.get(path.parent.name.lower()) if path.parent != root else None
+    return of_folder or split_in_name(path.stem)
 
 
 def _has_format(kind: type[FilesSource], path: Path) -> bool:

@@ -162,6 +162,9 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
     divided = _split_folders(root)
     if any(_has_xml(folder) for folder in divided):
         return [_split_part(make, folder, split, label) for folder, split in divided.items()]
+    only = unwrapped(root)
+    if _named_folder(only, _ANNOTATION_FOLDERS, _has_xml) is not None or any(map(_has_xml, _split_folders(only))):
+        return find_folders(only, label, outside=outside, encoding=encoding)
     inner = [folder for folder in _folders(root) if _named_folder(folder, _ANNOTATION_FOLDERS, _has_xml) is not None]
     if inner:
         # Each of them may have lists of its own, so they are not read as one folder.
@@ -179,6 +182,26 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
         f"{root}: expected a VOC folder with Annotations/*.xml and JPEGImages, got a folder with {there}; set "
         "dataset.root"
     )
+
+
+def unwrapped(root: Path) -> Path:
+    """The data set in the folder that an unpacked archive puts around it: the only entry of the root, and so on down.
+
+    Hidden files, archives and documents do not count. The root itself if it has other entries, or if its only one is a
+    folder of a data set, as train and images are.
+    """
+    folder = root
+    while True:
+        entries = [path for path in children(folder) if not (is_hidden(path.name) or _is_document(path.name))]
+        if len(entries) != 1 or entries[0].is_symlink() or not is_existing_folder(entries[0]):
+            return folder
+        if entries[0].name.lower() in (*SPLIT_FOLDERS, *_IMAGE_FOLDERS, *_ANNOTATION_FOLDERS, _LIST_FOLDER):
+            return folder
+        folder = entries[0]
+
+
+def _is_document(name: str) -> bool:
+    return name.lower().startswith(("readme", "license")) or suffix_of(name) in (".md", ".pdf", ".html", ".zip", ".rar")
 
 
 def describe_voc(root: Path) -> str | None:

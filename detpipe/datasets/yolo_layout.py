@@ -17,7 +17,7 @@ from detpipe.console import amount
 from detpipe.datasets.folder_scan import is_hidden, is_image, suffix_of
 from detpipe.datasets.source import Split
 from detpipe.datasets.text_file import read_text
-from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.datasets.yolo_text import parse_yolo_text
 from detpipe.storage.input_file import open_input
 from detpipe.storage.input_yaml import read_yaml
@@ -73,6 +73,7 @@ def find_layout(root: Path, *, outside: bool = False) -> YoloLayout:
     ValueError for a file with other content.
     """
     if is_existing_folder(root):
+        root = unwrapped(root)
         file = _yaml_in(root) or next((path for path in _files(root) if suffix_of(path.name) == ".data"), None)
         if file is None:
             return _of_folder(root)
@@ -99,6 +100,7 @@ def recognised_layout(root: Path) -> str | None:
         return root.name if is_own else None
     if not is_existing_folder(root):
         return None
+    root = unwrapped(root)
     file = next((path for path in _files(root) if suffix_of(path.name) in YAML_SUFFIXES and _is_yolo_yaml(path)), None)
     if file is not None:
         return file.name

@@ -50,6 +50,14 @@ def test_the_forms_of_a_file(tmp_path: Path, content: str, encoding: str) -> Non
     assert read(tmp_path / "labels.csv") == read(tmp_path) == {"train": {"a": (CAT,)}}
 
 
+def test_a_folder_around_the_data_set(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("test", "b")):
+        image(tmp_path / "outer" / "inner" / "images" / f"{name}.jpg")
+        (tmp_path / "outer" / "inner" / f"{split}_labels.csv").write_text(f"images/{name}.jpg,1.5,2,30,15,cat\n")
+    assert CsvSource.recognise(tmp_path / "outer") is not None
+    assert read(tmp_path / "outer") == {"train": {"a": (CAT,)}, "test": {"b": (CAT,)}}
+
+
 def test_the_order_of_makesense_is_another(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     (tmp_path / "labels.csv").write_text("cat,1,2,30,15,a.jpg,40,20\n")

@@ -42,6 +42,17 @@ def all_ids(root: Path | list[Path], **settings: object) -> list[object]:
     return sorted(map(str, (one for ids in splits(root, **settings).values() for one in ids)))
 
 
+def test_a_folder_around_the_data_set(tmp_path: Path) -> None:
+    files = [
+        f"{split}/{name}{suffix}" for split, name in (("train", "a"), ("valid", "b")) for suffix in (".jpg", ".xml")
+    ]
+    folder_of(tmp_path / "outer" / "inner", *files)
+    (tmp_path / "outer" / "inner.zip").write_text("PK")
+    assert splits(tmp_path / "outer") == {"train": ["a"], "test": ["b"]}
+    folder_of(tmp_path / "VOCdevkit" / "VOC2007", "Annotations/c.xml", "JPEGImages/c.jpg")
+    assert splits(tmp_path / "VOCdevkit", test_share=0.0) == {"train": ["c"]}
+
+
 @pytest.mark.parametrize(
     ("annotations", "images"),
     [

@@ -14,6 +14,7 @@ import pytest
 from detpipe.datasets.check import check_source
 from detpipe.datasets.source import ExifBoxes, RawObject, Split, TooManyBadError
 from detpipe.datasets.yolo import YoloSource
+from detpipe.datasets.yolo_layout import find_layout
 
 LINE = "0 0.5 0.5 0.25 0.5\n"
 """In an image 20 high and 40 wide: x 15 to 25, y 5 to 15."""
@@ -90,6 +91,20 @@ def test_what_a_yaml_file_would_download_is_said_to_be_missing(tmp_path: Path) -
     text(tmp_path / "coco8.yaml", f"path: coco8\n{YAML}download: |\n  print('a: b')\n")
     with pytest.raises(FileNotFoundError, match=r"images/train.*download is not run.*get the data set"):
         YoloSource(root=str(tmp_path / "coco8.yaml")).has(Split.train)
+
+
+def test_a_folder_around_the_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "My Project.v1" / "My Project"
+    for split, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        pair(root, f"images/{split}", f"labels/{split}", name)
+    text(root / "data.yaml", YAML)
+    image(tmp_path / "__MACOSX" / "._a.jpg")
+    text(tmp_path / "README.txt", "words")
+    text(tmp_path / "My Project.v1" / "export.zip", "PK")
+    assert read(tmp_path) == THREE
+    assert YoloSource.recognise(tmp_path) is not None
+    text(tmp_path / "other.yaml", "names: [cow]\n")
+    assert find_layout(tmp_path).names == ["cow"]
 
 
 def test_roboflow_has_images_and_labels_per_split_and_no_test_folder(
