@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from detpipe.datasets.findings import Finding
-from detpipe.datasets.folder_scan import is_hidden
+from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.foreign_formats import few_files, foreign_format
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _WITHOUT_BOXES = "images"
 """The format that counts only if no other fits."""
+_ARCHIVES = frozenset({".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst"})
 _MOST_FOLDERS = 50
 """Folders in a folder that is no data set that are asked, too, to say where one is."""
 
@@ -148,8 +149,12 @@ def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
         if one is not None:
             found.append(Reading(word, {name: _written(value) for name, value in one.settings.items()}, one.why))
     with_boxes = [one for one in found if one.word != _WITHOUT_BOXES]
-    if found and not with_boxes and not faults and is_existing_folder(root) and (unread := _annotations_below(root)) is not None:
-        faults[_WITHOUT_BOXES] = f"{unread}; to use the images without boxes, give dataset={_WITHOUT_BOXES}"
+    if found and not with_boxes and not faults and is_existing_folder(root):
+        if (unread := _annotations_below(root)) is not None:
+            faults[_WITHOUT_BOXES] = f"{unread}; to use the images without boxes, give dataset={_WITHOUT_BOXES}"
+        elif others := [str(path.relative_to(root)) for path in few_files(root)]:
+            names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            found = [dataclasses.replace(one, why=f"{one.why}, and files in no known format: {names}") for one in found]
     return with_boxes or ([] if faults else found), faults
 
 
@@ -184,6 +189,8 @@ def _nothing_found(root: Path) -> str:
     if not is_existing_folder(root):
         form = foreign_format(root)
         got = "a file in no format that detpipe reads; name the format (dataset=...)"
+        if suffix_of(root.name) in _ARCHIVES:
+            got = "an archive; unpack it, and give the folder"
         return f"{root}: expected a data set, got {got if form is None else f'{form.name}; {form.way}'}"
     names = [path.name for path in children(root) if not is_hidden(path.name)]
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "nothing"
@@ -196,6 +203,8 @@ def _nothing_found(root: Path) -> str:
     for path in few_files(root):
         if (form := foreign_format(path)) is not None:
             return f"{path}: expected a data set, got {form.name}, and no images; {form.way}"
+    if (archive := next((name for name in names if suffix_of(name) in _ARCHIVES), None)) is not None:
+        return f"{root / archive}: expected a data set, got an archive; unpack it"
     return (
         f"{root}: expected a data set ({', '.join(one for one in FORMATS if one != 'demo')}), got a folder with "
         f"{there}; check dataset.root, or name the format (dataset=...)"

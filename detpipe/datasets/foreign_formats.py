@@ -70,6 +70,18 @@ _ROWS = (
         _JSON,
         rb'"detection_categories"|"max_detection_conf"|"file"\s*:[^\n]*\s*"detections"\s*:',
     ),
+    (
+        "SpeciesNet's predictions",
+        "convert them to MegaDetector's format with speciesnet.scripts.speciesnet_to_md",
+        _JSON,
+        rb'"predictions"\s*:\s*\[\s*\{[^{]*"filepath"',
+    ),
+    (
+        "Detectron2's records",
+        "write COCO with detectron2.data.datasets.convert_to_coco_json",
+        _JSON,
+        rb'"bbox_mode"\s*:',
+    ),
     ("text for a vision-language model", _ROBOFLOW, _JSON, rb"<loc_?[0-9]{1,4}>"),
     (
         "Label Studio's CSV",

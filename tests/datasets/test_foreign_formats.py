@@ -54,6 +54,11 @@ FILES: dict[str, tuple[str, Any]] = {
     "Vertex AI's JSON lines": ("import.jsonl", {"imageGcsUri": "gs://b/a.jpg", "boundingBoxAnnotations": []}),
     "Vertex AI's CSV": ("import.csv", "TRAINING,gs://b/a.jpg,cat,0.1,0.1,,,0.3,0.3,,\n"),
     "MegaDetector's results": ("md.json", {"images": [{"file": "a.jpg", "detections": []}], "info": {}}),
+    "SpeciesNet's predictions": ("predictions.json", {"predictions": [{"filepath": "a.jpg", "detections": []}]}),
+    "Detectron2's records": (
+        "train.json",
+        [{"file_name": "a.jpg", "annotations": [{"bbox": [1, 2, 3, 4], "bbox_mode": 0}]}],
+    ),
     "text for a vision-language model": ("train.jsonl", {"image": "a.jpg", "suffix": "<loc0123><loc0004> cat"}),
     "Label Studio's CSV": ("p.csv", 'image,id,label,annotator,annotation_id,lead_time\na.jpg,1,"[]",1,1,2\n'),
     "CSV with boxes as x, y, width and height": ("train.csv", 'image_id,width,height,bbox\na,40,20,"[1, 2, 3, 4]"\n'),
@@ -125,7 +130,15 @@ def test_other_files_beside_images_are_no_annotations(tmp_path: Path) -> None:
     write(tmp_path, "exif.json", {"a.jpg": {"camera": "x"}})
     write(tmp_path, "sizes.csv", "name,width,height\na.jpg,40,20\n")
     write(tmp_path, "empty.json", "")
-    assert find_reading(tmp_path).word == "images"
+    reading = find_reading(tmp_path)
+    assert reading.word == "images"
+    assert "1 image without boxes, and files in no known format: empty.json, exif.json, list.txt, ..." in reading.why
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    for root in (tmp_path, write(tmp_path, "export.zip", "PK")):
+        with pytest.raises(UnknownFormatError, match=r"export\.zip: .*unpack it"):
+            find_reading(root)
 
 
 def test_a_file_that_is_read_in_a_folder_below_is_named(tmp_path: Path) -> None:
