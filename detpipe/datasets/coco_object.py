@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detpipe.datasets.coco_ids import number_of, plain_id
-from detpipe.datasets.coco_segmentation import segmentation_box
+from detpipe.datasets.coco_segmentation import Box, segmentation_box
 from detpipe.datasets.shapes import around_rotated
 from detpipe.datasets.source import FARTHEST, RawObject, read_number
 
@@ -29,7 +29,7 @@ def parse_object(record: Mapping[str, Any], categories: Mapping[int, str]) -> Ra
         written = _shape_box(record.get("segmentation"), categories[number])
     elif isinstance(box, list) and len(box) == 4:
         x, y, width, height = (_coordinate(value) for value in box)
-        written = upright_box(x, y, width, height, rotation_of(record))
+        written = upright_box((x, y, width, height), rotation_of(record))
     else:
         raise ValueError(f"expected bbox [x, y, width, height], got {reprlib.repr(box)}")
     x, y, width, height = written
@@ -52,10 +52,11 @@ def rotation_of(record: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def upright_box(x: float, y: float, width: float, height: float, degrees: float) -> tuple[float, float, float, float]:
-    """The box around a rotated one; both are x y width height."""
+def upright_box(box: Box, degrees: float) -> Box:
+    """The box around one that is rotated around its centre; both are x y width height."""
     if not degrees % 360:
-        return x, y, width, height
+        return box
+    x, y, width, height = box
     x1, y1, x2, y2 = around_rotated((x, y, x + width, y + height), degrees, (x + width / 2, y + height / 2))
     return x1, y1, x2 - x1, y2 - y1
 

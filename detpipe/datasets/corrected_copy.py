@@ -104,7 +104,9 @@ def source_folders(source: DatasetSource) -> list[Path]:
     if isinstance(source, YoloSource):
         return source.named_folders()
     if isinstance(source, TableSource):
-        return [folder for _, file, finder in source.files for folder in (file.parent, finder.folder)]
+        root = Path(source.root)
+        inside = [folder for _, file, finder in source.files for folder in (file.parent, finder.folder)]
+        return [root, *inside] if root.is_dir() else inside
     return [folder for file, images in _coco_paths(source).values() for folder in (file.parent, images)]
 
 

@@ -94,7 +94,7 @@ class FilesSource(PartedSource):
         known: dict[tuple[Path, Path], ImageFinder] = {}
 
         def with_finder(split: Split | None, path: Path) -> tuple[Split | None, Path, ImageFinder]:
-            beside = root if is_existing_folder(root) else path.parent
+            beside = unwrapped(root) if is_existing_folder(root) else path.parent
             folder = Path(self.images_root) if self.images_root is not None else beside
             if not is_folder(folder):
                 raise FileNotFoundError(

@@ -15,7 +15,7 @@ from detpipe.datasets.image_finder import AmbiguousImageError, ImageNotFoundErro
 from detpipe.datasets.source import Entry, Recognised, Split, StoredSplit, passed_over_findings
 from detpipe.datasets.splits import DividedSource
 from detpipe.datasets.text_file import known_encoding
-from detpipe.datasets.voc_folder import VocFolder, describe_voc, find_folders, labels_of
+from detpipe.datasets.voc_folder import VocFolder, describe_voc, find_folders, labels_of, voc_root
 from detpipe.datasets.voc_lists import DEFAULT_TEST, DEFAULT_TRAIN, Division, UnitedLists, divide
 from detpipe.datasets.voc_xml import BrokenAnnotationError, VocAnnotation, read_voc_annotation
 
@@ -60,10 +60,10 @@ class VocSource(DividedSource):
                 f"dataset.encoding: expected the name of an encoding as gb18030 or cp932, got {self.encoding!r}"
             )
 
-    @property
+    @functools.cached_property
     def roots(self) -> list[Path]:
-        """The folders of the data set."""
-        return [Path(one) for one in ([self.root] if isinstance(self.root, str) else self.root)]
+        """The folders of the data set, without those that an unpacked archive has around them."""
+        return [voc_root(Path(one)) for one in ([self.root] if isinstance(self.root, str) else self.root)]
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:

@@ -162,9 +162,6 @@ def find_folders(root: Path, label: str, *, outside: bool, encoding: str | None)
     divided = _split_folders(root)
     if any(_has_xml(folder) for folder in divided):
         return [_split_part(make, folder, split, label) for folder, split in divided.items()]
-    only = unwrapped(root)
-    if _named_folder(only, _ANNOTATION_FOLDERS, _has_xml) is not None or any(map(_has_xml, _split_folders(only))):
-        return find_folders(only, label, outside=outside, encoding=encoding)
     inner = [folder for folder in _folders(root) if _named_folder(folder, _ANNOTATION_FOLDERS, _has_xml) is not None]
     if inner:
         # Each of them may have lists of its own, so they are not read as one folder.
@@ -191,13 +188,26 @@ def unwrapped(root: Path) -> Path:
     folder of a data set, as train and images are.
     """
     folder = root
-    while True:
-        entries = [path for path in children(folder) if not (is_hidden(path.name) or _is_document(path.name))]
-        if len(entries) != 1 or entries[0].is_symlink() or not is_existing_folder(entries[0]):
-            return folder
-        if entries[0].name.lower() in (*SPLIT_FOLDERS, *_IMAGE_FOLDERS, *_ANNOTATION_FOLDERS, _LIST_FOLDER):
-            return folder
-        folder = entries[0]
+    while (only := _only_folder(folder)) is not None:
+        folder = only
+    return folder
+
+
+def _only_folder(folder: Path) -> Path | None:
+    entries = [path for path in children(folder) if not (is_hidden(path.name) or _is_document(path.name))]
+    if len(entries) != 1 or entries[0].is_symlink() or not is_existing_folder(entries[0]):
+        return None
+    own = (*SPLIT_FOLDERS, *_IMAGE_FOLDERS, *_ANNOTATION_FOLDERS, _LIST_FOLDER)
+    return None if entries[0].name.lower() in own else entries[0]
+
+
+def voc_root(root: Path) -> Path:
+    """The folder that `unwrapped` gives, if it has folders of annotations or splits; else the root."""
+    if not is_existing_folder(root):
+        return root
+    only = unwrapped(root)
+    has_layout = _named_folder(only, _ANNOTATION_FOLDERS, _has_xml) or any(map(_has_xml, _split_folders(only)))
+    return only if has_layout else root
 
 
 def _is_document(name: str) -> bool:
@@ -211,6 +221,7 @@ def describe_voc(root: Path) -> str | None:
     """
     if not is_existing_folder(root):
         return None
+    root = voc_root(root)
     try:
         folders = find_folders(root, "", outside=False, encoding=None)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from detpipe.datasets.auto import recognised_source
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.corrected_copy import (
     CopiedImages,
@@ -28,6 +29,7 @@ from detpipe.datasets.voc import VocSource
 from detpipe.datasets.yolo import YoloSource
 from tests import drawn
 from tests.datasets.conftest import VocFolder
+from tests.datasets.other_formats import image
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -193,6 +195,33 @@ def test_a_copy_of_yolo_lists_with_absolute_paths(tmp_path: Path) -> None:
     assert set(ids) == {*drawn.TRAIN, "new"}
     images = [entry.image for entry in copy.entries(Split.train)]
     assert all(path is not None and path.is_relative_to(tmp_path / "out") for path in images)
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "csv"])
+def test_a_data_set_in_the_folder_of_an_archive(tmp_path: Path, kind: str) -> None:
+    inner = tmp_path / "outer" / "my project"
+    for split, name in (("train", "a"), ("valid", "b")):
+        image(inner / split / f"{name}.jpg")
+        if kind == "voc":
+            box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>12</ymax></bndbox>"
+            (inner / split / f"{name}.xml").write_text(
+                f"<annotation><object><name>cat</name>{box}</object></annotation>"
+            )
+        elif kind == "yolo":
+            (inner / split / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+        else:
+            (inner / split / "_annotations.csv").write_text(f"{name}.jpg,1,2,9,12,cat\n")
+    (inner / "data.yaml").write_text("train: train\nval: valid\nnames: [cat]\n")
+    if kind != "yolo":
+        (inner / "data.yaml").unlink()
+    source = recognised_source(tmp_path / "outer")
+    added = (ObjectEdit(name="cat", box=(1, 2, 9, 12)),)
+    new = NewImage(path=image(tmp_path / "new.jpg"), name="new", image_size=(20, 40), objects=added)
+    copy = write_corrected_copy(source, tmp_path / "out", {}, CopiedImages.copy, [new])
+    again = recognised_source(tmp_path / "out")
+    for one in (copy, again):
+        assert sorted(str(entry.image_id).rpartition("/")[2] for entry in one.entries(Split.train)) == ["a", "new"]
+        assert len(one.load(Split.test)) == 1
 
 
 def test_formats_without_copies_are_refused(tmp_path: Path) -> None:

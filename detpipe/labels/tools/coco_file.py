@@ -83,8 +83,8 @@ def _object(record: Mapping[str, Any], names: Mapping[int | None, str]) -> Edite
         raise ValueError(f"expected a category_id of the file's categories, got {str(record.get('category_id'))[:100]}")
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"expected bbox [x, y, width, height], got {str(bbox)[:100]}")
-    written = (read_number(value, "bbox") for value in bbox)
-    x, y, width, height = upright_box(*written, rotation_of(record))
+    x, y, width, height = (read_number(value, "bbox") for value in bbox)
+    x, y, width, height = upright_box((x, y, width, height), rotation_of(record))
     attributes = record.get("attributes")
     inner = attributes.get(KEY) if isinstance(attributes, dict) else None
     return EditedObject(key=_text(record.get(KEY)) or _text(inner), label=label, box=(x, y, x + width, y + height))
