@@ -171,9 +171,10 @@ def _annotations_below(root: Path) -> str | None:
             return f"{path}: expected annotations in a format that detpipe reads, got {form.name}; {form.way}"
         readings = _readings(path)[0] if path.parent != root else []
         if readings:
+            images = f" dataset.images_root={root}" if "images_root" in _settings_of(readings[0].word) else ""
             return (
                 f"{root}: expected annotations in the folder itself, got {path} ({readings[0].why}); give "
-                f"dataset.root={path} dataset.images_root={root}"
+                f"dataset.root={path}{images}"
             )
     return None
 

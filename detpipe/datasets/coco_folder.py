@@ -14,7 +14,7 @@ from pathlib import Path
 
 from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.source import Recognised, Split
-from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.storage.input_file import InputFileError, open_input
 from detpipe.storage.object_storage import is_remote
 from detpipe.storage.stored_file import children, is_existing_folder, is_file, walk
@@ -45,6 +45,7 @@ def recognise_coco(root: Path) -> Recognised | None:
         files = [root]
         root = root.parent
     else:
+        root = unwrapped(root)
         there = _json_files(root)
         files = [path for path in there if _USUAL.fullmatch(path.name) and _is_coco(path)]
         files = files or [path for path in there if _is_coco(path)]

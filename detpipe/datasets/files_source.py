@@ -78,8 +78,14 @@ class FilesSource(PartedSource):
         for split, path, finder in self.files:
             logger.info("%s: images in %s", path, finder.folder)
             entries = found.setdefault(split, [])
+            count = has_image = 0
             for own, entry in self.read_file(path, finder):
                 (entries if own is None else found.setdefault(own, [])).append(entry)
+                count, has_image = count + 1, has_image + (entry.image is not None)
+            if count and not has_image:
+                logger.warning(
+                    "%s: none of its %d images is in %s; set dataset.images_root", path, count, finder.folder
+                )
         if not any(found.values()):
             raise ValueError(
                 f"{self.root}: expected {self.FORMAT} with annotated images, got none that can be used; check the file "

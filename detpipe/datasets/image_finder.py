@@ -6,7 +6,7 @@ step with a result decides:
 
 1. The path as it is written, in the image folder, then in the folder of the annotation.
 2. The same with backslashes as slashes, without a drive letter, percent signs decoded, of a URL only its path.
-3. With leading folders removed that do not exist here.
+3. With leading folders removed that do not exist here, and without the digits that Label Studio adds.
 4. Without regard to Unicode's normal form, to upper and lower case, and to the suffix; a name without any folder, and
    one with its folder, also in subfolders.
 
@@ -42,6 +42,8 @@ from detpipe.storage.stored_file import container_of
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\\?#]*|file:", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
+_UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}-([^/]+)")
+"""Label Studio puts eight digits before the name of an uploaded file; its exports without images have this name."""
 _LONGEST = 4096
 """Linux's limit of a path in bytes; a longer name is no file."""
 
@@ -318,6 +320,8 @@ def _spellings(name: str) -> Iterator[str]:
         value = unquote(pair.partition("=")[2])
         if is_image(value):
             yield from _with_slashes(value)
+    if uploaded := _UPLOADED.fullmatch(text.replace("\\", "/")):
+        yield f"{uploaded[1]}{uploaded[2]}"
 
 
 def _with_slashes(text: str) -> Iterator[str]:

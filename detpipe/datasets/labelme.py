@@ -19,7 +19,7 @@ from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, found_image, left_out_pictures
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, coordinate
 from detpipe.datasets.source import Entry, RawObject, Recognised, Split
-from detpipe.datasets.voc_folder import SPLIT_FOLDERS
+from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.progress import progress
 from detpipe.storage.input_file import open_input
 from detpipe.storage.input_json import read_json
@@ -46,7 +46,8 @@ class LabelmeSource(PartedSource):
         """See `DatasetSource`. The first JSON files of the folder, and of each folder in it, are looked at."""
         if not is_existing_folder(root):
             return None
-        for folder in (root, *filter(is_existing_folder, children(root))):
+        top = unwrapped(root)
+        for folder in (top, *filter(is_existing_folder, children(top))):
             files = [path for path in children(folder) if path.suffix == ".json" and is_file(path)][:_MOST_READ]
             file = next(filter(_is_labelme, files), None)
             if file is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_project_has_images_of_one_name_in_a_folder_for_each_subset(tmp_path: 
         (entry,) = source.entries(split)
         assert entry.image == tmp_path / "images" / split.value.title() / "day 1" / "0.jpg"
         assert [one.name for one in entry.objects] == [name]
+
+
+def test_if_no_image_is_there_the_setting_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = source_of(tmp_path, "")
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert len(source.entries(Split.train)) == 2
+    assert "none of its 2 images is in" in caplog.text
+    assert "dataset.images_root" in caplog.text
 
 
 @pytest.mark.parametrize(

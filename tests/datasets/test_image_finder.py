@@ -55,6 +55,8 @@ def found(root: Path, name: str, **settings: object) -> str:
         ("a.jpg", "s3://bucket/folder/a.jpg"),
         ("a.jpg", "AmlDatastore://store/a.jpg"),
         ("a.jpg", "/data/local-files/?d=folder/a.jpg"),
+        ("a.jpg", "images\\0123abcd-a.jpg"),
+        ("0123abcd-a.jpg", "images/0123abcd-a.jpg"),
         ("a.jpg", "A.JPG"),
         ("A.JPG", "a.jpg"),
         ("Cats/a.jpg", "cats/A.jpg"),
