@@ -33,7 +33,18 @@ MANDATORY = {
     "dataset=voc": ["dataset.root=a"],
     **{
         f"dataset={word}": ["dataset.root=a"]
-        for word in ("yolo", "csv", "openimages", "labelstudio", "cvat", "imagefolder", "labelme", "tar", "parquet")
+        for word in (
+            "yolo",
+            "csv",
+            "openimages",
+            "labelstudio",
+            "cvat",
+            "imagefolder",
+            "labelme",
+            "via",
+            "tar",
+            "parquet",
+        )
     },
     "dataset=images": ["dataset.root=a"],
     "dataset=image_labels": ["dataset.root=a", "dataset.labels=b.csv", "dataset.detections=c.json"],

@@ -31,14 +31,9 @@ _JSON = (".json", ".jsonl", ".ndjson", ".manifest")
 _ROBOFLOW = "choose COCO JSON, YOLOv8 or Pascal VOC in Roboflow's export"
 _FIFTYONE = "convert it with FiftyOne: fiftyone convert --input-type fiftyone.types.{} --output-type "
 _TO_COCO = "fiftyone.types.COCODetectionDataset"
-_VIA = (
-    "export COCO in VIA 2 (Annotation, Export Annotations), which writes attributes of the types dropdown and radio, "
-    "or write a CSV with filename,xmin,ymin,xmax,ymax,class"
-)
 _CSV = "write a CSV with filename,xmin,ymin,xmax,ymax,class in pixels"
 _ROWS = (
-    ("VIA's JSON", _VIA, _JSON, rb'"_via_settings"|"_via_img_metadata"|"shape_attributes"'),
-    ("VIA's CSV", _VIA, (".csv",), rb"region_shape_attributes"),
+    ("VIA's CSV", "export JSON in VIA (Annotation, Export Annotations)", (".csv",), rb"region_shape_attributes"),
     ("CreateML's JSON", _ROBOFLOW, _JSON, rb'"coordinates"\s*:\s*\{'),
     (
         "Supervisely's JSON",

@@ -17,6 +17,7 @@ _ROWS = {
     "cvat": "detpipe.datasets.cvat:CvatSource",
     "imagefolder": "detpipe.datasets.metadata_lines:MetadataSource",
     "labelme": "detpipe.datasets.labelme:LabelmeSource",
+    "via": "detpipe.datasets.via:ViaSource",
     "tar": "detpipe.datasets.tar:TarSource",
     "parquet": "detpipe.datasets.parquet:ParquetSource",
     "images": "detpipe.datasets.image_list:ImageFolderSource",

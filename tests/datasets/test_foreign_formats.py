@@ -16,12 +16,7 @@ from detpipe.datasets.source import Split
 from tests.datasets import other_formats
 from tests.datasets.other_formats import image
 
-RECT = {
-    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4},
-    "region_attributes": {"a": "cat"},
-}
 FILES: dict[str, tuple[str, Any]] = {
-    "VIA's JSON": ("via.json", {"a.jpg12": {"filename": "a.jpg", "size": 12, "regions": [RECT]}}),
     "VIA's CSV": ("via.csv", "filename,file_size,region_shape_attributes,region_attributes\na.jpg,1,{},{}\n"),
     "CreateML's JSON": (
         "train/_annotations.createml.json",
@@ -153,7 +148,7 @@ def test_a_file_that_is_read_in_a_folder_below_is_named(tmp_path: Path) -> None:
 
 def test_the_readers_name_it_too(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
-    with pytest.raises(CocoFileError, match=r"VIA's JSON: export COCO"):
-        read_coco_file(write(tmp_path, *FILES["VIA's JSON"]), tmp_path)
+    with pytest.raises(CocoFileError, match=r"BDD100K's JSON: convert it"):
+        read_coco_file(write(tmp_path, *FILES["BDD100K's JSON"]), tmp_path)
     with pytest.raises(CsvFileError, match=r"VIA's CSV"):
         CsvSource(root=str(write(tmp_path, *FILES["VIA's CSV"]))).has(Split.train)

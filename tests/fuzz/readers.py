@@ -434,6 +434,18 @@ def labelme() -> list[bytes]:
     return [json.dumps(content).encode()]
 
 
+def via() -> list[bytes]:
+    shapes: list[dict[str, Any]] = [
+        {"name": "rect", "x": 1, "y": 2, "width": 4.5, "height": 2},
+        {"name": "ellipse", "cx": 4, "cy": 3, "rx": 2, "ry": 1, "theta": 0.5},
+        {"name": "polygon", "all_points_x": [1, 3, 3], "all_points_y": [1, 1, 4]},
+    ]
+    regions = [{"shape_attributes": one, "region_attributes": {"kind": "cat"}} for one in shapes]
+    images = {"file.png12": {"filename": "file.png", "size": 12, "regions": regions, "file_attributes": {}}}
+    project = {"_via_settings": {}, "_via_img_metadata": images, "_via_attributes": {"region": {}}}
+    return [json.dumps(one).encode() for one in (images, project)]
+
+
 def metadata_lines() -> list[bytes]:
     forms = [{"bbox": [[1, 2, 4.5, 2]], "categories": [0]}, [{"bbox": [1, 2, 4.5, 2], "category": "cat"}], None]
     rows = [json.dumps({"file_name": "file.png", "width": 9, "height": 6, "objects": one}) for one in forms]
@@ -549,6 +561,7 @@ READERS: dict[str, FileReader] = {
     "cvat": FileReader(".xml", lambda: [CVAT.encode()], read_data_set("cvat"), has_picture=True),
     "labelme": FileReader(".json", labelme, read_data_set("labelme", is_folder=True), has_picture=True),
     "metadata_lines": FileReader(".jsonl", metadata_lines, read_data_set("imagefolder"), has_picture=True),
+    "via": FileReader(".json", via, read_data_set("via"), has_picture=True),
     "megadetector": FileReader(".json", megadetector, read_megadetector_file),
     "image_labels": FileReader(".csv", lambda: LABELS, read_labels),
     "taxonomy": FileReader(".csv", lambda: TREES, read_tree),
