@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_hidden, suffix_of
-from detpipe.datasets.foreign_formats import few_files, foreign_format
+from detpipe.datasets.foreign_formats import MEGADETECTOR, few_files, foreign_format
 from detpipe.datasets.formats import FORMATS
 from detpipe.datasets.source import DatasetSource, Entry, Split
 from detpipe.plugins import PluginError
@@ -154,7 +154,7 @@ def _readings(root: Path) -> tuple[list[Reading], dict[str, str]]:
             faults[_WITHOUT_BOXES] = f"{unread}; to use the images without boxes, give dataset={_WITHOUT_BOXES}"
         elif others := [str(path.relative_to(root)) for path in few_files(root)]:
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            found = [dataclasses.replace(one, why=f"{one.why}, and files in no known format: {names}") for one in found]
+            found = [dataclasses.replace(one, why=f"{one.why}, and files that are not read: {names}") for one in found]
     return with_boxes or ([] if faults else found), faults
 
 
@@ -167,7 +167,7 @@ def _annotations_below(root: Path) -> str | None:
     """The fault of a folder that is read as images alone, though a file there has boxes; None without such a file."""
     for path in few_files(root):
         form = foreign_format(path)
-        if form is not None:
+        if form is not None and form.name != MEGADETECTOR:
             return f"{path}: expected annotations in a format that detpipe reads, got {form.name}; {form.way}"
         readings = _readings(path)[0] if path.parent != root else []
         if readings:

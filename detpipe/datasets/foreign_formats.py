@@ -32,6 +32,8 @@ _ROBOFLOW = "choose COCO JSON, YOLOv8 or Pascal VOC in Roboflow's export"
 _FIFTYONE = "convert it with FiftyOne: fiftyone convert --input-type fiftyone.types.{} --output-type "
 _TO_COCO = "fiftyone.types.COCODetectionDataset"
 _CSV = "write a CSV with filename,xmin,ymin,xmax,ymax,class in pixels"
+MEGADETECTOR = "MegaDetector's results"
+"""Photos with such a file alone are photos: proposals of their own, or of the file, are made on them."""
 _ROWS = (
     ("VIA's CSV", "export JSON in VIA (Annotation, Export Annotations)", (".csv",), rb"region_shape_attributes"),
     ("CreateML's JSON", _ROBOFLOW, _JSON, rb'"coordinates"\s*:\s*\{'),
@@ -60,7 +62,7 @@ _ROWS = (
     ("Vertex AI's JSON lines", _CSV, _JSON, rb'"boundingBoxAnnotations"|"imageGcsUri"'),
     ("Vertex AI's CSV", _CSV, (".csv",), rb"\A([A-Z]*,)?gs://"),
     (
-        "MegaDetector's results",
+        MEGADETECTOR,
         "give a table with a class for each image: dataset=image_labels dataset.labels=F.csv dataset.detections=F.json",
         _JSON,
         rb'"detection_categories"|"max_detection_conf"|"file"\s*:[^\n]*\s*"detections"\s*:',

@@ -191,7 +191,6 @@ def _box(kind: str, points: Sequence[tuple[float, float]]) -> Box | None:
         (cx, cy), (x, y) = points
         radius = math.hypot(x - cx, y - cy)
         return around_ellipse(cx, cy, radius, radius)
-    if kind == "mask":  # its corners are the first and the last pixel
-        x1, y1, x2, y2 = around_points(points)
-        return x1, y1, x2 + 1, y2 + 1
+    if kind == "mask":  # its points are the first and the last pixel, so it ends at the far edge of the last
+        points = [*points, *((x + 1, y + 1) for x, y in points)]
     return None if kind in _WITHOUT_BOX else around_points(points)

@@ -11,7 +11,7 @@ import pytest
 from detpipe.datasets.auto import UnknownFormatError, find_reading
 from detpipe.datasets.coco import CocoFileError, read_coco_file
 from detpipe.datasets.csv_boxes import CsvFileError, CsvSource
-from detpipe.datasets.foreign_formats import FOREIGN, foreign_format, foreign_hint
+from detpipe.datasets.foreign_formats import FOREIGN, MEGADETECTOR, foreign_format, foreign_hint
 from detpipe.datasets.source import Split
 from tests.datasets import other_formats
 from tests.datasets.other_formats import image
@@ -95,6 +95,9 @@ def test_a_file_is_named_with_a_way(tmp_path: Path, name: str) -> None:
         assert str(path) in str(caught.value)
     # With images, too: nobody would notice that the boxes are not read.
     image(tmp_path / "images" / "a.jpg")
+    if name == MEGADETECTOR:
+        assert "files that are not read: md.json" in find_reading(tmp_path).why
+        return
     with pytest.raises(UnknownFormatError) as caught:
         find_reading(tmp_path)
     assert name in str(caught.value)
@@ -127,7 +130,7 @@ def test_other_files_beside_images_are_no_annotations(tmp_path: Path) -> None:
     write(tmp_path, "empty.json", "")
     reading = find_reading(tmp_path)
     assert reading.word == "images"
-    assert "1 image without boxes, and files in no known format: empty.json, exif.json, list.txt, ..." in reading.why
+    assert "1 image without boxes, and files that are not read: empty.json, exif.json, list.txt, ..." in reading.why
 
 
 def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
