@@ -237,7 +237,8 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
 
 
 def _kind(value: object) -> str:
-    return f"an object with {sorted(map(str, value))[:6]}" if isinstance(value, dict) else f"a {type(value).__name__}"
+    keys = reprlib.repr(sorted(map(str, value))) if isinstance(value, dict) else ""
+    return f"an object with {keys}" if keys else f"a {type(value).__name__}"
 
 
 def _records(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from detpipe.datasets.check import check_source
-from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.coco import CocoFileError, CocoSource
 from detpipe.datasets.source import ExifBoxes, Split, TooManyBadError
 from detpipe.datasets.splits import hash_split
 from detpipe.storage.input_file import InputFileError
@@ -175,6 +175,12 @@ def test_missing_images_and_names_are_bad(tmp_path: Path) -> None:
 def test_what_is_no_coco_file(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ValueError, match=rf"test\.json.*{message}"):
         load(tmp_path, content)
+
+
+def test_long_keys_are_shortened(tmp_path: Path) -> None:
+    with pytest.raises(CocoFileError, match="an object with") as caught:
+        load(tmp_path, {"x" * 5000: 1})
+    assert len(str(caught.value)) < 1000
 
 
 def test_what_is_no_json_or_not_there(tmp_path: Path) -> None:
