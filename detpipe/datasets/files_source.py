@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +22,7 @@ from detpipe.storage.stored_file import children, exists, is_existing_folder, is
 
 logger = logging.getLogger(__name__)
 
-_START = 1 << 13
+_START, _MOST_READ = 1 << 13, 100
 
 
 @dataclass(kw_only=True)
@@ -54,9 +55,9 @@ class FilesSource(PartedSource):
 
     @classmethod
     def recognise(cls, root: Path) -> Recognised | None:
-        """See `DatasetSource`. The files of the folder, and those in folders named after splits, are looked at."""
+        """See `DatasetSource`. Files of the folder, and of folders named after splits, are looked at: 100 at most."""
         files = [root] if is_file(root) else _files_in(root, cls.SUFFIXES) if is_existing_folder(root) else []
-        own = [path for path in files if _has_format(cls, path)]
+        own = [path for path in _first_of_each_suffix(files) if _has_format(cls, path)]
         if not own:
             return None
         names = ", ".join(path.name for path in own[:3]) + (", ..." if len(own) > 3 else "")
@@ -143,6 +144,15 @@ def _files_in(root: Path, suffixes: Sequence[str]) -> list[Path]:
         for path in children(folder)
         if suffix_of(path.name) in suffixes and not is_hidden(path.name) and is_file(path)
     ]
+
+
+def _first_of_each_suffix(files: Iterable[Path]) -> Iterator[Path]:
+    """Not all: other formats have a file for each image."""
+    counts: Counter[str] = Counter()
+    for path in files:
+        counts[suffix_of(path.name)] += 1
+        if counts[suffix_of(path.name)] <= _MOST_READ:
+            yield path
 
 
 def _split_of(path: Path, root: Path) -> Split | None:

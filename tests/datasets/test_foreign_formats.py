@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from detpipe.datasets import files_source
 from detpipe.datasets.auto import UnknownFormatError, find_reading
 from detpipe.datasets.coco import CocoFileError, read_coco_file
 from detpipe.datasets.csv_boxes import CsvFileError, CsvSource
@@ -147,6 +149,18 @@ def test_a_file_that_is_read_in_a_folder_below_is_named(tmp_path: Path) -> None:
     assert f"dataset.root={path} dataset.images_root={tmp_path}" in str(caught.value)
     (entry,) = find_reading(path).source({"images_root": str(tmp_path), "test_share": 0.0}).entries(Split.train)
     assert [one.name for one in entry.objects] == ["cat"]
+
+
+def test_of_many_files_the_first_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "a.jpg")
+    for number in range(200):
+        write(tmp_path, f"{number}.json", {"camera": number})
+    opened: list[Path] = []
+    own = files_source.open_input
+    monkeypatch.setattr(files_source, "open_input", lambda path, expected: opened.append(path) or own(path, expected))
+    assert find_reading(tmp_path).word == "images"
+    assert set(Counter(opened).values()) <= {2}  # by Label Studio's reader and by VIA's
+    assert len(set(opened)) == 100
 
 
 def test_the_readers_name_it_too(tmp_path: Path) -> None:
