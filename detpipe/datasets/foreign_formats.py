@@ -29,8 +29,10 @@ class ForeignFormat:
 
 _JSON = (".json", ".jsonl", ".ndjson", ".manifest")
 _ROBOFLOW = "choose COCO JSON, YOLOv8 or Pascal VOC in Roboflow's export"
-_FIFTYONE = "convert it with FiftyOne: fiftyone convert --input-type fiftyone.types.{} --output-type "
-_TO_COCO = "fiftyone.types.COCODetectionDataset"
+_FIFTYONE = (
+    "convert it with FiftyOne: fiftyone convert --input-dir DIR --input-type fiftyone.types.KITTIDetectionDataset "
+    "--output-dir OUT --output-type fiftyone.types.COCODetectionDataset"
+)
 _CSV = "write a CSV with filename,xmin,ymin,xmax,ymax,class in pixels"
 MEGADETECTOR = "MegaDetector's results"
 """Photos with such a file alone are photos: proposals of their own, or of the file, are made on them."""
@@ -95,7 +97,7 @@ _ROWS = (
     ("YOLO Keras text", _ROBOFLOW, (".txt",), rb"\A\S+\.(jpe?g|png)( \d+,\d+,\d+,\d+,\d+)+\s"),
     (
         "KITTI's text",
-        _FIFTYONE.format("KITTIDetectionDataset") + _TO_COCO,
+        _FIFTYONE,
         (".txt",),
         rb"\A[A-Za-z]\S* -?[\d.]+ -?\d+( -?[\d.]+){12}\s",
     ),
