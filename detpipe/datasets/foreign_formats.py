@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.storage.input_file import open_input
+from detpipe.storage.stored_file import walk
 
 _START = 1 << 13
 _DEEPEST, _MOST_NAMES, _MOST_READ, _MOST_FILES = 3, 20_000, 5, 100
@@ -145,8 +145,8 @@ def foreign_hint(path: Path) -> str:
 def few_files(root: Path) -> Iterator[Path]:
     """The first files with the suffixes of annotations in a folder, and in few folders below."""
     n_names = n_files = 0
-    for folder, inner, names in os.walk(root):
-        depth = len(Path(folder).relative_to(root).parts)
+    for folder, inner, names in walk(root):
+        depth = len(folder.relative_to(root).parts)
         inner[:] = [] if depth == _DEEPEST else sorted(name for name in inner if not is_hidden(name))
         n_names += len(names)
         counts: Counter[str] = Counter()
@@ -155,6 +155,6 @@ def few_files(root: Path) -> Iterator[Path]:
             if suffix in _SUFFIXES and not is_hidden(name) and counts[suffix] < _MOST_READ:
                 counts[suffix] += 1
                 n_files += 1
-                yield Path(folder, name)
+                yield folder / name
         if n_names > _MOST_NAMES or n_files > _MOST_FILES:
             return
