@@ -150,7 +150,7 @@ class Dying(NodeDetector):
                 os.kill(os.getpid(), signal.SIGKILL)
             return read(image)
 
-        self._detector.with_regions = with_regions  # type: ignore[method-assign]
+        object.__setattr__(self._detector, "with_regions", with_regions)
 
 
 def test_an_image_that_ends_each_actor_is_named(
