@@ -23,7 +23,7 @@ from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.progress import progress
 from detpipe.storage.input_file import open_input
 from detpipe.storage.input_json import read_json
-from detpipe.storage.stored_file import children, is_existing_folder, is_file
+from detpipe.storage.stored_file import children, is_existing_folder, is_file, stored_size
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def _is_labelme(path: Path) -> bool:
 def _is_other(path: Path) -> bool:
     """Whether a file can be read and is not labelme's: a list of classes or settings of another program."""
     try:
-        return path.stat().st_size > 0 and not _is_labelme(path)
+        return stored_size(path) > 0 and not _is_labelme(path)
     except OSError:  # named when it is read
         return False
 
