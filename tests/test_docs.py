@@ -209,6 +209,7 @@ class CommandLine:
         with errors.open("w") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", SERVER],
+                cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -64,6 +64,7 @@ def test_one_coco_file_has_train_and_test(voc_root: Path, tmp_path: Path) -> Non
 def test_what_a_message_advises_works(voc_root: Path, tmp_path: Path, words: list[str], advice: str) -> None:
     kit, outside = tmp_path / "kit", tmp_path / "outside"
     drawn.copy(voc_root, kit / "set")
+    (kit / "tools").mkdir()  # a folder with nothing but the set would be read as the set
     drawn.copy(voc_root, outside)
     name = f"{drawn.TRAIN[0]}.jpg"
     (outside / "JPEGImages" / name).rename(tmp_path / name)

@@ -153,6 +153,7 @@ class Dying(NodeDetector):
         object.__setattr__(self._detector, "with_regions", with_regions)
 
 
+@pytest.mark.slow  # 50 s: three actors start, one after the other
 def test_an_image_that_ends_each_actor_is_named(
     cluster: Any, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

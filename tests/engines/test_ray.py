@@ -261,7 +261,7 @@ def on_a_full_disk(settings: Mapping[str, Any], task: int, tasks: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_full_disk_on_one_node(
     retries: int, cluster: Any, voc_root: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

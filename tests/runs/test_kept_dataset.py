@@ -20,10 +20,12 @@ from detpipe.datasets.image_labels import ImageLabelsSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.label_studio import LabelStudioSource
 from detpipe.datasets.labelme import LabelmeSource
+from detpipe.datasets.metadata_lines import MetadataSource
 from detpipe.datasets.open_images import OpenImagesSource
 from detpipe.datasets.parquet import ParquetSource
 from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.tar import TarSource
+from detpipe.datasets.via import ViaSource
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.yolo import YoloSource
 from detpipe.runs.command import Command
@@ -77,6 +79,8 @@ def test_every_format_is_read_back(word: str, tmp_path: Path) -> None:
         "labelstudio": LabelStudioSource(root=file, images_root=images),
         "cvat": CvatSource(root=file, val_file=file),
         "labelme": LabelmeSource(root=root),
+        "imagefolder": MetadataSource(root=root),
+        "via": ViaSource(root=file, images_root=images),
         "tar": TarSource(root=root, outside=True),
         "parquet": ParquetSource(root=file, split_seed=5),
         "demo": DemoSource(root=str(tmp_path / "not made yet"), train_images=3),

@@ -12,7 +12,7 @@ classes. M: number of networks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -191,12 +191,13 @@ class TwoLayersConfig(CompetingHeadConfig):
         rows = np.flatnonzero((examples.labels > 0) | ~any_overlap(examples, self.background_iou))
         mean, scale = standardisation(examples.geometry[rows])
         scale = scale * np.float32(GEOMETRY_WEIGHT)
-        x = np.concatenate([examples.features, (examples.geometry - mean) * scale], axis=1)
-        seen = replace(examples, features=x)
+        x = torch.from_numpy(np.concatenate([examples.features, (examples.geometry - mean) * scale], axis=1))
+        # bf16 is several times as fast if the CPU supports it. The loss and the updates are in float32.
+        x = x.to(torch.bfloat16 if bf16 else torch.float32)
         overlaps = np.clip((examples.class_ious.max(axis=1).astype(np.float32) - 0.1) / 0.8, 0, 1)
         batches = self._batches(examples, rows)
         steps = max(round(self.passes * len(rows) / self.batch_size), 1)
-        trained = [self._network(seen, overlaps, batches, steps, seed + one, bf16) for one in range(self.networks)]
+        trained = [self._network(x, examples, overlaps, batches, steps, seed + one) for one in range(self.networks)]
         networks = [network.state_dict() for network, _ in trained]
         attention = {
             f"attention.{number}.{name}": tensor
@@ -233,35 +234,37 @@ class TwoLayersConfig(CompetingHeadConfig):
         return ImageBatches(examples.labels, rows, examples.sets, size=size, fg_share=fg_share)
 
     def _network(
-        self, examples: Examples, overlaps: Float32Array, batches: Batches, steps: int, seed: int, bf16: bool
+        self, x: Tensor, examples: Examples, overlaps: Float32Array, batches: Batches, steps: int, seed: int
     ) -> tuple[nn.Sequential, RegionAttention | None]:
-        """Train one network. The features of the examples are the standardised inputs (N, D + G).
+        """Train one network on the standardised inputs x (N, D + G), in bf16 if x is.
 
         The outputs are the K + 1 class logits, the logit of the IoU, and with joint box regression the deltas divided
         by TARGET_STD. Dropout uses torch's global generator, whose state is restored afterwards.
         """
-        x, labels, classes = examples.features, examples.labels, len(examples.classes)
+        labels, classes = examples.labels, len(examples.classes)
         joint = self.box_regression is BoxRegression.joint
         generator = np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            first = nn.Linear(x.shape[1], self.hidden)
             network = nn.Sequential(
-                nn.Linear(x.shape[1], self.hidden),
+                first,
                 nn.ReLU(),
                 nn.Dropout(self.dropout),
                 nn.Linear(self.hidden, classes + 2 + 4 * joint),
             )
             attention = new_attention(self.hidden, self.attention, seed) if self.attention else None
             weights = [*network.parameters(), *(attention.parameters() if attention is not None else ())]
-            optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(weights, self.lr, weight_decay=self.weight_decay, fused=True)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps + 1)
             for _ in range(steps):
                 batch = batches.draw(generator)
                 # All regions of a step drop the same features: a mask for each region would take longer than the step.
-                kept = (generator.random(x.shape[1]) >= self.input_dropout) / np.float32(1 - self.input_dropout)
-                # bf16 is several times as fast if the CPU supports it. The loss and the updates are in float32.
-                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                    hidden = network[:2](torch.from_numpy(x[batch.rows] * kept.astype(np.float32)))
+                # It is the same on the weights, which are fewer.
+                kept = generator.random(x.shape[1]) >= self.input_dropout
+                weight = first.weight * (torch.from_numpy(kept) / (1 - self.input_dropout))
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=x.dtype is torch.bfloat16):
+                    hidden = F.linear(x[torch.from_numpy(batch.rows)], weight, first.bias).relu()
                     if attention is not None:
                         boxes = boxes_of(torch.from_numpy(examples.geometry[batch.rows]))
                         hidden = attention(hidden, boxes, torch.from_numpy(batch.sets))
