@@ -205,7 +205,7 @@ def test_the_worst_images_come_first(browser: Browser, page: Path) -> None:
     browser.open(page)
     errors = "return [...document.querySelectorAll('.tally')].map((t) => t.textContent)"
     numbers = []
-    for text in browser.js(errors):
+    for text in browser.until(lambda: browser.js(errors), "the images are shown"):
         found, objects, *wrong = map(int, re.findall(r"\d+", text))
         numbers.append(objects - found + sum(wrong))
     assert numbers == sorted(numbers, reverse=True)

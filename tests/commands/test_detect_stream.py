@@ -89,6 +89,7 @@ def test_nodes_are_checked(
             check_nodes(ray, nodes, dataclasses.replace(other, strict=True))
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs(
     cluster: Any, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def assert_same_end(folder: Path, unbroken: Path) -> None:
     assert not (folder / "detections.lmdb").exists()
 
 
+@pytest.mark.slow  # three commands start: 46 s of CPU time; the other tests here kill cheaper ones
 def test_a_run_killed_in_three_stages(voc_root: Path, finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = run_arguments(voc_root, folder)
