@@ -56,13 +56,13 @@ def ended(process: subprocess.Popen[str], cluster: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [["gcs_server"], ["raylet"], ["gcs_server", "raylet"]], ids="+".join)
-def test_tasks(names: list[str], cluster: Any, voc_root: Path, tmp_path: Path) -> None:
+def test_tasks(cluster: Any, voc_root: Path, tmp_path: Path) -> None:
+    """Their node is lost. Without the head alone, these few tasks would end before the command misses it."""
     one, folder = tmp_path / "one", tmp_path / "run"
     arguments = propose(voc_root, folder, *SLOW, "tasks=3", "engine=ray")
     process = start(*arguments, f"engine.address={cluster.address}")
     wait_for(lambda: has_begun(folder / "proposals.shards/0001-of-0003"), process)
-    kill(cluster, *names)
+    kill(cluster, "raylet")
     ended(process, cluster)
     again = new_cluster()
     try:
