@@ -180,6 +180,7 @@ def measure(name: str, data: Path, engines: Mapping[str, list[str]], out: Path, 
             detpipe(name, *words, *stage.settings, *own, f"tasks={tasks}")
             taken[engine].append(time.perf_counter() - begun)
             results.add(digest(out, stage.results))
+            delete(out, stage.results)
     first = statistics.median(next(iter(taken.values())))
     for engine, seconds in taken.items():
         middle = statistics.median(seconds)
@@ -194,7 +195,7 @@ def detpipe(*words: str) -> None:
 
 
 def digest(folder: Path, names: Sequence[str]) -> str:
-    """The digest of the files of results, without manifests and locks, which hold times. The results are deleted."""
+    """The digest of the files of results, without manifests and locks, which hold times."""
     total = hashlib.sha256()
     for name in names:
         path = folder / name
@@ -202,8 +203,14 @@ def digest(folder: Path, names: Sequence[str]) -> str:
         for file in files:
             if file.is_file() and "manifest" not in file.name and file.name != "lock.mdb":
                 total.update(file.read_bytes())
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return total.hexdigest()
+
+
+def delete(folder: Path, names: Sequence[str]) -> None:
+    """Delete results, so that the next run makes them again."""
+    for name in names:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

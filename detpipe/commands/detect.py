@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,9 +62,6 @@ from detpipe.storage.lmdb_store import LmdbReader, LmdbWriter
 from detpipe.storage.manifest import Artefact, Making, digest_of, find_manifest, read_manifest, same_key
 from detpipe.storage.shards import Shards
 from detpipe.structures import Dataset, Float32Array, Image, ImageId, ImageRecord, LeftOut
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -67,7 +67,7 @@ _ROWS = (
         MEGADETECTOR,
         "give a table with a class for each image: dataset=image_labels dataset.labels=F.csv dataset.detections=F.json",
         _JSON,
-        rb'"detection_categories"|"max_detection_conf"|"file"\s*:[^\n]*\s*"detections"\s*:',
+        rb'"detection_categories"|"max_detection_conf"|"file"\s*:\s*"[^"\n]*"\s*,\s*"detections"\s*:',
     ),
     (
         "SpeciesNet's predictions",

@@ -15,7 +15,7 @@ _ROWS = {
     "openimages": "detpipe.datasets.open_images:OpenImagesSource",
     "labelstudio": "detpipe.datasets.label_studio:LabelStudioSource",
     "cvat": "detpipe.datasets.cvat:CvatSource",
-    "imagefolder": "detpipe.datasets.metadata_lines:MetadataSource",
+    "imagefolder": "detpipe.datasets.hugging_face:HuggingFaceSource",
     "labelme": "detpipe.datasets.labelme:LabelmeSource",
     "via": "detpipe.datasets.via:ViaSource",
     "tar": "detpipe.datasets.tar:TarSource",

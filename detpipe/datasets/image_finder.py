@@ -42,7 +42,7 @@ from detpipe.storage.stored_file import container_of
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\\?#]*|file:", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
-_UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}-([^/]+)")
+UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}-([^/]+)")
 """Label Studio puts eight digits before the name of an uploaded file; its exports without images have this name."""
 _LONGEST = 4096
 """Linux's limit of a path in bytes; a longer name is no file."""
@@ -320,7 +320,7 @@ def _spellings(name: str) -> Iterator[str]:
         value = unquote(pair.partition("=")[2])
         if is_image(value):
             yield from _with_slashes(value)
-    if uploaded := _UPLOADED.fullmatch(text.replace("\\", "/")):
+    if uploaded := UPLOADED.fullmatch(text.replace("\\", "/")):
         yield f"{uploaded[1]}{uploaded[2]}"
 
 

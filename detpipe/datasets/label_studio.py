@@ -7,7 +7,6 @@ looked at it. Rotated boxes, ellipses and outlines give the upright boxes around
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.folder_scan import is_image
 from detpipe.datasets.foreign_formats import foreign_hint
-from detpipe.datasets.image_finder import ImageFinder
+from detpipe.datasets.image_finder import UPLOADED, ImageFinder
 from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, around_rotated, coordinate
 from detpipe.datasets.source import Entry, RawObject, Split
@@ -28,8 +27,6 @@ logger = logging.getLogger(__name__)
 _KINDS = ("rectanglelabels", "polygonlabels", "ellipselabels", "brushlabels", "keypointlabels")
 _SHAPES = {"rectangle": "height", "polygon": "points", "ellipse": "radiusX", "brush": "rle", "keypoint": "x"}
 """The kinds of regions without a label, and a key of each that the kinds before it lack."""
-_UPLOADED = re.compile(r"(.*/)?[0-9a-f]{8}-([^/]+)$")
-"""Label Studio puts eight digits before the name of an uploaded file."""
 
 
 class LabelStudioFileError(ValueError):
@@ -73,12 +70,10 @@ class LabelStudioSource(FilesSource):
 
     def _entry(self, name: str, annotation: Mapping[str, Any], path: Path, images: ImageFinder, what: str) -> Entry:
         own, image, fault = found_image(images, name, path)
-        uploaded = _UPLOADED.match(name)
-        # The folder of an upload is one of Label Studio; the file may be in any folder here.
-        for other in (uploaded[0].rpartition("/")[2], uploaded[2]) if uploaded is not None else ():
-            if image is None:
-                found, image, missing = found_image(images, other, path)
-                own, fault = (found, None) if missing is None else (own, fault)
+        if image is None and UPLOADED.fullmatch(name):
+            # The folder of an upload is one of Label Studio; the file may be in any folder here.
+            found, image, missing = found_image(images, name.rpartition("/")[2], path)
+            own, fault = (found, None) if missing is None else (own, fault)
         objects, notes, stated = [], [], None
         try:
             for region in regions(annotation):

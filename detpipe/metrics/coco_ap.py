@@ -150,21 +150,22 @@ def _detection_rows(ground_truth: Mapping[ImageId, GroundTruth], detections: Map
     """As COCO.loadRes makes annotations from a result file; it can't read an empty one."""
     numbered = [(number, image_id) for number, image_id in _numbered(ground_truth) if image_id in detections]
     some = [(number, detections[image_id]) for number, image_id in numbered]
-    written = [one if isinstance(one, WrittenDetections) else None for _, one in some]
-    scores = [one.scores if own is None else own.written_scores for (_, one), own in zip(some, written, strict=True)]
-    areas = [
-        area(one.boxes) if own is None else own.xywh[:, 2] * own.xywh[:, 3]
-        for (_, one), own in zip(some, written, strict=True)
-    ]
-    boxes = [_xywh(one.boxes) if own is None else own.xywh for (_, one), own in zip(some, written, strict=True)]
+    columns = [_columns(one) for _, one in some]
     labels = _joined([one.labels for _, one in some]).astype(np.int64)
     return _Rows(
         images=np.repeat([number for number, _ in some], [len(one) for _, one in some]).astype(np.int64),
-        boxes=_joined(boxes, (0, 4)),
+        boxes=_joined([boxes for boxes, _, _ in columns], (0, 4)),
         labels=labels,
-        areas=_joined(areas),
-        more={"score": _joined(scores), "iscrowd": np.zeros(len(labels), np.int64)},
+        areas=_joined([areas for _, areas, _ in columns]),
+        more={"score": _joined([scores for _, _, scores in columns]), "iscrowd": np.zeros(len(labels), np.int64)},
     )
+
+
+def _columns(found: Detections) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Boxes as x y w h, areas and scores, with the file's own numbers if they are from a file."""
+    if isinstance(found, WrittenDetections):
+        return found.xywh, found.xywh[:, 2] * found.xywh[:, 3], found.written_scores
+    return _xywh(found.boxes), area(found.boxes), found.scores
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]], empty: tuple[int, ...] = (0,)) -> npt.NDArray[np.float64]:

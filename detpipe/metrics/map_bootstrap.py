@@ -132,10 +132,9 @@ def _weighted_aps(hits: ClassHits, counts: npt.NDArray[np.uint16]) -> Float64Arr
     """
     right = np.flatnonzero(hits.right)
     # between[t, i]: the detections of image i after the right one before t, up to and including t.
-    ranks = np.searchsorted(right, np.arange(len(hits.right)))
-    beyond = ranks == len(right)
-    ones = np.ones(len(ranks) - int(beyond.sum()))
-    between = csr_array((ones, (ranks[~beyond], hits.images[~beyond])), shape=(len(right), counts.shape[1]))
+    last = right[-1] + 1 if len(right) else 0
+    places = np.searchsorted(right, np.arange(last)), hits.images[:last]
+    between = csr_array((np.ones(last), places), shape=(len(right), counts.shape[1]))
     area, total = np.empty(len(counts)), np.empty(len(counts))
     rows = max(1, _AT_ONCE // max(1, len(right), counts.shape[1]))
     for begin in range(0, len(counts), rows):

@@ -72,7 +72,7 @@ def _delete_abandoned(scratch: Path) -> None:
     """Delete the file of a process that was killed while it wrote."""
     try:
         handle = os.open(scratch, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:  # usually, there is none
+    except OSError:  # there is no such file, as is usual
         return
     try:
         if take(handle) and is_at(scratch, handle):

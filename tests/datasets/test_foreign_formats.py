@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,18 @@ def test_a_file_that_is_read_in_a_folder_below_is_named(tmp_path: Path) -> None:
     assert f"dataset.root={path} dataset.images_root={tmp_path}" in str(caught.value)
     (entry,) = find_reading(path).source({"images_root": str(tmp_path), "test_share": 0.0}).entries(Split.train)
     assert [one.name for one in entry.objects] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b'"file":' * 500 + b" " * 4500, b'"file":"a",' + b" " * 8000, b'"predictions":[{' * 500, b"annotation_id" * 600],
+)
+def test_no_start_of_a_file_takes_long(start: bytes) -> None:
+    """13 s of CPU time were needed for the first."""
+    begun = time.process_time()
+    for one in FOREIGN:
+        one.signs.search(start)
+    assert time.process_time() - begun < 2
 
 
 def test_of_many_files_the_first_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

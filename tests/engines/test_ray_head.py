@@ -55,6 +55,16 @@ def ended(process: subprocess.Popen[str], cluster: Any) -> None:
     assert "Traceback" not in err
 
 
+def run_on_a_new_cluster(arguments: list[str]) -> None:
+    """The same command, which must succeed."""
+    again = new_cluster()
+    try:
+        outcome = detpipe(*arguments, f"engine.address={again.address}")
+    finally:
+        again.shutdown()
+    assert outcome.status == 0, outcome.err
+
+
 @pytest.mark.slow
 def test_tasks(cluster: Any, voc_root: Path, tmp_path: Path) -> None:
     """Their node is lost. Without the head alone, these few tasks would end before the command misses it."""
@@ -64,12 +74,7 @@ def test_tasks(cluster: Any, voc_root: Path, tmp_path: Path) -> None:
     wait_for(lambda: has_begun(folder / "proposals.shards/0001-of-0003"), process)
     kill(cluster, "raylet")
     ended(process, cluster)
-    again = new_cluster()
-    try:
-        outcome = detpipe(*arguments, f"engine.address={again.address}")
-    finally:
-        again.shutdown()
-    assert outcome.status == 0, outcome.err
+    run_on_a_new_cluster(arguments)
     assert detpipe(*propose(voc_root, one, *SLOW)).status == 0
     assert_same_proposals(folder, one)
 
@@ -82,11 +87,6 @@ def test_a_stream(cluster: Any, finished_run: Path, tmp_path: Path) -> None:
     wait_for(has_parts(out, 2), process)
     kill(cluster, "gcs_server")
     ended(process, cluster)
-    again = new_cluster()
-    try:
-        outcome = detpipe(*arguments, f"engine.address={again.address}")
-    finally:
-        again.shutdown()
-    assert outcome.status == 0, outcome.err
+    run_on_a_new_cluster(arguments)
     assert detpipe(*words(finished_run, source, one)).status == 0
     assert contents(one).keys() <= contents(out).keys()

@@ -446,7 +446,7 @@ def via() -> list[bytes]:
     return [json.dumps(one).encode() for one in (images, project)]
 
 
-def metadata_lines() -> list[bytes]:
+def hugging_face() -> list[bytes]:
     forms = [{"bbox": [[1, 2, 4.5, 2]], "categories": [0]}, [{"bbox": [1, 2, 4.5, 2], "category": "cat"}], None]
     rows = [json.dumps({"file_name": "file.png", "width": 9, "height": 6, "objects": one}) for one in forms]
     return ["\n".join(rows).encode(), f"{rows[1]}\n\n".encode()]
@@ -560,7 +560,7 @@ READERS: dict[str, FileReader] = {
     "labelstudio": FileReader(".json", label_studio, read_data_set("labelstudio"), has_picture=True),
     "cvat": FileReader(".xml", lambda: [CVAT.encode()], read_data_set("cvat"), has_picture=True),
     "labelme": FileReader(".json", labelme, read_data_set("labelme", is_folder=True), has_picture=True),
-    "metadata_lines": FileReader(".jsonl", metadata_lines, read_data_set("imagefolder"), has_picture=True),
+    "hugging_face": FileReader(".jsonl", hugging_face, read_data_set("imagefolder"), has_picture=True),
     "via": FileReader(".json", via, read_data_set("via"), has_picture=True),
     "megadetector": FileReader(".json", megadetector, read_megadetector_file),
     "image_labels": FileReader(".csv", lambda: LABELS, read_labels),

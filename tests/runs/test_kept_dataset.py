@@ -16,11 +16,11 @@ from detpipe.datasets.csv_boxes import CsvSource
 from detpipe.datasets.cvat import CvatSource
 from detpipe.datasets.demo import DemoSource
 from detpipe.datasets.formats import FORMATS, format_word
+from detpipe.datasets.hugging_face import HuggingFaceSource
 from detpipe.datasets.image_labels import ImageLabelsSource
 from detpipe.datasets.image_list import ImageFolderSource
 from detpipe.datasets.label_studio import LabelStudioSource
 from detpipe.datasets.labelme import LabelmeSource
-from detpipe.datasets.metadata_lines import MetadataSource
 from detpipe.datasets.open_images import OpenImagesSource
 from detpipe.datasets.parquet import ParquetSource
 from detpipe.datasets.source import DatasetSource
@@ -79,7 +79,7 @@ def test_every_format_is_read_back(word: str, tmp_path: Path) -> None:
         "labelstudio": LabelStudioSource(root=file, images_root=images),
         "cvat": CvatSource(root=file, val_file=file),
         "labelme": LabelmeSource(root=root),
-        "imagefolder": MetadataSource(root=root),
+        "imagefolder": HuggingFaceSource(root=root),
         "via": ViaSource(root=file, images_root=images),
         "tar": TarSource(root=root, outside=True),
         "parquet": ParquetSource(root=file, split_seed=5),

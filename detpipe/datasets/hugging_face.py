@@ -25,12 +25,12 @@ _CLASSES = ("category", "categories", "category_id", "label", "labels", "class",
 """Keys of `objects` with the classes, of which the first that is there counts."""
 
 
-class MetadataFileError(ValueError):
+class HuggingFaceFileError(ValueError):
     """A file is not Hugging Face's metadata of images with objects."""
 
 
 @dataclass(kw_only=True)
-class MetadataSource(FilesSource):
+class HuggingFaceSource(FilesSource):
     """Folders of images with metadata.jsonl, as Hugging Face's `imagefolder` reads them."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".jsonl",)
@@ -48,7 +48,7 @@ class MetadataSource(FilesSource):
         for number, row in read_json_lines(path, self.FORMAT):
             name = row.get("file_name") if isinstance(row, dict) else None
             if not isinstance(name, str) or not name:
-                raise MetadataFileError(
+                raise HuggingFaceFileError(
                     f"{path}:{number}: expected {self.FORMAT} with a file_name in each line, got {str(row)[:100]}"
                 )
             own, image, fault = found_image(images, self._below_root(path, images, name), path)

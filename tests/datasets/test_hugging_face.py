@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.auto import find_reading
-from detpipe.datasets.metadata_lines import MetadataSource
+from detpipe.datasets.hugging_face import HuggingFaceSource
 from detpipe.datasets.source import RawObject, Split
 from tests.datasets.other_formats import image
 
@@ -24,8 +24,8 @@ def write(folder: Path, *rows: Any) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(lines))
 
 
-def source_of(root: Path, **settings: Any) -> MetadataSource:
-    return MetadataSource(root=str(root), **{"test_share": 0.0, "max_bad": 0.5, **settings})
+def source_of(root: Path, **settings: Any) -> HuggingFaceSource:
+    return HuggingFaceSource(root=str(root), **{"test_share": 0.0, "max_bad": 0.5, **settings})
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_wrong_line_makes_its_image_unusable(tmp_path: Path, objects: Any, sai
 def test_another_file_is_one_sentence(tmp_path: Path, line: str, said: str) -> None:
     write(tmp_path, {"file_name": "a.jpg", "objects": {"bbox": []}}, line)
     with pytest.raises(ValueError, match=r"metadata\.jsonl:2") as caught:
-        MetadataSource(root=str(tmp_path / "metadata.jsonl")).has(Split.train)
+        HuggingFaceSource(root=str(tmp_path / "metadata.jsonl")).has(Split.train)
     assert said in str(caught.value)
     (tmp_path / "metadata.jsonl").write_text("")
     with pytest.raises(ValueError, match="empty file"):
-        MetadataSource(root=str(tmp_path / "metadata.jsonl")).has(Split.train)
+        HuggingFaceSource(root=str(tmp_path / "metadata.jsonl")).has(Split.train)
