@@ -130,17 +130,17 @@ def _weighted_aps(hits: ClassHits, counts: npt.NDArray[np.uint16]) -> Float64Arr
     wrong, recall does not change. So one point for all copies gives the same area. Recall increases at right detections
     only, and the greatest precision beyond a recall is at one of them, so the others are only counted.
     """
-    right = np.flatnonzero(hits.right)
+    correct = np.flatnonzero(hits.right)
     # between[t, i]: the detections of image i after the right one before t, up to and including t.
-    last = right[-1] + 1 if len(right) else 0
-    places = np.searchsorted(right, np.arange(last)), hits.images[:last]
-    between = csr_array((np.ones(last), places), shape=(len(right), counts.shape[1]))
+    last = correct[-1] + 1 if len(correct) else 0
+    places = np.searchsorted(correct, np.arange(last)), hits.images[:last]
+    between = csr_array((np.ones(last), places), shape=(len(correct), counts.shape[1]))
     area, total = np.empty(len(counts)), np.empty(len(counts))
-    rows = max(1, _AT_ONCE // max(1, len(right), counts.shape[1]))
+    rows = max(1, _AT_ONCE // max(1, len(correct), counts.shape[1]))
     for begin in range(0, len(counts), rows):
         block = counts[begin : begin + rows].astype(np.float64)
         total[begin : begin + rows] = block @ hits.objects
-        weights = block[:, hits.images[right]]
+        weights = block[:, hits.images[correct]]
         shown = np.ascontiguousarray((between @ block.T).T).cumsum(axis=1)
         precision = np.divide(weights.cumsum(axis=1), shown, out=np.zeros_like(shown), where=shown > 0)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
