@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+from held_out import cpu_seconds
 
 from detpipe.backbone.create import create_backbone
 from detpipe.backbone.settings import NONE, BackboneConfig
@@ -58,16 +57,6 @@ def main() -> None:
                 f"{seconds / first:7.2f}{1000 * network:12.0f}{network / networks[0]:7.2f}",
                 flush=True,
             )
-
-
-def cpu_seconds(settings: list[str], run_dir: Path) -> float:
-    """Run the flow in a process of its own; its user CPU seconds, which are kept beside the run."""
-    kept = run_dir / "cpu_seconds.txt"
-    if not kept.exists():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        subprocess.run([sys.executable, "-m", "detpipe", "run", *settings], check=True, stdout=subprocess.DEVNULL)
-        kept.write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before))
-    return float(kept.read_text())
 
 
 def network_seconds(names: list[str]) -> list[float]:

@@ -94,7 +94,11 @@ def dispatch(arguments: list[str]) -> NoReturn:
             show_usage(f"{name} COMMAND", {word: row.help for word, row in family.items()}, "", asked=bool(rest))
         name, rest = f"{name} {chosen(f'{name} ', family, rest)}", rest[1:]
     sys.argv = [sys.argv[0], *rest]
-    sys.exit(run_command(COMMANDS[name]))
+    from detpipe.progress import timed_command
+
+    with timed_command():
+        status = run_command(COMMANDS[name])
+    sys.exit(status)
 
 
 def show_help(words: list[str]) -> int:

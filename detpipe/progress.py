@@ -33,6 +33,31 @@ _counted: dict[str, float] | None = None
 """Operation -> seconds of its items; None outside of `counted_seconds`."""
 
 
+_command_begun: float | None = None
+"""When the command line began the command that runs, by time.perf_counter; None once it is taken, and in Python."""
+
+
+@contextlib.contextmanager
+def timed_command() -> Iterator[None]:
+    """A block in which the command line runs a command: it begins now, before it imports what it needs."""
+    global _command_begun
+    _command_begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        _command_begun = None
+
+
+def begin_of_command() -> float:
+    """When the command began, by time.perf_counter: with its imports on the command line; now in Python.
+
+    The next job of a sweep begins when it asks.
+    """
+    global _command_begun
+    begun, _command_begun = _command_begun, None
+    return time.perf_counter() if begun is None else begun
+
+
 @contextlib.contextmanager
 def counted_seconds() -> Iterator[dict[str, float]]:
     """A block whose operations with progress note their seconds in the mapping, by name."""

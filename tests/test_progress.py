@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from detpipe.progress import as_time, counted, pace, progress, roughly
+from detpipe.progress import as_time, begin_of_command, counted, pace, progress, roughly, timed_command
 
 
 def test_a_line_every_tenth(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -88,3 +88,14 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_a_rough_duration(seconds: float, text: str) -> None:
     assert roughly(seconds) == text
+
+
+def test_a_command_begins_before_its_imports_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([1.0, 5.0, 9.0, 11.0])
+    monkeypatch.setattr("detpipe.progress.time.perf_counter", lambda: next(clock))
+    with timed_command():
+        assert begin_of_command() == 1.0
+        assert begin_of_command() == 5.0  # the next job of a sweep
+    with timed_command():
+        pass
+    assert begin_of_command() == 11.0  # in Python, after a command that did not ask

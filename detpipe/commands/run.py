@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -25,6 +24,7 @@ from detpipe.heads.table import head_word
 from detpipe.metrics.evaluate import check_metrics
 from detpipe.network.device import resolve_device
 from detpipe.network.network_folder import WEIGHTS
+from detpipe.progress import begin_of_command
 from detpipe.proposals.fusion import Fused
 from detpipe.proposals.multibox import MultiBoxProposals
 from detpipe.proposals.proposer import Proposer
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 def run(config: Run) -> None:
     """Propose boxes, train a classifier, detect, and evaluate."""
-    begun = time.perf_counter()
+    begun = begin_of_command()
     log_departures(config)
     check_settings(config)
     check_data(config)

@@ -93,7 +93,7 @@ def test_nodes_are_checked(
 def test_the_example_of_the_docs(
     cluster: Any, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs/many_machines.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs/ray.md").read_text("utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     drawn.copy(finished_run, tmp_path / "runs/mine")
     for number, name in enumerate(("one", "two")):
