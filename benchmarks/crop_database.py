@@ -84,6 +84,7 @@ def files(folder: Path, crops: list[np.ndarray], keys: list[bytes], shuffled: li
     def read(order: list[bytes]) -> None:
         for key in order:
             image = cv2.imread(str(folder / f"{key.decode()}.jpg"))
+            assert image is not None
             np.ascontiguousarray(image[:, :, ::-1])
 
     return {

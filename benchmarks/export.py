@@ -24,7 +24,6 @@ import torch
 from detpipe import Detector, evaluate
 from detpipe.classify.export.graph_file import compare, session
 from detpipe.datasets import load_dataset
-from detpipe.datasets.source import Split
 from detpipe.storage.manifest import read_manifest
 from detpipe.structures import Dataset, Detections, Float32Array, Image
 
@@ -48,7 +47,7 @@ def main() -> None:
         ways[f"onnxruntime {name}"] = session(file, threads=arguments.threads)
         ways[f"OpenVINO {name}"] = in_openvino(file, arguments.threads)
     calibrated = set().union(*(calibrated_on(file) for file in arguments.files))
-    dataset = some_of(load_dataset("voc", Split.test, root=str(arguments.data)), arguments.images, calibrated)
+    dataset = some_of(load_dataset("voc", "test", root=str(arguments.data)), arguments.images, calibrated)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, list[Detections]] = {name: [] for name in ways}
     for number, record in enumerate(dataset.records):
@@ -108,8 +107,9 @@ def some_of(dataset: Dataset, count: int, without: set[str]) -> Dataset:
     truth = dataset.ground_truth
     assert truth is not None
     kept = {record.image_id for record in records}
-    fields = {"records": records, "ground_truth": {name: one for name, one in truth.items() if name in kept}}
-    return dataclasses.replace(dataset, **fields)
+    return dataclasses.replace(
+        dataset, records=records, ground_truth={name: one for name, one in truth.items() if name in kept}
+    )
 
 
 if __name__ == "__main__":

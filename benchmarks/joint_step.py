@@ -40,7 +40,7 @@ from detpipe.classify.multibox_fast_rcnn.train import (
     train_multibox_fast_rcnn,
     views,
 )
-from detpipe.commands.run import Run
+from detpipe.commands.run_settings import Run
 from detpipe.config import register, to_command
 from detpipe.heads.fast_rcnn.settings import MultiBoxFastRcnnConfig
 from detpipe.heads.multibox.loss import Targets, multibox_loss

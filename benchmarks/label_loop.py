@@ -161,11 +161,11 @@ def inject(train: Dataset, share: float, seed: int) -> tuple[list[Correction], d
         x, y = (
             generator.uniform(0, max(limit - length, 1)) for limit, length in zip((width, height), side, strict=True)
         )
-        box = np.float32([[x, y, min(x + side[0], width), min(y + side[1], height)]])
-        if geometry.iou(box, truth[image].boxes).max(initial=0) >= 0.1 or -1 in faulty[image].originals:
+        drawn = np.array([[x, y, min(x + side[0], width), min(y + side[1], height)]], np.float32)
+        if geometry.iou(drawn, truth[image].boxes).max(initial=0) >= 0.1 or -1 in faulty[image].originals:
             continue
         label = train.classes[truth[like[0]].labels[like[1]] - 1]
-        corrections.append(Correction(image=image, action=Action.add, box=plain(box[0]), label=label, split="train"))
+        corrections.append(Correction(image=image, action=Action.add, box=plain(drawn[0]), label=label, split="train"))
         faulty[image].kinds.append(SuspectKind.spurious)
         faulty[image].originals.append(-1)
         count -= 1
@@ -176,7 +176,7 @@ def shifted(box: np.ndarray, size: tuple[int, int], generator: np.random.Generat
     """The box, moved by 30 to 50 % of its size in a random direction, and clipped to the image."""
     angle, length = generator.uniform(0, 2 * np.pi), generator.uniform(0.3, 0.5)
     step = np.array([np.cos(angle), np.sin(angle)]) * length * (box[2:] - box[:2])
-    moved = np.float32([np.concatenate([box[:2] + step, box[2:] + step])])
+    moved = np.concatenate([box[:2] + step, box[2:] + step])[None].astype(np.float32)
     return plain(geometry.clip(moved, size)[0])
 
 
@@ -201,7 +201,7 @@ def answers(
             if mended is not None:
                 found[one.image, one.object] = mended
             continue
-        overlaps = geometry.iou(np.float32([one.box]), true.boxes[fault.dropped])[0]
+        overlaps = geometry.iou(np.array([one.box], np.float32), true.boxes[fault.dropped])[0]
         if overlaps.max(initial=0) >= 0.5:
             found.setdefault(*add(one.image, fault.dropped[int(overlaps.argmax())], true, classes))
     return list(found.values())

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from data_sets import data_set, images_of
 
@@ -62,7 +63,7 @@ class Pool:
     """The training images as if they had no labels: regions, reduced features, and features of whole images."""
 
     boxes: dict[ImageId, Float32Array]
-    features: dict[ImageId, Float32Array]
+    features: dict[ImageId, npt.NDArray[np.float16]]
     wholes: dict[ImageId, Float32Array]
 
 
@@ -272,9 +273,9 @@ def make_cache(
     regions, wholes = [], []
     # The first side's last columns are the mean of the last map over the image.
     whole = slice(width // 2 - 320, width // 2)
-    for one in extractor.features(images):
-        regions.append(reduced(one))
-        wholes.append(one[0, whole])
+    for found in extractor.features(images):
+        regions.append(reduced(found))
+        wholes.append(found[0, whole])
     np.save(cache / "pool.npy", np.concatenate(regions))
     np.save(cache / "wholes.npy", np.stack(wholes))
 

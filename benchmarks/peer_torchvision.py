@@ -18,7 +18,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -153,7 +153,7 @@ def data_set(name: str, folder: Path) -> tuple[Dataset, Dataset]:
     return load_dataset("voc", "train", **voc), load_dataset("voc", "test", **voc)
 
 
-def joined(parts: list[Dataset]) -> Dataset:
+def joined(parts: Sequence[Dataset]) -> Dataset:
     """Several data sets of the same classes as one; an image's id is its place and its own id."""
     records, truth = [], {}
     for place, part in enumerate(parts):
@@ -236,7 +236,8 @@ def fitted_anchors(dataset: Dataset) -> AnchorGenerator:
         [truth_boxes(dataset, record.image_id)[0] * scale_of(record.image_size) for record in dataset.records]
     )
     lengths = sides[:, 2:] - sides[:, :2]
-    sizes = np.geomspace(*np.quantile(np.sqrt(lengths.prod(axis=1)), (0.02, 0.98)), 2 * len(MAPS))
+    least, most = np.quantile(np.sqrt(lengths.prod(axis=1)), (0.02, 0.98))
+    sizes = np.geomspace(least, most, 2 * len(MAPS))
     shapes = np.quantile(lengths[:, 1] / lengths[:, 0], (0.1, 0.5, 0.9))
     pairs = tuple((float(small), float(large)) for small, large in sizes.reshape(-1, 2))
     return AnchorGenerator(pairs, (tuple(map(float, shapes)),) * len(MAPS))
@@ -308,7 +309,7 @@ def example(dataset: Dataset, place: int, flip: bool) -> tuple[Tensor, dict[str,
     boxes, labels = truth_boxes(dataset, record.image_id)
     if flip:
         image = image[:, ::-1]
-        boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + np.float32((image.shape[1], 0, image.shape[1], 0))
+        boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + np.array((image.shape[1], 0, image.shape[1], 0), np.float32)
     target = {"boxes": torch.from_numpy(boxes.astype(np.float32)), "labels": torch.from_numpy(labels)}
     return as_tensor(image), target
 

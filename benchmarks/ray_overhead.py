@@ -34,7 +34,12 @@ from detpipe.engines.local import LocalEngine
 from detpipe.engines.ray import RayEngine
 from detpipe.engines.ray_cluster import LOOPBACK, STORE
 
-NODE = {"num_cpus": 1, "node_ip_address": LOOPBACK, "object_store_memory": STORE, "include_dashboard": False}
+NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "node_ip_address": LOOPBACK,
+    "object_store_memory": STORE,
+    "include_dashboard": False,
+}
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ def copied(data: Path, out: Path, count: int) -> Path:
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in coco["images"]}
     for one in coco["annotations"]:
         objects[one["image_id"]].append(one)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     (out / "images").mkdir(parents=True, exist_ok=True)
     for number in range(count):
         image = coco["images"][number % len(coco["images"])]

@@ -99,7 +99,8 @@ def watched(
     Returns seconds, MB of the driver, MB of all actors, their number and the number of parts, once a second.
     """
     process = subprocess.Popen(words)
-    begun, samples = time.monotonic(), []
+    begun = time.monotonic()
+    samples: list[tuple[float, float, float, int, int]] = []
     while process.poll() is None:
         if until is not None and len(done(out)) >= until:
             process.send_signal(signal.SIGKILL)

@@ -25,6 +25,7 @@ from detpipe.metrics.bootstrap import ImageBootstrap, Resampled
 from detpipe.metrics.overlap_table import overlap_table
 from detpipe.metrics.paired_difference import paired_difference
 from detpipe.metrics.recall_measures import MEASURES
+from detpipe.proposals.selective_search.search import SelectiveSearchPreset
 from detpipe.structures import Image, ImageId
 
 BUDGETS = (100, 500, 1000, 2000)
@@ -84,7 +85,7 @@ def load(name: str, folder: Path) -> Dataset:
 
 def propose(preset: str, images: dict[ImageId, Image], *, calls: int) -> tuple[dict[ImageId, Proposals], np.ndarray]:
     """All boxes of each image, and the seconds of the processor (I,)."""
-    search = SelectiveSearch(preset=preset, max_proposals=None)
+    search = SelectiveSearch(preset=SelectiveSearchPreset(preset), max_proposals=None)
     search.check()
     found, seconds = {}, []
     for image_id, image in images.items():

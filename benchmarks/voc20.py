@@ -27,7 +27,7 @@ from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.metrics.voc_ap import VocMethod, voc_ap
-from detpipe.structures import Dataset, Detections, ImageRecord
+from detpipe.structures import Dataset, Detections, GroundTruth, ImageId, ImageRecord
 
 RESAMPLES = 500
 VOC_NAMES = {
@@ -77,8 +77,8 @@ def interval(dataset: Dataset, detections: Path) -> tuple[float, float]:
     values = []
     for _ in range(RESAMPLES):
         drawn = dict(enumerate(ids[place] for place in generator.integers(len(ids), size=len(ids))))
-        sample: dict[int | str, Detections] = {place: found[name] for place, name in drawn.items()}
-        objects = {place: truth[name] for place, name in drawn.items()}
+        sample: dict[ImageId, Detections] = {place: found[name] for place, name in drawn.items()}
+        objects: dict[ImageId, GroundTruth] = {place: truth[name] for place, name in drawn.items()}
         values.append(voc_ap(objects, sample, dataset.classes, method=VocMethod.VOC10).map)
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

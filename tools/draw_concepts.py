@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -27,7 +28,8 @@ from detpipe.classify.crops.crop import crop_regions
 from detpipe.classify.crops.settings import CropConfig
 from detpipe.classify.labeling import SamplingConfig, label_regions
 from detpipe.datasets.image_file import read_image
-from detpipe.heads.fast_rcnn.roi_pooling import Pooling, pool_regions
+from detpipe.heads.fast_rcnn.roi_pooling import pool_regions
+from detpipe.heads.fast_rcnn.settings import Pooling
 from detpipe.heads.multibox.priors import centred, kmeans_sizes, prior_boxes
 from detpipe.proposals.selective_search.colour_spaces import convert
 from detpipe.proposals.selective_search.felzenszwalb import build_graph, segment
@@ -38,7 +40,7 @@ from detpipe.proposals.selective_search.working_size import shrink, working_size
 from detpipe.structures import Dataset, Float32Array, GroundTruth, Image
 
 INK, BLUE, GREEN, RED, GREY = "#222222", "#2563c9", "#1a8a3c", "#c93a2b", "#8a8a8a"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -96,7 +98,14 @@ def box(axes: Axes, corners: Float32Array, colour: str, *, width: float = 1.6, s
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Draw an arrow whose point is at `end`."""
-    style = {"arrowstyle": "-|>", "mutation_scale": 10, "color": INK, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+    style: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 10,
+        "color": INK,
+        "lw": 1.2,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     axes.add_patch(FancyArrowPatch(start, end, **style))
 
 
@@ -138,8 +147,11 @@ def draw_flows(path: Path) -> None:
         for step in ("image", *steps):
             start, width = (end, 8.0) if step == "image" else (end + 2.5, 15.5)
             fill = FILLS.get(step.split()[0], "#f3f3f3")
-            style = {"boxstyle": "round,pad=0,rounding_size=1", "fc": fill, "ec": "#999999", "lw": 0.8}
-            axes.add_patch(FancyBboxPatch((start, y), width, 8, **style))
+            axes.add_patch(
+                FancyBboxPatch(
+                    (start, y), width, 8, boxstyle="round,pad=0,rounding_size=1", fc=fill, ec="#999999", lw=0.8
+                )
+            )
             axes.text(start + width / 2, y + 4, step, ha="center", va="center", fontsize=9)
             if start > end:
                 arrow(axes, (end, y + 4), (start, y + 4))
@@ -229,9 +241,8 @@ def mean_colours(image: Image, regions: np.ndarray) -> Image:
     numbers = numbers.reshape(regions.shape)
     sizes = np.bincount(numbers.ravel())
     means = np.stack([np.bincount(numbers.ravel(), image[..., c].ravel()) / sizes for c in range(3)], axis=1)
-    painted = means[numbers].astype(np.uint8)
-    painted = cv2.resize(painted, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    numbers = cv2.resize(numbers.astype(np.int32), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    numbers = numbers.repeat(2, axis=0).repeat(2, axis=1)
+    painted: Image = means[numbers].astype(np.uint8)
     border = np.zeros(numbers.shape, dtype=bool)
     border[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
     border[1:] |= numbers[1:] != numbers[:-1]

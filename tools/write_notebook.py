@@ -25,7 +25,8 @@ def main() -> None:
 
 def notebook(page: str) -> str:
     """The notebook of a page, as JSON: code cells without output."""
-    cells, end = [], 0
+    cells: list[dict[str, Any]] = []
+    end = 0
     for step in STEP.finditer(page):
         cells.append(cell(len(cells), "markdown", page[end : step.start()]))
         code = step["code"] if step["language"] == "python" else shell(step["code"])
@@ -45,7 +46,7 @@ def shell(code: str) -> str:
 def cell(number: int, kind: str, text: str) -> dict[str, Any]:
     """A cell with this text."""
     source = text.strip().splitlines(keepends=True)
-    more = {"execution_count": None, "outputs": []} if kind == "code" else {}
+    more: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
     return {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": source, **more}
 
 
