@@ -135,9 +135,9 @@ FILLS = {"selective": "#dbe8fb", "network": "#fbe3d3", "frozen": "#fbe3d3", "Mul
 
 def draw_flows(path: Path) -> None:
     """Four rows of steps, the same kind of step in the same colour."""
-    figure = Figure(figsize=(8.6, 4.5), facecolor="white")
+    figure = Figure(figsize=(9.4, 4.5), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, 86)
+    axes.set_xlim(0, 94)
     axes.set_ylim(45, 0)
     axes.axis("off")
     for row, (name, steps) in enumerate(FLOWS.items()):
