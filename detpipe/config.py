@@ -45,7 +45,7 @@ CHOSEN_WHOLE = ("proposals", "head", "solver", "track", "engine")
 NOT_TAKEN: dict[str, frozenset[str]] = {
     "detect": frozenset(),
     "curve": frozenset({"dedup_step", "crops", "features"}),
-    "export": frozenset({"dedup_step", "crops", "features"}),
+    "export": frozenset({"dedup_step", "crops"}),
 }
 """Commands on a trained detector, and which of its stored inference settings they can't use: they refuse them."""
 
@@ -339,6 +339,11 @@ def _with_kept_detect_settings(
     from detpipe.runs.run_folder import RunFolder
 
     kept = kept_detect_settings(RunFolder(Path(config.run_dir)).classifier)
+    usual = flat_settings(config.detect)
+    idle = flat_settings(OmegaConf.create({name: value for name, value in kept.items() if name in not_taken}))
+    left_out = [f"detect.{name}={value}" for name, value in idle.items() if value != usual[name]]
+    if left_out:
+        logger.warning("the run's own settings that this command can't use are left out: %s", " ".join(left_out))
     kept = {name: value for name, value in kept.items() if name not in not_taken}
     if not kept:
         return config
@@ -347,7 +352,6 @@ def _with_kept_detect_settings(
         detect = compose(application, list(words)).detect
     finally:
         del _DEFAULTS[application]
-    usual = flat_settings(config.detect)
     found = flat_settings(detect)
     taken = [f"detect.{name}={value}" for name, value in found.items() if value != usual[name]]
     config = copy.deepcopy(config)

@@ -210,7 +210,7 @@ def test_a_detector_keeps_its_precision(
     assert Detector.from_run(run, device="cpu", precision=other.value).precision is other
 
 
-def test_what_a_command_refuses_is_not_taken(tmp_path: Path) -> None:
+def test_what_a_command_refuses_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "classifier").mkdir()
     choosing = DetectConfig(
         nms_iou=0.5,
@@ -219,9 +219,15 @@ def test_what_a_command_refuses_is_not_taken(tmp_path: Path) -> None:
         features=FeatureScoringConfig(refine=40),
     )
     keep(tmp_path / "classifier", choosing)
-    for command in (Curve, Export):
-        assert as_said(command, tmp_path) == DetectConfig(nms_iou=0.5)
+    left_out = "detect.dedup_step=16 detect.crops.cascade_size=64 detect.crops.cascade_keep=100"
+    assert as_said(Curve, tmp_path) == DetectConfig(nms_iou=0.5)
+    assert f"can't use are left out: {left_out} detect.features.refine=40" in caplog.text
+    caplog.clear()
+    assert as_said(Export, tmp_path) == DetectConfig(nms_iou=0.5, features=choosing.features)
+    assert caplog.messages[0].endswith(f"can't use are left out: {left_out}")
+    caplog.clear()
     assert as_said(Detect, tmp_path) == choosing
+    assert "left out" not in caplog.text
 
 
 def test_a_detector_is_used_as_it_was_measured(fast_run: Path, voc_root: Path, tmp_path: Path) -> None:
