@@ -35,22 +35,30 @@ def fit_image(
     image: Image,
     size: tuple[int, int] | None,
     fit: Fit,
-    fill: int,
+    fill: int | tuple[int, int, int],
     interpolation: Interpolation = Interpolation.bilinear,
+    *,
+    antialias: bool = False,
 ) -> InputImage:
     """Bring an image to the size (height, width) of an input; None, or `Fit.original`, leaves it as it is.
 
-    interpolation: default, as `cv2.resize`, with which other projects read and train. An image with an extreme aspect
-    ratio keeps at least one pixel. The scales are those of the rounded sizes, so that `InputImage.to_image` is exact.
+    With `Fit.shorter_side`, the size only limits the sides. fill: the level beside the image, or that of each of RGB.
+    interpolation, antialias: as of `resize`; default, as `cv2.resize`, with which most projects read and train. An
+    image with an extreme aspect ratio keeps at least one pixel. The scales are those of the rounded sizes, so that
+    `InputImage.to_image` is exact.
     """
     height, width = image.shape[:2]
     if size is None or fit is Fit.original or size == (height, width):
         return InputImage(image, (1.0, 1.0), (0, 0))
     inside = size
-    if fit is not Fit.stretch:
+    if fit is Fit.shorter_side:
+        scale = min(min(size) / min(height, width), max(size) / max(height, width))
+        # Rounded down, as DETR does. 1e-6: 480 * (800 / 480) must not become 799.
+        size = inside = (max(int(height * scale + 1e-6), 1), max(int(width * scale + 1e-6), 1))
+    elif fit is not Fit.stretch:
         scale = min(size[0] / height, size[1] / width)
         inside = (max(round(height * scale), 1), max(round(width * scale), 1))
-    pixels = resize(image, inside, interpolation, antialias=False)
+    pixels = resize(image, inside, interpolation, antialias=antialias)
     left, top = 0, 0
     if inside != size:
         if fit is Fit.letterbox:

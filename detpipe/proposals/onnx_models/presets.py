@@ -14,8 +14,18 @@ class Preset(StrEnum):
     """Ultralytics' exports of YOLOv5, YOLOv8, YOLO11 and others without built-in NMS."""
     yolo_nms = "yolo_nms"
     """YOLOv10, YOLO26, and Ultralytics' exports with nms=True."""
+    yolov7_nms = "yolov7_nms"
+    """YOLOv7's export with --grid --end2end --max-wh, for onnxruntime."""
+    yolox = "yolox"
+    """YOLOX without --decode_in_inference."""
     detr = "detr"
     """RT-DETR and D-FINE, exported with their postprocessor."""
+    detr_transformers = "detr_transformers"
+    """DETR and Table Transformer of Hugging Face's transformers."""
+    rt_detr_transformers = "rt_detr_transformers"
+    """RT-DETR and D-FINE of Hugging Face's transformers."""
+    rt_detr_ultralytics = "rt_detr_ultralytics"
+    """RT-DETR of Ultralytics."""
     rf_detr = "rf_detr"
     """RF-DETR."""
     ssd = "ssd"
@@ -26,6 +36,8 @@ class Preset(StrEnum):
     """torchvision's FCOS."""
     fcos_mmdet = "fcos_mmdet"
     """FCOS of MMDetection, exported by MMDeploy."""
+    paddle = "paddle"
+    """PP-YOLOE+ and RT-DETR of PaddleDetection, with NMS, converted by paddle2onnx."""
 
 
 class Fit(StrEnum):
@@ -37,6 +49,9 @@ class Fit(StrEnum):
     """Keep the aspect ratio, centre the image, and fill the rest."""
     top_left = "top_left"
     """Keep the aspect ratio, put the image into the top left corner, and fill the rest."""
+    shorter_side = "shorter_side"
+    """Keep the aspect ratio: the shorter side becomes the smaller number of the input's size, but the longer side at
+    most the larger one. The model must take any size."""
     original = "original"
     """Give the image as it is. The model must take any size."""
 
@@ -58,7 +73,15 @@ class Layout(StrEnum):
     objectness = "objectness"
     """One output (1, N, 5 + C): a box, the objectness, then the scores of the classes, as of YOLOv5."""
     rows = "rows"
-    """One output (1, N, 5 or more): a box, then its score, as of YOLOv10."""
+    """One output (1, N, 5 or more): a box, its score, then its class if there is more, as of YOLOv10."""
+    row_scores = "row_scores"
+    """One output (1, N, 4 + C): a box, then the scores of the classes, as of older RT-DETRs of Ultralytics."""
+    class_rows = "class_rows"
+    """One output (N, 6): the class, the score, then the box, as of PaddleDetection."""
+    image_rows = "image_rows"
+    """One output (N, 7): the number of the image, the box, the score, the class, as of SuperGradients (flat)."""
+    image_class_rows = "image_class_rows"
+    """One output (N, 7): the number of the image, the box, the class, the score, as of YOLOv7."""
     separate = "separate"
     """One output of boxes (1, N, 4), and one of scores (1, N) or (1, N, C); also without the 1."""
 
@@ -96,22 +119,26 @@ class Background(StrEnum):
 class ModelForm:
     """The input and the outputs of a box model.
 
-    input_size: (height, width), for files that leave it open. fill: level of the pixels beside a letterboxed image.
-    mean, std: the input is (level - mean) / std, for levels 0 to 255. normalised: box numbers are shares of the input's
-    sides, not pixels. classes: number of class scores; None means all that there are. boxes_output, scores_output:
-    names of outputs, of which the first that the file has counts; for other layouts than `separate`, boxes_output holds
-    both.
+    input_size: (height, width), for files that leave it open. antialias: the image is resized as by Pillow or
+    torchvision, otherwise as by OpenCV. fill: level of the pixels beside a letterboxed image; None means `mean`, which
+    is 0 in the input but for less than a level. mean, std: the input is (level - mean) / std, for levels 0 to 255.
+    normalised: box numbers are shares of the input's sides, not pixels. strides: sides of the cells to which boxes are
+    relative, as YOLOX has them; empty if boxes are in the input. classes: number of class scores; None means all that
+    there are. boxes_output, scores_output: names of outputs, of which the first that the file has counts; for other
+    layouts than `separate`, boxes_output holds both.
     """
 
     input_size: tuple[int, int] = (640, 640)
     fit: Fit = Fit.stretch
-    fill: int = 0
+    antialias: bool = False
+    fill: int | None = 0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     channels: Channels = Channels.rgb
     layout: Layout = Layout.separate
     box_form: BoxForm = BoxForm.xyxy
     normalised: bool = False
+    strides: tuple[int, ...] = ()
     activation: Activation = Activation.none
     background: Background = Background.none
     classes: int | None = None
@@ -125,7 +152,39 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 PRESETS: Mapping[Preset, ModelForm] = {
     Preset.yolo: ModelForm(fit=Fit.letterbox, fill=114, layout=Layout.yolo, box_form=BoxForm.cxcywh),
     Preset.yolo_nms: ModelForm(fit=Fit.letterbox, fill=114, layout=Layout.rows),
-    Preset.detr: ModelForm(),
+    Preset.yolov7_nms: ModelForm(fit=Fit.letterbox, fill=114, layout=Layout.image_class_rows),
+    Preset.yolox: ModelForm(
+        fit=Fit.top_left,
+        fill=114,
+        std=(1.0, 1.0, 1.0),
+        channels=Channels.bgr,
+        layout=Layout.objectness,
+        box_form=BoxForm.cxcywh,
+        strides=(8, 16, 32),
+    ),
+    Preset.detr: ModelForm(antialias=True),
+    Preset.detr_transformers: ModelForm(
+        input_size=(800, 1333),
+        fit=Fit.shorter_side,
+        antialias=True,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        box_form=BoxForm.cxcywh,
+        normalised=True,
+        activation=Activation.softmax,
+        background=Background.last,
+        boxes_output=("pred_boxes",),
+        scores_output=("logits",),
+    ),
+    Preset.rt_detr_transformers: ModelForm(
+        antialias=True,
+        box_form=BoxForm.cxcywh,
+        normalised=True,
+        activation=Activation.sigmoid,
+        boxes_output=("pred_boxes",),
+        scores_output=("logits",),
+    ),
+    Preset.rt_detr_ultralytics: ModelForm(layout=Layout.rows, box_form=BoxForm.cxcywh, normalised=True),
     Preset.rf_detr: ModelForm(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -148,23 +207,27 @@ PRESETS: Mapping[Preset, ModelForm] = {
     Preset.fcos_mmdet: ModelForm(
         input_size=(800, 1344),
         fit=Fit.top_left,
-        fill=114,
+        fill=None,
         mean=(102.9801, 115.9465, 122.7717),
         std=(1.0, 1.0, 1.0),
         channels=Channels.bgr,
         layout=Layout.rows,
         boxes_output=("dets",),
     ),
+    Preset.paddle: ModelForm(layout=Layout.class_rows),
 }
 """Each preset is only these settings; every one of them may be set on its own.
 
 What each was checked against:
 
-- yolo, yolo_nms: the exporter and the predictors of ultralytics/ultralytics.
+- yolo, yolo_nms, rt_detr_ultralytics: exports and predictors of ultralytics 8.4 (docs/other_detectors.md).
+- yolox: tools/export_onnx.py and demo/ONNXRuntime of Megvii-BaseDetection/YOLOX, and exports of yolox 0.3.
+- yolov7_nms: ONNX_ORT in models/experimental.py of WongKinYiu/yolov7.
+- detr_transformers, rt_detr_transformers: image processors and models of transformers 5.24, by torch.onnx.export.
 - detr: rtdetrv2_pytorch/tools/export_onnx.py and RTDETRPostProcessor of lyuwenyu/RT-DETR. Inputs `images` and
   `orig_target_sizes` (width, height); outputs `labels`, `boxes` as x1 y1 x2 y2 in these sizes, and `scores` after a
   sigmoid. D-FINE's export has the same inputs and outputs (tools/deployment/export_openvino.py of Peterande/D-FINE
-  names the inputs; its export_onnx.py was seen in copies only). PaddleDetection's exports have another output.
+  names the inputs; its export_onnx.py was seen in copies only). Images are resized by Pillow (its onnx_inf.py).
 - rf_detr: rfdetr/deploy/export.py and src/rfdetr/export of roboflow/rf-detr. Outputs `dets`, pred_boxes as cx cy w h in
   shares, and `labels`, pred_logits of a focal loss; a square image, less ImageNet's mean.
 - ssd, fcos: torchvision.models.detection, and exports of ssdlite320_mobilenet_v3_large and fcos_resnet50_fpn with
@@ -175,5 +238,7 @@ What each was checked against:
   TensorFlow 1.
 - fcos_mmdet: configs/mmdet/base_static.py of open-mmlab/mmdeploy (`dets`, `labels`) and
   configs/fcos/fcos_r50_caffe_fpn_gn-head_1x_coco.py of open-mmlab/mmdetection. It pads with 0 after the mean is
-  subtracted; the level 114 is near this mean.
+  subtracted.
+- paddle: configs/ppyoloe/_base_/ppyoloe_plus_reader.yml and deploy/third_engine/onnx of PaddlePaddle/PaddleDetection,
+  which resizes bicubically.
 """

@@ -24,6 +24,7 @@ from detpipe.proposals.onnx_models.presets import (
     Preset,
 )
 from detpipe.proposals.proposer import Proposer
+from detpipe.storage.manifest import digest_of
 from detpipe.structures import Dataset, Proposals
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class OnnxProposals(Proposer):
     """Height and width of the input, for a file that leaves them open. null: the preset's, mostly 640 x 640."""
     fit: Fit | None = None
     """How the image becomes an input of this size."""
+    antialias: bool | None = None
+    """Resize as Pillow and torchvision do, with which DETRs are trained. false: as OpenCV, with which YOLO is."""
     fill: int | None = None
-    """Level of the pixels beside a letterboxed image, 0 to 255."""
+    """Level of the pixels beside a letterboxed image, 0 to 255. null: the preset's; that of fcos_mmdet is the mean."""
     mean: list[float] | None = None
     """Subtracted from the levels 0 to 255 of the three channels. Not used if the input has bytes."""
     std: list[float] | None = None
@@ -65,8 +68,11 @@ class OnnxProposals(Proposer):
     """What makes scores from the numbers of the output."""
     background: Background | None = None
     """The class in the scores that means no object."""
+    strides: list[int] | None = None
+    """Sides in pixels of the cells to which boxes are relative, as YOLOX has them. []: boxes are in the input."""
     classes: int | None = None
-    """Number of class scores of a box; numbers behind them, such as those of masks, are ignored. null: all."""
+    """Number of class scores of a box; numbers behind them, such as those of masks, are ignored. null: as many as the
+    file says it has names (Ultralytics writes them into it), else all."""
     boxes_output: str | None = None
     """Name of the output of boxes, or of the output with boxes and scores."""
     scores_output: str | None = None
@@ -89,6 +95,8 @@ class OnnxProposals(Proposer):
             raise ValueError(f"proposals.input_size: expected a height and width from 1, got {self.input_size}")
         if self.std is not None and 0 in self.std:
             raise ValueError(f"proposals.std: expected numbers other than 0, got {self.std}")
+        if self.strides and min(self.strides) < 1:
+            raise ValueError(f"proposals.strides: expected numbers from 1, got {self.strides}")
         if self.fill is not None and not 0 <= self.fill <= 255:
             raise ValueError(f"proposals.fill: expected a level from 0 to 255, got {self.fill}")
         if self.classes is not None and self.classes < 1:
@@ -124,8 +132,9 @@ class OnnxProposals(Proposer):
         return ANY_NUMBER
 
     def inputs(self) -> Mapping[str, str]:
-        """The digests of the model's files."""
-        return {path.name: file_digest(path).hex() for path in model_files(self._path)}
+        """The digests of the model's files, and of the preset's settings, which the settings here only name."""
+        files = {path.name: file_digest(path).hex() for path in model_files(self._path)}
+        return {**files, f"preset {self.preset}": digest_of(self.form)}
 
     def keep(self, folder: Path) -> None:
         """Copy the model's files. Raises as `model_files`."""

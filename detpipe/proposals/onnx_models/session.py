@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from detpipe.proposals.onnx_models.input_image import InputImage, fit_image
 from detpipe.proposals.onnx_models.model_file import OnnxModelError, model_files
 from detpipe.proposals.onnx_models.outputs import OutputError, boxes_of
 from detpipe.proposals.onnx_models.presets import Channels, Fit, ModelForm
+from detpipe.proposals.onnx_models.ultralytics_metadata import Stated, TurnedBoxesError, stated_by
 from detpipe.structures import Float32Array, Image
 
 _DTYPES = {
@@ -23,7 +26,7 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
 }
 """onnxruntime's names of the types that an image may have."""
-_NUMBERS = {**_DTYPES, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_NUMBERS = {**_DTYPES, "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 _GPU = "CUDAExecutionProvider"
 _LARGEST_SIDE = 8192
 """Pixels of an input's side. An input of a hostile file could need any memory."""
@@ -37,8 +40,10 @@ class OnnxBoxModel:
     """
 
     def __init__(self, path: Path, form: ModelForm, input_size: tuple[int, int] | None) -> None:
-        self._path, self._form = path, form
+        self._path = path
         self._session = _open(path)
+        stated = self._stated()
+        self._form = form if form.classes else replace(form, classes=stated.classes)
         inputs = self._session.get_inputs()
         images = [one for one in inputs if one.name not in _SIZES]
         shape = images[0].shape if len(images) == 1 else []
@@ -58,14 +63,15 @@ class OnnxBoxModel:
         channels = sides[2 if self._channels_last else 0]
         if isinstance(channels, int) and channels != 3:
             raise OnnxModelError(f"{path}: expected an input of 3 channels, got {images[0].name} {shape}")
-        self._size = self._input_size(sides[:2] if self._channels_last else sides[1:], input_size)
+        sides = sides[:2] if self._channels_last else sides[1:]
+        self._size = self._input_size(sides, input_size, stated.input_size or form.input_size)
 
     def __call__(self, image: Image) -> tuple[Float32Array, Float32Array]:
         """Boxes (N, 4) in pixels of the image, not clipped, and scores (N,), in any order.
 
         Raises OnnxModelError if the model fails, or its outputs have another layout.
         """
-        fitted = fit_image(image, self._size, self._form.fit, self._form.fill)
+        fitted = fit_image(image, self._size, self._form.fit, self._fill, antialias=self._form.antialias)
         try:
             values = self._session.run(None, self._feeds(fitted))
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
@@ -85,6 +91,14 @@ class OnnxBoxModel:
             raise OnnxModelError(f"{self._path}: {error}") from error
         return fitted.to_image(boxes), scores.astype(np.float32)
 
+    @property
+    def _fill(self) -> int | tuple[int, int, int]:
+        """The level beside the image; those of RGB if it is the mean."""
+        if self._form.fill is not None:
+            return self._form.fill
+        first, second, third = (round(level) for level in self._form.mean)
+        return (first, second, third) if self._form.channels is Channels.rgb else (third, second, first)
+
     def _feeds(self, fitted: InputImage) -> dict[str, npt.NDArray[Any]]:
         """The inputs of the model. Sizes are those of the input, so that boxes come in its pixels."""
         pixels = fitted.pixels if self._form.channels is Channels.rgb else fitted.pixels[:, :, ::-1]
@@ -101,21 +115,34 @@ class OnnxBoxModel:
         sizes = {name: np.array([_SIZES[name](height, width)], dtype) for name, dtype in self._extra.items()}
         return {self._image.name: np.ascontiguousarray(tensor), **sizes}
 
-    def _input_size(self, sides: list[Any], wanted: tuple[int, int] | None) -> tuple[int, int] | None:
-        """The size of the input: the file's own, else the one of the settings."""
+    def _fixed(self, sides: list[Any]) -> OnnxModelError:
+        return OnnxModelError(
+            f"{self._path}: expected an input of any size for proposals.fit={self._form.fit.value}, got one of height "
+            f"and width {sides}; give proposals.fit=stretch, letterbox or top_left, as the model was trained"
+        )
+
+    def _stated(self) -> Stated:
+        try:
+            return stated_by(self._session.get_modelmeta().custom_metadata_map)
+        except TurnedBoxesError as error:
+            raise OnnxModelError(f"{self._path}: {error}") from error
+
+    def _input_size(
+        self, sides: list[Any], wanted: tuple[int, int] | None, default: tuple[int, int]
+    ) -> tuple[int, int] | None:
+        """The size of the input: the file's own, else the one of the settings, else the default."""
         fixed = [side if isinstance(side, int) and side > 0 else None for side in sides]
         if None in fixed:
             if self._form.fit is Fit.original:
                 return None
-            chosen = wanted or self._form.input_size
+            if self._form.fit is Fit.shorter_side and fixed != [None, None]:
+                raise self._fixed(sides)
+            chosen = wanted or default
             size = (fixed[0] or chosen[0], fixed[1] or chosen[1])
         else:
             size = (int(sides[0]), int(sides[1]))
-            if self._form.fit is Fit.original:
-                raise OnnxModelError(
-                    f"{self._path}: expected an input of any size for proposals.fit=original, got one of height and "
-                    f"width {size}; give proposals.fit=stretch, letterbox or top_left, as the model was trained"
-                )
+            if self._form.fit in (Fit.original, Fit.shorter_side):
+                raise self._fixed(sides)
         if wanted is not None and wanted != size:
             raise OnnxModelError(f"{self._path}: expected proposals.input_size={list(size)}, got {list(wanted)}")
         if max(size) > _LARGEST_SIDE:
@@ -123,12 +150,13 @@ class OnnxBoxModel:
         return size
 
 
-_SIZES = {
+_SIZES: Mapping[str, Callable[[int, int], Any]] = {
     "orig_target_sizes": lambda height, width: (width, height),
     "im_shape": lambda height, width: (height, width),
     "scale_factor": lambda height, width: (1, 1),  # noqa: ARG005
+    "pixel_mask": lambda height, width: np.ones((height, width)),
 }
-"""Inputs beside the image, as RT-DETR and D-FINE (the first) and PaddleDetection have them."""
+"""Inputs beside the image: of RT-DETR and D-FINE, of PaddleDetection (two), and of transformers."""
 
 
 def _open(path: Path) -> Any:

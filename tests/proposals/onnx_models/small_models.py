@@ -120,9 +120,29 @@ def yolo_v10(path: Path) -> Path:
     """(1, N, 6): x1 y1 x2 y2 score class; empty rows are zeros."""
     graph = Graph()
     box, _ = red_box(graph, "images", above=RED)
-    row = graph("Concat", box, graph.constant([[0.75, 1]]), graph.constant(np.zeros((1, 6))), axis=-1)
-    graph("Reshape", row, graph.constant([1, 2, 6], np.int64), output="output0")
+    graph("Concat", rows_of(graph, box, 0.75, 1), graph.constant(np.zeros((1, 1, 6))), axis=1, output="output0")
     return graph.save(path, {"images": PIXELS}, ["output0"])
+
+
+def yolo_v7_nms(path: Path) -> Path:
+    """(N, 7): number of the image, x1 y1 x2 y2, class, score."""
+    graph = Graph()
+    box, _ = red_box(graph, "images", above=RED)
+    graph("Concat", graph.constant([[0]]), box, graph.constant([[3, 0.75]]), axis=1, output="output")
+    return graph.save(path, {"images": PIXELS}, ["output"])
+
+
+def yolox(path: Path) -> Path:
+    """(1, 84, 5 + C) for 84 cells: offsets and logarithms of sizes in cells, objectness, scores; BGR, 0 to 255."""
+    graph = Graph()
+    box, _ = red_box(graph, "images", channel=2, above=140)
+    centre, size = graph("Split", graph("Div", centre_form(graph, box), graph.constant(8)), axis=1), "size"
+    graph.nodes[-1].output.append(size)
+    relative = graph("Concat", centre, graph("Log", size), axis=1)
+    row = graph("Concat", relative, graph.constant([[0.5, 0.25, 0.75]]), axis=1)
+    rows = graph("Concat", row, graph.constant(np.zeros((83, 7))), axis=0)
+    graph("Unsqueeze", rows, graph.constant([0], np.int64), output="output")
+    return graph.save(path, {"images": PIXELS}, ["output"])
 
 
 def rt_detr(path: Path) -> Path:
@@ -146,6 +166,51 @@ def rf_detr(path: Path) -> Path:
     graph("Unsqueeze", shares, graph.constant([0], np.int64), output="dets")
     graph("Identity", graph.constant([[[-3.0, np.log(3.0)]]]), output="labels")
     return graph.save(path, {"input": PIXELS}, ["dets", "labels"])
+
+
+def detr_transformers(path: Path) -> Path:
+    """logits (1, N, C + 1), no object last, and pred_boxes as shares; any size, less ImageNet's mean, and a mask."""
+    graph = Graph()
+    box, size = red_box(graph, "pixel_values", above=(140 - 123.675) / 58.395)
+    graph("Unsqueeze", graph("Div", centre_form(graph, box), size), graph.constant([0], np.int64), output="pred_boxes")
+    whole = graph("ReduceMin", graph("Cast", "pixel_mask", to=TensorProto.FLOAT), keepdims=0)
+    logits = graph.constant([[[-3.0, np.log(3.0), 0.0]]])  # e^-3 is 0.05
+    graph("Mul", logits, whole, output="logits")
+    inputs = {
+        "pixel_values": (["b", "c", "h", "w"], TensorProto.FLOAT),
+        "pixel_mask": (["b", "h", "w"], TensorProto.INT64),
+    }
+    return graph.save(path, inputs, ["logits", "pred_boxes"])
+
+
+def rt_detr_transformers(path: Path) -> Path:
+    """logits (1, N, C), pred_boxes as shares, and a hidden state; the input is 0 to 1."""
+    graph = Graph()
+    box, size = red_box(graph, "pixel_values", above=RED)
+    graph("Unsqueeze", graph("Div", centre_form(graph, box), size), graph.constant([0], np.int64), output="pred_boxes")
+    graph("Identity", graph.constant([[[-3.0, np.log(3.0)]]]), output="logits")
+    graph("Identity", graph.constant(np.zeros((1, 1, 4))), output="last_hidden_state")
+    return graph.save(path, {"pixel_values": PIXELS}, ["logits", "pred_boxes", "last_hidden_state"])
+
+
+def rt_detr_ultralytics(path: Path) -> Path:
+    """(1, N, 6): centre, width, height as shares, score, class."""
+    graph = Graph()
+    box, size = red_box(graph, "images", above=RED)
+    graph("Identity", rows_of(graph, graph("Div", centre_form(graph, box), size), 0.75, 3, below=0), output="output0")
+    return graph.save(path, {"images": PIXELS}, ["output0"])
+
+
+def paddle(path: Path) -> Path:
+    """(N, 6): class, score, x1 y1 x2 y2 in pixels over scale_factor, with a row of -1; and the number of boxes."""
+    graph = Graph()
+    box, _ = red_box(graph, "image", above=RED)
+    scale = graph("Tile", "scale_factor", graph.constant([1, 2], np.int64))
+    row = graph("Concat", graph.constant([[3, 0.75]]), graph("Div", box, scale), axis=1)
+    graph("Concat", row, graph.constant(np.full((1, 6), -1)), axis=0, output="boxes")
+    graph("Identity", graph.constant([1], np.int32), output="count")
+    inputs = {"image": PIXELS, "scale_factor": ([1, 2], TensorProto.FLOAT)}
+    return graph.save(path, inputs, ["boxes", ("count", TensorProto.INT32)])
 
 
 def torchvision_ssd(path: Path) -> Path:

@@ -6,8 +6,9 @@ import functools
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from detpipe.parallel import ordered_map
 from detpipe.proposals.methods import proposer_of
 from detpipe.proposals.onnx_models.input_image import fit_image
 from detpipe.proposals.onnx_models.model_file import OnnxModelError
-from detpipe.proposals.onnx_models.presets import PRESETS, Fit, Preset
+from detpipe.proposals.onnx_models.presets import PRESETS, Fit, ModelForm, Preset
 from detpipe.proposals.onnx_models.proposer import OnnxProposals
 from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Image
@@ -30,13 +31,20 @@ MODELS: list[tuple[str, Callable[[Path], Path]]] = [
     ("yolo", small_models.yolo_v8),
     ("yolo", small_models.yolo_v5),
     ("yolo_nms", small_models.yolo_v10),
+    ("yolov7_nms", small_models.yolo_v7_nms),
+    ("yolox", small_models.yolox),
     ("detr", small_models.rt_detr),
+    ("detr_transformers", small_models.detr_transformers),
+    ("rt_detr_transformers", small_models.rt_detr_transformers),
+    ("rt_detr_ultralytics", small_models.rt_detr_ultralytics),
     ("rf_detr", small_models.rf_detr),
     ("ssd", small_models.torchvision_ssd),
     ("ssd_tf", small_models.tensorflow_ssd),
     ("fcos", small_models.torchvision_ssd),
     ("fcos_mmdet", small_models.mmdet_fcos),
+    ("paddle", small_models.paddle),
 ]
+SCORES = {small_models.yolo_v5: 0.375, small_models.yolox: 0.375, small_models.detr_transformers: 3 / (4 + np.exp(-3))}
 # Sides that 64 divides or that divide 64: the rectangle has sharp borders in the input, too.
 SIZES = [(64, 64), (32, 64), (64, 16), (128, 64), (128, 256)]
 
@@ -60,25 +68,30 @@ def test_presets_find_the_box_of_the_image(
     preset: str, make: Callable[[Path], Path], size: tuple[int, int], tmp_path: Path
 ) -> None:
     image, box = red(size)
-    more = {"input_size": [64, 64]} if preset == "fcos_mmdet" else {}
+    more = {"input_size": [64, 64]} if preset in ("fcos_mmdet", "detr_transformers") else {}
     proposer = OnnxProposals(path=str(make(tmp_path / "model.onnx")), preset=preset, **more)
     proposer.check()
     found = proposer(image)
-    np.testing.assert_allclose(found.boxes[0], box, rtol=0, atol=1e-4 if preset in ("rf_detr", "ssd_tf") else 0)
-    assert found.scores[0] == pytest.approx(0.375 if make is small_models.yolo_v5 else 0.75)
+    exact = not PRESETS[Preset(preset)].normalised and make is not small_models.yolox
+    np.testing.assert_allclose(found.boxes[0], box, rtol=0, atol=0 if exact else 1e-4)
+    assert found.scores[0] == pytest.approx(SCORES.get(make, 0.75))
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 90), st.integers(1, 90), st.sampled_from(Fit))
 def test_the_fit_is_undone(height: int, width: int, input_height: int, input_width: int, fit: Fit) -> None:
     fitted = fit_image(np.zeros((height, width, 3), np.uint8), (input_height, input_width), fit, 114)
     size = (height, width) if fit is Fit.original else (input_height, input_width)
+    if fit is Fit.shorter_side:
+        size = (fitted.pixels.shape[0], fitted.pixels.shape[1])
+        assert min(size) <= min(input_height, input_width)
+        assert max(size) <= max(input_height, input_width)
     assert fitted.pixels.shape == (*size, 3)
     (left, top), (across, down) = fitted.offset, fitted.scale
     inside = np.array([[left, top, left + across * width, top + down * height]])
     assert (inside >= -1e-9).all()
     assert (inside <= np.tile(size[::-1], 2) + 1e-9).all()
     np.testing.assert_allclose(fitted.to_image(inside), [[0, 0, width, height]], rtol=1e-6)
-    if fit is not Fit.stretch:
+    if fit not in (Fit.stretch, Fit.shorter_side):
         # Both axes have the same scale, but for sizes in whole pixels.
         assert abs(round(height * down) - min(max(height * across, 1), size[0])) <= 0.5 * height / width + 0.5
 
@@ -91,6 +104,31 @@ def test_a_letterbox_by_hand() -> None:
     corner = fit_image(np.full((30, 60, 3), 7, np.uint8), (64, 64), Fit.top_left, 0)
     assert corner.offset == (0, 0)
     assert set(corner.pixels[32:].ravel()) == {0}
+    coloured = fit_image(np.full((30, 60, 3), 7, np.uint8), (64, 64), Fit.top_left, (1, 2, 3))
+    assert coloured.pixels[63, 63].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("image", "want"), [((480, 640), (800, 1066)), ((640, 480), (1066, 800)), ((300, 900), (444, 1333))]
+)
+def test_the_shorter_side_by_hand(image: tuple[int, int], want: tuple[int, int]) -> None:
+    """As DETR: the shorter side is 800, but the longer at most 1333, for both orientations."""
+    fitted = fit_image(np.zeros((*image, 3), np.uint8), (800, 1333), Fit.shorter_side, 0)
+    assert fitted.pixels.shape == (*want, 3)
+
+
+def test_the_fill_of_mmdet_is_the_mean(tmp_path: Path) -> None:
+    """The score is the largest number of the input's last column, which is beside a narrow image; 0 is the mean."""
+    graph = small_models.Graph()
+    last = graph("Gather", "input", graph.constant(-1, np.int64), axis=3)
+    graph("ReduceMax", graph("Abs", last), output="most", keepdims=0)
+    score = graph("Reshape", "most", graph.constant([1, 1, 1], np.int64))
+    graph("Concat", graph.constant([[[0.0, 0, 9, 9]]]), score, output="dets", axis=2)
+    path = str(graph.save(tmp_path / "m.onnx", {"input": small_models.PIXELS}, ["dets"]))
+    found = OnnxProposals(path=path, preset="fcos_mmdet", min_score=0)(np.full((64, 20, 3), 255, np.uint8))
+    assert 0 < found.scores[0] < 0.25
+    with pytest.raises(OnnxModelError, match="expected scores up to 1"):
+        OnnxProposals(path=path, preset="fcos_mmdet", fill=114)(np.full((64, 20, 3), 255, np.uint8))
 
 
 def test_an_image_without_objects(tmp_path: Path) -> None:
@@ -179,9 +217,18 @@ def test_a_changed_file_is_read_again_and_changes_the_key(tmp_path: Path) -> Non
     before, image = proposer.inputs(), red((64, 64))[0]
     assert len(proposer(image)) == 1
     small_models.yolo_v8(path, classes=5)
-    assert set(before) == set(proposer.inputs()) == {"m.onnx"}
+    assert set(before) == set(proposer.inputs()) == {"m.onnx", "preset yolo"}
     assert before != proposer.inputs()
     assert len(proposer(image)) == 1
+
+
+def test_a_changed_preset_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name the preset only."""
+    proposer = OnnxProposals(path=str(small_models.yolo_v8(tmp_path / "m.onnx")), preset="yolo")
+    before = proposer.inputs()
+    monkeypatch.setitem(cast("dict[Preset, ModelForm]", PRESETS), Preset.yolo, replace(PRESETS[Preset.yolo], fill=0))
+    assert proposer.inputs() != before
+    assert replace(proposer, fill=114).inputs() == before
 
 
 def test_a_description_makes_it_again_and_the_copy_is_used(tmp_path: Path) -> None:
@@ -213,7 +260,7 @@ def with_external_data(path: Path, location: str) -> Path:
 def test_external_data_beside_the_model_is_used_digested_and_kept(tmp_path: Path) -> None:
     path = with_external_data(tmp_path / "a" / "m.onnx", "w.bin")
     proposer = OnnxProposals(path=str(path), preset="yolo")
-    assert set(proposer.inputs()) == {"m.onnx", "w.bin"}
+    assert set(proposer.inputs()) == {"m.onnx", "w.bin", "preset yolo"}
     image, box = red((64, 64))
     proposer.keep(tmp_path / "kept")
     assert proposer.kept_in(tmp_path / "kept")(image).boxes[0].tolist() == box
@@ -303,6 +350,13 @@ def test_damaged_bytes_give_one_sentence(tmp_path: Path) -> None:
     assert [error for error in errors if "broken.onnx" not in error or "\n" in error] == []
 
 
+def rows(row: list[float], path: Path, count: int) -> Path:
+    """A model that always finds the same rows."""
+    graph = small_models.Graph()
+    graph("Identity", graph.constant(np.tile(row, (1, count, 1))), output="output0")
+    return graph.save(path, {"images": small_models.PIXELS}, ["output0"])
+
+
 @pytest.mark.parametrize(
     ("preset", "make", "more", "remedy"),
     [
@@ -310,6 +364,18 @@ def test_damaged_bytes_give_one_sentence(tmp_path: Path) -> None:
         ("rf_detr", small_models.rt_detr, {}, r"normalised=false|proposals\.preset"),
         ("yolo", small_models.rt_detr, {}, r"proposals\.preset"),
         ("yolo_nms", functools.partial(small_models.yolo_v8, below=3000), {}, r"proposals\.preset"),
+        ("yolo_nms", small_models.yolo_v5, {}, r"without built-in NMS.*proposals\.preset"),
+        ("yolo_nms", small_models.yolo_v7_nms, {}, r"proposals\.preset"),
+        ("yolo_nms", small_models.paddle, {"boxes_output": "boxes"}, r"proposals\.preset"),
+        ("yolo", small_models.yolox, {}, r"proposals\.preset=yolox"),
+        ("yolo", functools.partial(rows, [1, 2, 3, 4, 0.5, 0.5, 0.5], count=101), {}, r"proposals\.preset=yolox"),
+        ("yolox", functools.partial(rows, [9, 9, 500, 9, 0.5, 0.5], count=84), {}, r"proposals\.strides"),
+        ("yolox", small_models.yolo_v5, {}, r"84 cells .*proposals\.strides"),
+        ("yolo", functools.partial(rows, [9, 9, 20, 20, 0.5, 3], count=9), {}, r"proposals\.preset=yolo_nms"),
+        ("yolo", functools.partial(rows, [9, 9, 20, 20, 0.5, 0.5, 31], count=9), {}, r"proposals\.classes=N"),
+        ("detr", small_models.rt_detr_transformers, {}, r"proposals\.(activation|boxes_output)"),
+        ("yolo_nms", functools.partial(rows, [30, 30, 9, 9, 0.5], count=9), {}, r"proposals\.box_form=cxcywh"),
+        ("detr_transformers", small_models.rf_detr, {}, r"proposals\.fit=stretch"),
         ("yolo", small_models.yolo_v8, {"input_size": [32, 32]}, r"input_size=\[64, 64\]"),
         ("ssd", small_models.yolo_v8, {}, r"proposals\.fit=stretch"),
     ],
@@ -319,6 +385,25 @@ def test_a_wrong_preset_is_named(
 ) -> None:
     with pytest.raises(OnnxModelError, match=rf"m\.onnx: .*{remedy}"):
         OnnxProposals(path=str(make(tmp_path / "m.onnx")), preset=preset, **more)(red((64, 64))[0])
+
+
+@pytest.mark.parametrize(
+    ("layout", "row"),
+    [
+        ("rows", [9, 10, 30, 40, 0.75]),
+        ("rows", [9, 10, 30, 40, 0.75, 3]),
+        ("row_scores", [9, 10, 30, 40, 0.25, 0.75]),
+        ("class_rows", [3, 0.75, 9, 10, 30, 40]),
+        ("image_rows", [0, 9, 10, 30, 40, 0.75, 3]),
+        ("image_class_rows", [0, 9, 10, 30, 40, 3, 0.75]),
+    ],
+)
+def test_layouts_of_rows_by_hand(layout: str, row: list[float], tmp_path: Path) -> None:
+    for count in (0, 1, 5):
+        path = rows(row, tmp_path / f"{count}.onnx", count)
+        found = OnnxProposals(path=str(path), preset="yolo_nms", layout=layout)(np.zeros((64, 64, 3), np.uint8))
+        assert found.boxes.tolist() == [[9, 10, 30, 40]] * min(count, 1)
+        assert found.scores.tolist() == [0.75] * min(count, 1)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +443,7 @@ def test_numbers_that_are_none_are_named(value: float, tmp_path: Path) -> None:
         ({"mean": [1, 2]}, r"proposals\.mean"),
         ({"std": [1, 0, 2]}, r"proposals\.std"),
         ({"fill": 256}, r"proposals\.fill"),
+        ({"strides": [8, 0]}, r"proposals\.strides"),
         ({"classes": 0}, r"proposals\.classes"),
         ({"nms_iou": 1.5}, r"proposals\.nms_iou"),
     ],
