@@ -112,7 +112,9 @@ class OnnxBoxModel:
         if len(self._image.shape) == 4:
             tensor = tensor[None]
         height, width = fitted.pixels.shape[:2]
-        sizes = {name: np.array([_SIZES[name](height, width)], dtype) for name, dtype in self._extra.items()}
+        sizes: dict[str, npt.NDArray[Any]] = {
+            name: np.array([_SIZES[name](height, width)], dtype) for name, dtype in self._extra.items()
+        }
         return {self._image.name: np.ascontiguousarray(tensor), **sizes}
 
     def _fixed(self, sides: list[Any]) -> OnnxModelError:
