@@ -6,7 +6,7 @@ import functools
 import logging
 import reprlib
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -222,6 +222,9 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
         _entry(image_id, image, annotations.pop(image_id, []), categories, path, finder)
         for image_id, image in records.items()
     ]
+    if _is_label_studio(content):
+        # It states sizes before EXIF's rotation, but its boxes are on the rotated image: the size says nothing on them.
+        entries = [one if one.image is None else replace(one, stated_size=None) for one in entries]
     strays = [
         finding(
             "orphan_annotation",
@@ -234,6 +237,11 @@ def read_coco_file(path: Path, images: Path, *, outside: bool = False) -> CocoFi
     if groups:
         logger.info("%s: categories that are groups of others and have no objects: %s", path, ", ".join(sorted(groups)))
     return CocoFile(path, tuple(entries), categories, "annotations" in content, tuple(strays), groups)
+
+
+def _is_label_studio(content: Mapping[str, Any]) -> bool:
+    info = content.get("info")
+    return isinstance(info, Mapping) and info.get("contributor") == "Label Studio"
 
 
 def _kind(value: object) -> str:

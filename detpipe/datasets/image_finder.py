@@ -42,8 +42,8 @@ from detpipe.storage.stored_file import container_of
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\\?#]*|file:", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
-UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}-([^/]+)")
-"""Label Studio puts eight digits before the name of an uploaded file; its exports without images have this name."""
+UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}(?:-|__)([^/]+)")
+"""Label Studio puts eight digits before the name of an uploaded file ("-") and of one that it exports ("__")."""
 _LONGEST = 4096
 """Linux's limit of a path in bytes; a longer name is no file."""
 

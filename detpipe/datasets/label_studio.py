@@ -7,7 +7,7 @@ looked at it. Rotated boxes, ellipses and outlines give the upright boxes around
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,7 +100,7 @@ def read_tasks(path: Path) -> list[Mapping[str, Any]]:
     """The tasks of a JSON export. Raises LabelStudioFileError, InputFileError, FileNotFoundError."""
     content = read_json(path, "a JSON export of Label Studio")
     if isinstance(content, list) and content and all(map(_is_short, content)):
-        return list({str(one.get("id")): _full_task(one) for one in content}.values())
+        return _full_tasks(content)
     if not isinstance(content, list) or not all(
         isinstance(one, dict) and isinstance(one.get("data"), dict) for one in content
     ):
@@ -116,24 +116,38 @@ def _is_short(task: object) -> bool:
     return isinstance(task, dict) and "annotation_id" in task and "data" not in task
 
 
-def _full_task(task: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A task of JSON-MIN, which is one annotation of a task, as one of JSON."""
-    data = {key: value for key, value in task.items() if isinstance(value, str)}
-    result = [
+def _full_tasks(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of JSON-MIN as tasks of JSON. A row is one annotation, or a task without any (annotation_id null)."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        data = {key: value for key, value in row.items() if isinstance(value, str)}
+        own = {"id": row.get("id"), "data": data, "annotations": []}
+        task = tasks.setdefault(str(row.get("id", f"row {number}")), own)
+        if row["annotation_id"] is not None:
+            task["annotations"].append({"id": row["annotation_id"], "result": _results(row)})
+    return list(tasks.values())
+
+
+def _results(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The regions in a row of JSON-MIN as results of JSON."""
+    return [
         {"type": kind, "value": one, **{key: value for key, value in one.items() if key.startswith("original_")}}
-        for some in task.values()
+        for some in row.values()
         for one in (some if isinstance(some, list) else ())
         if isinstance(one, dict) and (kind := next((key for key in one if key.endswith("labels")), None)) is not None
     ]
-    return {"id": task.get("id"), "data": data, "annotations": [{"result": result}]}
 
 
 def submitted(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The last annotation of a task that was not cancelled; None without one. Raises ValueError for other content."""
+    """The newest annotation of a task that was not cancelled; None without one. Raises ValueError for other content.
+
+    That is the one with the greatest id: JSON-MIN has the newest one first, and JSON has them in the database's order.
+    """
     some = task.get("annotations") or []
     if not isinstance(some, list) or not all(isinstance(one, dict) for one in some):
         raise ValueError(f"expected a list of annotations, got {str(some)[:100]}")
     done = [one for one in some if not one.get("was_cancelled")]
+    done.sort(key=lambda one: one["id"] if type(one.get("id")) is int else 0)
     return done[-1] if done else None
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
 import numpy as np
 
 from detpipe import boxes as geometry
 from detpipe.datasets.coco_dataset import common_folder
-from detpipe.datasets.image_finder import PathIndex
+from detpipe.datasets.image_finder import UPLOADED, PathIndex
 from detpipe.datasets.source import Split
 from detpipe.labels.corrections import Action, Correction, CorrectionError
-from detpipe.labels.tools.exchange import Box, EditedImage, EditedObject, object_key
+from detpipe.labels.tools.exchange import Box, EditedImage, EditedObject, image_of_key, object_key, pixels
 from detpipe.structures import Dataset, GroundTruth, ImageRecord
 
 SAME_PLACE = 0.5
 """Boxes without a key are of the same object from this IoU on."""
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
 
 
 @dataclass
@@ -64,10 +62,13 @@ def diff_labels(
     by_key = {place.key: place for place in places}
     folder = common_folder([place.record for place in places])
     index = PathIndex((place.record.path.absolute().relative_to(folder).as_posix(), place) for place in places)
+    names = PathIndex((place.record.path.name, place) for place in places)
     found: dict[str, EditedImage] = {}
     diff = LabelDiff()
-    for image in edited:
-        place = by_key.get(image.key or "") or _by_name(image.name, index)
+    known = [(image, by_key.get(image.key or _image_of_objects(image.objects, digest) or "")) for image in edited]
+    # Keys first: a tool may have given the name of one image to another.
+    for image, place in sorted(known, key=lambda one: one[1] is None):
+        place = place or _by_name(image.name, index, names)
         if place is None or place.key in found:
             diff.unknown.append(image.name)
         else:
@@ -76,20 +77,44 @@ def diff_labels(
         if place.key in found:
             diff.images += 1
             try:
-                diff.corrections += _corrections(place, digest, found[place.key].objects, tolerance)
+                objects = _in_pixels(found[place.key], place.record.image_size)
+                diff.corrections += _corrections(place, digest, objects, tolerance)
             except ValueError as error:
                 raise CorrectionError(f"image {found[place.key].name}: {error}") from error
     return diff
 
 
-def _by_name(name: str, index: PathIndex[_Place]) -> _Place | None:
-    """The image that a name in a file means: a path of any machine, a URL, or what a tool has made of it."""
-    path = name.partition("?d=")[2] or name.partition("?")[0]
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..") and ":" not in part]
-    for tail in (parts, parts[-1:], [_UPLOADED.sub("", parts[-1])] if parts else []):
-        found = index.find(tail) if tail else []
-        if len(found) == 1:
-            return found[0]
+def _image_of_objects(objects: Sequence[EditedObject], digest: str) -> str | None:
+    """The key of the image that all keys of objects agree on; None without keys. Tools rename images on export."""
+    images = {image_of_key(digest, one.key) for one in objects if one.key is not None} - {None}
+    return images.pop() if len(images) == 1 else None
+
+
+def _in_pixels(image: EditedImage, size: tuple[int, int]) -> list[EditedObject]:
+    if not image.are_shares:
+        return image.objects
+    return [replace(one, box=pixels(one.box, size)) for one in image.objects]
+
+
+def _by_name(name: str, index: PathIndex[_Place], names: PathIndex[_Place]) -> _Place | None:
+    """The image that a name in a file means: a path of any machine, a URL, or what a tool has made of it.
+
+    names: the index of the names without folders, which a tool may have left out: the name must then be the only one.
+    """
+    written = name.partition("?d=")[2] or name.partition("?")[0]
+    for path in dict.fromkeys((written, unquote(written))):
+        parts = [one for one in path.replace("\\", "/").split("/") if one not in ("", ".", "..") and ":" not in one]
+        if not parts:
+            continue
+        uploaded = UPLOADED.fullmatch(parts[-1])
+        for places, tail in (
+            (index, parts),
+            (names, parts[-1:]),
+            (names, [parts[-1] if uploaded is None else uploaded[2]]),
+        ):
+            found = places.find(tail)
+            if len(found) == 1:
+                return found[0]
     return None
 
 

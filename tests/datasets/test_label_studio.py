@@ -16,6 +16,7 @@ from detpipe.datasets.source import RawObject, Split
 from tests.datasets.other_formats import image, region
 
 CAT = RawObject("cat", (10.0, 5.0, 30.0, 15.0))
+SIZE = {"original_width": 40, "original_height": 20}
 
 
 def shape(kind: str, value: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -125,6 +126,30 @@ def test_json_min(tmp_path: Path) -> None:
     assert boxes(source) == [CAT.box] * 3
     found = {entry.image_id: [one.name for one in entry.objects] for entry in source.entries(Split.train)}
     assert found == {"a": ["cat"], "b": [], "c": ["cat", "dog"]}
+
+
+def test_the_newest_annotation_counts_wherever_it_is_in_the_file(tmp_path: Path) -> None:
+    """PostgreSQL gives annotations in any order, and JSON-MIN has the newest first."""
+    image(tmp_path / "a.jpg")
+    old, new = region(RawObject("dog", (0.0, 0.0, 20.0, 10.0)), (20, 40)), region(CAT, (20, 40))
+    full = task("a.jpg", [new], [old])
+    for one, number in zip(full["annotations"], (12, 9), strict=True):
+        one["id"] = number
+    assert boxes(source_of(tmp_path, full)) == [CAT.box]
+    rows = [
+        {"image": "a.jpg", "id": 1, "annotation_id": number, "label": [{**one["value"], **SIZE}]}
+        for one, number in ((new, 12), (old, 9))
+    ]
+    assert boxes(source_of(tmp_path, *rows)) == [CAT.box]
+
+
+def test_a_row_of_json_min_without_an_annotation_is_left_out(tmp_path: Path) -> None:
+    """Exports of all tasks have one for each task that nobody has looked at."""
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+    done = {"image": "a.jpg", "id": 1, "annotation_id": 3}
+    source = source_of(tmp_path, {"image": "b.jpg", "id": 2, "annotation_id": None, "annotator": {}}, done)
+    assert [entry.image_id for entry in source.entries(Split.train)] == ["a"]
 
 
 def test_regions_without_a_box_are_noted(tmp_path: Path) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from detpipe.commands.labels.exchange_settings import LabelsDiff
 from detpipe.console import RESULT
-from detpipe.datasets.coco_dataset import common_folder
-from detpipe.datasets.source import Split
 from detpipe.labels.corrections import Action, Corrections, write_corrections
 from detpipe.labels.label_diff import diff_labels
 from detpipe.labels.tools.coco_file import read_coco_labels
@@ -22,7 +19,6 @@ from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import load_splits
 from detpipe.storage.input_file import read_input
 from detpipe.storage.input_json import read_json
-from detpipe.structures import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +29,7 @@ NAMED = 3
 def run(config: LabelsDiff) -> None:
     """Write corrections.json: what was added, removed and changed. Images that are not in the file stay as they are."""
     splits = load_splits(config.data_source)
-    edited = read_edited(config.edited_file, splits)
+    edited = read_edited(config.edited_file)
     diff = diff_labels(splits, labels_digest(splits), edited, tolerance=config.tolerance)
     if diff.unknown:
         more = f" and {len(diff.unknown) - NAMED} more" if len(diff.unknown) > NAMED else ""
@@ -63,7 +59,7 @@ def run(config: LabelsDiff) -> None:
     )
 
 
-def read_edited(path: Path, splits: Mapping[Split, Dataset]) -> list[EditedImage]:
+def read_edited(path: Path) -> list[EditedImage]:
     """Read the file of a tool, whose format its content shows. Raises ToolFileError for any other content."""
     expected = "edited labels: COCO, CVAT for images 1.1, Label Studio's JSON or FiftyOne's labels.json"
     start = read_input(path, expected)[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -75,10 +71,5 @@ def read_edited(path: Path, splits: Mapping[Split, Dataset]) -> list[EditedImage
     if isinstance(content, list):
         return read_label_studio(path)
     if isinstance(content, dict) and "labels" in content and "annotations" not in content:
-        records = [
-            record for dataset in splits.values() for record in dataset.records if dataset.ground_truth is not None
-        ]
-        folder = common_folder(records)
-        sizes = {one.path.absolute().relative_to(folder).as_posix(): one.image_size for one in records}
-        return read_fiftyone(path, sizes)
+        return read_fiftyone(path)
     return read_coco_labels(path)

@@ -60,7 +60,10 @@ def run(config: LabelsExport) -> None:
     if config.tool is Tool.label_studio:
         path = out.with_name(f"{out.stem}_interface.xml")
         write_text(path, labelling_interface(export.classes))
-        beside = f", and the labelling interface of the project: {path}"
+        beside = (
+            f", and the labelling interface of the project: {path}; LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT="
+            f"{export.folder.parent}, with the local storage {export.folder}"
+        )
     logger.log(
         RESULT,
         "labels export: %d objects of %d images, %d of them suspected, %d detections -> %s%s; paths of images are "

@@ -80,11 +80,15 @@ class EditedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class EditedImage:
-    """An image in a tool's file. name: of its file, or a URL. key: "split/image id", if the tool has kept it."""
+    """An image in a tool's file. name: of its file, or a URL. key: "split/image id", if the tool has kept it.
+
+    are_shares: boxes are shares of the image's width and height, because the file does not say its size.
+    """
 
     name: str
     key: str | None
     objects: list[EditedObject]
+    are_shares: bool = False
 
 
 def object_key(digest: str, image: str, index: int) -> str:
@@ -93,6 +97,12 @@ def object_key(digest: str, image: str, index: int) -> str:
     With the digest, a file of earlier labels, in which the indices may mean other objects, has no keys of these.
     """
     return f"{digest[:8]}/{image}/{index}"
+
+
+def image_of_key(digest: str, key: str) -> str | None:
+    """The "split/image id" in the key of an object; None if the key is not of these labels."""
+    start, _, rest = key.partition("/")
+    return rest.rpartition("/")[0] if start == digest[:8] else None
 
 
 def exported(
@@ -177,6 +187,6 @@ def shares(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]
     return x1, y1, x2 - x1, y2 - y1
 
 
-def pixels(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Box:
-    """The inverse of `shares`: x1 y1 x2 y2 in pixels."""
-    return x * size[1], y * size[0], (x + width) * size[1], (y + height) * size[0]
+def pixels(box: Box, size: tuple[int, int]) -> Box:
+    """A box x1 y1 x2 y2 in shares of the image as one in pixels. size: (height, width)."""
+    return box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.folder_scan import without_suffix
-from detpipe.datasets.image_finder import PathIndex
 from detpipe.datasets.source import read_number
 from detpipe.labels.tools.exchange import (
     KEY,
-    Box,
     EditedImage,
     EditedObject,
     Export,
     Proposed,
     ToolFileError,
-    pixels,
     shares,
 )
 from detpipe.storage.atomic import write_json
@@ -57,39 +54,35 @@ def _proposed(some: Sequence[Proposed], size: tuple[int, int]) -> list[dict[str,
     return [{"label": one.label, "bounding_box": list(shares(one.box, size)), "confidence": one.score} for one in some]
 
 
-def read_fiftyone(path: Path, sizes: Mapping[str, tuple[int, int]]) -> list[EditedImage]:
-    """Read labels.json. sizes: (height, width) of the images of the data set, by their paths: the file has none.
+def read_fiftyone(path: Path) -> list[EditedImage]:
+    """Read labels.json. The file has no sizes, so boxes are shares. A label may be a name or an index in `classes`.
 
-    A label may be a name or an index in `classes`. An image that is not in `sizes` is left out. Raises ToolFileError,
-    which names file and image, InputFileError, FileNotFoundError.
+    Raises ToolFileError, which names file and image, InputFileError, FileNotFoundError.
     """
     content = read_json(path, "labels.json of a FiftyOneImageDetectionDataset")
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, dict):
         raise ToolFileError(f'{path}: expected {{"classes": [...], "labels": {{...}}}}, got {str(content)[:100]}')
     classes = content.get("classes") or []
-    index = PathIndex([(name, size) for name, size in sizes.items()])
     images = []
     for name, some in labels.items():
-        found = index.find(name.split("/"))
-        if len(found) != 1:
-            continue
         try:
-            objects = [_object(one, classes, found[0]) for one in some or []]
+            objects = [_object(one, classes) for one in some or []]
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise ToolFileError(f"{path}: image {name[:200]}: {error}") from error
-        images.append(EditedImage(name=name, key=None, objects=objects))
+        images.append(EditedImage(name=name, key=None, objects=objects, are_shares=True))
     return images
 
 
-def _object(one: Mapping[str, Any], classes: Sequence[str], size: tuple[int, int]) -> EditedObject:
+def _object(one: Mapping[str, Any], classes: Sequence[str]) -> EditedObject:
     label, values = one.get("label"), one.get("bounding_box")
     if isinstance(label, int) and not isinstance(label, bool):
         label = classes[label]
     if not isinstance(label, str) or not isinstance(values, list) or len(values) != 4:
         raise ValueError(f"expected label and bounding_box [x, y, width, height], got {str(one)[:100]}")
     x, y, width, height = (read_number(value, "bounding_box") for value in values)
-    box: Box = pixels(x, y, width, height, size)
     attributes = one.get("attributes")
     key = attributes.get(KEY) if isinstance(attributes, dict) else None
-    return EditedObject(key=key if isinstance(key, str) and key else None, label=label, box=box)
+    return EditedObject(
+        key=key if isinstance(key, str) and key else None, label=label, box=(x, y, x + width, y + height)
+    )

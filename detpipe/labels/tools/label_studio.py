@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from detpipe.datasets.label_studio import (
     LabelStudioFileError,
@@ -40,8 +40,10 @@ FROM, TO = "label", "image"
 
 
 def write_label_studio(path: Path, export: Export) -> None:
-    """Write the tasks."""
-    write_json(path, [_task(image) for image in export.images])
+    """Write the tasks. Paths of images begin with the name of their common folder: Label Studio reads no file that
+    lies directly in LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, so this must be the folder above.
+    """
+    write_json(path, [_task(image, export.folder.name) for image in export.images])
 
 
 def labelling_interface(classes: Sequence[str]) -> str:
@@ -55,7 +57,7 @@ def labelling_interface(classes: Sequence[str]) -> str:
     )
 
 
-def _task(image: ExportedImage) -> dict[str, Any]:
+def _task(image: ExportedImage, folder: str) -> dict[str, Any]:
     labels = [_region(one.key, one.label, one.box, 1 - one.probability, image.size) for one in image.objects]
     missing = [
         _region(f"missing/{image.key}/{number}", one.label, one.box, one.score, image.size)
@@ -74,13 +76,14 @@ def _task(image: ExportedImage) -> dict[str, Any]:
     if found:
         score = sum(one.score for one in image.detections) / len(found)
         predictions.append({"model_version": "detections", "score": score, "result": found})
-    return {"data": {"image": LOCAL_FILES + quote(image.name), KEY: image.key}, "predictions": predictions}
+    address = LOCAL_FILES + quote(f"{folder}/{image.name}")
+    return {"data": {"image": address, KEY: image.key}, "predictions": predictions}
 
 
 def _region(key: str, label: str, box: Box, score: float, size: tuple[int, int]) -> dict[str, Any]:
     x, y, width, height = (100 * share for share in shares(box, size))
     return {
-        "id": key,
+        "id": _region_id(key),
         "type": "rectanglelabels",
         "from_name": FROM,
         "to_name": TO,
@@ -90,6 +93,11 @@ def _region(key: str, label: str, box: Box, score: float, size: tuple[int, int])
         "score": score,
         "value": {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": [label]},
     }
+
+
+def _region_id(key: str) -> str:
+    """The id of a region: Label Studio cuts ids at "#", which names of images may have; two regions then become one."""
+    return key.replace("%", "%25").replace("#", "%23")
 
 
 def read_label_studio(path: Path) -> list[EditedImage]:
@@ -125,7 +133,8 @@ def _edited(task: Mapping[str, Any]) -> EditedImage | None:
         label = region_label(one) if one["type"] == "rectanglelabels" else None
         box = None if label is None else region_box(one, region_size(one))
         if label is not None and box is not None:
-            objects.append(EditedObject(key=_text(one.get("id")), label=label, box=box))
+            key = _text(one.get("id"))
+            objects.append(EditedObject(key=None if key is None else unquote(key), label=label, box=box))
     return EditedImage(name=name, key=_text(data.get(KEY)), objects=objects)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from detpipe.labels.tools.label_studio import labelling_interface, read_label_studio
+from detpipe.labels.tools.exchange import Export, ExportedImage, ExportedObject
+from detpipe.labels.tools.label_studio import labelling_interface, read_label_studio, write_label_studio
 
 
 def region(**value: Any) -> dict[str, Any]:
@@ -35,6 +36,20 @@ def test_the_last_submitted_annotation_counts(tmp_path: Path) -> None:
     assert read_label_studio(write(tmp_path / "a.json", first, second, skipped))[0].objects == []
     assert read_label_studio(write(tmp_path / "b.json", skipped)) == []
     assert read_label_studio(write(tmp_path / "c.json")) == []
+
+
+def test_ids_of_regions_have_no_hash(tmp_path: Path) -> None:
+    """Label Studio cuts ids there, so that the regions of "a#1" would become one."""
+    objects = [ExportedObject(key=f"0123/train/a#1 100%/{number}", label="cat", box=(0, 0, 9, 9)) for number in (0, 1)]
+    one = ExportedImage(
+        key="train/a#1 100%", name="a#1 100%.jpg", size=(100, 200), objects=objects, missing=[], detections=[]
+    )
+    write_label_studio(tmp_path / "a.json", Export(folder=tmp_path, classes=["cat"], images=[one]))
+    (task,) = json.loads((tmp_path / "a.json").read_bytes())
+    result = task["predictions"][0]["result"]
+    assert [some["id"] for some in result] == [f"0123/train/a%231 100%25/{number}" for number in (0, 1)]
+    (back,) = read_label_studio(write(tmp_path / "b.json", {"result": result}))
+    assert [some.key for some in back.objects] == [some.key for some in objects]
 
 
 def test_names_of_classes_are_escaped() -> None:
