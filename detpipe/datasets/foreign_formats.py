@@ -71,7 +71,7 @@ _ROWS = (
     ),
     (
         "SpeciesNet's predictions",
-        "convert them to MegaDetector's format with speciesnet.scripts.speciesnet_to_md",
+        "convert them to MegaDetector's format with megadetector.data_management.speciesnet_to_md",
         _JSON,
         rb'"predictions"\s*:\s*\[\s*\{[^{]*"filepath"',
     ),
@@ -105,10 +105,11 @@ _ROWS = (
         "DOTA's text",
         "convert it with ultralytics.data.converter.convert_dota_to_yolo_obb",
         (".txt",),
-        rb"\A(imagesource:.*\n)?(gsd:.*\n)?(-?[\d.]+ ){8}\S+ [0-2]\s",
+        rb"\A(imagesource:.*\n)?(gsd:.*\n)?(-?[\d.]+ ){8}\S[^\n]{0,100} [0-2]\s",
     ),
     ("text with a class and corners", _CSV, (".txt",), rb"\A[A-Za-z][^\n,]*( -?[\d.]+){4}\s"),
     ("VisDrone's text", "convert it as Ultralytics' VisDrone.yaml does", (".txt",), rb"\A(-?\d+,){7}-?\d+,?\s"),
+    ("MOT's text", _CSV, (".txt",), rb"\A\d+,-?\d+(,-?[\d.]+){7,8}\s"),
     (
         "labels of YOLO without their images",
         "put the images beside them, or into images/ beside labels/ (in Label Studio choose YOLO with Images, in CVAT "

@@ -20,9 +20,7 @@ from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.sample_json import sample_objects
 from detpipe.datasets.source import Entry, Split
 from detpipe.storage.input_json import read_json_lines
-
-_CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "classes")
-"""Keys of `objects` with the classes, of which the first that is there counts."""
+from detpipe.storage.parquet_file import CLASS_KEYS, class_value
 
 
 class HuggingFaceFileError(ValueError):
@@ -41,8 +39,8 @@ class HuggingFaceSource(FilesSource):
         return b'"file_name"' in start and b'"objects"' in start and b'"bbox"' in start
 
     def known_classes(self) -> list[str]:
-        # Numbers sort as numbers.
-        return sorted(super().known_classes(), key=lambda name: (not name.isdecimal(), name.zfill(20), name))
+        # Numbers sort as numbers, before other names.
+        return sorted(super().known_classes(), key=lambda name: (name.zfill(20) if name.isdecimal() else ":", name))
 
     def read_file(self, path: Path, images: ImageFinder) -> Iterator[tuple[Split | None, Entry]]:
         for number, row in read_json_lines(path, self.FORMAT):
@@ -74,13 +72,11 @@ def _records(objects: object) -> list[Mapping[str, Any]]:
     if objects is None:
         return []
     if isinstance(objects, list) and all(isinstance(one, dict) for one in objects):
-        return [
-            _with_class(one.get("bbox"), next((one[key] for key in _CLASSES if key in one), None)) for one in objects
-        ]
+        return [_with_class(one.get("bbox"), class_value(one)) for one in objects]
     boxes = objects.get("bbox") if isinstance(objects, dict) else None
     if not isinstance(objects, dict) or not isinstance(boxes, list):
         raise ValueError(f"expected objects with a list bbox, got {str(objects)[:100]}")
-    classes = next((objects[key] for key in _CLASSES if key in objects), [None] * len(boxes))
+    classes = class_value(objects) if objects.keys() & set(CLASS_KEYS) else [None] * len(boxes)
     if not isinstance(classes, list) or len(classes) != len(boxes):
         count = len(classes) if isinstance(classes, list) else str(classes)[:100]
         raise ValueError(f"expected a class for each of {len(boxes)} boxes, got {count}")

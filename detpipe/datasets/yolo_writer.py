@@ -41,7 +41,7 @@ def _yaml(conversion: Conversion) -> str:
     there = [split.split for split in conversion.splits]
     lines = [f"{split.value}: images/{split.value}" for split in there]
     if Split.val not in there and Split.test in there:
-        lines.append("# val: images/test  (a trainer that needs `val` to measure on can take the test images)")
+        lines += ["# A trainer that needs `val` can measure on the test images:", "# val: images/test"]
     # A JSON string is a YAML string, whatever is in it.
     lines += [
         "names:",

@@ -5,7 +5,7 @@ read:
 
 - `bytes` and `id`, with objects in `boxes` (lists of [x1, y1, x2, y2] in pixels) and `labels` (text or numbers).
 - Those of Hugging Face's data sets: `image` with `bytes` and `path`, `image_id`, and `objects` with `bbox`
-  ([x, y, width, height]) and `category`. Names of categories are in the schema.
+  ([x, y, width, height]) and `category` or another of CLASS_KEYS. Names of categories are in the schema.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 EXPECTED = "a Parquet file of images"
+CLASS_KEYS = ("category", "categories", "category_id", "label", "labels", "class", "classes")
+"""Keys of Hugging Face's `objects` with the classes, of which the first that is there counts."""
 LARGEST_GROUP = 1 << 30
 """Limit on the bytes of the images of one row group, which are in memory together."""
 _MOST_KEPT = 1 << 28
@@ -260,10 +262,15 @@ def _text(value: object) -> str:
 
 
 def _of_objects(objects: Any) -> tuple[list[Any], list[Any]]:
-    """Boxes and categories of a struct of lists, or of a list of structs."""
+    """Boxes and classes of a struct of lists, or of a list of structs."""
     if isinstance(objects, list):
-        return [one["bbox"] for one in objects], [one["category"] for one in objects]
-    return ((objects or {}).get("bbox") or []), ((objects or {}).get("category") or [])
+        return [one.get("bbox") for one in objects], [class_value(one) for one in objects]
+    return ((objects or {}).get("bbox") or []), (class_value(objects or {}) or [])
+
+
+def class_value(objects: Mapping[str, Any]) -> Any:
+    """What the first of CLASS_KEYS that is there has; None without one."""
+    return next((objects[key] for key in CLASS_KEYS if key in objects), None)
 
 
 def _class_name(label: object, names: Sequence[str]) -> str:
@@ -273,11 +280,12 @@ def _class_name(label: object, names: Sequence[str]) -> str:
 
 
 def _category_names(schema: pyarrow.Schema) -> Sequence[str]:
-    """The names of objects.category in the metadata of Hugging Face's data sets. Empty without such metadata."""
+    """The names of the classes in the metadata of Hugging Face's data sets. Empty without such metadata."""
     try:
         found = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["objects"]
         found = found[0] if isinstance(found, list) else found.get("feature", found)
-        names = found["category"].get("feature", found["category"])["names"]
+        classes = class_value(found)
+        names = classes.get("feature", classes)["names"]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return ()
     return [str(one) for one in names] if isinstance(names, list) else ()

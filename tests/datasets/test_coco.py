@@ -281,6 +281,23 @@ def test_one_file_may_stay_whole(tmp_path: Path) -> None:
     assert [test_only.has(split) for split in Split] == [False, False, True]
 
 
+def test_label_studio_states_sizes_before_exifs_rotation_but_not_boxes(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    PIL.Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    content = {
+        "images": [{"id": 0, "file_name": "images/0123abcd__a.jpg", "width": 30, "height": 20}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 0, "bbox": [1, 22, 10, 7]}],
+        "categories": [{"id": 0, "name": "cat"}],
+        "info": {"contributor": "Label Studio"},
+    }
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    source = CocoSource(train_json=str(tmp_path / "result.json"), train_images=str(tmp_path), test_share=0.0)
+    truth = source.load(Split.train).measured_truth
+    assert truth is not None
+    assert truth[0].boxes.tolist() == [[1, 22, 11, 29]]
+
+
 @pytest.mark.parametrize(
     ("orientation", "size", "exif_boxes", "box"),
     [

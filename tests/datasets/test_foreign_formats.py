@@ -65,9 +65,10 @@ FILES: dict[str, tuple[str, Any]] = {
         "training/label_2/a.txt",
         "Car 0.00 0 -0.20 1.40 2.00 3.73 4.92 1.89 0.48 1.20 1.84 1.47 8.41 0.01\n",
     ),
-    "DOTA's text": ("labelTxt/a.txt", "imagesource:GoogleEarth\ngsd:0.14\n1 2 3 2 3 4 1 4 plane 0\n"),
+    "DOTA's text": ("labelTxt/a.txt", "imagesource:GoogleEarth\ngsd:0.14\n1 2 3 2 3 4 1 4 small vehicle 0\n"),
     "text with a class and corners": ("train/Apple/Label/a.txt", "Bell pepper 1.0 2.0 30.0 15.5\n"),
     "VisDrone's text": ("annotations/a.txt", "1,2,3,4,1,4,0,0\n"),
+    "MOT's text": ("gt/gt.txt", "1,1,99.39,33.79,114.58,80.2,1,1,1.0\n"),
     "labels of YOLO without their images": ("labels/b.txt", "0 0.5 0.5 0.25 0.5\n"),
     "TensorFlow's records": ("train/cats.tfrecord", "\0"),
 }

@@ -54,6 +54,8 @@ def test_numbers_are_names_and_missing_classes_one_class(tmp_path: Path) -> None
     assert source_of(tmp_path).known_classes() == ["9", "10"]
     write(tmp_path, {"file_name": "a.jpg", "objects": {"bbox": BOXES}})
     assert source_of(tmp_path).known_classes() == ["object"]
+    write(tmp_path, {"file_name": "a.jpg", "objects": {"bbox": BOXES, "category": ["lion", "a cat"]}})
+    assert source_of(tmp_path).known_classes() == ["a cat", "lion"]
 
 
 def test_split_folders_may_have_images_of_one_name(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def found(root: Path, name: str, **settings: object) -> str:
         ("a.jpg", "AmlDatastore://store/a.jpg"),
         ("a.jpg", "/data/local-files/?d=folder/a.jpg"),
         ("a.jpg", "images\\0123abcd-a.jpg"),
+        ("a.jpg", "images/0123abcd__a.jpg"),
         ("0123abcd-a.jpg", "images/0123abcd-a.jpg"),
         ("a.jpg", "A.JPG"),
         ("A.JPG", "a.jpg"),

@@ -67,16 +67,17 @@ def test_bytes_id_boxes_and_labels(tmp_path: Path, jpeg: bytes) -> None:
         open_stored(tmp_path / "p.parquet" / "none", "an image")
 
 
+@pytest.mark.parametrize("key", ["category", "categories"])
 @pytest.mark.parametrize("as_list", [False, True])
-def test_the_layout_of_hugging_face(tmp_path: Path, jpeg: bytes, as_list: bool) -> None:
+def test_the_layout_of_hugging_face(tmp_path: Path, jpeg: bytes, as_list: bool, key: str) -> None:
     pairs = [([1.0, 2, 8, 10], 1), ([0.0, 0, 4, 4], 0)]
     objects = (
-        [{"bbox": box, "category": one} for box, one in pairs]
+        [{"bbox": box, key: one} for box, one in pairs]
         if as_list
-        else {"bbox": [box for box, _ in pairs], "category": [one for _, one in pairs]}
+        else {"bbox": [box for box, _ in pairs], key: [one for _, one in pairs]}
     )
     label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
-    feature = [{"category": label}] if as_list else {"feature": {"category": label}}
+    feature = [{key: label}] if as_list else {"feature": {key: label}}
     metadata = {b"huggingface": json.dumps({"info": {"features": {"objects": feature}}}).encode()}
     columns = {"image_id": [7], "image": [{"bytes": jpeg, "path": "x.jpg"}], "objects": [objects]}
     write(tmp_path / "p" / "train-00000-of-00001.parquet", columns, metadata=metadata)

@@ -14,9 +14,12 @@ import pytest
 from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from detpipe.labels.corrections import Action, Correction, Corrections, read_corrections
+from detpipe.labels.label_diff import diff_labels
 from detpipe.labels.suspects import Suggestion, Suspect, SuspectKind, write_audit
+from detpipe.labels.tools.exchange import EditedImage
 from detpipe.runs.labels_digest import labels_digest
 from detpipe.runs.run_folder import load_splits
+from detpipe.structures import Dataset, GroundTruth, ImageId, ImageRecord
 from tests import drawn
 from tests.command_line import Outcome, detpipe
 
@@ -217,6 +220,36 @@ def test_detections_of_the_run_are_predictions(finished_run: Path, tmp_path: Pat
     ]
     assert sum(len(one["result"]) for one in written) == len(detections) > 0
     assert (tmp_path / "tasks_interface.xml").read_text().count("<Label value=") == 2
+
+
+def test_images_that_a_tool_has_renamed_are_found_by_the_keys_of_their_objects(voc_root: Path, tmp_path: Path) -> None:
+    """FiftyOne leaves out folders and numbers equal names: "a/x" may be called "x", and "x" then "x-2"."""
+    path = export("fiftyone", voc_root, tmp_path)
+    content = json.loads(path.read_bytes())
+    labels = content["labels"]
+    labels["train_0"], labels["train_1"] = labels["train_1"], labels["train_0"]
+    labels["train_2-2"] = labels.pop("train_2")
+    labels["train_2"] = []  # of another image: its objects were removed
+    labels["train_1"].pop(1)
+    path.write_text(json.dumps(content))
+    outcome = diff(path, voc_root, tmp_path)
+    corrections = read_corrections(tmp_path / "corrections.json").corrections
+    assert corrections == [Correction(image="train_0", action=Action.remove, object=1, split="train")]
+    assert "left out: train_2" in outcome.err
+
+
+def test_a_name_without_its_folder_must_be_the_only_one(tmp_path: Path) -> None:
+    """Label Studio exports "a/x.jpg" as "images/01234567__x.jpg", without keys."""
+    records: list[ImageRecord] = []
+    boxes: dict[ImageId, GroundTruth] = {}
+    for name in ("x.jpg", "a/x.jpg", "b/y 1.jpg"):
+        records.append(ImageRecord(name, tmp_path / name, (20, 40)))
+        boxes[name] = GroundTruth.from_boxes([[1, 2, 30, 15]], [1])
+    splits = {Split.train: Dataset("photos", ("cat",), (1,), tuple(records), boxes)}
+    names = ["images/01234567__x.jpg", "images/01234568__y 1.jpg", "/data/local-files/?d=images/a/x.jpg"]
+    found = diff_labels(splits, "0", [EditedImage(name=one, key=None, objects=[]) for one in names], tolerance=0.5)
+    assert found.unknown == names[:1]
+    assert [one.image for one in found.corrections] == ["a/x.jpg", "b/y 1.jpg"]
 
 
 def test_a_copied_box_is_a_new_object(voc_root: Path, tmp_path: Path) -> None:
