@@ -121,7 +121,7 @@ def _full_tasks(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     tasks: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows):
         data = {key: value for key, value in row.items() if isinstance(value, str)}
-        own = {"id": row.get("id"), "data": data, "annotations": []}
+        own: dict[str, Any] = {"id": row.get("id"), "data": data, "annotations": []}
         task = tasks.setdefault(str(row.get("id", f"row {number}")), own)
         if row["annotation_id"] is not None:
             task["annotations"].append({"id": row["annotation_id"], "result": _results(row)})

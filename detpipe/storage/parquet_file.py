@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import posixpath
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def read_rows(path: Path) -> tuple[Any, Arrays]:
         ids = [_text(one) for one in file.read([id_column], use_threads=False)[id_column].to_pylist()]
     elif "." in image and "path" in [field.name for field in schema.field("image").type]:
         paths = file.read(["image.path"], use_threads=False)["image"].to_pylist()
-        ids = [_text((one or {}).get("path")) for one in paths]
+        ids = _names_of_paths([_text((one or {}).get("path")) for one in paths])
         ids = [one or str(row) for row, one in enumerate(ids)]
     else:
         ids = [str(row) for row in range(metadata.num_rows)]
@@ -259,6 +260,22 @@ def _image_column(path: Path, schema: pyarrow.Schema) -> str:
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else "" if value is None else str(value)
+
+
+def _names_of_paths(paths: Sequence[str]) -> list[str]:
+    """Different names of images: `datasets` keeps only the last part of a path, or the whole one of this machine.
+
+    Absolute paths lose their common folder, and a name that was there before gets a number.
+    """
+    folders = [posixpath.dirname(one) for one in paths if one.startswith("/")]
+    top = posixpath.commonpath(folders) if folders else ""
+    counts: Counter[str] = Counter()
+    names = []
+    for path in paths:
+        name = posixpath.relpath(path, top) if path.startswith("/") else path
+        counts[name] += 1
+        names.append(name if counts[name] == 1 or not name else f"{name}#{counts[name]}")
+    return names
 
 
 def _of_objects(objects: Any) -> tuple[list[Any], list[Any]]:

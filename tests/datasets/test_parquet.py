@@ -90,6 +90,20 @@ def test_the_layout_of_hugging_face(tmp_path: Path, jpeg: bytes, as_list: bool, 
     )
 
 
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/home/me/a b.jpg", "/home/me/sub/a b.jpg"], ["a b.jpg", "sub/a b.jpg"]),
+        (["a b.jpg", "a b.jpg"], ["a b.jpg", "a b.jpg#2"]),
+    ],
+)
+def test_paths_of_images_as_hugging_face_writes_them(
+    tmp_path: Path, jpeg: bytes, paths: list[str], names: list[str]
+) -> None:
+    write(tmp_path / "p.parquet", {"image": [{"bytes": jpeg, "path": one} for one in paths]})
+    assert [one.image_id for one in source_of(tmp_path / "p.parquet").load(Split.test).records] == names
+
+
 def test_images_alone(tmp_path: Path, jpeg: bytes) -> None:
     write(tmp_path / "p" / "0.parquet", {"image": [{"bytes": jpeg, "path": "x.jpg"}, {"bytes": None, "path": None}]})
     write(tmp_path / "p" / "1.parquet", {"bytes": [jpeg]})
