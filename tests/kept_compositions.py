@@ -11,17 +11,16 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 from unittest import mock
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
-from omegaconf.base import Metadata
+from omegaconf import DictConfig, ListConfig
+from omegaconf.base import Metadata, Node
 
 from detpipe import config
 from detpipe.commands.groups import GROUPS, option_class
@@ -75,6 +74,7 @@ class Compositions:
         return copy.deepcopy(kept.merged)
 
 
+omegaconfs_copies = {one: one.__deepcopy__ for one in (DictConfig, ListConfig)}
 hydras_list, hydras_merge = config_loader_impl.create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
 
 
@@ -90,13 +90,33 @@ def _origin(defaults: Sequence[ResultDefault]) -> list[object]:
     return found
 
 
-def _copied(metadata: Metadata, _: dict[int, Any]) -> Metadata:
+def _copied_metadata(metadata: Metadata, _: object = None) -> Metadata:
     """A copy of what OmegaConf notes of each value. Types and keys do not change; `deepcopy` looks into each."""
     one = object.__new__(type(metadata))
     one.__dict__.update(metadata.__dict__)
     one.flags = dict(metadata.flags or {})
     one.resolver_cache = defaultdict(dict, {name: dict(known) for name, known in metadata.resolver_cache.items()})
     return one
+
+
+def _copied(node: Node, parent: Node | None) -> Node:
+    """A copy of a node and of all nodes below. OmegaConf's own makes and checks a new node for each one first."""
+    one = object.__new__(type(node))
+    own = one.__dict__
+    own.update(node.__dict__, _metadata=_copied_metadata(node._metadata), _parent=parent, _flags_cache=None)
+    content = own.get("_content")
+    if isinstance(content, dict):
+        own["_content"] = {key: _copied(child, one) for key, child in content.items()}
+    elif isinstance(content, list):
+        own["_content"] = [_copied(child, one) for child in content]
+    elif isinstance(content, Node):  # of a union
+        own["_content"] = _copied(content, one)
+    return one
+
+
+def _deepcopy(node: Node, _: object) -> Node:
+    """In place of OmegaConf's `__deepcopy__`: the copy has the same parent."""
+    return _copied(node, node.__dict__["_parent"])
 
 
 @contextlib.contextmanager
@@ -110,6 +130,10 @@ def kept_compositions() -> Iterator[None]:
     with (
         mock.patch.object(config_loader_impl, "create_defaults_list", compositions.defaults_list),
         mock.patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged),
-        mock.patch.object(Metadata, "__deepcopy__", _copied, create=True),
+        mock.patch.object(Metadata, "__deepcopy__", _copied_metadata, create=True),
+        mock.patch.object(DictConfig, "__deepcopy__", _deepcopy),
+        mock.patch.object(ListConfig, "__deepcopy__", _deepcopy),
+        # Hydra copies the repository because it gives the copy other sources; it changes none of them.
+        mock.patch.object(ConfigRepository, "__deepcopy__", lambda repository, _: copy.copy(repository), create=True),
     ):
         yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.base import Metadata, Node
 
 from detpipe import config
 from detpipe.heads.table import HEADS
@@ -50,6 +52,44 @@ def test_they_are_hydras(command: str, words: list[str], monkeypatch: pytest.Mon
         assert OmegaConf.get_type(found) is OmegaConf.get_type(wanted)
         assert OmegaConf.is_struct(found)
         found.seed = 5
+
+
+def test_a_copy_is_that_of_omegaconf(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {"a": {"b": [1, {"c": None}, "${a.d}"], "d": "???"}, "e": b"x", "f": Path("g")}
+    nodes = OmegaConf.create(plain, flags={"readonly": True})
+    nodes._metadata.resolver_cache["own"]["key"] = 1
+    found, part_found = copy.deepcopy(nodes), copy.deepcopy(nodes.a)
+    with monkeypatch.context() as patch:
+        patch.delattr(Metadata, "__deepcopy__")
+        for kind, copied in kept_compositions.omegaconfs_copies.items():
+            patch.setattr(kind, "__deepcopy__", copied)
+        wanted, part = copy.deepcopy(nodes), copy.deepcopy(nodes.a)
+    for one, other in ((found, wanted), (part_found, part)):
+        assert states(one) == states(other)
+        assert one._get_parent() is other._get_parent()
+    assert not {id(node) for node in below(nodes)} & {id(node) for node in below(found)}
+    assert all(child._get_parent() is found.a for child in (found.a._get_node("b"), found.a._get_node("d")))
+    OmegaConf.set_readonly(found, False)
+    found.a.d = 3
+    assert (found.a.b[2], OmegaConf.is_missing(nodes.a, "d")) == (3, True)
+
+
+def below(node: Node) -> Iterator[Node]:
+    """A node and all below it, and what OmegaConf notes of each."""
+    yield node
+    yield node._metadata
+    content = node.__dict__.get("_content")
+    for child in content.values() if isinstance(content, dict) else content or ():
+        yield from below(child)
+
+
+def states(node: Node) -> list[dict[str, object]]:
+    """What each of them holds, without the nodes, and without what OmegaConf finds again."""
+    left_out = ("_content", "_parent", "_flags_cache")
+    return [
+        {"type": type(one)} | {name: value for name, value in vars(one).items() if name not in left_out}
+        for one in below(node)
+    ]
 
 
 def test_values_are_those_of_the_words() -> None:
