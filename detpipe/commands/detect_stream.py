@@ -78,6 +78,7 @@ def _detected(
 ) -> Generator[Detections | LeftOut, None, None]:
     engine = config.engine
     assert isinstance(engine, RayEngine)
+    data = _ray_data()
     paths = [os.fsencode(file) for file in files if isinstance(file, Path)]  # names need not be UTF-8
     marker = manifest_path(config.folder.classifier).resolve()
     # A node fetches a run folder from object storage.
@@ -90,7 +91,7 @@ def _detected(
         check_nodes(ray, nodes, driver)
         logger.info("detect: %d nodes", len(nodes))
         attempts = Attempts.started(ray, engine.retries)
-        tables = _tables(engine, paths, {"driver": driver, "attempts": attempts, **options})
+        tables = _tables(data, engine, paths, {"driver": driver, "attempts": attempts, **options})
         try:
             with closing(_awaited(tables, stop, Connection(ray))) as arriving:
                 results = (one for table in arriving for one in results_of(table))
@@ -125,11 +126,10 @@ def _ray_data() -> Any:
         raise TaskError(f"engine=ray: expected Ray Data, got: {error}; pip install 'detpipe[ray]'") from error
 
 
-def _tables(engine: RayEngine, paths: Sequence[bytes], options: dict[str, Any]) -> Iterable[Any]:
-    """The tables of the actors for these files, in order."""
+def _tables(data: Any, engine: RayEngine, paths: Sequence[bytes], options: dict[str, Any]) -> Iterable[Any]:
+    """The tables of the actors for these files, in order. data: Ray Data."""
     import pyarrow
 
-    data = _ray_data()
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
     size = CHUNK * max(1, -(-len(paths) // (CHUNK * MOST_BLOCKS)))
     blocks = [pyarrow.table({PATH: paths[start : start + size]}) for start in range(0, len(paths), size)]
