@@ -20,7 +20,7 @@ test-quick: .venv/.dev  ## unit tests, in under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not long"
 
 test: .venv/.dev  ## the whole suite but the tests marked slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"  # a process a core, and a file in one of them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"  # a process a core, a file in one
 
 test-slow: .venv/.dev  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow

@@ -62,11 +62,15 @@ them out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of LONG as `long`."""
+    """Mark the tests of LONG as `long`, and put them first: then no process waits for a long file of another.
+
+    `make test` keeps this order; by itself pytest-xdist begins with the files of the most tests.
+    """
     long = {Path(__file__).parent / part for part in LONG}
     for item in items:
         if not long.isdisjoint((item.path, *item.path.parents)):
             item.add_marker(pytest.mark.long)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)
