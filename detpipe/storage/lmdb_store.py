@@ -180,7 +180,8 @@ def _is_being_written(path: Path) -> bool:
     """Whether another process has a database open for writing.
 
     A reader then takes LMDB's lock file, so that the writer leaves its pages as they are. Else it does not: the folder
-    may be read-only, or on a network file system, where LMDB's locks do not work.
+    may be read-only, or on a network file system, where LMDB's locks do not work. A writer that begins later may change
+    pages under a reader without the lock. A finished artefact has no such writer: it is made again in a new file.
     """
     file = path / LOCK
     if sys.platform != "linux" or not file.exists() or not stat.S_ISREG(file.lstat().st_mode):

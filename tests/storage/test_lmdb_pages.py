@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import struct
 import subprocess
@@ -265,20 +266,21 @@ def test_a_database_that_was_one_file_is_read(tmp_path: Path) -> None:
         assert dict(reader.items()) == {b"a": b"1"}
 
 
-def write_for_a_while(folder: Path, ready: Any, enough: Any) -> None:
+def write_for_a_while(folder: Path, ready: Any, enough: Any, parent: int) -> None:
+    """Write without a pause until it is enough, or the parent has ended."""
     number = 0
-    while not enough.is_set():
-        with LmdbWriter(folder, transaction=7) as writer:
-            for _ in range(200):
-                number += 1
-                writer.put(b"%05d" % (number * 7919 % 3000), bytes(number % 5000))
-        ready.set()
+    with LmdbWriter(folder, transaction=7) as writer:
+        while not enough.is_set() and os.getppid() == parent:
+            number += 1
+            writer.put(b"%05d" % (number * 7919 % 3000), bytes(number % 5000))
+            if number == 200:
+                ready.set()
 
 
 def test_a_file_that_is_being_written_is_read_without_false_alarms(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     ready, enough = context.Event(), context.Event()
-    child = context.Process(target=write_for_a_while, args=(tmp_path / "db", ready, enough), daemon=True)
+    child = context.Process(target=write_for_a_while, args=(tmp_path / "db", ready, enough, os.getpid()), daemon=True)
     child.start()
     assert ready.wait(30)
     try:
