@@ -1,9 +1,12 @@
-"""A malloc setting that keeps freed memory in the process, so that large tensors are allocated faster."""
+"""Memory of the C libraries: freed memory is kept, so that large tensors are faster; MKL's is in order at a fork."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 
@@ -23,3 +26,25 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     return all(mallopt(option, value) for option, value in settings)
+
+
+def free_mkl_buffers() -> None:
+    """Free the buffers that MKL keeps for each thread, if PyTorch has MKL. To be called before a fork.
+
+    MKL orders its buffers when one of its threads has ended. In a process that is forked at this moment the next matrix
+    product waits forever. This call waits for the end of the ordering.
+    """
+    _mkl_free_buffers()()
+
+
+@functools.cache
+def _mkl_free_buffers() -> Callable[[], object]:
+    """MKL's function, which has this name in PyTorch's library; one that does nothing without MKL."""
+    import torch  # here, because commands without torch keep freed memory as well
+
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        found: Callable[[], object] = ctypes.CDLL(str(library)).mkl_serv_free_buffers
+    except (OSError, AttributeError):  # another system, or a build without MKL
+        return lambda: None
+    return found

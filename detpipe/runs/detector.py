@@ -15,6 +15,7 @@ from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.classify.detect import ScoredRegions, Scorer, scored_regions, select_detections
 from detpipe.classify.kinds import load_scorer
 from detpipe.classify.settings import DetectConfig
+from detpipe.network.allocator import free_mkl_buffers
 from detpipe.network.device import resolve_device
 from detpipe.network.settings import Device, Precision
 from detpipe.proposals.proposer import Proposer
@@ -43,7 +44,7 @@ def _note_fork() -> None:
     _is_forked = True
 
 
-os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(before=free_mkl_buffers, after_in_child=_note_fork)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

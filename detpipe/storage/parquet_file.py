@@ -11,6 +11,7 @@ read:
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import posixpath
 import threading
@@ -269,12 +270,14 @@ def _names_of_paths(paths: Sequence[str]) -> list[str]:
     """
     folders = [posixpath.dirname(one) for one in paths if one.startswith("/")]
     top = posixpath.commonpath(folders) if folders else ""
-    counts: Counter[str] = Counter()
-    names = []
-    for path in paths:
-        name = posixpath.relpath(path, top) if path.startswith("/") else path
+    shortened = [posixpath.relpath(one, top) if one.startswith("/") else one for one in paths]
+    taken, counts, names = set(shortened), Counter[str](), []
+    for name in shortened:
         counts[name] += 1
-        names.append(name if counts[name] == 1 or not name else f"{name}#{counts[name]}")
+        if name and counts[name] > 1:
+            name = next(one for number in itertools.count(counts[name]) if (one := f"{name}#{number}") not in taken)
+            taken.add(name)
+        names.append(name)
     return names
 
 

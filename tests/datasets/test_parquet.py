@@ -95,6 +95,7 @@ def test_the_layout_of_hugging_face(tmp_path: Path, jpeg: bytes, as_list: bool, 
     [
         (["/home/me/a b.jpg", "/home/me/sub/a b.jpg"], ["a b.jpg", "sub/a b.jpg"]),
         (["a b.jpg", "a b.jpg"], ["a b.jpg", "a b.jpg#2"]),
+        (["a", "a#2", "a", "a#2"], ["a", "a#2", "a#3", "a#2#2"]),
     ],
 )
 def test_paths_of_images_as_hugging_face_writes_them(

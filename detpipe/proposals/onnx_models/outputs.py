@@ -158,8 +158,8 @@ def _one_score(rows: Numbers, layout: Layout, stated: str) -> tuple[Numbers, Num
 
 def _yolo_layout(rows: Numbers, classes: int | None, input_size: tuple[int, int], stated: str) -> Layout:
     """`columns` or `objectness`. Raises OutputError for an output that is neither, or as of another project."""
-    if classes is not None and rows.shape[0] == 4 + classes != rows.shape[1] - 1:
-        return Layout.columns
+    if classes is not None and rows.shape[0] == 4 + classes and rows.shape[1] != 5 + classes:
+        return Layout.columns  # few boxes of many classes
     if rows.shape[0] == rows.shape[1]:
         raise OutputError(
             f"expected more boxes than numbers per box, got {stated}; "
