@@ -298,13 +298,14 @@ def test_reload_gives_the_same_page_again(browser: Browser, page: Path) -> None:
     state = """const all = (selector) => [...document.querySelectorAll("#explorer " + selector)];
       return all(".summary, .shot b, .tally, tbody td").map((e) => e.textContent)
         .concat(all("select, input").map((e) => `${e.value} ${e.checked}`))"""
+    browser.until(lambda: browser.text("#explorer .summary"), "the page is drawn")
     before = browser.js(state)
     move(browser, 0.97)
     choose(browser, "class", "1")
     browser.click("#grid-objects")
     assert browser.js(state) != before
     browser.reload()
-    assert browser.js(state) == before
+    browser.until(lambda: browser.js(state) == before, "the same page again")
 
 
 @pytest.mark.parametrize("dark", [False, True])
