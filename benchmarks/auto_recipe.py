@@ -2,7 +2,8 @@
 
     python benchmarks/auto_recipe.py runs/raccoon data/raccoon runs/cards data/cards
 
-Each pair is a folder with a run folder per experiment (runs/raccoon/fast_rcnn), and the data set of these runs.
+Each pair is a folder with a run folder per experiment (runs/raccoon/fast_rcnn, or with a seed:
+runs/raccoon/fast_rcnn_0), and the data set of these runs. Runs with other names are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import mean
 
 from detpipe.datasets.auto import AutoSource
 from detpipe.network.settings import Device, Precision
-from detpipe.runs.recipe import RunFacts, choose
+from detpipe.runs.recipe import COSTS, RunFacts, choose
 from detpipe.runs.run_facts import facts_of
 from detpipe.storage.dataclass_json import read_object
 
@@ -36,7 +37,11 @@ def main() -> None:
 
 def compared(runs: Path, facts: RunFacts) -> tuple[str, float]:
     """The end of a row of the table, and the loss of the chosen recipe in COCO AP."""
-    found = {path.parent.name: float(read_object(path)["coco"]["AP"]) for path in sorted(runs.glob("*/metrics.json"))}
+    every = {
+        path.parent.name.rstrip("0123456789").rstrip("_"): float(read_object(path)["coco"]["AP"])
+        for path in sorted(runs.glob("*/metrics.json"), reverse=True)  # the first seed is the one that stays
+    }
+    found = {name: value for name, value in every.items() if name in COSTS}
     experiment = choose(facts).experiment
     if experiment not in found:
         raise SystemExit(f"{runs / experiment}: expected a finished run, got none; the rule chooses this recipe")

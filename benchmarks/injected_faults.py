@@ -7,7 +7,8 @@ FOLDER holds the data sets (in VOC's layout, or instances.json and images/), DIR
 another class, 5 % are shifted by 30 to 50 % of their size, and 5 % more are invented on the background; no label has
 two faults. The corrupted copy is written to OUT/NAME/SEED/data, the audit runs in OUT/NAME/SEED/run with the run's
 proposals. For each kind: precision at k (k = number of faults of this kind) and average precision of its ranking,
-with 95 % intervals by resampling of the images, the mean of all seeds, beside baselines.
+with 95 % intervals by resampling of the images, the mean of all seeds, beside baselines. Then the calibration of the
+audit's scores: the suspects of all seeds in ranges of the score, their mean score, and the share of injected faults.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from detpipe.structures import Dataset, Float32Array, GroundTruth, ImageId
 
 SHARE = 0.05
 """Share of the labels with each fault."""
+SCORE_RANGES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1)
+"""Limits of the ranges in which the audit's scores are compared with the share of faults."""
 Key = tuple[Split, ImageId]
 
 
@@ -168,11 +171,13 @@ def corners(box: Float32Array) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class Guess:
-    """One entry of a ranking. key: split and image id as text. object: of the label; None for a missing one."""
+    """One entry of a ranking. key: split and image id as text. object: of the label; None for a missing one.
+    score: the probability of a fault, from the audit only."""
 
     key: tuple[str, str]
     object: int | None
     box: tuple[float, float, float, float]
+    score: float = float("nan")
 
 
 Ranking = Sequence[Guess]
@@ -248,11 +253,21 @@ def measured(
     }
 
 
+def calibration(draws: Sequence[tuple[Rankings, Sequence[Fault]]]) -> list[tuple[int, float, float]]:
+    """For each range of SCORE_RANGES: the suspects of all kinds in it, their mean score, and the share of faults."""
+    rankings = [(guesses, faults, kind) for ranked, faults in draws for kind, guesses in ranked.items()]
+    scores = np.array([guess.score for guesses, _, _ in rankings for guess in guesses])
+    found = np.array([hit for guesses, faults, kind in rankings for hit in hits(guesses, faults, kind)])
+    ranges = np.digitize(scores, SCORE_RANGES[1:-1])
+    rows = [np.flatnonzero(ranges == one) for one in range(len(SCORE_RANGES) - 1)]
+    return [(len(one), float(scores[one].mean()), float(found[one].mean())) for one in rows if len(one)]
+
+
 def audit_rankings(run_dir: Path) -> Rankings:
     """The rankings of a finished audit."""
     found = read_audit(run_dir / "audit.json").suspects
     return {
-        kind: [Guess((one.split, str(one.image)), one.object, one.box) for one in found if one.kind is kind]
+        kind: [Guess((one.split, str(one.image)), one.object, one.box, one.score) for one in found if one.kind is kind]
         for kind in SuspectKind
     }
 
@@ -445,6 +460,9 @@ def main() -> None:
                     "{:.2f} [{:.2f}, {:.2f}]".format(*row[one]) for one in ("precision_at_k", "average_precision")
                 )
                 print(f"{name:<11}{method:<22}{kind_name:<13}{row['k']:5}  {numbers}", flush=True)
+        print(f"{name:<11}suspects   mean score   share of faults")
+        for count, score, share in calibration([(ranked["audit"], faults) for ranked, faults in draws]):
+            print(f"{name:<11}{count:8}   {score:10.3f}   {share:15.3f}", flush=True)
 
 
 if __name__ == "__main__":
