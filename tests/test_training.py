@@ -16,7 +16,7 @@ import pytest
 import detpipe
 from detpipe import load_dataset, train
 from detpipe.console import shown_log
-from detpipe.datasets.source import ExifBoxes
+from detpipe.datasets.exif_boxes import ExifBoxes
 from detpipe.datasets.voc import VocSource
 from detpipe.runs.run_folder import RunFolder
 from detpipe.training import _dataset_words, _words

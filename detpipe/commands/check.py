@@ -11,8 +11,9 @@ from pathlib import Path
 from detpipe.commands.tasks import held_shards, making_shard, run_tasks
 from detpipe.console import RESULT, amount
 from detpipe.datasets.check import CheckedImage, CheckReport, all_entries, check_images, check_source, report_of
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Severity
-from detpipe.datasets.source import Entry, Split
+from detpipe.datasets.source import Split
 from detpipe.runs.command import Command
 from detpipe.runs.run_folder import write_split
 from detpipe.runs.task_command import TaskCommand

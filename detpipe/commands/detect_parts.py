@@ -16,9 +16,10 @@ from pathlib import Path
 from detpipe.classify.classifier_folder import RegionSpec
 from detpipe.commands.stage_settings import Detect
 from detpipe.console import RESULT
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.image_file import BrokenImageError
 from detpipe.datasets.image_list import DetectedImages
-from detpipe.datasets.source import Entry, Split
+from detpipe.datasets.source import Split
 from detpipe.network.settings import Precision
 from detpipe.progress import progress
 from detpipe.proposals.proposer import Proposer

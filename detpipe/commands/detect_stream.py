@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from detpipe.classify.kinds import load_region_spec
 from detpipe.commands.detect_parts import file_of, write_parts
 from detpipe.commands.stage_settings import Detect
-from detpipe.datasets.source import Entry
+from detpipe.datasets.entry import Entry
 from detpipe.engines.attempts import Attempts
 from detpipe.engines.engine import TaskError
 from detpipe.engines.ray import RayEngine

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.foreign_formats import MEGADETECTOR, few_files, foreign_format
 from detpipe.datasets.formats import FORMATS
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.plugins import PluginError
 from detpipe.storage.object_storage import address, is_remote
 from detpipe.storage.stored_file import children, exists, is_existing_folder

@@ -15,6 +15,8 @@ import numpy as np
 
 from detpipe.console import amount
 from detpipe.datasets import box_units
+from detpipe.datasets.entry import Entry, RawObject, sound_truth, usable_header
+from detpipe.datasets.exif_boxes import are_raw_boxes, upright_entry
 from detpipe.datasets.findings import SEVERITY, Finding, Severity, finding
 from detpipe.datasets.image_file import (
     FORMAT_SUFFIXES,
@@ -23,16 +25,7 @@ from detpipe.datasets.image_file import (
     read_header,
     read_image_and_header,
 )
-from detpipe.datasets.source import (
-    DatasetSource,
-    Entry,
-    RawObject,
-    Split,
-    are_raw_boxes,
-    sound_truth,
-    upright_entry,
-    usable_header,
-)
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.stretch import darkness
 from detpipe.parallel import ordered_map
 from detpipe.progress import progress

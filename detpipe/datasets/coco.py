@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from detpipe.datasets.coco_folder import recognise_coco
 from detpipe.datasets.coco_ids import IdMatcher, number_of, plain_id
 from detpipe.datasets.coco_object import NoBoxError, parse_object
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
-from detpipe.datasets.source import Entry, Recognised, Split, StoredSplit
+from detpipe.datasets.source import Recognised, Split, StoredSplit
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_json import read_json
 from detpipe.storage.stored_file import is_folder

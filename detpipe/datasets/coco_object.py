@@ -8,8 +8,8 @@ from typing import Any
 
 from detpipe.datasets.coco_ids import number_of, plain_id
 from detpipe.datasets.coco_segmentation import Box, segmentation_box
+from detpipe.datasets.entry import FARTHEST, RawObject, read_number
 from detpipe.datasets.shapes import around_rotated
-from detpipe.datasets.source import FARTHEST, RawObject, read_number
 
 
 class NoBoxError(ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detpipe.datasets.conversion import Conversion, ConvertedSplit, NotCarried
-from detpipe.datasets.source import RawObject
+from detpipe.datasets.entry import RawObject
 from detpipe.storage.atomic import replaced
 from detpipe.structures import ImageId
 

@@ -14,17 +14,11 @@ from pathlib import Path
 
 from detpipe.class_path import load_class
 from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.entry import Entry, RawObject, usable_header
+from detpipe.datasets.exif_boxes import are_raw_boxes, upright_entry
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.image_finder import normalised
-from detpipe.datasets.source import (
-    DatasetSource,
-    Entry,
-    RawObject,
-    Split,
-    are_raw_boxes,
-    upright_entry,
-    usable_header,
-)
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.progress import counted
 from detpipe.storage.input_json import read_json
 from detpipe.structures import ImageId

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.datasets.delimited_text import Rows, first_cells, read_table
+from detpipe.datasets.entry import FARTHEST, Entry, RawObject, read_number
 from detpipe.datasets.findings import finding
 from detpipe.datasets.folder_scan import is_image
 from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.object_edits import Box, decimal
 from detpipe.datasets.parted_source import found_image
-from detpipe.datasets.source import FARTHEST, Entry, RawObject, Split, read_number
+from detpipe.datasets.source import Split
 from detpipe.datasets.table_source import BOX, CsvTable, TableSource
 from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 

@@ -16,12 +16,13 @@ from typing import ClassVar
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml
 
+from detpipe.datasets.entry import Entry, RawObject
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, around_rotated, coordinate
-from detpipe.datasets.source import Entry, RawObject, Split
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.storage.input_file import read_input
 

@@ -26,8 +26,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.image_file import read_image
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.voc_xml import write_voc_annotation
 from detpipe.storage.atomic import write_json

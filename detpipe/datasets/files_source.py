@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_hidden, suffix_of
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, left_out_pictures, split_in_name
-from detpipe.datasets.source import Entry, Recognised, Split
+from detpipe.datasets.source import Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.storage.input_file import open_input
 from detpipe.storage.stored_file import children, exists, is_existing_folder, is_file, is_folder

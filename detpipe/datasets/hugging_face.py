@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.sample_json import sample_objects
-from detpipe.datasets.source import Entry, Split
+from detpipe.datasets.source import Split
 from detpipe.storage.input_json import read_json_lines
 from detpipe.storage.parquet_file import CLASS_KEYS, class_value
 

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.datasets.entry import Entry, RawObject
+from detpipe.datasets.exif_boxes import ExifBoxes
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import is_hidden, suffix_of, without_suffix
 from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
 from detpipe.datasets.image_label_table import read_image_labels
 from detpipe.datasets.megadetector import ANIMAL, FoundImage, MegaDetectorFileError, read_megadetector
-from detpipe.datasets.source import Entry, ExifBoxes, RawObject, Recognised, Split, StoredSplit
+from detpipe.datasets.source import Recognised, Split, StoredSplit
 from detpipe.datasets.splits import DividedSource
 from detpipe.storage.input_file import open_input
 from detpipe.storage.stored_file import children, is_existing_folder, is_file

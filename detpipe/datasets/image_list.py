@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from detpipe.console import amount
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, scan, scan_images
 from detpipe.datasets.image_file import IMAGE_SUFFIXES
-from detpipe.datasets.source import DatasetSource, Entry, Recognised, Split, passed_over_findings
+from detpipe.datasets.source import DatasetSource, Recognised, Split, passed_over_findings
 from detpipe.storage.stored_file import PARQUET, exists, is_existing_folder, is_file, is_folder
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry, RawObject
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.folder_scan import is_image
@@ -19,7 +20,7 @@ from detpipe.datasets.foreign_formats import foreign_hint
 from detpipe.datasets.image_finder import UPLOADED, ImageFinder
 from detpipe.datasets.parted_source import found_image, size_of_shares
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, around_rotated, coordinate
-from detpipe.datasets.source import Entry, RawObject, Split
+from detpipe.datasets.source import Split
 from detpipe.storage.input_json import read_json
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry, RawObject
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import suffix_of
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import Part, PartedSource, found_image, left_out_pictures
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, coordinate
-from detpipe.datasets.source import Entry, RawObject, Recognised, Split
+from detpipe.datasets.source import Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS, unwrapped
 from detpipe.progress import progress
 from detpipe.storage.input_file import open_input

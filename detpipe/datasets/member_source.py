@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import image_members, scan, suffix_of
 from detpipe.datasets.image_list import fault_entries, member_ids
 from detpipe.datasets.parted_source import Part, PartedSource, split_in_name
 from detpipe.datasets.sample_json import SampleObjects
-from detpipe.datasets.source import Entry, Recognised, Split
+from detpipe.datasets.source import Recognised, Split
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.progress import progress
 from detpipe.storage.stored_file import exists, is_existing_folder, is_file

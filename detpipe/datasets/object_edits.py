@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detpipe.datasets.source import RawObject
+from detpipe.datasets.entry import RawObject
 
 Box = tuple[float, float, float, float]
 

@@ -12,11 +12,12 @@ from typing import ClassVar
 
 from detpipe.datasets.csv_boxes import read_csv_table
 from detpipe.datasets.delimited_text import Rows, first_cells, read_rows
+from detpipe.datasets.entry import Entry, RawObject, read_number
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError
 from detpipe.datasets.object_edits import Box, NewImage
 from detpipe.datasets.parted_source import found_image, size_of_shares
-from detpipe.datasets.source import Entry, RawObject, Split, read_number
+from detpipe.datasets.source import Split
 from detpipe.datasets.table_source import BOX, CsvTable, TableSource
 from detpipe.datasets.text_file import decoded, marked_encoding
 from detpipe.storage.stored_file import children

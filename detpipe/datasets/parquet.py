@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from detpipe.datasets.entry import FARTHEST, RawObject
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.member_source import MemberSource, Objects
 from detpipe.datasets.sample_json import SampleObjects
-from detpipe.datasets.source import FARTHEST, RawObject
 from detpipe.storage.parquet_file import ParquetIndex, RowObjects
 from detpipe.storage.stored_file import PARQUET, container_index
 

@@ -17,11 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from detpipe.datasets.entry import Entry
+from detpipe.datasets.exif_boxes import ExifBoxes, are_raw_boxes
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import ImageFinder, ImageNotFoundError, hash_name
 from detpipe.datasets.image_list import shortest_ids
-from detpipe.datasets.source import Entry, ExifBoxes, Split, StoredSplit, are_raw_boxes, passed_over_findings
+from detpipe.datasets.source import Split, StoredSplit, passed_over_findings
 from detpipe.datasets.splits import DividedSource
 from detpipe.datasets.voc_folder import SPLIT_FOLDERS
 from detpipe.structures import ReadOptions

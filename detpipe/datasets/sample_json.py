@@ -16,8 +16,8 @@ from typing import Any
 from detpipe.datasets.coco import parse_categories
 from detpipe.datasets.coco_ids import number_of
 from detpipe.datasets.coco_object import NoBoxError, parse_object
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.findings import Finding, finding
-from detpipe.datasets.source import RawObject
 
 _NAMES = ("category", "category_name", "label", "class")
 WITHOUT_CLASS = "object"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from detpipe.datasets.source import FARTHEST, read_number
+from detpipe.datasets.entry import FARTHEST, read_number
 
 Box = tuple[float, float, float, float]
 

@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import abc
 import logging
-import math
-import reprlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from detpipe import boxes as box_ops
 from detpipe.datasets import box_units
+
+# A format of a plug-in imports Entry and RawObject from here (docs/plugins.md).
+from detpipe.datasets.entry import Entry as Entry
+from detpipe.datasets.entry import RawObject as RawObject
+from detpipe.datasets.entry import sound_truth, usable_header
+from detpipe.datasets.exif_boxes import ExifBoxes, are_raw_boxes, upright_entry
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_inside, real_folders
-from detpipe.datasets.image_file import BrokenImageError, ImageHeader, TruncatedImageError, read_header
 from detpipe.structures import (
     MAX_PIXELS,
-    PLAIN_READING,
     Dataset,
     GroundTruth,
     ImageId,
     ImageRecord,
     LeftOut,
-    LoadedTruth,
     ReadOptions,
     Stretch,
-    WrittenTruth,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,37 +49,8 @@ class Split(Enum):
     test = "test"
 
 
-class ExifBoxes(Enum):
-    """The pixels that boxes were drawn on, for images that EXIF rotates."""
-
-    auto = "auto"
-    """The stated size decides: boxes are rotated if it is the size before rotation."""
-    upright = "upright"
-    """The rotated image, as it is shown: boxes stay as they are."""
-    raw = "raw"
-    """The image before rotation, as tools without EXIF show it: boxes are rotated with the image."""
-
-
 class TooManyBadError(ValueError):
     """A split has more unusable images than `max_bad` allows."""
-
-
-@dataclass(frozen=True)
-class RawObject:
-    """One object as in its file, before its box is corrected.
-
-    box: x1 y1 x2 y2, half-open, pixels; it may extend beyond the image or be empty. area: square pixels; None means the
-    area of the box. written: x y width height as the file has them, which the corners can't always give back exactly;
-    None if the file has corners. id: the id of the annotation as text; None if the format has none.
-    """
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool = False
-    crowd: bool = False
-    area: float | None = None
-    written: tuple[float, float, float, float] | None = None
-    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,25 +60,6 @@ class StoredSplit:
     rule: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image of a split as the files describe it.
-
-    image: its file, None if there is none. origin: the annotation or list that names it. stated_size: (height, width)
-    from the annotation, correct or not. fault: why it can't be used, if that is known without reading the image; where
-    only the image is missing, the entry has its objects all the same. notes: faults of the annotation that don't make
-    it unusable.
-    """
-
-    image_id: ImageId
-    image: Path | None
-    origin: Path
-    objects: tuple[RawObject, ...] = ()
-    stated_size: tuple[int, int] | None = None
-    fault: Finding | None = None
-    notes: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,85 +268,11 @@ class DatasetSource(abc.ABC):
             logger.warning("%s", summary)
 
 
-def usable_header(
-    entry: Entry,
-    options: ReadOptions = PLAIN_READING,
-    read: Callable[[Path, ReadOptions], ImageHeader] = read_header,
-) -> ImageHeader | Finding:
-    """The header of an entry's image, or a finding with the reason why the image can't be used.
-
-    read: reads the header of a file, and may read more of it. It raises as `read_header`.
-    """
-    if entry.fault is not None:
-        return entry.fault
-    if entry.image is None:
-        return finding("missing_image", entry.origin, f"no image file for {entry.image_id}")
-    try:
-        return read(entry.image, options)
-    except (FileNotFoundError, IsADirectoryError):
-        return finding("missing_image", entry.image, f"no such file, named in {entry.origin.name}")
-    except (BrokenImageError, OSError) as error:
-        return image_fault(entry.image, error)
-
-
 def _record_without_file(entry: Entry, fault: Finding) -> ImageRecord | None:
     """The record of an image whose file is missing; None for another fault, and if no size is stated."""
     if fault.kind != "missing_image" or entry.stated_size is None or min(entry.stated_size) < 1:
         return None
     return ImageRecord(entry.image_id, entry.image or Path(fault.file), entry.stated_size, has_file=False)
-
-
-def are_raw_boxes(entry: Entry, header: ImageHeader, exif_boxes: ExifBoxes) -> bool:
-    """Whether the boxes of an image that EXIF rotates were drawn on its pixels before rotation.
-
-    With ExifBoxes.auto they were if the annotation states the size before rotation. A rotation by 180 degrees and a
-    square image don't change the size, so then nothing shows it.
-    """
-    if header.orientation == 1 or exif_boxes is ExifBoxes.upright:
-        return False
-    return exif_boxes is ExifBoxes.raw or entry.stated_size == header.raw_size != header.image_size
-
-
-def upright_entry(entry: Entry, header: ImageHeader) -> Entry:
-    """The entry with boxes and stated size rotated as the image is, and a note that says so."""
-    objects = tuple(_upright_object(one, header) for one in entry.objects)
-    stated = entry.stated_size
-    if stated is not None and header.orientation >= 5:
-        stated = stated[::-1]
-    detail = (
-        f"{len(objects)} boxes were drawn before EXIF's rotation (orientation {header.orientation}) and are rotated"
-    )
-    note = finding("turned_boxes", entry.origin, f"{detail}; if they were right, give dataset.exif_boxes=upright")
-    return replace(entry, objects=objects, stated_size=stated, notes=(*entry.notes, note))
-
-
-def raw_box(box: tuple[float, float, float, float], header: ImageHeader) -> tuple[float, float, float, float]:
-    """A box on the image after EXIF's rotation -> on its pixels before it: the inverse of `upright_entry`."""
-    inverse = {6: 8, 8: 6}.get(header.orientation, header.orientation)
-    return _upright_box(box, inverse, header.raw_size)
-
-
-def _upright_object(one: RawObject, header: ImageHeader) -> RawObject:
-    box = _upright_box(one.box, header.orientation, header.image_size)
-    if one.written is None:
-        return replace(one, box=box)
-    sides = one.written[2:] if header.orientation < 5 else one.written[:1:-1]
-    return replace(one, box=box, written=(box[0], box[1], *sides))
-
-
-def _upright_box(
-    box: tuple[float, float, float, float], orientation: int, image_size: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """A box on the pixels before rotation -> on the image of `image_size` (height, width) after it, by EXIF 2.3."""
-    x1, y1, x2, y2 = box
-    height, width = image_size
-    if orientation >= 5:
-        x1, y1, x2, y2 = y1, x1, y2, x2
-    if orientation in (3, 4, 7, 8):
-        y1, y2 = height - y2, height - y1
-    if orientation in (2, 3, 6, 7):
-        x1, x2 = width - x2, width - x1
-    return x1, y1, x2, y2
 
 
 def passed_over_findings(scan: FolderScan) -> list[Finding]:
@@ -404,72 +281,6 @@ def passed_over_findings(scan: FolderScan) -> list[Finding]:
         finding("passed_over", paths[0], f"{len(paths)} {'file' if len(paths) == 1 else 'files'}: {reason}")
         for reason, paths in scan.passed_over()
     ]
-
-
-def image_fault(path: Path, error: BrokenImageError | OSError) -> Finding:
-    """The finding for an image that could not be read or decoded."""
-    kind = "truncated_image" if isinstance(error, TruncatedImageError) else "broken_image"
-    if isinstance(error, OSError):
-        return finding(kind, path, f"can't be read: {error.strerror or error}")
-    return finding(kind, path, str(error).removeprefix(f"{path}: "))
-
-
-def sound_truth(objects: Sequence[RawObject], labels: dict[str, int], image_size: tuple[int, int]) -> GroundTruth:
-    """The objects of the classes in `labels`, with boxes clipped to the image.
-
-    Boxes that are then empty, or under a pixel wide and high, are dropped: no network can be trained on them.
-    `measured` of the result has all objects, as their file has them.
-    labels: from class name to 1..K. image_size: (height, width). No objects give an empty GroundTruth.
-    """
-    known = [one for one in objects if one.name in labels]
-    corners = np.array([one.box for one in known], dtype=np.float64).reshape(-1, 4)
-    # A box with negative width or height counts as empty.
-    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
-    unclipped = np.clip(corners, -FARTHEST, FARTHEST).astype(np.float32)
-    clipped = box_ops.clip(unclipped, image_size)
-    clipped_areas = box_ops.area(clipped)
-    of_class = np.array([labels[one.name] for one in known], dtype=np.int64)
-    difficult = np.array([one.difficult for one in known], dtype=np.bool_)
-    crowd = np.array([one.crowd for one in known], dtype=np.bool_)
-    # Some exporters write an area of 0 as a placeholder.
-    areas = np.array(
-        [one.area if one.area and one.area > 0 else own for one, own in zip(known, clipped_areas, strict=True)],
-        dtype=np.float32,
-    )
-    written: GroundTruth | None = None
-    if known and all(one.written is not None for one in known):
-        xywh = np.array([one.written for one in known], dtype=np.float64)
-        own_areas = np.array(
-            [wh if one.area is None else one.area for one, wh in zip(known, xywh[:, 2] * xywh[:, 3], strict=True)],
-            dtype=np.float64,
-        )
-        written = WrittenTruth(
-            unclipped, of_class, difficult, crowd, own_areas.astype(np.float32), xywh=xywh, written_areas=own_areas
-        )
-    usable = (clipped_areas > 0) & (clipped[:, 2:] - clipped[:, :2] >= 1).any(axis=1)
-    if written is None and not (usable.all() and np.array_equal(unclipped, clipped)):
-        written = GroundTruth(unclipped, of_class, difficult, crowd, box_ops.area(unclipped))
-    if not usable.all():
-        clipped, of_class, areas = clipped[usable], of_class[usable], areas[usable]
-        difficult, crowd = difficult[usable], crowd[usable]
-    if written is None:
-        return GroundTruth(clipped, of_class, difficult, crowd, areas)
-    return LoadedTruth(clipped, of_class, difficult, crowd, areas, written)
-
-
-FARTHEST = 1e15
-"""Coordinates beyond this are moved to it, so that float32 can hold areas."""
-
-
-def read_number(value: object, what: str) -> float:
-    """A finite number from a file. Raises ValueError that begins with `what`."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{what}: expected a number, got {reprlib.repr(value)}") from error
-    if not math.isfinite(number):
-        raise ValueError(f"{what}: expected a finite number, got {value!r}")
-    return number
 
 
 def _log_dropped(title: str, dropped: Counter[str]) -> None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry, RawObject
 from detpipe.datasets.files_source import FilesSource
 from detpipe.datasets.findings import finding
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.parted_source import found_image
 from detpipe.datasets.sample_json import WITHOUT_CLASS
 from detpipe.datasets.shapes import Box, around_ellipse, around_points, coordinate
-from detpipe.datasets.source import Entry, RawObject, Split
+from detpipe.datasets.source import Split
 from detpipe.storage.input_json import read_json
 
 Region = Mapping[str, Any]

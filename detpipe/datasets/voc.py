@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from detpipe.datasets.entry import Entry
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import without_suffix
 from detpipe.datasets.image_file import BrokenImageError, read_header
 from detpipe.datasets.image_finder import AmbiguousImageError, ImageNotFoundError, hash_name, normalised
-from detpipe.datasets.source import Entry, Recognised, Split, StoredSplit, passed_over_findings
+from detpipe.datasets.source import Recognised, Split, StoredSplit, passed_over_findings
 from detpipe.datasets.splits import DividedSource
 from detpipe.datasets.text_file import known_encoding
 from detpipe.datasets.voc_folder import VocFolder, describe_voc, find_folders, labels_of, voc_root

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from detpipe.datasets.source import RawObject
+from detpipe.datasets.entry import RawObject
 
 _LINE = re.compile(rb"(.*\S)([ \t]+(?:-1|0|1))([ \t\r]*)")
 

@@ -16,9 +16,9 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring as parse_xml
 
+from detpipe.datasets.entry import RawObject, read_number
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.shapes import around_rotated
-from detpipe.datasets.source import RawObject, read_number
 from detpipe.datasets.text_file import decoded, known_encoding, marked_encoding
 from detpipe.storage.atomic import replaced, write_bytes
 from detpipe.storage.input_file import read_input

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from detpipe.datasets.entry import Entry, RawObject
 from detpipe.datasets.findings import Finding, finding
 from detpipe.datasets.folder_scan import FolderScan, is_image, is_inside, real_folders, scan
 from detpipe.datasets.image_finder import ImageFinder
 from detpipe.datasets.object_edits import NewImage, ObjectEdit
 from detpipe.datasets.parted_source import Part, PartedSource, found_image, name_below, size_of_shares
-from detpipe.datasets.source import Entry, RawObject, Recognised, Split, passed_over_findings
+from detpipe.datasets.source import Recognised, Split, passed_over_findings
 from detpipe.datasets.text_file import read_text
 from detpipe.datasets.yolo_layout import YoloLayout, find_layout, recognised_layout
 from detpipe.datasets.yolo_text import YoloObject, edited_yolo_text, parse_yolo_text

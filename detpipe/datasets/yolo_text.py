@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detpipe.datasets.entry import read_number
 from detpipe.datasets.image_list import shortest_ids
 from detpipe.datasets.object_edits import ObjectEdit
-from detpipe.datasets.source import read_number
 from detpipe.storage.atomic import write_bytes
 from detpipe.structures import Dataset, Detections, ImageId
 

@@ -8,20 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detpipe.datasets.corrected_copy import free_names
+from detpipe.datasets.entry import Entry, RawObject, usable_header
+from detpipe.datasets.exif_boxes import are_raw_boxes, raw_box, upright_entry
 from detpipe.datasets.findings import Finding
 from detpipe.datasets.folder_scan import is_inside, real_folders
 from detpipe.datasets.image_file import ImageHeader, read_header
 from detpipe.datasets.object_edits import Box, NewImage, ObjectEdit, decimal
-from detpipe.datasets.source import (
-    DatasetSource,
-    Entry,
-    RawObject,
-    Split,
-    are_raw_boxes,
-    raw_box,
-    upright_entry,
-    usable_header,
-)
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.labels.corrections import Action, Correction, CorrectionError
 from detpipe.structures import Dataset, ImageId
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detpipe.datasets.source import DatasetSource, Entry, Split
+from detpipe.datasets.entry import Entry
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.structures import Dataset
 
 

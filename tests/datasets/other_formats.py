@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detpipe.datasets.source import RawObject
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.yolo_text import yolo_line
 
 

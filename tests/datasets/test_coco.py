@@ -14,7 +14,8 @@ import pytest
 
 from detpipe.datasets.check import check_source
 from detpipe.datasets.coco import CocoFileError, CocoSource
-from detpipe.datasets.source import ExifBoxes, Split, TooManyBadError
+from detpipe.datasets.exif_boxes import ExifBoxes
+from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.datasets.splits import hash_split
 from detpipe.storage.input_file import InputFileError
 from detpipe.structures import Dataset

@@ -27,7 +27,8 @@ from detpipe.datasets.conversion import (
     writer,
 )
 from detpipe.datasets.corrected_copy import CopiedImages, place_image
-from detpipe.datasets.source import DatasetSource, RawObject, Split
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.voc_xml import box_of_corners, file_corners
 from tests.datasets.conftest import VocFolder, voc_object

@@ -9,7 +9,8 @@ import pytest
 
 from detpipe.datasets.check import check_source
 from detpipe.datasets.csv_boxes import CsvFileError, CsvSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image
 
 CAT = RawObject("cat", (1.5, 2.0, 30.0, 15.0))

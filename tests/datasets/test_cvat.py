@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from detpipe.datasets.cvat import CvatSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.auto import find_reading
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.hugging_face import HuggingFaceSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image
 
 BOXES = [[1.5, 2, 7.5, 10], [3, 4, 5, 6]]

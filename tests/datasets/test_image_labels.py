@@ -12,10 +12,11 @@ import pytest
 
 from detpipe.datasets.auto import UnknownFormatError, find_reading
 from detpipe.datasets.check import check_source
+from detpipe.datasets.exif_boxes import ExifBoxes
 from detpipe.datasets.image_label_table import ImageLabelError
 from detpipe.datasets.image_labels import ImageLabelsSource
 from detpipe.datasets.megadetector import MegaDetectorFileError
-from detpipe.datasets.source import ExifBoxes, Split, TooManyBadError
+from detpipe.datasets.source import Split, TooManyBadError
 from tests.datasets.test_image_list import folder_of
 
 HEIGHT, WIDTH = 20, 30

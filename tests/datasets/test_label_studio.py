@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.label_studio import LabelStudioSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image, region
 
 CAT = RawObject("cat", (10.0, 5.0, 30.0, 15.0))

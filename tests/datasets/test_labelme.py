@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.check import check_source
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.labelme import LabelmeSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image
 
 SQUARE = {"label": "cat", "points": [[9, 2], [1.5, 12]], "shape_type": "rectangle"}

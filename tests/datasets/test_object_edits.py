@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.object_edits import ObjectEdit, decimal, edited_objects
-from detpipe.datasets.source import RawObject
 
 CAT = RawObject("cat", (1, 2, 3, 4), area=2.0, written=(1, 2, 2, 2), id="7")
 DOG = RawObject("dog", (5, 6, 9, 9), difficult=True)

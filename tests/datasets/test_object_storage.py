@@ -18,7 +18,8 @@ from detpipe import load_dataset
 from detpipe.datasets.auto import find_reading, recognised_source
 from detpipe.datasets.check import check_source
 from detpipe.datasets.corrected_copy import CopiedImages, write_corrected_copy
-from detpipe.datasets.source import DatasetSource, RawObject, Split
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.datasets.voc import VocSource
 from detpipe.datasets.yolo import YoloSource
 from detpipe.runs.run_folder import dataset_digest

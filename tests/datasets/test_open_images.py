@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.open_images import OpenImagesSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.source import Split
 from tests.datasets.other_formats import image
 
 HEADER = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsInside\n"

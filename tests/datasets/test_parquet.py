@@ -12,10 +12,11 @@ import pytest
 
 from detpipe.datasets.auto import recognised_source
 from detpipe.datasets.check import check_source
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.image_file import file_digest, read_header, read_image
 from detpipe.datasets.image_list import DetectedImages
 from detpipe.datasets.parquet import ParquetSource
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.source import Split
 from detpipe.storage import parquet_file
 from detpipe.storage.input_file import InputFileError
 from detpipe.storage.parquet_file import read_parquet_index

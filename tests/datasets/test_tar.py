@@ -16,9 +16,10 @@ from detpipe.datasets.auto import recognised_source
 from detpipe.datasets.check import check_source
 from detpipe.datasets.coco import CocoSource
 from detpipe.datasets.csv_boxes import CsvSource
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.image_file import BrokenImageError, file_digest, read_header, read_image
 from detpipe.datasets.image_list import DetectedImages
-from detpipe.datasets.source import RawObject, Split, TooManyBadError
+from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.datasets.tar import TarSource
 from detpipe.runs.run_folder import images_digest
 from detpipe.structures import ReadOptions

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from detpipe.datasets.auto import find_reading
-from detpipe.datasets.source import RawObject, Split
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.source import Split
 from detpipe.datasets.via import ViaSource
 from tests.datasets.other_formats import image
 

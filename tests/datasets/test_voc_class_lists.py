@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detpipe.datasets.source import RawObject
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.voc_class_lists import class_flag, with_flags
 
 

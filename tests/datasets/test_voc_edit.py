@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.object_edits import ObjectEdit, edited_objects
-from detpipe.datasets.source import RawObject
 from detpipe.datasets.voc_edit import edited_voc_annotation
 from detpipe.datasets.voc_xml import BrokenAnnotationError, parse_voc_annotation
 

@@ -11,7 +11,8 @@ import PIL.Image
 import pytest
 
 from detpipe.datasets.check import check_source
-from detpipe.datasets.source import ExifBoxes, Split
+from detpipe.datasets.exif_boxes import ExifBoxes
+from detpipe.datasets.source import Split
 from detpipe.datasets.voc import VocSource
 from tests.datasets.conftest import VocFolder
 

@@ -12,7 +12,9 @@ import PIL.Image
 import pytest
 
 from detpipe.datasets.check import check_source
-from detpipe.datasets.source import ExifBoxes, RawObject, Split, TooManyBadError
+from detpipe.datasets.entry import RawObject
+from detpipe.datasets.exif_boxes import ExifBoxes
+from detpipe.datasets.source import Split, TooManyBadError
 from detpipe.datasets.yolo import YoloSource
 from detpipe.datasets.yolo_layout import find_layout
 

@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 
 from detpipe.datasets.coco import CocoSource
+from detpipe.datasets.exif_boxes import ExifBoxes
 from detpipe.datasets.object_edits import ObjectEdit
-from detpipe.datasets.source import DatasetSource, ExifBoxes
+from detpipe.datasets.source import DatasetSource
 from detpipe.datasets.voc import VocSource
 from detpipe.labels.corrections import Action, Correction, CorrectionError
 from detpipe.labels.planned_edits import Label, PlannedEdits, plan_edits

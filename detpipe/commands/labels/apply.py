@@ -14,8 +14,9 @@ from typing import Any
 from detpipe.commands.labels.apply_settings import LabelsApply
 from detpipe.console import RESULT, amount
 from detpipe.datasets.corrected_copy import annotated_source, source_folders, write_corrected_copy
+from detpipe.datasets.entry import RawObject
 from detpipe.datasets.object_edits import decimal, edited_objects
-from detpipe.datasets.source import DatasetSource, RawObject, Split
+from detpipe.datasets.source import DatasetSource, Split
 from detpipe.labels.corrections import Action, CorrectionError, Corrections, read_corrections
 from detpipe.labels.planned_edits import PlannedEdits, plan_edits
 from detpipe.runs.corrected_run import carry_results, without_new

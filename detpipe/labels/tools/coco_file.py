@@ -13,7 +13,7 @@ from typing import Any
 from detpipe.datasets.coco import CocoFileError, records_of_objects
 from detpipe.datasets.coco_ids import number_of, plain_id
 from detpipe.datasets.coco_object import rotation_of, upright_box
-from detpipe.datasets.source import read_number
+from detpipe.datasets.entry import read_number
 from detpipe.labels.tools.exchange import KEY, EditedImage, EditedObject, Export, ToolFileError
 from detpipe.storage.atomic import write_json
 from detpipe.storage.input_json import read_json

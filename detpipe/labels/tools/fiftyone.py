@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detpipe.datasets.entry import read_number
 from detpipe.datasets.folder_scan import without_suffix
-from detpipe.datasets.source import read_number
 from detpipe.labels.tools.exchange import (
     KEY,
     EditedImage,
