@@ -468,6 +468,16 @@ def has_shards(folder: Path) -> bool:
     return any(folder.rglob("*.shards"))
 
 
+def rest_of(words: Sequence[str], folder: Path) -> float:
+    """Seconds of a command that nothing disturbs, from its first shard in `folder` to its end."""
+    process = start(*words)
+    wait_for(functools.partial(has_shards, folder), process)
+    begun = time.monotonic()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    return time.monotonic() - begun
+
+
 def made(folder: Path) -> dict[str, bytes | list[str]]:
     """The bytes of all artefacts of a run folder; manifests without the time. Logs and past settings are left out."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -487,15 +497,19 @@ def test_kills_at_random_moments(name: str, voc_root: Path, finished_run: Path, 
     assert outcome.status == 0, outcome.err
     moments = random.Random(f"tasks {name}")
     killed = 0
+    folder = prepared(name, voc_root, finished_run, tmp_path / "run")
+    words = [*words_of(name, voc_root, folder), "tasks=3", "engine.processes=1"]
+    rest = rest_of(words, folder)
     for number in range(MOMENTS):
-        folder = prepared(name, voc_root, finished_run, tmp_path / "run")
-        words = [*words_of(name, voc_root, folder), "tasks=3", "engine.processes=1"]
+        shutil.rmtree(folder)
+        prepared(name, voc_root, finished_run, folder)
         process = start(*words)
         wait_for(functools.partial(has_shards, folder), process)
-        time.sleep(moments.uniform(0, 4))
+        time.sleep(moments.uniform(0, rest))
         workers = children(process.pid) if process.poll() is None else []
         if number % 2 and workers:
             os.kill(workers[0], signal.SIGKILL)
+            killed += 1
             out, err = process.communicate(timeout=120)
             assert process.returncode == 0, out + err
         else:
@@ -503,5 +517,4 @@ def test_kills_at_random_moments(name: str, voc_root: Path, finished_run: Path, 
             outcome = detpipe(*words)
             assert outcome.status == 0, outcome.err
         assert made(folder) == made(one)
-        shutil.rmtree(folder)
     assert killed >= 3, "too few of the kills met a run that was still going"

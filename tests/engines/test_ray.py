@@ -40,6 +40,7 @@ from tests.commands.test_tasks import (
     made,
     prepared,
     propose,
+    rest_of,
     soon,
     whole,
     words_of,
@@ -360,12 +361,15 @@ def test_kills_at_random_moments(name: str, cluster: Any, voc_root: Path, finish
     assert outcome.status == 0, outcome.err
     moments = random.Random(f"ray {name}")
     met = 0
+    on_ray = ["tasks=3", "engine=ray", f"engine.address={cluster.address}"]
+    whole_run = prepared(name, voc_root, finished_run, tmp_path / "whole")
+    rest = rest_of([*words_of(name, voc_root, whole_run), *on_ray], whole_run)
     for number in range(MOMENTS):
         folder = prepared(name, voc_root, finished_run, tmp_path / str(number))
-        words = [*words_of(name, voc_root, folder), "tasks=3", "engine=ray", f"engine.address={cluster.address}"]
+        words = [*words_of(name, voc_root, folder), *on_ray]
         process = start(*words)
         wait_for(functools.partial(has_shards, folder), process)
-        time.sleep(moments.uniform(0, 4))
+        time.sleep(moments.uniform(0, rest))
         met += process.poll() is None
         if number % 3 == 0:
             process.kill()
