@@ -99,7 +99,10 @@ def make_folder(out: Path, coco: Sequence[Path], voc: Path) -> tuple[int, int]:
 def add_coco(out: Path, folder: Path) -> list[str]:
     """The images of a COCO folder that hold an object of the 20 classes, crowds not counted; returns their names."""
     source = CocoSource(
-        train_json=str(folder / "instances.json"), train_images=str(folder / "images"), classes=list(VOC_NAMES)
+        train_json=str(folder / "instances.json"),
+        train_images=str(folder / "images"),
+        classes=list(VOC_NAMES),
+        test_share=0,  # no image of the folder is for testing
     )
     dataset = source.load(Split.train)
     assert dataset.ground_truth is not None
