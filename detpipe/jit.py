@@ -11,10 +11,15 @@ Arrays are copied element by element, because the shape check that numba adds to
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+# Otherwise numba colours its messages by colorama, where that is installed. colorama then writes an escape code to the
+# terminal or notebook at the end of each command.
+os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 import numba
 

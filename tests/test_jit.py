@@ -99,3 +99,10 @@ def test_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
             raise KeyError
         time.sleep(0.4)
     assert caplog.records == []
+
+
+def test_nothing_is_written_to_the_terminal_at_the_end(tmp_path: Path):
+    """colorama, where it is installed, writes an escape code at the end if numba uses it."""
+    pytest.importorskip("colorama")
+    code = "import detpipe.jit\nfrom numba.core import errors\nprint(hasattr(errors, 'ColorShell'))"
+    assert run(code, tmp_path) == "False"
