@@ -230,8 +230,9 @@ What each was checked against:
   names the inputs; its export_onnx.py was seen in copies only). Images are resized by Pillow (its onnx_inf.py).
 - rf_detr: rfdetr/deploy/export.py and src/rfdetr/export of roboflow/rf-detr. Outputs `dets`, pred_boxes as cx cy w h in
   shares, and `labels`, pred_logits of a focal loss; a square image, less ImageNet's mean.
-- ssd, fcos: torchvision.models.detection, and exports of ssdlite320_mobilenet_v3_large and fcos_resnet50_fpn with
-  random weights by torch.onnx.export, height and width as dynamic axes. Outputs have no names of their own unless
+- ssd, fcos: torchvision.models.detection, and exports of ssdlite320_mobilenet_v3_large, retinanet_resnet50_fpn,
+  fcos_resnet50_fpn and fasterrcnn_mobilenet_v3_large_320_fpn with random weights by torch.onnx.export (dynamo=False),
+  height and width as dynamic axes. Outputs have no names of their own unless
   `output_names` gives some; the boxes are those with four columns, and the scores the only other floats.
 - ssd_tf: research/object_detection/exporter_lib_v2.py of tensorflow/models. Input (1, H, W, 3) of bytes; all outputs
   are float32, among them `detection_boxes`, `detection_scores` and raw ones. tf2onnx adds `:0` to the names of

@@ -120,7 +120,8 @@ class OnnxBoxModel:
     def _fixed(self, sides: list[Any]) -> OnnxModelError:
         return OnnxModelError(
             f"{self._path}: expected an input of any size for proposals.fit={self._form.fit.value}, got one of height "
-            f"and width {sides}; give proposals.fit=stretch, letterbox or top_left, as the model was trained"
+            f"and width {sides}; export it with height and width as dynamic axes, or give "
+            "proposals.fit=stretch, letterbox or top_left, as the model was trained"
         )
 
     def _stated(self) -> Stated:

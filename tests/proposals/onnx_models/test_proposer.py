@@ -139,6 +139,12 @@ def test_an_image_without_objects(tmp_path: Path) -> None:
         assert found.boxes.shape == (0, 4)
 
 
+def test_a_file_of_one_size_that_resizes_inside_says_how_to_export_it(tmp_path: Path) -> None:
+    model = small_models.yolo_v8(tmp_path / "m.onnx", [1, 3, 64, 64])
+    with pytest.raises(OnnxModelError, match=r"m\.onnx: .*\[64, 64\].*dynamic axes.*proposals\.fit=stretch"):
+        OnnxProposals(path=str(model), preset="ssd").check()
+
+
 def test_settings_win_over_the_preset(tmp_path: Path) -> None:
     model = small_models.yolo_v8(tmp_path / "m.onnx", [1, 3, "h", "w"])
     image, box = red((32, 128))
