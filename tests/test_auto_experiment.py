@@ -18,12 +18,18 @@ from tests.command_line import detpipe
 
 RUN = COMMANDS["run"]
 CHOSEN = ["experiment=rcnn_frozen", "chosen_recipe=rcnn_frozen"]
-"""Ten objects of each class are few."""
+"""The recipe for the ten objects of each class that the images of these tests have, by `few_objects`."""
 SMALL = (
     *("workers=0", "device=cpu", "precision=float32", "detect.compile=false", "backbone.weights=none"),
     *("detect.max_proposals=20", "experiment=auto", "proposals.preset=opencv_single", "proposals.max_proposals=40"),
     *("features.image_sides=[96]", "features.mirrored=false", "head.networks=1", "head.passes=1", "head.hidden=8"),
 )
+
+
+@pytest.fixture(autouse=True)
+def few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten objects of each class are few, so the quick recipe is chosen."""
+    monkeypatch.setattr(recipe, "FEW_OBJECTS", 11)
 
 
 def words(*typed: str) -> list[str]:

@@ -18,8 +18,10 @@ from detpipe.runs.few_images import FewImages
 from detpipe.storage.manifest import read_manifest
 from tests import drawn
 from tests.command_line import detpipe
-from tests.test_auto_experiment import CHOSEN, SMALL
+from tests.test_auto_experiment import CHOSEN, SMALL, few_objects
 from tests.test_conf import made
+
+__all__ = ["few_objects"]
 
 
 def settings(voc_root: Path, folder: Path, *more: str) -> Run:

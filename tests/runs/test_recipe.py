@@ -33,6 +33,7 @@ CARDS = RunFacts(
         ({"images": 292, "test_images": 72, "classes": 3, "objects_per_class": 300}, "multibox_fast_rcnn"),
         ({"classes": 80, "images": 317, "objects_per_class": 12}, "rcnn_frozen"),
         ({"classes": 20, "images": 385, "objects_per_class": 45}, "rcnn_frozen"),
+        ({"images": 28, "objects": 55, "objects_per_class": 9.5}, "multibox_fast_rcnn"),
         ({"classes": 20, "images": 5000, "objects_per_class": 700}, "multibox_fast_rcnn"),
         ({"objects_per_class": FEW_OBJECTS - 0.5}, "rcnn_frozen"),
         ({"objects_per_class": FEW_OBJECTS}, "multibox_fast_rcnn"),
@@ -57,6 +58,13 @@ def test_the_sentence_names_the_recipe_the_reason_and_the_cost_of_all() -> None:
     for name in COSTS.keys() - {"rcnn_frozen"}:
         assert f"experiment={name} about " in choice.sentence
     assert choice.sentence.count(" min ") + choice.sentence.count(" s") >= len(COSTS)
+
+
+def test_few_objects_bring_a_hint() -> None:
+    assert "compare" not in choose(CARDS).sentence
+    assert "compare experiment=rcnn_frozen" in choose(dataclasses.replace(CARDS, objects_per_class=20)).sentence
+    frozen = choose(dataclasses.replace(CARDS, objects_per_class=FEW_OBJECTS - 0.5))
+    assert "compare" not in frozen.sentence  # it is chosen
 
 
 def test_small_objects_bring_a_hint() -> None:
