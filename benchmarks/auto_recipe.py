@@ -2,13 +2,14 @@
 
     python benchmarks/auto_recipe.py runs/raccoon data/raccoon runs/cards data/cards
 
-Each pair is a folder with a run folder per experiment (runs/raccoon/fast_rcnn, or with a seed:
+Each pair is a folder with a run folder per experiment (runs/raccoon/fast_rcnn, or with a seed of one digit:
 runs/raccoon/fast_rcnn_0), and the data set of these runs. Runs with other names are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -38,7 +39,7 @@ def main() -> None:
 def compared(runs: Path, facts: RunFacts) -> tuple[str, float]:
     """The end of a row of the table, and the loss of the chosen recipe in COCO AP."""
     every = {
-        path.parent.name.rstrip("0123456789").rstrip("_"): float(read_object(path)["coco"]["AP"])
+        re.sub(r"_\d$", "", path.parent.name): float(read_object(path)["coco"]["AP"])
         for path in sorted(runs.glob("*/metrics.json"), reverse=True)  # the first seed is the one that stays
     }
     found = {name: value for name, value in every.items() if name in COSTS}

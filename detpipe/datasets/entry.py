@@ -1,4 +1,4 @@
-"""One image of a data set as its files describe it, the header of its file, and its objects as ground truth."""
+"""One image of a data set as its files describe it; reads its header and turns its objects into ground truth."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class RawObject:
 class Entry:
     """One image of a split as the files describe it.
 
-    image: its file, None if there is none. origin: the annotation or list that names it. stated_size: (height, width)
-    from the annotation, correct or not. fault: why it can't be used, if that is known without reading the image; where
-    only the image is missing, the entry has its objects all the same. notes: faults of the annotation that don't make
-    it unusable.
+    image: the path of the image, or None if no file was found. origin: the annotation file or list that names the
+    image. stated_size: (height, width) as the annotation states it, right or wrong. fault: the reason why the image
+    can't be used, if it is known before the image is read. An entry whose image is missing still has its objects.
+    notes: faults of the annotation with which the image can still be used.
     """
 
     image_id: ImageId

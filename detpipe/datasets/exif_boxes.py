@@ -1,4 +1,4 @@
-"""Boxes on images that EXIF rotates: were they drawn before the rotation, and where are they after it?"""
+"""Boxes on images that EXIF rotates: finds out whether they were drawn before the rotation, and rotates them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of the C libraries: freed memory is kept, so that large tensors are faster; MKL's is in order at a fork."""
+"""Memory of the C libraries: keeps freed memory, for faster large tensors; frees the buffers of MKL before a fork."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ def keep_freed_memory() -> bool:
 def free_mkl_buffers() -> None:
     """Free the buffers that MKL keeps for each thread, if PyTorch has MKL. To be called before a fork.
 
-    MKL orders its buffers when one of its threads has ended. In a process that is forked at this moment the next matrix
-    product waits forever. This call waits for the end of the ordering.
+    When one of its threads has ended, MKL holds a lock while it tidies its buffers. If the process is forked at this
+    moment, the child has the lock but not the thread, and its next matrix product waits forever. This call waits until
+    the lock is free.
     """
     _mkl_free_buffers()()
 
 
 @functools.cache
 def _mkl_free_buffers() -> Callable[[], object]:
-    """MKL's function, which has this name in PyTorch's library; one that does nothing without MKL."""
+    """The function `mkl_serv_free_buffers` of PyTorch's library; without MKL, a function that does nothing."""
     import torch  # here, because commands without torch keep freed memory as well
 
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"

@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from detpipe.progress import as_time
 
 FEW_OBJECTS = 8
-"""Median number of training objects of a class. Below it, new layers learn too little, and features of the unchanged
-network are the safer choice. An estimate: nothing was measured below 9.5 (28 images of six playing cards), where the
-network that learns still was better by 0.155 of COCO AP."""
+"""If the median number of training objects of a class is below this, the rule takes features of the unchanged network,
+because new layers would learn too little. An estimate: the smallest median that was measured is 9.5 (28 images of six
+playing cards), and there the network that learns had 0.155 more COCO AP."""
 ENOUGH_OBJECTS = 40
-"""Below this median number, few classes can be learned if their objects look alike, as playing cards do. Objects of
-everyday photos can not: with 15.5 objects of six classes of COCO, the unchanged network had an mAP@0.5 of 0.091 and the
-network that learns 0.004. Numbers do not tell these cases apart, so the sentence names both recipes."""
+"""If the median is below this, a network learns classes whose objects look alike, as playing cards do, but not classes
+whose objects look very different: with 15.5 objects of each of six classes of COCO, it had an mAP@0.5 of 0.004, and
+features of the unchanged network had 0.091. The numbers are alike in both cases, so the sentence names both recipes."""
 MANY_CLASSES = 15
-"""More classes than this need FEW_IMAGES each."""
+"""More classes than this need FEW_IMAGES training images for each class."""
 FEW_IMAGES = 25
-"""Training images per class. With many classes and fewer images than this, features of the unchanged network are
-better. An estimate from two data sets: 20 classes with 14 images each, and 80 with 4."""
+"""Training images per class. With many classes and fewer images than this for each, the rule takes features of the
+unchanged network. An estimate from two data sets: 20 classes with 14 images each, and 80 with 4."""
 SMALL_SIDE = 0.04
 """Median side of an object, as a share of its image's shorter side. Below it, tiles are worth a trial."""
 USEFUL_CORES = 8
-"""More cores than this do not make a step faster: an estimate, nothing was measured on more than two."""
+"""More cores than this do not make a step faster. An estimate: at most two cores were measured."""
 SPEED_UP = 0.8
-"""A step on n cores is n to this power times as fast as on one: an estimate as well."""
+"""A step on n cores is n to this power times as fast as on one. An estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ IN_WORDS: Mapping[str, str] = {
 class Choice:
     """A chosen recipe: its experiment, the reason as a clause, and the estimated seconds of all recipes.
 
-    few_objects: whether the other recipe for few objects is worth a trial. small_objects: whether tiles are.
+    few_objects: the sentence advises to compare `rcnn_frozen`. small_objects: it advises to try tiles.
     """
 
     experiment: str
@@ -140,10 +140,10 @@ class Choice:
 def choose(facts: RunFacts) -> Choice:
     """The recipe for a data set and a machine.
 
-    Features of the unchanged network where classes have few objects or images; else the network that learns to propose
-    and to classify. Cores and precision change the estimated cost, not the choice: the number of training steps does
-    not depend on them, so the accuracy should hardly either. The recipes were not compared on other machines to check
-    this. Small objects change neither; the sentence then names tiles.
+    With few objects of a class, or many classes with few images, it is a head on features of the unchanged network.
+    Otherwise it is the network that learns to propose and to classify. Cores and precision change the estimated cost
+    but not the choice: the number of training steps does not depend on them, so the accuracy should not, either. This
+    was not checked on other machines. Small objects do not change the choice; the sentence then names tiles.
     """
     per_class = f"{facts.objects_per_class:g} training objects"
     if facts.objects_per_class < FEW_OBJECTS:
