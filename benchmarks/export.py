@@ -99,7 +99,7 @@ def calibrated_on(file: Path) -> list[str]:
 
 
 def some_of(dataset: Dataset, count: int, without: set[str]) -> Dataset:
-    """The first images of a data set, without those of these file names."""
+    """The first images of a data set, without the images that have one of these file names."""
     records = tuple(record for record in dataset.records if record.path.name not in without)
     left_out = len(dataset) - len(records)
     print(f"calibrated on {len(without)} images, of which {left_out} are test images and left out")

@@ -54,7 +54,7 @@ Key = tuple[Split, ImageId]
 @dataclass(frozen=True)
 class Fault:
     """A fault that was made. object: the index of the label in the corrupted data set, -1 for a dropped one. box: the
-    label's box in it, or that of the dropped label."""
+    label's box in it, or the box of the dropped label."""
 
     key: Key
     kind: SuspectKind

@@ -3,8 +3,8 @@
     python benchmarks/joint_step.py [--precision bf16 float32] [--steps 20] [--size 512x384] [--classes 3]
         [--threads 1] [--training] [--operators] [key=value ...]
 
-The network, its settings and its optimiser are those of experiment=multibox_fast_rcnn and of key=value, with images
-of one size. The parts are those of the first pass; only the row of --training has the second one
+The network, its settings and its optimiser are set by experiment=multibox_fast_rcnn and by key=value, with images
+of one size. The parts belong to the first pass; only the row of --training has the second one
 (`head.refine_weight`). The images are drawn: coloured rectangles on noise. Rows are milliseconds of the process's CPU
 time, medians over the steps after --warm-up. The backward pass runs part by part, from the losses to the backbone.
 --training adds a row: a step of a training by the package itself, with its loading of images and its log, as a mean;
@@ -257,7 +257,7 @@ class Clock:
         self._last, self._taken = time.process_time(), 0.0
 
     def cut(self, name: str) -> None:
-        """The time since the last cut, without parts inside it, is that of `name`."""
+        """The time since the last cut, without parts inside it, belongs to `name`."""
         now = time.process_time()
         self.seconds[name].append(now - self._last - self._taken)
         self._last, self._taken = now, 0.0

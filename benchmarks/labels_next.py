@@ -218,7 +218,7 @@ def evaluate(data: Data, detector: StoredDetector) -> tuple[float, float]:
 
 
 def load(folder: RunFolder, data: Path, cache: Path) -> Data:
-    """Read the run, reduce its features, and compute those of the hidden images' regions where the cache lacks them."""
+    """Read the run, reduce its features, and compute what the cache lacks of the hidden images' regions."""
     train, test = (images_of(data_set("coco", data), split) for split in (Split.train, Split.test))
     store, test_store = open_store(folder.features(Split.train)), open_store(folder.features(Split.test))
     stored = open_split(folder.proposals, Split.train, train)

@@ -6,7 +6,7 @@ IMAGES is a folder of images, which are copied into OUT under `count` new names,
 run folder. key=value are further settings of `detpipe detect`. First the command runs without Ray. Then it runs on a
 cluster of `nodes` nodes with a core each, on a loopback address; its driver is killed (kill -9) `kills` times, at equal
 shares of the parts, and started again. Printed: the resident memory of the driver and of all actors over time, in the
-last process; whether each image is in one part and the detections equal those of one process; and images a second, from
+last process; whether each image is in one part and the detections equal one process's; and images a second, from
 the first part of a process to its last one, so without the start. OMP_NUM_THREADS=1 in both.
 """
 
@@ -74,9 +74,7 @@ def main() -> None:
     counts = Counter(image for part in done(stream) for image in images_of(part))
     print(f"{len(counts)} of {arguments.count} images are in parts, {sum(n > 1 for n in counts.values())} in several")
     tables = [pyarrow.parquet.read_table(folder).sort_by("image_id") for folder in (one, stream)]
-    print(
-        f"the detections of the stream {'equal' if tables[0].equals(tables[1]) else 'DIFFER FROM'} those of one process"
-    )
+    print(f"the detections of the stream {'equal' if tables[0].equals(tables[1]) else 'DIFFER FROM'} one process's")
     own = [part for part in done(stream) if part not in kept]
     print(f"images a second: one process {rate(done(one)):.2f}, stream {rate(own):.2f}")
 
@@ -150,7 +148,7 @@ def images_of(part: Path) -> list[str]:
 
 
 def rate(parts: list[Path]) -> float:
-    """Images a second from the time of the first part to that of the last one; 0 with less than two parts."""
+    """Images a second between the first part and the last one; 0 with less than two parts."""
     times = [part.stat().st_mtime for part in parts]
     return sum(len(images_of(part)) for part in parts[1:]) / (times[-1] - times[0]) if len(parts) > 1 else 0.0
 

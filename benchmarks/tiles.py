@@ -5,7 +5,7 @@
 RUN_DIR: a run of head=fast_rcnn or multibox_fast_rcnn. Small objects have an area below the square of `small` (32 in
 COCO), large ones of at least nine times that. Recall is the share of the objects that a detection of their class (after
 the stroke: of any class) finds with an IoU of 0.5; AR is the mean over the IoU thresholds 0.5 to 0.95. Intervals (95 %)
-and the difference from the first row: by resampling of the images. Seconds per image are those of a whole pass.
+and the difference from the first row: by resampling of the images. Seconds per image: of a whole pass.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ PARTS = (
     *("head", "proposals", "sampling", "crops", "features", "fine_tune", "tuning", "multibox", "multibox_solver"),
     *("backbone.name", "backbone.prototxt", "solver.prototxt"),
 )
-"""Settings that belong to one recipe. Who sets one of them has a recipe in mind: that of the defaults, R-CNN."""
+"""Settings that belong to one recipe. If one of them is set, nothing is chosen, and the defaults are R-CNN's."""
 PART_GROUPS = ("backbone", "solver")
 """Groups whose other settings any recipe has: only another option of them is a part of a recipe."""
 OF_FACTS = ("dataset", "run_dir", "device", "precision", "overwrite", "seed")

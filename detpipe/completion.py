@@ -99,7 +99,7 @@ def presets(group: str) -> Iterator[str]:
 
 
 def group_of(name: str, field: Field) -> str | None:
-    """The group whose options a field takes: that of its metadata, or of its name; None for other fields."""
+    """The group whose options a field takes, by its metadata or its name; None for other fields."""
     for node in ast.walk(field.default) if field.default is not None else ():
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):

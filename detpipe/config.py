@@ -40,7 +40,7 @@ APPLICATIONS: dict[str, CommandRow] = {row.application: row for row in COMMANDS.
 """The commands by the names that Hydra has for them."""
 
 CHOSEN_WHOLE = ("proposals", "head", "solver", "track", "engine")
-"""Fields whose options have different keys: those of one must not be mixed with another's."""
+"""Fields whose options have different keys, which must not be mixed."""
 
 NOT_TAKEN: dict[str, frozenset[str]] = {
     "detect": frozenset(),

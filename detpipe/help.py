@@ -53,7 +53,7 @@ class Setting:
     """One setting of a command.
 
     name: as typed, "detect.nms_iou". kind: its type in words. default: as typed. text: the docstring under its field.
-    values: the members of an enum, each with the text under it. options: those of a group.
+    values: the members of an enum, each with the text under it. options: of a group.
     """
 
     name: str
@@ -166,7 +166,7 @@ def walk(config: DictConfig, prefix: str) -> Iterator[Setting]:
 
 
 def group_of(field: dataclasses.Field[Any]) -> str:
-    """The group whose options a field takes, if GROUPS has it: that of its metadata, or of its name."""
+    """The group whose options a field takes, by its metadata or its name, if GROUPS has it."""
     group: str = field.metadata.get("group", field.name)
     return group
 

@@ -78,7 +78,7 @@ class ImageRecord:
     """One image of a data set.
 
     image_size: (height, width) after EXIF rotation, as `read_image` gives it. options: for `read_image`. has_file:
-    False if the file is missing, which is enough to measure detections; the size is then that of the annotation.
+    False if the file is missing, which is enough to measure detections; the size is then the annotation's.
     """
 
     image_id: ImageId
@@ -184,7 +184,7 @@ class WrittenTruth(GroundTruth):
 
 @dataclass(frozen=True, eq=False)
 class LoadedTruth(GroundTruth):
-    """The objects of one image for training (boxes clipped to the image, none empty), and those of their file.
+    """The objects of one image for training (boxes clipped to the image, none empty), and as in their file.
 
     written: all objects as in the file, in its order. It may have more objects than this one.
     """

@@ -113,7 +113,7 @@ def train(
     data, as by the command. run_dir: the run folder; a run that was stopped continues, and a finished one is only read.
     It may be in object storage (s3://...); the result then has the path of its copy on this machine.
     verbose: the whole log; else progress, warnings and results.
-    settings: those of `detpipe run` by name. A group takes a word (`head="svm"`), a class (`head=MyHead`), an object
+    settings: of `detpipe run`, by name. A group takes a word (`head="svm"`), a class (`head=MyHead`), an object
     (`head=SvmConfig(ridge=10)`) or a dict of its settings (`solver={"max_iter": 900}`). Full names with dots also work:
     `**{"solver.max_iter": 900}`.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes the _pb2.py beside each .proto of the package, and its stub, anew.
-# An old generator on purpose: code of protoc 25 loads in every protobuf from 4.25 on, that of a newer one only in its own and the next.
+# An old generator on purpose: code of protoc 25 loads in every protobuf from 4.25 on, code of a newer protoc only in its own version and the next.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)

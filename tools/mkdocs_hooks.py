@@ -22,7 +22,7 @@ CANONICAL = re.compile(r"\brel=[\"']?(?:canonical|next|prev|license)\b")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the root's pages to those of docs/."""
+    """Add the root's pages to the pages of docs/."""
     for name in (*ROOT_PAGES, *NOTES):
         files.append(File.generated(config, name, content=(ROOT / name).read_text("utf-8")))
     return files

@@ -28,7 +28,7 @@ HEADER = 0.0004
 the second time in one process (0.37 ms; the first time 1.0 ms; images of 64x48 pixels 0.23 ms)."""
 HELD = 9_600
 """Bytes of memory for one image with seven objects, as in COCO, in every process that loads the annotations: peak of
-`CocoSource.load` of 20,000 images, less that of the interpreter. With one object 3,600."""
+`CocoSource.load` of 20,000 images, less the interpreter's. With one object 3,600."""
 ENTRY = 690
 """Bytes of memory for one image of `detect source=DIR out=DIR`: peak of `DetectedImages.entries` of 20,000 files."""
 

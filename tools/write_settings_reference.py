@@ -92,7 +92,7 @@ def declaring_class(settings: type, name: str) -> type:
 
 
 def settings_of(settings: type, prefix: str = "") -> Iterable[Setting]:
-    """Every setting of a dataclass; those of a dataclass within it follow in its place."""
+    """Every setting of a dataclass; the settings of a dataclass within it follow in its place."""
     return walk(OmegaConf.structured(settings), prefix)
 
 

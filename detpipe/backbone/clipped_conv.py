@@ -132,7 +132,7 @@ class _ClippedConvolution(torch.autograd.Function):
 
 
 def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: _Geometry) -> Tensor:
-    """The gradient of `x` (N, C, H, W) from `grad`, that of the convolution's output."""
+    """The gradient of `x` (N, C, H, W) from `grad`, the gradient of the output."""
     if geometry.groups == 1 or geometry.stride == 1 or x.dtype != torch.bfloat16:
         stride, padding = (geometry.stride, geometry.stride), (geometry.bottom, geometry.right)
         wide = _widened(weight, geometry)

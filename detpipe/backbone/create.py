@@ -138,7 +138,7 @@ def _from_library(config: BackboneConfig, log: bool) -> Backbone:
         return _vit(name, config, log)
     build = torchvision_models.build if library == "torchvision" else timm_models.build
     network = build(name, config.download)
-    # Load before wrapping, because names in the file are those of the library.
+    # Load before wrapping, because the file has the library's names.
     has_classifier = config.weights == IMAGENET or _load_file(network, config.weights, log)
     if library == "torchvision":
         backbone: Backbone = torchvision_models.TorchvisionBackbone(name, network)

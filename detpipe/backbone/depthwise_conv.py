@@ -115,7 +115,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
 def input_gradient(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> torch.Tensor:
-    """The gradient of the input `x` (N, C, H, W), in its dtype, from `grad`, that of the output (N, C', H', W')."""
+    """The gradient of the input `x` (N, C, H, W), in its dtype. grad: of the output, (N, C', H', W')."""
     if max(stride) > 1 and x.dtype == torch.bfloat16:
         # Only the shape of `x` matters here, so an empty tensor saves a cast.
         like_x = torch.empty_like(x, dtype=torch.float32)
@@ -127,7 +127,7 @@ def input_gradient(
 def weight_gradient(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, stride: Pair, padding: Pair, dilation: Pair
 ) -> torch.Tensor:
-    """The gradient of the kernel `weight` (C', 1, kh, kw), in its dtype, from `grad`, that of the output."""
+    """The gradient of the kernel `weight` (C', 1, kh, kw), in its dtype. grad: of the output."""
     height, width = weight.shape[2:]
     if width <= MAX_STRIP_WIDTH:
         return convolution_gradient(grad, x, weight, stride, padding, dilation, x.shape[1], of="weight")
@@ -156,7 +156,7 @@ def convolution_gradient(
     *,
     of: Literal["input", "weight"],
 ) -> torch.Tensor:
-    """PyTorch's gradient of the input `x` or of the `weight` of a convolution, from `grad`, that of its output."""
+    """PyTorch's gradient of the input `x` or of the `weight` of a convolution. grad: of its output."""
     wanted = [of == "input", of == "weight", False]
     gradients = torch.ops.aten.convolution_backward(
         grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, wanted

@@ -63,7 +63,7 @@ class Variant:
     def stages(self) -> list[tuple[int, int, int, int, int]]:
         """STAGES with this width and depth.
 
-        Channels are rounded to multiples of 8. Repeats are rounded up, except those of the first and last stage.
+        Channels are rounded to multiples of 8. Repeats are rounded up, except in the first and the last stage.
         """
         last = len(STAGES) - 1
         return [
@@ -311,7 +311,7 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
         return None
     if norm.running_mean is None or norm.running_var is None:
         return None
-    # PyTorch does not count changes of a norm's statistics by training, but it counts those of its number of batches.
+    # PyTorch does not count changes of a norm's statistics by training, but it counts changes of its number of batches.
     statistics = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
     sources = (convolution.weight, convolution.bias, norm.weight, norm.bias, *statistics)
     weight, shift = kept_weights(convolution, sources, lambda: _folded_now(convolution, norm))

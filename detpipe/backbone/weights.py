@@ -25,7 +25,7 @@ State = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of loading a file; names are those of the module.
+    """The result of loading a file, with the names that the module has.
 
     loaded: tensors that were loaded. missing: only in the module; they keep their values. unexpected: only in the file.
     wrong_shape: in both with different shapes and not loaded, as "name: SHAPE in the file, SHAPE in the network".

@@ -56,7 +56,7 @@ class ScoredRegions:
         return ScoredRegions(self.probabilities[rows], deltas, best=best)
 
     def with_more(self, boxes: Float32Array, more: Float32Array, scored: ScoredRegions) -> ScoredRegions:
-        """These scores, of `boxes` (R, 4), followed by those of `more` (S, 4): R + S regions."""
+        """These scores, of `boxes` (R, 4), followed by the scores of `more` (S, 4): R + S regions."""
         deltas = None
         if self.deltas is not None and scored.deltas is not None:
             deltas = np.concatenate([self.deltas, scored.deltas])

@@ -16,7 +16,7 @@ from detpipe.structures import Float32Array
 class Mixing:
     """The mixing weights of a batch: (N,) float32 in [0.5, 1]. The partner of an image has the rest.
 
-    The partner is the next image of the batch (of this process's part of it); that of the last image is the first.
+    The partner is the next image of the batch (of this process's part of it); for the last image it is the first.
     """
 
     weights: Float32Array

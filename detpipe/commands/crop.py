@@ -112,7 +112,7 @@ def finish(config: Crop, path: Path, artefact: Artefact) -> None:
 def make_shard(config: Crop, path: Path, part: Part) -> None:
     """Write the crops of the images of one task.
 
-    Their keys are those of a shard: the index of a crop in the whole depends on the number of crops of all images.
+    Their keys count within a shard: the index of a crop in the whole depends on the number of crops of all images.
     """
     stored = open_split(config.folder.proposals, part.split, part.dataset)
     with making_shard(config, crops_artefact(config, path, stored, part.records)) as (making, shards):

@@ -420,8 +420,8 @@ def finder(config: Detect, images: Input) -> Finder:
 def make_room(config: Detect, artefact: Artefact, out: RunFolder) -> bool:
     """Return whether existing detections are replaced: if `overwrite` says so, or without loss.
 
-    Those of a source are replaced by those of its new state. (A run folder of an earlier version may have them in place
-    of those of its data set.) Of an attempt that failed before its first chunk there is nothing to keep.
+    Detections of a source are replaced when the source changed. (A run folder of an earlier version may have them in
+    place of the detections of its data set.) Of an attempt that failed before its first chunk there is nothing to keep.
     """
     found = None if config.overwrite else artefact.found()
     outdated = found is not None and not same_key(found, artefact.manifest)

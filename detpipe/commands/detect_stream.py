@@ -2,7 +2,7 @@
 
 Only paths travel to the actors, and only detections come back. This process alone writes the parts, in the order of the
 images, so each image is in them once, whatever happens to the actors: Ray Data repeats what a lost actor had, and
-`Attempts` limits how often. The parts are those of the command without an engine. Memory is flat, because Ray Data
+`Attempts` limits how often. The parts are the same as without an engine. Memory is flat, because Ray Data
 gives the actors no work while too many results wait.
 """
 

@@ -64,7 +64,7 @@ def measure(config: Evaluate) -> None:
     """Compute and write, for `run`."""
     begun = time.perf_counter()
     check_metrics(config.metrics)
-    # A run's own detections belong to the files of its images; those of others only need annotations.
+    # A run's own detections belong to the files of its images; other detections only need annotations.
     stored = config.data_source.load(Split.test, needs_images=config.detections is None)
     tree = None if config.taxonomy is None else read_class_tree(Path(config.taxonomy), stored.classes)
     dataset = measurable(stored)

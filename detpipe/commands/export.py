@@ -266,7 +266,7 @@ def noise(detector: Detector) -> list[Shown]:
 def refuse_other_stages(artefact: Artefact, *, overwrite: bool) -> None:
     """Raise ArtefactError if the folder has the output of another command, which overwrite=true would delete.
 
-    Also raised for an unreadable manifest if the folder has other files than those of an export.
+    Also raised for an unreadable manifest if the folder has files that no export writes.
     """
     try:
         found = artefact.found()
@@ -293,7 +293,7 @@ def report(config: Export, artefact: Artefact) -> None:
     path, summary = config.out_folder / GRAPH, artefact.manifest.summary
     logger.log(
         RESULT,
-        "export: %s, %.1f MB; %d detections in %d images: %.1f %% are those of the detector, largest difference of "
+        "export: %s, %.1f MB; %d detections in %d images: %.1f %% equal the detector's, largest difference of "
         "their scores: %.1g, of their corners: %.1g pixels; description: %s",
         path,
         path.stat().st_size / 1e6,

@@ -79,7 +79,7 @@ def make_extractor(config: Features) -> RegionFeatures:
     try_backbone(config.backbone, (config.crops.size, config.crops.size), "crops.size")
     if config.backbone.weights == NONE:
         logger.warning(
-            "backbone.weights=none: the features are those of a network with random weights, which is never trained; "
+            "backbone.weights=none: the features come from a network with random weights, which is never trained; "
             "set backbone.weights=imagenet or backbone.weights=FILE"
         )
     backbone = create_from_seed(replace(written_out(config.backbone), input_size=config.crops.size), config.seed)
@@ -132,7 +132,7 @@ def make_shard(config: Features, extractor: RegionFeatures, stored: StoredSplit)
     whole = store_artefact(config, extractor, stored)
     with making_shard(config, whole) as (making, shards):
         if making.needed:
-            # Whole groups: so the batches are those of one process.
+            # Whole groups: so the batches are the same as with one process.
             own = shards.own(images_with_proposals(stored), config.task, step=GROUP)
             plan = list(planned_regions(config, stored, own))
             classes = len(stored.dataset.classes)

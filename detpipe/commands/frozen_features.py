@@ -1,4 +1,4 @@
-"""The stored features of a run of any kind: its own, or those of a frozen network, computed when they are needed."""
+"""The stored features of a run of any kind: its own, or a frozen network's, computed when they are needed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stores_of_run(
         stores[split] = open_store(folder.features(split))
         if stores[split].manifest.inputs.get(split.value) != dataset_digest(splits[split]):
             raise ArtefactError(
-                f"{stores[split].path}: expected features of the data set {splits[split].name}, got those of other "
+                f"{stores[split].path}: expected features of the data set {splits[split].name}, got features of other "
                 "images, objects or classes; give the dataset settings of the run, or run `detpipe features` with "
                 "overwrite=true"
             )
@@ -64,7 +64,7 @@ def make_frozen(config: Command, folder: RunFolder, backbone: BackboneConfig, pr
             f"{config.folder.proposals}: expected proposals to compute features of, got none; run `detpipe propose` "
             "with the same dataset and run_dir"
         )
-    logger.info("%s has no stored features: computing those of a frozen network", config.folder.path)
+    logger.info("%s has no stored features: computing features of a frozen network", config.folder.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     copy_proposals(config.folder, folder)
     shared: dict[str, Any] = {one.name: getattr(config, one.name) for one in fields(Command)}

@@ -146,7 +146,7 @@ def with_equal_steps(head: StoredHeadConfig, images: int, most: int) -> StoredHe
 
 
 def head_of_run(folder: RunFolder, networks: int) -> StoredHeadConfig:
-    """Return the settings of the run's head if it is one on stored features, else those of head=two_layers."""
+    """Return the settings of the run's head if it is on stored features, else the settings of head=two_layers."""
     head: StoredHeadConfig = TwoLayersConfig()
     if has_stored_head(folder):
         settings = read_manifest(folder.classifier).settings
@@ -155,7 +155,7 @@ def head_of_run(folder: RunFolder, networks: int) -> StoredHeadConfig:
 
 
 def detect_of_run(folder: RunFolder) -> DetectConfig:
-    """Return the settings of the run's detections if its head is on stored features, else those of rcnn_frozen.
+    """Return the settings of the run's detections if its head is on stored features, else rcnn_frozen's.
 
     Regions are not rescored after box refinement, because this reads the images again.
     """
@@ -171,7 +171,7 @@ def has_stored_head(folder: RunFolder) -> bool:
 
 
 def shown_scales(store: FeatureStore, dataset: Dataset) -> dict[ImageId, float]:
-    """Return the factor from an image's pixels to those of the largest image that the network was run on.
+    """Return the factor from an image's pixels to the pixels of the largest image that the network was run on.
 
     1 if the features are of crops only.
     """

@@ -50,7 +50,7 @@ class Propose(LmdbCommand):
 
 @dataclass(kw_only=True)
 class FineTuningHeadConfig:
-    """The softmax head that `fine_tune` trains with the backbone. Its other settings are those of head=softmax."""
+    """The softmax head that `fine_tune` trains with the backbone. Its other settings are as in head=softmax."""
 
     freeze_stages: int = TrainedHeadConfig.freeze_stages
     """Number of backbone stages, from the stem up, that are frozen."""

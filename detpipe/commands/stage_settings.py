@@ -120,7 +120,7 @@ class TrainMultiBox(Command):
     """The backbone network and its pretrained weights. To start from a backbone that a detector has fine-tuned, give
     backbone.weights=DIR/classifier/weights.safetensors."""
     multibox: MultiBoxConfig = field(default_factory=MultiBoxConfig)
-    """The architecture and its losses. multibox=multibox_2014|msc_multibox are those of the papers."""
+    """The architecture and its losses. multibox=multibox_2014|msc_multibox are the papers' settings."""
     solver: SolverConfig = field(default_factory=MultiBoxSolverConfig)
     """The solver. solver.batch_size counts images."""
     targets: TargetSource = TargetSource.truth
@@ -154,7 +154,7 @@ class Detect(TaskCommand):
     """float32 or bf16; auto: the precision saved with the classifier, else bf16 where the hardware supports it."""
     tiles: int | None = None
     """Large images: side of the tiles in pixels (detect.fast_rcnn.tiles), also for the proposals of a `source`. 0: no
-    tiles. null: those of the training."""
+    tiles. null: as in the training."""
     overlap: int | None = None
     """With tiles: overlap of neighbouring tiles in pixels. null: a quarter of their size."""
     outside: bool = False

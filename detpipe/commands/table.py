@@ -19,7 +19,7 @@ class CommandRow:
     """One row.
 
     name: as it is typed. settings: "module:Class" of its dataclass. help: one line. work: the module of `run(config)`,
-    where it is not that of the settings. torchrun: whether several processes of torchrun may run it together.
+    if it is not the settings' module. torchrun: whether several processes of torchrun may run it together.
     writes_run_dir: whether Hydra keeps its log and the composed settings in run_dir. argument: the setting that a
     first word without "=" sets, as `detpipe detect photos` sets source.
     """

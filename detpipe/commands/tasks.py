@@ -156,7 +156,7 @@ def keep_shards(shards: Shards, *, records: str, seed: int | None = None) -> Non
 def run_tasks(config: TaskCommand, command: str, shards: Sequence[Shards], sizes: Sequence[int]) -> None:
     """Make all missing shards with the engine.
 
-    shards: those of each artefact that the command makes. sizes: number of images of each task, for the progress.
+    shards: of each artefact that the command makes. sizes: number of images of each task, for the progress.
     Raises TaskError, which names the faults, if tasks failed, and Interrupted after a signal.
     """
     assert config.tasks is not None

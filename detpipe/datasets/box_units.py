@@ -36,7 +36,7 @@ def are_corners(written: Float64Array, sizes: Float64Array, areas: Float64Array)
     """Whether boxes are [x1, y1, x2, y2] in place of COCO's [x, y, width, height].
 
     So it is if all lie within their images as corners, but many leave them far as sizes, and the areas, if there are
-    any, are not those of sizes.
+    any, do not name sizes.
     written: (N, 4), as in the file. sizes: (N, 2), height and width of each box's image. areas: (N,), NaN where the
     file has none. N = 0 gives False.
     """

@@ -326,7 +326,7 @@ def _image_id(value: object, what: str) -> ImageId:
 def _group_by_image(
     records: Sequence[dict[str, Any]], images: Mapping[ImageId, Any]
 ) -> dict[ImageId, list[dict[str, Any]]]:
-    """The annotations by the id of their image; those of an image that is not in the file by their own image_id."""
+    """The annotations by the id of their image; if the file lacks the image, by their own image_id."""
     matcher = IdMatcher.of((image_id, ()) for image_id in images)
     groups: dict[ImageId, list[dict[str, Any]]] = {}
     for index, record in enumerate(records):

@@ -46,7 +46,7 @@ def edited_coco_file(
 ) -> bytes:
     """The bytes of a COCO file with the edits; without edits, the same bytes.
 
-    A new class changes `category_id`. A new box changes `bbox` and `area`, which becomes that of the box; a
+    A new class changes `category_id`. A new box changes `bbox` and `area`, which becomes the area of the box; a
     `segmentation` becomes [], because it is where the object was, and CVAT's `rotation` becomes 0. All other fields
     stay, `id` too. An added annotation has the next free id, `iscrowd` 0 and an empty `segmentation`, and stands behind
     the others.

@@ -15,7 +15,7 @@ from detpipe.structures import ImageId
 
 
 def write_coco(conversion: Conversion, out: Path, lost: NotCarried) -> list[tuple[Path, Path]]:
-    """Write the files. Numbers of bbox are those of a COCO source, or give the same corners when they are read.
+    """Write the files. Numbers of bbox are a COCO source's own, or give the same corners when they are read.
 
     Ids of images and objects are kept where all of a file are different whole numbers; else they count from 1.
     """

@@ -1,6 +1,6 @@
 """A data set as it is written in another format, and the list of what that format can't hold.
 
-Boxes are those of the files, not clipped, in float64, on the image as EXIF rotates it.
+Boxes are as in the files, not clipped, in float64, on the image as EXIF rotates it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _count_unread(source: DatasetSource, lost: NotCarried) -> None:
 
 
 def count_common(conversion: Conversion, lost: NotCarried) -> None:
-    """Count what only COCO's files hold: ids, and areas that are not those of the boxes."""
+    """Count what only COCO's files hold: ids, and areas that are not the areas of the boxes."""
     for split in conversion.splits:
         if split.category_ids != tuple(range(1, len(split.category_ids) + 1)):
             lost.add("ids of classes", split.split.value, len(split.category_ids))

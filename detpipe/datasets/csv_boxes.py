@@ -1,6 +1,6 @@
 """Reader of CSV files with a box in each row: filename, xmin, ymin, xmax, ymax, class, in pixels.
 
-Columns may be in any order, as their names say; without a header the order is that of RetinaNet's files: path, x1, y1,
+Columns may be in any order, as their names say; without a header the order is as in RetinaNet's files: path, x1, y1,
 x2, y2, class, and maybe the width and height of the image. A row without numbers is an image without objects.
 """
 

@@ -121,7 +121,7 @@ def _is_made(root: Path, recipe: dict[str, int]) -> bool:
             f"{root}: expected an empty folder for the demo data, got other files; set another dataset.root"
         ) from error
     if found != recipe:
-        raise DemoDataError(f"{root}: expected demo data of {recipe}, got those of {found}; set another dataset.root")
+        raise DemoDataError(f"{root}: expected demo data of {recipe}, got data of {found}; set another dataset.root")
     return True
 
 

@@ -237,7 +237,7 @@ def _open(path: Path, options: ReadOptions) -> BinaryIO:
 
 
 _FILE_BYTES, _PIXEL_BYTES = 1 << 26, 8
-"""Limit on the size of a file: that of metadata, and that of a pixel, which has at most four channels of 16 bits."""
+"""Limit on the size of a file: bytes of metadata, and bytes of a pixel, which has at most four channels of 16 bits."""
 
 
 def _upright(pixels: npt.NDArray[np.uint8], header: ImageHeader, path: Path) -> npt.NDArray[np.uint8]:

@@ -210,7 +210,7 @@ class ImageLabelsSource(DividedSource):
         return f"no box of {' or '.join(self.categories)} with a confidence of at least {self.confidence:g}"
 
     def _split_name(self, name: str) -> str:
-        """The name by which the automatic split assigns an image: its own, or that of its camera."""
+        """The name by which the automatic split assigns an image: its own, or its camera's."""
         return "/".join(name.split("/")[:-1][: self.group]) if self.group else name
 
 

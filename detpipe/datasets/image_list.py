@@ -91,7 +91,7 @@ class ImageFolderSource(DatasetSource):
 
 @dataclass(kw_only=True)
 class DetectedImages(ImageFolderSource):
-    """The images of `detpipe detect source=...`, whose settings are those of the command."""
+    """The images of `detpipe detect source=...`, with the settings of the command."""
 
     OUTSIDE: ClassVar[str] = "outside"
 
@@ -102,7 +102,7 @@ def fault_entries(faults: Iterable[tuple[Path, str]]) -> list[Entry]:
 
 
 def member_ids(paths: Sequence[Path], root: Path) -> list[str]:
-    """The ids of images below `root`: of Parquet files those of the rows, if they are unique, else `shortest_ids`."""
+    """The ids of images below `root`: of Parquet files the rows' ids, if they are unique, else `shortest_ids`."""
     rows = [row_id(path) for path in paths]
     if any(rows):
         ids = [row or path.name for row, path in zip(rows, paths, strict=True)]

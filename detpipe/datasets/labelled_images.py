@@ -34,7 +34,7 @@ MAX_LABEL = 2**31 - 1
 LARGEST_LIST = 1 << 30
 """Bytes of the largest list of images that is read: about 20 million lines."""
 _MOST_WITH_GAPS = 1000
-"""Labels up to this number may have any gaps, as those of some of ImageNet's classes."""
+"""Labels up to this number may have any gaps, as with some of ImageNet's classes."""
 
 
 class ImageListError(ValueError):

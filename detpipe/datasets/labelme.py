@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _START, _MOST_READ = 1 << 16, 5
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
-"""Shapes without a box. All others, also those of AnyLabeling ("rotation"), are outlines or two corners."""
+"""Shapes without a box. All others, also AnyLabeling's "rotation", are outlines or two corners."""
 
 
 @dataclass(kw_only=True)

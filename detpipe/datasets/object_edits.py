@@ -18,7 +18,7 @@ class ObjectEdit:
     """One change.
 
     index: of the object among the objects of its `Entry`; None adds an object. is_removed: the object is removed. name
-    and box: the new ones; None keeps those of the object. The box is half-open, x1 y1 x2 y2, on the pixels that the
+    and box: the new ones; None keeps the object's own. The box is half-open, x1 y1 x2 y2, on the pixels that the
     file's own boxes are on. Raises ValueError if an added object lacks one of them.
     """
 

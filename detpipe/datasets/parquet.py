@@ -1,6 +1,6 @@
 """Reader of Parquet files with an image in each row: its encoded bytes, its id, and maybe its objects.
 
-`storage/parquet_file.py` has the columns: `bytes`, `id`, `boxes` and `labels`, or those of Hugging Face's data sets.
+`storage/parquet_file.py` has the columns: `bytes`, `id`, `boxes` and `labels`, or as in Hugging Face's data sets.
 """
 
 from __future__ import annotations

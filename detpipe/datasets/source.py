@@ -66,7 +66,7 @@ class StoredSplit:
 class Recognised:
     """How a format reads a folder or file that `dataset=auto` was given.
 
-    settings: those of the format's class that read it, by name: {"root": "photos"}; paths as text. why: what was found,
+    settings: of the format's class that read it, by name: {"root": "photos"}; paths as text. why: what was found,
     a phrase of one line that begins with the format's name: "YOLO: data.yaml with 3 classes, train and val".
     """
 
@@ -297,7 +297,7 @@ def _log_dropped(title: str, dropped: Counter[str]) -> None:
 def _log_without_files(title: str, records: Sequence[ImageRecord], total: int) -> None:
     if records:
         logger.warning(
-            "%s: %d of %d images have no file (%s%s): sizes are those of the annotations, and there are no pictures "
+            "%s: %d of %d images have no file (%s%s): sizes are taken from the annotations, and there are no pictures "
             "of them",
             title,
             len(records),

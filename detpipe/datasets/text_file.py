@@ -14,7 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""Byte-order marks. UTF-32's little-endian mark begins with that of UTF-16, so it stands before it."""
+"""Byte-order marks. UTF-32's little-endian mark begins with UTF-16's, so it comes first."""
 _PREFIXES = (
     "utf_",
     "ascii",

@@ -290,7 +290,7 @@ class VocSource(DividedSource):
 def _choose_image(folder: VocFolder, name: str, filename: str, stated: tuple[int, int] | None) -> Path:
     """The image with the annotation's own name, else the one in its <filename>. stated: (height, width).
 
-    Renamed or copied files often keep an old <filename>, and tiles keep that of their source. So it is used only if no
+    Renamed or copied files often keep an old <filename>, and tiles keep their source's. So it is used only if no
     image has the annotation's own name, if it is the one of two that has the stated size, or to choose between images
     that differ only in the suffix. Raises the errors of `ImageFinder.find`.
     """

@@ -185,7 +185,7 @@ def _step(indent: str, inner: str) -> str:
 
 
 def _deeper(indent: str, level: int) -> str:
-    """The white space before a tag one level deeper. indent: that of a tag at `level`, 1 below the root."""
+    """The white space before a tag one level deeper. indent: of a tag at `level`, 1 below the root."""
     line = indent.rpartition("\n")[2]
     return indent + line[: len(line) // level]
 

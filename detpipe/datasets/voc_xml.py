@@ -131,7 +131,7 @@ class DecodedXml:
     """The text of an XML file.
 
     declaration: <?xml ...?>, or "". text: what follows. codec: Python's name of the encoding. note: if it is not the
-    one that the file declares. is_certain: whether the codec is that of all bytes; else only the ASCII ones are known.
+    one that the file declares. is_certain: whether the codec is known for all bytes; else only for ASCII.
     """
 
     declaration: str

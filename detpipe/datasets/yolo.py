@@ -241,7 +241,7 @@ class YoloSource(PartedSource):
 
     @functools.cached_property
     def _real(self) -> tuple[str, ...]:
-        """The folders that label files may be in. The folders of labels may be links, as those of images may."""
+        """The folders that label files may be in. The folders of labels may be links, as the folders of images may."""
         folders = self.named_folders()
         top = self.layout.folder
         near = dict.fromkeys(one for folder in folders for one in (folder, folder.parent) if one.is_relative_to(top))

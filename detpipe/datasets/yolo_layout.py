@@ -207,7 +207,7 @@ def _darknet_data(file: Path) -> dict[str, str]:
 
 
 def _base(file: Path, path: object) -> Path:
-    """The folder of relative paths: `path` of the YAML file if there is such a folder, else that of the file.
+    """The folder of relative paths: `path` of the YAML file if there is such a folder, else the file's own.
 
     As for the folders in it, leading parts that do not exist here are dropped: ../datasets/coco8 is also coco8 beside
     the file.

@@ -45,7 +45,7 @@ class Lever(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class TestObjects:
-    """The test objects. Resamples of the images are those of `resampled_map` with the same seed.
+    """The test objects. Resamples of the images are the same as in `resampled_map` with the same seed.
 
     images: (n,), the index of the image among I. labels: (n,), 1..K. sides: (n,), the square root of the area in
     pixels. covered: (n,), whether a proposal has an IoU of COVERED. found: (n,), the share of the detectors that find
@@ -147,7 +147,7 @@ def bottleneck(
 ) -> Bottleneck:
     """The estimates from the mAP with all training images, the gain of the last doubling, and the test objects.
 
-    images: I. resamples, seed: those of the mAP, so that differences are paired. Without objects, gains are NaN.
+    images: I. resamples, seed: as for the mAP, so that differences are paired. Without objects, gains are NaN.
     """
     bootstrap = ImageBootstrap.draw(images, resamples, seed)
     recall = bootstrap.means(objects.covered.astype(np.float64)[:, None], objects.images, objects.labels)

@@ -1,6 +1,6 @@
 """Missed objects and false detections by class, by object size, and by crowding.
 
-Sizes are those of COCO: small below 32 x 32 pixels, large from 96 x 96. Crowding is the distance from an object to the
+Sizes are COCO's: small below 32 x 32 pixels, large from 96 x 96. Crowding is the distance from an object to the
 nearest one of its class: between the centres, divided by the mean of the square roots of their areas. At a distance of
 1, two squares of equal size touch. G: objects of an image.
 """

@@ -93,7 +93,7 @@ class Miss:
     proposal_iou, proposal_rank: the classified region with the greatest IoU before box regression, and its 0-based
     rank. stored_iou, stored_rank: the same of all stored proposals; None if they were not given.
     iou, rank, score: the covering region after box regression, its rank, and its score of the object's class. Without a
-    trace, iou and score are those of the detection that decided; 0 if there is none.
+    trace, iou and score: of the detection that decided; 0 if there is none.
     best_label, best_score: the most probable class of the covering region ("background" for the background), or the
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.
@@ -144,7 +144,7 @@ def find_misses(
 
     traces: one for each object; None for detections of another program. proposals: all stored proposals (P, 4), best
     first; None if there are none stored, then no object has the cause `budget`.
-    Raises ValueError if the number of traces differs from that of the objects.
+    Raises ValueError if there are not as many traces as objects.
     """
     if traces is not None and len(traces) != len(truth):
         raise ValueError(f"{image}: expected a trace for each of {len(truth)} objects, got {len(traces)}")

@@ -59,9 +59,9 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OtherRun:
-    """The run that is compared with. Its images and objects are those of the diagnosis.
+    """The run that is compared with. It has the images and objects of the diagnosis.
 
-    run_dir: its folder. reduced: whether its causes are those of the reduced form; then this run's are, too.
+    run_dir: its folder. reduced: whether its causes are in the reduced form; then this run's are, too.
     """
 
     run_dir: str

@@ -3,7 +3,7 @@
 A false detection has at least the threshold's score and is a false positive by PASCAL VOC's rules at IoU 0.5
 (`match_detections`). Detections that VOC or COCO ignore, of difficult objects and in crowds, have no type.
 
-The types and the IoU thresholds 0.5 and 0.1 are those of TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying
+The types and the IoU thresholds 0.5 and 0.1 come from TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying
 Object Detection Errors", ECCV 2020, section 2.2). In this order:
 
 1. `duplicate`: IoU >= 0.5 with an object of its class, which another detection has found.

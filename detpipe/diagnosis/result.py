@@ -139,7 +139,7 @@ class BlameResult:
 
     dataset, classes: names. images: number of images. objects: number of objects that are neither difficult nor crowd.
     threshold: the smallest score of the detections that count. threshold_why: where it comes from.
-    reduced: whether there were no traces, so that the causes are those of the reduced form.
+    reduced: whether there were no traces, so that the causes are in the reduced form.
     missed: the number of missed objects by cause, and false: of false detections by type. Both have all causes and
     types, also those with 0, in the order in which they are shown.
     map: VOC 2010's mAP@0.5 of all detections. worth: by the name of a cause or type, the increase of this mAP by an

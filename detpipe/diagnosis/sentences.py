@@ -111,7 +111,7 @@ def _overlap(miss: Miss, covering: tuple[float, float, float, float], detections
 
 
 def _scores(scores: Mapping[str, float], label: str) -> str:
-    """The highest scores by name, and that of the object's class."""
+    """The highest scores by name, and the score of the object's class."""
     shown = dict(list(scores.items())[:SHOWN_SCORES])
     shown |= {label: scores[label]} if label in scores else {}
     return ", ".join(f"{name} {score:.2f}" for name, score in shown.items())

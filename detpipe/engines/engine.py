@@ -38,7 +38,7 @@ class TaskCall:
         load_object(self.function)(self.settings, task, self.tasks)
 
     def with_cores(self, count: int) -> TaskCall:
-        """The same for a process with this many cores: `workers` of one per core become those of its share."""
+        """The same for a process with this many cores: `workers` of one per core become one per core of its share."""
         if self.settings.get("settings", {}).get("fields", {}).get("workers") != -1:
             return self
         settings = json.loads(json.dumps(self.settings))

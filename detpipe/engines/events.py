@@ -58,7 +58,7 @@ class _Progress:
 
 
 class _SendingHandler(logging.Handler):
-    """Sends log lines, without those of progress."""
+    """Sends log lines, without lines of progress."""
 
     def __init__(self, send: Send) -> None:
         super().__init__(logging.INFO)

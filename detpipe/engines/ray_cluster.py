@@ -216,7 +216,7 @@ class Driver:
 
     @classmethod
     def here(cls, *, strict: bool, cpus: int, marker: tuple[str, str] | None, source: str | None = None) -> Driver:
-        """This process. cpus: those of a task, which are its threads unless OMP_NUM_THREADS is set here."""
+        """This process. cpus: of a task, which are its threads unless OMP_NUM_THREADS is set here."""
         threads = os.environ.get(THREADS, str(cpus))
         return cls(str(Path.cwd()), versions(), strict, threads, marker, source, MARKER_WAIT)
 

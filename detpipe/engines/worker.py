@@ -1,7 +1,7 @@
 """A worker process of engine=local: `python -m detpipe.engines.worker`.
 
 It reads one JSON line per task from stdin, {"function", "settings", "tasks", "task"}. It writes one JSON line per event
-to stdout: those of `detpipe.engines.events`, then {"event": "finished"} or {"event": "failed", "text"}. It ends when
+to stdout: as in `detpipe.engines.events`, then {"event": "finished"} or {"event": "failed", "text"}. It ends when
 stdin ends, also in the middle of a task: then the process that started it is gone.
 """
 

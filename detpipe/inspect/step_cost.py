@@ -84,7 +84,7 @@ def measure_cost(
 ) -> StepCost:
     """Measure `step`, a forward pass to a scalar, and with `backward` its backward pass too.
 
-    The arguments are those of `measure_times`. Multiply-adds and memory are counted in separate passes, which are not
+    The arguments are as in `measure_times`. Multiply-adds and memory are counted in separate passes, which are not
     timed.
     """
     rows = _work(network, step)

@@ -148,7 +148,7 @@ def _nodes(outputs: Sequence[Tensor], below: set[Node]) -> Iterator[Node]:
 
 
 def _time_node(node: Node, name: str, seconds: dict[str, float], clock: Clock) -> None:
-    """Add hooks that add the node's time in the backward pass to that of its layer."""
+    """Add hooks that add the node's time in the backward pass to the time of its layer."""
     begun = 0.0
 
     def before(_gradients: object) -> None:

@@ -2,7 +2,7 @@
 
     cvat-cli ... task auto-annotate 137 --function-module detpipe.integrations.cvat -p run_dir=str:runs/mine
 
-The interface is that of `cvat_sdk.auto_annotation`: an object with `spec` (the labels) and `detect(context, image)`.
+The interface follows `cvat_sdk.auto_annotation`: an object with `spec` (the labels) and `detect(context, image)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CvatFunction:
-    """An auto-annotation function. CVAT matches its labels with those of the task by their names."""
+    """An auto-annotation function. CVAT matches its labels with the task's labels by their names."""
 
     def __init__(self, detector: Detector, min_score: float) -> None:
         """min_score: detections below it are left out where CVAT gives no threshold of its own."""

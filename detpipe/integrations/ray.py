@@ -41,7 +41,7 @@ class DetectorActor:
     """
 
     def __init__(self, run_dir: str, **options: Any) -> None:
-        """run_dir: a run folder. options: those of `Detector.from_run`. Raises its errors."""
+        """run_dir: a run folder. options: of `Detector.from_run`. Raises its errors."""
         from detpipe.runs.detector import Detector
 
         self._detector = Detector.from_run(run_dir, **options)

@@ -33,7 +33,7 @@ class CorrectionError(ValueError):
 class Correction:
     """One correction.
 
-    image: the image's id. object: the index of the object among those of its image, in the order of the annotation
+    image: the image's id. object: the index of the object among its image's objects, in the order of the annotation
     file, from 0; null for `add`. box: x1 y1 x2 y2 in pixels after the correction. label: the class after it. A null box
     or label of `change` stays as it is; `remove` needs neither. split: of the image; null if the id is unique.
     id: the annotation's id in the data set's own format, as text, if it has one.

@@ -144,7 +144,7 @@ FEW = 10
 def class_medians(cues: Float64Array, labels: Int64Array, classes: int) -> Float64Array:
     """The median cues of the labels of each class, (K + 1, F); row 0 of all.
 
-    Cues are compared with those of other labels of the same class: the scores of small or rare objects are always lower
+    Cues are compared with cues of other labels of the same class: the scores of small or rare objects are always lower
     (the thresholds by class of confident learning, Northcutt et al. 2021). Classes with few labels have the median of
     all, in part. N = 0 gives zeros.
     """

@@ -96,7 +96,7 @@ def examples_of(table: RegionTable, targets: Targets, rows: Int64Array) -> Examp
 def train_without(
     table: RegionTable, targets: Targets, fold: int, head: StoredHeadConfig, *, seed: int, bf16: bool
 ) -> FeatureHead | None:
-    """A head that is trained on all images but those of one fold; None if these have no object."""
+    """A head that is trained on the images of all folds but one; None if these have no object."""
     rows = np.flatnonzero((table.folds != fold) & (targets.labels != IGNORED))
     if not (targets.labels[rows] > 0).any():
         return None

@@ -19,7 +19,7 @@ from detpipe.labels.corrections import Action, Correction, CorrectionError
 from detpipe.structures import Dataset, ImageId
 
 UNKNOWN = (
-    "expected an image of the data set, got an unknown id. For new images, as those of `detpipe labels next`, give "
+    "expected an image of the data set, got an unknown id. For new images, as from `detpipe labels next`, give "
     "source=FOLDER"
 )
 LONGEST_CLASS = 200

@@ -48,7 +48,7 @@ class RegionConfig:
     thin_iou: float = 0.8
     """A proposal is left out if a better one overlaps it by more than this IoU."""
     copies: int = 4
-    """Number of slightly moved copies of each label's box. Their scores show how stable that of the label is."""
+    """Number of slightly moved copies of each label's box. Their scores show how stable the label's score is."""
     max_faults: int = 24
     """Largest number of labels of an image of which shifted boxes are made."""
     invented: int = 3

@@ -39,7 +39,7 @@ def uncertainties(found: Detections, threshold: float) -> Float64Array:
     """The uncertainty of each detection, (N,) in [0, 1]: of being an object, or of its class; the greater of both.
 
     The first is 1 at the threshold and falls to 0 at the scores 0 and 1. The second is the score of another class at
-    the same place divided by that of the detection (the margin of Brust et al., "Active Learning for Deep Object
+    the same place divided by the detection's score (the margin of Brust et al., "Active Learning for Deep Object
     Detection", 2019, section 3), for detections from the threshold. Each place counts once: a detection of another
     class at the place of one with a higher score has 0. threshold: in (0, 1).
     """

@@ -81,7 +81,7 @@ def coco_ap(
     of a class in an image count. classes: label k is classes[k - 1]. No images, objects or detections give NaN or 0,
     not an error. Equal scores are ordered by image id, then as in the image's detections, as in COCO. Objects and
     detections of files (`Dataset.measured_truth`, `read_detections`) are compared with the files' own float64 numbers,
-    so that the result equals that of pycocotools on the two files. Raises ValueError for detections of an unknown image
+    so that the result equals pycocotools' result on the two files. Raises ValueError for detections of an unknown image
     and for labels outside 1..K, ModuleNotFoundError for FASTER_COCO_EVAL if it isn't installed.
     """
     check_covered(ground_truth, detections, classes)

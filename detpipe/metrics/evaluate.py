@@ -103,7 +103,7 @@ def evaluate(
     max_dets: int = 100,
     metrics: Sequence[str | Metric] = (),
 ) -> Metrics:
-    """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and those of the table METRICS.
+    """VOC 2007, VOC 2010 and COCO metrics of detections on the images of a data set, and all of the table METRICS.
 
     Objects are compared as their files have them, also beyond the border of the image (`Dataset.measured_truth`).
     detections: by image id; an image without an entry has none. max_dets: the most that the detector kept of an image,

@@ -2,7 +2,7 @@
 
 An average precision is not a mean over objects, so `ImageBootstrap.means` can't compute it. Instead the curve is
 computed for each resample, with images weighted by how often they were drawn. I: images. K: classes. P: detections of a
-class. T: those of them that are right. R: resamples.
+class. T: right detections among them. R: resamples.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from detpipe.metrics.recall_measures import MEASURES
 class MethodRecall:
     """The recall of one method on a data set.
 
-    budgets: those of the tables, ascending; `curves` has more. by_class, by_size: recall at these budgets for objects
+    budgets: of the tables, ascending; `curves` has more. by_class, by_size: recall at these budgets for objects
     of one class or size. images: number of images. empty: number of images without proposals, whose objects are missed.
     mean_proposals: per image; NaN without images.
     """
@@ -99,7 +99,7 @@ def recall_text(methods: Mapping[str, MethodRecall]) -> str:
 
 
 def difference_text(first: str, paired: Mapping[str, Mapping[str, PairedDifference]], budget: int) -> str:
-    """Lines for the terminal: average recall of the first method minus that of each other one, at the last budget.
+    """Lines for the terminal: average recall of the first method minus each other method's, at the last budget.
 
     paired: results of `compare` by name of the other method. budget: the last one. No other methods give "".
     """

@@ -76,7 +76,7 @@ def overlap_table(
     for image_id, found in proposals.items() if isinstance(proposals, Mapping) else proposals:
         if image_id not in counting or image_id in best:
             known = "twice" if image_id in counting else "that has no ground truth"
-            raise ValueError(f"proposals: expected those of each image of the data set once, got {image_id!r} {known}")
+            raise ValueError(f"proposals: expected one entry for each image of the data set, got {image_id!r} {known}")
         best[image_id] = best_overlaps(counting[image_id].boxes, found.boxes, budgets)
         numbers[image_id] = len(found)
     ids = tuple(sorted(counting, key=lambda image_id: (isinstance(image_id, str), image_id)))

@@ -1,6 +1,6 @@
 """The recall curves of Hosang et al. (PAMI 2015, section 4) from a table of overlaps, with bootstrap intervals.
 
-Recall by IoU threshold at fixed budgets, and all metrics by number of proposals, for all objects or for those of a
+Recall by IoU threshold at fixed budgets, and all metrics by number of proposals, for all objects or for objects of a
 class or size. B: budgets. T: IoU thresholds.
 """
 

@@ -23,7 +23,7 @@ TRIES = 10
 """Number of attempts to draw a crop with an object in it. After these the whole image is used."""
 
 ASPECT = 1.5
-"""The aspect ratio of a crop differs from that of the image by up to this factor."""
+"""The aspect ratio of a crop differs from the image's by up to this factor."""
 
 
 @dataclass(frozen=True, kw_only=True)

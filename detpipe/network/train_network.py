@@ -118,5 +118,5 @@ def freeze(backbone: Backbone, learning: FineTuningConfig, *, has_weights: bool)
 
 
 def training_key(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide the result of a training: without those of "solver" that only affect logging."""
+    """The settings that decide the result of a training: without the settings of "solver" that only affect logging."""
     return {name: result_settings(value) if name == "solver" else value for name, value in settings.items()}

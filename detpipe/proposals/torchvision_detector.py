@@ -46,7 +46,7 @@ class Boxes(StrEnum):
 class TorchvisionProposals(Proposer):
     """The boxes of a detector of torchvision with your weights. It runs on a GPU if there is one.
 
-    The number of classes is that of the weights.
+    The weights decide the number of classes.
     """
 
     name: DetectorName = DetectorName.fasterrcnn_mobilenet_v3_large_320_fpn
@@ -54,7 +54,7 @@ class TorchvisionProposals(Proposer):
     weights: str = ""
     """Its state dict: a .pth or .pt file, also a checkpoint of torchvision's training script, or .safetensors."""
     boxes: Boxes = Boxes.final
-    """The detector's final boxes, or those of its region proposal network (rpn)."""
+    """The detector's final boxes, or the boxes of its region proposal network (rpn)."""
     min_score: float = 0.01
     """Drop final boxes with a lower score."""
     nms_iou: float = 0.7
@@ -68,7 +68,7 @@ class TorchvisionProposals(Proposer):
             raise ValueError(f"proposals.nms_iou: expected a number in [0, 1], got {self.nms_iou}")
 
     def check(self, datasets: Sequence[Dataset] = ()) -> None:  # noqa: ARG002
-        """Load the network. Raises ValueError without weights, and for those of another detector."""
+        """Load the network. Raises ValueError without weights, and for weights of another detector."""
         self._network()
 
     @property

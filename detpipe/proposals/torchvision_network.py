@@ -77,7 +77,7 @@ class TorchvisionNetwork:
 def load_detector(path: Path, name: str) -> nn.Module:
     """The detector of torchvision with the weights of a file, in evaluation mode.
 
-    Raises ValueError if the weights are those of another network, and the errors of `read_torch_file` and
+    Raises ValueError if the weights belong to another network, and the errors of `read_torch_file` and
     `read_safetensors`.
     """
     state = dict(read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path))
@@ -107,7 +107,7 @@ def load_detector(path: Path, name: str) -> nn.Module:
 
 
 def set_limits(network: Any, min_score: float, most: int) -> None:
-    """Let a detector return as many boxes as proposals need. torchvision's own limits are those of final detections."""
+    """Let a detector return as many boxes as proposals need. torchvision's own limits are made for final detections."""
     if hasattr(network, "roi_heads"):
         network.roi_heads.score_thresh, network.roi_heads.detections_per_img = min_score, most
         for count in (network.rpn._pre_nms_top_n, network.rpn._post_nms_top_n):

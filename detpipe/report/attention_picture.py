@@ -78,7 +78,7 @@ def panel(image: Image, found: DetectionAttention) -> Image:
 
 
 def with_lines(image: Image, start: Float32Array, boxes: Float32Array, shares: Sequence[float]) -> Image:
-    """A copy of the image with frames, and lines to their centres from that of `start`; opacity and width by share."""
+    """A copy of the image with frames, and lines from `start` to them, by their centres; opacity and width by share."""
     picture = PIL.Image.fromarray(image).convert("RGBA")
     from_x, from_y = (float(start[side] + start[side + 2]) / 2 for side in (0, 1))
     for box, share in reversed(list(zip(boxes.tolist(), shares, strict=True))):

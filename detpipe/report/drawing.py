@@ -56,7 +56,7 @@ def draw_boxes(
     boxes: (N, 4) in pixels of this image, the most important first: it is drawn last, on top. Boxes are clipped to the
     image. captions: one per box, or empty for none; "" draws no caption. colours: one per box, or empty for red.
     dashed: for ground truth; of all, or one per box. thin: half the line width, for many boxes. taken: the places of
-    captions that are in the image already; those of the new ones are added. N = 0 gives an unchanged copy. Raises
+    captions that are in the image already; new ones are added. N = 0 gives an unchanged copy. Raises
     ValueError if the numbers differ.
     """
     dashes = [dashed] * len(boxes) if isinstance(dashed, bool) else dashed

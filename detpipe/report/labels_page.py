@@ -86,7 +86,7 @@ class LabelsPage:
     dataset: digest of the labels, which corrections.json repeats. classes: of the data set, among which a person
     chooses. items: what is shown one after another, in this order: suspects, or images to label. images: the image of
     each item by split and id; others are not stored in the page. Raises ValueError for an item without its image, and
-    for a suspect whose object is not among those of its image.
+    for a suspect whose object its image does not have.
     """
 
     title: str

@@ -28,7 +28,7 @@ def training_figure(rows: Rows, *, progress: bool = True) -> Figure:
 
     Loss and accuracy are drawn faintly as logged, and strongly as a moving average over a twentieth of the log.
     Training and validation share an axis only if they are the same loss: with a box loss in training, the validation's
-    loss is that of the classes, and is drawn with the training's class loss.
+    loss is the class loss, and is drawn with the training's class loss.
     progress: also panels for learning rate, speed and waiting. A panel is left out if each of its keys has one value
     (see `single_values`): one point is not a curve. Without panels there is an empty one.
     """

@@ -59,7 +59,7 @@ class Command:
 
     @property
     def data_source(self) -> DatasetSource:
-        """The data set: that of the settings, else the one that the run folder remembers.
+        """The data set of the settings, else the one that the run folder remembers.
 
         Raises ValueError if there is none, and as `kept_dataset`.
         """

@@ -1,8 +1,8 @@
 """A run folder for a corrected data set, with the results of an earlier run that the corrections do not change.
 
-Proposals depend on the images alone, and so do the features of the test regions. Of the features of training regions,
-those of unchanged images stay: `detpipe features` takes rows of equal regions from a store that lies at the place of a
-backup, and computes only the others.
+Proposals depend on the images alone, and so do the features of the test regions. The features of training regions
+stay if their image is unchanged: `detpipe features` takes rows of equal regions from a store at the place of a backup,
+and computes only the others.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _carry_features(
     if manifest is None or manifest.inputs.get("proposals") != proposals[0]:
         return False
     same_classes = (before.classes, before.category_ids) == (after.classes, after.category_ids)
-    # The regions of test images are proposals without labels, those of training images are chosen by the objects.
+    # The regions of test images are proposals without labels. For training images the objects decide about regions.
     same_rows = dataset_digest(before) == dataset_digest(after) or (split is Split.test and same_classes)
     if same_rows and manifest.inputs.get(split.value) == dataset_digest(before):
         inputs = {"proposals": proposals[1], split.value: dataset_digest(after)}

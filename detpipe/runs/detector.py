@@ -85,8 +85,8 @@ class Detector(ImagePredictor):
         """Load the detector of a run folder, also of one in object storage (s3://...), of which a copy is kept here.
 
         device: auto, cpu or cuda. config: default, the settings of the run's own detections on its test images.
-        precision: float32 or bf16; auto, that of the same detections. `Detector.precision` says which it is.
-        max_pixels: limit on height x width of an image file. Images are stretched as those of the data set were.
+        precision: float32 or bf16; auto, as for these detections. `Detector.precision` says which it is.
+        max_pixels: limit on height x width of an image file. Images are stretched as the data set's images were.
         Raises ClassifierError where the folder holds no trained classifier, or broken settings; TypeError or ValueError
         that names a wrong argument.
         """
@@ -146,7 +146,7 @@ class Detector(ImagePredictor):
     def predict_many(self, images: Iterable[tuple[Image, Float32Array]]) -> Iterator[Detections]:
         """Yield the detections of each pair (image, boxes (R, 4)), in order. R = 0 gives no detections.
 
-        Crops are batched across images. Images are read ahead; the memory use is that of a few batches of crops.
+        Crops are batched across images. Images are read ahead; the memory holds a few batches of crops.
         """
         for boxes, scored, image_size in self.score_many(images):
             yield select_detections(boxes, scored, image_size, self.config)

@@ -141,7 +141,7 @@ class _OpenVino:
     def __init__(self, path: Path, threads: int) -> None:
         import openvino
 
-        # Without a hint it computes in bf16 where the processor can, and the scores differ from those of the detector.
+        # Without a hint it computes in bf16 where the processor can, and the scores differ from the detector's.
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads

@@ -1,4 +1,4 @@
-"""An image for a graph of a fixed size: as the graph gets it, and its detections as those of the image."""
+"""An image for a graph of a fixed size: the input of the graph, and its detections on the original image."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from detpipe.storage.shard_index import data_files
 
 
 class ClassMismatchError(ValueError):
-    """The labels or classes of a database differ from those of a classifier or another database."""
+    """The labels or classes of a database differ from a classifier's or from another database's."""
 
 
 def database_digest(path: Path) -> str:

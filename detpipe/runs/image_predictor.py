@@ -1,4 +1,4 @@
-"""What every detector does with images: one image, many, or a stream of files; its own boxes, or those of the caller.
+"""What every detector does with images: one image, many, or a stream of files; with its own boxes, or the caller's.
 
 Torch is not imported here: an exported detector needs none.
 """
@@ -94,9 +94,9 @@ class ImagePredictor(abc.ABC):
         """Detect objects in one image: an (H, W, 3) uint8 RGB array, a PIL image, or a path.
 
         A path may also be a folder or a pattern such as "photos/*.jpg": then as `stream`. For type checkers, calling
-        the detector always gives the detections of one image, and `stream` always those of many.
+        the detector always gives the detections of one image, and `stream` always of many.
         Other arrays are converted by the rules of `image_file.as_image`: grey (H, W) or (H, W, 1), RGBA (H, W, 4),
-        uint16. An opened file gives the same result as its path. proposals: default, those of the detector's own
+        uint16. An opened file gives the same result as its path. proposals: by default from the detector's own
         proposer; else Proposals or boxes (N, 4), x1 y1 x2 y2 in pixels, the best first, of which
         the parts within the image are classified. A network that proposes itself also does so if `proposals` is empty;
         other detectors then return no detections.
@@ -162,7 +162,7 @@ class ImagePredictor(abc.ABC):
         """Detect objects in several images. Returns one ImageDetections per image, in order; no images give [].
 
         The next images are read and proposed on while one is classified. Crops of several images share a batch, so
-        scores may differ from those of `predict` in the last bits.
+        scores may differ from `predict` in the last bits.
         proposals: one per image. threshold: as in `predict`. Raises ValueError for another number, and as `predict` at
         the first invalid image.
         """
@@ -185,14 +185,14 @@ class ImagePredictor(abc.ABC):
     ) -> tuple[Image, Float32Array]:
         """Return the pixels of an image and the boxes to classify, best first, for `predict_many`.
 
-        A network that proposes itself gets no boxes. Arguments and errors are those of `predict`.
+        A network that proposes itself gets no boxes. Arguments and errors are as in `predict`.
         """
         pixels = as_image(image, self.options)
         if proposals is None and self.proposes_itself:
             return pixels, np.zeros((0, 4), dtype=np.float32)
         image_size = (pixels.shape[0], pixels.shape[1])
         if proposals is None:
-            # Rounded as in proposals.lmdb, so that the results equal those of `detpipe detect`.
+            # Rounded as in proposals.lmdb, so that the results equal the results of `detpipe detect`.
             proposals = snapped(SourcedProposals(self.proposed(pixels), None), image_size).proposals
         boxes = geometry.clip(as_boxes(proposals), image_size)
         return pixels, boxes[geometry.area(boxes) > 0][: self.max_proposals]

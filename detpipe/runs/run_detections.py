@@ -21,7 +21,7 @@ def own_detections(folder: RunFolder, dataset: Dataset) -> Path:
     manifest = read_manifest(folder.detections)
     if manifest.settings.get("source") is not None:
         raise ArtefactError(
-            f"{folder.detections}: expected detections of the data set, got those of {manifest.settings['source']}; "
+            f"{folder.detections}: expected detections of the data set, got some of {manifest.settings['source']}; "
             "run `detpipe detect dataset=...` again, or give detections=FILE"
         )
     if (folder.classifier / DESCRIPTION).is_file():
@@ -34,7 +34,7 @@ def verify_images(folder: RunFolder, dataset: Dataset) -> None:
     made_from = read_manifest(folder.detections).inputs.get("images")
     if made_from not in (images_digest(dataset), dataset_digest(dataset)):
         raise ArtefactError(
-            f"{folder.detections}: expected detections of the images of {dataset.name}, got those of other images; "
+            f"{folder.detections}: expected detections of the images of {dataset.name}, got detections of others; "
             "give the dataset settings that they were made with, or run `detpipe detect` with overwrite=true"
         )
 

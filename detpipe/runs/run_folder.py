@@ -208,7 +208,7 @@ def object_values(truth: GroundTruth) -> list[Any]:
 def verify_input(manifest: Manifest, artefact: Path, split: Split, dataset: Dataset) -> None:
     """Raise ArtefactError unless the proposals were made from the images of this split.
 
-    Proposals that depend on the objects, and those of an earlier version, must be of the same objects.
+    Proposals that depend on the objects, and proposals of an earlier version, must be of the same objects.
     """
     if manifest.inputs.get(split.value) not in (images_digest(dataset), dataset_digest(dataset)):
         raise ArtefactError(

@@ -1,6 +1,6 @@
 """The folder of each `source` of `detpipe detect`, so that no source replaces the results of another.
 
-The outputs of a source are in sources/NAME of the run folder, where NAME is that of the folder or image.
+The outputs of a source are in sources/NAME of the run folder, where NAME is the name of the folder or image.
 """
 
 from __future__ import annotations

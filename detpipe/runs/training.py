@@ -54,7 +54,7 @@ class TrainingJob:
     """A training that is ready to start.
 
     folder: path of the artefact. stage: the command's name in the manifest. learned: the settings of model and data in
-    the key; solver, seed, device and precision are added. inputs: digests by name; those of weight files are added.
+    the key; solver, seed, device and precision are added. inputs: digests by name; digests of weight files are added.
     datasets: the splits among the inputs, by name. source: the settings of this data set, for the run folder.
     train: trains the network, saves it in rank 0, and returns the solver's summary.
     """

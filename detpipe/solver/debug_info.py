@@ -51,7 +51,7 @@ class DebugInfo:
         return note
 
     def take(self) -> list[str]:
-        """The lines since the last call, and those of the current parameters and gradients."""
+        """The lines since the last call, and lines of the current parameters and gradients."""
         parameters = [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
         lines = [
             f"[Update] {name}, data: {mean_size(p):.6g}; gradient: {mean_size(p.grad):.6g}" for name, p in parameters

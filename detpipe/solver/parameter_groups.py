@@ -2,7 +2,7 @@
 
 Two rules of fine-tuning are defaults here: new layers learn faster than pretrained ones, and biases and norm layers
 have no weight decay. Caffe has no such defaults; its network prototxt sets the factors of each parameter (default 1).
-Factors from a prototxt are also used here, multiplied by those of `lr_mult` and `decay_mult`.
+Factors from a prototxt are also used here, multiplied by `lr_mult` and `decay_mult`.
 """
 
 from __future__ import annotations

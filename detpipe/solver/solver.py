@@ -295,7 +295,7 @@ class Solver(Generic[Batch]):
             line = pace(done, self.max_iter, seconds, "iterations", earlier=start)
             logger.info("train: %s", f"{line.replace('iterations', f'iterations{passes}', 1)}; {numbers}")
         else:
-            progress.clear()  # else the line would continue that of the bar
+            progress.clear()  # else the text would continue the bar's line
             logger.info("train: iteration %d%s; %s", done, passes, numbers)
             progress.refresh()
 
@@ -393,7 +393,7 @@ def kept_generators() -> Iterator[None]:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the CPU generator, and those of CUDA if it is in use.
+    """Seed the CPU generator, and CUDA's generators if CUDA is in use.
 
     Before CUDA is initialised, torch.manual_seed stores the seed and a traceback in every call, which costs memory and
     about a millisecond.

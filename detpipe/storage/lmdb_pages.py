@@ -4,7 +4,7 @@ LMDB maps its file into memory and trusts it. A damaged or hostile page can make
 beyond the end of the map, or fail an assertion; each may end the process with a signal. This module walks the trees in
 the raw bytes. It reads no values outside the pages of the tree, except the first bytes of values on pages of their own.
 
-The layout is that of liblmdb 0.9's mdb.c (MDB_page, MDB_node, MDB_meta, MDB_db), little-endian, 64 bits.
+The layout follows liblmdb 0.9's mdb.c (MDB_page, MDB_node, MDB_meta, MDB_db), little-endian, 64 bits.
 """
 
 from __future__ import annotations

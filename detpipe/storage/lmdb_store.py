@@ -203,7 +203,7 @@ def _missing(path: Path) -> DatabaseError:
 
 @contextlib.contextmanager
 def _database_errors(path: Path) -> Iterator[None]:
-    """Turn LMDB's own errors into DatabaseErrors that name the path, and those of a full disk into OSErrors."""
+    """Turn LMDB's own errors into DatabaseErrors that name the path, and errors of a full disk into OSErrors."""
     try:
         yield
     except lmdb.DiskError as error:
@@ -289,7 +289,7 @@ class LmdbWriter:
             return transaction.get(key) is not None
 
     def __len__(self) -> int:
-        """Number of records on disk, without those of the current batch."""
+        """Number of records on disk, without the current batch."""
         return int(self._env.stat()["entries"])
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ DEFAULT_GIGABYTES = 10.0
 BLOCK = 1 << 22
 """Bytes of a block: one request."""
 _CHECKED_EVERY = 32 * BLOCK
-"""Bytes that a process writes before it compares those of all blocks with the limit."""
+"""Bytes that a process writes before it compares the size of all blocks with the limit."""
 _TEXTS = frozenset({".xml", ".txt", ".json"})
 """Suffixes of files of which a data set has one for each image."""
 _TRANSFERS = 16
@@ -40,7 +40,7 @@ _TRANSFERS = 16
 def open_remote(path: Path) -> BinaryIO:
     """Open a remote file for reading. Only the blocks that are read are fetched. Raises as `remote_info`.
 
-    With a small text file, those of the same kind in its folder are fetched: a data set has one for each image, and one
+    With a small text file, all of the same kind in its folder are fetched: a data set has one for each image, and one
     request after the other would take hours.
     """
     info = remote_info(path)

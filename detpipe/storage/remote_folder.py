@@ -78,7 +78,7 @@ class RemoteFolder:
         return None if index is None else cls(index.url)
 
     def pull(self, *, task: int | None = None) -> None:
-        """Bring the copy up to date. task: of the shards, only those of this task are fetched; see `Shards`.
+        """Bring the copy up to date. task: of the shards, only this task's are fetched; see `Shards`.
 
         What changed here and not in the storage, such as the work of a killed command, is kept.
         """

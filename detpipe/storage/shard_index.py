@@ -46,7 +46,7 @@ def is_lmdb(path: Path) -> bool:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files of an LMDB: its own, or those of its shards. Raises DatabaseError as `read_index`."""
+    """The files of an LMDB: its own, or its shards' files. Raises DatabaseError as `read_index`."""
     return [path / one.folder / DATA for one in read_index(path).shards] if is_in_shards(path) else [path / DATA]
 
 

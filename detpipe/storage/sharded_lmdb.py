@@ -65,7 +65,7 @@ def name_in(key: bytes) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Order:
-    """keys: of N records, in order. places: (N,), each record's place among those of all shards, shard after shard.
+    """keys: of N records, in order. places: (N,), each record's place among all shards' records, shard after shard.
 
     begins: of each shard, the place of its first record.
     """
@@ -109,7 +109,7 @@ class ShardedLmdb:
         return self._known
 
     def _compare(self, number: int) -> None:
-        """Raise DatabaseError unless a shard's manifest is that of the index."""
+        """Raise DatabaseError unless a shard's manifest agrees with the index."""
         try:
             found = find_manifest(self.path / self._index.shards[number].folder)
         except ArtefactError as error:

@@ -250,7 +250,7 @@ class Shards:
             )
 
     def clear(self, *, keep_finished: bool) -> None:
-        """Delete the shards. keep_finished: keep those of this key and number of tasks, for `overwrite`."""
+        """Delete the shards. keep_finished: keep shards of this key and number of tasks, for `overwrite`."""
         own = {self.path(task): task for task in range(1, self.tasks + 1)}
         for path in (*_shards_in(self.folder), *self._kept()):
             if keep_finished and path in own:
@@ -267,7 +267,7 @@ class Shards:
         return str(path), text
 
     def remove(self) -> None:
-        """Delete all shards, but not those of which the whole is made, and their folder if nothing else is in it."""
+        """Delete all shards that are not part of the whole, and their folder if nothing else is in it."""
         for path in (*_shards_in(self.folder), *(() if self.is_kept() else self._kept())):
             _delete(path)
         for folder in (self.folder, self.whole.path):

@@ -31,7 +31,7 @@ _MOST_KEPT = 500_000
 
 
 def is_container(path: str | os.PathLike[str]) -> bool:
-    """Whether the suffix is that of a file with other files in it. It may be a folder all the same."""
+    """Whether a file with this suffix holds other files. The path may be a folder all the same."""
     return os.fspath(path).lower().endswith(CONTAINER_SUFFIXES)
 
 
@@ -65,7 +65,7 @@ def children(folder: Path) -> list[Path]:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As `os.walk`: each folder, the names of the folders in it, which may be removed, and those of the files."""
+    """As `os.walk`: each folder, the names of its folders, which may be removed, and the names of its files."""
     if is_remote(folder):
         yield from remote_walk(folder)
         return

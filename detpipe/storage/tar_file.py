@@ -1,6 +1,6 @@
 """The members of a tar file, by their places in it. Members are only read at their place, never extracted.
 
-The formats are those of POSIX (ustar, pax) and GNU, without compression: a compressed tar can't be read from a place.
+The formats are POSIX's (ustar, pax) and GNU's, without compression: a compressed tar can't be read from a place.
 A tar of other people may claim anything. Sizes, counts and names are checked before they are used, links are named and
 not followed, and what lies beyond the end of the file is a fault.
 """
@@ -130,7 +130,7 @@ def _headers(file: BinaryIO, path: Path) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _has_checksum(header: bytes) -> bool:
-    """Whether the header's sum is that of its bytes; old tars summed them with signs."""
+    """Whether the header states the sum of its bytes; old tars summed them with signs."""
     stated = _number(header[148:156])
     bytes_without = header[:148] + b" " * 8 + header[156:]
     return stated in (sum(bytes_without), sum(one - 256 * (one > 127) for one in bytes_without))

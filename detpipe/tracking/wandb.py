@@ -12,7 +12,7 @@ from detpipe.tracking.tracker import Tracker, flat
 
 @dataclass(kw_only=True)
 class WeightsAndBiases(Tracker):
-    """A run of a Weights & Biases project. The account is that of `wandb login` or WANDB_API_KEY."""
+    """A run of a Weights & Biases project. `wandb login` or WANDB_API_KEY sets the account."""
 
     PACKAGE: ClassVar[str] = "wandb"
 

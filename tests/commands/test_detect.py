@@ -231,7 +231,7 @@ def test_a_run_of_an_earlier_version_may_have_detections_of_a_source(run_copy: P
     path.write_text(json.dumps(manifest))
     outcome = detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}")
     assert outcome.status == 1
-    assert "got those of photos; run `detpipe detect dataset=...`" in outcome.err
+    assert "of photos; run `detpipe detect dataset=...`" in outcome.err
     detect(run_copy, *drawn.voc(voc_root))
     assert (run_copy / "detections.json").read_bytes() == own
     assert detpipe("eval", *drawn.voc(voc_root), f"run_dir={run_copy}").status == 0

@@ -40,7 +40,7 @@ def exported(fast_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "runs/fast/export"
     outcome = detpipe("export", f"run_dir={fast_run}", f"out={out}")
     assert outcome.status == 0, outcome.err
-    assert "100.0 % are those of the detector" in outcome.out + outcome.err
+    assert "100.0 % equal the detector's" in outcome.out + outcome.err
     return out
 
 
@@ -168,7 +168,7 @@ def test_a_fixed_size_and_a_batch_of_a_run(fast_run: Path, voc_root: Path, tmp_p
     pytest.importorskip("onnxruntime")
     outcome = detpipe("export", f"run_dir={fast_run}", f"out={tmp_path}", "size=[120,160]", "batch=2")
     assert outcome.status == 0, outcome.err
-    assert "100.0 % are those of the detector" in outcome.out + outcome.err
+    assert "100.0 % equal the detector's" in outcome.out + outcome.err
     carried, detector = (
         OnnxDetector(tmp_path, threads=1),
         Detector.from_run(fast_run, device="cpu", precision="float32"),

@@ -275,7 +275,7 @@ class Net(nn.Module):
                     raise ValueError(f"{where}: layer {step.layer.name!r}: {error}") from error
 
     def _share(self, where: str) -> None:
-        """Share parameters with the same name (param { name }): all layers use that of the first."""
+        """Share parameters with the same name (param { name }): all layers use the first one."""
         owners: dict[str, tuple[str, torch.Tensor]] = {}
         for step in self.steps:
             module = self.layers[step.module]

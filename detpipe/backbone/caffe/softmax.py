@@ -60,7 +60,7 @@ class SoftmaxWithLoss(nn.Module):
 class Accuracy(nn.Module):
     """Scores and labels -> the share of labels that are among the top_k scores. N = 0 gives 0.
 
-    A score equal to that of the label counts as better, so constant scores are not counted as correct.
+    A score equal to the label's score counts as better, so constant scores are not counted as correct.
     """
 
     def __init__(self, axis: int, top_k: int, ignore_label: int | None) -> None:

@@ -166,7 +166,7 @@ def most_likely(scored: ScoredRegions, keep: int) -> Int64Array:
 
 
 def in_their_places(scored: ScoredRegions, count: int, rows: Int64Array) -> ScoredRegions:
-    """The scores of all `count` regions: those of `rows` as given, the others background with deltas of 0."""
+    """The scores of all `count` regions: for `rows` as given; all others are background with deltas of 0."""
     probabilities = np.zeros((count, scored.probabilities.shape[1]), dtype=np.float32)
     probabilities[:, 0] = 1
     probabilities[rows] = scored.probabilities

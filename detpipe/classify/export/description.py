@@ -120,7 +120,7 @@ class ExportDescription:
             raise ValueError("batch: expected a number of images and detect.max_detections, got others")
         inputs = self.form.inputs(proposals=self.needs_boxes)
         if (self.inputs, self.outputs) != (inputs, self.form.outputs(self.detect.get("max_detections", 0))):
-            raise ValueError("inputs, outputs: expected those of this version of detpipe, got others")
+            raise ValueError("inputs, outputs: expected the names that this version of detpipe writes, got others")
 
     @property
     def form(self) -> GraphForm:

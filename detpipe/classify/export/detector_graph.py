@@ -5,7 +5,7 @@ float32 in its pixels, best first. (Not `boxes`: an input and an output can't sh
 float32 in pixels of the image, `scores` (N,) float32, `labels` (N,) int64 from 1 to K, best first.
 
 With a batch, all have a first axis B, and the outputs max_detections rows for each image, of which unused ones are 0.
-Proposals without an area are left out, so they fill up those of an image. The images are computed one after the other.
+Proposals without an area are left out, so they can fill up an image's list. The images are computed one by one.
 """
 
 from __future__ import annotations

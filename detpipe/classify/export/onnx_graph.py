@@ -153,7 +153,7 @@ class Graph:
         self.outputs.append(helper.make_tensor_value_info(name, _code(value.dtype), shape))
 
     def op(self, kind: str, *inputs: Value, dtype: npt.DTypeLike | None = None, **attributes: Any) -> Value:
-        """The first result of an operator. dtype: of the result; None: that of the first input."""
+        """The first result of an operator. dtype: of the result; None: as the first input."""
         return self.ops(kind, *inputs, dtypes=[dtype], **attributes)[0]
 
     def ops(self, kind: str, *inputs: Value, dtypes: Sequence[npt.DTypeLike | None], **attributes: Any) -> list[Value]:

@@ -93,7 +93,7 @@ def fast_rcnn_scorer(
 
 
 def tiles_of(spec: FastRcnnSpec | MultiBoxFastRcnnSpec, config: DetectConfig) -> TilesConfig:
-    """The tiles in detection: those of `detect.fast_rcnn.tiles`; if their size is null, those of the training."""
+    """The tiles in detection: `detect.fast_rcnn.tiles`, or the tiles of the training if its size is null."""
     return spec.head.tiles if config.fast_rcnn.tiles.size is None else config.fast_rcnn.tiles
 
 

@@ -140,7 +140,7 @@ class TiledScorer:
 
 
 def in_given_order(image: TiledImage) -> ScoredRegions:
-    """The scores of the given regions (R >= 1), in their order. Deltas are those of the whole regions.
+    """The scores of the given regions (R >= 1), in their order. Deltas refer to the whole regions.
 
     A region that no window contains was scored by the part that its window shows.
     """

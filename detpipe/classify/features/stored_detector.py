@@ -35,7 +35,7 @@ def detect_stored(
     """Yield each image's id and the detections of each detector in it, in one pass over a store.
 
     An image without stored regions has no detections. detect: max_proposals are the first rows of an image. Settings
-    that need the image, as features.refine, are not used. The labels are those of the store.
+    that need the image, as features.refine, are not used. The labels are numbered as in the store.
     """
     views = views_of(store)
     for record in records:

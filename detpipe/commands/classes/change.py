@@ -149,7 +149,7 @@ def change_classes(config: ClassChange, now: Trained, classes: Sequence[str], la
 
 
 def check_proposals(folder: RunFolder, splits: Mapping[Split, Dataset]) -> None:
-    """Raise ArtefactError unless the proposals are those of the splits' images, whatever their classes.
+    """Raise ArtefactError unless the proposals belong to the splits' images, whatever their classes.
 
     Also raised if the proposals are the objects (proposals=ground_truth), since these change with the classes.
     """

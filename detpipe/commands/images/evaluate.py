@@ -89,7 +89,7 @@ def classifier(config: EvaluateImages, reader: ImagesReader) -> tuple[ImageClass
             f"{reader.path}: expected the {outputs} classes of the network, got a database of {len(names)} classes; "
             "make it from a list with the network's labels"
         )
-    # The weights have no class names, so those of the database are used.
+    # The weights have no class names, so the database's names are used.
     classes = names if names is not None else tuple(str(label) for label in range(outputs))
     check_labels(reader, classes)
     return network, classes, config.view

@@ -100,7 +100,7 @@ class MakeDb(LmdbCommand):
     max_pixels: int = MAX_PIXELS
     """Limit on height x width of an image, in its file and as it is stored. A larger one counts as unreadable."""
     verify: bool = False
-    """Read and decode all records after writing, also those of an existing database."""
+    """Read and decode all records after writing, also of an existing database."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

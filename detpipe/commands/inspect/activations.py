@@ -95,7 +95,7 @@ def write_all(config: InspectActivations, studied: StudiedNetwork, data: Signals
 
 
 def write_maps(folder: Path, data: SignalsPage) -> list[Path]:
-    """Write one numbered picture per layer, and delete only those of an earlier call."""
+    """Write one numbered picture per layer, and delete only the pictures of an earlier call."""
     for old in folder.glob("[0-9][0-9]_*.png"):
         old.unlink()
     files = []

@@ -112,7 +112,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _trained(folder: Path, run_dir: str) -> StudiedNetwork:
-    """Return the classifier of a run, of whole images or of crops. The loss of crops is that of the classes only."""
+    """Return the classifier of a run, of whole images or of crops. The loss of crops is only the class loss."""
     if not (folder / DESCRIPTION).is_file():
         raise FileNotFoundError(
             f"{run_dir}: expected a run folder with a trained classifier; give run_dir=DIR, or a network as "

@@ -89,7 +89,7 @@ def check_digest(config: LabelsApply, corrections: Corrections, splits: Splits) 
     if corrections.dataset not in [labels_digest({split: splits[split] for split in subset}) for subset in some]:
         raise CorrectionError(
             f"{config.corrections_file}: expected corrections of this data set "
-            f"({', '.join(dataset.name for dataset in splits.values())}), got those of other labels, images or "
+            f"({', '.join(dataset.name for dataset in splits.values())}), got corrections of other labels, images or "
             "classes; give the run_dir and the dataset settings of the audit. If the labels have changed since, audit "
             "them again"
         )

@@ -116,8 +116,8 @@ def checked_backbone(store: FeatureStore, config: BackboneConfig, seed: int) -> 
     wanted = store.manifest.settings["extraction"]["network"]
     if network_digest(backbone) != wanted:
         raise ArtefactError(
-            f"{store.path}: expected features of {config.name} with the weights {config.weights}, got those of "
-            "others; give the backbone settings of `detpipe features`, or run it with overwrite=true"
+            f"{store.path}: expected features of {config.name} with the weights {config.weights}, got features "
+            "of another network; give the backbone settings of `detpipe features`, or run it with overwrite=true"
         )
     return backbone
 

@@ -124,8 +124,8 @@ class FastRcnn(nn.Module):
     def attended(self, features: Tensor, regions: Tensor | None, sets: Tensor | None = None) -> Tensor:
         """Features (R, D) of regions (R, 5) -> features (R, D) after attention. Without attention they do not change.
 
-        regions: may be None without attention. sets: (R,) regions attend to those with the same number only; None:
-        those of the same image. Raises ValueError for a network with attention and no regions.
+        regions: may be None without attention. sets: (R,) regions attend only to regions with the same number; None:
+        to regions of the same image. Raises ValueError for a network with attention and no regions.
         """
         if self.attention is None:
             return features

@@ -1,4 +1,4 @@
-"""Attention among the regions of one image: each region's features are changed by those of the others.
+"""Attention among the regions of one image: the features of each region are changed by the features of the others.
 
 A layer is a block of multi-head attention and two fully connected layers, each a residual branch (Vaswani et al. 2017).
 A bias from the geometry of each pair of boxes is added to the attention's logits, as in Relation Networks (Hu et al.
@@ -48,7 +48,7 @@ class RegionAttention(nn.Module):
     def forward(self, features: Tensor, boxes: Tensor, sets: Tensor) -> Tensor:
         """Features (R, D) of boxes (R, 4) in pixels of the input -> (R, D).
 
-        sets: (R,) numbers. Regions attend to those with the same number only: those of their image. R = 0 gives (0, D).
+        sets: (R,) numbers. Regions attend only to regions with the same number, of their image. R = 0 gives (0, D).
         """
         order = sets.argsort(stable=True)
         counts = torch.unique_consecutive(sets[order], return_counts=True)[1].tolist() or [0]

@@ -1,6 +1,6 @@
 """RoIAlign on a CPU (Mask R-CNN, He et al. 2017, section 3), forward and backward, as compiled code.
 
-Bins and sampling points are those of torchvision's `roi_align(sampling_ratio=2, aligned=True)`: a bin is the mean of
+Bins and sampling points are as in torchvision's `roi_align(sampling_ratio=2, aligned=True)`: a bin is the mean of
 2 x 2 bilinear samples. The weight of a cell in a bin is a weight of its row times a weight of its column, at most
 four rows and four columns. So cells are first summed over the rows of a bin, for all columns of a region at once, then
 over the columns of each bin. Channels are the innermost loop, so the compiler uses vector instructions.
@@ -278,7 +278,7 @@ def _cells_along(
     """The different cells of each bin along one axis of `limit` cells, and their weights.
 
     A sample more than one cell outside of the map is 0 (no cells). Others are moved to the nearest cell's centre. The
-    steps and their order are those of torchvision's kernel, in float32.
+    steps and their order are as in torchvision's kernel, in float32.
     """
     share = np.float32(1 / SAMPLES)
     for one in range(len(counts)):
@@ -375,7 +375,7 @@ def _transpose_back(
 
 @compiled
 def _round(source: npt.NDArray[np.uint32], target: UInt16Array) -> None:
-    """The bits of float32 numbers to those of bf16: to the nearest, ties to even. NaN stays NaN."""
+    """The bits of float32 numbers to the bits of bf16: to the nearest, ties to even. NaN stays NaN."""
     for k in range(len(source)):
         one = source[k]
         nearest = (one + np.uint32(0x7FFF) + ((one >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)

@@ -88,7 +88,7 @@ class FeatureHead(nn.Module, abc.ABC):
             raise TypeError(f"{type(self).__name__}: expected the tensors {sorted(wanted)}, got {sorted(tensors)}")
         for name, tensor in tensors.items():
             # Copied, so that all are aligned in memory as PyTorch does it. Matrix products round differently for other
-            # addresses, as those of arrays and of files that are mapped into memory.
+            # addresses, as with arrays and with files that are mapped into memory.
             self.register_buffer(name, tensor.clone())
 
     @property
@@ -202,7 +202,7 @@ class StoredHeadConfig(RegionHeadConfig, abc.ABC):
     def remove_class(
         self, head: FeatureHead, label: int, examples: Examples, *, seed: int, bf16: bool = False
     ) -> FeatureHead:
-        """The head without class `label`, 1..K. examples: those of the remaining classes."""
+        """The head without class `label`, 1..K. examples: of the remaining classes."""
         del examples, seed, bf16
         kept = [row for row in range(head.n_classes) if row != label - 1]
         # Without box regression its tensors have no rows.

@@ -33,7 +33,7 @@ def new_attention(width: int, layers: int, seed: int = 0) -> RegionAttention:
 
 
 def stored_attention(width: int, tensors: Mapping[str, Tensor]) -> RegionAttention:
-    """The layers on features (N, width) whose parameters are `tensors`. Raises RuntimeError for those of others."""
+    """The layers on features (N, width) with the parameters `tensors`. Raises RuntimeError if these do not fit."""
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     attention = new_attention(width, len(layers))
     attention.load_state_dict(dict(tensors))

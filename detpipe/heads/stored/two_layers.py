@@ -223,7 +223,7 @@ class TwoLayersConfig(CompetingHeadConfig):
         )
 
     def _batches(self, examples: Examples, rows: Int64Array) -> Batches:
-        """Batches of the regions `rows`; with attention those of whole images."""
+        """Batches of the regions `rows`; with attention, of whole images."""
         size, fg_share = self.batch_size, self.fg_share
         if not self.attention:
             return RegionBatches(examples.labels, rows, size=size, fg_share=fg_share)

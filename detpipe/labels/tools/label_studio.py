@@ -1,7 +1,7 @@
 """Label Studio: tasks with predictions, and its JSON export with annotations.
 
 A task has the labels as one prediction and the detections as another. A region's id is the key of its object, which
-Label Studio keeps. The score of a region is the probability that the label is right; that of the prediction is the
+Label Studio keeps. The score of a region is the probability that the label is right; the prediction's score is the
 lowest one, so that sorting by it brings the most suspicious images first. Boxes are in percent of the image.
 """
 

@@ -42,9 +42,9 @@ def fit_image(
 ) -> InputImage:
     """Bring an image to the size (height, width) of an input; None, or `Fit.original`, leaves it as it is.
 
-    With `Fit.shorter_side`, the size only limits the sides. fill: the level beside the image, or that of each of RGB.
+    With `Fit.shorter_side`, the size only limits the sides. fill: the level beside the image, or one for each of RGB.
     interpolation, antialias: as of `resize`; default, as `cv2.resize`, with which most projects read and train. An
-    image with an extreme aspect ratio keeps at least one pixel. The scales are those of the rounded sizes, so that
+    image with an extreme aspect ratio keeps at least one pixel. The scales follow from the rounded sizes, so that
     `InputImage.to_image` is exact.
     """
     height, width = image.shape[:2]

@@ -1,7 +1,7 @@
 """The files of an ONNX model: the model itself, and the files of external data that it names.
 
 onnxruntime opens the external files while it loads the model. They are found first, from the protobuf messages alone,
-so that none is read outside the model's folder. The numbers of the fields are those of onnx.proto.
+so that none is read outside the model's folder. The numbers of the fields come from onnx.proto.
 """
 
 from __future__ import annotations

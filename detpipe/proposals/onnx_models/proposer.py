@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class OnnxProposals(Proposer):
     """The boxes of a detector in an ONNX file, whatever their class, under onnxruntime (the extra `[onnx]`).
 
-    It runs on a GPU if onnxruntime has CUDA. Settings that are null are those of the preset.
+    It runs on a GPU if onnxruntime has CUDA. Settings that are null are taken from the preset.
     """
 
     COMPARABLE_SCORES: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class OnnxProposals(Proposer):
     antialias: bool | None = None
     """Resize as Pillow and torchvision do, with which DETRs are trained. false: as OpenCV, with which YOLO is."""
     fill: int | None = None
-    """Level of the pixels beside a letterboxed image, 0 to 255. null: the preset's; that of fcos_mmdet is the mean."""
+    """Level of the pixels beside a letterboxed image, 0 to 255. null: the preset's, for fcos_mmdet the mean."""
     mean: list[float] | None = None
     """Subtracted from the levels 0 to 255 of the three channels. Not used if the input has bytes."""
     std: list[float] | None = None
@@ -71,7 +71,7 @@ class OnnxProposals(Proposer):
     strides: list[int] | None = None
     """Sides in pixels of the cells to which boxes are relative, as YOLOX has them. []: boxes are in the input."""
     classes: int | None = None
-    """Number of class scores of a box; numbers behind them, such as those of masks, are ignored. null: as many as the
+    """Number of class scores of a box; numbers behind them, such as for masks, are ignored. null: as many as the
     file says it has names (Ultralytics writes them into it), else all."""
     boxes_output: str | None = None
     """Name of the output of boxes, or of the output with boxes and scores."""

@@ -58,7 +58,7 @@ class OnnxBoxModel:
         self._image, self._dtype = images[0], _DTYPES[images[0].type]
         self._extra = {one.name: _NUMBERS.get(one.type, np.float32) for one in inputs if one.name in _SIZES}
         sides = shape[-3:]
-        # Without fixed numbers, an input of bytes is that of TensorFlow.
+        # Without fixed numbers, an input of bytes is TensorFlow's.
         self._channels_last = sides[2] == 3 if 3 in (sides[0], sides[2]) else self._dtype is np.uint8
         channels = sides[2 if self._channels_last else 0]
         if isinstance(channels, int) and channels != 3:
@@ -93,14 +93,14 @@ class OnnxBoxModel:
 
     @property
     def _fill(self) -> int | tuple[int, int, int]:
-        """The level beside the image; those of RGB if it is the mean."""
+        """The level beside the image; one for each of RGB if it is the mean."""
         if self._form.fill is not None:
             return self._form.fill
         first, second, third = (round(level) for level in self._form.mean)
         return (first, second, third) if self._form.channels is Channels.rgb else (third, second, first)
 
     def _feeds(self, fitted: InputImage) -> dict[str, npt.NDArray[Any]]:
-        """The inputs of the model. Sizes are those of the input, so that boxes come in its pixels."""
+        """The inputs of the model. Sizes are of the input, so that boxes come in its pixels."""
         pixels = fitted.pixels if self._form.channels is Channels.rgb else fitted.pixels[:, :, ::-1]
         if self._dtype is np.uint8:
             tensor: npt.NDArray[Any] = pixels

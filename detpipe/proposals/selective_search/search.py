@@ -203,7 +203,7 @@ class SelectiveSearch(Proposer):
 
     @property
     def working_side(self) -> int:
-        """The longer side in pixels that a larger image is shrunk to: max_side, or that of the preset."""
+        """The longer side in pixels that a larger image is shrunk to: max_side, or the preset's."""
         return self.max_side or (_REFERENCE_SIDE if self._mode else recipe_of(self.preset).max_side)
 
     def _search(self, image: Image, image_size: tuple[int, int]) -> Float32Array:

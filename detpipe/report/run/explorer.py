@@ -99,7 +99,7 @@ def _with_short_facts(content: Explored, most: float) -> Explored:
     missed = diagnosis.missed
     if sum(_length(one.facts) for own in missed.values() for one in own.values() if one.facts) <= most:
         return content
-    log.info("report: no room for the facts of all missed objects; `detpipe explain` has those of an image")
+    log.info("report: no room for the facts of all missed objects; `detpipe explain` shows them for an image")
     short = {image_id: {i: replace(one, facts=()) for i, one in own.items()} for image_id, own in missed.items()}
     return replace(content, diagnosis=replace(diagnosis, missed=short))
 
