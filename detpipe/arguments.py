@@ -28,7 +28,7 @@ def checked(name: str, hint: Any, value: Any) -> Any:
     """The value as this type: a path becomes text, a value of an enum its member, a whole number also a float.
 
     Types other than numbers, texts, enums, lists of them and unions are not checked.
-    Raises ValueError for a text that is no value of an enum, and TypeError for another type. Both name the argument.
+    Raises ValueError for a text that is not a value of an enum, and TypeError for another type. Both name the argument.
     """
     kinds = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     if value is None and NoneType in kinds:

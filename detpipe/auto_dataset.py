@@ -23,7 +23,7 @@ _CHOOSES = re.compile(r"^\s*(-\s*)?(override\s+)?/?dataset\s*:", re.MULTILINE)
 def with_format(words: Sequence[str], *, lenient: bool = False) -> tuple[list[str], str]:
     """The words with the format that is found and its settings, and a line for the log; "" if no format was to find.
 
-    lenient: for help, where a folder that is not found is no error. Raises ValueError and FileNotFoundError where the
+    lenient: for help: a folder that is not found is allowed. Raises ValueError and FileNotFoundError where the
     words do not lead to one format.
     """
     chosen = [option for group, option in choices(words) if group == FIELD]

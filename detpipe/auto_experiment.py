@@ -34,7 +34,7 @@ OF_FACTS = ("dataset", "run_dir", "device", "precision", "overwrite", "seed")
 def with_recipe(row: CommandRow, words: Sequence[str], *, lenient: bool = False) -> tuple[list[str], str]:
     """The words with the chosen experiment, and a line for the log; unchanged words if there is nothing to choose.
 
-    words: as `hydra_words` gives them. lenient: for --cfg, where missing data is no error. Raises ValueError for
+    words: as `hydra_words` gives them. lenient: for --cfg: missing data is allowed. Raises ValueError for
     `experiment=auto` of another command or beside other experiments of a sweep, and the errors of the data set.
     """
     named = [option.strip("\"'") for group, option in choices(words) if group == EXPERIMENT]

@@ -14,7 +14,7 @@ _PARTS = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<min>\d+(?:\.\d+)?)min)?(?
 def seconds_of(text: str, name: str) -> float:
     """The seconds of a duration. Spaces are ignored; units stand in the order h, min, s, each once.
 
-    name: the setting, for the message. Raises ValueError for text that is no duration, for 0, and above 30 days.
+    name: the setting, for the message. Raises ValueError for text that is not a duration, for 0, and above 30 days.
     """
     found = _PARTS.fullmatch(re.sub(r"\s", "", text))
     if found is None or not found[0]:

@@ -248,7 +248,7 @@ def class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 @functools.cache
 def parsed(module: str) -> ast.Module:
-    """The file of a module, without importing it; an empty one for a file that is no Python."""
+    """The file of a module, without importing it; an empty one for a file without Python code."""
     try:
         return ast.parse(source_of(module))
     except (SyntaxError, ValueError):

@@ -105,7 +105,7 @@ def choices(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-# --- Words that are no settings ---------------------------------------------------------------------------------------
+# --- Words that are not settings --------------------------------------------------------------------------------------
 
 
 def with_argument(row: CommandRow, words: Sequence[str]) -> list[str]:
@@ -291,7 +291,7 @@ def in_quotes(value: str) -> str:
 
 
 def quoted_list(value: str) -> str:
-    """A list of texts, each in quotes. Text that is no list stays as it is."""
+    """A list of texts, each in quotes. Text that is not a list stays as it is."""
     inside = value.strip()
     if not inside.endswith("]"):
         return value
@@ -373,7 +373,7 @@ def is_optional(kind: Any) -> bool:
 
 
 def without_none(kind: Any) -> list[Any]:
-    """The members of a union but None; the type itself if it is no union."""
+    """The members of a union but None; the type itself if it is not a union."""
     is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     return [one for one in typing.get_args(kind) if one is not type(None)] if is_union else [kind]
 

@@ -43,7 +43,7 @@ class Declared:
 
 
 class PluginTable(MutableMapping[str, str]):
-    """Word -> "module:Class". It iterates over the rows, then the words of installed packages that are no clash.
+    """Word -> "module:Class". It iterates over the rows, then the words of installed packages that do not clash.
 
     `in` and `[]` also take "word@package" and "module:Class". `[]` raises KeyError for an unknown word, PluginError for
     a word of several packages and for a package that is not installed.

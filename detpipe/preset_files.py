@@ -26,7 +26,7 @@ def check_preset(path: Path) -> None:
 
 
 def _check_names(value: Any, path: Path, seen: set[int]) -> None:
-    """Raise ValueError for a name that is no text. seen: ids of lists and mappings that are checked."""
+    """Raise ValueError for a name that is not a text. seen: ids of lists and mappings that are checked."""
     if not isinstance(value, dict | list) or id(value) in seen:
         return
     seen.add(id(value))

@@ -148,7 +148,7 @@ class Windows:
         """The window that shows each box best: (N, 4) in pixels of the image -> (N,) int64; N = 0 gives (0,).
 
         Of the tiles that contain the box, it is the one whose centre is nearest. For a box that no tile contains it is
-        the whole image or, where that is no window, the tile with the largest part of the box.
+        the whole image or, if that is not a window, the tile with the largest part of the box.
         """
         frames = self.windows.astype(np.float32)
         offset = (boxes[:, None, :2] + boxes[:, None, 2:] - frames[:, :2] - frames[:, 2:]) / 2

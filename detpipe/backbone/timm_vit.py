@@ -41,7 +41,7 @@ class TimmVit(TimmBackbone):
         super().__init__(network)
         net: Any = network
         patch, (rows, columns) = net.patch_embed.patch_size[0], net.patch_embed.grid_size
-        # 384 pixels are no multiple of 14: such networks are pretrained on the 378 that whole patches cover.
+        # 384 is not a multiple of 14: such networks are pretrained on the 378 that whole patches cover.
         self.spec = replace(self.spec, size=(rows * patch, columns * patch))
         self.feature_maps = {f"stride{patch}": FeatureMap(patch, net.embed_dim)}
 

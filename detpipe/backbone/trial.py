@@ -79,7 +79,7 @@ def try_backbone(
 def image_size(scales: Sequence[int], max_side: int, *, square: bool = False) -> tuple[int, int]:
     """(height, width) of a scaled image of about 3 : 4, or of a square one. scales, max_side: settings of the head.
 
-    Like most widths of images, the width is no multiple of a power of 2.
+    Like most widths of images, the width is not a multiple of a power of 2.
     """
     short = min(scales[-1], max_side)
     return (short, short) if square else (short, min(short * 4 // 3 + 1, max_side))

@@ -108,7 +108,7 @@ def measure(
     if len(sizes) < 2:
         raise ValueError(
             f"{train.name}: expected training images for at least two points of the curve, got {len(ids)} and "
-            f"shares={config.shares}; a single point is no curve"
+            f"shares={config.shares}; a single point is not a curve"
         )
     bf16 = head.USES_BF16 and resolve_bf16(config.precision, CPU)
     holds = holds_classes(stores[Split.train], ids)

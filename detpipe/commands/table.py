@@ -333,7 +333,7 @@ FAMILIES: dict[str, str] = {
 
 
 def family_of(first_word: str) -> dict[str, CommandRow]:
-    """The commands that begin with this word, by their second word; none for a word that is no family."""
+    """The commands that begin with this word, by their second word; none for a word that is not a family."""
     start = f"{first_word} "
     return {name.removeprefix(start): row for name, row in COMMANDS.items() if name.startswith(start)}
 

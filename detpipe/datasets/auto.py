@@ -29,7 +29,7 @@ _WITHOUT_BOXES = "images"
 """The format that counts only if no other fits."""
 _ARCHIVES = frozenset({".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst"})
 _MOST_FOLDERS = 50
-"""Folders in a folder that is no data set that are asked, too, to say where one is."""
+"""At most this number of folders is searched for a data set in a folder that is not one itself."""
 
 
 class UnknownFormatError(ValueError):

@@ -35,7 +35,7 @@ class CocoFile:
     """The content of one COCO file.
 
     entries: its images. categories: from id to class name. annotated: whether the file has annotations at all.
-    strays: findings for annotations of images that are not in the file. groups: categories that are no classes.
+    strays: findings for annotations of images that are not in the file. groups: categories that are not classes.
     """
 
     path: Path

@@ -22,7 +22,7 @@ def read_table(path: Path, expected: str, encoding: str | None = None) -> tuple[
     """The rows that have a cell with text, and the delimiter between cells. An empty table gives no rows.
 
     The delimiter is the one of comma, semicolon and tab that the first line with text has most. expected: what the file
-    should be, for the error. encoding: as in `read_text`. Raises TextFileError for text that is no table, and the
+    should be, for the error. encoding: as in `read_text`. Raises TextFileError for text that is not a table, and the
     errors of `read_text`.
     """
     text = read_text(path, expected, encoding)

@@ -217,7 +217,7 @@ def _decoded(path: Path, options: ReadOptions, channels: Channels, *, deep: bool
 
 
 def _open(path: Path, options: ReadOptions) -> BinaryIO:
-    """Open an image file. Raises FileNotFoundError, other OSErrors, and BrokenImageError for what is no image file."""
+    """Open an image file. Raises FileNotFoundError, other OSErrors, and BrokenImageError if it is not an image."""
     try:
         file = open_stored(path, "an image file")
     except InputFileError as error:

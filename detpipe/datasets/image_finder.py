@@ -45,7 +45,7 @@ _DRIVE = re.compile(r"[A-Za-z]:(?=[/\\])")
 UPLOADED = re.compile(r"(.*/|)[0-9a-f]{8}(?:-|__)([^/]+)")
 """Label Studio puts eight digits before the name of an uploaded file ("-") and of one that it exports ("__")."""
 _LONGEST = 4096
-"""Linux's limit of a path in bytes; a longer name is no file."""
+"""Linux's limit of a path in bytes; a longer name is not a file."""
 
 _LEAVES = "is a link that leaves the folder"
 

@@ -139,7 +139,7 @@ class VocSource(DividedSource):
 
     @functools.cached_property
     def _repeated(self) -> set[str]:
-        """The names that two folders have: they are no ids."""
+        """The names that two folders have: they are not ids."""
         counts = Counter(name for folder in self._folders for name in folder.paths)
         return {name for name, count in counts.items() if count > 1}
 

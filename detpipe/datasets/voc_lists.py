@@ -95,7 +95,7 @@ class ImageLists:
     def _names_images(self, file: Path) -> bool:
         try:
             return not set(self._names(file)).isdisjoint(self._known.values())
-        except (OSError, ValueError):  # it is no list at all
+        except (OSError, ValueError):  # not a list
             return False
 
     def _ids(self, file: Path) -> list[str]:

@@ -46,7 +46,7 @@ class VocAnnotation:
     """The content of one XML file. filename: its <filename>, or "". stated_size: (height, width) from <size>, or None.
 
     objects: boxes in the program's convention with sorted corners, not clipped. notes: corrections and oddities.
-    places: the index of each object among the <object> tags of the file, some of which are no objects.
+    places: the index of each object among the <object> tags of the file, some of which are not objects.
     """
 
     filename: str

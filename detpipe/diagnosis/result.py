@@ -44,7 +44,7 @@ class Worth:
     """The increase of the mAP by an oracle that fixes only the errors of one name.
 
     missed: of the missed objects of this cause alone; false: of the false detections of this type alone; None if the
-    name is no cause, or no type. total: of both together, which differs from their sum.
+    name is neither a cause nor a type. total: of both together, which differs from their sum.
     """
 
     total: Estimate

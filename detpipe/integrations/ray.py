@@ -49,7 +49,7 @@ class DetectorActor:
     def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> pyarrow.Table:
         """Detect in a batch, in chunks of 8 images that share the network's batches. No images give no rows.
 
-        Raises ValueError for a batch without images, and for arrays that are no images.
+        Raises ValueError for a batch without images, and for arrays that are not images.
         """
         import pyarrow
 

@@ -84,7 +84,7 @@ def checked_box(box: Sequence[float]) -> None:
 def read_corrections(path: Path) -> Corrections:
     """Read corrections.json, which somebody may have edited.
 
-    Raises DataclassJsonError, which names the file and the key, InputFileError for a file that is no JSON, and
+    Raises DataclassJsonError, which names the file and the key, InputFileError for a file that is not JSON, and
     FileNotFoundError.
     """
     content = read_json(path, "corrections.json, as the page of `detpipe labels audit` saves it")

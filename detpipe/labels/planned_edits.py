@@ -156,7 +156,7 @@ class _NewImages:
     def entry(self, image: ImageId) -> tuple[ImageHeader, list[ObjectEdit]]:
         """The header of an image, and its objects so far, to which others may be added.
 
-        Raises ValueError for a file that is not in the folder, or is no image.
+        Raises ValueError for a file that is not in the folder, or is not an image.
         """
         name = str(image)
         if name not in self._found:

@@ -70,7 +70,7 @@ class Metrics:
         return self.voc07.map, self.voc10.map, self.coco.ap
 
     def to_text(self) -> str:
-        """A table for the terminal: a line a class, their mean, COCO's numbers, other metrics; "-" is no number."""
+        """A table for the terminal: a line a class, their mean, COCO's numbers, other metrics; "-" is not a number."""
         names = [*self.voc10.per_class, MEAN]
         width = max(map(len, names))
         head = f"{'class':<{width}}  {'objects':>7}  {'VOC07':>6}  {'VOC10':>6}  {'COCO':>6}"
@@ -169,7 +169,7 @@ def _check_arguments(detections: object, max_dets: object) -> None:
 def _known(
     dataset: Dataset, ground_truth: Mapping[ImageId, GroundTruth], detections: Mapping[ImageId, Detections]
 ) -> dict[ImageId, Detections]:
-    """The detections of the data set's images; the data set may have left a bad image out, so others are no error."""
+    """The detections of the data set's images; the data set may have left a bad image out, so others are allowed."""
     known = {image_id: found for image_id, found in detections.items() if image_id in ground_truth}
     others = sorted(str(image_id) for image_id in detections.keys() - ground_truth.keys())
     if others and not known:

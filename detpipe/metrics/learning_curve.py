@@ -54,7 +54,7 @@ class PowerLaw:
 class LearningCurve:
     """The points by ascending number of images. All are resampled over the same test images and draws.
 
-    Raises ValueError for fewer than two different numbers of images: a single point is no curve.
+    Raises ValueError for fewer than two different numbers of images: a single point is not a curve.
     """
 
     points: tuple[LearningPoint, ...]

@@ -182,6 +182,6 @@ def join(lists: Sequence[Proposals], *, duplicate_iou: float, max_proposals: int
 
 
 def _distinct(boxes: Float32Array, duplicate_iou: float) -> Int64Array:
-    """Indices of the boxes, given best first, that are no duplicate of a better kept box, in order."""
+    """Indices of the boxes, given best first, that do not duplicate a better kept box, in order."""
     unlike = best_of_equal(boxes, scores_of_order(len(boxes)))
     return unlike[nms(boxes[unlike], scores_of_order(len(unlike)), duplicate_iou)]

@@ -63,7 +63,7 @@ def keep_settings(classifier: Path, settings: KeptSettings, *, replace: bool = F
 
 
 def carry_settings(old: Path, new: Path) -> None:
-    """Copy the settings of the classifier in `old` to the one in `new`, which replaces it. None are no error.
+    """Copy the settings of the classifier in `old` to the one in `new`, which replaces it. It is allowed to have none.
 
     Nothing is copied between classifiers of different kinds. Settings that cannot be read are reported and left out. If
     the new classifier was trained on features of another precision, it detects in that precision.

@@ -42,7 +42,7 @@ class ExportedGraph:
     """The graph in a file. Threads may share it; a forked process must open it again.
 
     described: the description beside it. threads: of one image; 0, one per core.
-    Raises OnnxModelError for a file that is no graph, or of other inputs and outputs; the errors of `open_input` for
+    Raises OnnxModelError for a file that is not a graph, or of other inputs and outputs; the errors of `open_input` for
     the file; ImportError without the library.
     """
 

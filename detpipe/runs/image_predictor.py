@@ -222,7 +222,7 @@ def as_boxes(proposals: Proposals | npt.ArrayLike) -> Float32Array:
     try:
         given = np.asarray(proposals)
     except ValueError as error:  # rows of several lengths
-        raise ValueError(f"{expected}, got {type(proposals).__name__}, which is no array of numbers") from error
+        raise ValueError(f"{expected}, got {type(proposals).__name__}, which is not an array of numbers") from error
     if given.dtype.kind not in "fiu" or not (given.shape == (0,) or (given.ndim == 2 and given.shape[1] == 4)):
         raise ValueError(f"{expected}, got {type(proposals).__name__} {given.shape} {given.dtype}")
     with np.errstate(over="ignore"):  # infinity is refused

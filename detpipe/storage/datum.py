@@ -158,7 +158,7 @@ def _float_pixels(datum: Datum, where: str) -> npt.NDArray[np.uint8]:
     Raises CorruptDatumError if they are not the values of pixels, as in a database of features.
     """
     values = np.array(datum.float_data, dtype=np.float32)
-    with np.errstate(invalid="ignore"):  # NaN is no pixel, which the next line finds
+    with np.errstate(invalid="ignore"):  # NaN is not a pixel, which the next line finds
         pixels = values.clip(0, 255).astype(np.uint8)
     if not np.array_equal(pixels, values):
         raise CorruptDatumError(

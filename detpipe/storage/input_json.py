@@ -66,7 +66,7 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
 
 
 def _depth(start: bytes) -> int:
-    """The greatest number of brackets that are open at one place of the text; a bracket in a string is no bracket."""
+    """The greatest number of brackets that are open at one place of the text. Brackets in strings do not count."""
     depth = deepest = 0
     for bracket in re.findall(rb"[\[{\]}]", _STRING.sub(b"", start)):
         depth += 1 if bracket in b"[{" else -1

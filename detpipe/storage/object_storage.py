@@ -21,7 +21,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 class StorageError(RuntimeError):
     """The storage does not answer, or refuses: the connection is lost, or the credentials are wrong.
 
-    It is no OSError: an OSError of a file means that the file is damaged, and reading goes on with the other files.
+    It is not an OSError: an OSError of a file means that the file is damaged, and reading goes on with the other files.
     """
 
 

@@ -152,7 +152,10 @@ def _list(folder: str) -> Listing:
             _put_into_folder(listing.folders, path, folder)
         if left_out:
             logger.warning(
-                "%s: left out %d files whose names are no paths, first %r; rename them", url, len(left_out), left_out[0]
+                "%s: left out %d files whose names are not paths, first %r; rename them",
+                url,
+                len(left_out),
+                left_out[0],
             )
         for one in [one for one in _listings if one == folder or one.startswith(f"{folder}/")]:
             del _listings[one]

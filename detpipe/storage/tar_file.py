@@ -180,7 +180,7 @@ def _pax(data: bytes, place: int, name: str | None) -> tuple[str | None, int | N
 
 
 def _other(start: bytes) -> str:
-    """What a file that is no tar is, and what to do."""
+    """What a file that is not a tar is, and what to do."""
     for magic, tool in _COMPRESSED.items():
         if start.startswith(magic):
             return f"a compressed one, which can't be read from a place; uncompress it: {tool} FILE"

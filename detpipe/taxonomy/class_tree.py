@@ -14,7 +14,7 @@ _ROUNDING = 1e-9
 
 
 class ClassTreeError(ValueError):
-    """A table is no tree of the classes."""
+    """A table is not a tree of the classes."""
 
 
 @dataclass(frozen=True)

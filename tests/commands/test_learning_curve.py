@@ -105,4 +105,4 @@ def test_what_is_refused(voc_root: Path, with_features: Path, tmp_path: Path) ->
     assert "detpipe features" in one_class.err
     few = curve(voc_root, with_features, "shares=[0.01,0.02]")
     assert few.status == 1
-    assert "a single point is no curve" in few.err
+    assert "a single point is not a curve" in few.err

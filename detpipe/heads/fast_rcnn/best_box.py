@@ -31,7 +31,7 @@ def best_boxes_of(
     """The targets (R,) of one image: 1 for a region that is the best one of an object, else 0.
 
     regions: (R, 4), and objects (G, 4) in pixels of the input. labels: (G,) int64 in 1..K. image_size: (height, width).
-    A matched region whose box has an IoU below COVERS with its object is no best box. G = 0 gives 0 for all.
+    A matched region whose box has an IoU below COVERS with its object is not a best box. G = 0 gives 0 for all.
     """
     placed = placed_boxes(outputs, regions, labels)
     match = bipartite(matching_cost(outputs, placed, labels, objects, image_size))

@@ -69,7 +69,7 @@ def _attributes() -> list[dict[str, Any]]:
 
 
 def read_cvat(path: Path) -> list[EditedImage]:
-    """Read CVAT for images 1.1. Shapes that are no boxes are ignored; a rotated box gives the upright box around it.
+    """Read CVAT for images 1.1. Shapes that are not boxes are ignored; a rotated box gives the upright box around it.
 
     Raises ToolFileError, which names the file and what is wrong, also for a file that defines entities; InputFileError,
     FileNotFoundError.

@@ -103,7 +103,7 @@ def _region_id(key: str) -> str:
 def read_label_studio(path: Path) -> list[EditedImage]:
     """Read Label Studio's JSON export. A task without a submitted annotation is left out: nobody has looked at it.
 
-    Of several annotations the last one counts. Regions that are no rectangles with a label are ignored; a rotated one
+    Of several annotations the last one counts. Regions that are not rectangles with a label are ignored; a rotated one
     gives the upright box around it. Raises ToolFileError, which names file and task, InputFileError, FileNotFoundError.
     """
     try:

@@ -71,7 +71,7 @@ class ImportedProposals(Proposer):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files, sorted; for a folder, one per image. Raises FileNotFoundError."""
+        """The files, sorted; for a folder, its .mat files, one per image. Raises FileNotFoundError."""
         sources = _sources(self.path)
         return tuple(sorted(sources.glob("*.mat"))) if isinstance(sources, Path) else sources
 

@@ -32,7 +32,7 @@ _DEEPEST = 64
 
 
 class OnnxModelError(ValueError):
-    """A file that is no ONNX model, or a model that can't be used as its settings say."""
+    """A file that is not an ONNX model, or a model that can't be used as its settings say."""
 
 
 def model_files(path: Path) -> list[Path]:
