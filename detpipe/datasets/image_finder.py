@@ -238,7 +238,7 @@ class ImageFinder:
 
     @property
     def _remedy(self) -> str:
-        return f"to read it all the same, give {self._setting}=true"
+        return f"to read it anyway, give {self._setting}=true"
 
     def candidates(self, name: str) -> list[Path]:
         """The images with this name, in any case and with any suffix, which match equally well; maybe none."""

@@ -209,7 +209,7 @@ class YoloSource(PartedSource):
         label = self._label_file(entry.image)
         entry = replace(entry, origin=label)
         if not self._may_read(label):
-            detail = "is a link that leaves the folder; to read it all the same, give dataset.outside=true"
+            detail = "is a link that leaves the folder; to read it anyway, give dataset.outside=true"
             return replace(entry, fault=finding("broken_annotation", label, detail))
         try:
             objects = self.read_objects(label)[1]

@@ -186,7 +186,7 @@ def _of_file(file: Path, outside: bool) -> YoloLayout:
         for place in found:
             if not outside and not _is_below(place, file.parent):
                 raise ValueError(
-                    f"{file}: {key}: names {place}, which is outside of {file.parent}; to read it all the same, give "
+                    f"{file}: {key}: names {place}, which is outside of {file.parent}; to read it anyway, give "
                     "dataset.outside=true"
                 )
         splits[split] = found

@@ -185,7 +185,7 @@ _making = threading.Lock()
 
 @functools.lru_cache(maxsize=4)
 def _made(name: str, module: str, arguments: str) -> _MadeObject:
-    """The object, made once per process: settings come anew with each image that a worker gets."""
+    """The object, made once per process: a worker gets the settings again with each image."""
     return _MadeObject(name, module, json.loads(arguments))
 
 

@@ -158,7 +158,7 @@ def _image_row(key: ImageKey, image: PageImage) -> dict[str, Any]:
 
 
 def _item_rows(items: Sequence[PageItem], numbers: Mapping[ImageKey, int]) -> list[dict[str, Any]]:
-    """The items. key: by which the browser knows an item again, also if the page is written anew in another order."""
+    """The items. key: by which the browser knows an item again, also if the page is written again in another order."""
     rows = []
     seen: Counter[str] = Counter()
     for item in items:

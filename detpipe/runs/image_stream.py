@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageStream:
-    """The detections in many images. Each iteration detects anew, and keeps no results.
+    """The detections in many images. Each iteration detects again, and keeps no results.
 
     paths: the image files in order. left_out: the unreadable ones of the last iteration, as far as it got.
     """

@@ -19,7 +19,7 @@ def keep_backup(artefact: Artefact) -> None:
     """Keep a complete store for the one that replaces it; an unfinished one goes, and one whose manifest is broken."""
     try:
         found = find_manifest(artefact.path)
-    except ArtefactError:  # which says to make it anew, as is done here
+    except ArtefactError:  # which says to make it again, as is done here
         return
     if found is not None and found.complete:
         shutil.rmtree(backup_path(artefact.path), ignore_errors=True)

@@ -31,7 +31,7 @@ _MOST_KEPT = 500_000
 
 
 def is_container(path: str | os.PathLike[str]) -> bool:
-    """Whether a file with this suffix holds other files. The path may be a folder all the same."""
+    """Whether a file with this suffix holds other files. The path may still be a folder."""
     return os.fspath(path).lower().endswith(CONTAINER_SUFFIXES)
 
 

@@ -285,7 +285,7 @@ function classRow(label) {
   return row;
 }
 
-// Show everything anew. What the reader changes is in `state`, and nothing else is kept.
+// Draw everything again. What the reader changes is in `state`, and nothing else is kept.
 function update() {
   selected = ORDERS[state.sort](data.images.filter(passes));
   for (const range of part.ranges) {
@@ -625,5 +625,5 @@ function viewer() {
 
 build();
 update();
-// Captions have the size of the screen's text, so they are placed anew when the screen changes.
+// Captions have the size of the screen's text, so they are placed again when the screen changes.
 window.addEventListener("resize", updateSoon);
