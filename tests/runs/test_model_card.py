@@ -149,7 +149,7 @@ def test_any_name_is_one_cell(name: str) -> None:
     ("backbone", "said"),
     [
         (BackboneConfig(), "Apache-2.0"),
-        (BackboneConfig(name="torchvision/resnet18"), "those of torchvision"),
+        (BackboneConfig(name="torchvision/resnet18"), "from torchvision"),
         (BackboneConfig(weights="/home/somebody/secret/net.pth"), "the file net.pth"),
         (BackboneConfig(name="caffe", prototxt="lenet", weights="none"), "random"),
     ],
