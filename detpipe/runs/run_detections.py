@@ -34,7 +34,7 @@ def verify_images(folder: RunFolder, dataset: Dataset) -> None:
     made_from = read_manifest(folder.detections).inputs.get("images")
     if made_from not in (images_digest(dataset), dataset_digest(dataset)):
         raise ArtefactError(
-            f"{folder.detections}: expected detections of the images of {dataset.name}, got detections of others; "
+            f"{folder.detections}: expected detections of the images of {dataset.name}, got some of other images; "
             "give the dataset settings that they were made with, or run `detpipe detect` with overwrite=true"
         )
 
