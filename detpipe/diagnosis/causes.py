@@ -93,7 +93,7 @@ class Miss:
     proposal_iou, proposal_rank: the classified region with the greatest IoU before box regression, and its 0-based
     rank. stored_iou, stored_rank: the same of all stored proposals; None if they were not given.
     iou, rank, score: the covering region after box regression, its rank, and its score of the object's class. Without a
-    trace, iou and score: of the detection that decided; 0 if there is none.
+    trace, iou and score belong to the detection that decided. They are 0 if there is no such detection.
     best_label, best_score: the most probable class of the covering region ("background" for the background), or the
     class of the detection that decided; None if there is none.
     scores: of the covering region, by class, highest first; empty without a trace.

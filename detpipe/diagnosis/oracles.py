@@ -91,7 +91,7 @@ class Measured:
         )
 
     def increase(self, scene: Scene) -> Estimate:
-        """The increase of the mAP, paired: the interval is of the difference."""
+        """The increase of the mAP, paired: the interval belongs to the difference."""
         return Estimate.of(paired_difference(self.fixed(scene), self.map).difference)
 
 
